@@ -1,0 +1,1 @@
+"""The network of the 2012 paper and what it does with an image."""

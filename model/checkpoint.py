@@ -1,0 +1,213 @@
+"""Weights and all that is needed to use them, in one safetensors file.
+
+Besides the network's tensors the file holds the mean image and the PCA of its training set, and
+in its header, as JSON, the configuration, the class names and where the weights come from.
+Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.alexnet import AlexNet, AlexNetConfig, ConfigError
+from model.images import SIDE
+from model.photographs import ClassName
+
+T = TypeVar("T")
+FORMAT = 1
+MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
+EXTRAS = {MEAN: (3, SIDE, SIDE), EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
+
+
+class WeightsError(ValueError):
+    """A weights file that is missing, damaged, or not one of ours."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where weights come from."""
+
+    data: str
+    """The folder they were trained on, absolute."""
+    images: int
+    """How many images it had for training."""
+    epochs: int
+    """Passes over them."""
+    preset: str
+    """The recipe."""
+    top1_error: float | None
+    """Share of the validation images whose label is not the most probable one; centre crop."""
+    top5_error: float | None
+    """Share of the validation images whose label is not among the five most probable."""
+    ten_crop_top1_error: float | None = None
+    """The same with ten crops averaged; None when it was not measured."""
+    ten_crop_top5_error: float | None = None
+    """The same for five guesses."""
+    commit: str
+    """Of this project, or "unknown"."""
+    created: str
+    """Time, ISO 8601, UTC."""
+
+
+@dataclass(frozen=True)
+class Pca:
+    """Principal components of the RGB values of the training set (§4.1), scaled to 0–1.
+
+    eigenvalues:  float32 [3], falling: λ.
+    eigenvectors: float32 [3, 3], a column each: p.
+    """
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A trained network.
+
+    mean:  float32 [3, 256, 256], the training set's mean image, 0–255.
+    state: the network's tensors by name, float32.
+    """
+
+    config: AlexNetConfig
+    classes: tuple[ClassName, ...]
+    mean: Tensor
+    pca: Pca
+    provenance: Provenance
+    state: Mapping[str, Tensor]
+
+    @property
+    def identity(self) -> str:
+        """Name these weights: a digest of everything that their answers depend on."""
+        digest = hashlib.sha256(json.dumps(description(self), sort_keys=True).encode())
+        for name, tensor in sorted(tensors(self).items()):
+            digest.update(name.encode())
+            digest.update(tensor.numpy().data)
+        return digest.hexdigest()[:32]
+
+    def network(self) -> AlexNet:
+        """Build the network with these weights, ready to answer."""
+        with torch.device("meta"):
+            net = AlexNet(self.config)
+        net.load_state_dict(dict(self.state), assign=True)
+        net.lrn1, net.lrn2 = (lrn.materialise() for lrn in (net.lrn1, net.lrn2))
+        return net.eval()
+
+
+def save(weights: Weights, path: Path) -> None:
+    """Write the file beside its place, make it durable, then rename it into place.
+
+    Raises OSError when it cannot be written; then nothing of it stays.
+    """
+    header = {
+        "format": str(FORMAT),
+        "identity": weights.identity,
+        "provenance": json.dumps(asdict(weights.provenance)),
+        **{key: json.dumps(value) for key, value in description(weights).items()},
+    }
+    write_tensors(tensors(weights), path, header)
+
+
+def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """Write a safetensors file atomically and durably: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file({k: v.contiguous() for k, v in values.items()}, part, metadata=header)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Weights:
+    """Read a weights file.
+
+    Raises WeightsError: it does not exist, is damaged, is from a newer version, or its tensors
+    do not fit its configuration.
+    """
+    header, values = read_tensors(path)
+    if header.get("format") != str(FORMAT):
+        raise WeightsError(
+            f"{path} has format {header.get('format', 'none')}, this version reads {FORMAT}; "
+            "train anew with `python training/run.py`"
+        )
+    try:
+        weights = weights_from(header, values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(f"{path} is not a weights file of this project: {error}") from error
+    check_shapes(weights, path)
+    return weights
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header and the tensors of a safetensors file; WeightsError when it has none."""
+    if not path.exists():
+        raise WeightsError(f"{path} does not exist; `python training/run.py` makes weights")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
+
+
+def weights_from(header: Mapping[str, str], values: dict[str, Tensor]) -> Weights:
+    """Put a file's parts together."""
+    return Weights(
+        config=from_json(AlexNetConfig, json.loads(header["config"])),
+        classes=tuple(ClassName(*pair) for pair in json.loads(header["classes"])),
+        provenance=from_json(Provenance, json.loads(header["provenance"])),
+        mean=values.pop(MEAN),
+        pca=Pca(values.pop(EIGENVALUES), values.pop(EIGENVECTORS)),
+        state=values,
+    )
+
+
+def check_shapes(weights: Weights, path: Path) -> None:
+    """Raise WeightsError unless every tensor is there, with the shape the configuration asks."""
+    with torch.device("meta"):
+        expected = {k: tuple(v.shape) for k, v in AlexNet(weights.config).state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors(weights).items()}
+    for name in sorted(set(found) ^ set(expected | EXTRAS)):
+        raise WeightsError(f"{path}: tensor {name} is {'missing' if name in expected else 'odd'}")
+    for name, shape in (expected | EXTRAS).items():
+        if found[name] != shape:
+            raise WeightsError(f"{path}: {name} has shape {found[name]}, expected {shape}")
+    if any(tensor.dtype != torch.float32 for tensor in tensors(weights).values()):
+        raise WeightsError(f"{path}: every tensor must be float32")
+    if len(weights.classes) != weights.config.classes:
+        raise WeightsError(f"{path}: {len(weights.classes)} names, {weights.config.classes} classes")
+
+
+def description(weights: Weights) -> dict[str, Any]:
+    """The parts of a weights file that are not tensors and change its answers."""
+    return {
+        "config": asdict(weights.config),
+        "classes": [[c.folder, c.label] for c in weights.classes],
+    }
+
+
+def tensors(weights: Weights) -> dict[str, Tensor]:
+    """Every tensor of a weights file by its name there."""
+    pca = {EIGENVALUES: weights.pca.eigenvalues, EIGENVECTORS: weights.pca.eigenvectors}
+    return {**weights.state, MEAN: weights.mean, **pca}
+
+
+def from_json(kind: type[T], values: dict[str, Any]) -> T:
+    """Build a dataclass from its JSON; ConfigError names a field it does not know."""
+    unknown = set(values) - {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown:
+        raise ConfigError(f"unknown fields {', '.join(sorted(unknown))}: of a newer version?")
+    return kind(**values)

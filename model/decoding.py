@@ -1,0 +1,229 @@
+"""Bytes from strangers → an upright RGB image: every rule about untrusted images is here.
+
+Bytes are told apart by how they begin, whatever the file's name. JPEG, PNG and WebP are read, each
+by its own Pillow plugin called directly, so no other plugin is ever tried. The pixels are counted
+from the header, before any are decoded. Nothing in Pillow is set, so nothing else is affected.
+
+Colour profiles are ignored: the paper does nothing to the pixels but subtract their mean (§2).
+"""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+MAX_PIXELS = 50_000_000
+
+Reason = Literal["empty", "unknown", "too-large", "damaged"]
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; `str()` says why, and what is accepted, to a person.
+
+    `reason` is "empty" (no bytes), "unknown" (not a JPEG, PNG or WebP), "too-large" (too many
+    pixels, or too much work, to decode) or "damaged" (truncated, broken or unreadable).
+    """
+
+    def __init__(self, message: str, reason: Reason = "damaged") -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The bytes of a JPEG, PNG or WebP → an RGB image, turned as its EXIF orientation says.
+
+    - The first picture counts: of an MPO (a phone's JPEG), of an animated WebP or PNG.
+    - 16 bits become 8 by keeping the high byte, for grey as for colour.
+    - Transparency, of any kind, is composited on white.
+    - CMYK JPEGs are taken as Adobe writes them, inverted, as Pillow and browsers do.
+    - Broken EXIF is no error: the image stays as it is stored.
+
+    Raises ImageError; width × height above `max_pixels` is refused before decoding.
+    """
+    if not data:
+        raise ImageError(f"The file is empty. {ACCEPTED}", "empty")
+    kind = _kind(data)
+    with _pillow_errors_of(kind):
+        if kind == "JPEG":
+            _check_scans(data)
+        image = PLUGINS[kind](io.BytesIO(data))
+        _check_size(image.size, max_pixels)
+        raw_mode = str(image.tile[0].args) if image.tile else ""
+        image.load()
+        return _upright(_rgb(image, raw_mode), _orientation(image.info.get("exif")))
+
+
+ACCEPTED = "JPEG, PNG and WebP images are accepted."
+
+
+class _Jpeg(JpegImagePlugin.JpegImageFile):
+    """A JPEG without Pillow's search for the resolution, which warns about EXIF it cannot read.
+
+    Used directly it also reads an MPO as what it begins with, a JPEG.
+    """
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "JPEG": _Jpeg,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+}
+SIGNATURES = {
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
+}
+OTHERS = {
+    "a GIF": re.compile(rb"GIF8"),
+    "a BMP": re.compile(rb"BM"),
+    "a TIFF": re.compile(rb"II\*\0|MM\0\*"),
+    "a HEIC": re.compile(rb"....ftyp(hei|hev|mif|msf)", re.DOTALL),
+    "an AVIF": re.compile(rb"....ftypavi", re.DOTALL),
+    "a PDF": re.compile(rb"%PDF"),
+    "an SVG": re.compile(rb"\s*(<\?xml[^>]*>\s*)?<svg"),
+}
+
+
+def _kind(data: bytes) -> str:
+    for kind, signature in SIGNATURES.items():
+        if signature.match(data):
+            return kind
+    looks = next((f": it looks like {n}" for n, s in OTHERS.items() if s.match(data)), "")
+    raise ImageError(f"The file is not of a kind that can be read{looks}. {ACCEPTED}", "unknown")
+
+
+# What Pillow's three plugins and their decoders raise on broken bytes. They parse as they go and
+# do not wrap what comes up: IndexError and KeyError are LookupErrors, a decoder's complaint about
+# its arguments is a SystemError. UserWarning is for an interpreter that turns warnings to errors.
+BROKEN = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError),
+    *(RuntimeError, SyntaxError, SystemError, TypeError, ValueError, UserWarning),
+    *(struct.error, zlib.error),
+)
+
+
+@contextmanager
+def _pillow_errors_of(kind: str) -> Iterator[None]:
+    try:
+        yield
+    except ImageError:
+        raise
+    except (MemoryError, Image.DecompressionBombError) as error:
+        message = f"The {kind} has too many pixels to be decoded. Make it smaller and try again."
+        raise ImageError(message, "too-large") from error
+    except BROKEN as error:
+        message = f"The {kind} is damaged or cut short and cannot be read. {ACCEPTED}"
+        raise ImageError(message, "damaged") from error
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(
+            f"The image has {width:,} × {height:,} pixels, {width * height / 1e6:,.1f} million; "
+            f"at most {max_pixels / 1e6:,.1f} million are accepted. Make it smaller and try again.",
+            "too-large",
+        )
+
+
+MAX_SCANS = 100  # a progressive JPEG has about ten
+MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]", re.DOTALL)  # those with a length, and EOI
+
+
+def _check_scans(data: bytes) -> None:
+    """Refuse a JPEG of thousands of scans: each is a few bytes, and a pass over all the pixels."""
+    at, scans = 2, 0
+    while (marker := MARKER.search(data, at)) and marker.group() != b"\xff\xd9":
+        scans += marker.group() == b"\xff\xda"
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
+    if scans > MAX_SCANS:
+        raise ImageError(
+            f"The JPEG would take too long to decode: it has {scans:,} scans, at most {MAX_SCANS} "
+            "are accepted. Save it again as an ordinary JPEG.",
+            "too-large",
+        )
+
+
+def _rgb(image: Image.Image, raw_mode: str) -> Image.Image:
+    """Any mode that the three formats can have → RGB; `raw_mode` is how PNG stored it."""
+    key = _transparent_value(image.info.pop("transparency", None), raw_mode)
+    if image.mode.startswith("I"):
+        return Image.fromarray(_high_byte(np.asarray(image), key)).convert("RGB")
+    if key is not None:
+        image.info["transparency"] = key
+    if key is not None or image.mode in {"LA", "PA", "RGBA"}:
+        return _on_white(image.convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _transparent_value(key: object, raw_mode: str) -> Any:
+    """PNG's transparent value (tRNS), in the units of the pixels as Pillow has unpacked them."""
+    if isinstance(key, int):
+        return key * {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
+    if isinstance(key, tuple):
+        return tuple(value >> 8 for value in key) if raw_mode == "RGB;16B" else key
+    # Bytes are a palette's alphas; anything else is a comment that happens to have this name.
+    return key if isinstance(key, bytes) else None
+
+
+def _high_byte(grey: npt.NDArray[Any], transparent: int | None) -> npt.NDArray[np.uint8]:
+    high = (grey >> 8).astype(np.uint8)
+    if transparent is not None:
+        high[grey == transparent] = 255
+    return high
+
+
+def _on_white(rgba: Image.Image) -> Image.Image:
+    white = Image.new("RGB", rgba.size, (255, 255, 255))
+    white.paste(rgba, mask=rgba)
+    return white
+
+
+def _orientation(exif: object) -> int:
+    """The orientation, 1 to 8, of an EXIF block; 1 where it is absent or broken.
+
+    Pillow's own reader goes through every tag and raises or warns about each that is broken;
+    only one matters here: 0x0112 of the first directory, a SHORT (Exif 2.3, 4.6.4).
+    """
+    tiff = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, at)
+            if (tag, kind) == (0x0112, 3):
+                return int(value)
+    except struct.error:
+        return 1
+    return 1
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    if orientation in TURNS:
+        image = image.transpose(TURNS[orientation])
+    image.info.clear()  # the orientation has been applied; the rest is nobody's business
+    return image

@@ -1,0 +1,83 @@
+"""conv1's 96 kernels as pictures, a tower at a time, and how much colour each sees (Figure 3)."""
+
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+COLUMNS = 8
+
+Kernels = Tensor | npt.NDArray[np.float32]
+SameKernels = TypeVar("SameKernels", Tensor, npt.NDArray[np.float32])
+
+
+def towers(conv1: SameKernels) -> tuple[SameKernels, SameKernels]:
+    """conv1's kernels, float32 [96, 3, 11, 11] → the 48 of GPU 1 and the 48 of GPU 2.
+
+    Raises ValueError for an odd number of kernels or another shape.
+    """
+    _check(conv1)
+    if len(conv1) % 2:
+        raise ValueError(f"conv1 must have as many kernels for each tower, not {len(conv1)} in all")
+    half = len(conv1) // 2
+    return conv1[:half], conv1[half:]
+
+
+def kernel_picture(kernels: Kernels, scale: int = 4, gap: int = 4) -> Image.Image:
+    """One tower's kernels, float32 [48, 3, 11, 11] → an RGBA picture, eight kernels a row.
+
+    Each weight is a square of `scale` pixels, so a kernel is 44 pixels wide; `gap` transparent
+    pixels lie between kernels and none around them: 380×284 pixels for the 48 of a tower.
+
+    Zero is mid-grey, and each kernel is stretched about it by its own largest absolute weight, the
+    three colours together: 128 + 127 · w / max|w|, rounded. So a weight's sign and hue can be
+    read and weak kernels show their form, but strengths do not compare between kernels. A kernel
+    of zeros is mid-grey all over. Raises ValueError for another shape or weights not finite.
+    """
+    weights = _array(kernels)
+    tiles = _for_the_eye(weights).repeat(scale, axis=1).repeat(scale, axis=2)
+    count, height, width, _ = tiles.shape
+    columns, rows = min(COLUMNS, count), -(-count // COLUMNS)
+    size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
+    picture = Image.new("RGBA", size, (0, 0, 0, 0))
+    for number, tile in enumerate(tiles):
+        row, column = divmod(number, COLUMNS)
+        picture.paste(Image.fromarray(tile), (column * (width + gap), row * (height + gap)))
+    return picture
+
+
+def colour_selectivity(kernels: Kernels) -> npt.NDArray[np.float32]:
+    """How much of what a kernel sees is colour: float32 [N], from 0 to 1, for [N, 3, h, w].
+
+    The share of a kernel's energy Σw² that is orthogonal to the grey axis (1, 1, 1)/√3 at each of
+    its places: 0 where red, green and blue weigh the same everywhere, 1 where they sum to zero
+    everywhere. A kernel of zeros sees neither: 0. Raises ValueError as `kernel_picture` does.
+    """
+    weights = _array(kernels)
+    energy = np.square(weights).sum(axis=(1, 2, 3))
+    colour = np.square(weights - weights.mean(axis=1, keepdims=True)).sum(axis=(1, 2, 3))
+    share = np.divide(colour, energy, out=np.zeros_like(energy), where=energy > 0)
+    return share.clip(0, 1).astype(np.float32)
+
+
+def _for_the_eye(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+    """[N, 3, h, w] → uint8 [N, h, w, 3], by the rule of `kernel_picture`."""
+    largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    stretched = np.divide(weights, largest, out=np.zeros_like(weights), where=largest > 0)
+    return np.rint(128 + 127 * stretched).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _array(kernels: Kernels) -> npt.NDArray[np.float64]:
+    _check(kernels)
+    held = kernels.detach().float().cpu().numpy() if isinstance(kernels, Tensor) else kernels
+    weights = np.asarray(held, dtype=np.float64)
+    if not np.isfinite(weights).all():
+        raise ValueError("kernels hold weights that are not finite: the training has diverged")
+    return weights
+
+
+def _check(kernels: Kernels) -> None:
+    if kernels.ndim != 4 or kernels.shape[1] != 3 or 0 in kernels.shape:
+        raise ValueError(f"kernels must be [N, 3, height, width], not {list(kernels.shape)}")

@@ -1,0 +1,128 @@
+"""A folder of photographs: `train/<class>/*` and `val/<class>/*`, one folder a class."""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+CLASSES_FILE = "classes.txt"
+
+
+class FolderError(ValueError):
+    """A folder that cannot serve as a set of photographs."""
+
+
+@dataclass(frozen=True)
+class ClassName:
+    """A class: the name of its folder, and what a person reads."""
+
+    folder: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A file, by its path from the root with forward slashes, and its class."""
+
+    path: str
+    class_index: int
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A set of photographs found on disk; classes sorted by folder name, files by path."""
+
+    root: Path
+    classes: tuple[ClassName, ...]
+    train: tuple[Photograph, ...]
+    val: tuple[Photograph, ...]
+
+
+def scan(root: Path) -> Folder:
+    """List the photographs under `root`.
+
+    Files count by their suffix (JPEG, PNG, WebP); hidden ones do not. Whether a file can be read
+    shows when it is read. Labels come from `classes.txt` (a folder's name, white space, its
+    label, on each line), else from the 1000 WordNet ids of ILSVRC-2012, else from the folders.
+
+    Raises FolderError: no such folder, no `train` or `val`, fewer than two classes, a class
+    without photographs, different classes in the two.
+    """
+    root = root.absolute()
+    names = class_folders(root / "train")
+    if class_folders(root / "val") != names:
+        raise FolderError(different_classes(names, class_folders(root / "val")))
+    if len(names) < 2:
+        raise FolderError(f"{root / 'train'} holds one class, {names[0]}; at least two are needed")
+    labels = read_labels(root, names)
+    return Folder(
+        root=root,
+        classes=tuple(ClassName(name, labels.get(name) or name) for name in names),
+        train=photographs(root, "train", names),
+        val=photographs(root, "val", names),
+    )
+
+
+def class_folders(folder: Path) -> list[str]:
+    """The names of the class folders directly under `folder`, sorted."""
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise FolderError(
+            f"{folder} {what}; photographs are expected as train/<class>/* and val/<class>/*"
+        )
+    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    if not names:
+        raise FolderError(f"{folder} holds no class folders; expected {folder}/<class>/*")
+    return names
+
+
+def different_classes(train: list[str], val: list[str]) -> str:
+    """Say which classes only one of the two folders has."""
+    only = {"train": sorted(set(train) - set(val)), "val": sorted(set(val) - set(train))}
+    said = [f"only {k} has {', '.join(v[:5])}{' …' * (len(v) > 5)}" for k, v in only.items() if v]
+    return f"train and val must hold the same classes: {'; '.join(said)}"
+
+
+def photographs(root: Path, split: str, names: list[str]) -> tuple[Photograph, ...]:
+    """The photographs of one split, class by class."""
+    found: list[Photograph] = []
+    for index, name in enumerate(names):
+        entries = os.scandir(root / split / name)
+        own = sorted(e.name for e in entries if is_photograph(e.name) and e.is_file())
+        if not own:
+            raise FolderError(
+                f"{root / split / name} holds no photographs ({', '.join(SUFFIXES)}); "
+                "add some or remove the folder from train and val"
+            )
+        found += (Photograph(f"{split}/{name}/{file}", index) for file in own)
+    return tuple(found)
+
+
+def is_photograph(name: str) -> bool:
+    """Whether a file's name is that of a photograph."""
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
+def read_labels(root: Path, names: list[str]) -> dict[str, str]:
+    """Readable labels by folder name, for the folders that have one."""
+    file = root / CLASSES_FILE
+    if not file.exists():
+        return {name: wordnet_labels()[name] for name in names if name in wordnet_labels()}
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FolderError(f"{file} cannot be read as UTF-8 text: {error}") from error
+    pairs = (line.split(maxsplit=1) for line in lines if line.strip() and line[0] != "#")
+    # Also with a comma or a colon between the two.
+    return {p[0].rstrip(",:"): p[1].strip() for p in pairs if len(p) == 2}
+
+
+@cache
+def wordnet_labels() -> dict[str, str]:
+    """The 1000 WordNet ids of ILSVRC-2012 → the names torchvision ships, in the same order."""
+    from torchvision.models import AlexNet_Weights  # noqa: PLC0415 - seconds, for few callers
+
+    ids = (files("model") / "ilsvrc2012_wnids.txt").read_text().split()
+    return dict(zip(ids, AlexNet_Weights.IMAGENET1K_V1.meta["categories"], strict=True))

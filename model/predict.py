@@ -1,0 +1,110 @@
+"""What a trained network says of an image: labels from ten crops, the features of fc7."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.alexnet import AlexNet
+from model.checkpoint import Weights
+from model.images import centre_crop, subtract_mean, ten_crops
+from model.photographs import ClassName
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+CENTRE = 4
+"""Which of the ten crops is the centre one, not mirrored."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A label and its probability, 0–1."""
+
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the network says of one image.
+
+    probabilities: float32 [classes], the mean of the ten crops' softmax outputs (§4.1).
+    crops:         float32 [10, classes], each crop's own.
+    fc7:           float32 [4096], the centre crop's features of the last hidden layer (§6.1).
+    """
+
+    probabilities: Floats
+    crops: Floats
+    fc7: Floats
+
+
+class Predictor:
+    """A network ready to answer. Its methods may be called from several threads at once."""
+
+    def __init__(self, network: AlexNet, weights: Weights, device: torch.device) -> None:
+        self.network = network.to(device)
+        self.weights = weights
+        self.device = device
+        self.mean = weights.mean.to(device)
+        self.identity = weights.identity
+
+    @classmethod
+    def from_weights(cls, weights: Weights, device: str = "auto") -> "Predictor":
+        """Put weights on `device`: auto, cpu, cuda or mps."""
+        return cls(weights.network(), weights, find_device(device))
+
+    @property
+    def classes(self) -> tuple[ClassName, ...]:
+        """The classes, in the order of fc8's outputs."""
+        return self.weights.classes
+
+    @torch.inference_mode()
+    def look(self, image: Pixels) -> Look:
+        """Classify one image and give its features, in one pass: uint8 [256, 256, 3]."""
+        crops = ten_crops(self.prepare(image[None]))[0]
+        logits, fc7 = self.network(crops)
+        each = logits.softmax(1)
+        return Look(to_numpy(each.mean(0)), to_numpy(each), to_numpy(fc7[CENTRE]))
+
+    @torch.inference_mode()
+    def features(self, images: Pixels) -> Floats:
+        """The features of fc7 for the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
+        return to_numpy(self.network(centre_crop(self.prepare(images))).fc7)
+
+    @torch.inference_mode()
+    def probabilities(self, images: Pixels) -> Floats:
+        """Ten crops averaged: uint8 [N, 256, 256, 3] → float32 [N, classes]."""
+        crops = ten_crops(self.prepare(images))
+        logits = self.network(crops.flatten(0, 1)).logits
+        return to_numpy(logits.softmax(1).unflatten(0, crops.shape[:2]).mean(1))
+
+    def prepare(self, images: Pixels) -> Tensor:
+        """Pixels minus the mean image, in the network's scale: float32 [N, 3, 256, 256]."""
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
+        return subtract_mean(pixels, self.mean) / self.network.config.input_scale
+
+    def top5(self, probabilities: Floats) -> list[Guess]:
+        """The five most probable labels, or as many as there are: float32 [classes]."""
+        order = np.argsort(-probabilities, kind="stable")[:5]
+        return [Guess(self.classes[i].label, float(probabilities[i])) for i in order]
+
+    def conv1(self) -> Tensor:
+        """The kernels of conv1: float32 [96, 3, 11, 11], the first 48 GPU 1's."""
+        return self.network.conv1.weight.detach().cpu()
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """Give the device of that name; "auto" takes CUDA, then MPS, then the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def to_numpy(tensor: Tensor) -> Floats:
+    """A float32 array of a tensor on any device."""
+    array: Floats = tensor.float().cpu().numpy()
+    return array

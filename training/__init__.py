@@ -1,0 +1,1 @@
+"""Makes weights from a folder of photographs."""
