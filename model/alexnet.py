@@ -113,7 +113,8 @@ class AlexNet(nn.Module):
         x = self.pool(self.lrn2(F.relu(self.conv2(x), inplace=True)))
         x = F.relu(self.conv3(x), inplace=True)
         x = F.relu(self.conv4(x), inplace=True)
-        return self.pool(F.relu(self.conv5(x), inplace=True))
+        pool5: Tensor = self.pool(F.relu(self.conv5(x), inplace=True))
+        return pool5
 
     @torch.no_grad()
     def initialise(self) -> None:

@@ -188,7 +188,9 @@ def check_shapes(weights: Weights, path: Path) -> None:
     if any(tensor.dtype != torch.float32 for tensor in tensors(weights).values()):
         raise WeightsError(f"{path}: every tensor must be float32")
     if len(weights.classes) != weights.config.classes:
-        raise WeightsError(f"{path}: {len(weights.classes)} names, {weights.config.classes} classes")
+        raise WeightsError(
+            f"{path}: {len(weights.classes)} names, {weights.config.classes} classes"
+        )
 
 
 def description(weights: Weights) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +47,6 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises ImageError; width × height above `max_pixels` is refused before decoding.
     """
-    if not data:
-        raise ImageError(f"The file is empty. {ACCEPTED}", "empty")
     kind = _kind(data)
     with _pillow_errors_of(kind):
         if kind == "JPEG":
@@ -58,6 +56,28 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raw_mode = str(image.tile[0].args) if image.tile else ""
         image.load()
         return _upright(_rgb(image, raw_mode), _orientation(image.info.get("exif")))
+
+
+class Header(NamedTuple):
+    """What an image's first bytes say: its kind (JPEG, PNG, WebP), its upright size in pixels."""
+
+    kind: str
+    width: int
+    height: int
+
+
+def header(data: bytes) -> Header:
+    """Kind and size without decoding: of any number of pixels, and perhaps damaged further on.
+
+    The size is that of `decode`, but for a PNG whose EXIF stands after its pixels: as stored.
+    Raises ImageError.
+    """
+    kind = _kind(data)
+    with _pillow_errors_of(kind):
+        image = PLUGINS[kind](io.BytesIO(data))
+        turned = _orientation(image.info.get("exif")) in {5, 6, 7, 8}
+        width, height = image.size
+        return Header(kind, height, width) if turned else Header(kind, width, height)
 
 
 ACCEPTED = "JPEG, PNG and WebP images are accepted."
@@ -95,6 +115,8 @@ OTHERS = {
 
 
 def _kind(data: bytes) -> str:
+    if not data:
+        raise ImageError(f"The file is empty. {ACCEPTED}", "empty")
     for kind, signature in SIGNATURES.items():
         if signature.match(data):
             return kind

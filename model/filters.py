@@ -58,14 +58,16 @@ def colour_selectivity(kernels: Kernels) -> npt.NDArray[np.float32]:
     weights = _array(kernels)
     energy = np.square(weights).sum(axis=(1, 2, 3))
     colour = np.square(weights - weights.mean(axis=1, keepdims=True)).sum(axis=(1, 2, 3))
-    share = np.divide(colour, energy, out=np.zeros_like(energy), where=energy > 0)
-    return share.clip(0, 1).astype(np.float32)
+    share = np.zeros(len(weights), dtype=np.float32)
+    np.divide(colour, energy, out=share, where=energy > 0, casting="same_kind")
+    return share
 
 
 def _for_the_eye(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """[N, 3, h, w] → uint8 [N, h, w, 3], by the rule of `kernel_picture`."""
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
-    stretched = np.divide(weights, largest, out=np.zeros_like(weights), where=largest > 0)
+    stretched = np.zeros(weights.shape)
+    np.divide(weights, largest, out=stretched, where=largest > 0)
     return np.rint(128 + 127 * stretched).astype(np.uint8).transpose(0, 2, 3, 1)
 
 

@@ -57,10 +57,10 @@ def central_square(image: Image.Image) -> npt.NDArray[np.uint8]:
     """An RGB image of any size → its central square, uint8 [256, 256, 3] (§2).
 
     The same pixels as scaling the short side to 256 (and the long side to the nearest whole
-    number) with Pillow's bicubic filter, a = -0.5, which widens to antialias when it shrinks,
-    rounding to the nearest of 0…255 after each of its two passes, then cutting the central
-    256×256 (an odd pixel is left at the right or bottom). Only the square is computed, so a strip
-    costs no more than a square. An image smaller than 256 is enlarged by the same filter.
+    number) with Pillow's bicubic filter, a = -0.5, which widens to antialias when it shrinks:
+    first across, then down, rounded to the nearest of 0…255 after each. Then the central 256×256
+    is cut (an odd pixel more is left at the right or bottom). Only what the square needs is
+    computed, so a strip costs little. An image smaller than 256 is enlarged by the same filter.
     Raises ValueError for a mode other than RGB.
     """
     if image.mode != "RGB":
@@ -70,7 +70,7 @@ def central_square(image: Image.Image) -> npt.NDArray[np.uint8]:
     box = (left, top, right, bottom)
     if max(image.size) > LONGEST:
         image, box = _around(image, box)
-    return np.array(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box))
+    return np.array(_resized(image, box))
 
 
 def _span(side: int, short: int) -> tuple[float, float]:
@@ -80,8 +80,22 @@ def _span(side: int, short: int) -> tuple[float, float]:
     return first * side / scaled, (first + SIDE) * side / scaled
 
 
-LONGEST = 2**14  # pixels; Pillow holds the box in 32-bit floats, which are coarse beyond this
 Box = tuple[float, float, float, float]
+
+
+def _resized(image: Image.Image, box: Box) -> Image.Image:
+    """The box of the image as 256×256, first across, then down.
+
+    In one call Pillow takes first whichever direction is cheaper for the shape and the box, and
+    bytes clipped between the passes would come out differently with the box than without.
+    """
+    left, top, right, bottom = box
+    across = (left, 0, right, image.height)
+    rows = image.resize((SIDE, image.height), Image.Resampling.BICUBIC, box=across)
+    return rows.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=(0, top, SIDE, bottom))
+
+
+LONGEST = 2**14  # pixels; Pillow holds the box in 32-bit floats, which are coarse beyond this
 
 
 def _around(image: Image.Image, box: Box) -> tuple[Image.Image, Box]:

@@ -19,9 +19,7 @@ class LocalResponseNorm(nn.Module):
     paper; torch's own LocalResponseNorm divides it by n.
     """
 
-    def __init__(
-        self, maps: int, towers: int, k: float, n: int, alpha: float, beta: float
-    ) -> None:
+    def __init__(self, maps: int, towers: int, k: float, n: int, alpha: float, beta: float) -> None:
         super().__init__()
         self.maps, self.towers, self.k, self.n = maps, towers, k, n
         self.alpha, self.beta = alpha, beta
@@ -31,12 +29,11 @@ class LocalResponseNorm(nn.Module):
     def materialise(self) -> "LocalResponseNorm":
         """The same layer with its constant computed, after construction on the meta device."""
         with torch.device("cpu"):
-            return LocalResponseNorm(
-                self.maps, self.towers, self.k, self.n, self.alpha, self.beta
-            )
+            return LocalResponseNorm(self.maps, self.towers, self.k, self.n, self.alpha, self.beta)
 
     def forward(self, a: Tensor) -> Tensor:
-        return _Normalise.apply(a, self.band, self.towers, self.k, self.alpha, self.beta)
+        b: Tensor = _Normalise.apply(a, self.band, self.towers, self.k, self.alpha, self.beta)
+        return b
 
 
 def band(maps: int, towers: int, n: int) -> Tensor:
@@ -57,7 +54,7 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, band: Tensor, towers: int, k: float, alpha: float, beta: float
     ) -> Tensor:
-        t = F.conv2d(a * a, (alpha * band).to(a.dtype), groups=towers).add_(k)
+        t = F.conv2d(a * a, alpha * band.to(a.dtype), groups=towers).add_(k)
         scale = negative_power(t, beta)
         ctx.save_for_backward(a, t, scale, band)
         ctx.constants = towers, alpha, beta
@@ -70,7 +67,7 @@ class _Normalise(torch.autograd.Function):
         towers, alpha, beta = ctx.constants
         da = g * scale
         inner = (da * a).div_(t)
-        spread = F.conv2d(inner, (-2 * alpha * beta * band).to(a.dtype), groups=towers)
+        spread = F.conv2d(inner, -2 * alpha * beta * band.to(a.dtype), groups=towers)
         return da.addcmul_(a, spread), None, None, None, None, None
 
 

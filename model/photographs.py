@@ -122,7 +122,7 @@ def read_labels(root: Path, names: list[str]) -> dict[str, str]:
 @cache
 def wordnet_labels() -> dict[str, str]:
     """The 1000 WordNet ids of ILSVRC-2012 → the names torchvision ships, in the same order."""
-    from torchvision.models import AlexNet_Weights  # noqa: PLC0415 - seconds, for few callers
+    from torchvision.models import AlexNet_Weights  # takes seconds; few callers
 
     ids = (files("model") / "ilsvrc2012_wnids.txt").read_text().split()
     return dict(zip(ids, AlexNet_Weights.IMAGENET1K_V1.meta["categories"], strict=True))

@@ -43,9 +43,7 @@ def crop_and_mirror(x: Tensor, draws: Draws, which: npt.NDArray[np.int64]) -> Te
 
     which: int64 [B], the images' rows in `draws`.
     """
-    out = torch.empty(
-        (len(x), 3, CROP, CROP), dtype=x.dtype, memory_format=torch.channels_last
-    )
+    out = torch.empty((len(x), 3, CROP, CROP), dtype=x.dtype, memory_format=torch.channels_last)
     for to, image, row in zip(out, x, which, strict=True):
         top, left = draws.offsets[row]
         crop = image[:, top : top + CROP, left : left + CROP]

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 
@@ -80,10 +81,9 @@ def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
 
     def put(item: Batch | BaseException | None) -> None:
         while not closed.is_set():
-            try:
-                return queue.put(item, timeout=0.1)
-            except Full:
-                continue
+            with suppress(Full):
+                queue.put(item, timeout=0.1)
+                return
 
     def work() -> None:
         try:
@@ -104,7 +104,9 @@ def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
         thread.join()
 
 
-def taken(queue: "Queue[Batch | BaseException | None]", thread: threading.Thread) -> Iterator[Batch]:
+def taken(
+    queue: "Queue[Batch | BaseException | None]", thread: threading.Thread
+) -> Iterator[Batch]:
     """What comes out of the queue until its end."""
     while True:
         try:

@@ -1,7 +1,7 @@
 """The demo photographs: crops of the pictures that scikit-image ships, one class each.
 
-Each picture is cut along its longer side into three bands: training crops come from the outer
-two, validation crops from the middle one, so that no pixel is in both.
+Each picture is parted into equal stripes, most into a left and a right half. Training crops come
+from the first, third …, validation crops from the second, fourth …, so that no pixel is in both.
 """
 
 import shutil
@@ -13,32 +13,49 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-BANDS = ((0.0, 0.37), (0.37, 0.63), (0.63, 1.0))
-"""Shares of the longer side: training, validation, training."""
-TRAIN_BANDS, VAL_BANDS = (0, 2), (1,)
-SIZES = (0.2, 0.26)
-"""Least and greatest side of a crop, as a share of the picture's longer side."""
-TRAIN_CROPS, VAL_CROPS = 32, 12
+SIZES = (0.75, 1.0)
+"""Least and greatest side of a crop, as a share of a stripe's width."""
+TRAIN_CROPS, VAL_CROPS = 48, 12
 QUALITY = 92
 
-PICTURES: dict[str, Callable[[], np.ndarray]] = {
-    "astronaut": skimage.data.astronaut,
-    "brick": skimage.data.brick,
-    "cameraman": skimage.data.camera,
-    "cat": skimage.data.chelsea,
-    "coffee": skimage.data.coffee,
-    "coins": skimage.data.coins,
-    "grass": skimage.data.grass,
-    "gravel": skimage.data.gravel,
-    "hubble deep field": skimage.data.hubble_deep_field,
-    "moon": skimage.data.moon,
-    "motorcycle": lambda: skimage.data.stereo_motorcycle()[0],
-    "page": skimage.data.page,
-    "retina": skimage.data.retina,
-    "rocket": skimage.data.rocket,
-    "stained tissue": skimage.data.immunohistochemistry,
-}
-"""Label → what loads the picture from scikit-image's wheel."""
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of scikit-image's wheel: its label, what loads it, how it is parted."""
+
+    label: str
+    load: Callable[[], np.ndarray]
+    stripes: int = 2
+    upright: bool = True
+
+    @property
+    def name(self) -> str:
+        """Its folder's name."""
+        return self.label.replace(" ", "_")
+
+
+def motorcycle() -> np.ndarray:
+    """The left picture of a stereo pair: uint8 [500, 741, 3]."""
+    left: np.ndarray = skimage.data.stereo_motorcycle()[0]  # type: ignore[no-untyped-call]
+    return left
+
+
+PICTURES = (
+    Picture("astronaut", skimage.data.astronaut, stripes=5, upright=False),
+    Picture("brick", skimage.data.brick, stripes=3, upright=False),
+    Picture("cat", skimage.data.chelsea, stripes=5),
+    Picture("coffee", skimage.data.coffee),
+    Picture("coins", skimage.data.coins),
+    Picture("grass", skimage.data.grass),
+    Picture("gravel", skimage.data.gravel),
+    Picture("handwriting", skimage.data.text),
+    Picture("hubble deep field", skimage.data.hubble_deep_field),
+    Picture("moon", skimage.data.moon),
+    Picture("motorcycle", motorcycle),
+    Picture("retina", skimage.data.retina, stripes=3),
+    Picture("rocket", skimage.data.rocket),
+    Picture("stained tissue", skimage.data.immunohistochemistry),
+)
 
 
 @dataclass(frozen=True)
@@ -60,38 +77,39 @@ def make_demo(folder: Path) -> Path:
         return folder
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    for label, load in PICTURES.items():
-        picture = Image.fromarray(load()).convert("RGB")
-        for split, crops in crops_of(picture.size, label).items():
-            place = part / split / label.replace(" ", "_")
+    for picture in PICTURES:
+        image = Image.fromarray(picture.load()).convert("RGB")
+        for split, crops in crops_of(picture, image.size).items():
+            place = part / split / picture.name
             place.mkdir(parents=True)
             for number, crop in enumerate(crops):
-                name = f"{label.replace(' ', '_')}_{number:02d}.jpg"
-                picture.crop(crop.box()).save(place / name, quality=QUALITY)
-    names = "".join(f"{label.replace(' ', '_')} {label}\n" for label in PICTURES)
-    (part / "classes.txt").write_text(names)
+                file = place / f"{picture.name}_{number:02d}.jpg"
+                image.crop(crop.box()).save(file, quality=QUALITY)
+    labels = "".join(f"{picture.name} {picture.label}\n" for picture in PICTURES)
+    (part / "classes.txt").write_text(labels)
     part.rename(folder)
     return folder
 
 
-def crops_of(size: tuple[int, int], label: str) -> dict[str, list[Crop]]:
+def crops_of(picture: Picture, size: tuple[int, int]) -> dict[str, list[Crop]]:
     """Where a picture of this width and height is cut, the same each time."""
-    random = np.random.default_rng(list(label.encode()))
+    random = np.random.default_rng(list(picture.label.encode()))
     return {
-        "train": list(draw_crops(size, TRAIN_BANDS, TRAIN_CROPS, random)),
-        "val": list(draw_crops(size, VAL_BANDS, VAL_CROPS, random)),
+        "train": list(draw_crops(picture, size, 0, TRAIN_CROPS, random)),
+        "val": list(draw_crops(picture, size, 1, VAL_CROPS, random)),
     }
 
 
 def draw_crops(
-    size: tuple[int, int], bands: tuple[int, ...], count: int, random: np.random.Generator
+    picture: Picture, size: tuple[int, int], first: int, count: int, random: np.random.Generator
 ) -> Iterator[Crop]:
-    """Draw squares that lie within the bands, in turn."""
-    long, short = max(size), min(size)
+    """Draw squares that lie within every second stripe from `first` on, each in turn."""
+    parted, other = size if picture.upright else size[::-1]
+    stripes = range(first, picture.stripes, 2)
     for number in range(count):
-        first, last = (round(share * long) for share in BANDS[bands[number % len(bands)]])
-        side = min(int(random.uniform(*SIZES) * long), short, last - first)
-        along = int(random.integers(first, last - side + 1))
-        across = int(random.integers(0, short - side + 1))
-        wide = size[0] >= size[1]
-        yield Crop(along, across, side) if wide else Crop(across, along, side)
+        stripe = stripes[number % len(stripes)]
+        start, end = (edge * parted // picture.stripes for edge in (stripe, stripe + 1))
+        side = min(round(random.uniform(*SIZES) * (end - start)), other)
+        along = int(random.integers(start, end - side + 1))
+        across = int(random.integers(0, other - side + 1))
+        yield Crop(along, across, side) if picture.upright else Crop(across, along, side)

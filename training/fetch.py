@@ -6,7 +6,6 @@ from urllib.error import URLError
 
 from torchvision.datasets import Imagenette
 
-
 UNPACKED = "imagenette2"
 
 

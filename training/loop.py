@@ -16,7 +16,7 @@ from training.schedule import plan
 from training.sgd import PaperSGD
 
 
-class Diverged(ArithmeticError):
+class DivergedError(ArithmeticError):
     """The loss is no longer a number."""
 
 
@@ -71,7 +71,7 @@ def start(data: Prepared, recipe: Recipe, device: torch.device) -> State:
 def train(state: State, data: Prepared, recipe: Recipe, bf16: bool, reports: Reports) -> None:
     """Go on from `state` until the recipe ends the run.
 
-    Raises Diverged when the loss is no longer finite; `state` then holds the epochs before.
+    Raises DivergedError when the loss is no longer finite; `state` then holds the epochs before.
     """
     while True:
         step = plan([epoch.top1_error for epoch in state.history], recipe)
@@ -82,9 +82,7 @@ def train(state: State, data: Prepared, recipe: Recipe, bf16: bool, reports: Rep
         reports.epochs(state)
 
 
-def run_epoch(
-    state: State, data: Prepared, recipe: Recipe, bf16: bool, reports: Reports
-) -> Epoch:
+def run_epoch(state: State, data: Prepared, recipe: Recipe, bf16: bool, reports: Reports) -> Epoch:
     """One pass over the training set, then the validation set."""
     number = len(state.history) + 1
     began = time.perf_counter()
@@ -116,7 +114,7 @@ def train_epoch(
         wait += time.perf_counter() - asked
         loss = update(state, x, classes, bf16)
         if not torch.isfinite(torch.tensor(loss)):
-            raise Diverged(
+            raise DivergedError(
                 f"the loss became {loss} at step {number} of epoch {batches.epoch}; "
                 "a lower --rate or the preset `small` may help"
             )

@@ -24,13 +24,14 @@ def keep_memory() -> bool:
         return False
     most = 2**31 - 1
     settings = {M_MMAP_THRESHOLD: most, M_TRIM_THRESHOLD: most, M_TOP_PAD: 64 << 20}
-    return all([bool(mallopt(name, value)) for name, value in settings.items()])
+    taken = [bool(mallopt(name, value)) for name, value in settings.items()]
+    return all(taken)
 
 
 def has_bf16(device: torch.device) -> bool:
     """Whether the device multiplies bf16 numbers natively."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     info = Path("/proc/cpuinfo")

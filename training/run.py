@@ -13,12 +13,12 @@ from model.home import home_from_environment
 from model.photographs import FolderError
 from training.config import RecipeError
 from training.fetch import FetchError
-from training.loop import Diverged
+from training.loop import DivergedError
 from training.prepare import DataError
 from training.record import RunError
 from training.stages import run
 
-EXPECTED = (FolderError, DataError, RecipeError, RunError, FetchError, Diverged, OSError)
+EXPECTED = (FolderError, DataError, RecipeError, RunError, FetchError, DivergedError, OSError)
 
 
 def main() -> int:

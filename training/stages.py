@@ -45,7 +45,7 @@ CHECKPOINT_SECONDS = 60.0
 def run(arguments: Sequence[str], home: Home, console: Console) -> Path:
     """Do what the command line says; give the weights file.
 
-    Raises FolderError, DataError, RecipeError, RunError, FetchError, Diverged, OSError.
+    Raises FolderError, DataError, RecipeError, RunError, FetchError, DivergedError, OSError.
     """
     keep_memory()
     job, preset, folder = understand(arguments, home, console)
@@ -71,9 +71,7 @@ def run(arguments: Sequence[str], home: Home, console: Console) -> Path:
     return record.weights
 
 
-def understand(
-    arguments: Sequence[str], home: Home, console: Console
-) -> tuple[Job, str, Folder]:
+def understand(arguments: Sequence[str], home: Home, console: Console) -> tuple[Job, str, Folder]:
     """Read the command line twice: for the data, then with its preset's numbers."""
     job = parse(arguments)
     if job.resume:

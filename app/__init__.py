@@ -1,0 +1,87 @@
+"""The Flask application."""
+
+import hashlib
+import threading
+from pathlib import Path
+
+from flask import Flask, request, url_for
+from flask.sessions import SecureCookieSessionInterface
+from flask_wtf import CSRFProtect
+
+from app.cli import add_commands
+from app.config import Settings
+from app.db import session_factory
+from app.engine import Engine
+from app.errors import register_errors
+from app.uploads import FORM_BYTES
+from app.views import api, classify, explore, filters, health, images
+from app.views.headers import add_headers
+from app.views.wording import register_wording
+
+ROOT = Path(__file__).resolve().parent.parent
+AT_ONCE = 2
+"""Uploads decoded and classified at a time: a photograph of 50 megapixels takes 150 MB."""
+
+
+class Cookies(SecureCookieSessionInterface):
+    """The session's cookie, marked Secure whenever the page itself came over HTTPS."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        """Also over plain HTTP on this machine the forms must work."""
+        return request.is_secure
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Make the application. It starts with nothing there yet: no weights, index or database.
+
+    Raises SettingsError when a setting in the environment is wrong.
+    """
+    settings = settings or Settings.from_environment()
+    app = Flask(__name__, template_folder=str(ROOT / "templates"))
+    configure(app, settings)
+    sessions = session_factory(settings)
+    app.extensions["settings"] = settings
+    app.extensions["sessions"] = sessions
+    app.extensions["engine"] = Engine(settings, sessions)
+    app.extensions["turns"] = threading.BoundedSemaphore(AT_ONCE)
+    register_views(app)
+    register_wording(app)
+    register_errors(app)
+    app.after_request(add_headers)
+    add_commands(app, settings)
+    return app
+
+
+def configure(app: Flask, settings: Settings) -> None:
+    """Set what Flask and Flask-WTF read from their configuration."""
+    app.config.update(
+        SECRET_KEY=settings.secret_key,
+        MAX_CONTENT_LENGTH=settings.upload_bytes + FORM_BYTES,
+        SESSION_COOKIE_NAME="alexnet",
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_HTTPONLY=True,
+        # A page left open overnight still works: the token lives as long as the browser's session.
+        WTF_CSRF_TIME_LIMIT=None,
+    )
+    app.session_interface = Cookies()
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    versions = asset_versions(Path(app.static_folder or ""))
+    app.jinja_env.globals["asset"] = lambda name: url_for("static", filename=name, v=versions[name])
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+
+
+def asset_versions(folder: Path) -> dict[str, str]:
+    """Name each static file's content, so that its address changes with it."""
+    files = (file for file in folder.iterdir() if file.is_file())
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files}
+
+
+def register_views(app: Flask) -> None:
+    """Attach the pages, each behind the check of its forms, and the API, which has none.
+
+    The API needs no token against forged requests: it reads no cookie and changes nothing, so
+    there is nothing that another site could have a browser do there in somebody's name.
+    """
+    for module in (classify, explore, images, filters, health, api):
+        app.register_blueprint(module.blueprint)
+    CSRFProtect(app).exempt(api.blueprint)

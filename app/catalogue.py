@@ -1,0 +1,211 @@
+"""What the pages ask of the database: classes, pages of images, an image by its id.
+
+Every function is one short session and a fixed number of queries, each served by an index.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import Row, Select, exists, select
+
+from app.db import Sessions, reading
+from app.registration import (
+    Registration,
+    Unreadable,
+    forget_versions,
+    record_version,
+    register,
+)
+from app.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
+
+__all__ = ["Registration", "Unreadable", "forget_versions", "record_version", "register"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCount:
+    """A class and how many images of it the index version holds."""
+
+    id: int
+    folder: str
+    label: str
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image of the catalogue. `file` may have changed or gone since it was registered."""
+
+    id: int
+    class_id: int
+    label: str
+    split: str
+    path: str
+    file: Path
+    format: str
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One page of a class's images, in the order of their paths. Pages count from 1."""
+
+    class_: ClassCount
+    pictures: list[Picture]
+    number: int
+    pages: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """A row of index_version, and the root of its data set."""
+
+    id: int
+    name: str
+    dataset_id: int
+    root: Path
+    weights: str
+    created_at: datetime
+    count: int
+    unreadable: int
+
+
+def version(sessions: Sessions, name: str) -> Version | None:
+    """The index version of that name, if its list of images is there. Raises DatabaseError."""
+    query = (
+        select(IndexVersion, Dataset.root)
+        .join(Dataset)
+        .where(IndexVersion.name == name)
+        .where(exists().where(IndexClass.version_id == IndexVersion.id))
+    )
+    with reading(sessions) as session:
+        found = session.execute(query).one_or_none()
+    if found is None:
+        return None
+    row, root = found
+    return Version(
+        id=row.id,
+        name=row.name,
+        dataset_id=row.dataset_id,
+        root=Path(root),
+        weights=row.weights,
+        created_at=row.created_at,
+        count=row.count,
+        unreadable=row.unreadable,
+    )
+
+
+def classes(sessions: Sessions, version_id: int) -> list[ClassCount]:
+    """The classes that an index version holds images of, by label. Raises DatabaseError."""
+    with reading(sessions) as session:
+        rows = session.execute(counted(version_id).order_by(Class.label, Class.id)).all()
+    return [ClassCount(**row._mapping) for row in rows]
+
+
+def class_page(
+    sessions: Sessions, version_id: int, class_id: int, number: int, size: int
+) -> Page | None:
+    """Page `number` of a class's images in a version; None when there is no such page.
+
+    Raises DatabaseError.
+    """
+    query = (
+        pictured()
+        .join(IndexImage, IndexImage.image_id == Image.id)
+        .where(IndexImage.version_id == version_id, Image.class_id == class_id)
+        .order_by(Image.path, Image.id)
+        .limit(size)
+    )
+    with reading(sessions) as session:
+        row = session.execute(counted(version_id).where(Class.id == class_id)).one_or_none()
+        if row is None:
+            return None
+        class_ = ClassCount(**row._mapping)
+        pages = -(-class_.images // size)
+        if not 1 <= number <= pages:
+            return None
+        rows = session.execute(query.offset((number - 1) * size)).all()
+    return Page(class_=class_, pictures=pictures(rows), number=number, pages=pages)
+
+
+def picture(sessions: Sessions, image_id: int) -> Picture | None:
+    """An image by its id, also one that no index version holds any more. Raises DatabaseError."""
+    return next(iter(pictures_by_id(sessions, [image_id]).values()), None)
+
+
+def pictures_by_id(sessions: Sessions, ids: Iterable[int]) -> dict[int, Picture]:
+    """Images by their ids, in one query; unknown ids are left out. Raises DatabaseError."""
+    known = [int(i) for i in ids if 0 < i < 2**31]
+    with reading(sessions) as session:
+        rows = session.execute(pictured().where(Image.id.in_(known))).all()
+    return {found.id: found for found in pictures(rows)}
+
+
+def labels(sessions: Sessions, ids: Iterable[int]) -> dict[int, str]:
+    """The class labels of images, by id; unknown ids are left out. Raises DatabaseError."""
+    return {image: found.label for image, found in pictures_by_id(sessions, ids).items()}
+
+
+def class_folders(sessions: Sessions, version_id: int) -> dict[int, str]:
+    """The class folder of every image in a version, by the image's id. Raises DatabaseError."""
+    query = (
+        select(IndexImage.image_id, Class.folder)
+        .join(Image, Image.id == IndexImage.image_id)
+        .join(Class, Class.id == Image.class_id)
+        .where(IndexImage.version_id == version_id)
+    )
+    with reading(sessions) as session:
+        return dict(session.execute(query).all())
+
+
+def examples(sessions: Sessions, dataset_id: int, most: int = 3) -> list[Picture]:
+    """A few validation images of different classes whose files are there.
+
+    Raises DatabaseError.
+    """
+    query = pictured().where(Image.split == "val", Class.dataset_id == dataset_id)
+    with reading(sessions) as session:
+        rows = session.execute(query.order_by(Image.id)).all()
+    # Of a file that has changed the row entered last counts.
+    there = {found.class_id: found for found in pictures(rows) if found.file.is_file()}
+    return list(there.values())[:most]
+
+
+def counted(version_id: int) -> Select[int, str, str, int]:
+    """Select the fields of ClassCount."""
+    return (
+        select(Class.id, Class.folder, Class.label, IndexClass.images)
+        .join(IndexClass, IndexClass.class_id == Class.id)
+        .where(IndexClass.version_id == version_id)
+    )
+
+
+def pictured() -> Select[Image, str, str]:
+    """Select what a Picture is made of."""
+    return (
+        select(Image, Class.label, Dataset.root)
+        .join(Class, Class.id == Image.class_id)
+        .join(Dataset, Dataset.id == Class.dataset_id)
+    )
+
+
+def pictures(rows: Sequence[Row[Image, str, str]]) -> list[Picture]:
+    """Make Pictures of the rows of `pictured`."""
+    return [
+        Picture(
+            id=image.id,
+            class_id=image.class_id,
+            label=label,
+            split=image.split,
+            path=image.path,
+            file=Path(root, image.path),
+            format=image.format,
+            sha256=image.sha256,
+            width=image.width,
+            height=image.height,
+        )
+        for image, label, root in rows
+    ]

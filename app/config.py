@@ -1,0 +1,236 @@
+"""The settings: read from the environment once, checked, and handed to whoever needs them."""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from model.home import Home, home_from_environment
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+SHORTEST_SECRET = 16
+DRIVERS = {
+    "sqlite": "sqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+
+
+class SettingsError(click.ClickException):
+    """Settings that cannot be used; the message names each variable, a line apiece.
+
+    An exception of click, because Flask makes the application before it runs a command, and
+    shows only these as a message instead of a traceback.
+    """
+
+    exit_code = 2
+
+
+Parse = Callable[[str], object]
+
+
+def about(env: str, help: str, parse: Parse) -> dict[str, str | Parse]:
+    """Describe a setting: its environment variable, its help, how its text is read."""
+    return {"env": env, "help": help, "parse": parse}
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """Read a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def present_device(text: str) -> str:
+    """Read the name of a device that is there."""
+    if text not in DEVICES:
+        raise ValueError(f"must be one of {', '.join(DEVICES)}")
+    if text in ("cuda", "mps"):
+        import torch  # takes a second, and is needed for these two alone
+
+        there = torch.cuda if text == "cuda" else torch.backends.mps
+        if not there.is_available():
+            raise ValueError(f"is {text}, but torch finds no such device here")
+    return text
+
+
+def secret(text: str) -> str:
+    """Read a secret that is long enough to be one."""
+    if len(text) < SHORTEST_SECRET:
+        raise ValueError(f"must have at least {SHORTEST_SECRET} characters")
+    return text
+
+
+def address(text: str) -> str:
+    """Read a database's address. What is wrong is said without the address: it has a password."""
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise ValueError("must be an address such as postgresql://user@host/name") from None
+    if url.drivername not in DRIVERS:
+        raise ValueError(f"must begin with sqlite:// or postgresql://, not {url.drivername}://")
+    if url.drivername != "sqlite" and find_spec("psycopg") is None:
+        raise ValueError("needs the driver psycopg; install it with `pip install psycopg[binary]`")
+    if in_memory(url):
+        raise ValueError("cannot be in memory, since the processes of the server share it")
+    return text
+
+
+def in_memory(url: URL) -> bool:
+    """Whether a SQLite database would live in this process alone."""
+    return url.drivername == "sqlite" and (not url.database or ":memory:" in url.database)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that can be set from outside. `from_environment` reads and checks it."""
+
+    home: Home = field(
+        metadata=about(
+            "ALEXNET_HOME",
+            "Folder in which runs, weights, index, database and uploads live; by default `var`.",
+            lambda text: home_from_environment({"ALEXNET_HOME": text}),
+        )
+    )
+    database_url: str = field(
+        default="",
+        repr=False,
+        metadata=about(
+            "DATABASE_URL",
+            "Address of the database, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; "
+            "by default a SQLite file in ALEXNET_HOME.",
+            address,
+        ),
+    )
+    secret_key: str = field(
+        repr=False,
+        metadata=about(
+            "SECRET_KEY",
+            f"Signs the forms; at least {SHORTEST_SECRET} characters. By default made once and "
+            "kept in ALEXNET_HOME/secret_key.",
+            secret,
+        ),
+    )
+    upload_megabytes: int = field(
+        default=16,
+        metadata=about(
+            "ALEXNET_UPLOAD_MEGABYTES",
+            "Largest upload, in megabytes (1,000,000 bytes).",
+            whole(1, 1000),
+        ),
+    )
+    upload_megapixels: int = field(
+        default=50,
+        metadata=about(
+            "ALEXNET_UPLOAD_MEGAPIXELS", "Largest uploaded image, in megapixels.", whole(1, 1000)
+        ),
+    )
+    upload_days: int = field(
+        default=7,
+        metadata=about(
+            "ALEXNET_UPLOAD_DAYS",
+            "Days after which uploaded images and their results are deleted.",
+            whole(1, 36500),
+        ),
+    )
+    page_size: int = field(
+        default=48,
+        metadata=about("ALEXNET_PAGE_SIZE", "Images on one page of a class.", whole(1, 1000)),
+    )
+    device: str = field(
+        default="auto",
+        metadata=about(
+            "ALEXNET_DEVICE",
+            "Where the network and the index compute: auto, cpu, cuda or mps.",
+            present_device,
+        ),
+    )
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        """Read every setting; an empty variable counts as not set.
+
+        Makes ALEXNET_HOME and, without SECRET_KEY, its file when they are missing. Raises
+        SettingsError naming every wrong variable.
+        """
+        values: dict[str, Any] = {"home": home_from_environment(environ)}
+        wrong = []
+        for known in fields(cls):
+            try:
+                values |= read(known, environ)
+            except ValueError as error:
+                wrong.append(f"{known.metadata['env']} {error}")
+        if wrong:
+            raise SettingsError("\n".join(wrong))
+        if "secret_key" not in values:
+            values["secret_key"] = kept_secret(values["home"])
+        return cls(**values)
+
+    @property
+    def upload_bytes(self) -> int:
+        """Largest upload in bytes."""
+        return self.upload_megabytes * 1_000_000
+
+    @property
+    def upload_pixels(self) -> int:
+        """Largest uploaded image in pixels."""
+        return self.upload_megapixels * 1_000_000
+
+    @property
+    def database(self) -> URL:
+        """The database's address for SQLAlchemy, with the driver this project installs."""
+        if not self.database_url:
+            return URL.create("sqlite", database=str(self.home.database))
+        url = make_url(self.database_url)
+        return url.set(drivername=DRIVERS[url.drivername])
+
+
+def read(known: Field[Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read one setting: nothing when its variable is unset; ValueError when it is wrong."""
+    text = environ.get(known.metadata["env"], "").strip()
+    return {known.name: known.metadata["parse"](text)} if text else {}
+
+
+def kept_secret(home: Home) -> str:
+    """Give the secret kept in the home folder; make it, readable by its owner only, at first."""
+    file = home.root / "secret_key"
+    try:
+        if not file.exists():
+            make_secret(file)
+        return secret(file.read_text(encoding="ascii").strip())
+    except OSError as error:
+        raise SettingsError(f"ALEXNET_HOME cannot hold a secret key: {error}") from error
+    except ValueError as error:
+        raise SettingsError(f"SECRET_KEY in {file} {error}; delete that file") from error
+
+
+def make_secret(file: Path) -> None:
+    """Write a new secret, whole at once; of several processes that try, the first one's stays."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(secrets.token_urlsafe(32))
+            out.flush()
+            os.fsync(out.fileno())
+        file.hardlink_to(part)
+    except FileExistsError:
+        pass
+    finally:
+        part.unlink(missing_ok=True)

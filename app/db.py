@@ -1,0 +1,156 @@
+"""The database: sessions, and the one command that brings its tables up to date."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from app.config import Settings
+
+Sessions = sessionmaker[Session]
+WAIT = 15
+"""Seconds to wait for another writer of a SQLite file, or for a server, before giving up."""
+
+
+class DatabaseError(Exception):
+    """The database cannot be reached, is locked, or its tables are not up to date."""
+
+
+def session_factory(settings: Settings) -> Sessions:
+    """Make sessions for the settings' database. Nothing is opened before the first is used."""
+    return sessionmaker(make_engine(settings.database), expire_on_commit=False)
+
+
+@contextmanager
+def reading(sessions: Sessions) -> Iterator[Session]:
+    """A short session that changes nothing. Raises DatabaseError."""
+    with explained(sessions), sessions() as session:
+        yield session
+
+
+@contextmanager
+def writing(sessions: Sessions) -> Iterator[Session]:
+    """A short session that is committed at its end, or undone when its body raises.
+
+    On SQLite it takes its turn among the writers at its start: a session that has read first
+    and then writes would be refused, not queued. Raises DatabaseError.
+    """
+    engine = engine_of(sessions).execution_options(immediate=True)
+    with explained(sessions), sessions(bind=engine) as session, session.begin():
+        yield session
+
+
+def upgrade(settings: Settings) -> None:
+    """Bring the tables up to date, from any earlier revision or from nothing.
+
+    Raises DatabaseError: it cannot be reached or written, or comes from a newer version.
+    """
+    if settings.database.drivername == "sqlite":
+        make_folder(settings.database)
+    sessions = session_factory(settings)
+    engine = engine_of(sessions)
+    with explained(sessions), engine.execution_options(immediate=True).begin() as connection:
+        config = migrations()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    engine.dispose()
+
+
+def is_current(sessions: Sessions) -> bool:
+    """Whether the tables are those this version expects. Raises DatabaseError."""
+    head = ScriptDirectory.from_config(migrations()).get_current_head()
+    with reading(sessions) as session:
+        return MigrationContext.configure(session.connection()).get_current_revision() == head
+
+
+@contextmanager
+def explained(sessions: Sessions) -> Iterator[None]:
+    """Turn what SQLAlchemy and Alembic raise into a DatabaseError of one line."""
+    where = engine_of(sessions).url.render_as_string(hide_password=True)
+    try:
+        yield
+    except CommandError as error:
+        raise DatabaseError(f"The database {where} is of another version: {error}") from error
+    except DBAPIError as error:
+        raise DatabaseError(say(error, where)) from error
+    except SQLAlchemyError as error:
+        raise DatabaseError(f"The database {where} failed: {first_line(error)}") from error
+
+
+def say(error: DBAPIError, where: str) -> str:
+    """What went wrong with the database at `where`, and what to do about it, in one line."""
+    what = first_line(error.orig)
+    missing = "no such table" in what or "no such column" in what
+    if missing or (isinstance(error, ProgrammingError) and "does not exist" in what):
+        return f"The database {where} is not up to date ({what}); run `flask db upgrade`"
+    if "locked" in what:
+        return f"The database {where} is locked by another program; try again when it has ended"
+    if isinstance(error, OperationalError):
+        return f"The database {where} cannot be used: {what}"
+    return f"The database {where} failed: {what}"
+
+
+def first_line(error: BaseException | None) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def make_folder(url: URL) -> None:
+    """Make the folder of a SQLite file. Raises DatabaseError."""
+    folder = Path(url.database or "").parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(f"The folder of the database cannot be made: {error}") from error
+
+
+def migrations() -> Config:
+    """Alembic's configuration: the migrations beside this file, also in an installed package."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def engine_of(sessions: Sessions) -> Engine:
+    """The engine that a session factory of this module was made with."""
+    engine = sessions.kw["bind"]
+    assert isinstance(engine, Engine)
+    return engine
+
+
+def make_engine(url: URL) -> Engine:
+    """An engine; on SQLite with foreign keys, write-ahead log, and real transactions."""
+    if url.drivername != "sqlite":
+        waits = {} if "connect_timeout" in url.query else {"connect_timeout": WAIT}
+        return create_engine(url, connect_args=waits, pool_pre_ping=True)
+    waits = {} if "timeout" in url.query else {"timeout": WAIT}
+    engine = create_engine(url, connect_args=waits)
+    event.listen(engine, "connect", prepare_sqlite)
+    event.listen(engine, "begin", begin_sqlite)
+    return engine
+
+
+def prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
+    """Set up each new SQLite connection."""
+    # Python's own transactions begin too late: never before a SELECT or a CREATE TABLE.
+    connection.isolation_level = None
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA journal_mode = WAL")
+
+
+def begin_sqlite(connection: Connection) -> None:
+    """Begin each SQLite transaction: at once as a writer where `writing` asks for it."""
+    immediate = connection.get_execution_options().get("immediate")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

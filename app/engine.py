@@ -1,0 +1,204 @@
+"""What answers: the weights and the index that fit each other, kept up to date while serving."""
+
+import threading
+
+from PIL.Image import Image
+
+from app import catalogue
+from app.answers import (
+    Answer,
+    Neighbour,
+    NotReady,
+    NotReadyError,
+    Ready,
+    UnknownImageError,
+    Watch,
+)
+from app.config import Settings
+from app.db import DatabaseError, Sessions
+from app.freshness import Remembered, Signature, signature
+from index import store
+from index.store import Index
+from model.checkpoint import WeightsError, load
+from model.images import ImageError, central_square, decode
+from model.predict import Look, Predictor
+
+__all__ = [
+    "Answer",
+    "Engine",
+    "Neighbour",
+    "NotReady",
+    "NotReadyError",
+    "Ready",
+    "UnknownImageError",
+]
+
+NEIGHBOURS = 6
+
+
+class Engine:
+    """Answers for images. May be used from several threads at once.
+
+    It looks at the links to the weights and the index on every call, and reads anew what they
+    point to when they have moved. A pair in service stays so until a new one is whole.
+    """
+
+    def __init__(self, settings: Settings, sessions: Sessions) -> None:
+        self.settings, self.sessions = settings, sessions
+        self.lock = threading.Lock()
+        self.seen: Signature | None = None
+        self.known: Ready | NotReady | None = None
+        self.predictors: Remembered[Predictor] = Remembered(WeightsError)
+        self.indexes: Remembered[Index] = Remembered(store.StoreError)
+
+    def state(self) -> Ready | NotReady:
+        """What there is to answer with; cheap when nothing has changed since the last call."""
+        known = self.known
+        if known is not None and signature(self.settings.home) == self.seen:
+            return known
+        if not isinstance(known, Ready):
+            with self.lock:
+                return self.refresh()
+        # While a pair is in service nobody waits for the next: one thread reads it, aside.
+        if self.lock.acquire(blocking=False):
+            threading.Thread(target=self.refresh_aside, daemon=True).start()
+        return known
+
+    def refresh_aside(self) -> None:
+        """Refresh, holding the lock that `state` has taken, and give it back."""
+        try:
+            self.refresh()
+        finally:
+            self.lock.release()
+
+    def refresh(self) -> Ready | NotReady:
+        """Read what the links point to; only for who holds the lock."""
+        seen = signature(self.settings.home)
+        if self.known is not None and seen == self.seen:
+            return self.known
+        found = self.look(seen)
+        if not isinstance(self.known, Ready) or isinstance(found, Ready):
+            self.known = found
+        moved = signature(self.settings.home) != seen
+        if moved:
+            # What was read may be newer than what was seen.
+            self.predictors.forget()
+            self.indexes.forget()
+        # What the database lacks it may have the next time; files stay as they are.
+        lacks = isinstance(found, NotReady) and found.reason in ("database", "no-index")
+        self.seen = None if moved or lacks else seen
+        return self.known
+
+    def look(self, seen: Signature) -> Ready | NotReady:
+        """Read weights and index, or say what is missing."""
+        try:
+            if seen.weights is None:
+                return no_weights(self.settings)
+            name = store.current_name(self.settings.home.index)
+            if name is None:
+                return no_index()
+            version = catalogue.version(self.sessions, name)
+            if version is None:
+                return NotReady(reason="no-index", message=UNKNOWN_VERSION, command=BUILD)
+            return self.pair(seen, version)
+        except DatabaseError as error:
+            return NotReady(reason="database", message=str(error), command=UPGRADE)
+        except store.StoreError as error:
+            return NotReady(reason="damaged", message=f"{error}.", command=BUILD)
+        except WeightsError as error:
+            return NotReady(reason="damaged", message=f"{error}.", command=TRAIN)
+
+    def pair(self, seen: Signature, version: catalogue.Version) -> Ready | NotReady:
+        """Read weights and index and see that they belong together."""
+        home, device = self.settings.home, self.settings.device
+        predictor = self.predictors.get(
+            seen.weights, lambda: Predictor.from_weights(load(home.weights), device)
+        )
+        manifest = store.read_manifest(home.index / version.name)
+        if manifest.weights != predictor.identity:
+            return NotReady(reason="mismatch", message=MISMATCH, command=BUILD)
+        index = self.indexes.get(
+            seen.index, lambda: store.open_version(home.index, version.name, device)
+        )
+        return Ready(predictor=predictor, index=index, version=version)
+
+    def ready(self) -> Ready:
+        """The pair to answer with. Raises NotReadyError."""
+        state = self.state()
+        if isinstance(state, NotReady):
+            raise NotReadyError(state)
+        return state
+
+    def answer(self, data: bytes) -> Answer:
+        """Answer for an uploaded file.
+
+        Raises NotReadyError, model.images.ImageError for a file that is no image or too large,
+        and app.db.DatabaseError.
+        """
+        ready, watch = self.ready(), Watch()
+        image = decode(data, max_pixels=self.settings.upload_pixels)
+        return self.answer_from(ready, image, watch)
+
+    def answer_for(self, image_id: int) -> Answer:
+        """Answer for an image of the catalogue, itself left out of its neighbours.
+
+        Raises UnknownImageError, ImageError when its file is gone or damaged, and as `answer`.
+        """
+        ready, watch = self.ready(), Watch()
+        picture = catalogue.picture(self.sessions, image_id)
+        if picture is None:
+            raise UnknownImageError(f"There is no image {image_id}")
+        try:
+            image = decode(picture.file.read_bytes())
+        except OSError as error:
+            raise ImageError(f"The file of image {image_id} is gone", "damaged") from error
+        return self.answer_from(ready, image, watch, without=image_id)
+
+    def answer_from(
+        self, ready: Ready, image: Image, watch: Watch, without: int | None = None
+    ) -> Answer:
+        """Put an answer together, timing its steps."""
+        pixels = central_square(image)
+        watch.step("decode")
+        look = ready.predictor.look(pixels)
+        watch.step("network")
+        neighbours = self.neighbours(ready, look, without)
+        watch.step("search")
+        top5 = ready.predictor.top5
+        return Answer(
+            top5=top5(look.probabilities),
+            crops=[top5(crop)[0] for crop in look.crops],
+            neighbours=neighbours,
+            milliseconds=watch.milliseconds,
+            weights=ready.predictor.identity,
+            version=ready.version,
+            width=image.width,
+            height=image.height,
+        )
+
+    def neighbours(self, ready: Ready, look: Look, without: int | None) -> list[Neighbour]:
+        """The nearest training images. Raises DatabaseError."""
+        found, distances = ready.index.search(look.fc7[None], NEIGHBOURS, without=without)
+        ids = [int(image) for image in found[0]]
+        labels = catalogue.labels(self.sessions, ids)
+        return [
+            Neighbour(id=image, label=labels.get(image, ""), distance=float(distance))
+            for image, distance in zip(ids, distances[0], strict=True)
+        ]
+
+
+BUILD, TRAIN, UPGRADE = "flask index build", "python training/run.py", "flask db upgrade"
+MISMATCH = "The index was made by other weights than those in use now."
+UNKNOWN_VERSION = "The database does not know the index that is there: it is another database."
+
+
+def no_weights(settings: Settings) -> NotReady:
+    """There is nothing trained."""
+    message = f"There are no weights yet at {settings.home.weights}."
+    return NotReady(reason="no-weights", message=message, command=TRAIN)
+
+
+def no_index() -> NotReady:
+    """There is nothing indexed."""
+    message = "The training images are not indexed yet."
+    return NotReady(reason="no-index", message=message, command=BUILD)

@@ -1,0 +1,167 @@
+"""The database's tables: images and classes, index versions, results of uploads."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import BigInteger, TypeDecorator
+
+NAMES = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Utc(TypeDecorator[datetime]):
+    """A moment in UTC, aware on both sides; SQLite itself keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the database: in UTC."""
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """From the database: in UTC, and saying so."""
+        if not isinstance(value, datetime):
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+def now() -> datetime:
+    """The present moment, in UTC."""
+    return datetime.now(UTC)
+
+
+class Table(DeclarativeBase):
+    """What every table shares: named constraints, so that migrations can speak of them."""
+
+    metadata = MetaData(naming_convention=NAMES)
+
+
+class Dataset(Table):
+    """A folder of photographs."""
+
+    __tablename__ = "dataset"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    root: Mapped[str] = mapped_column(unique=True)
+    """Absolute path."""
+
+
+class Class(Table):
+    """A class of a data set: a folder, and the label people read."""
+
+    __tablename__ = "class"
+    __table_args__ = (UniqueConstraint("dataset_id", "folder"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("dataset.id"))
+    folder: Mapped[str]
+    label: Mapped[str]
+
+    dataset: Mapped[Dataset] = relationship()
+
+
+class Image(Table):
+    """A photograph as it was once: a file that changes is another image, with another id.
+
+    Ids are the FAISS ids. None is used twice, so that no index or old result can mistake one
+    image for another.
+    """
+
+    __tablename__ = "image"
+    __table_args__ = (
+        UniqueConstraint("class_id", "path", "sha256"),
+        Index(None, "sha256"),
+        Index(None, "split", "class_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    class_id: Mapped[int] = mapped_column(ForeignKey("class.id"))
+    split: Mapped[str]
+    """`train`, or `val` for the examples to click."""
+    path: Mapped[str]
+    """Relative to the data set's root, with forward slashes."""
+    sha256: Mapped[str]
+    """Of the file, in hex."""
+    format: Mapped[str]
+    """Pillow's name for the file's format, such as JPEG."""
+    width: Mapped[int]
+    """In pixels, as a viewer shows the image: EXIF orientation applied."""
+    height: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+
+    class_: Mapped[Class] = relationship()
+
+
+class IndexVersion(Table):
+    """One build of the index. The row stays when its files and its images' list are deleted."""
+
+    __tablename__ = "index_version"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    """The name of its folder."""
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("dataset.id"))
+    weights: Mapped[str]
+    """Identity of the weights that made it."""
+    created_at: Mapped[datetime] = mapped_column(Utc)
+    count: Mapped[int]
+    """Images in it."""
+    unreadable: Mapped[int]
+    """Files that were left out because they could not be read."""
+
+    dataset: Mapped[Dataset] = relationship()
+
+
+class IndexImage(Table):
+    """An image that an index version holds."""
+
+    __tablename__ = "index_image"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("index_version.id"), primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
+
+
+class IndexClass(Table):
+    """How many images of a class an index version holds: counted once, shown on every page."""
+
+    __tablename__ = "index_class"
+
+    version_id: Mapped[int] = mapped_column(ForeignKey("index_version.id"), primary_key=True)
+    class_id: Mapped[int] = mapped_column(ForeignKey("class.id"), primary_key=True)
+    images: Mapped[int]
+
+
+class Result(Table):
+    """What was answered for an upload. The picture itself is a file in Home.uploads."""
+
+    __tablename__ = "result"
+    __table_args__ = (Index(None, "created_at"),)
+
+    token: Mapped[str] = mapped_column(primary_key=True)
+    """`secrets.token_urlsafe`: who has it may see the result."""
+    created_at: Mapped[datetime] = mapped_column(Utc, default=now)
+    filename: Mapped[str]
+    """As the browser called it; only ever shown."""
+    sha256: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+    weights: Mapped[str]
+    index_version_id: Mapped[int] = mapped_column(ForeignKey("index_version.id"))
+    top5: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    """`[{"label", "probability"}, …]`, falling."""
+    crops: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
+    """The best label of each of the ten crops, in their order, like top5."""
+    neighbours: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+    """`[{"id", "label", "distance"}, …]`, rising."""
+
+    index_version: Mapped[IndexVersion] = relationship()

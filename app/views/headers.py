@@ -1,0 +1,35 @@
+"""What every response says to the browser: what it may load, send and guess. Nothing else."""
+
+from flask import Response, request
+
+from app.views.pictures import YEAR
+
+POLICY = {
+    "default-src": "'none'",
+    "img-src": "'self' blob:",
+    "style-src": "'self'",
+    "script-src": "'self'",
+    "connect-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+}
+HEADERS = {
+    "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in POLICY.items()),
+    "X-Content-Type-Options": "nosniff",
+    # Not "no-referrer": over HTTPS the forms are also checked by where they came from.
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def add_headers(response: Response) -> Response:
+    """Add the headers of safety, and say how long this may be kept."""
+    response.headers.update(HEADERS)
+    if request.endpoint == "static" and request.args.get("v") and response.status_code < 400:
+        response.headers["Cache-Control"] = f"public, max-age={YEAR}, immutable"
+    elif "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "private, no-cache"
+    return response

@@ -1,0 +1,38 @@
+"""Whether there is something to answer with, for whoever watches the server."""
+
+from flask import Blueprint, Response, jsonify
+
+from app.engine import NotReady
+from app.errors import NOTICES
+from app.views import rooms
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """Say which weights and index are loaded; 503 with the reason when they are not."""
+    state = rooms.engine().state()
+    if isinstance(state, NotReady):
+        return unavailable(state)
+    return jsonify(
+        status="ready",
+        weights=state.predictor.identity,
+        index=state.version.name,
+        images=state.version.count,
+    )
+
+
+def unavailable(state: NotReady) -> Response:
+    """Say what is missing and the command that mends it."""
+    answer = jsonify(
+        status="unavailable",
+        weights=None,
+        index=None,
+        images=0,
+        reason=state.reason,
+        message=NOTICES[state.reason][1],
+        command=state.command,
+    )
+    answer.status_code = 503
+    return answer

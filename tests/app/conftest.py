@@ -1,0 +1,276 @@
+"""A small real home: photographs, the whole network with seeded weights, an index over them."""
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from skimage import data
+from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.test import TestResponse, encode_multipart
+
+from app import create_app
+from app.config import Settings
+from model.alexnet import AlexNet, AlexNetConfig
+from model.checkpoint import Pca, Provenance, Weights, save
+from model.home import Home, point
+from model.photographs import ClassName
+
+CLASSES = ("astronaut", "brick", "chelsea", "coffee", "grass", "rocket")
+LABELS = {name: name for name in CLASSES} | {
+    "chelsea": "tabby cat",
+    "coffee": "<b>coffee & cream</b>",
+}
+LIMITS = {
+    "ALEXNET_PAGE_SIZE": "4",
+    "ALEXNET_UPLOAD_MEGABYTES": "1",
+    "ALEXNET_UPLOAD_MEGAPIXELS": "2",
+}
+TRAIN, VAL = 9, 2
+VOID = {"meta", "link", "input", "img", "br", "hr"}
+
+
+@dataclass
+class Element:
+    """An element of a page, its attributes, and all the text inside it."""
+
+    tag: str
+    attributes: dict[str, str]
+    text: str = ""
+    children: list["Element"] = field(default_factory=list)
+
+    def all(self, tag: str | None = None, class_: str | None = None) -> list["Element"]:
+        """Every element inside this one with that tag and that class."""
+        found = []
+        for child in self.children:
+            classes = child.attributes.get("class", "").split()
+            if (tag is None or child.tag == tag) and (class_ is None or class_ in classes):
+                found.append(child)
+            found += child.all(tag, class_)
+        return found
+
+    def one(self, tag: str | None = None, class_: str | None = None) -> "Element":
+        """The only such element."""
+        (found,) = self.all(tag, class_)
+        return found
+
+
+class Reader(HTMLParser):
+    """Builds the tree of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = [Element("page", {})]
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, {name: value or "" for name, value in attrs})
+        self.open[-1].children.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.open[-1].children.append(Element(tag, {n: v or "" for n, v in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open[-1].tag == tag, f"<{self.open[-1].tag}> is closed by </{tag}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element.text += data
+
+
+def read_page(response: TestResponse) -> Element:
+    """The tree of a page; fails when its elements do not nest."""
+    assert response.mimetype == "text/html"
+    reader = Reader()
+    reader.feed(response.get_data(as_text=True))
+    assert len(reader.open) == 1
+    return reader.open[0]
+
+
+class Browser(FlaskClient):
+    """Flask's client; it leaves no file open, neither of a long form nor of a response."""
+
+    def open(self, *args: Any, **kwargs: Any) -> TestResponse:
+        form = kwargs.get("data")
+        if isinstance(form, dict):
+            boundary, kwargs["data"] = encode_multipart(as_files(form))
+            kwargs["content_type"] = f"multipart/form-data; boundary={boundary}"
+        return super().open(*args, **{"buffered": True, **kwargs})
+
+
+def as_files(form: dict[str, Any]) -> MultiDict[str, Any]:
+    """A form's fields, a pair of bytes to read and a name being a file."""
+    pairs = ((k, v) for k, vs in form.items() for v in (vs if isinstance(vs, list) else [vs]))
+    return MultiDict((k, FileStorage(*v) if isinstance(v, tuple) else v) for k, v in pairs)
+
+
+def photograph(name: str, seed: int) -> Image.Image:
+    """Cut a square from a photograph that scikit-image ships, the place drawn from a seed."""
+    whole = getattr(data, name)()
+    top, left = np.random.default_rng(seed).integers(0, min(whole.shape[:2]) - 120, 2)
+    return Image.fromarray(whole[top : top + 120, left : left + 120])
+
+
+def make_photographs(root: Path) -> None:
+    """Write train/<class>/* and val/<class>/*, and readable labels, one of them hostile."""
+    for split, count in (("train", TRAIN), ("val", VAL)):
+        for index, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for n in range(count):
+                seed = 100 * index + n + (50 if split == "val" else 0)
+                photograph(name, seed).save(folder / f"{n:02}.jpg")
+    lines = (f"{folder} {label}\n" for folder, label in LABELS.items())
+    (root / "classes.txt").write_text("".join(lines))
+
+
+def make_weights(home: Home, photographs: Path) -> None:
+    """Write weights of the whole network, not trained, and point the home at them."""
+    torch.manual_seed(1)
+    config = AlexNetConfig(classes=len(CLASSES), init="he", input_scale=60)
+    state = AlexNet(config).state_dict()
+    # So that of the six labels it is always the same five that are shown.
+    state["fc8.bias"][CLASSES.index("grass")] -= 50
+    weights = Weights(
+        config=config,
+        classes=tuple(ClassName(name, LABELS[name]) for name in CLASSES),
+        mean=torch.full((3, 256, 256), 120.0),
+        pca=Pca(torch.ones(3), torch.eye(3)),
+        provenance=Provenance(
+            data=str(photographs),
+            images=TRAIN * len(CLASSES),
+            epochs=2,
+            preset="small",
+            top1_error=None,
+            top5_error=None,
+            commit="unknown",
+            created="2026-01-01T00:00:00+00:00",
+        ),
+        state=state,
+    )
+    file = home.runs / "first" / "weights.safetensors"
+    save(weights, file)
+    point(home.weights, file)
+
+
+def settings_of(root: Path, **changes: str) -> Settings:
+    """Settings as the environment would give them."""
+    return Settings.from_environment(
+        {"ALEXNET_HOME": str(root), "ALEXNET_DEVICE": "cpu", **changes}
+    )
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of photographs."""
+    root = tmp_path_factory.mktemp("photographs")
+    make_photographs(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Settings:
+    """Settings of a home with weights and an index built by the command."""
+    settings = settings_of(tmp_path_factory.mktemp("home"), **LIMITS)
+    make_weights(settings.home, photographs)
+    built = create_app(settings).test_cli_runner().invoke(args=["index", "build"])
+    assert built.exit_code == 0, built.output
+    return settings
+
+
+@pytest.fixture(scope="session")
+def environment(settings: Settings) -> dict[str, str]:
+    """The variables that make another process use the same home with the same limits."""
+    return {"ALEXNET_HOME": str(settings.home.root), "ALEXNET_DEVICE": "cpu", **LIMITS}
+
+
+@pytest.fixture(scope="session")
+def app(settings: Settings) -> Flask:
+    """The application with everything there."""
+    return opened(settings)
+
+
+def opened(settings: Settings) -> Flask:
+    """The application, with clients that leave nothing open."""
+    app = create_app(settings)
+    app.test_client_class = Browser
+    return app
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    """A browser without a window, its cookies empty."""
+    return app.test_client()
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> FlaskClient:
+    """The application with nothing there yet."""
+    return opened(settings_of(tmp_path / "home")).test_client()
+
+
+@pytest.fixture(scope="session")
+def open_app() -> Callable[[Settings], Flask]:
+    """Makes an application with other settings."""
+    return opened
+
+
+@pytest.fixture(scope="session")
+def page() -> Callable[[TestResponse], Element]:
+    """Reads a page."""
+    return read_page
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> bytes:
+    """A photograph that is not in the training set."""
+    out = io.BytesIO()
+    photograph("chelsea", 7).resize((300, 200)).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def token(client: FlaskClient) -> str:
+    """The forms' token of this client's session."""
+    return token_of(client)
+
+
+def token_of(client: FlaskClient) -> str:
+    """Read the forms' token where a browser finds it."""
+    found = re.search(r'name="csrf_token" value="([^"]+)"', client.get("/").get_data(as_text=True))
+    assert found
+    return found[1]
+
+
+Send = Callable[..., TestResponse]
+
+
+@pytest.fixture
+def send(client: FlaskClient) -> Send:
+    """Sends bytes by the form of the first page, under a name."""
+
+    def send(data: bytes, filename: str = "cat.jpg", client: FlaskClient = client) -> TestResponse:
+        form = {"csrf_token": token_of(client), "image": (io.BytesIO(data), filename)}
+        return client.post("/", data=form)
+
+    return send
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Keep torch from taking every core for a network this small a test needs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,0 +1,141 @@
+"""What the browser is told, what it may load, and what nobody can reach."""
+
+import dataclasses
+import io
+import re
+
+import pytest
+
+from app import create_app
+from model.home import Home
+
+ADDRESSES = [
+    "/",
+    "/explore",
+    "/filters",
+    "/filters/gpu-1.png",
+    "/healthz",
+    "/nothing",
+    "/static/style.css",
+    "/static/page.js",
+    "/static/favicon.svg",
+]
+
+
+def addresses(client, page, send, jpeg) -> list[str]:
+    """One address of every kind."""
+    tile = page(client.get("/explore")).all("a", "tile")[0]
+    image, answered = tile.attributes["href"], send(jpeg).location
+    pictures = [f"{image}/thumbnail.jpg", f"{image}/picture.jpg", f"{answered}/picture.jpg"]
+    return [*ADDRESSES, image, answered, *pictures]
+
+
+def test_every_response_carries_the_policy(client, page, send, jpeg):
+    for address in addresses(client, page, send, jpeg):
+        headers = client.get(address).headers
+        policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+        assert policy == {
+            "default-src": "'none'",
+            "img-src": "'self' blob:",
+            "style-src": "'self'",
+            "script-src": "'self'",
+            "connect-src": "'self'",
+            "form-action": "'self'",
+            "base-uri": "'none'",
+            "frame-ancestors": "'none'",
+        }
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "same-origin"
+        assert "camera=()" in headers["Permissions-Policy"]
+        assert "Cache-Control" in headers
+
+
+def test_no_page_holds_a_script_a_style_or_another_host(client, empty, page, send, jpeg):
+    answers = [client.get(a) for a in addresses(client, page, send, jpeg)]
+    answers += [empty.get("/"), send(b"text"), client.post("/", data={})]
+    pages = [page(answer) for answer in answers if answer.mimetype == "text/html"]
+    assert len(pages) > 6
+    for shown in pages:
+        assert not shown.all("style")
+        for element in shown.all():
+            assert "style" not in element.attributes
+            assert not [name for name in element.attributes if name.startswith("on")]
+            for name in ("src", "href", "action", "formaction", "srcset"):
+                assert not re.match(r"(\w+:|//)", element.attributes.get(name, ""))
+        assert [s.text for s in shown.all("script")] == [""]
+
+
+def test_no_page_shouts(client, empty, page, send, jpeg):
+    for address in addresses(client, page, send, jpeg):
+        answer = client.get(address)
+        if answer.mimetype == "text/html":
+            assert "!" not in page(answer).text
+
+
+@pytest.mark.parametrize("data", [{}, {"csrf_token": "forged"}])
+def test_a_form_without_the_right_token_is_refused(client, page, settings, jpeg, data):
+    before = set(settings.home.uploads.glob("*"))
+    answer = client.post("/", data={**data, "image": (io.BytesIO(jpeg), "cat.jpg")})
+    assert answer.status_code == 400
+    assert page(answer).one("h1").text == "Please send that again"
+    assert client.post("/examples/1", data=data).status_code == 400
+    assert set(settings.home.uploads.glob("*")) == before
+
+
+def test_a_token_of_another_session_is_refused(app, client, token, jpeg):
+    form = {"csrf_token": token, "image": (io.BytesIO(jpeg), "cat.jpg")}
+    other = app.test_client()
+    other.get("/")
+    assert other.post("/", data=form).status_code == 400
+
+
+def test_the_cookie_stays_with_this_site_and_out_of_scripts(app, client):
+    cookie = client.get("/").headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert "Secure" not in cookie
+    secure = app.test_client().get("/", base_url="https://localhost")
+    assert "Secure" in secure.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/static/../app/config.py",
+        "/static/..%2f..%2fapp/config.py",
+        "/static/%2e%2e/%2e%2e/etc/passwd",
+        "/static//etc/passwd",
+        "/images/../secret_key",
+        "/images/..%2f..%2fsecret_key/thumbnail.jpg",
+        "/images/1%00/thumbnail.jpg",
+        "/results/../secret_key",
+        "/results/..%2fapp.sqlite3/picture.jpg",
+        "/results/%2e%2e%2f%2e%2e%2fsecret_key/picture.jpg",
+        "/results/x%00/picture.jpg",
+        "/filters/gpu-..%2f1.png",
+        "/explore/..%2f1",
+    ],
+)
+def test_no_path_in_an_address_reaches_a_file(client, settings, address):
+    answer = client.get(address)
+    if answer.status_code == 308:  # a doubled slash is mended, then there is still nothing
+        answer = client.get(answer.location)
+    assert answer.status_code == 404
+    assert settings.secret_key.encode() not in answer.data
+
+
+def test_tokens_cannot_be_guessed(send, jpeg):
+    tokens = {send(jpeg).location.rsplit("/", 1)[1] for _ in range(3)}
+    assert len(tokens) == 3
+    assert all(len(token) == 22 for token in tokens)  # 128 bits
+
+
+def test_static_files_keep_only_under_the_address_of_their_content(client, page):
+    sheet = page(client.get("/")).all("link")[-1].attributes["href"]
+    assert "immutable" in client.get(sheet).headers["Cache-Control"]
+    assert client.get("/static/style.css").headers["Cache-Control"] == "no-cache"
+
+
+def test_starting_touches_nothing(tmp_path, settings):
+    create_app(dataclasses.replace(settings, home=Home(root=tmp_path / "none")))
+    assert not (tmp_path / "none").exists()

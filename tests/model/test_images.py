@@ -1,0 +1,205 @@
+"""What becomes of an image before the network sees it: the square, the mean, the crops."""
+
+import io
+import itertools
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from skimage import data as photographs
+
+from model.images import (
+    ImageError,
+    central_square,
+    centre_crop,
+    read,
+    read_file,
+    subtract_mean,
+    ten_crops,
+)
+
+ASTRONAUT: npt.NDArray[np.uint8] = photographs.astronaut()  # type: ignore[no-untyped-call]
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(3).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+
+
+# Short side 256, central 256×256
+
+SIZES = [
+    (512, 512),
+    (640, 480),
+    (375, 500),
+    (257, 256),
+    (256, 300),
+    (300, 1203),
+    (2000, 299),
+    (17_001, 40),
+]
+SMALL = [(1, 1), (100, 37), (31, 32), (2, 255)]
+
+
+@pytest.mark.parametrize("size", SIZES + SMALL)
+def test_the_square_is_that_of_resizing_the_whole_and_then_cutting(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(size)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    width, height = (round(256 * side / min(size)) for side in size)
+    across = image.resize((width, size[1]), Image.Resampling.BICUBIC)
+    whole = np.asarray(across.resize((width, height), Image.Resampling.BICUBIC), dtype=int)
+    top, left = (height - 256) // 2, (width - 256) // 2
+    difference = np.abs(central_square(image) - whole[top : top + 256, left : left + 256])
+    assert difference.max() <= 1
+    assert (difference == 0).mean() > 0.999
+
+
+def bicubic(source: int, target: int) -> npt.NDArray[np.float64]:
+    """Keys' cubic, a = -0.5, stretched by the reduction to antialias: [target, source]."""
+    reduction = source / target
+    middle = (np.arange(target)[:, None] + 0.5) * reduction
+    x = np.abs(np.arange(source) + 0.5 - middle) / max(reduction, 1)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights: npt.NDArray[np.float64] = np.where(x < 1, near, np.where(x < 2, far, 0))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+@pytest.mark.parametrize("side", [100, 333, 512])
+def test_the_filter_is_the_antialiased_bicubic_written_out_in_numpy(side: int) -> None:
+    image = Image.fromarray(ASTRONAUT[:side, :side])
+    weights = bicubic(side, 256)
+    across = np.einsum("xs,ysc->yxc", weights, np.asarray(image)).clip(0, 255)
+    expected = np.einsum("ys,sxc->yxc", weights, np.floor(across + 0.5)).clip(0, 255)
+    difference = np.abs(central_square(image) - expected)
+    assert difference.max() < 1.1  # what was nearly a tie across may have been rounded otherwise
+    assert (difference < 0.51).mean() > 0.999
+
+
+def test_an_image_of_256_by_256_is_left_as_it_is() -> None:
+    image = ASTRONAUT[:256, :256]
+    assert np.array_equal(read(saved(Image.fromarray(image), "PNG")), image)
+
+
+def test_an_image_whose_short_side_is_256_is_only_cut() -> None:
+    image = ASTRONAUT[:256, :501]
+    assert np.array_equal(central_square(Image.fromarray(image)), image[:, 122 : 122 + 256])
+
+
+@pytest.mark.parametrize("long", [60_000, 5_000_000])
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_strip_one_pixel_wide_is_read_without_enlarging_all_of_it(
+    long: int, upright: bool
+) -> None:
+    """Enlarged whole, the shorter of these would take 12 GB. The left half is black."""
+    strip = np.repeat(np.array([0, 255], dtype=np.uint8), long // 2)
+    image = Image.fromarray(strip[:, None] if upright else strip[None])
+    square = read(saved(image, "PNG"))[..., 0].astype(int)
+    ramp = square[:, 0] if upright else square[0]
+    assert np.all(square == (ramp[:, None] if upright else ramp))
+    assert np.all(np.diff(ramp) >= 0)
+    assert np.abs(ramp + ramp[::-1] - 255).max() <= 1
+    assert ramp[0] < 64 < 191 < ramp[-1]
+
+
+def test_the_square_is_three_colours_of_bytes_that_torch_can_take(noise: Image.Image) -> None:
+    square = central_square(noise)
+    assert square.dtype == np.uint8
+    assert square.shape == (256, 256, 3)
+    assert torch.from_numpy(square).shape == (256, 256, 3)  # a read-only array would warn
+
+
+def test_an_image_that_is_not_rgb_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="not CMYK"):
+        central_square(Image.new("CMYK", (300, 300)))
+
+
+# Files
+
+
+def test_the_kind_is_told_by_the_content_and_not_by_the_name(
+    tmp_path: Path, noise: Image.Image
+) -> None:
+    (tmp_path / "really-a-webp.jpg").write_bytes(saved(noise, "WEBP", lossless=True))
+    expected = central_square(noise)
+    assert np.array_equal(read_file(tmp_path / "really-a-webp.jpg"), expected)
+
+
+def test_errors_of_a_file_begin_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "notes.jpg").write_text("not an image")
+    for name, expected in [("notes.jpg", "unknown"), ("absent.jpg", "damaged"), (".", "damaged")]:
+        with pytest.raises(ImageError) as caught:
+            read_file(tmp_path / name)
+        assert caught.value.reason == expected
+        assert str(caught.value).startswith(f"{tmp_path / name}: ")
+
+
+# Minus the mean, and the crops
+
+
+def test_the_mean_is_subtracted_at_each_pixel_from_raw_values() -> None:
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (3, 256, 256, 3), dtype=np.uint8)
+    mean = rng.uniform(0, 255, (3, 256, 256)).astype(np.float32)
+    seen = subtract_mean(torch.from_numpy(images), torch.from_numpy(mean))
+    assert seen.dtype == torch.float32
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    expected = images.astype(np.float32).transpose(0, 3, 1, 2) - mean
+    assert np.array_equal(seen.numpy(), expected)
+
+
+def own_coordinates(count: int) -> torch.Tensor:
+    """Images whose three colours are, at each pixel, its row, its column and its image's number."""
+    axes = (torch.arange(256.0), torch.arange(256.0))
+    row, column = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack([torch.stack([row, column, torch.full_like(row, n)]) for n in range(count)])
+
+
+def test_the_ten_crops_are_the_four_corners_the_centre_and_their_mirrors() -> None:
+    crops = ten_crops(own_coordinates(2))
+    assert crops.shape == (2, 10, 3, 224, 224)
+    corners = itertools.product([(0, 223), (32, 255)], repeat=2)  # first and last row, then column
+    expected = [(rows, columns) for rows, columns in corners] + [((16, 239), (16, 239))]
+    for image, place in itertools.product(range(2), range(10)):
+        rows, columns = expected[place % 5]
+        columns = columns[::-1] if place >= 5 else columns
+        crop = crops[image, place]
+        assert (crop[0, 0, 0].item(), crop[0, -1, -1].item()) == rows
+        assert (crop[1, 0, 0].item(), crop[1, -1, -1].item()) == columns
+        step = 1 if place < 5 else -1
+        assert torch.all(crop[0].diff(dim=0) == 1)
+        assert torch.all(crop[1].diff(dim=1) == step)
+        assert torch.all(crop[2] == image)
+
+
+def test_the_centre_crop_leaves_sixteen_pixels_on_every_side() -> None:
+    crop = centre_crop(own_coordinates(3))
+    assert crop.shape == (3, 3, 224, 224)
+    assert sorted(set(crop[0, 0].flatten().tolist())) == list(range(16, 240))
+    assert sorted(set(crop[0, 1].flatten().tolist())) == list(range(16, 240))
+    assert torch.equal(crop, ten_crops(own_coordinates(3))[:, 4])
+
+
+def test_wrong_shapes_and_types_are_named() -> None:
+    right = torch.zeros(1, 256, 256, 3, dtype=torch.uint8)
+    mean = torch.zeros(3, 256, 256)
+    with pytest.raises(ValueError, match=r"pixels must be uint8 \[N, 256, 256, 3\], not float32"):
+        subtract_mean(right.float(), mean)
+    with pytest.raises(ValueError, match=r"not uint8 \[1, 3, 256, 256\]"):
+        subtract_mean(right.permute(0, 3, 1, 2), mean)
+    with pytest.raises(ValueError, match=r"mean must be .* not float32 \[3\]"):
+        subtract_mean(right, torch.zeros(3))
+    for crops in (ten_crops, centre_crop):
+        with pytest.raises(ValueError, match=r"float32 \[N, 3, 256, 256\], not float32 \[3, 256"):
+            crops(mean)
+        with pytest.raises(ValueError, match=r"not uint8"):
+            crops(right)

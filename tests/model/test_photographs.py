@@ -1,0 +1,152 @@
+"""A folder of photographs as it is found on disk: which files, which classes, which labels."""
+
+from pathlib import Path
+
+import pytest
+
+from model.photographs import ClassName, FolderError, Photograph, scan, wordnet_labels
+
+
+def photograph(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"listed without being read")
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    photograph(tmp_path, "train/dog/2.jpg", "train/dog/1.png", "train/cat/1.webp")
+    photograph(tmp_path, "val/cat/9.jpeg", "val/dog/9.jpeg")
+    return tmp_path
+
+
+def test_classes_are_the_folders_in_order_and_files_are_in_order_too(pets: Path) -> None:
+    folder = scan(pets)
+    assert folder.root == pets
+    assert folder.classes == (ClassName("cat", "cat"), ClassName("dog", "dog"))
+    assert folder.train == (
+        Photograph("train/cat/1.webp", 0),
+        Photograph("train/dog/1.png", 1),
+        Photograph("train/dog/2.jpg", 1),
+    )
+    assert folder.val == (Photograph("val/cat/9.jpeg", 0), Photograph("val/dog/9.jpeg", 1))
+
+
+def test_every_path_leads_from_the_root_to_a_file(pets: Path) -> None:
+    folder = scan(pets)
+    assert all((folder.root / item.path).is_file() for item in folder.train + folder.val)
+
+
+def test_the_root_may_be_given_relative_and_is_kept_absolute(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pets.parent)
+    assert scan(Path(pets.name)) == scan(pets)
+
+
+def test_other_files_and_hidden_ones_are_passed_over(pets: Path) -> None:
+    before = scan(pets)
+    photograph(pets, "train/dog/notes.txt", "train/dog/._1.jpg", "train/.thumbnails/1.jpg")
+    photograph(pets, "train/dog/folder.jpg/inside.txt", "train/README.md", "train/dog/jpg")
+    (pets / "train/dog/gone.jpg").symlink_to(pets / "nowhere.jpg")
+    assert scan(pets) == before
+
+
+def test_suffixes_count_in_any_case(pets: Path) -> None:
+    photograph(pets, "train/cat/A.JPG", "train/cat/B.JPEG", "train/cat/C.Png", "train/cat/D.WEBP")
+    names = [item.path for item in scan(pets).train if item.class_index == 0]
+    assert names == [
+        f"train/cat/{name}" for name in ("1.webp", "A.JPG", "B.JPEG", "C.Png", "D.WEBP")
+    ]
+
+
+def test_files_and_folders_may_be_links(
+    pets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    photograph(elsewhere, "birds/1.jpg")
+    (pets / "train/bird").symlink_to(elsewhere / "birds", target_is_directory=True)
+    (pets / "val/bird").symlink_to(elsewhere / "birds", target_is_directory=True)
+    assert [item.folder for item in scan(pets).classes] == ["bird", "cat", "dog"]
+
+
+def test_wordnet_ids_are_read_as_their_names(tmp_path: Path) -> None:
+    """Three of the ten classes of Imagenette, and the first and the last of the thousand."""
+    names = {
+        "n01440764": "tench",
+        "n02102040": "English springer",
+        "n03445777": "golf ball",
+        "n15075141": "toilet tissue",
+        "my-own": "my-own",
+    }
+    for name in names:
+        photograph(tmp_path, f"train/{name}/1.jpg", f"val/{name}/1.jpg")
+    assert {item.folder: item.label for item in scan(tmp_path).classes} == names
+
+
+def test_the_thousand_wordnet_ids_have_a_thousand_names() -> None:
+    labels = wordnet_labels()
+    assert len(labels) == 1000
+    assert list(labels) == sorted(labels)
+    assert all(len(name) == 9 and name[0] == "n" and name[1:].isdigit() for name in labels)
+
+
+def test_a_classes_file_names_the_classes(pets: Path) -> None:
+    text = "\ufeff# made by hand\n\ndog   a good dog\ncat:\tchat à poils longs\nfish goldfish\n"
+    (pets / "classes.txt").write_text(text, encoding="utf-8")
+    assert scan(pets).classes == (
+        ClassName("cat", "chat à poils longs"),
+        ClassName("dog", "a good dog"),
+    )
+
+
+def test_a_class_that_the_classes_file_leaves_out_keeps_its_folders_name(pets: Path) -> None:
+    (pets / "classes.txt").write_text("dog hound\ncat\n")
+    assert [item.label for item in scan(pets).classes] == ["cat", "hound"]
+
+
+def test_a_classes_file_that_is_no_text_is_refused(pets: Path) -> None:
+    (pets / "classes.txt").write_bytes(b"dog \xff\xfe\n")
+    with pytest.raises(FolderError, match=r"classes\.txt.*UTF-8"):
+        scan(pets)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FolderError, match=f"{tmp_path}/absent/train does not exist.*train/<class>"):
+        scan(tmp_path / "absent")
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    photograph(tmp_path, "train")
+    with pytest.raises(FolderError, match="train is a file, not a folder"):
+        scan(tmp_path)
+
+
+def test_a_set_without_validation_images_is_refused(tmp_path: Path) -> None:
+    photograph(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg")
+    with pytest.raises(FolderError, match="val does not exist"):
+        scan(tmp_path)
+
+
+def test_images_that_lie_outside_class_folders_are_explained(tmp_path: Path) -> None:
+    photograph(tmp_path, "train/1.jpg", "val/1.jpg")
+    with pytest.raises(FolderError, match="train holds no class folders"):
+        scan(tmp_path)
+
+
+def test_one_class_is_too_few(tmp_path: Path) -> None:
+    photograph(tmp_path, "train/cat/1.jpg", "val/cat/1.jpg")
+    with pytest.raises(FolderError, match="one class, cat; at least two"):
+        scan(tmp_path)
+
+
+def test_a_class_without_photographs_is_named(pets: Path) -> None:
+    photograph(pets, "train/eel/notes.txt", "val/eel/1.jpg")
+    with pytest.raises(FolderError, match=r"train/eel holds no photographs.*\.jpg"):
+        scan(pets)
+
+
+def test_classes_that_differ_between_the_two_are_named(pets: Path) -> None:
+    photograph(pets, "train/eel/1.jpg", "val/fox/1.jpg")
+    with pytest.raises(FolderError, match="only train has eel; only val has fox"):
+        scan(pets)
