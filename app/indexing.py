@@ -1,6 +1,5 @@
 """The build of an index from beginning to end: weights → files → features → a version served."""
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from index import store
 from index.build import Features, compute_features
 from index.store import Manifest, StoreError
 from model.checkpoint import Weights, load
-from model.photographs import Folder, FolderError, scan
+from model.photographs import Folder, FolderError, digest, scan
 from model.predict import Predictor
 
 Step = Callable[[str, int], Callable[[int], None]]
@@ -49,7 +48,7 @@ def build(settings: Settings, sessions: Sessions, step: Step, *, if_needed: bool
     """
     weights = load(settings.home.weights)
     folder = training_folder(weights)
-    listing = digest_of_listing(folder)
+    listing = digest(folder.root, folder.train)
     upgrade(settings)
     with store.building(settings.home.index):
         served = manifest_in_use(settings, sessions)
@@ -136,17 +135,3 @@ def left_out(computed: Features, folder: Folder) -> list[Unreadable]:
         Unreadable(path=shown(path.relative_to(folder.root).as_posix()), reason=reason)
         for _, path, reason in computed.unreadable
     ]
-
-
-def digest_of_listing(folder: Folder) -> str:
-    """A digest of the training files' names, sizes and times: it changes when one of them does."""
-    seen = hashlib.sha256()
-    for photograph in folder.train:
-        try:
-            stat = (folder.root / photograph.path).stat()
-            size, changed = stat.st_size, stat.st_mtime_ns
-        except OSError:
-            size = changed = -1
-        line = f"{photograph.path}\0{size}\0{changed}\n"
-        seen.update(line.encode("utf-8", "surrogateescape"))
-    return seen.hexdigest()

@@ -1,6 +1,8 @@
 """A folder of photographs: `train/<class>/*` and `val/<class>/*`, one folder a class."""
 
+import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -63,6 +65,22 @@ def scan(root: Path) -> Folder:
         train=photographs(root, "train", names),
         val=photographs(root, "val", names),
     )
+
+
+def digest(root: Path, photographs: Iterable[Photograph]) -> str:
+    """Name a listing: hex, by the place and the files' names, sizes and times.
+
+    It changes when a file does; a file that cannot be looked at counts as such.
+    """
+    seen = hashlib.sha256(os.fsencode(root))
+    for photograph in photographs:
+        try:
+            stat = (root / photograph.path).stat()
+            size, changed = stat.st_size, stat.st_mtime_ns
+        except OSError:
+            size = changed = -1
+        seen.update(os.fsencode(f"\0{photograph.path}\0{size}\0{changed}"))
+    return seen.hexdigest()
 
 
 def class_folders(folder: Path) -> list[str]:

@@ -44,7 +44,8 @@ class Predictor:
     """A network ready to answer. Its methods may be called from several threads at once."""
 
     def __init__(self, network: AlexNet, weights: Weights, device: torch.device) -> None:
-        self.network = network.to(device)
+        # Pixels come in channels last; a network laid out alike need not turn them round.
+        self.network: AlexNet = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = weights
         self.device = device
         self.mean = weights.mean.to(device)

@@ -78,7 +78,7 @@ class Recipe:
 
 PAPER = Recipe()
 # DEVIATION: the small-data preset divides the mean-free pixels by 60, their standard deviation,
-# because He's initial weights with raw pixels diverge within ten steps.
+# because with raw pixels He's initial weights diverge within ten steps.
 SMALL = replace(PAPER, init="he", input_scale=60.0)
 # DEVIATION: the demo preset takes batches of 16, the learning rate in proportion, no dropout and
 # six epochs, because its few hundred crops would give too few steps of 128 in the minutes that a
@@ -113,6 +113,8 @@ class Job:
     that was cut off."""
     resume: str | None = None
     """The folder of a run that was cut off, to go on with from its last checkpoint."""
+    accept: tuple[str, ...] = ()
+    """With --resume: the values that may differ from what the run was told, by name."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     """The numbers; each flag overrides the preset's."""
 

@@ -1,6 +1,5 @@
 """A folder of photographs decoded once: 256×256 pixels in one file, mean image and PCA."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from model.checkpoint import Pca
 from model.images import SIDE, ImageError, read_file
-from model.photographs import ClassName, Folder, Photograph
+from model.photographs import ClassName, Folder, Photograph, digest
 
 IMAGE_BYTES = SIDE * SIDE * 3
 Progress = Callable[[int], None]
@@ -88,7 +87,7 @@ def prepare(folder: Folder, store: Path, progress: Progress) -> Prepared:
     Files that cannot be read are left out and named. `progress` is called with 1 for each.
     Raises DataError when the disk has too little room or a class has no readable photograph.
     """
-    key = fingerprint(folder)
+    key = digest(folder.root, (*folder.train, *folder.val))[:16]
     place = store / key
     if (place / "meta.json").exists():
         progress(len(folder.train) + len(folder.val))
@@ -103,15 +102,6 @@ def prepare(folder: Folder, store: Path, progress: Progress) -> Prepared:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return open_prepared(place, folder)
-
-
-def fingerprint(folder: Folder) -> str:
-    """Name a folder's content by its place and the names, sizes and times of its files."""
-    digest = hashlib.sha256(str(folder.root).encode())
-    for photograph in (*folder.train, *folder.val):
-        stat = (folder.root / photograph.path).stat()
-        digest.update(f"\n{photograph.path}\t{stat.st_size}\t{stat.st_mtime_ns}".encode())
-    return digest.hexdigest()[:16]
 
 
 def check_room(store: Path, images: int) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,16 +120,19 @@ def recipe_of(run: Run) -> Recipe:
         raise RunError(f"{run.folder} is not the folder of a run: no run.json to read") from error
 
 
-def load_checkpoint(run: Run, state: State, data: Prepared, recipe: Recipe) -> None:
+def load_checkpoint(
+    run: Run, state: State, data: Prepared, recipe: Recipe, accept: Collection[str] = ()
+) -> None:
     """Take up a checkpoint into a fresh state.
 
-    Raises RunError when there is none, it is damaged, or it was told other things.
+    Raises RunError when there is none, it is damaged, or it was told other things than now; what
+    `accept` names may differ, and is written into run.json.
     """
     try:
         header, tensors = read_tensors(run.checkpoint)
         then, history = json.loads(header["told"]), json.loads(header["history"])
         state.history[:] = [Epoch(**values) for values in history]
-        refuse_changes(then, told(data, recipe), run)
+        refuse_changes(then, told(data, recipe), run, accept)
         velocities = {k: tensors.pop(k) for k in list(tensors) if k.startswith(VELOCITY)}
         state.network.load_state_dict(tensors)
         state.sgd.set_rate(float(header["rate"]))
@@ -137,16 +140,22 @@ def load_checkpoint(run: Run, state: State, data: Prepared, recipe: Recipe) -> N
         state.sgd.restore(velocities[name] for name in names)
     except (WeightsError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise RunError(f"{run.folder} cannot be resumed: {error}") from error
+    run.describe(**told(data, recipe))
     keep_epochs(run, state.history)
 
 
-def refuse_changes(then: dict[str, Any], now: dict[str, Any], run: Run) -> None:
-    """Raise RunError naming what a run was told differently."""
+def refuse_changes(
+    then: dict[str, Any], now: dict[str, Any], run: Run, accept: Collection[str]
+) -> None:
+    """Raise RunError naming what a run was told differently and nobody accepted."""
     old, new = then | then["recipe"], now | now["recipe"]
-    changed = [k for k in new if k != "recipe" and old.get(k) != new[k]]
+    changed = [k for k in new if k not in {"recipe", *accept} and old.get(k) != new[k]]
     if changed:
         said = "; ".join(f"{k} was {old.get(k)}, is {new[k]}" for k in changed)
-        raise RunError(f"{run.folder} cannot be resumed with other values: {said}")
+        raise RunError(
+            f"{run.folder} cannot be resumed with other values: {said}; "
+            f"to go on all the same: --accept {' '.join(changed)}"
+        )
 
 
 def add_epoch(run: Run, epoch: Epoch) -> None:

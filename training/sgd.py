@@ -41,10 +41,12 @@ class PaperSGD(torch.optim.SGD):
         buffers = (self.state[p].get("momentum_buffer") for p in self.parameters())
         return [buffer for buffer in buffers if buffer is not None]
 
+    @torch.no_grad()
     def restore(self, velocities: Iterable[Tensor]) -> None:
         """Take up the velocities of a checkpoint, in the parameters' order."""
         for parameter, velocity in zip(self.parameters(), velocities, strict=True):
-            self.state[parameter]["momentum_buffer"] = velocity.to(parameter.device)
+            # Laid out in memory as the parameter is: the fused update walks both in step.
+            self.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(velocity)
 
     def parameters(self) -> list[Tensor]:
         """The parameters, in order."""

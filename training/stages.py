@@ -57,6 +57,8 @@ def run(arguments: Sequence[str], home: Home, console: Console) -> Path:
         return done.weights
     device = find_device(job.device)
     record, state = begin(job, preset, home, data, device, console)
+    # DEVIATION: layers compute in bf16 where the processor has it because such processors multiply
+    # it several times as fast; weights, update and softmax stay float32, --precision f32 forces it.
     bf16 = job.precision == "bf16" or (job.precision == "auto" and has_bf16(device))
     console.print(f"{len(data.train.classes):,} images, {'bf16' if bf16 else 'f32'}, {device}.")
     try:
@@ -126,7 +128,7 @@ def begin(
         record = next((run for run in same if run.checkpoint.exists()), None)
     if record is None:
         return new_run(home, data, job.recipe, preset), state
-    load_checkpoint(record, state, data, job.recipe)
+    load_checkpoint(record, state, data, job.recipe, job.accept)
     console.print(f"Going on with {record.folder.name} after epoch {len(state.history)}.")
     return record, state
 

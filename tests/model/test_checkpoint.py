@@ -1,0 +1,168 @@
+"""The weights file: all that is needed to use it, whole or not at all, never code."""
+
+import json
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.alexnet import AlexNet, AlexNetConfig
+from model.checkpoint import Pca, Provenance, Weights, WeightsError, load, read_tensors, save
+from model.photographs import ClassName
+
+CLASSES = (ClassName("n01440764", "tench"), ClassName("b", "B"), ClassName("c", "C"))
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    torch.manual_seed(3)
+    config = AlexNetConfig(classes=3, init="he", input_scale=60.0, dropout=0.25)
+    return Weights(
+        config=config,
+        classes=CLASSES,
+        mean=torch.rand(3, 256, 256) * 255,
+        pca=Pca(torch.tensor([0.2, 0.02, 0.004]), torch.eye(3)),
+        provenance=Provenance(
+            data="/photographs",
+            images=30,
+            epochs=2,
+            preset="small",
+            top1_error=0.4,
+            top5_error=0.0,
+            commit="0123",
+            created="2012-12-03T00:00:00Z",
+        ),
+        state=AlexNet(config).state_dict(),
+    )
+
+
+@pytest.fixture(scope="module")
+def file(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    save(weights, path)
+    return path
+
+
+def test_everything_comes_back(weights: Weights, file: Path) -> None:
+    read = load(file)
+    assert (read.config, read.classes, read.provenance) == (
+        weights.config,
+        weights.classes,
+        weights.provenance,
+    )
+    assert torch.equal(read.mean, weights.mean)
+    assert torch.equal(read.pca.eigenvalues, weights.pca.eigenvalues)
+    assert read.state.keys() == weights.state.keys()
+    assert all(torch.equal(read.state[name], tensor) for name, tensor in weights.state.items())
+    x = torch.randn(1, 3, 224, 224)
+    original = AlexNet(weights.config)
+    original.load_state_dict(dict(weights.state))
+    with torch.inference_mode():
+        assert torch.equal(read.network()(x).logits, original.eval()(x).logits)
+
+
+def test_the_identity_names_what_answers_depend_on(weights: Weights, file: Path) -> None:
+    assert load(file).identity == weights.identity
+    later = replace(weights, provenance=replace(weights.provenance, epochs=9))
+    assert later.identity == weights.identity
+    bias = weights.state["conv1.bias"].clone()
+    bias[5] += 1e-6
+    for other in (
+        replace(weights, state={**weights.state, "conv1.bias": bias}),
+        replace(weights, config=replace(weights.config, input_scale=61.0)),
+        replace(weights, classes=(*CLASSES[:2], ClassName("c", "D"))),
+        replace(weights, mean=weights.mean + 1),
+    ):
+        assert other.identity != weights.identity
+
+
+def test_it_is_a_plain_safetensors_file_that_others_can_read(file: Path) -> None:
+    header, tensors = read_tensors(file)
+    assert json.loads(header["classes"])[0] == ["n01440764", "tench"]
+    assert json.loads(header["provenance"])["commit"] == "0123"
+    assert load_file(file).keys() == tensors.keys()
+    assert tensors["mean_image"].shape == (3, 256, 256)
+
+
+def test_files_that_are_none_of_ours_are_refused(tmp_path: Path) -> None:
+    for name, data in {
+        "empty": b"",
+        "text": b"weights",
+        "pickle": pickle.dumps({"conv1.weight": 1}),
+        "huge header": b"\xff" * 8 + b"{}",
+    }.items():
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(WeightsError, match="cannot be read as a safetensors file"):
+            load(path)
+    save_file({"x": torch.zeros(1)}, tmp_path / "other")
+    with pytest.raises(WeightsError, match="has format none"):
+        load(tmp_path / "other")
+    with pytest.raises(WeightsError, match=r"does not exist; `python training/run.py`"):
+        load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.5, 0.999])
+def test_a_truncated_file_is_refused(file: Path, tmp_path: Path, share: float) -> None:
+    data = file.read_bytes()
+    path = tmp_path / "cut"
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(WeightsError, match="cut"):
+        load(path)
+
+
+def change(file: Path, to: Path, header: dict[str, str], **tensors: torch.Tensor | None) -> Path:
+    """The same file with parts of its header and tensors replaced, or left out where None."""
+    old, values = read_tensors(file)
+    changed = {k: v for k, v in {**values, **tensors}.items() if v is not None}
+    save_file(changed, to, metadata=old | header)
+    return to
+
+
+def test_a_file_that_does_not_fit_itself_is_refused_by_name(file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "changed"
+    with pytest.raises(WeightsError, match="has format 2"):
+        load(change(file, path, {"format": "2"}))
+    with pytest.raises(WeightsError, match="unknown fields towers"):
+        load(change(file, path, {"config": '{"classes": 3, "towers": 16}'}))
+    with pytest.raises(WeightsError, match="2 names, 3 classes"):
+        load(change(file, path, {"classes": '[["a", "A"], ["b", "B"]]'}))
+    with pytest.raises(WeightsError, match=r"not a weights file of this project"):
+        load(change(file, path, {"provenance": "{"}))
+    shape = {"fc8.bias": torch.zeros(5)}
+    with pytest.raises(WeightsError, match=r"fc8.bias has shape \(5,\), expected \(3,\)"):
+        load(change(file, path, {}, **shape))
+    with pytest.raises(WeightsError, match=r"conv3.bias is missing"):
+        load(change(file, path, {}, **{"conv3.bias": None}))
+    with pytest.raises(WeightsError, match="mean_image"):
+        load(change(file, path, {}, mean_image=None))
+    with pytest.raises(WeightsError, match="float32"):
+        load(change(file, path, {}, **{"fc8.bias": torch.zeros(3, dtype=torch.float64)}))
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
+    weights: Weights, tmp_path: Path, limited: None
+) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"the weights before")
+    with pytest.raises(OSError, match="cannot write"):
+        save(weights, path)
+    assert path.read_bytes() == b"the weights before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def limited() -> Iterator[None]:
+    """No file may grow past a megabyte, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    signal = pytest.importorskip("signal")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, old[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    signal.signal(signal.SIGXFSZ, handler)

@@ -1,0 +1,113 @@
+"""The README against the code: its commands, its settings, its table of deviations."""
+
+import re
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from app import create_app
+from app.config import Settings
+from training.config import PRESETS, Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+ROOMS = ("model", "training", "index", "app")
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table under a heading, without its two header lines."""
+    section = README.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def commands() -> list[str]:
+    """Every line of the README's shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def deviations() -> list[list[str]]:
+    """File, departure and reason of every `# DEVIATION: … because …` in the code."""
+    found = []
+    for file in sorted(f for room in ROOMS for f in (ROOT / room).rglob("*.py")):
+        text = file.read_text()
+        for block in re.findall(r"# DEVIATION: ((?:.*\n)(?:\s*# .*\n)*)", text):
+            said = " ".join(line.strip().lstrip("# ") for line in block.splitlines())
+            departure, reason = re.split(r",? because ", said.rstrip("."), maxsplit=1)
+            found.append([f"`{file.relative_to(ROOT).as_posix()}`", departure, reason])
+    return found
+
+
+def test_the_first_two_commands() -> None:
+    assert commands()[:2] == ["make demo", "make test"]
+    assert "make test" in (ROOT / ".ci/run").read_text().splitlines()
+
+
+def test_make_knows_every_target() -> None:
+    named = {line.split()[1] for line in commands() if line.startswith("make ")}
+    named |= set(re.findall(r"`make (\w+)`", README))
+    assert named == {"demo", "test", "check"}
+    for target in named:
+        words = ["make", "--dry-run", target]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_flask_knows_every_command() -> None:
+    groups = create_app_commands()
+    named = set(re.findall(r"`flask ([a-z]+ [a-z]+)", README))
+    named |= {" ".join(line.split()[1:3]) for line in commands() if line.startswith("flask ")}
+    assert named == groups
+
+
+def create_app_commands() -> set[str]:
+    cli = create_app().cli
+    own = (cli.commands[name] for name in ("index", "db"))
+    return {f"{group.name} {name}" for group in own for name in group.commands}  # type: ignore[attr-defined]
+
+
+def test_training_knows_every_flag() -> None:
+    done = subprocess.run(
+        [sys.executable, "training/run.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    named = set(re.findall(r"`(--[a-z-]+)[` ]", README))
+    assert {"--preset", "--resume", "--if-needed"} <= named
+    for flag in named - {"--help"}:
+        assert flag in done.stdout
+    for known in fields(Recipe):
+        assert f"--{known.name.replace('_', '-')}" in done.stdout
+
+
+def test_the_presets() -> None:
+    section = README.split("| preset |", 1)[1].split("\n\n", 1)[0]
+    assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == list(PRESETS)
+
+
+def test_every_setting_stands_with_its_default_and_its_help() -> None:
+    said = {row[0].strip("`"): row[1:] for row in rows("Settings")}
+    data = said.pop("ALEXNET_DATA")
+    assert "--data" in data[1]
+    known = {
+        setting.metadata["env"]: [
+            "" if setting.default in (MISSING, "") else str(setting.default),
+            setting.metadata["help"],
+        ]
+        for setting in fields(Settings)
+    }
+    assert said == known
+
+
+def test_every_deviation_is_declared_in_both_places() -> None:
+    assert deviations()
+    assert rows("Where it departs from the paper") == deviations()
+
+
+def test_it_names_no_machine_and_no_host() -> None:
+    for file in (ROOT / "README.md", ROOT / "constraints.txt", ROOT / "pyproject.toml"):
+        assert not re.search(r"https?://(?!127\.0\.0\.1)", file.read_text())
