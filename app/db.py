@@ -13,7 +13,13 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    DisconnectionError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.config import Settings
@@ -138,6 +144,7 @@ def make_engine(url: URL) -> Engine:
     waits = {} if "timeout" in url.query else {"timeout": WAIT}
     engine = create_engine(url, connect_args=waits)
     event.listen(engine, "connect", prepare_sqlite)
+    event.listen(engine, "checkout", see_same_file)
     event.listen(engine, "begin", begin_sqlite)
     return engine
 
@@ -148,6 +155,26 @@ def prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")
+    record.info["file"] = file_of(connection)
+
+
+def see_same_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
+    """Have a SQLite connection replaced when its file has been removed or exchanged.
+
+    It would go on reading and writing the file that has no name any more.
+    """
+    if file_of(connection) != record.info["file"]:
+        raise DisconnectionError("The file of the database has been exchanged")
+
+
+def file_of(connection: sqlite3.Connection) -> tuple[int, int] | None:
+    """Which file a SQLite connection's path leads to now; None when there is none."""
+    ((_, _, path),) = connection.execute("PRAGMA database_list").fetchall()
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def begin_sqlite(connection: Connection) -> None:

@@ -1,6 +1,8 @@
 """What answers: the weights and the index that fit each other, kept up to date while serving."""
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 from PIL.Image import Image
 
@@ -33,6 +35,7 @@ __all__ = [
     "UnknownImageError",
 ]
 
+T = TypeVar("T")
 NEIGHBOURS = 6
 
 
@@ -57,12 +60,16 @@ class Engine:
         if known is not None and signature(self.settings.home) == self.seen:
             return known
         if not isinstance(known, Ready):
-            with self.lock:
-                return self.refresh()
+            return self.settled()
         # While a pair is in service nobody waits for the next: one thread reads it, aside.
         if self.lock.acquire(blocking=False):
             threading.Thread(target=self.refresh_aside, daemon=True).start()
         return known
+
+    def settled(self) -> Ready | NotReady:
+        """As `state`, after waiting for what is being read aside."""
+        with self.lock:
+            return self.refresh()
 
     def refresh_aside(self) -> None:
         """Refresh, holding the lock that `state` has taken, and give it back."""
@@ -106,14 +113,12 @@ class Engine:
         except store.StoreError as error:
             return NotReady(reason="damaged", message=f"{error}.", command=BUILD)
         except WeightsError as error:
-            return NotReady(reason="damaged", message=f"{error}.", command=TRAIN)
+            return damaged_weights(error)
 
     def pair(self, seen: Signature, version: catalogue.Version) -> Ready | NotReady:
         """Read weights and index and see that they belong together."""
         home, device = self.settings.home, self.settings.device
-        predictor = self.predictors.get(
-            seen.weights, lambda: Predictor.from_weights(load(home.weights), device)
-        )
+        predictor = self.read_predictor(seen.weights)
         manifest = store.read_manifest(home.index / version.name)
         if manifest.weights != predictor.identity:
             return NotReady(reason="mismatch", message=MISMATCH, command=BUILD)
@@ -129,15 +134,41 @@ class Engine:
             raise NotReadyError(state)
         return state
 
+    def predictor(self) -> Predictor | NotReady:
+        """The network: the one in service, or the weights there are, with or without an index."""
+        state = self.state()
+        if isinstance(state, Ready):
+            return state.predictor
+        with self.lock:
+            seen = signature(self.settings.home).weights
+            if seen is None:
+                return no_weights(self.settings)
+            try:
+                return self.read_predictor(seen)
+            except WeightsError as error:
+                return damaged_weights(error)
+            finally:
+                if signature(self.settings.home).weights != seen:
+                    self.predictors.forget()  # what was read may be newer than what was seen
+
+    def read_predictor(self, seen: object) -> Predictor:
+        """Read the weights unless they are known; only for who holds the lock. WeightsError."""
+        home, device = self.settings.home, self.settings.device
+        return self.predictors.get(seen, lambda: Predictor.from_weights(load(home.weights), device))
+
     def answer(self, data: bytes) -> Answer:
         """Answer for an uploaded file.
 
         Raises NotReadyError, model.images.ImageError for a file that is no image or too large,
         and app.db.DatabaseError.
         """
+        return self.answer_and(data, lambda image: None)[0]
+
+    def answer_and(self, data: bytes, use: Callable[[Image], T]) -> tuple[Answer, T]:
+        """As `answer`, and what `use` makes of the whole image, which is decoded once for both."""
         ready, watch = self.ready(), Watch()
         image = decode(data, max_pixels=self.settings.upload_pixels)
-        return self.answer_from(ready, image, watch)
+        return self.answer_from(ready, image, watch), use(image)
 
     def answer_for(self, image_id: int) -> Answer:
         """Answer for an image of the catalogue, itself left out of its neighbours.
@@ -196,6 +227,11 @@ def no_weights(settings: Settings) -> NotReady:
     """There is nothing trained."""
     message = f"There are no weights yet at {settings.home.weights}."
     return NotReady(reason="no-weights", message=message, command=TRAIN)
+
+
+def damaged_weights(error: WeightsError) -> NotReady:
+    """There is a file of weights that cannot be used."""
+    return NotReady(reason="damaged", message=f"{error}.", command=TRAIN)
 
 
 def no_index() -> NotReady:

@@ -15,6 +15,8 @@ from app.uploads import FORM_BYTES, UploadError, accepted, too_many_bytes
 from model.images import ImageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DATABASE_FULL = ("disk is full", "No space left")
+"""What SQLite and PostgreSQL say when they have no room."""
 STATUS_OF = {"empty": 400, "unknown": 415, "too-large": 413, "damaged": 400}
 HEADINGS = {
     400: "That cannot be answered",
@@ -180,7 +182,7 @@ def on_not_ready(error: NotReadyError) -> Response:
 def on_database(error: DatabaseError) -> Response:
     """Answer for a database that is locked, gone, or full."""
     current_app.logger.error("%s", error)
-    if "disk is full" in str(error):
+    if any(words in str(error) for words in DATABASE_FULL):
         return tell(no_room())
     return tell(
         Problem(status=503, sentence=SENTENCES[503], heading="The database does not answer")

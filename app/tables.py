@@ -163,5 +163,7 @@ class Result(Table):
     """The best label of each of the ten crops, in their order, like top5."""
     neighbours: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     """`[{"id", "label", "distance"}, …]`, rising."""
+    milliseconds: Mapped[dict[str, float]] = mapped_column(JSON)
+    """How long each step of the answer took, in their order."""
 
     index_version: Mapped[IndexVersion] = relationship()

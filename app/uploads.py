@@ -6,23 +6,24 @@ import re
 import secrets
 import time
 import unicodedata
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from flask import Request
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 
 from app import catalogue
 from app.config import Settings
 from app.db import Sessions, reading, writing
 from app.engine import Answer
 from app.tables import IndexVersion, Result, now
-from app.views.pictures import encode_reduced
-from model.images import decode
 
 FIELD = "image"
 LONGEST_NAME = 120
+TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
+"""What `secrets.token_urlsafe(16)` gives."""
 FORM_BYTES = 64 * 1024
 """Room in a request for what surrounds the file: boundaries, names, the form's token."""
 
@@ -90,16 +91,17 @@ def shown_name(name: str | None) -> str:
     return visible or "unnamed image"
 
 
-def store(upload: Upload, answer: Answer, settings: Settings, sessions: Sessions) -> str:
-    """Keep the picture, re-encoded, and the answer; give the token they are found by.
+def store(
+    upload: Upload, answer: Answer, picture: bytes, settings: Settings, sessions: Sessions
+) -> str:
+    """Keep an answer and its picture, a JPEG encoded here; give the token they are found by.
 
-    Both are kept or neither. Raises ImageError, OSError when the picture cannot be written, and
+    Both are kept or neither. Raises OSError when the picture cannot be written, and
     DatabaseError.
     """
     delete_expired(settings, sessions)
     token = secrets.token_urlsafe(16)
     file = picture_file(settings, token)
-    picture = encode_reduced(decode(upload.data, max_pixels=settings.upload_pixels))
     try:
         write_whole(file, picture)
         with writing(sessions) as session:
@@ -123,11 +125,14 @@ def row(token: str, upload: Upload, answer: Answer) -> Result:
         top5=[asdict(guess) for guess in answer.top5],
         crops=[asdict(guess) for guess in answer.crops],
         neighbours=[asdict(neighbour) for neighbour in answer.neighbours],
+        milliseconds=answer.milliseconds,
     )
 
 
 def find(token: str, settings: Settings, sessions: Sessions) -> Result | None:
     """Give the result of that token, unless there is none or it has expired."""
+    if not TOKEN.fullmatch(token):
+        return None
     with reading(sessions) as session:
         found = session.get(Result, token)
     if found is None or found.created_at < now() - timedelta(days=settings.upload_days):
@@ -152,8 +157,8 @@ def delete_expired(settings: Settings, sessions: Sessions) -> None:
     """Delete results that are too old, and pictures that outlived their row."""
     oldest = now() - timedelta(days=settings.upload_days)
     with writing(sessions) as session:
-        old = list(session.scalars(select(Result.token).where(Result.created_at < oldest)))
-        session.execute(delete(Result).where(Result.token.in_(old)))
+        expired = delete(Result).where(Result.created_at < oldest).returning(Result.token)
+        old = list(session.scalars(expired))
     for token in old:
         picture_file(settings, token).unlink(missing_ok=True)
     delete_old_files(settings.home.uploads, settings.upload_days)
@@ -163,8 +168,10 @@ def delete_old_files(folder: Path, days: int) -> None:
     """Delete pictures older than any result can be: what a crash left behind."""
     oldest = time.time() - (days + 1) * 24 * 3600
     for file in folder.glob("*.jpg*"):
-        if file.stat().st_mtime < oldest:
-            file.unlink(missing_ok=True)
+        # Another request may have renamed or deleted it since it was listed.
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime < oldest:
+                file.unlink()
 
 
 def write_whole(file: Path, data: bytes) -> None:

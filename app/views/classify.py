@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from flask import Blueprint, Response, abort, redirect, render_template, request, session, url_for
+from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
 from app import catalogue
@@ -60,10 +60,8 @@ def example(image_id: int) -> Redirect:
 
 def answered(upload: Upload) -> Redirect:
     """Answer for an image, keep the answer, and lead to it."""
-    found = rooms.answer(upload)
-    token = store(upload, found, rooms.settings(), rooms.sessions())
-    # For the one who asked: how long it took. The kept result says what was found.
-    session["took"] = {"token": token, "milliseconds": found.milliseconds}
+    found, kept_picture = rooms.answer_and_picture(upload)
+    token = store(upload, found, kept_picture, rooms.settings(), rooms.sessions())
     return redirect(url_for("classify.result", token=token), 303)
 
 
@@ -76,10 +74,9 @@ def result(token: str) -> str:
         "result.html",
         result=found,
         correct=correct_label(found, rooms.sessions()),
-        milliseconds=took(token),
         origin=origin_of(found),
         until=day(until),
-        picture=url_for("classify.picture", token=token, v=token[:12]),
+        picture=url_for("classify.picture", token=token),
     )
 
 
@@ -87,13 +84,14 @@ def result(token: str) -> str:
 def picture(token: str) -> Response:
     """Give the image of a kept answer, as it was encoded here."""
     found = kept(token)
-    if fresh := pictures.not_modified(found.token):
+    if fresh := pictures.not_modified(found.token, for_long=False):
         return fresh
     try:
         data = picture_file(rooms.settings(), found.token).read_bytes()
     except OSError:
         return pictures.missing()
-    return pictures.picture(data, found.token)
+    # A browser that kept it for long would show it after it has been deleted here.
+    return pictures.picture(data, found.token, for_long=False)
 
 
 def kept(token: str) -> Result:
@@ -103,13 +101,6 @@ def kept(token: str) -> Result:
         days = rooms.settings().upload_days
         abort(404, GONE.format(days=f"{days} days" if days > 1 else "a day"))
     return found
-
-
-def took(token: str) -> dict[str, float]:
-    """How long this browser's last answer took, by step, if it is this one."""
-    last = session.get("took", {})
-    milliseconds: dict[str, float] = last["milliseconds"] if last.get("token") == token else {}
-    return milliseconds
 
 
 def origin_of(found: Result) -> str:

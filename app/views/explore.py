@@ -37,8 +37,8 @@ class Pages:
 @blueprint.get("")
 def overview() -> str:
     """Show a row of images from each class, some classes to a page."""
-    state, number = rooms.ready(), page_number()
-    classes = classes_of(state)
+    (state, found), number = rooms.listed(), page_number()
+    classes = in_order(found)
     chosen = classes[(number - 1) * SHELVES : number * SHELVES]
     if not chosen and number > 1:
         abort(404, "There are fewer pages of classes than that.")
@@ -55,14 +55,14 @@ def overview() -> str:
 @blueprint.get(f"/<int(max={rooms.MOST_ID}):class_id>")
 def of_class(class_id: int) -> str:
     """Show one page of a class's images."""
-    state, number = rooms.ready(), page_number()
+    (state, classes), number = rooms.listed(), page_number()
     size = rooms.settings().page_size
     page = catalogue.class_page(rooms.sessions(), state.version.id, class_id, number, size)
     if page is None:
         abort(404, "The index holds no such page of images.")
     return render_template(
         "explore.html",
-        classes=classes_of(state),
+        classes=in_order(classes),
         total=state.version.count,
         chosen=page.class_,
         images=page.pictures,
@@ -70,9 +70,8 @@ def of_class(class_id: int) -> str:
     )
 
 
-def classes_of(state: Ready) -> list[ClassCount]:
+def in_order(classes: list[ClassCount]) -> list[ClassCount]:
     """Give the classes in the order of a dictionary, capitals or not."""
-    classes = catalogue.classes(rooms.sessions(), state.version.id)
     return sorted(classes, key=lambda c: c.label.casefold())
 
 

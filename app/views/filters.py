@@ -28,7 +28,7 @@ class Tower:
 @blueprint.get("")
 def show() -> str:
     """Show both GPUs' kernels."""
-    predictor = rooms.ready().predictor
+    predictor = rooms.predictor()
     halves = towers(predictor.conv1())
     blocks = [describe(n, half, predictor.identity) for n, half in enumerate(halves, 1)]
     return render_template(
@@ -39,7 +39,7 @@ def show() -> str:
 @blueprint.get("/gpu-<int(min=1, max=2):number>.png")
 def kernels(number: int) -> Response:
     """Give the picture of one GPU's 48 kernels."""
-    predictor = rooms.ready().predictor
+    predictor = rooms.predictor()
     etag = f"{predictor.identity}-gpu-{number}"
     if fresh := pictures.not_modified(etag):
         return fresh

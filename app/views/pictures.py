@@ -45,21 +45,22 @@ def reduced(image: Image.Image) -> Image.Image:
     return cut
 
 
-def not_modified(etag: str) -> Response | None:
+def not_modified(etag: str, *, for_long: bool = True) -> Response | None:
     """Give the 304 answer when the browser has this version already, before any work is done."""
     if not request.if_none_match.contains_weak(etag):
         return None
-    return cached(Response(status=304), etag)
+    return cached(Response(status=304), etag, for_long)
 
 
-def cached(response: Response, etag: str) -> Response:
-    """Let the browser keep a picture.
+def cached(response: Response, etag: str, for_long: bool) -> Response:
+    """Let the browser, and nothing on the way to it, keep a picture.
 
-    An address that names its version (`?v=`) is kept for a year; another is asked about again.
+    With `for_long`, an address that names its version (`?v=`) is kept for a year; any other is
+    asked about again each time.
     """
     response.set_etag(etag)
-    if request.args.get("v") and etag.startswith(request.args["v"]):
-        response.cache_control.private = True
+    response.cache_control.private = True
+    if for_long and request.args.get("v") and etag.startswith(request.args["v"]):
         response.cache_control.max_age = YEAR
         response.cache_control.immutable = True
     else:
@@ -67,9 +68,11 @@ def cached(response: Response, etag: str) -> Response:
     return response
 
 
-def picture(data: bytes, etag: str, mimetype: str = "image/jpeg") -> Response:
+def picture(
+    data: bytes, etag: str, mimetype: str = "image/jpeg", *, for_long: bool = True
+) -> Response:
     """Answer with an encoded picture."""
-    return cached(Response(data, mimetype=mimetype), etag)
+    return cached(Response(data, mimetype=mimetype), etag, for_long)
 
 
 def missing() -> Response:

@@ -4,10 +4,14 @@ import threading
 
 from flask import current_app
 
+from app import catalogue
+from app.catalogue import ClassCount
 from app.config import Settings
 from app.db import Sessions
-from app.engine import Answer, Engine, NotReady, NotReadyError, Ready
+from app.engine import Answer, Engine, NotReady, NotReadyError, Ready, no_index
 from app.uploads import Upload
+from app.views import pictures
+from model.predict import Predictor
 
 MOST_ID = 2**31 - 1
 """The largest id a database column holds; a larger one in an address is no page of ours."""
@@ -39,8 +43,41 @@ def ready() -> Ready:
     return state
 
 
+def predictor() -> Predictor:
+    """Give the network, with or without an index that fits it. Raises NotReadyError."""
+    found = engine().predictor()
+    if isinstance(found, NotReady):
+        raise NotReadyError(found)
+    return found
+
+
+def listed() -> tuple[Ready, list[ClassCount]]:
+    """Give what is served and the classes it holds, at least one. Raises NotReadyError.
+
+    After two builds in a row without a visitor the version last read has no list any more.
+    """
+    state = ready()
+    if classes := catalogue.classes(sessions(), state.version.id):
+        return state, classes
+    latest = engine().settled()
+    if isinstance(latest, Ready) and (classes := catalogue.classes(sessions(), latest.version.id)):
+        return latest, classes
+    raise NotReadyError(latest if isinstance(latest, NotReady) else no_index())
+
+
 def answer(upload: Upload) -> Answer:
-    """Answer for an upload, waiting for a turn: the page and the API both come through here."""
-    turns: threading.BoundedSemaphore = current_app.extensions["turns"]
-    with turns:
+    """Answer for an upload, waiting for a turn."""
+    with turn():
         return engine().answer(upload.data)
+
+
+def answer_and_picture(upload: Upload) -> tuple[Answer, bytes]:
+    """Answer for an upload, and encode the picture to keep, in the same turn."""
+    with turn():
+        return engine().answer_and(upload.data, pictures.encode_reduced)
+
+
+def turn() -> threading.BoundedSemaphore:
+    """Give what bounds how many uploads are in memory as pixels at a time."""
+    turns: threading.BoundedSemaphore = current_app.extensions["turns"]
+    return turns

@@ -140,6 +140,22 @@ def test_a_locked_database_is_told_and_still_read(database: Settings) -> None:
         other.close()
 
 
+def test_a_file_that_is_exchanged_while_serving_is_noticed(database: Settings) -> None:
+    sessions = session_factory(database)
+    with writing(sessions) as session:
+        session.add(Dataset(root="/first"))
+    file = Path(str(database.database.database))
+    for one in file.parent.glob(f"{file.name}*"):
+        one.unlink()
+    with pytest.raises(DatabaseError, match="`flask db upgrade`"), writing(sessions) as session:
+        session.add(Dataset(root="/lost"))
+    upgrade(database)
+    with writing(sessions) as session:
+        session.add(Dataset(root="/second"))
+    with reading(session_factory(database)) as session:
+        assert session.scalars(select(Dataset.root)).all() == ["/second"]
+
+
 def test_an_unreachable_server_is_told_without_its_password(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, "postgresql://me:hidden@127.0.0.1:1/name")
     with pytest.raises(DatabaseError) as caught:

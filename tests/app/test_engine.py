@@ -21,6 +21,7 @@ from index.manifest import FILE
 from model import checkpoint
 from model.home import Home, point
 from model.images import ImageError, read, read_file
+from model.predict import Predictor
 
 
 def no_steps(name: str, total: int) -> Callable[[int], None]:
@@ -196,6 +197,43 @@ def test_a_mismatch_at_the_start_is_refused(home: Settings) -> None:
     assert (state.reason, state.command) == ("mismatch", "flask index build")
     build(home)
     assert isinstance(engine.state(), Ready)
+
+
+def test_the_network_is_given_without_an_index(
+    new_home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(new_home)
+    with counted_loads(monkeypatch) as loads:
+        first, again = engine.predictor(), engine.predictor()
+        assert isinstance(first, Predictor)
+        assert first is again
+        assert len(loads) == 1
+        identity = train_anew(new_home.home, 1.0)
+        other = engine.predictor()
+        assert isinstance(other, Predictor)
+        assert other.identity == identity
+    build(new_home)
+    assert isinstance(state := engine.state(), Ready)
+    assert state.predictor is engine.predictor() is other
+
+
+def test_the_network_is_given_beside_an_index_of_other_weights(home: Settings) -> None:
+    identity = train_anew(home.home, 1.0)
+    engine = engine_of(home)
+    assert isinstance(engine.state(), NotReady)
+    found = engine.predictor()
+    assert isinstance(found, Predictor)
+    assert found.identity == identity
+
+
+def test_without_usable_weights_no_network_is_given(home: Settings) -> None:
+    home.home.weights.resolve().write_bytes(b"damaged")
+    engine = engine_of(home)
+    assert isinstance(found := engine.predictor(), NotReady)
+    assert (found.reason, found.command) == ("damaged", "python training/run.py")
+    home.home.weights.unlink()
+    assert isinstance(found := engine.predictor(), NotReady)
+    assert found.reason == "no-weights"
 
 
 def test_the_pair_in_service_stays_until_the_new_index_is_published(home: Settings) -> None:

@@ -21,6 +21,8 @@ def failing(settings: Settings, open_app) -> FlaskClient:
             raise ZeroDivisionError("a secret of the inside")
         if kind == "database":
             raise DatabaseError("The database postgresql://host/secret is locked")
+        if kind == "full":
+            raise DatabaseError("could not extend file: No space left on device")
         if kind == "file":
             raise OSError(5, "Input/output error", "/secret/path")
         abort(int(kind))
@@ -47,6 +49,12 @@ def test_what_fails_inside_stays_inside(failing, page, caplog, kind, status):
     assert "secret" not in text
     assert "Traceback" not in text
     assert "secret" in caplog.text  # the log has it
+
+
+def test_a_full_disk_of_the_database_server_is_told(failing, page):
+    answer = failing.get("/fail/full")
+    assert answer.status_code == 507
+    assert page(answer).one("h1").text == "There is no room left"
 
 
 @pytest.mark.parametrize(
@@ -87,4 +95,4 @@ def test_a_database_that_is_not_there_is_no_traceback(tmp_path, settings, page, 
     client = open_app(other).test_client()
     assert client.get("/healthz").status_code == 503
     assert client.get("/").status_code in (200, 503)
-    assert page(client.get("/results/x")).one("h1").text == "The database does not answer"
+    assert page(client.get(f"/results/{'x' * 22}")).one("h1").text == "The database does not answer"

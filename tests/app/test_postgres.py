@@ -165,6 +165,7 @@ def test_results_come_back(sessions: Sessions) -> None:
                 index_version_id=version.id,
                 top5=[{"label": "cat", "probability": 0.5}],
                 neighbours=[],
+                milliseconds={"network": 2.5, "decode": 1.0},
                 created_at=moment,
             )
         )
@@ -173,6 +174,7 @@ def test_results_come_back(sessions: Sessions) -> None:
     assert found.created_at == moment
     assert found.top5 == [{"label": "cat", "probability": 0.5}]
     assert found.crops == []
+    assert list(found.milliseconds.items()) == [("network", 2.5), ("decode", 1.0)]
 
 
 def test_missing_tables_name_the_command(server: str, on_postgres: Settings) -> None:

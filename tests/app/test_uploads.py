@@ -4,6 +4,8 @@ import dataclasses
 import errno
 import io
 import os
+import shutil
+import sqlite3
 import struct
 import threading
 import zlib
@@ -19,8 +21,10 @@ from sqlalchemy import event, func, select, update
 
 from app import uploads
 from app.config import Settings
-from app.tables import Result, now
+from app.db import engine_of, reading, session_factory, upgrade, writing
+from app.tables import Dataset, IndexVersion, Result, now
 from app.uploads import delete_expired, shown_name
+from model import decoding
 from model.home import Home, point
 
 ACCEPTED = "JPEG, PNG"
@@ -220,6 +224,88 @@ def test_pictures_that_a_crash_left_behind_are_deleted_in_time(app: Flask, setti
     assert not old.exists()
     assert new.exists()
     new.unlink()
+
+
+def test_more_results_expire_at_once_than_a_statement_has_parameters(
+    tmp_path: Path, settings: Settings
+):
+    own = dataclasses.replace(settings, home=Home(root=tmp_path))
+    upgrade(own)
+    sessions = session_factory(own)
+    few = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 40  # in place of SQLite's 32,766
+    event.listen(engine_of(sessions), "checkout", lambda c, *_: c.setlimit(*few))
+    then = now() - timedelta(days=9)
+    with writing(sessions) as session:
+        session.add(Dataset(id=1, root="/photographs"))
+        session.flush()
+        counts = {"count": 1, "unreadable": 0}
+        version = IndexVersion(id=1, name="v", dataset_id=1, weights="w", created_at=then, **counts)
+        session.add(version)
+        session.flush()
+        for n in range(60):
+            picture = {"filename": "cat.jpg", "sha256": "s", "width": 1, "height": 1}
+            found: dict[str, Any] = {"top5": [], "neighbours": [], "milliseconds": {}}
+            session.add(
+                Result(
+                    token=f"old{n}",
+                    created_at=then,
+                    weights="w",
+                    index_version_id=1,
+                    **picture,
+                    **found,
+                )
+            )
+            session.flush()
+    delete_expired(own, sessions)
+    with reading(sessions) as session:
+        assert session.scalar(select(func.count()).select_from(Result)) == 0
+
+
+def test_a_picture_renamed_while_old_ones_are_sought_is_no_error(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    settings.home.uploads.mkdir(exist_ok=True)
+    part = settings.home.uploads / "other.jpg.part"
+    part.write_bytes(b"another upload")
+    stat = Path.stat
+
+    def renamed(self: Path, **options: Any) -> os.stat_result:
+        if self == part:
+            part.unlink(missing_ok=True)  # another thread has finished with it
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", renamed)
+    uploads.delete_old_files(settings.home.uploads, 7)
+    assert not part.exists()
+
+
+def test_the_folder_of_uploads_may_go_while_serving(client, send, settings: Settings, jpeg):
+    first = send(jpeg).location
+    shutil.rmtree(settings.home.uploads)
+    assert client.get(first).status_code == 200
+    assert client.get(f"{first}/picture.jpg").status_code == 404
+    second = send(jpeg).location
+    assert client.get(f"{second}/picture.jpg").status_code == 200
+
+
+def test_a_kept_picture_is_asked_about_again_each_time(client, page, send, jpeg):
+    location = send(jpeg).location
+    token = location.rsplit("/", 1)[1]
+    address = page(client.get(location)).one("div", "seen").one("img").attributes["src"]
+    for kept in (address, f"{location}/picture.jpg?v={token[:12]}"):
+        answer = client.get(kept)
+        assert set(answer.headers["Cache-Control"].split(", ")) == {"private", "no-cache"}
+        again = client.get(kept, headers={"If-None-Match": answer.headers["ETag"]})
+        assert (again.status_code, again.data) == (304, b"")
+        assert again.headers["Cache-Control"] == answer.headers["Cache-Control"]
+
+
+def test_an_upload_is_decoded_once(send, jpeg, monkeypatch: pytest.MonkeyPatch):
+    opened = []
+    plugin = decoding.PLUGINS["JPEG"]
+    monkeypatch.setitem(decoding.PLUGINS, "JPEG", lambda data: opened.append(data) or plugin(data))
+    assert send(jpeg).status_code == 303
+    assert len(opened) == 1
 
 
 def test_a_full_disk_keeps_nothing_and_says_so(

@@ -106,6 +106,7 @@ def create_results() -> None:
         sa.Column("top5", sa.JSON(), nullable=False),
         sa.Column("crops", sa.JSON(), nullable=False),
         sa.Column("neighbours", sa.JSON(), nullable=False),
+        sa.Column("milliseconds", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("token", name="pk_result"),
         sa.ForeignKeyConstraint(
             ["index_version_id"],
