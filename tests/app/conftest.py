@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -274,3 +275,17 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def root(tmp_path: Path, photographs: Path) -> Path:
+    """A folder of three classes of nine photographs each that may be changed."""
+    for name in ("astronaut", "chelsea", "coffee"):
+        for split in ("train", "val"):
+            shutil.copytree(photographs / split / name, tmp_path / "photographs" / split / name)
+        for late in sorted((tmp_path / "photographs/train" / name).iterdir())[9:]:
+            late.unlink()
+    (tmp_path / "photographs/classes.txt").write_text(
+        "astronaut astronaut\nchelsea tabby cat\ncoffee a cup of coffee\n"
+    )
+    return tmp_path / "photographs"

@@ -42,20 +42,6 @@ def sessions(tmp_path: Path) -> Sessions:
 
 
 @pytest.fixture
-def root(tmp_path: Path, photographs: Path) -> Path:
-    """A folder of three classes of nine photographs each that may be changed."""
-    for name in ("astronaut", "chelsea", "coffee"):
-        for split in ("train", "val"):
-            shutil.copytree(photographs / split / name, tmp_path / "photographs" / split / name)
-        for late in sorted((tmp_path / "photographs/train" / name).iterdir())[9:]:
-            late.unlink()
-    (tmp_path / "photographs/classes.txt").write_text(
-        "astronaut astronaut\nchelsea tabby cat\ncoffee a cup of coffee\n"
-    )
-    return tmp_path / "photographs"
-
-
-@pytest.fixture
 def statements(sessions: Sessions) -> Iterator[list[str]]:
     """The statements sent to the database."""
     sent: list[str] = []

@@ -28,20 +28,6 @@ PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def root(tmp_path: Path, photographs: Path) -> Path:
-    """A folder of three classes of nine photographs each that may be changed."""
-    for name in ("astronaut", "chelsea", "coffee"):
-        for split in ("train", "val"):
-            shutil.copytree(photographs / split / name, tmp_path / "photographs" / split / name)
-        for late in sorted((tmp_path / "photographs/train" / name).iterdir())[9:]:
-            late.unlink()
-    (tmp_path / "photographs/classes.txt").write_text(
-        "astronaut astronaut\nchelsea tabby cat\ncoffee a cup of coffee\n"
-    )
-    return tmp_path / "photographs"
-
-
-@pytest.fixture
 def home(tmp_path: Path, settings: Settings, root: Path) -> Settings:
     """A home with weights made of that folder, and nothing else."""
     old = checkpoint.load(settings.home.weights)
