@@ -7,7 +7,6 @@ the next build removes what it left.
 
 import fcntl
 import hashlib
-import os
 import re
 import secrets
 import shutil
@@ -23,7 +22,7 @@ import numpy as np
 from index.manifest import FORMAT, MEND, Manifest, StoreError, read_manifest, write_manifest
 from index.search import Floats, Ids, Index, checked
 from model.alexnet import FEATURES
-from model.home import point
+from model.home import make_durable, point, sync
 
 __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
 
@@ -227,19 +226,3 @@ def digest(file: Path) -> str:
     """SHA-256 of a file, in hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def make_durable(folder: Path) -> None:
-    """Bring a folder and the files in it to the disk."""
-    for file in folder.iterdir():
-        sync(file)
-    sync(folder)
-
-
-def sync(path: Path) -> None:
-    """Bring one file or folder to the disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

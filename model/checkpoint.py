@@ -7,7 +7,6 @@ Nothing is ever unpickled.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.alexnet import AlexNet, AlexNetConfig, ConfigError
+from model.home import sync
 from model.images import SIDE
 from model.photographs import ClassName
 
@@ -120,12 +120,13 @@ def save(weights: Weights, path: Path) -> None:
 def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
     """Write a safetensors file atomically and durably: whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # What a killed process left under this name is overwritten.
+    part = path.with_name(f".{path.name}.part")
     try:
         save_file({k: v.contiguous() for k, v in values.items()}, part, metadata=header)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(part)
         part.replace(path)
+        sync(path.parent)
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from error
     finally:

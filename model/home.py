@@ -63,3 +63,19 @@ def point(link: Path, target: Path) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(os.path.relpath(target, link.parent))
     new.replace(link)
+
+
+def make_durable(folder: Path) -> None:
+    """Bring a folder and the files in it to the disk."""
+    for file in folder.iterdir():
+        sync(file)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Bring one file or folder to the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Pca
+from model.home import make_durable
 from model.images import SIDE, ImageError, read_file
 from model.photographs import ClassName, Folder, Photograph, digest
 
@@ -98,6 +99,7 @@ def prepare(folder: Folder, store: Path, progress: Progress) -> Prepared:
     part.mkdir(parents=True)
     try:
         decode_into(part, folder, progress)
+        make_durable(part)
         part.rename(place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -118,9 +120,19 @@ def check_room(store: Path, images: int) -> None:
 def remove_leftovers(store: Path) -> None:
     """Delete what a killed preparation left; one whose process lives is not touched."""
     for part in store.glob(".*.part"):
-        pid = part.name.split(".")[-2]
-        if not Path(f"/proc/{pid}").exists():
+        if not is_running(int(part.name.split(".")[-2])):
             shutil.rmtree(part, ignore_errors=True)
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this number, anybody's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def decode_into(place: Path, folder: Folder, progress: Progress) -> None:

@@ -1,7 +1,6 @@
 """One folder a run: what it was told, its epochs, its checkpoint and its weights."""
 
 import json
-import os
 import subprocess
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from model.checkpoint import (
     save,
     write_tensors,
 )
-from model.home import Home, point
+from model.home import Home, point, sync
 from training.config import Recipe
 from training.loop import Epoch, State
 from training.prepare import Prepared
@@ -216,9 +215,10 @@ def commit() -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place, then rename it into place."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(text)
+        sync(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
