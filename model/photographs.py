@@ -53,9 +53,9 @@ def scan(root: Path) -> Folder:
     without photographs, different classes in the two.
     """
     root = root.absolute()
-    names = class_folders(root / "train")
-    if class_folders(root / "val") != names:
-        raise FolderError(different_classes(names, class_folders(root / "val")))
+    names, in_val = class_folders(root / "train"), class_folders(root / "val")
+    if in_val != names:
+        raise FolderError(different_classes(names, in_val))
     if len(names) < 2:
         raise FolderError(f"{root / 'train'} holds one class, {names[0]}; at least two are needed")
     labels = read_labels(root, names)

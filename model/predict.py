@@ -64,10 +64,8 @@ class Predictor:
     @torch.inference_mode()
     def look(self, image: Pixels) -> Look:
         """Classify one image and give its features, in one pass: uint8 [256, 256, 3]."""
-        crops = ten_crops(self.prepare(image[None]))[0]
-        logits, fc7 = self.network(crops)
-        each = logits.softmax(1)
-        return Look(to_numpy(each.mean(0)), to_numpy(each), to_numpy(fc7[CENTRE]))
+        each, fc7 = ask_ten_crops(self.network, self.prepare(image[None]))
+        return Look(to_numpy(each[0].mean(0)), to_numpy(each[0]), to_numpy(fc7[0, CENTRE]))
 
     @torch.inference_mode()
     def features(self, images: Pixels) -> Floats:
@@ -77,9 +75,7 @@ class Predictor:
     @torch.inference_mode()
     def probabilities(self, images: Pixels) -> Floats:
         """Ten crops averaged: uint8 [N, 256, 256, 3] → float32 [N, classes]."""
-        crops = ten_crops(self.prepare(images))
-        logits = self.network(crops.flatten(0, 1)).logits
-        return to_numpy(logits.softmax(1).unflatten(0, crops.shape[:2]).mean(1))
+        return to_numpy(ask_ten_crops(self.network, self.prepare(images))[0].mean(1))
 
     def prepare(self, images: Pixels) -> Tensor:
         """Pixels minus the mean image, in the network's scale: float32 [N, 3, 256, 256]."""
@@ -94,6 +90,16 @@ class Predictor:
     def conv1(self) -> Tensor:
         """The kernels of conv1: float32 [96, 3, 11, 11], the first 48 GPU 1's."""
         return self.network.conv1.weight.detach().cpu()
+
+
+def ask_ten_crops(network: AlexNet, squares: Tensor) -> tuple[Tensor, Tensor]:
+    """What the network says of each of the ten crops (§4.1).
+
+    float32 [N, 3, 256, 256] → softmax outputs [N, 10, classes] and features of fc7 [N, 10, 4096].
+    """
+    crops = ten_crops(squares)
+    logits, fc7 = network(crops.flatten(0, 1))
+    return logits.softmax(1).unflatten(0, crops.shape[:2]), fc7.unflatten(0, crops.shape[:2])
 
 
 def find_device(name: str = "auto") -> torch.device:

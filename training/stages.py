@@ -17,9 +17,8 @@ from rich.progress import (
 
 from model.alexnet import AlexNet
 from model.home import Home, point
-from model.images import ten_crops
 from model.photographs import Folder, scan
-from model.predict import find_device
+from model.predict import ask_ten_crops, find_device
 from training.config import PRESETS, Job, Recipe, choose_data, choose_preset, parse
 from training.data import validation_squares
 from training.demo import make_demo
@@ -191,10 +190,8 @@ def measure_ten_crops(
     images = len(data.val.classes)
     with bar(console, "ten crops", images) as advance:
         for x, classes in validation_squares(data, recipe, size=16):
-            crops = ten_crops(x.to(device))
-            logits = network(crops.flatten(0, 1)).logits
-            mean = logits.softmax(1).unflatten(0, crops.shape[:2]).mean(1)
-            wrong += count_errors(mean.cpu(), classes)
+            each, _ = ask_ten_crops(network, x.to(device))
+            wrong += count_errors(each.mean(1).cpu(), classes)
             advance(len(classes))
     top1, top5 = (int(count) / images for count in wrong)
     console.print(f"Ten crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
