@@ -21,8 +21,9 @@ from app.db import DatabaseError, Sessions
 from app.freshness import Remembered, Signature, signature
 from index import store
 from index.store import Index
-from model.checkpoint import WeightsError, load
-from model.images import ImageError, central_square, decode
+from model.alexnet import FEATURES, layers
+from model.checkpoint import Weights, WeightsError, load
+from model.images import SIDE, ImageError, central_square, decode
 from model.predict import Look, Predictor
 
 __all__ = [
@@ -154,7 +155,9 @@ class Engine:
     def read_predictor(self, seen: object) -> Predictor:
         """Read the weights unless they are known; only for who holds the lock. WeightsError."""
         home, device = self.settings.home, self.settings.device
-        return self.predictors.get(seen, lambda: Predictor.from_weights(load(home.weights), device))
+        return self.predictors.get(
+            seen, lambda: Predictor.from_weights(servable(load(home.weights)), device)
+        )
 
     def answer(self, data: bytes) -> Answer:
         """Answer for an uploaded file.
@@ -221,6 +224,22 @@ class Engine:
 BUILD, TRAIN, UPGRADE = "flask index build", "python training/run.py", "flask db upgrade"
 MISMATCH = "The index was made by other weights than those in use now."
 UNKNOWN_VERSION = "The database does not know the index that is there: it is another database."
+
+
+def servable(weights: Weights) -> Weights:
+    """Give the weights back, or raise WeightsError where they are of a net for other pictures.
+
+    Index and pages are made for squares of 256×256 pixels and for features of 4096 numbers.
+    """
+    config = weights.config
+    features = weights.state[f"{layers(config)[-1].name}.weight"].shape[1]
+    if (config.side, features) == (SIDE, FEATURES):
+        return weights
+    raise WeightsError(
+        f"The weights in use are of the net {config.net}, for {config.side}×{config.side} pixels "
+        f"and with {features} features; the application needs {SIDE}×{SIDE} and {FEATURES}, as "
+        "the paper's net has them: train that with `python training/run.py`"
+    )
 
 
 def no_weights(settings: Settings) -> NotReady:

@@ -8,6 +8,7 @@ from pathlib import Path
 from app.catalogue import version
 from app.config import Settings
 from app.db import Sessions, upgrade
+from app.engine import servable
 from app.registration import (
     Registration,
     Unreadable,
@@ -46,7 +47,7 @@ def build(settings: Settings, sessions: Sessions, step: Step, *, if_needed: bool
 
     Raises WeightsError, FolderError, StoreError and DatabaseError.
     """
-    weights = load(settings.home.weights)
+    weights = servable(load(settings.home.weights))
     folder = training_folder(weights)
     listing = digest(folder.root, folder.train)
     upgrade(settings)

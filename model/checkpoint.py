@@ -19,13 +19,14 @@ from torch import Tensor
 
 from model.alexnet import AlexNet, AlexNetConfig, ConfigError
 from model.home import sync
-from model.images import SIDE
 from model.photographs import ClassName
 
 T = TypeVar("T")
 FORMAT = 1
 MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
-EXTRAS = {MEAN: (3, SIDE, SIDE), EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
+YOUNGER = ("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop")
+"""Fields that the configuration had not from the start: left out where they are the paper's, so
+that weights from before keep their identity."""
 
 
 class WeightsError(ValueError):
@@ -74,7 +75,7 @@ class Pca:
 class Weights:
     """A trained network.
 
-    mean:  float32 [3, 256, 256], the training set's mean image, 0–255.
+    mean:  float32 [3, side, side], the training set's mean image, 0–255.
     state: the network's tensors by name, float32.
     """
 
@@ -91,7 +92,7 @@ class Weights:
         digest = hashlib.sha256(json.dumps(description(self), sort_keys=True).encode())
         for name, tensor in sorted(tensors(self).items()):
             digest.update(name.encode())
-            digest.update(tensor.numpy().data)
+            digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()[:32]
 
     def network(self) -> AlexNet:
@@ -99,7 +100,7 @@ class Weights:
         with torch.device("meta"):
             net = AlexNet(self.config)
         net.load_state_dict(dict(self.state), assign=True)
-        net.lrn1, net.lrn2 = (lrn.materialise() for lrn in (net.lrn1, net.lrn2))
+        net.materialise()
         return net.eval()
 
 
@@ -120,10 +121,14 @@ def save(weights: Weights, path: Path) -> None:
 def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
     """Write a safetensors file atomically and durably: whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # What a killed process left under this name is overwritten.
     part = path.with_name(f".{path.name}.part")
     try:
+        # safetensors lets nobody else read its files; these get the mode of any other new file.
+        part.unlink(missing_ok=True)
+        part.touch()
+        mode = part.stat().st_mode & 0o777
         save_file({k: v.contiguous() for k, v in values.items()}, part, metadata=header)
+        part.chmod(mode)
         sync(part)
         part.replace(path)
         sync(path.parent)
@@ -180,10 +185,12 @@ def check_shapes(weights: Weights, path: Path) -> None:
     """Raise WeightsError unless every tensor is there, with the shape the configuration asks."""
     with torch.device("meta"):
         expected = {k: tuple(v.shape) for k, v in AlexNet(weights.config).state_dict().items()}
+    side = weights.config.side
+    expected |= {MEAN: (3, side, side), EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors(weights).items()}
-    for name in sorted(set(found) ^ set(expected | EXTRAS)):
+    for name in sorted(set(found) ^ set(expected)):
         raise WeightsError(f"{path}: tensor {name} is {'missing' if name in expected else 'odd'}")
-    for name, shape in (expected | EXTRAS).items():
+    for name, shape in expected.items():
         if found[name] != shape:
             raise WeightsError(f"{path}: {name} has shape {found[name]}, expected {shape}")
     if any(tensor.dtype != torch.float32 for tensor in tensors(weights).values()):
@@ -196,8 +203,12 @@ def check_shapes(weights: Weights, path: Path) -> None:
 
 def description(weights: Weights) -> dict[str, Any]:
     """The parts of a weights file that are not tensors and change its answers."""
+    config = asdict(weights.config)
+    for name in YOUNGER:
+        if config[name] == getattr(AlexNetConfig, name):
+            del config[name]
     return {
-        "config": asdict(weights.config),
+        "config": config,
         "classes": [[c.folder, c.label] for c in weights.classes],
     }
 

@@ -13,16 +13,17 @@ Kernels = Tensor | npt.NDArray[np.float32]
 SameKernels = TypeVar("SameKernels", Tensor, npt.NDArray[np.float32])
 
 
-def towers(conv1: SameKernels) -> tuple[SameKernels, SameKernels]:
+def towers(conv1: SameKernels, count: int = 2) -> tuple[SameKernels, ...]:
     """conv1's kernels, float32 [96, 3, 11, 11] → the 48 of GPU 1 and the 48 of GPU 2.
 
-    Raises ValueError for an odd number of kernels or another shape.
+    count: how many towers the network has; those of one GPU have one. Raises ValueError for
+    kernels that do not fall into so many equal parts, or of another shape.
     """
     _check(conv1)
-    if len(conv1) % 2:
+    if len(conv1) % count:
         raise ValueError(f"conv1 must have as many kernels for each tower, not {len(conv1)} in all")
-    half = len(conv1) // 2
-    return conv1[:half], conv1[half:]
+    own = len(conv1) // count
+    return tuple(conv1[start : start + own] for start in range(0, len(conv1), own))
 
 
 def kernel_picture(kernels: Kernels, scale: int = 4, gap: int = 4) -> Image.Image:

@@ -65,6 +65,21 @@ def point(link: Path, target: Path) -> None:
     new.replace(link)
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file beside its place, make it durable, then rename it into place.
+
+    Text is written as UTF-8. Raises OSError when it cannot be written; then nothing of it stays.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        sync(part)
+        part.replace(path)
+        sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def make_durable(folder: Path) -> None:
     """Bring a folder and the files in it to the disk."""
     for file in folder.iterdir():

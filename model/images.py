@@ -1,5 +1,7 @@
 """Bytes → upright RGB → short side 256, central 256×256 → minus the mean → crops (§2, §4.1).
 
+256 and 224 are the paper's; other networks (Caffe's 227, CIFAR-10's 32 and 24) name their own.
+
 The one implementation of how an image reaches the network: training, index and app all use it,
 so a photograph gives the same numbers wherever it comes in. What may come in, and how it is
 decoded, is in `decoding.py`.
@@ -25,6 +27,7 @@ __all__ = [
     "central_square",
     "centre_crop",
     "decode",
+    "offsets",
     "read",
     "read_file",
     "subtract_mean",
@@ -33,19 +36,34 @@ __all__ = [
 
 SIDE = 256
 CROP = 224
-OFFSETS = ((0, 0), (0, 32), (32, 0), (32, 32), (16, 16))
-"""The (top, left) of the four corner crops and the centre crop (§4.1)."""
 
 
-def read(data: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
-    """The bytes of a JPEG, PNG or WebP → uint8 [256, 256, 3], or ImageError."""
-    return central_square(decode(data, max_pixels=max_pixels))
+def offsets(side: int = SIDE, crop: int = CROP) -> tuple[tuple[int, int], ...]:
+    """The (top, left) of the four corner crops and the centre crop of a square (§4.1).
+
+    Raises ValueError for a crop that is larger than the square.
+    """
+    margin = side - crop
+    if margin < 0:
+        raise ValueError(f"no crop of {crop}×{crop} pixels fits into {side}×{side}")
+    middle = margin // 2
+    return ((0, 0), (0, margin), (margin, 0), (margin, margin), (middle, middle))
 
 
-def read_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+OFFSETS = offsets()
+
+
+def read(data: bytes, *, side: int = SIDE, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    """The bytes of a JPEG, PNG or WebP → uint8 [side, side, 3], or ImageError."""
+    return central_square(decode(data, max_pixels=max_pixels), side)
+
+
+def read_file(
+    path: Path, *, side: int = SIDE, max_pixels: int = MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
     """As `read`, from a file; ImageError begins with its path, also where it cannot be opened."""
     try:
-        return read(path.read_bytes(), max_pixels=max_pixels)
+        return read(path.read_bytes(), side=side, max_pixels=max_pixels)
     except ImageError as error:
         raise ImageError(f"{path}: {error}", error.reason) from error
     except OSError as error:
@@ -53,8 +71,8 @@ def read_file(path: Path, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uin
         raise ImageError(f"{path}: The file cannot be opened: {why}.", "damaged") from error
 
 
-def central_square(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """An RGB image of any size → its central square, uint8 [256, 256, 3] (§2).
+def central_square(image: Image.Image, side: int = SIDE) -> npt.NDArray[np.uint8]:
+    """An RGB image of any size → its central square, uint8 [side, side, 3], side 256 in §2.
 
     The same pixels as scaling the short side to 256 (and the long side to the nearest whole
     number) with Pillow's bicubic filter, a = -0.5, which widens to antialias when it shrinks:
@@ -66,33 +84,33 @@ def central_square(image: Image.Image) -> npt.NDArray[np.uint8]:
     if image.mode != "RGB":
         raise ValueError(f"central_square takes an RGB image, as decode gives, not {image.mode}")
     short = min(image.size)
-    (left, right), (top, bottom) = (_span(side, short) for side in image.size)
+    (left, right), (top, bottom) = (_span(length, short, side) for length in image.size)
     box = (left, top, right, bottom)
     if max(image.size) > LONGEST:
         image, box = _around(image, box)
-    return np.array(_resized(image, box))
+    return np.array(_resized(image, box, side))
 
 
-def _span(side: int, short: int) -> tuple[float, float]:
-    """The part of a side, in its own pixels, that the central 256 of the scaled side come from."""
-    scaled = round(SIDE * side / short)
-    first = (scaled - SIDE) // 2
-    return first * side / scaled, (first + SIDE) * side / scaled
+def _span(length: int, short: int, side: int) -> tuple[float, float]:
+    """The part of a length, in its own pixels, that the central `side` of it scaled come from."""
+    scaled = round(side * length / short)
+    first = (scaled - side) // 2
+    return first * length / scaled, (first + side) * length / scaled
 
 
 Box = tuple[float, float, float, float]
 
 
-def _resized(image: Image.Image, box: Box) -> Image.Image:
-    """The box of the image as 256×256, first across, then down.
+def _resized(image: Image.Image, box: Box, side: int) -> Image.Image:
+    """The box of the image as a square, first across, then down.
 
     In one call Pillow takes first whichever direction is cheaper for the shape and the box, and
     bytes clipped between the passes would come out differently with the box than without.
     """
     left, top, right, bottom = box
     across = (left, 0, right, image.height)
-    rows = image.resize((SIDE, image.height), Image.Resampling.BICUBIC, box=across)
-    return rows.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=(0, top, SIDE, bottom))
+    rows = image.resize((side, image.height), Image.Resampling.BICUBIC, box=across)
+    return rows.resize((side, side), Image.Resampling.BICUBIC, box=(0, top, side, bottom))
 
 
 LONGEST = 2**14  # pixels; Pillow holds the box in 32-bit floats, which are coarse beyond this
@@ -109,42 +127,45 @@ def _around(image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
 
 
 def subtract_mean(pixels: Tensor, mean: Tensor) -> Tensor:
-    """uint8 [N, 256, 256, 3] → float32 [N, 3, 256, 256], in the memory format channels_last.
+    """uint8 [N, s, s, 3] → float32 [N, 3, s, s], in the memory format channels_last.
 
-    Raw 0…255 minus the mean image of the training set, float32 [3, 256, 256] (§2). Raises
-    ValueError for other shapes or dtypes.
+    Raw 0…255 minus the mean image of the training set, float32 [3, s, s] (§2). Raises
+    ValueError for other shapes or dtypes, and where the two sides differ.
     """
-    _check("pixels", pixels, torch.uint8, (SIDE, SIDE, 3))
-    if mean.dtype != torch.float32 or mean.shape != (3, SIDE, SIDE):
-        raise ValueError(f"mean must be float32 [3, 256, 256], not {_described(mean)}")
+    side = mean.shape[-1] if mean.ndim else 0
+    if mean.dtype != torch.float32 or mean.shape != (3, side, side):
+        raise ValueError(f"mean must be float32 [3, s, s], not {_described(mean)}")
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (side, side, 3):
+        wanted = f"pixels must be uint8 [N, {side}, {side}, 3] as the mean is"
+        raise ValueError(f"{wanted}, not {_described(pixels)}")
     return pixels.permute(0, 3, 1, 2).to(torch.float32) - mean
 
 
-def ten_crops(x: Tensor) -> Tensor:
-    """float32 [N, 3, 256, 256] → float32 [N, 10, 3, 224, 224] (§4.1).
+def ten_crops(x: Tensor, crop: int = CROP) -> Tensor:
+    """float32 [N, 3, s, s] → float32 [N, 10, 3, crop, crop] (§4.1).
 
     The four corner crops (top left, top right, bottom left, bottom right), the centre crop, then
     the mirrors of these five in the same order. Raises ValueError for other shapes or dtypes.
     """
-    _check("x", x, torch.float32, (3, SIDE, SIDE))
-    five = torch.stack([_crop(x, top, left) for top, left in OFFSETS], dim=1)
+    _check_square(x)
+    cuts = (_crop(x, top, left, crop) for top, left in offsets(x.shape[-1], crop))
+    five = torch.stack(list(cuts), dim=1)
     return torch.cat([five, five.flip(-1)], dim=1)
 
 
-def centre_crop(x: Tensor) -> Tensor:
-    """float32 [N, 3, 256, 256] → its central float32 [N, 3, 224, 224]; ValueError otherwise."""
-    _check("x", x, torch.float32, (3, SIDE, SIDE))
-    return _crop(x, *OFFSETS[4])
+def centre_crop(x: Tensor, crop: int = CROP) -> Tensor:
+    """float32 [N, 3, s, s] → its central float32 [N, 3, crop, crop]; ValueError otherwise."""
+    _check_square(x)
+    return _crop(x, *offsets(x.shape[-1], crop)[4], crop)
 
 
-def _crop(x: Tensor, top: int, left: int) -> Tensor:
-    return x[..., top : top + CROP, left : left + CROP]
+def _crop(x: Tensor, top: int, left: int, crop: int) -> Tensor:
+    return x[..., top : top + crop, left : left + crop]
 
 
-def _check(name: str, x: Tensor, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
-    if x.dtype != dtype or x.ndim != 4 or x.shape[1:] != shape:
-        wanted = f"{dtype} [N, {', '.join(map(str, shape))}]".removeprefix("torch.")
-        raise ValueError(f"{name} must be {wanted}, not {_described(x)}")
+def _check_square(x: Tensor) -> None:
+    if x.dtype != torch.float32 or x.ndim != 4 or x.shape[1:] != (3, x.shape[-1], x.shape[-1]):
+        raise ValueError(f"x must be float32 [N, 3, s, s], not {_described(x)}")
 
 
 def _described(x: Tensor) -> str:

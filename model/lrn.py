@@ -3,6 +3,9 @@
 The sum over adjacent maps is a 1×1 convolution with a constant banded matrix, one band a tower,
 so that the neighbourhood never crosses from one GPU's maps to the other's. The gradient is
 written out by hand: it needs only a and the sum, and one more banded convolution.
+
+What that costs is passes over memory. Where torch.compile finds a compiler, `fuse` has it write
+two loops each way instead, one that squares and one that does all the rest.
 """
 
 from typing import Any
@@ -10,6 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from model.fused import Loops, negative_power
 
 
 class LocalResponseNorm(nn.Module):
@@ -23,6 +28,7 @@ class LocalResponseNorm(nn.Module):
         super().__init__()
         self.maps, self.towers, self.k, self.n = maps, towers, k, n
         self.alpha, self.beta = alpha, beta
+        self.loops: Loops | None = None
         # Not a part of the weights: it follows from the configuration.
         self.register_buffer("band", band(maps, towers, n), persistent=False)
 
@@ -31,7 +37,19 @@ class LocalResponseNorm(nn.Module):
         with torch.device("cpu"):
             return LocalResponseNorm(self.maps, self.towers, self.k, self.n, self.alpha, self.beta)
 
+    def fuse(self, *, wanted: bool = True) -> None:
+        """Use compiled loops from now on, for training, or no longer: they are slow the first time.
+
+        Not for calls from several threads at once, which would share one buffer, nor for maps of
+        ever changing sizes, for each of which the loops are compiled anew.
+        """
+        loops = Loops(self.towers, self.k, self.n, self.alpha, self.beta)
+        self.loops = loops if wanted else None
+
     def forward(self, a: Tensor) -> Tensor:
+        """Normalise [N, maps, H, W]; the result lies in memory as `a` does."""
+        if self.loops is not None:
+            return self.loops.normalise(a)
         b: Tensor = _Normalise.apply(a, self.band, self.towers, self.k, self.alpha, self.beta)
         return b
 
@@ -54,7 +72,8 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, band: Tensor, towers: int, k: float, alpha: float, beta: float
     ) -> Tensor:
-        t = F.conv2d(a * a, alpha * band.to(a.dtype), groups=towers).add_(k)
+        constant = a.new_full((len(band),), k)
+        t = F.conv2d(a * a, alpha * band.to(a.dtype), constant, groups=towers)
         scale = negative_power(t, beta)
         ctx.save_for_backward(a, t, scale, band)
         ctx.constants = towers, alpha, beta
@@ -69,11 +88,3 @@ class _Normalise(torch.autograd.Function):
         inner = (da * a).div_(t)
         spread = F.conv2d(inner, -2 * alpha * beta * band.to(a.dtype), groups=towers)
         return da.addcmul_(a, spread), None, None, None, None, None
-
-
-def negative_power(t: Tensor, beta: float) -> Tensor:
-    """t^-β elementwise; for the paper's β = ¾ by two square roots, far cheaper than a power."""
-    if beta == 0.75:
-        root = t.rsqrt()
-        return root.sqrt().mul_(root)
-    return t.pow(-beta)

@@ -55,7 +55,7 @@ def scan(root: Path) -> Folder:
     root = root.absolute()
     names, in_val = class_folders(root / "train"), class_folders(root / "val")
     if in_val != names:
-        raise FolderError(different_classes(names, in_val))
+        raise FolderError(f"{root}: {different_classes(names, in_val)}")
     if len(names) < 2:
         raise FolderError(f"{root / 'train'} holds one class, {names[0]}; at least two are needed")
     labels = read_labels(root, names)

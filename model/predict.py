@@ -9,7 +9,8 @@ from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.checkpoint import Weights
-from model.images import centre_crop, subtract_mean, ten_crops
+from model.crops import run_ten_crops
+from model.images import centre_crop, subtract_mean
 from model.photographs import ClassName
 
 Floats = npt.NDArray[np.float32]
@@ -70,7 +71,8 @@ class Predictor:
     @torch.inference_mode()
     def features(self, images: Pixels) -> Floats:
         """The features of fc7 for the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
-        return to_numpy(self.network(centre_crop(self.prepare(images))).fc7)
+        crops = centre_crop(self.prepare(images), self.network.config.crop)
+        return to_numpy(self.network(crops).fc7)
 
     @torch.inference_mode()
     def probabilities(self, images: Pixels) -> Floats:
@@ -95,11 +97,13 @@ class Predictor:
 def ask_ten_crops(network: AlexNet, squares: Tensor) -> tuple[Tensor, Tensor]:
     """What the network says of each of the ten crops (§4.1).
 
-    float32 [N, 3, 256, 256] → softmax outputs [N, 10, classes] and features of fc7 [N, 10, 4096].
+    float32 [N, 3, side, side] → softmax outputs float32 [N, 10, classes] and features of fc7
+    [N, 10, 4096] (or as many as the network has).
     """
-    crops = ten_crops(squares)
-    logits, fc7 = network(crops.flatten(0, 1))
-    return logits.softmax(1).unflatten(0, crops.shape[:2]), fc7.unflatten(0, crops.shape[:2])
+    logits, fc7 = run_ten_crops(network, squares)
+    shape = len(squares), 10
+    each = torch.unflatten(logits.float().softmax(1), 0, shape)
+    return each, torch.unflatten(fc7, 0, shape)
 
 
 def find_device(name: str = "auto") -> torch.device:

@@ -18,6 +18,7 @@ from model.checkpoint import load
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = {"coffee": skimage.data.coffee, "grass": skimage.data.grass, "cat": skimage.data.chelsea}
+WEIGHTS = "weights.safetensors"
 QUICK = ["--epochs", "1", "--batch", "8"]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -83,7 +84,7 @@ def trained(command: Command, data: Path) -> str:
 
 def test_training_says_what_it_does_and_makes_weights(trained: str, data: Path, home: Path) -> None:
     assert f"Training on {data} (named by --data): 25 photographs of 3 classes" in trained
-    assert "Preset small: 25 training images are fewer than 100,000." in trained
+    assert "Preset small: 24 training images are fewer than 100,000." in trained
     assert "1 photographs cannot be read and are left out" in trained
     assert "broken.jpg" in trained
     assert "epoch   1/1" in trained
@@ -148,7 +149,7 @@ def test_the_setting_names_the_data_when_no_flag_does(
     ("words", "said"),
     [
         (["--data", "no/such/folder"], "does not exist"),
-        (["--data", "README.md"], "does not exist"),
+        (["--data", "README.md"], "is a file"),
         (["--data", "tests"], "does not exist; photographs are expected as train/<class>/*"),
         (["--epochs", "0"], "--epochs cannot be 0"),
         (["--resume", "tests"], "not the folder of a run"),
@@ -160,25 +161,64 @@ def test_what_cannot_be_is_said_in_one_line(command: Command, words: list[str], 
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_ctrl_c_ends_training_in_one_line_and_it_goes_on_later(
-    data: Path, tmp_path: Path, command: Command
-) -> None:
-    words = ["training/run.py", "--data", str(data), "--batch", "8", "--epochs", "200"]
-    process = subprocess.Popen(
-        [sys.executable, *words],
+def test_a_finished_run_cannot_be_gone_on_with(trained: str, command: Command, home: Path) -> None:
+    run = (home / "weights.safetensors").resolve().parent
+    done = command("training/run.py", "--resume", run, code=2)
+    assert done.stderr == f"training/run.py: {run} is finished: its weights are {run}/{WEIGHTS}\n"
+
+
+def start(tmp_path: Path, *words: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "training/run.py", *map(str, words)],
         cwd=ROOT,
         env=environment(tmp_path),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_training_saves_at_once_and_goes_on_later(
+    data: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start(tmp_path, "--data", data, "--batch", "2", "--epochs", "200")
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch"):
             break
-    process.send_signal(signal.SIGINT)
+    time.sleep(1)  # in the middle of the second
+    process.send_signal(number)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors.splitlines() == ["training/run.py: interrupted"]
+    (run,) = (tmp_path / "runs").iterdir()
+    assert f"Saved. To go on: python training/run.py --resume {run}" in said
+    assert not (tmp_path / WEIGHTS).exists()
+    assert not list(tmp_path.rglob("*.part"))
+    changed = start(tmp_path, "--resume", run, "--epochs", "1", "--rate", "0.5")
+    _, errors = changed.communicate(timeout=60)
+    assert changed.returncode == 2
+    assert "epochs was 200, is 1" in errors
+    assert "--accept epochs rate" in errors
+    assert len(errors.splitlines()) == 1
+    again = start(tmp_path, "--resume", run, "--epochs", "1", "--accept", "epochs")
+    said, errors = again.communicate(timeout=120)
+    assert again.returncode == 0, errors
+    assert f"Going on with {run.name} after epoch" in said
+    assert load(tmp_path / WEIGHTS).provenance.epochs >= 1
+
+
+def test_a_second_ctrl_c_does_not_wait(data: Path, tmp_path: Path) -> None:
+    process = start(tmp_path, "--data", data, "--batch", "25", "--epochs", "200")
+    while not list(tmp_path.glob("runs/*/environment.json")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(1)  # in the first step
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines() == ["training/run.py: interrupted"]
-    assert not (tmp_path / "weights.safetensors").exists()
     assert not list(tmp_path.rglob("*.part"))

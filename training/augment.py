@@ -1,6 +1,13 @@
-"""The two augmentations of §4.1: random crops and their mirrors, and the colours' PCA."""
+"""The two augmentations of §4.1: random crops and their mirrors, and the colours' PCA.
 
+Also as they were run in 2012 (cuda-convnet2). A batch is made in few passes over its bytes, since
+the processor that makes it is the one that may be training: the crop is cut from the stored bytes,
+and the mean, the colour's shift and all divisions are one addition and at most one multiplication.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -8,17 +15,60 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Pca
-from model.images import CROP, SIDE
+from model.images import CROP
 
-POSITIONS = SIDE - CROP
-"""Offsets in each direction: 32, so that with mirrors an image has the paper's 2048 variants."""
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How a training image is cut and coloured. The defaults are the paper's (§4.1)."""
+
+    crop: int = CROP
+    """Side of the crops, in pixels."""
+    sharing: int = 1
+    """So many images of a batch in a row share one offset and one mirror decision; 32 as run in
+    2012."""
+    inclusive: bool = False
+    """Also the last offset that fits, 33 in each direction instead of the paper's 32; true as run
+    in 2012."""
+    colour_noise: float = 0.1
+    """Standard deviation of α, 0: none."""
+    colour: Literal["paper", "original"] = "paper"
+    """What is added: Σ pᵢ αᵢ λᵢ as printed, or as run in 2012 Σ pᵢ αᵢ √λᵢ, the image then divided
+    by 1 + colour_noise."""
+    input_scale: float = 1.0
+    """The mean-free pixels, in grey levels of 0–255, are divided by this, in validation too."""
+
+    def __post_init__(self) -> None:
+        good = (
+            self.crop >= 1
+            and self.sharing >= 1
+            and 0 <= self.colour_noise < float("inf")
+            and 0 < self.input_scale < float("inf")
+        )
+        if not good:
+            raise ValueError(f"no augmentation can be made with {self}")
+
+    def positions(self, side: int) -> int:
+        """Offsets in each direction: 32, so that with mirrors an image has 2048 variants (§4.1).
+
+        Raises ValueError for a crop larger than the square.
+        """
+        if self.crop > side:
+            raise ValueError(f"crops of {self.crop}×{self.crop} do not fit into {side}×{side}")
+        return max(1, side - self.crop + self.inclusive)
+
+    @property
+    def divisor(self) -> float:
+        """What a training image is divided by: the 1.1 of 2012 keeps the test images' scale."""
+        noisy = self.colour == "original"
+        return self.input_scale * (1 + self.colour_noise if noisy else 1)
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one epoch, one row an image: they do not depend on the order.
+    """The random numbers of one epoch, one row an image.
 
-    offsets: int64 [N, 2], top and left, 0–31.
+    offsets: int64 [N, 2], top and left.
     mirrors: bool [N].
     alphas:  float32 [N, 3], one for each principal component.
     """
@@ -28,34 +78,110 @@ class Draws:
     alphas: npt.NDArray[np.float32]
 
 
-def draw(images: int, colour_noise: float, seed: int, epoch: int) -> Draws:
-    """Draw the crops, mirrors and colours of all images for one epoch."""
-    random = np.random.default_rng([seed, epoch, 1])
-    return Draws(
-        offsets=random.integers(0, POSITIONS, (images, 2)),
-        mirrors=random.random(images) < 0.5,
-        alphas=random.normal(0, colour_noise, (images, 3)).astype(np.float32),
-    )
+def draw(
+    augmentation: Augmentation,
+    order: npt.NDArray[np.int64],
+    *,
+    batch: int,
+    side: int,
+    seed: int,
+    epoch: int,
+) -> Draws:
+    """Draw the crops, mirrors and colours of all images for one epoch.
 
-
-def crop_and_mirror(x: Tensor, draws: Draws, which: npt.NDArray[np.int64]) -> Tensor:
-    """Cut each image's crop: float32 [B, 3, 256, 256] → [B, 3, 224, 224], channels last.
-
-    which: int64 [B], the images' rows in `draws`.
+    order: int64 [N], the epoch's permutation of the images; only sharing depends on it.
     """
-    out = torch.empty((len(x), 3, CROP, CROP), dtype=x.dtype, memory_format=torch.channels_last)
-    for to, image, row in zip(out, x, which, strict=True):
-        top, left = draws.offsets[row]
-        crop = image[:, top : top + CROP, left : left + CROP]
-        to.copy_(crop.flip(-1) if draws.mirrors[row] else crop)
+    random = np.random.default_rng([seed, epoch, 1])
+    images, positions = len(order), augmentation.positions(side)
+    own = Draws(
+        offsets=random.integers(0, positions, (images, 2)),
+        mirrors=random.random(images) < 0.5,
+        alphas=random.normal(0, augmentation.colour_noise, (images, 3)).astype(np.float32),
+    )
+    if augmentation.sharing == 1:
+        return own
+    random = np.random.default_rng([seed, epoch, 2])
+    step, place = np.divmod(np.arange(images), batch)
+    groups = -(-batch // augmentation.sharing)
+    group = step * groups + place // augmentation.sharing
+    offsets, mirrors = np.empty_like(own.offsets), np.empty_like(own.mirrors)
+    most = (images // batch + 1) * groups
+    offsets[order] = random.integers(0, positions, (most, 2))[group]
+    mirrors[order] = (random.random(most) < 0.5)[group]
+    return Draws(offsets, mirrors, own.alphas)
+
+
+class Augmenter:
+    """Cuts, mirrors, centres and colours images of one training set."""
+
+    def __init__(self, augmentation: Augmentation, mean: Tensor, pca: Pca) -> None:
+        """Take the mean image, float32 [3, s, s]."""
+        self.augmentation, self.pca = augmentation, pca
+        self.factor = np.float32(1 / augmentation.divisor)
+        self.side = mean.shape[-1]
+        rows = mean.permute(1, 2, 0).numpy() * -self.factor
+        self.rows = rows.reshape(self.side, -1).copy()
+        self.mirrored = rows[:, ::-1].reshape(self.side, -1).copy()
+
+    def __call__(
+        self, images: Iterable[npt.NDArray[np.uint8]], draws: Draws, rows: npt.NDArray[np.int64]
+    ) -> Tensor:
+        """uint8 [s, s, 3], one for each row of the draws → float32 [B, 3, crop, crop].
+
+        The memory format is channels_last.
+        """
+        crop = self.augmentation.crop
+        out = np.empty((len(rows), crop, crop, 3), np.float32)
+        shifts = self.shifts(draws.alphas[rows])
+        flat, line = np.empty((crop, 3 * crop), np.float32), np.empty((crop, crop, 3), np.uint8)
+        places = zip(draws.offsets[rows].tolist(), draws.mirrors[rows].tolist(), strict=True)
+        for image, to, shift, ((top, left), mirror) in zip(
+            images, out, shifts, places, strict=True
+        ):
+            mean = self.mirrored if mirror else self.rows
+            first = 3 * (self.side - crop - left if mirror else left)
+            np.add(mean[top : top + crop, first : first + 3 * crop], shift, out=flat)
+            cut = image[top : top + crop, left : left + crop]
+            self.place(mirror_into(line, cut) if mirror else cut, flat, to)
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+    def place(
+        self,
+        cut: npt.NDArray[np.uint8],
+        offset: npt.NDArray[np.float32],
+        to: npt.NDArray[np.float32],
+    ) -> None:
+        """Write cut × factor + offset: uint8 [c, c, 3], float32 [c, 3c] → float32 [c, c, 3]."""
+        # By rows, since an inner loop over three colours is slow.
+        pixels, lines = cut.reshape(offset.shape), to.reshape(offset.shape)
+        if self.factor == 1:
+            lines[...] = pixels
+        else:
+            np.multiply(pixels, self.factor, out=lines)
+        lines += offset
+
+    def shifts(self, alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """What is added to a row of pixels: float32 [B, 3] → [B, 3 × crop]."""
+        shift = colour_shift(self.pca, torch.from_numpy(alphas), self.augmentation.colour)
+        return np.tile(shift.numpy() * self.factor, (1, self.augmentation.crop))
+
+
+def mirror_into(out: npt.NDArray[np.uint8], cut: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Write the mirror image of uint8 [h, w, 3] and give it."""
+    # Colour by colour, several times as fast as pixel by pixel.
+    for colour in range(3):
+        out[:, :, colour] = cut[:, ::-1, colour]
     return out
 
 
-def colour_shift(pca: Pca, alphas: Tensor) -> Tensor:
-    """The grey levels to add to R, G and B: Σ pᵢ αᵢ λᵢ. float32 [B, 3] → [B, 3].
+def colour_shift(
+    pca: Pca, alphas: Tensor, colour: Literal["paper", "original"] = "paper"
+) -> Tensor:
+    """The grey levels, of 0–255, to add to R, G and B: float32 [B, 3] → [B, 3].
 
-    The eigenvalues are those of RGB values between 0 and 1, which the paper leaves open: with
-    values up to 255 the same formula would shift every pixel by about a thousand. The result is
-    in grey levels of 0–255.
+    "paper": Σ pᵢ αᵢ λᵢ (§4.1). The eigenvalues are those of RGB values between 0 and 1, which the
+    paper leaves open: with values up to 255 the same formula would shift every pixel by about a
+    thousand. "original": Σ pᵢ αᵢ √λᵢ, as run in 2012, which is the same on either scale.
     """
-    return (alphas * pca.eigenvalues) @ pca.eigenvectors.T * 255.0
+    values = pca.eigenvalues if colour == "paper" else pca.eigenvalues.sqrt()
+    return (alphas * values) @ pca.eigenvectors.T * 255.0

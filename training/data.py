@@ -5,70 +5,112 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.images import centre_crop, subtract_mean
-from training.augment import Draws, colour_shift, crop_and_mirror, draw
-from training.config import Recipe
-from training.prepare import Prepared
+from model.images import offsets, subtract_mean
+from training.augment import Augmentation, Augmenter, draw
+from training.photographs.prepare import Prepared
 
-Batch = tuple[Tensor, Tensor]
 AHEAD = 2
+Part = tuple[int, int]
+Rows = npt.NDArray[np.int64]
+
+
+class Batch(NamedTuple):
+    """Images, ready for the network.
+
+    x:       float32 [B, 3, crop, crop], channels last.
+    classes: int64 [B].
+    rows:    int64 [B], where in the split each comes from.
+    """
+
+    x: Tensor
+    classes: Tensor
+    rows: Tensor
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of one epoch: float32 [B, 3, 224, 224], channels last, and int64 [B].
+    """The batches of one epoch of the training set, from the step `first` on.
 
-    What is drawn for an image depends on the seed, the epoch and the image alone. Images that do
-    not fill a last batch sit this epoch out, unless there are fewer than a batch in all.
+    What is drawn for an image depends on the seed, the epoch and the image alone; where images
+    share their crops, on the step and the place in the whole batch too. `part` (i, n) gives the
+    i-th of n nearly equal slices of each batch. Images that do not fill a last batch sit this
+    epoch out, unless there are fewer than a batch in all.
     """
 
     data: Prepared
-    recipe: Recipe
-    epoch: int
+    augmentation: Augmentation
+    batch: int = 128
+    seed: int = 0
+    epoch: int = 1
+    first: int = 0
+    part: Part = (0, 1)
 
     def __len__(self) -> int:
-        return max(1, len(self.data.train.classes) // self.recipe.batch)
+        """Steps of the whole epoch, those before `first` included."""
+        return max(1, len(self.data.train) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
         return ahead(self.make())
 
     def make(self) -> Iterator[Batch]:
         """Make them one by one, in the caller's thread."""
-        images, recipe = len(self.data.train.classes), self.recipe
-        order = np.random.default_rng([recipe.seed, self.epoch, 0]).permutation(images)
-        draws = draw(images, recipe.colour_noise, recipe.seed, self.epoch)
-        for step in range(len(self)):
-            yield self.batch(order[step * recipe.batch :][: recipe.batch], draws)
-
-    def batch(self, which: np.ndarray, draws: Draws) -> Batch:
-        """Cut, mirror and colour the images of these rows."""
-        pixels = torch.from_numpy(self.data.train.images[which])
-        x = crop_and_mirror(subtract_mean(pixels, self.data.mean), draws, which)
-        shift = colour_shift(self.data.pca, torch.from_numpy(draws.alphas[which]))
-        x.add_(shift[:, :, None, None]).div_(self.recipe.input_scale)
-        return x, torch.from_numpy(self.data.train.classes[which])
-
-
-def validation(data: Prepared, recipe: Recipe, size: int = 128) -> Iterator[Batch]:
-    """The validation images' centre crops, in order: float32 [B, 3, 224, 224] and int64 [B]."""
-    return ((centre_crop(x), classes) for x, classes in validation_squares(data, recipe, size))
+        data, split = self.data, self.data.train
+        order = np.random.default_rng([self.seed, self.epoch, 0]).permutation(len(split))
+        draws = draw(
+            self.augmentation,
+            order,
+            batch=self.batch,
+            side=data.side,
+            seed=self.seed,
+            epoch=self.epoch,
+        )
+        augment = Augmenter(self.augmentation, data.mean, data.pca)
+        for step in range(self.first, len(self)):
+            rows = part_of(order[step * self.batch :][: self.batch], self.part)
+            x = augment(split.each(rows), draws, rows)
+            yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
 
 
-def validation_squares(data: Prepared, recipe: Recipe, size: int) -> Iterator[Batch]:
-    """The validation images whole, in order: float32 [B, 3, 256, 256] and int64 [B]."""
+def part_of(rows: Rows, part: Part) -> Rows:
+    """The i-th of n nearly equal slices."""
+    number, parts = part
+    return rows[len(rows) * number // parts : len(rows) * (number + 1) // parts]
 
-    def make() -> Iterator[Batch]:
-        for start in range(0, len(data.val.classes), size):
-            pixels = torch.from_numpy(np.array(data.val.images[start : start + size]))
-            x = subtract_mean(pixels, data.mean) / recipe.input_scale
-            yield x, torch.from_numpy(data.val.classes[start : start + size])
 
-    return ahead(make())
+def validation(
+    data: Prepared, augmentation: Augmentation, size: int = 128, part: Part = (0, 1)
+) -> Iterator[Batch]:
+    """The validation images' centre crops, in order; of the i-th of n slices of the set."""
+    return ahead(centred(data, augmentation.crop, augmentation.input_scale, size, part))
+
+
+def validation_squares(
+    data: Prepared, augmentation: Augmentation, size: int, part: Part = (0, 1)
+) -> Iterator[Batch]:
+    """The validation images whole, in order: `x` is float32 [B, 3, side, side]."""
+    return ahead(centred(data, data.side, augmentation.input_scale, size, part))
+
+
+def centred(data: Prepared, crop: int, scale: float, size: int, part: Part) -> Iterator[Batch]:
+    """The centre of each validation image minus that of the mean, as everywhere else."""
+    top, left = offsets(data.side, crop)[4]
+    middle = (slice(top, top + crop), slice(left, left + crop))
+    mean = data.mean[:, *middle].contiguous()
+    rows = part_of(np.arange(len(data.val)), part)
+    for start in range(0, len(rows), size):
+        own = rows[start : start + size]
+        pixels = np.empty((len(own), crop, crop, 3), np.uint8)
+        for to, image in zip(pixels, data.val.each(own), strict=True):
+            to[...] = image[middle]
+        x = subtract_mean(torch.from_numpy(pixels), mean).div_(scale)
+        yield Batch(x, torch.from_numpy(data.val.classes[own]), torch.from_numpy(own))
 
 
 def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -112,7 +154,7 @@ def taken(
         try:
             item = queue.get(timeout=1)
         except Empty:
-            if not thread.is_alive():
+            if not thread.is_alive() and queue.empty():
                 raise RuntimeError("the thread that makes batches died") from None
             continue
         if item is None:

@@ -1,7 +1,8 @@
 """What the machine offers: its memory allocator, and bf16."""
 
 import ctypes
-import ctypes.util
+import os
+import resource
 import sys
 from pathlib import Path
 
@@ -37,3 +38,40 @@ def has_bf16(device: torch.device) -> bool:
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()
     return bool({"avx512_bf16", "amx_bf16"} & flags)
+
+
+def share_cores() -> None:
+    """Have as many threads as cores fall to this process, where several were started here."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if processes > 1:
+        torch.set_num_threads(max(1, cores() // processes))
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def deterministic(wanted: bool) -> None:
+    """Have a GPU give the same numbers each time, at some speed; the CPU does in any case."""
+    if wanted:
+        # cuBLAS reads it when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that was held so far, in GiB: on a GPU its own, else this process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage, which there counts the process that started this one, too.
+        kib = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(kib.split()[1]) / 2**20
+    # Kibibytes, on macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

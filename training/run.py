@@ -1,6 +1,7 @@
 """`python training/run.py`: train the network on a folder of photographs."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:
@@ -10,28 +11,37 @@ if not __package__:
 from rich.console import Console
 
 from model.home import home_from_environment
-from model.photographs import FolderError
-from training.config import RecipeError
-from training.fetch import FetchError
-from training.loop import DivergedError
-from training.prepare import DataError
-from training.record import RunError
-from training.stages import run
+from training.launch import ProcessError, launch
+from training.mesh import LOST, LostError, rank
+from training.stages import EXPECTED, run
+from training.state import StoppedError
+from training.voice import Alone, Voice
 
-EXPECTED = (FolderError, DataError, RecipeError, RunError, FetchError, DivergedError, OSError)
+
+def work(arguments: Sequence[str], voice: Voice) -> int:
+    """Train, as the only process or one of several; give the exit code."""
+    console = Console(highlight=False, soft_wrap=True, quiet=rank() > 0)
+    try:
+        run(arguments, home_from_environment(), console, voice.note)
+    except EXPECTED as error:
+        voice.say(f"training/run.py: {error}")
+        return 2
+    except (StoppedError, KeyboardInterrupt) as error:
+        voice.say("training/run.py: interrupted")
+        return 128 + getattr(error, "signal", 2)
+    except LostError as error:
+        voice.lost(str(error))
+        return LOST
+    return 0
 
 
 def main() -> int:
-    """Train; 0 when weights were made, 2 and one line when not, 130 when interrupted."""
+    """0 when weights were made, 2 and one line when not, 128 + its number after a signal."""
     try:
-        run(sys.argv[1:], home_from_environment(), Console(highlight=False, soft_wrap=True))
-    except EXPECTED as error:
-        print(f"training/run.py: {error}", file=sys.stderr)  # noqa: T201
+        return launch(work, sys.argv[1:])
+    except (ProcessError, *EXPECTED) as error:
+        Alone().say(f"training/run.py: {error}")
         return 2
-    except KeyboardInterrupt:
-        print("training/run.py: interrupted", file=sys.stderr)  # noqa: T201
-        return 130
-    return 0
 
 
 if __name__ == "__main__":

@@ -1,212 +1,252 @@
 """From a job to weights: find the photographs, prepare them, train, measure, record."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from model.alexnet import AlexNet
+from model.alexnet import AlexNet, AlexNetConfig, ConfigError
+from model.checkpoint import Weights, WeightsError, load
 from model.home import Home, point
-from model.photographs import Folder, scan
-from model.predict import ask_ten_crops, find_device
-from training.config import PRESETS, Job, Recipe, choose_data, choose_preset, parse
-from training.data import validation_squares
-from training.demo import make_demo
-from training.fetch import imagenette
-from training.loop import Reports, State, count_errors, start, train
-from training.machine import has_bf16, keep_memory
-from training.prepare import Prepared, prepare
-from training.record import (
-    Run,
-    add_epoch,
-    finish,
-    load_checkpoint,
-    new_run,
-    recipe_of,
-    runs_of,
-    save_checkpoint,
+from model.photographs import Folder, FolderError
+from model.predict import find_device
+from training.bars import bar
+from training.compiling import compile_state
+from training.config import PRESETS, RecipeError
+from training.diverged import DivergedError
+from training.finetune import begin_from, config_from
+from training.job import GIGABYTE, Job, choose_data, choose_preset, parse
+from training.journal import journal, write_environment
+from training.loop import train
+from training.machine import deterministic, has_bf16, keep_memory, share_cores
+from training.mesh import Mesh, join_mesh, leave, local_rank, missing_others
+from training.photographs.demo import make_demo
+from training.photographs.fetch import FetchError, imagenette
+from training.photographs.prepare import Prepared, prepare
+from training.photographs.shards import Shards
+from training.photographs.source import DataError, describe, expected, find_source
+from training.record import Run, RunError, Told, finish, keep_epochs, new_run
+from training.resume import cut_off, finished_before, options, read_job, take_up
+from training.signals import stop_signals
+from training.state import State, StoppedError, start
+from training.validate import measure_ten_crops
+
+EXPECTED = (
+    FolderError,
+    DataError,
+    ConfigError,
+    RecipeError,
+    WeightsError,
+    RunError,
+    FetchError,
+    DivergedError,
+    OSError,
 )
+"""What a wrong command line, folder or disk leads to: one line, exit code 2."""
+COPIES = 6
+"""Sets of the network's size on the disk at once: a checkpoint, with velocities, beside the one
+that it replaces, and the best weights beside those that they replace."""
 
-CHECKPOINT_SECONDS = 60.0
-"""Least time between two checkpoints: one writes half a gigabyte."""
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is decided before the work begins."""
+
+    job: Job
+    preset: str
+    told: Told
+    config: AlexNetConfig
+    start: Weights | None
+    device: torch.device
 
 
-def run(arguments: Sequence[str], home: Home, console: Console) -> Path:
-    """Do what the command line says; give the weights file.
+def run(
+    arguments: Sequence[str], home: Home, console: Console, note: Callable[[str], None]
+) -> Path | None:
+    """Do what the command line says; give the weights file, in the process that wrote it.
 
-    Raises FolderError, DataError, RecipeError, RunError, FetchError, DivergedError, OSError.
+    note: called with how to go on, as soon as there is something to go on with.
+    Raises FolderError, DataError, RecipeError, ConfigError, WeightsError, RunError, FetchError,
+    DivergedError, StoppedError, LostError, OSError.
     """
     keep_memory()
-    job, preset, folder = understand(arguments, home, console)
-    data = prepare_visibly(folder, home, console)
-    done = finished_before(job, home, data)
+    share_cores()
+    plan = understand(arguments, home, console)
+    job, told = plan.job, plan.told
+    done = finished_before(job, home, told)
     if done:
         point(home.weights, done.weights)
         console.print(f"Nothing to train: {done.folder.name} did it; its weights are in use.")
         return done.weights
-    device = find_device(job.device)
-    record, state = begin(job, preset, home, data, device, console)
-    # DEVIATION: layers compute in bf16 where the processor has it because such processors multiply
-    # it several times as fast; weights, update and softmax stay float32, --precision f32 forces it.
-    bf16 = job.precision == "bf16" or (job.precision == "auto" and has_bf16(device))
-    console.print(f"{len(data.train.classes):,} images, {'bf16' if bf16 else 'f32'}, {device}.")
-    try:
-        train(state, data, job.recipe, bf16, reports(record, data, job.recipe, console))
-    except KeyboardInterrupt:
-        if record.checkpoint.exists():
-            console.print(f"To go on: python training/run.py --resume {record.folder}")
-        raise
-    ten = measure_ten_crops(state.network, data, job.recipe, console)
-    weights = finish(record, home, state, data, ten)
+    if not job.resume:
+        refuse_full_disk(plan.config, home)
+    deterministic(job.deterministic)
+    with missing_others():
+        mesh = join_mesh(plan.config, job.towers, plan.device)
+        try:
+            made = work(plan, home, mesh, console, note)
+        except StoppedError:
+            leave()
+            raise
+    leave()
+    return made
+
+
+def work(
+    plan: Plan, home: Home, mesh: Mesh, console: Console, note: Callable[[str], None]
+) -> Path | None:
+    """Train, measure and record, as one of the processes."""
+    job, told, device = plan.job, plan.told, plan.device
+    refuse_small_batches(told, mesh)
+    bf16 = told.precision == "bf16"
+    record, state = begin(plan, home, mesh, console)
+    # Of the whole run, also when it is resumed: it shall compute alike.
+    how = compile_state(state, job.compile, len(told.data.train) * told.recipe.epochs)
+    console.print(
+        f"{len(told.data.train):,} images, {told.precision}, {device.type}, "
+        f"{mesh.replicas} × {mesh.towers} processes, {how}."
+    )
+    if record is not None:
+        write_environment(record, device, bf16, mesh.replicas * mesh.towers)
+        note(f"To go on: python training/run.py --resume {record.folder}")
+    with (
+        stop_signals() as stop,
+        journal(record, told, console, stop, job.checkpoint_seconds) as reports,
+    ):
+        try:
+            train(state, told.data, told.recipe, bf16, reports)
+            # Whatever happens to the last measurement, the training is done.
+            reports.save(state)
+            ten = measure_ten_crops(state, told, bf16, console, reports)
+        except StoppedError:
+            if record:
+                console.print(f"Saved. To go on: python training/run.py --resume {record.folder}")
+            raise
+    tensors = mesh.whole(state.network.state_dict(), plan.config)
+    if record is None:
+        return None
+    weights = finish(record, home, state, told, tensors, ten)
     console.print(f"Weights {weights.identity} are in {record.weights}.")
     return record.weights
 
 
-def understand(arguments: Sequence[str], home: Home, console: Console) -> tuple[Job, str, Folder]:
+def understand(arguments: Sequence[str], home: Home, console: Console) -> Plan:
     """Read the command line twice: for the data, then with its preset's numbers."""
-    job = parse(arguments)
-    if job.resume:
-        job = resumed_job(arguments, job.resume)
+    job = read_job(arguments)
+    device = own_device(job)
     where, why = choose_data(job)
-    root = find_folder(where, home, console)
-    folder = scan(root)
-    console.print(
-        f"Training on {root} ({why}): {len(folder.train):,} photographs of "
-        f"{len(folder.classes)} classes, {len(folder.val):,} for validation."
-    )
-    preset, reason = choose_preset(job, len(folder.train), demo=root == home.demo)
-    if not job.resume:
+    source = find_data(where, home, console)
+    console.print(f"Training on {source.root} ({why}): {describe(source)}.")
+    begun = load(Path(job.start)) if job.start else None
+    config = config_from(begun, job.recipe, 2) if begun else job.recipe.network(2)
+    data = prepare_visibly(source, home, console, config.side, job.prepared_gigabytes)
+    preset, reason = choose_preset(job, len(data.train), demo=data.root == home.demo)
+    if job.preset == "auto":
         job = parse(arguments, Job(recipe=PRESETS[preset]))
     console.print(f"Preset {preset}: {reason}.")
-    return job, preset, folder
+    config = job.recipe.network(len(data.names))
+    if begun:
+        config = config_from(begun, job.recipe, len(data.names))
+    told = Told(data, job.recipe, begun.identity if begun else None, choose_precision(job, device))
+    return Plan(job, preset, told, config, begun, device)
 
 
-def resumed_job(arguments: Sequence[str], folder: str) -> Job:
-    """What the command line says, over what the run to resume was told."""
-    then = Run(Path(folder)).described()
-    recipe = recipe_of(Run(Path(folder)))
-    return parse(arguments, Job(data=then["data"], preset=then["preset"], recipe=recipe))
+def choose_precision(job: Job, device: torch.device) -> Literal["f32", "bf16"]:
+    """The precision asked for, else what the device is good at."""
+    # DEVIATION: layers compute in bf16 where the processor has it because such processors multiply
+    # it several times as fast; weights, update and softmax stay float32, --precision f32 forces it.
+    if job.precision == "auto":
+        return "bf16" if has_bf16(device) else "f32"
+    return job.precision
 
 
-def find_folder(where: str | None, home: Home, console: Console) -> Path:
-    """Give the folder of photographs, made or fetched when it is known by name."""
+def find_data(where: str | None, home: Home, console: Console) -> Folder | Shards:
+    """Give the photographs, made or fetched when they are known by name."""
     if where is None:
-        return make_demo(home.demo)
+        return find_source(str(make_demo(home.demo)))
     if where == "imagenette":
         console.print("Imagenette: fetched once, 1.6 GB.")
-        return imagenette(home.root / "imagenette")
-    return Path(where).absolute()
+        return find_source(str(imagenette(home.root / "imagenette")))
+    return find_source(where)
 
 
-def finished_before(job: Job, home: Home, data: Prepared) -> Run | None:
-    """With --if-needed, the newest run that did the same to the end and whose weights remain."""
-    if not job.if_needed:
-        return None
-    same = runs_of(home, data, job.recipe)
-    return next((r for r in same if r.described()["finished"] and r.weights.exists()), None)
+def own_device(job: Job) -> torch.device:
+    """The device of this process: with several GPUs, that of its number on this machine.
+
+    Raises RecipeError when there are too few.
+    """
+    device = find_device(job.device)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RecipeError("--device mps: torch finds no such GPU here; --device cpu does without")
+    if device.type != "cuda":
+        return device
+    gpus, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if here > gpus:
+        raise RecipeError(
+            f"--device {job.device} takes a GPU a process: {here} here, where torch finds {gpus}; "
+            "--device cpu does without"
+        )
+    own = torch.device("cuda", local_rank())
+    torch.cuda.set_device(own)
+    return own
 
 
-def begin(
-    job: Job, preset: str, home: Home, data: Prepared, device: torch.device, console: Console
-) -> tuple[Run, State]:
-    """Begin a run, or take up one that was cut off."""
-    state = start(data, job.recipe, device)
-    record = Run(Path(job.resume)) if job.resume else None
-    if job.if_needed and record is None:
-        same = runs_of(home, data, job.recipe)
-        record = next((run for run in same if run.checkpoint.exists()), None)
+def refuse_small_batches(told: Told, mesh: Mesh) -> None:
+    """Raise RecipeError when a batch is not an image for every replica."""
+    images = min(told.recipe.batch, len(told.data.train), len(told.data.val))
+    if images < mesh.replicas:
+        raise RecipeError(f"{mesh.replicas} replicas cannot share batches of {images} images")
+
+
+def refuse_full_disk(config: AlexNetConfig, home: Home) -> None:
+    """Raise RunError unless the disk has room for the run's files."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in AlexNet(config).parameters())
+    need, free = COPIES * 4 * parameters, shutil.disk_usage(home.root).free
+    if need > free:
+        raise RunError(
+            f"a run needs {need / 1e9:.1f} GB for checkpoints and weights under {home.runs}, where "
+            f"{free / 1e9:.1f} GB are free; make room or set ALEXNET_HOME to another disk"
+        )
+
+
+def begin(plan: Plan, home: Home, mesh: Mesh, console: Console) -> tuple[Run | None, State]:
+    """Begin a run, or take up one that was cut off; the run is None where nothing is written."""
+    told, job = plan.told, plan.job
+    state = start(plan.config, told.recipe, plan.device, mesh)
+    if plan.start:
+        begin_from(plan.start, state)
+    record = cut_off(job, home, told)
     if record is None:
-        return new_run(home, data, job.recipe, preset), state
-    load_checkpoint(record, state, data, job.recipe, job.accept)
-    console.print(f"Going on with {record.folder.name} after epoch {len(state.history)}.")
+        made = new_run(home, told, plan.preset) if mesh.first else None
+        if made:
+            start_file = str(Path(job.start).absolute()) if job.start else None
+            made.describe(start_file=start_file, options=options(job))
+        return made, state
+    take_up(record, job, told, state)
+    if not mesh.first:
+        return None, state
+    record.describe(**told.values(), options=options(job))
+    keep_epochs(record, state.history)
+    where = f"epoch {len(state.history)}, step {state.partial.step}"
+    console.print(f"Going on with {record.folder.name} after {where}.")
     return record, state
 
 
-def prepare_visibly(folder: Folder, home: Home, console: Console) -> Prepared:
+def prepare_visibly(
+    source: Folder | Shards, home: Home, console: Console, side: int, gigabytes: float
+) -> Prepared:
     """Decode the photographs, with a bar; name those that cannot be read."""
-    with bar(console, "decoding", len(folder.train) + len(folder.val)) as advance:
-        data = prepare(folder, home.prepared, advance)
+    budget = round(gigabytes * GIGABYTE)
+    with bar(console, "decoding", expected(source)) as advance:
+        data = prepare(source, home.prepared, advance, side=side, budget=budget)
     if data.unreadable:
         console.print(f"{len(data.unreadable)} photographs cannot be read and are left out:")
         for line in data.unreadable:
             console.print(f"  {line}", markup=False)
     return data
-
-
-def reports(record: Run, data: Prepared, recipe: Recipe, console: Console) -> Reports:
-    """Print a line an epoch, write it down, and save a checkpoint now and then."""
-    saved = time.monotonic()
-    progress = steps_bar(console)
-    task = progress.add_task("", total=None, visible=False)
-
-    def step(number: int, steps: int, loss: float) -> None:
-        progress.start()
-        progress.update(
-            task, visible=True, completed=number, total=steps, description=f"loss {loss:.3f}"
-        )
-        if number == steps:
-            progress.update(task, description="validation")
-
-    def epoch(state: State) -> None:
-        nonlocal saved
-        progress.stop()
-        add_epoch(record, state.history[-1])
-        console.print(line(state, recipe))
-        if time.monotonic() - saved >= CHECKPOINT_SECONDS:
-            save_checkpoint(record, state, data, recipe)
-            saved = time.monotonic()
-
-    return Reports(steps=step, epochs=epoch)
-
-
-def line(state: State, recipe: Recipe) -> str:
-    """An epoch in a line."""
-    e = state.history[-1]
-    return (
-        f"epoch {e.epoch:3d}/{recipe.epochs}  rate {e.rate:<7.2g} loss {e.loss:6.3f}  "
-        f"validation error top-1 {e.top1_error:6.2%} top-5 {e.top5_error:6.2%}  "
-        f"{e.images_per_second:5.1f} images/s  waited {e.data_wait:.1f} s  {e.seconds:.0f} s"
-    )
-
-
-@torch.inference_mode()
-def measure_ten_crops(
-    network: AlexNet, data: Prepared, recipe: Recipe, console: Console
-) -> tuple[float, float]:
-    """Top-1 and top-5 error, 0–1, of the validation images with ten crops averaged (§4.1)."""
-    network.eval()
-    device = next(network.parameters()).device
-    wrong = torch.zeros(2, dtype=torch.int64)
-    images = len(data.val.classes)
-    with bar(console, "ten crops", images) as advance:
-        for x, classes in validation_squares(data, recipe, size=16):
-            each, _ = ask_ten_crops(network, x.to(device))
-            wrong += count_errors(each.mean(1).cpu(), classes)
-            advance(len(classes))
-    top1, top5 = (int(count) / images for count in wrong)
-    console.print(f"Ten crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
-    return top1, top5
-
-
-@contextmanager
-def bar(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar; give what advances it."""
-    with steps_bar(console) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)
-
-
-def steps_bar(console: Console) -> Progress:
-    """A bar with its count and the time that remains."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)

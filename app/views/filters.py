@@ -3,7 +3,7 @@
 import io
 from dataclasses import dataclass
 
-from flask import Blueprint, Response, render_template, url_for
+from flask import Blueprint, Response, abort, render_template, url_for
 from torch import Tensor
 
 from app.views import pictures, rooms
@@ -29,10 +29,15 @@ class Tower:
 def show() -> str:
     """Show both GPUs' kernels."""
     predictor = rooms.predictor()
-    halves = towers(predictor.conv1())
-    blocks = [describe(n, half, predictor.identity) for n, half in enumerate(halves, 1)]
+    conv1 = predictor.conv1()
+    parts = towers(conv1, predictor.weights.config.towers)
+    blocks = [describe(n, part, predictor.identity) for n, part in enumerate(parts, 1)]
     return render_template(
-        "filters.html", towers=blocks, origin=origin(predictor.weights.provenance)
+        "filters.html",
+        towers=blocks,
+        kernels=len(conv1),
+        size=conv1.shape[-1],
+        origin=origin(predictor.weights.provenance),
     )
 
 
@@ -40,11 +45,14 @@ def show() -> str:
 def kernels(number: int) -> Response:
     """Give the picture of one GPU's 48 kernels."""
     predictor = rooms.predictor()
+    parts = towers(predictor.conv1(), predictor.weights.config.towers)
+    if number > len(parts):
+        abort(404)
     etag = f"{predictor.identity}-gpu-{number}"
     if fresh := pictures.not_modified(etag):
         return fresh
     out = io.BytesIO()
-    kernel_picture(towers(predictor.conv1())[number - 1]).save(out, "PNG")
+    kernel_picture(parts[number - 1]).save(out, "PNG")
     return pictures.picture(out.getvalue(), etag, "image/png")
 
 

@@ -19,6 +19,7 @@ from app.engine import Engine, NotReady, NotReadyError, Ready, UnknownImageError
 from index import store
 from index.manifest import FILE
 from model import checkpoint
+from model.alexnet import AlexNet, AlexNetConfig
 from model.home import Home, point
 from model.images import ImageError, read, read_file
 from model.predict import Predictor
@@ -234,6 +235,48 @@ def test_without_usable_weights_no_network_is_given(home: Settings) -> None:
     home.home.weights.unlink()
     assert isinstance(found := engine.predictor(), NotReady)
     assert found.reason == "no-weights"
+
+
+def train_for_cifar(home: Home, config: AlexNetConfig) -> None:
+    """Make weights of a net for CIFAR-10 the ones in use."""
+    old = checkpoint.load(home.weights)
+    classes, side = old.classes[: config.classes], config.side
+    mean = old.mean[:, :side, :side].contiguous()
+    new = replace(old, config=config, classes=classes, mean=mean)
+    file = home.runs / "cifar" / "weights.safetensors"
+    checkpoint.save(replace(new, state=AlexNet(config).state_dict()), file)
+    point(home.weights, file)
+
+
+@pytest.mark.parametrize(
+    ("side", "crop", "told"),
+    [(32, 32, "32×32 pixels and with 2048 features"), (32, 24, "with 1152 features"),
+     (256, 44, "256×256 pixels and with 3872 features")],
+)  # fmt: skip
+def test_weights_for_other_pictures_are_told(
+    new_home: Settings, side: int, crop: int, told: str
+) -> None:
+    train_for_cifar(new_home.home, AlexNetConfig(net="cifar", classes=5, side=side, crop=crop))
+    engine = engine_of(new_home)
+    assert isinstance(found := engine.predictor(), NotReady)
+    assert (found.reason, found.command) == ("damaged", "python training/run.py")
+    assert told in found.message
+    assert isinstance(engine.state(), NotReady)
+    with pytest.raises(NotReadyError, match="not indexed"):
+        engine.answer(b"")
+    with pytest.raises(checkpoint.WeightsError, match="the net cifar") as error:
+        build(new_home)
+    assert told in str(error.value)
+    assert not new_home.home.index.exists()
+
+
+def test_weights_for_other_pictures_leave_the_pair_in_service(home: Settings, jpeg: bytes) -> None:
+    engine = engine_of(home)
+    old = engine.state()
+    train_for_cifar(home.home, AlexNetConfig(net="cifar", classes=5, side=32, crop=32))
+    settle(engine)
+    assert engine.state() is old
+    assert engine.answer(jpeg).weights == old.predictor.identity  # type: ignore[union-attr]
 
 
 def test_the_pair_in_service_stays_until_the_new_index_is_published(home: Settings) -> None:

@@ -1,9 +1,10 @@
 """The weights file: all that is needed to use it, whole or not at all, never code."""
 
+import hashlib
 import json
 import pickle
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights, WeightsError, load, read_tensors, save
+from model.checkpoint import (
+    Pca,
+    Provenance,
+    Weights,
+    WeightsError,
+    from_json,
+    load,
+    read_tensors,
+    save,
+)
 from model.photographs import ClassName
+from model.variants import VARIANTS
 
 CLASSES = (ClassName("n01440764", "tench"), ClassName("b", "B"), ClassName("c", "C"))
 
@@ -86,6 +97,65 @@ def test_it_is_a_plain_safetensors_file_that_others_can_read(file: Path) -> None
     assert json.loads(header["provenance"])["commit"] == "0123"
     assert load_file(file).keys() == tensors.keys()
     assert tensors["mean_image"].shape == (3, 256, 256)
+
+
+def test_a_file_from_before_there_were_variants_is_read(file: Path, tmp_path: Path) -> None:
+    # What AlexNetConfig had when there was the paper's net alone.
+    config = {
+        "classes": 3, "lrn_k": 2.0, "lrn_n": 5, "lrn_alpha": 1e-4, "lrn_beta": 0.75,
+        "dropout": 0.25, "init": "he", "input_scale": 60.0,
+    }  # fmt: skip
+    names = {
+        f"{layer}.{part}"
+        for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
+        for part in ("weight", "bias")
+    }
+    old = change(file, tmp_path / "old", {"config": json.dumps(config)})
+    assert set(read_tensors(old)[1]) == names | {
+        "mean_image",
+        "pca.eigenvalues",
+        "pca.eigenvectors",
+    }
+    assert load(old).config == load(file).config
+    assert load(old).config.net == "paper"
+    # The name that such weights had then, which an index of theirs still bears.
+    classes = [[name.folder, name.label] for name in CLASSES]
+    told = json.dumps({"config": config, "classes": classes}, sort_keys=True)
+    digest = hashlib.sha256(told.encode())
+    for name, tensor in sorted(read_tensors(old)[1].items()):
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    assert load(old).identity == digest.hexdigest()[:32]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variants_configuration_survives_json(name: str) -> None:
+    config = VARIANTS[name].config
+    assert from_json(AlexNetConfig, json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize("name", ["cifar-lrn-24-tanh", "cifar", "original"])
+def test_weights_of_a_variant_come_back(weights: Weights, tmp_path: Path, name: str) -> None:
+    config = replace(VARIANTS[name].config, classes=3)
+    network = AlexNet(config).eval()
+    mean = weights.mean[:, : config.side, : config.side].contiguous()
+    save(
+        replace(weights, config=config, mean=mean, state=network.state_dict()), tmp_path / "weights"
+    )
+    read = load(tmp_path / "weights")
+    (tmp_path / "weights").unlink()
+    assert (read.config, tuple(read.mean.shape)) == (config, (3, config.side, config.side))
+    x = torch.randn(2, 3, config.crop, config.crop)
+    with torch.inference_mode():
+        assert torch.equal(read.network()(x).logits, network(x).logits)
+
+
+def test_a_mean_image_of_another_side_is_refused(weights: Weights, tmp_path: Path) -> None:
+    config = replace(VARIANTS["cifar"].config, classes=3)
+    wrong = replace(weights, config=config, state=AlexNet(config).state_dict())
+    save(wrong, tmp_path / "weights")
+    with pytest.raises(WeightsError, match=r"mean_image has shape \(3, 256, 256\), expected"):
+        load(tmp_path / "weights")
 
 
 def test_files_that_are_none_of_ours_are_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from model.images import (
     ImageError,
     central_square,
     centre_crop,
+    offsets,
     read,
     read_file,
     subtract_mean,
@@ -192,14 +193,66 @@ def test_the_centre_crop_leaves_sixteen_pixels_on_every_side() -> None:
 def test_wrong_shapes_and_types_are_named() -> None:
     right = torch.zeros(1, 256, 256, 3, dtype=torch.uint8)
     mean = torch.zeros(3, 256, 256)
-    with pytest.raises(ValueError, match=r"pixels must be uint8 \[N, 256, 256, 3\], not float32"):
+    with pytest.raises(ValueError, match=r"pixels must be uint8 \[N, 256, 256, 3\].* not float32"):
         subtract_mean(right.float(), mean)
     with pytest.raises(ValueError, match=r"not uint8 \[1, 3, 256, 256\]"):
         subtract_mean(right.permute(0, 3, 1, 2), mean)
-    with pytest.raises(ValueError, match=r"mean must be .* not float32 \[3\]"):
-        subtract_mean(right, torch.zeros(3))
+    with pytest.raises(ValueError, match=r"\[N, 32, 32, 3\].* not uint8 \[1, 256, 256, 3\]"):
+        subtract_mean(right, torch.zeros(3, 32, 32))
+    for wrong in (torch.zeros(3), torch.zeros(()), torch.zeros(3, 256, 255), mean.double()):
+        with pytest.raises(ValueError, match=r"mean must be float32 \[3, s, s\], not "):
+            subtract_mean(right, wrong)
     for crops in (ten_crops, centre_crop):
-        with pytest.raises(ValueError, match=r"float32 \[N, 3, 256, 256\], not float32 \[3, 256"):
+        with pytest.raises(ValueError, match=r"float32 \[N, 3, s, s\], not float32 \[3, 256"):
             crops(mean)
         with pytest.raises(ValueError, match=r"not uint8"):
             crops(right)
+        with pytest.raises(ValueError, match=r"not float32 \[1, 3, 256, 255\]"):
+            crops(torch.zeros(1, 3, 256, 255))
+        with pytest.raises(ValueError, match=r"no crop of 224×224 pixels fits into 32×32"):
+            crops(torch.zeros(1, 3, 32, 32))
+
+
+# Other sides than the paper's
+
+
+@pytest.mark.parametrize("side", [32, 227, 300])
+@pytest.mark.parametrize("size", [(512, 512), (640, 481), (33, 90), (17_001, 40)])
+def test_a_square_of_another_side_is_cut_by_the_same_rule(side: int, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(size)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    width, height = (round(side * length / min(size)) for length in size)
+    across = image.resize((width, size[1]), Image.Resampling.BICUBIC)
+    whole = np.asarray(across.resize((width, height), Image.Resampling.BICUBIC), dtype=int)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = read(saved(image, "PNG"), side=side)
+    assert square.shape == (side, side, 3)
+    difference = np.abs(square - whole[top : top + side, left : left + side])
+    assert difference.max() <= 1
+    assert (difference == 0).mean() > 0.998
+
+
+def test_a_picture_of_cifar_is_left_as_it_is(tmp_path: Path) -> None:
+    image = ASTRONAUT[:32, :32]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert np.array_equal(read_file(tmp_path / "a.png", side=32), image)
+
+
+def test_the_offsets_are_the_corners_and_the_centre() -> None:
+    # As cuda-convnet's ten crops of 2012 had them, and Caffe's 227 of 256.
+    assert offsets() == ((0, 0), (0, 32), (32, 0), (32, 32), (16, 16))
+    assert offsets(256, 227) == ((0, 0), (0, 29), (29, 0), (29, 29), (14, 14))
+    assert set(offsets(32, 32)) == {(0, 0)}
+
+
+def test_other_squares_lose_their_own_mean_and_are_cropped() -> None:
+    rng = np.random.default_rng(5)
+    images = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    mean = rng.uniform(0, 255, (3, 32, 32)).astype(np.float32)
+    x = subtract_mean(torch.from_numpy(images), torch.from_numpy(mean))
+    expected = images.astype(np.float32).transpose(0, 3, 1, 2) - mean
+    assert np.array_equal(x.numpy(), expected)
+    crops = ten_crops(x, 24).numpy()
+    assert np.array_equal(crops[:, 3], expected[:, :, 8:, 8:])
+    assert np.array_equal(crops[:, 6], expected[:, :, :24, :7:-1])
+    assert np.array_equal(centre_crop(x, 24).numpy(), expected[:, :, 4:28, 4:28])

@@ -1,5 +1,10 @@
 """A tiny set of real photographs, and networks small enough to try things on."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +13,9 @@ import skimage.data
 from PIL import Image
 
 from model.photographs import Folder, scan
-from training.prepare import Prepared, prepare
+from training.photographs.prepare import Prepared, prepare
 
+ROOT = Path(__file__).resolve().parents[2]
 PICTURES = {"coffee": skimage.data.coffee, "grass": skimage.data.grass, "cat": skimage.data.chelsea}
 
 
@@ -39,3 +45,82 @@ def folder(photographs: Path) -> Folder:
 @pytest.fixture(scope="session")
 def prepared(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None)
+
+
+@pytest.fixture(scope="session")
+def prepared_as_jpeg(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None, budget=0)
+
+
+@pytest.fixture(scope="session")
+def tiny(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The same photographs at 32×32, for the nets made for CIFAR-10."""
+    return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None, side=32)
+
+
+@pytest.fixture(scope="session")
+def begin(photographs: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `python training/run.py` as people do, on the photographs; `home` is its own."""
+
+    def start(home: Path, *words: str | Path, **variables: str) -> subprocess.Popen[str]:
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("ALEXNET_")}
+        env = kept | {"ALEXNET_HOME": str(home), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, "training/run.py", "--data", str(photographs), *map(str, words)],
+            cwd=ROOT,
+            env=env | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def end() -> Callable[..., tuple[str, str]]:
+    """Wait for a process and check its exit code; give what it said and complained of."""
+
+    def wait(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+        out, errors = process.communicate(timeout=120)
+        assert process.returncode == code, out + errors
+        assert "Traceback" not in errors, errors
+        return out, errors
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def processes() -> Callable[[Path], set[int]]:
+    """Find the processes that work on a home."""
+
+    def running(home: Path) -> set[int]:
+        found = set()
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"ALEXNET_HOME={home}\0" in (place / "environ").read_text(errors="replace"):
+                    found.add(int(place.name))
+        return found
+
+    return running
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Callable[[str], AbstractContextManager[Path]]:
+    """Mount a disk of a size; skips where nobody may."""
+
+    @contextmanager
+    def mounted(size: str) -> Iterator[Path]:
+        place = tmp_path / "small"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("mounting a small disk takes root's rights")
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+    return mounted

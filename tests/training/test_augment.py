@@ -1,15 +1,30 @@
-"""The augmentations of §4.1 against NumPy."""
+"""The augmentations of §4.1, and as they were run in 2012, against NumPy image by image."""
+
+from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from model.checkpoint import Pca
-from training.augment import Draws, colour_shift, crop_and_mirror, draw
-from training.prepare import Moments
+from training.augment import Augmentation, Augmenter, Draws, colour_shift, draw
+
+PAPER = Augmentation()
+ORIGINAL = Augmentation(sharing=32, inclusive=True, colour="original")
+# ImageNet's eigenvalues on the 0–1 scale, as published with many re-implementations.
+IMAGENET = torch.tensor([0.2175, 0.0188, 0.0045])
+
+
+def drawn(
+    augmentation: Augmentation, images: int, seed: int = 0, epoch: int = 1, batch: int = 128
+) -> tuple[Draws, np.ndarray]:
+    order = np.random.default_rng(seed + epoch).permutation(images)
+    how = {"batch": batch, "side": 256, "seed": seed, "epoch": epoch}
+    return draw(augmentation, order, **how), order
 
 
 def test_crops_lie_within_32_offsets_and_half_are_mirrored() -> None:
-    draws = draw(20_000, 0.1, seed=0, epoch=1)
+    draws, _ = drawn(PAPER, 20_000)
     assert draws.offsets.shape == (20_000, 2)
     # 32 × 32 positions and a mirror: the paper's factor of 2048.
     assert set(np.unique(draws.offsets)) == set(range(32))
@@ -18,46 +33,92 @@ def test_crops_lie_within_32_offsets_and_half_are_mirrored() -> None:
     assert abs(draws.alphas.mean()) < 0.002
 
 
+def test_as_run_there_are_33_offsets_and_32_images_share_one() -> None:
+    draws, order = drawn(ORIGINAL, 40_000)
+    assert set(np.unique(draws.offsets)) == set(range(33))
+    shared = draws.offsets[order][: 312 * 128].reshape(312 * 4, 32, 2)
+    assert (shared == shared[:, :1]).all()
+    mirrors = draws.mirrors[order][: 312 * 128].reshape(312 * 4, 32)
+    assert (mirrors == mirrors[:, :1]).all()
+    assert 0.45 < mirrors[:, 0].mean() < 0.55
+    assert len({tuple(pair) for pair in shared[:, 0]}) > 600  # groups differ from each other
+    # The colours stay each image's own.
+    assert len(np.unique(draws.alphas)) > 100_000
+
+
+def test_groups_begin_anew_with_each_batch() -> None:
+    draws, order = drawn(replace(ORIGINAL, sharing=3), 400, batch=8)
+    offsets = draws.offsets[order].reshape(50, 8, 2)
+    groups = [offsets[:, :3], offsets[:, 3:6], offsets[:, 6:]]
+    assert all((group == group[:, :1]).all() for group in groups)
+    assert any((offsets[:, 5] != offsets[:, 6]).any(1))
+    assert any((offsets[:-1, 7] != offsets[1:, 0]).any(1))
+
+
 def test_an_epoch_draws_the_same_again_and_others_draw_differently() -> None:
-    a, b, c = (draw(100, 0.1, seed, epoch) for seed, epoch in ((0, 1), (0, 1), (0, 2)))
-    assert np.array_equal(a.offsets, b.offsets)
-    assert np.array_equal(a.alphas, b.alphas)
-    assert not np.array_equal(a.offsets, c.offsets)
-    assert not np.array_equal(a.alphas, draw(100, 0.1, 1, 1).alphas)
+    for augmentation in (PAPER, ORIGINAL):
+        (a, _), (b, _), (c, _), (d, _) = (
+            drawn(augmentation, 1000, seed, epoch)
+            for seed, epoch in ((0, 1), (0, 1), (0, 2), (1, 1))
+        )
+        assert np.array_equal(a.offsets, b.offsets)
+        assert np.array_equal(a.alphas, b.alphas)
+        for other in (c, d):
+            assert not np.array_equal(a.offsets, other.offsets)
+            assert not np.array_equal(a.alphas, other.alphas)
 
 
-def test_a_crop_is_the_pixels_at_its_offset_and_its_mirror_their_mirror() -> None:
-    x = torch.randn(3, 3, 256, 256)
+def test_without_noise_the_crops_are_the_same_and_the_colours_stay() -> None:
+    loud, _ = drawn(ORIGINAL, 200)
+    quiet, _ = drawn(replace(ORIGINAL, colour_noise=0.0), 200)
+    assert np.array_equal(loud.offsets, quiet.offsets)
+    assert not quiet.alphas.any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+@pytest.mark.parametrize("colour", ["paper", "original"])
+@pytest.mark.parametrize(("side", "crop"), [(256, 224), (256, 227), (32, 24), (32, 32)])
+def test_a_batch_is_what_each_image_gives_alone(
+    side: int, crop: int, colour: str, scale: float
+) -> None:
+    random = np.random.default_rng(side + crop)
+    images = random.integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+    mean = random.uniform(0, 255, (3, side, side)).astype(np.float32)
+    vectors, _ = np.linalg.qr(random.normal(size=(3, 3)))
+    pca = Pca(IMAGENET, torch.tensor(vectors, dtype=torch.float32))
+    most = side - crop
     draws = Draws(
-        offsets=np.array([[0, 0], [31, 7], [5, 31]]),
-        mirrors=np.array([False, True, False]),
-        alphas=np.zeros((3, 3), np.float32),
+        offsets=random.integers(0, most + 1, (9, 2)),
+        mirrors=np.arange(9) % 2 == 0,
+        alphas=random.normal(0, 0.1, (9, 3)).astype(np.float32),
     )
-    # The batch's first image is row 2 of the draws, and so on.
-    out = crop_and_mirror(x, draws, np.array([2, 1, 0])).numpy()
-    pixels = x.numpy()
-    np.testing.assert_array_equal(out[0], pixels[0, :, 5:229, 31:255])
-    np.testing.assert_array_equal(out[1], pixels[1, :, 31:255, 7:231][:, :, ::-1])
-    np.testing.assert_array_equal(out[2], pixels[2, :, 0:224, 0:224])
+    augmentation = Augmentation(crop=crop, colour=colour, input_scale=scale)  # type: ignore[arg-type]
+    rows = np.array([8, 1, 0, 5, 3])
+    x = Augmenter(augmentation, torch.from_numpy(mean), pca)(images, draws, rows)
+    assert x.shape == (5, 3, crop, crop)
+    assert x.dtype == torch.float32
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    for found, image, row in zip(x.numpy(), images, rows, strict=True):
+        top, left = draws.offsets[row]
+        centred = image.transpose(2, 0, 1).astype(np.float64) - mean
+        seen = centred[:, top : top + crop, left : left + crop]
+        seen = seen[:, :, ::-1] if draws.mirrors[row] else seen
+        shift = np.zeros(3)
+        for i in range(3):
+            value = IMAGENET[i].item()
+            # √λ of 0–255 is 255 √λ of 0–1.
+            weight = 255 * value if colour == "paper" else np.sqrt(255**2 * value)
+            shift += vectors[:, i] * draws.alphas[row, i] * weight
+        divisor = scale * (1.1 if colour == "original" else 1)
+        expected = (seen + shift[:, None, None]) / divisor
+        np.testing.assert_allclose(found, expected, atol=2e-4 / divisor, rtol=0)
 
 
-def test_mean_image_and_pca_are_numpys_own() -> None:
-    random = np.random.default_rng(0)
-    mix = np.array([[60, 40, 20], [0, 30, 20], [0, 0, 10]])
-    images = np.clip(random.normal(size=(4, 256, 256, 3)) @ mix + 120, 0, 255).astype(np.uint8)
-    moments = Moments.zero()
-    for image in images:
-        moments.add(image)
-    np.testing.assert_allclose(
-        moments.mean_image().numpy(), images.mean(0).transpose(2, 0, 1), rtol=1e-6
-    )
-    covariance = np.cov(images.reshape(-1, 3).T / 255.0, bias=True)
-    values, vectors = np.linalg.eigh(covariance)
-    pca = moments.pca()
-    np.testing.assert_allclose(pca.eigenvalues.numpy(), values[::-1], rtol=1e-5)
-    for column in range(3):
-        ours, numpys = pca.eigenvectors.numpy()[:, column], vectors[:, 2 - column]
-        assert abs(abs(ours @ numpys) - 1) < 1e-5
+def test_1_1_goes_with_the_noise() -> None:
+    assert ORIGINAL.divisor == pytest.approx(1.1)
+    assert replace(ORIGINAL, colour_noise=0.0).divisor == 1.0
+    assert replace(ORIGINAL, input_scale=60.0).divisor == pytest.approx(66)
+    assert PAPER.divisor == 1.0
 
 
 def test_the_shift_is_the_sum_over_the_components() -> None:
@@ -65,16 +126,29 @@ def test_the_shift_is_the_sum_over_the_components() -> None:
     vectors, _ = np.linalg.qr(random.normal(size=(3, 3)))
     values, alphas = np.array([0.2, 0.02, 0.004]), random.normal(0, 0.1, (5, 3))
     pca = Pca(torch.tensor(values), torch.tensor(vectors))
-    ours = colour_shift(pca, torch.from_numpy(alphas)).numpy()
+    paper, original = (
+        colour_shift(pca, torch.from_numpy(alphas), colour).numpy()  # type: ignore[arg-type]
+        for colour in ("paper", "original")
+    )
     for row in range(5):
-        sought = np.zeros(3)
+        printed, run = np.zeros(3), np.zeros(3)
         for i in range(3):
-            sought += vectors[:, i] * alphas[row, i] * values[i]
-        np.testing.assert_allclose(ours[row], 255 * sought, rtol=1e-12)
+            printed += vectors[:, i] * alphas[row, i] * values[i]
+            run += vectors[:, i] * alphas[row, i] * np.sqrt(values[i] * 255**2)
+        np.testing.assert_allclose(paper[row], 255 * printed, rtol=1e-12)
+        np.testing.assert_allclose(original[row], run, rtol=1e-12)
 
 
 def test_the_colours_of_the_training_set_vary_by_a_few_grey_levels() -> None:
-    # ImageNet's eigenvalues on the 0–1 scale, as published with many re-implementations.
-    pca = Pca(torch.tensor([0.2175, 0.0188, 0.0045]), torch.eye(3))
-    shifts = colour_shift(pca, torch.from_numpy(draw(10_000, 0.1, 0, 1).alphas))
-    assert 5 < shifts[:, 0].std().item() < 6
+    alphas = torch.from_numpy(drawn(PAPER, 10_000)[0].alphas)
+    pca = Pca(IMAGENET, torch.eye(3))
+    assert 5 < colour_shift(pca, alphas)[:, 0].std().item() < 6
+    assert 11 < colour_shift(pca, alphas, "original")[:, 0].std().item() < 13
+
+
+def test_impossible_augmentations_are_refused() -> None:
+    for wrong in ({"crop": 0}, {"sharing": 0}, {"colour_noise": -0.1}, {"input_scale": 0.0}):
+        with pytest.raises(ValueError, match="no augmentation"):
+            replace(PAPER, **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="do not fit into 32×32"):
+        PAPER.positions(32)

@@ -8,63 +8,143 @@ import numpy as np
 import pytest
 import torch
 
-from training.augment import draw
-from training.config import PAPER
-from training.data import Batch, Batches, ahead, validation
-from training.prepare import Prepared
+from model.images import centre_crop, subtract_mean
+from training.augment import Augmentation, draw
+from training.data import Batch, Batches, ahead, validation, validation_squares
+from training.photographs.prepare import Prepared
 
-RECIPE = replace(PAPER, batch=8, input_scale=60.0)
+SCALED = Augmentation(input_scale=60.0)
+SHARED = Augmentation(sharing=3, inclusive=True, colour="original")
 
 
-def test_an_epoch_shows_every_image_once_cut_mirrored_and_coloured(prepared: Prepared) -> None:
-    batches = list(Batches(prepared, RECIPE, epoch=3))
-    assert [tuple(x.shape) for x, _ in batches] == [(8, 3, 224, 224)] * 3
-    draws = draw(24, RECIPE.colour_noise, RECIPE.seed, 3)
-    order = np.random.default_rng([RECIPE.seed, 3, 0]).permutation(24)
+@pytest.fixture(params=["prepared", "prepared_as_jpeg"])
+def data(request: pytest.FixtureRequest) -> Prepared:
+    found: Prepared = request.getfixturevalue(request.param)
+    return found
+
+
+def same(a: Batch, b: Batch) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
+
+
+def test_an_epoch_shows_every_image_once_cut_mirrored_and_coloured(data: Prepared) -> None:
+    batches = list(Batches(data, SCALED, batch=8, epoch=3))
+    assert [tuple(batch.x.shape) for batch in batches] == [(8, 3, 224, 224)] * 3
+    assert all(b.x.is_contiguous(memory_format=torch.channels_last) for b in batches)
+    order = np.random.default_rng([0, 3, 0]).permutation(24)
     assert sorted(order) == list(range(24))
-    x = torch.cat([x for x, _ in batches]).numpy()
-    classes = torch.cat([classes for _, classes in batches]).numpy()
-    np.testing.assert_array_equal(classes, prepared.train.classes[order])
+    draws = draw(SCALED, order, batch=8, side=256, seed=0, epoch=3)
+    x, classes, rows = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_array_equal(classes, data.train.classes[order])
+    pixels = data.train.read(order)
     for place, row in enumerate(order[:5]):
         top, left = draws.offsets[row]
-        pixels = prepared.train.images[row].transpose(2, 0, 1) - prepared.mean.numpy()
-        crop = pixels[:, top : top + 224, left : left + 224]
+        centred = pixels[place].transpose(2, 0, 1) - data.mean.numpy()
+        crop = centred[:, top : top + 224, left : left + 224]
         if draws.mirrors[row]:
             crop = crop[:, :, ::-1]
-        weighted = draws.alphas[row] * prepared.pca.eigenvalues.numpy()
-        shift = 255 * prepared.pca.eigenvectors.numpy() @ weighted
-        np.testing.assert_allclose(x[place], (crop + shift[:, None, None]) / 60, atol=1e-4)
+        weighted = draws.alphas[row] * data.pca.eigenvalues.numpy()
+        shift = 255 * data.pca.eigenvectors.numpy() @ weighted
+        np.testing.assert_allclose(x[place], (crop + shift[:, None, None]) / 60, atol=1e-5)
 
 
 def test_what_an_image_gets_does_not_depend_on_the_batch_size(prepared: Prepared) -> None:
     whole, parts = (
-        torch.cat([x for x, _ in Batches(prepared, replace(RECIPE, batch=size), 1)])
-        for size in (24, 4)
+        torch.cat([batch.x for batch in Batches(prepared, SCALED, batch=size)]) for size in (24, 4)
     )
     assert torch.equal(whole, parts)
 
 
-def test_validation_is_the_centre_crop_in_order(prepared: Prepared) -> None:
-    x, classes = (torch.cat(part) for part in zip(*validation(prepared, RECIPE, 5), strict=True))
-    np.testing.assert_array_equal(classes.numpy(), prepared.val.classes)
-    pixels = prepared.val.images[:, 16:240, 16:240].transpose(0, 3, 1, 2)
-    sought = (pixels - prepared.mean.numpy()[:, 16:240, 16:240]) / 60
-    np.testing.assert_allclose(x.numpy(), sought, atol=1e-5)
+@pytest.mark.parametrize("augmentation", [SCALED, SHARED])
+def test_replicas_get_the_slices_of_each_batch(
+    prepared: Prepared, augmentation: Augmentation
+) -> None:
+    whole = list(Batches(prepared, augmentation, batch=8, seed=5, epoch=2))
+    for parts in (2, 3, 8):
+        own = [
+            list(Batches(prepared, augmentation, batch=8, seed=5, epoch=2, part=(i, parts)))
+            for i in range(parts)
+        ]
+        assert {len(batches) for batches in own} == {3}
+        for step, batch in enumerate(whole):
+            slices = [batches[step] for batches in own]
+            sizes = [len(part.rows) for part in slices]
+            assert max(sizes) - min(sizes) <= 1
+            assert same(batch, Batch(*map(torch.cat, zip(*slices, strict=True))))
+
+
+@pytest.mark.parametrize("augmentation", [SCALED, SHARED])
+def test_an_epoch_taken_up_in_its_middle_goes_on_as_it_would_have(
+    prepared: Prepared, augmentation: Augmentation
+) -> None:
+    batches = Batches(prepared, augmentation, batch=4, seed=1, epoch=7)
+    late = replace(batches, first=4)
+    assert len(late) == len(batches) == 6
+    rest = list(late)
+    assert len(rest) == 2
+    assert all(same(a, b) for a, b in zip(list(batches)[4:], rest, strict=True))
+    assert list(replace(batches, first=6)) == []
+
+
+def test_epochs_and_seeds_are_shuffled_differently(prepared: Prepared) -> None:
+    orders = [
+        torch.cat([batch.rows for batch in Batches(prepared, SCALED, seed=seed, epoch=epoch)])
+        for seed, epoch in ((0, 1), (0, 2), (1, 1))
+    ]
+    assert not torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
+def test_validation_is_the_centre_crop_in_order(data: Prepared) -> None:
+    batches = list(validation(data, SCALED, 5))
+    x, classes, rows = map(torch.cat, zip(*batches, strict=True))
+    assert [len(batch.x) for batch in batches] == [5, 5, 2]
+    assert batches[0].x.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(rows.numpy(), np.arange(12))
+    np.testing.assert_array_equal(classes.numpy(), data.val.classes)
+    pixels = data.val.read(np.arange(12))
+    cut = pixels[:, 16:240, 16:240].transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(x, (cut - data.mean.numpy()[:, 16:240, 16:240]) / 60, atol=1e-5)
+    # Bit for bit what the application gives the network for the same pixels.
+    everywhere = centre_crop(subtract_mean(torch.from_numpy(pixels), data.mean)) / 60
+    assert torch.equal(x, everywhere)
+
+
+def test_validation_has_no_colour_and_no_1_1(prepared: Prepared) -> None:
+    ours, papers = (
+        torch.cat([batch.x for batch in validation(prepared, how)])
+        for how in (SHARED, Augmentation())
+    )
+    assert torch.equal(ours, papers)
+
+
+def test_validation_squares_are_whole_and_may_be_parted(prepared: Prepared) -> None:
+    whole = Batch(*map(torch.cat, zip(*validation_squares(prepared, SCALED, 5), strict=True)))
+    assert whole.x.shape == (12, 3, 256, 256)
+    expected = (prepared.val.read(np.arange(12)).transpose(0, 3, 1, 2) - prepared.mean.numpy()) / 60
+    np.testing.assert_allclose(whole.x.numpy(), expected, atol=1e-5)
+    parts = [b for i in range(5) for b in validation_squares(prepared, SCALED, 2, (i, 5))]
+    assert same(whole, Batch(*map(torch.cat, zip(*parts, strict=True))))
 
 
 def test_fewer_images_than_a_batch_are_one_batch(prepared: Prepared) -> None:
-    batches = Batches(prepared, replace(RECIPE, batch=128), 1)
+    batches = Batches(prepared, SCALED)
     assert len(batches) == 1
-    assert [len(x) for x, _ in batches] == [24]
+    assert [len(batch.x) for batch in batches] == [24]
+
+
+def batch(number: int = 0) -> Batch:
+    return Batch(torch.zeros(1), torch.zeros(1), torch.tensor([number]))
 
 
 def test_batches_are_made_on_another_thread_at_most_a_few_ahead() -> None:
     made: list[str] = []
 
     def make() -> Iterator[Batch]:
-        for _ in range(100):
+        for number in range(100):
             made.append(threading.current_thread().name)
-            yield torch.zeros(1), torch.zeros(1)
+            yield batch(number)
 
     batches = ahead(make())
     next(batches)
@@ -74,9 +154,14 @@ def test_batches_are_made_on_another_thread_at_most_a_few_ahead() -> None:
     assert "batches" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_they_come_in_order_and_end() -> None:
+    numbers = [int(found.rows) for found in ahead(batch(number) for number in range(20))]
+    assert numbers == list(range(20))
+
+
 def test_an_error_while_making_a_batch_arrives() -> None:
     def make() -> Iterator[Batch]:
-        yield torch.zeros(1), torch.zeros(1)
+        yield batch()
         raise OSError("the disk went away")
 
     with pytest.raises(OSError, match="went away"):

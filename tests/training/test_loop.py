@@ -1,30 +1,41 @@
-"""The loop: it learns, it repeats itself to the bit, and it can be cut in two."""
+"""The loop: it learns, it repeats itself to the bit, and it can be cut in two anywhere."""
 
-from dataclasses import replace
+import json
+import random
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from model.checkpoint import load
 from model.home import Home
-from training.config import PAPER, SMALL, Recipe
+from model.noise import image_keys
+from training.checkpoints import load_checkpoint
+from training.config import CIFAR
 from training.data import Batches
-from training.loop import DivergedError, Reports, State, count_errors, start, train, update
-from training.prepare import Prepared
-from training.record import (
-    Run,
-    RunError,
-    finish,
-    load_checkpoint,
-    new_run,
-    runs_of,
-    save_checkpoint,
-)
+from training.journal import journal
+from training.loop import train, update
+from training.photographs.prepare import Prepared
+from training.record import Told, new_run
+from training.stages import measure_ten_crops
+from training.state import Epoch, Reports, State, StoppedError, start
+from training.validate import count_errors
 
 CPU = torch.device("cpu")
-RECIPE = replace(SMALL, epochs=3, batch=12, rate=0.002, seed=7)
-SILENT = Reports(steps=lambda *_: None, epochs=lambda _: None)
+RECIPE = replace(CIFAR, epochs=3, batch=5, seed=7)
+STEPS, ASKED = 24 // 5, 24 // 5 + 1
+"""Steps of an epoch, and how often a run asks in it whether to stop: also in validation."""
+TINY = ["--variant", "cifar", "--batch", "5", "--epochs", "12", "--checkpoint-seconds", "0"]
+Begin = Callable[..., subprocess.Popen[str]]
+End = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture
@@ -32,139 +43,193 @@ def home(tmp_path: Path) -> Home:
     return Home(root=tmp_path / "home")
 
 
+def fresh(data: Prepared) -> State:
+    return start(RECIPE.network(len(data.names)), RECIPE, CPU)
+
+
 @pytest.fixture(scope="module")
-def whole(prepared: Prepared) -> State:
+def whole(tiny: Prepared) -> State:
     """Three epochs without a break."""
-    state = start(prepared, RECIPE, CPU)
-    train(state, prepared, RECIPE, False, SILENT)
+    state = fresh(tiny)
+    train(state, tiny, RECIPE, False, Reports())
     return state
 
 
-def same_weights(a: State, b: State) -> bool:
+def result(epoch: Epoch | dict[str, Any]) -> dict[str, Any]:
+    """What an epoch gave, without the times that it took."""
+    values = epoch if isinstance(epoch, dict) else asdict(epoch)
+    return {k: values[k] for k in ("epoch", "rate", "loss", "top1_error", "top5_error")}
+
+
+def same(a: State, b: State) -> bool:
+    """Whether weights and velocities are the same to the bit."""
     pairs = zip(a.network.parameters(), b.network.parameters(), strict=True)
-    return all(torch.equal(x, y) for x, y in pairs)
+    return all(
+        torch.equal(x, y) and torch.equal(a.sgd.velocity(x), b.sgd.velocity(y))  # type: ignore[arg-type]
+        for x, y in pairs
+    )
 
 
 def test_the_loss_falls(whole: State) -> None:
     losses = [epoch.loss for epoch in whole.history]
     assert losses[-1] < losses[0]
     assert [epoch.epoch for epoch in whole.history] == [1, 2, 3]
-    assert all(0 <= epoch.top5_error <= epoch.top1_error <= 1 for epoch in whole.history)
-    assert all(epoch.images_per_second > 0 for epoch in whole.history)
+    for epoch in whole.history:
+        assert 0 <= epoch.top5_error <= epoch.top1_error <= 1
+        assert epoch.images_per_second > 0
+        assert epoch.memory > 0
+        assert 0 <= epoch.data_wait <= epoch.seconds
 
 
-def test_a_run_cut_off_goes_on_to_the_same_weights_bit_for_bit(
-    prepared: Prepared, whole: State, home: Home
+def test_the_same_seed_gives_the_same_bits_whatever_torchs_generator_does(
+    tiny: Prepared, whole: State
 ) -> None:
-    run = new_run(home, prepared, RECIPE, "small")
-    saved: list[int] = []
+    state = fresh(tiny)
 
-    def cut(state: State) -> None:
-        if len(state.history) == 2:
-            save_checkpoint(run, state, prepared, RECIPE)
-            saved.append(2)
-            raise KeyboardInterrupt
+    def disturb(*_: object) -> None:
+        torch.manual_seed(random.randrange(1000))
 
-    with pytest.raises(KeyboardInterrupt):
-        train(
-            start(prepared, RECIPE, CPU),
-            prepared,
-            RECIPE,
-            False,
-            Reports(steps=SILENT.steps, epochs=cut),
-        )
+    train(state, tiny, RECIPE, False, Reports(steps=disturb))
+    assert same(state, whole)
+
+
+@pytest.mark.parametrize("asked", range(1, 3 * ASKED + 1))
+def test_a_run_cut_off_at_any_moment_goes_on_to_the_same_bits(
+    tiny: Prepared, whole: State, home: Home, asked: int
+) -> None:
+    told = Told(tiny, RECIPE)
+    run = new_run(home, told, "cifar")
+    moments = iter(range(1, 10_000))
+    quiet = Console(quiet=True)
+
+    def stop() -> int:
+        return signal.SIGTERM if next(moments) == asked else 0
+
+    with journal(run, told, quiet, stop, 1e9) as reports, pytest.raises(StoppedError):
+        train(fresh(tiny), tiny, RECIPE, False, reports)
     torch.manual_seed(12345)  # another process has another state
-    resumed = start(prepared, RECIPE, CPU)
-    load_checkpoint(run, resumed, prepared, RECIPE)
-    assert len(resumed.history) == 2
-    train(resumed, prepared, RECIPE, False, SILENT)
-    assert same_weights(resumed, whole)
-    assert [e.loss for e in resumed.history] == [e.loss for e in whole.history]
+    resumed = fresh(tiny)
+    load_checkpoint(run, resumed, told)
+    epoch, moment = divmod(asked - 1, ASKED)
+    assert len(resumed.history) == epoch
+    assert resumed.partial.step == min(moment + 1, STEPS)
+    with journal(run, told, quiet, lambda: 0, 1e9) as reports:
+        train(resumed, tiny, RECIPE, False, reports)
+    assert same(resumed, whole)
+    lines = [json.loads(line) for line in run.epochs.read_text().splitlines()]
+    assert [result(line) for line in lines] == [result(epoch) for epoch in whole.history]
 
 
-def test_a_checkpoint_of_another_recipe_is_refused_by_the_fields_name(
-    prepared: Prepared, whole: State, home: Home
-) -> None:
-    run = new_run(home, prepared, RECIPE, "small")
-    save_checkpoint(run, whole, prepared, RECIPE)
-    other = replace(RECIPE, rate=0.001)
-    resumed = start(prepared, other, CPU)
-    with pytest.raises(RunError, match=r"rate was 0\.002, is 0\.001; .* --accept rate"):
-        load_checkpoint(run, resumed, prepared, other)
-    load_checkpoint(run, resumed, prepared, other, accept=["rate"])
-    assert resumed.sgd.rate == whole.sgd.rate  # until the next epoch begins
-    assert same_weights(resumed, whole)
-    assert run.described()["recipe"]["rate"] == 0.001
+def test_checkpoints_change_nothing(tiny: Prepared, whole: State) -> None:
+    saved: list[int] = []
+    state = fresh(tiny)
+    reports = Reports(due=lambda: True, save=lambda s: saved.append(s.partial.step))
+    train(state, tiny, RECIPE, False, reports)
+    assert saved == [1, 2, 3, 4] * 3
+    assert same(state, whole)
 
 
-@pytest.mark.parametrize("damage", ["missing", "truncated", "not a checkpoint"])
-def test_a_damaged_checkpoint_is_refused(
-    prepared: Prepared, whole: State, home: Home, damage: str
-) -> None:
-    run = new_run(home, prepared, RECIPE, "small")
-    if damage == "truncated":
-        save_checkpoint(run, whole, prepared, RECIPE)
-        with run.checkpoint.open("r+b") as file:
-            file.truncate(1000)
-    if damage == "not a checkpoint":
-        run.checkpoint.write_bytes(b"{}" * 100)
-    with pytest.raises(RunError, match="cannot be resumed"):
-        load_checkpoint(run, start(prepared, RECIPE, CPU), prepared, RECIPE)
+def test_the_measurement_at_the_end_can_be_stopped_too(tiny: Prepared, whole: State) -> None:
+    stopped = Reports(stop=lambda: signal.SIGTERM)
+    with pytest.raises(StoppedError) as told:
+        measure_ten_crops(whole, Told(tiny, RECIPE), False, Console(quiet=True), stopped)
+    assert told.value.signal == signal.SIGTERM
 
 
-def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
-    prepared: Prepared, whole: State, home: Home
-) -> None:
-    run = new_run(home, prepared, RECIPE, "small")
-    made = finish(run, home, whole, prepared, (0.25, 0.0))
-    assert home.weights.is_symlink()
-    assert home.weights.resolve() == run.weights.resolve()
-    read = load(home.weights)
-    assert read.identity == made.identity
-    assert read.provenance.epochs == 3
-    assert read.provenance.images == 24
-    assert read.provenance.preset == "small"
-    assert read.provenance.top1_error == whole.history[-1].top1_error
-    assert read.provenance.ten_crop_top1_error == 0.25
-    assert [c.label for c in read.classes] == [c.label for c in prepared.names]
-    torch.testing.assert_close(read.mean, prepared.mean)
-    x = torch.randn(2, 3, 224, 224)
-    with torch.inference_mode():
-        theirs = whole.network.eval()(x).logits
-        torch.testing.assert_close(read.network()(x).logits, theirs, rtol=1e-4, atol=1e-5)
-    assert run.described()["finished"] is True
-    assert [r.folder for r in runs_of(home, prepared, RECIPE)] == [run.folder]
-    assert list(runs_of(home, prepared, replace(RECIPE, seed=8))) == []
+def test_errors_are_counted_as_the_paper_does() -> None:
+    scores = torch.tensor([[9.0, 8, 7, 6, 5, 4], [1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1]])
+    # The first is right; the second's class is its least probable; the third's is its second.
+    wrong = count_errors(scores, torch.tensor([0, 0, 1]))
+    assert wrong.tolist() == [2, 1]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(prepared: Prepared) -> None:
-    # He's weights with raw pixels and the paper's rate: the loss overflows within a few steps.
-    wild: Recipe = replace(PAPER, init="he", rate=10.0, batch=4, epochs=2)
-    with pytest.raises(DivergedError, match=r"at step \d+ of epoch 1"):
-        train(start(prepared, wild, CPU), prepared, wild, False, SILENT)
-
-
-def test_bf16_learns_too(prepared: Prepared) -> None:
-    # Two images: where the processor has no bf16 it is emulated, slowly.
-    x, classes = next(iter(Batches(prepared, replace(RECIPE, batch=2), 1)))
-    exact, rounded = (start(prepared, RECIPE, CPU) for _ in range(2))
+def test_bf16_learns_too_with_weights_and_velocities_in_float32(tiny: Prepared) -> None:
+    config = RECIPE.network(len(tiny.names))
+    batch = next(iter(Batches(tiny, RECIPE.augmentation(config), batch=12, seed=7)))
+    keys = image_keys(7, 1, batch.rows)
     losses = {}
-    for state, bf16 in ((exact, False), (rounded, True)):
-        torch.manual_seed(0)
-        losses[bf16] = [update(state, x, classes, bf16) for _ in range(2)]
-        assert losses[bf16][1] < losses[bf16][0]
-    assert losses[True] == pytest.approx(losses[False], rel=0.05)
-    for a, b in zip(exact.network.parameters(), rounded.network.parameters(), strict=True):
-        assert b.dtype == torch.float32
-        torch.testing.assert_close(a, b, rtol=0.05, atol=1e-3)
+    states = {bf16: fresh(tiny) for bf16 in (False, True)}
+    for bf16, state in states.items():
+        losses[bf16] = [update(state, batch, keys, 12, bf16) for _ in range(12)]
+        assert losses[bf16][-1] < losses[bf16][0]
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
+    for parameter in states[True].network.parameters():
+        velocity = states[True].sgd.velocity(parameter)
+        assert velocity is not None
+        assert parameter.dtype == velocity.dtype == torch.float32
 
 
-def test_errors_are_counted_as_the_field_counts_them() -> None:
-    scores = torch.tensor([[9.0, 1, 2, 3, 4, 5, 6], [1, 9, 8, 7, 6, 5, 4], [1, 9, 8, 7, 6, 5, 4]])
-    # The first is right at once, the second within five, the third not.
-    assert count_errors(scores, torch.tensor([0, 5, 6])).tolist() == [2, 1]
-    assert count_errors(scores[:, :3], torch.tensor([0, 2, 0])).tolist() == [2, 0]
+@pytest.fixture(scope="module")
+def uninterrupted(begin: Begin, end: End, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("uninterrupted")
+    end(begin(home, *TINY))
+    return home
 
 
-def test_a_run_without_a_folder_of_its_own_is_named(tmp_path: Path) -> None:
-    assert Run(tmp_path).described() == {}
+def run_in(home: Path) -> Path:
+    (folder,) = (home / "runs").iterdir()
+    return folder
+
+
+def epochs_of(home: Path) -> list[dict[str, Any]]:
+    lines = (run_in(home) / "epochs.jsonl").read_text().splitlines()
+    return [result(json.loads(line)) for line in lines]
+
+
+def wait_for_checkpoint(home: Path, process: subprocess.Popen[str]) -> None:
+    while not list(home.glob("runs/*/checkpoint.safetensors")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_process_stopped_at_a_random_moment_goes_on_to_the_same_bits(
+    begin: Begin, end: End, uninterrupted: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    process = begin(tmp_path, *TINY)
+    wait_for_checkpoint(tmp_path, process)
+    time.sleep(random.uniform(0, 1))
+    process.send_signal(number)
+    if number == signal.SIGKILL:
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    else:
+        said, errors = end(process, 128 + number)
+        assert errors.splitlines() == ["training/run.py: interrupted"]
+        assert f"Saved. To go on: python training/run.py --resume {run_in(tmp_path)}" in said
+        assert not list(tmp_path.rglob("*.part"))
+    assert not (tmp_path / "weights.safetensors").exists()
+    said, _ = end(begin(tmp_path, "--resume", run_in(tmp_path)))
+    assert f"Going on with {run_in(tmp_path).name} after epoch" in said
+    ours, theirs = (load(h / "weights.safetensors") for h in (tmp_path, uninterrupted))
+    assert ours.identity == theirs.identity
+    assert ours.provenance.ten_crop_top1_error == theirs.provenance.ten_crop_top1_error
+    best = [load(run_in(h) / "best.safetensors").identity for h in (tmp_path, uninterrupted)]
+    assert best[0] == best[1]
+    assert epochs_of(tmp_path) == epochs_of(uninterrupted)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    begin: Begin, end: End, uninterrupted: Path, tmp_path: Path
+) -> None:
+    process = begin(tmp_path, *TINY)
+    wait_for_checkpoint(tmp_path, process)
+    process.send_signal(signal.SIGTERM)
+    end(process, 143)
+    checkpoint = run_in(tmp_path) / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+    process = begin(tmp_path, "--resume", run_in(tmp_path))
+    # What a file may have from now on, as on a disk that has no more room.
+    most = len(before) * 3 // 4
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+    _, errors = end(process, 2)
+    (line,) = errors.splitlines()
+    assert line.startswith(f"training/run.py: cannot write {checkpoint}: ")
+    assert checkpoint.read_bytes() == before
+    assert not list(tmp_path.rglob("*.part"))
+    end(begin(tmp_path, "--resume", run_in(tmp_path)))
+    ours, theirs = (load(h / "weights.safetensors") for h in (tmp_path, uninterrupted))
+    assert ours.identity == theirs.identity

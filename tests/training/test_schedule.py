@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from training.config import PAPER
+from training.config import CIFAR, ORIGINAL, PAPER, Recipe
 from training.schedule import plan
 
 RECIPE = replace(PAPER, epochs=1000, patience=3)
 
 
-def rates(errors: list[float], recipe: object = RECIPE) -> list[float]:
-    return [plan(errors[:n], recipe).rate for n in range(len(errors) + 1)]  # type: ignore[arg-type]
+def rates(errors: list[float], recipe: Recipe = RECIPE) -> list[float]:
+    return [plan(errors[:n], recipe).rate for n in range(len(errors) + 1)]
 
 
 def test_the_rate_stays_while_the_error_falls() -> None:
@@ -43,5 +43,54 @@ def test_all_three_drops_come_before_the_end_of_a_run_that_never_stalls() -> Non
 
 def test_the_papers_numbers() -> None:
     assert (PAPER.rate, PAPER.momentum, PAPER.decay, PAPER.batch) == (0.01, 0.9, 0.0005, 128)
-    assert (PAPER.epochs, PAPER.drops, PAPER.dropout, PAPER.colour_noise) == (90, 3, 0.5, 0.1)
+    assert (PAPER.epochs, PAPER.drops, PAPER.dropout, PAPER.colour_noise) == (90, 3, None, 0.1)
     assert (PAPER.init, PAPER.input_scale) == ("paper", 1.0)
+    assert PAPER.network(1000).dropout == 0.5
+
+
+def test_the_paper_has_one_rate_for_all_layers() -> None:
+    for errors in ([], [0.5] * 40):
+        step = plan(errors, RECIPE)
+        assert set(step.rates.values()) == {step.rate}
+
+
+def log_of_2012(epoch: int) -> dict[str, float]:
+    """What ORIGINAL.md reads from the log of network 145 on ILSVRC-2012, epochs from 1."""
+    drops = (epoch > 25) + (epoch > 51) + (epoch > 79)
+    conv1 = 0.01 / 10 ** ((epoch > 25) + (epoch > 51) + (epoch > 67))
+    frozen = epoch > 72
+    return {
+        "conv1": 0.0 if frozen else conv1,
+        "conv1 bias": 0.0 if frozen else 0.02,
+        "conv": 0.01 / 10**drops,
+        "dense": 0.01 / 10**drops,
+        "bias": 0.02,
+    }
+
+
+@pytest.mark.parametrize("epoch", range(1, 92))
+def test_as_run_every_epoch_has_the_rates_of_the_log(epoch: int) -> None:
+    # Errors that never improve: as run, they do not matter.
+    step = plan([0.5] * (epoch - 1), ORIGINAL)
+    assert step.rates == pytest.approx(log_of_2012(epoch))
+    assert step.rate == pytest.approx(step.rates["dense"])
+    assert not step.stop
+    augmentation = ORIGINAL.augmentation(ORIGINAL.network(1000), epoch)
+    assert augmentation.colour_noise == (0.1 if epoch <= 67 else 0.0)
+    assert augmentation.divisor == pytest.approx(1.1 if epoch <= 67 else 1.0)
+
+
+def test_as_run_it_stops_after_91_epochs() -> None:
+    assert plan([0.5] * 91, ORIGINAL).stop
+
+
+def test_conv1_slows_by_a_tenth_of_what_it_had_under_the_plateau_rule_too() -> None:
+    recipe = replace(RECIPE, slow_conv1_after=6)
+    # One drop, after epoch 4; conv1's own after epoch 6; the next drop, after 7, leaves it alone.
+    found = [plan([0.5] * n, recipe).rates for n in range(9)]
+    assert [r["conv1"] for r in found] == pytest.approx([0.01] * 4 + [1e-3] * 2 + [1e-4] * 3)
+    assert [r["conv"] for r in found] == pytest.approx([0.01] * 4 + [1e-3] * 3 + [1e-4] * 2)
+
+
+def test_the_biases_of_the_cifar_nets_keep_their_rate() -> None:
+    assert plan([0.5] * 40, CIFAR).rates["bias"] == 0.002

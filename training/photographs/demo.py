@@ -13,6 +13,8 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
+from training.photographs.disk import locked
+
 SIZES = (0.75, 1.0)
 """Least and greatest side of a crop, as a share of a stripe's width."""
 TRAIN_CROPS, VAL_CROPS = 48, 12
@@ -72,9 +74,20 @@ class Crop:
 
 
 def make_demo(folder: Path) -> Path:
-    """Cut the demo photographs into `folder`, unless they are there; give the folder."""
-    if folder.exists():
-        return folder
+    """Cut the demo photographs into `folder`, unless they are there; give the folder.
+
+    Of several processes that want them, one cuts them and the others wait.
+    """
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.with_name(f".{folder.name}.lock")):
+            if not folder.exists():
+                cut_into(folder)
+    return folder
+
+
+def cut_into(folder: Path) -> None:
+    """Cut them all beside the folder, then rename it into place."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for picture in PICTURES:
@@ -88,7 +101,6 @@ def make_demo(folder: Path) -> Path:
     labels = "".join(f"{picture.name} {picture.label}\n" for picture in PICTURES)
     (part / "classes.txt").write_text(labels)
     part.rename(folder)
-    return folder
 
 
 def crops_of(picture: Picture, size: tuple[int, int]) -> dict[str, list[Crop]]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from model.photographs import scan
-from training.demo import PICTURES, TRAIN_CROPS, VAL_CROPS, Picture, crops_of, make_demo
+from training.photographs.demo import PICTURES, TRAIN_CROPS, VAL_CROPS, Picture, crops_of, make_demo
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.label)

@@ -4,6 +4,7 @@ import hashlib
 import tarfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from torchvision.datasets import Imagenette
 
 from model.photographs import scan
-from training.fetch import FetchError, imagenette
+from training.photographs.fetch import FetchError, imagenette
 
 WNIDS = ("n01440764", "n02102040")
 
@@ -52,6 +53,34 @@ def test_it_is_fetched_once_and_its_ids_read_as_names(
     monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": ("http://127.0.0.1:9/gone", "")})
     assert imagenette(place) == place
     assert list(place.parent.iterdir()) == [place]  # no archive, nothing half-unpacked
+
+
+def test_several_that_want_it_fetch_it_once(
+    served: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    get = Quiet.do_GET
+
+    def count(self: Quiet) -> None:
+        fetched.append(self.path)
+        get(self)
+
+    monkeypatch.setattr(Quiet, "do_GET", count)
+    monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": served})
+    imagenette(tmp_path / "alone" / "imagenette")
+    requests_of_one = fetched.copy()
+    fetched.clear()
+    place = tmp_path / "home" / "imagenette"
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(imagenette, [place] * 3)) == [place] * 3
+    assert fetched == requests_of_one
+    assert list(place.parent.iterdir()) == [place]
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(FetchError, match=r"could not be fetched into .*file/imagenette"):
+        imagenette(tmp_path / "file" / "imagenette")
 
 
 def test_a_wrong_checksum_or_no_server_is_one_clear_error(

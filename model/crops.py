@@ -1,0 +1,136 @@
+"""Ten crops asked at the cost of fewer: what their first layers have in common is computed once.
+
+The crops of §4.1 lie 0, 16 and 32 pixels from the square's edges, whole numbers of the 8 pixels
+from one place of pool1 to the next. So the first layers' maps of the whole square and of its
+mirror hold those of all ten crops, but for the last row and column, which see the border of three
+zero pixels: these are computed for each crop by itself.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.alexnet import AlexNet, Output
+from model.images import offsets, ten_crops
+from model.lrn import LocalResponseNorm
+
+Span = tuple[int, int]
+POINTWISE = (nn.ReLU, nn.Tanh, LocalResponseNorm)
+"""What computes each place of its maps from that place alone."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A network's first layers, as far as crops can share them.
+
+    layers: how many. reach: pixels across that one place sees. stride: pixels from one place to
+    the next. border: zero pixels at a crop's bottom and right.
+    """
+
+    layers: int
+    reach: int
+    stride: int
+    border: int
+
+
+def run_ten_crops(network: AlexNet, squares: Tensor) -> Output:
+    """The network's output for the ten crops of each square, one after another.
+
+    float32 [N, 3, side, side] → Output of [N · 10], in the order of `ten_crops`. Equal to asking
+    for each crop by itself, to rounding; networks whose crops share nothing are asked just so.
+    """
+    found = shared(network)
+    if found is None:
+        output: Output = network(ten_crops(squares, network.config.crop).flatten(0, 1))
+        return output
+    layers = list(network.named_children())
+    first = nn.Sequential(*(layer for _, layer in layers[: found.layers] if not is_border(layer)))
+    x = fc7 = maps_of_crops(first, squares, network.config.crop, found)
+    for name, layer in layers[found.layers :]:
+        x = layer(x)
+        if name == network.last_hidden:
+            fc7 = x
+    return Output(x, fc7)
+
+
+def shared(network: AlexNet) -> Shared | None:
+    """The longest run of first layers that crops can share, or None.
+
+    A layer ends it that looks beyond the edges of its maps, as conv2 does.
+    """
+    config = network.config
+    margin = config.side - config.crop
+    starts = {along for start in offsets(config.side, config.crop) for along in start}
+    starts |= {margin - start for start in starts}
+    reach, stride, border, found = 1, 1, 0, None
+    for count, layer in enumerate(network.children(), start=1):
+        if count == 1 and is_border(layer):
+            border = layer.padding[3]
+        elif window := window_of(layer):
+            reach, stride = reach + (window[0] - 1) * stride, stride * window[1]
+        elif not isinstance(layer, POINTWISE):
+            break
+        if reach > 1 and all(start % stride == 0 for start in starts):
+            found = Shared(count, reach, stride, border)
+    return found
+
+
+def is_border(layer: nn.Module) -> TypeGuard[nn.ZeroPad2d]:
+    """Whether a layer adds zeros at the bottom and right only, as many at both."""
+    if not isinstance(layer, nn.ZeroPad2d):
+        return False
+    left, right, top, bottom = layer.padding
+    return left == top == 0 and right == bottom
+
+
+def window_of(layer: nn.Module) -> tuple[int, int] | None:
+    """Size and stride of a layer's square window that stays within its maps, if it has one."""
+    if isinstance(layer, nn.Conv2d) and layer.padding == (0, 0):
+        return layer.kernel_size[0], layer.stride[0]
+    if isinstance(layer, nn.MaxPool2d) and layer.padding == 0 and not layer.ceil_mode:
+        assert isinstance(layer.kernel_size, int)
+        assert isinstance(layer.stride, int)
+        return layer.kernel_size, layer.stride
+    return None
+
+
+def maps_of_crops(first: nn.Module, squares: Tensor, crop: int, found: Shared) -> Tensor:
+    """The first layers' maps of every crop: float32 [N, 3, side, side] → [N · 10, C, H, W]."""
+    whole = torch.cat([squares, squares.flip(-1)])
+    maps = first(whole)
+    inside = (crop - found.reach) // found.stride + 1
+    edge = inside * found.stride
+    cut = partial(of_crops, side=squares.shape[-1], crop=crop)
+    held = cut(maps, (0, inside), (0, inside), step=found.stride)
+    if (crop + found.border - found.reach) // found.stride < inside:
+        return held
+    # Places that see the border: first those at the right of what is held, then all below.
+    seen = edge - found.stride + found.reach
+    right = F.pad(cut(whole, (0, seen), (edge, crop)), (0, found.border))
+    below = F.pad(cut(whole, (edge, crop), (0, crop)), (0, found.border, 0, found.border))
+    return torch.cat([torch.cat([held, first(right)], dim=3), first(below)], dim=2)
+
+
+def of_crops(
+    maps: Tensor, rows: Span, columns: Span, *, side: int, crop: int, step: int = 1
+) -> Tensor:
+    """The same part of every crop, out of maps with a place every `step` pixels.
+
+    [2N, C, …] of the squares and then of their mirrors → [N · 10, C, rows, columns].
+    """
+    parts = []
+    for half, mirrored in zip(maps.chunk(2), (False, True), strict=True):
+        for top, left in offsets(side, crop):
+            # The mirror of a crop lies in the mirrored square as far from the other edge.
+            start = top // step, (side - crop - left if mirrored else left) // step
+            (y0, y1), (x0, x1) = (
+                (begin + span[0], begin + span[1])
+                for begin, span in zip(start, (rows, columns), strict=True)
+            )
+            parts.append(half[..., y0:y1, x0:x1])
+    one_by_one = torch.stack(parts, dim=1).flatten(0, 1)
+    return one_by_one.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,178 @@
+"""The network split over two processes, a tower in each, as the paper split it over two GPUs.
+
+Each process holds its half of the kernels of conv1–conv5, of the neurons of fc6 and fc7, and of
+the inputs of fc8. Activations cross only before conv3, fc6 and fc7, where each tower gathers the
+other's, and at fc8, whose two halves are summed; their gradients cross back (§3.2, Figure 2).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+from torch.distributed._functional_collectives import all_gather_single
+
+from model.alexnet import TOWERS, AlexNet, AlexNetConfig, ConfigError, layers
+from model.layers import Conv, Dense, Drop, Layer, Lrn, Shape
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which tower this process holds, 0 or 1, and the group of the two processes."""
+
+    tower: int
+    group: ProcessGroup
+
+
+class Tower(AlexNet):
+    """One tower of a network.
+
+    Called as AlexNet is, in both processes with the same images; gives the same logits in both,
+    and its own half of fc7's features, float32 [N, 2048]. Raises ConfigError for a network that
+    does not fall into two towers.
+    """
+
+    def __init__(self, config: AlexNetConfig, place: Place) -> None:
+        refuse_whole(config)
+        self.place = place
+        # Drawn first, so that a seed gives the weights that it gives the whole network.
+        whole = AlexNet(config).state_dict()
+        super().__init__(config)
+        self.load_state_dict(share(whole, config, place.tower))
+
+    def assemble(self, found: list[Layer], towers: int) -> None:
+        """Build this tower's share of each layer, and the exchanges between them."""
+        # The modules draw values of their own, to be replaced; torch's generator moves on only
+        # as far as it does for the whole network in one process.
+        with torch.random.fork_rng(devices=()):
+            super().assemble(shared_out(found, self.place), towers=1)
+
+    def initialise(self) -> None:
+        """Nothing is drawn here: a tower takes its share of the whole network's weights."""
+
+
+def refuse_whole(config: AlexNetConfig) -> None:
+    """Raise ConfigError when the network cannot be split into two towers."""
+    across = any(isinstance(layer, Lrn) and layer.across for layer in layers(config))
+    if config.towers != TOWERS or across:
+        why = "its normalisation reaches across" if across else "it is a net of one GPU"
+        raise ConfigError(f"{config.net} does not split over two devices: {why}; use --towers 1")
+
+
+def shared_out(whole: Sequence[Layer], place: Place) -> list[Layer]:
+    """One tower's layers: half the maps of each, and a Gather before what sees both GPUs."""
+    found: list[Layer] = []
+    for layer in whole:
+        if isinstance(layer, Dense) and layer is whole[-1]:
+            found.append(Sum(layer.name, layer.neurons, place))
+            continue
+        if isinstance(layer, Dense) or (isinstance(layer, Conv) and layer.sees == "both"):
+            # What the first layer sees, the pixels, is in both processes already.
+            found += [Gather(f"to_{layer.name}", place)] * any(isinstance(x, Conv) for x in found)
+        found.append(halved(layer, place.tower))
+    return found
+
+
+def halved(layer: Layer, tower: int) -> Layer:
+    """One tower's half of a layer."""
+    if isinstance(layer, Conv):
+        return replace(layer, maps=layer.maps // TOWERS)
+    if isinstance(layer, Dense):
+        return replace(layer, neurons=layer.neurons // TOWERS)
+    return replace(layer, tower=tower) if isinstance(layer, Drop) else layer
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Both towers' maps or neurons in both processes."""
+
+    name: str
+    place: Place
+
+    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
+        """Double the maps."""
+        return Gathered(self.place.group), shape._replace(maps=shape.maps * TOWERS)
+
+
+class Gathered(nn.Module):
+    """[N, C, …] in each process → [N, 2C, …] in both, GPU 1's first; gradients are summed back."""
+
+    def __init__(self, group: ProcessGroup) -> None:
+        super().__init__()
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Exchange halves. Maps travel channels last, as they lie in memory."""
+        flat = x.movedim(1, -1).contiguous()
+        both = all_gather_single(flat, 0, self.group).chunk(TOWERS)
+        return torch.cat(both, dim=-1).movedim(-1, 1)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The last layer: each tower multiplies its own inputs, and the two products are added."""
+
+    name: str
+    neurons: int
+    place: Place
+
+    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
+        """Give the layer with this tower's columns of the weights and the whole bias."""
+        return Summed(shape.maps, self.neurons, self.place.group), Shape(self.neurons, 1)
+
+
+class Summed(nn.Linear):
+    """[N, 2048] in each process → the same [N, classes] in both."""
+
+    def __init__(self, inputs: int, outputs: int, group: ProcessGroup) -> None:
+        super().__init__(inputs, outputs)
+        self.group = group
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply, add the other tower's product, add the bias once."""
+        total: Tensor = _Add.apply(F.linear(x, self.weight), self.group)
+        return total + self.bias.to(total.dtype)
+
+
+class _Add(torch.autograd.Function):
+    """Add the two processes' tensors. The gradient of the sum is the same in both already."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: ProcessGroup) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+def share(whole: Mapping[str, Tensor], config: AlexNetConfig, tower: int) -> dict[str, Tensor]:
+    """One tower's part of the whole network's tensors (weights, or velocities by their names)."""
+    return {
+        name: value if dim is None else value.chunk(TOWERS, dim)[tower]
+        for name, value in whole.items()
+        for dim in [split_dimension(name, config)]
+    }
+
+
+def join(parts: Sequence[Mapping[str, Tensor]], config: AlexNetConfig) -> dict[str, Tensor]:
+    """The whole network's tensors from both towers' parts: `share` the other way round."""
+    return {
+        name: value if dim is None else torch.cat([part[name] for part in parts], dim)
+        for name, value in parts[0].items()
+        for dim in [split_dimension(name, config)]
+    }
+
+
+def split_dimension(name: str, config: AlexNetConfig) -> int | None:
+    """Along which dimension a tensor falls into the towers' parts; None: both hold it whole."""
+    last = layers(config)[-1].name
+    if not name.startswith(f"{last}."):
+        return 0
+    return 1 if name == f"{last}.weight" else None

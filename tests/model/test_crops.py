@@ -1,0 +1,72 @@
+"""Ten crops that share their first layers against ten crops asked one by one, on a photograph."""
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from model.alexnet import AlexNet, AlexNetConfig
+from model.crops import Shared, run_ten_crops, shared
+
+
+def squares(side: int) -> torch.Tensor:
+    """Two squares of a photograph, less a constant mean: float32 [2, 3, side, side]."""
+    picture = skimage.data.astronaut()
+    two = np.stack([picture[100 : 100 + side, 50 : 50 + side], picture[:side, 200 : 200 + side]])
+    return torch.from_numpy(two).permute(0, 3, 1, 2).float() - 110
+
+
+def one_by_one(network: AlexNet, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The crops of §4.1 cut and mirrored in the paper's words, a pass each."""
+    side, crop = network.config.side, network.config.crop
+    end, middle = side - crop, (side - crop) // 2
+    outputs = []
+    for square in x:
+        for mirrored in (False, True):
+            for top, left in ((0, 0), (0, end), (end, 0), (end, end), (middle, middle)):
+                cut = square[:, top : top + crop, left : left + crop]
+                outputs.append(network((cut.flip(-1) if mirrored else cut)[None]))
+    return torch.cat([o.logits for o in outputs]), torch.cat([o.fc7 for o in outputs])
+
+
+CONFIGS = {
+    "paper": (AlexNetConfig(classes=5, init="he"), Shared(5, reach=19, stride=8, border=3)),
+    # conv1, ReLU, LRN and pooling that does not overlap: no place looks beyond the edge.
+    "plain pooling": (
+        AlexNetConfig(classes=5, init="he", overlapping=False),
+        Shared(5, reach=15, stride=8, border=3),
+    ),
+    "original": (
+        AlexNetConfig(classes=5, init="he", net="original"),
+        Shared(5, reach=19, stride=8, border=3),
+    ),
+    "tanh, without LRN": (
+        AlexNetConfig(classes=5, init="he", activation="tanh", lrn=False, net="one-gpu"),
+        Shared(4, reach=19, stride=8, border=3),
+    ),
+    # Crops 4 pixels from the centre's: conv1's stride, not pool1's.
+    "crops 8 apart": (
+        AlexNetConfig(classes=5, init="he", side=232),
+        Shared(4, reach=11, stride=4, border=3),
+    ),
+    "Caffe's 227": (AlexNetConfig(classes=5, net="caffe-alexnet", crop=227), None),
+    "torchvision's": (AlexNetConfig(classes=5, net="torchvision"), None),
+    "CIFAR-10": (AlexNetConfig(classes=5, net="cifar", init="he", side=32, crop=24), None),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.inference_mode()
+def test_shared_layers_change_nothing_but_rounding(name: str) -> None:
+    config, expected = CONFIGS[name]
+    torch.manual_seed(3)
+    network = AlexNet(config).eval()
+    assert shared(network) == expected
+    x = squares(config.side) / 60
+    logits, fc7 = run_ten_crops(network, x)
+    each_logits, each_fc7 = one_by_one(network, x)
+    scale = each_logits.abs().max().item()
+    torch.testing.assert_close(logits, each_logits, rtol=1e-4, atol=1e-5 * scale)
+    torch.testing.assert_close(fc7, each_fc7, rtol=1e-4, atol=1e-5 * each_fc7.abs().max().item())
+    # Crops differ, or the test shows nothing.
+    assert each_fc7[:10].std(0).max() > 1e-3 * each_fc7.abs().max()

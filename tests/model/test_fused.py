@@ -1,0 +1,75 @@
+"""The compiled loops of the response normalisation against the formula and the plain way."""
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+
+from model.lrn import LocalResponseNorm
+
+K, N, ALPHA, BETA = 2.0, 5, 1e-4, 0.75
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler"),
+    # torch's compiler warns of its own parts.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+
+def both_ways(a: Tensor, g: Tensor, beta: float = BETA) -> list[tuple[Tensor, Tensor]]:
+    """The result and the gradient, plainly and by the loops."""
+    found = []
+    for fused in (False, True):
+        lrn = LocalResponseNorm(a.shape[1], 2, K, N, ALPHA, beta)
+        if fused:
+            lrn.fuse()
+        x = a.clone(memory_format=torch.preserve_format).requires_grad_()
+        b = lrn(x)
+        b.backward(g)
+        assert x.grad is not None
+        found.append((b.detach(), x.grad))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-13), (torch.float32, 2e-6), (torch.bfloat16, 0.03)],
+)
+def test_the_loops_give_what_the_plain_way_gives(dtype: torch.dtype, tolerance: float) -> None:
+    torch.manual_seed(0)
+    a = (torch.rand(3, 24, 5, 4, dtype=torch.float64) * 200).to(dtype)
+    a = a.contiguous(memory_format=torch.channels_last)
+    plain, fused = both_ways(a, torch.randn_like(a))
+    for one, other in zip(plain, fused, strict=True):
+        assert other.dtype == dtype
+        torch.testing.assert_close(other, one, rtol=tolerance, atol=tolerance)
+        assert other.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_each_tower_alone_by_torchs_own_normalisation() -> None:
+    torchs = torch.nn.LocalResponseNorm(N, alpha=N * ALPHA, beta=BETA, k=K)
+    lrn = LocalResponseNorm(96, 2, K, N, ALPHA, BETA)
+    lrn.fuse()
+    x = torch.rand(2, 96, 3, 3, dtype=torch.float64) * 200
+    for half in (slice(0, 48), slice(48, 96)):
+        torch.testing.assert_close(lrn(x)[:, half], torchs(x[:, half]))
+
+
+def test_another_size_of_batch_and_another_exponent() -> None:
+    lrn = LocalResponseNorm(12, 2, K, 3, 0.1, 0.5)
+    lrn.fuse()
+    plain = LocalResponseNorm(12, 2, K, 3, 0.1, 0.5)
+    for images in (3, 1, 4):
+        x = torch.rand(images, 12, 2, 2, dtype=torch.float64)
+        torch.testing.assert_close(lrn(x), plain(x))
+
+
+def test_the_gradient_is_right() -> None:
+    lrn = LocalResponseNorm(8, 2, K, N, 0.1, BETA)
+    lrn.fuse()
+    x = torch.rand(2, 8, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lrn, (x,))

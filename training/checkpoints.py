@@ -1,0 +1,87 @@
+"""A run's checkpoint: written whole, taken up by any number of processes, bit for bit."""
+
+import json
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from model.checkpoint import WeightsError, read_tensors, write_tensors
+from training.diverged import check_weights
+from training.record import Run, RunError, Told
+from training.state import Epoch, Partial, State
+
+VELOCITY = "velocity."
+
+
+def save_checkpoint(run: Run | None, state: State, told: Told) -> None:
+    """Write weights, velocities and history, whole or not at all.
+
+    Called in all processes; written by the first, whose `run` is not None. Raises DivergedError,
+    leaving the last checkpoint, when the weights are not finite.
+    """
+    check_weights(state)
+    config, mesh = state.network.config, state.mesh
+    weights = mesh.whole(state.network.state_dict(), config)
+    named = dict(state.network.named_parameters())
+    held = {name: state.sgd.velocity(parameter) for name, parameter in named.items()}
+    velocities = mesh.whole({k: v for k, v in held.items() if v is not None}, config)
+    if run is None:
+        return
+    header = {
+        "told": json.dumps(told.values()),
+        "history": json.dumps([asdict(epoch) for epoch in state.history]),
+        "partial": json.dumps(asdict(state.partial)),
+        "recent": json.dumps(list(state.recent)),
+        "rates": json.dumps(state.sgd.rates),
+    }
+    write_tensors(
+        weights | {VELOCITY + k: v for k, v in velocities.items()}, run.checkpoint, header
+    )
+
+
+def load_checkpoint(run: Run, state: State, told: Told, accept: Collection[str] = ()) -> None:
+    """Take up a checkpoint into a fresh state, whatever number of processes it came from.
+
+    Raises RunError when it is damaged, or was told other things than now; what `accept` names may
+    differ.
+    """
+    mesh, config = state.mesh, state.network.config
+    try:
+        header, tensors = read_tensors(run.checkpoint)
+        refuse_changes(json.loads(header["told"]), told.values(), run, accept)
+        state.history[:] = [Epoch(**values) for values in json.loads(header["history"])]
+        state.partial = Partial(**json.loads(header["partial"]))
+        state.recent.extend(json.loads(header["recent"]))
+        velocities = {
+            k.removeprefix(VELOCITY): tensors.pop(k) for k in list(tensors) if VELOCITY in k
+        }
+        state.network.load_state_dict(mesh.own(tensors, config))
+        state.sgd.set_rates(json.loads(header["rates"]))
+        restore(state, mesh.own(velocities, config))
+    except (WeightsError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+        raise RunError(f"{run.folder} cannot be resumed: {error}") from error
+
+
+def restore(state: State, velocities: dict[str, Tensor]) -> None:
+    """Give every parameter its velocity back."""
+    named = dict(state.network.named_parameters())
+    for name, velocity in velocities.items():
+        state.sgd.restore(named[name], velocity)
+
+
+def refuse_changes(
+    then: dict[str, Any], now: dict[str, Any], run: Run, accept: Collection[str]
+) -> None:
+    """Raise RunError naming what a run was told differently and nobody accepted."""
+    old, new = then | then["recipe"], now | now["recipe"]
+    if unknown := set(accept) - set(new):
+        raise RunError(f"--accept does not know {', '.join(sorted(unknown))}")
+    changed = [k for k in new if k not in {"recipe", *accept} and old.get(k) != new[k]]
+    if changed:
+        said = "; ".join(f"{k} was {old.get(k)}, is {new[k]}" for k in changed)
+        raise RunError(
+            f"{run.folder} cannot be resumed with other values: {said}; "
+            f"to go on all the same: --accept {' '.join(changed)}"
+        )

@@ -1,0 +1,1 @@
+"""Photographs made ready for training: found or fetched, decoded once, stored."""

@@ -1,0 +1,86 @@
+"""Errors on the validation images: of the centre crop after each epoch, of ten at the end."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from model.predict import ask_ten_crops
+from training.bars import bar
+from training.compiling import without_loops
+from training.config import Recipe
+from training.data import Batch, validation, validation_squares
+from training.mesh import Mesh
+from training.photographs.prepare import Prepared
+from training.record import Told
+from training.state import Reports, State, StoppedError, agree, save_and_stop
+
+VALIDATION_BATCH = 128
+TEN_CROPS_OF = 16
+"""Images whose ten crops are asked together."""
+
+
+@torch.no_grad()
+def validate(
+    state: State, data: Prepared, recipe: Recipe, bf16: bool, reports: Reports
+) -> tuple[float, float]:
+    """Top-1 and top-5 error, 0–1, of the validation images' centre crops."""
+    state.network.eval()
+    augmentation = recipe.augmentation(state.network.config)
+    batches = validation(data, augmentation, VALIDATION_BATCH, state.mesh.part)
+    wrong = torch.zeros(2, dtype=torch.int64)
+    for batch in in_step(batches, len(data.val), VALIDATION_BATCH, state.mesh):
+        if batch is not None:
+            wrong += count_errors(ask(state, batch.x, bf16), batch.classes)
+        _, stop, _ = agree(state.mesh, 0.0, reports)
+        if stop:
+            save_and_stop(state, stop, reports)
+    top1, top5 = state.mesh.total(*wrong.tolist())
+    return top1 / len(data.val), top5 / len(data.val)
+
+
+def in_step(batches: Iterator[Batch], images: int, size: int, mesh: Mesh) -> Iterator[Batch | None]:
+    """As many items in every process: None where a replica's share has one batch less."""
+    for _ in range(math.ceil(math.ceil(images / mesh.replicas) / size)):
+        yield next(batches, None)
+
+
+def ask(state: State, x: Tensor, bf16: bool) -> Tensor:
+    """The logits of float32 [B, 3, 224, 224] crops: float32 [B, classes] on the CPU."""
+    device, dtype = state.device, next(state.network.parameters()).dtype
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        logits: Tensor = state.network(x.to(device, dtype)).logits
+    return logits.float().cpu()
+
+
+def count_errors(scores: Tensor, classes: Tensor) -> Tensor:
+    """How many of these are wrong with one guess, and with five: [B, classes] → int64 [2]."""
+    hits = scores.topk(min(5, scores.shape[1])).indices == classes[:, None]
+    return torch.stack([(~hits[:, 0]).sum(), (~hits.any(1)).sum()])
+
+
+@torch.inference_mode()
+def measure_ten_crops(
+    state: State, told: Told, bf16: bool, console: Console, reports: Reports
+) -> tuple[float, float]:
+    """Top-1 and top-5 error, 0–1, of the validation images with ten crops averaged (§4.1)."""
+    network, mesh, data = state.network.eval(), state.mesh, told.data
+    without_loops(network)
+    wrong = torch.zeros(2, dtype=torch.int64)
+    augmentation = told.recipe.augmentation(network.config)
+    squares = validation_squares(data, augmentation, TEN_CROPS_OF, mesh.part)
+    with bar(console, "ten crops", len(data.val)) as advance:
+        for batch in in_step(squares, len(data.val), TEN_CROPS_OF, mesh):
+            if stop := agree(mesh, 0.0, reports)[1]:
+                raise StoppedError(stop)
+            if batch is None:
+                continue
+            with torch.autocast(state.device.type, torch.bfloat16, enabled=bf16):
+                each, _ = ask_ten_crops(network, batch.x.to(state.device))
+            wrong += count_errors(each.mean(1).float().cpu(), batch.classes)
+            advance(len(batch.classes) * mesh.replicas)
+    top1, top5 = (count / len(data.val) for count in mesh.total(*wrong.tolist()))
+    console.print(f"Ten crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
+    return top1, top5
