@@ -1,0 +1,36 @@
+"""`python training/evaluate.py`: judge networks on labelled photographs."""
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Run as a script, Python puts this file's folder on the path, not the project's root.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from rich.console import Console
+
+from model.checkpoint import WeightsError
+from model.home import home_from_environment
+from model.photographs import FolderError
+from training.judging.answers import AnswerError
+from training.judging.judge import JudgeError, evaluate
+from training.judging.networks import NetworksError
+
+EXPECTED = (FolderError, WeightsError, AnswerError, JudgeError, NetworksError, OSError)
+
+
+def main() -> int:
+    """Evaluate; 0 when it was done, 2 and one line when not, 130 when interrupted."""
+    try:
+        evaluate(sys.argv[1:], home_from_environment(), Console(highlight=False, soft_wrap=True))
+    except EXPECTED as error:
+        print(f"training/evaluate.py: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("training/evaluate.py: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Photographs with labels to judge a network on, and which of its classes each label is.
+
+Classes are matched by what they are called, never by their position: the number of a folder
+among others says nothing about the order of a network's outputs.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from model.photographs import (
+    SUFFIXES,
+    ClassName,
+    FolderError,
+    Photograph,
+    is_photograph,
+    read_labels,
+    wordnet_labels,
+)
+
+Layout = Literal["split", "folders", "files"]
+WORDNET = re.compile(r"(n\d{8})_")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Photographs by the name of their class as it is on disk.
+
+    layout: split: <split>/<class>/*; folders: <class>/*; files: <WordNet id>_* in one folder.
+    found:  their paths from the root with forward slashes, by class; sorted.
+    """
+
+    root: Path
+    layout: Layout
+    found: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Matched:
+    """What a network can be judged on.
+
+    photographs: sorted by path; class_index is that of the network's outputs.
+    unknown:     names the network has no class for, or more than one, and how many photographs
+                 each has; they are left out.
+    """
+
+    photographs: tuple[Photograph, ...]
+    unknown: dict[str, int]
+
+
+def find(root: Path, split: str) -> Labelled:
+    """List the photographs under `root`, in the first of the three layouts that fits.
+
+    Raises FolderError: no such folder, or it holds none of the three.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FolderError(f"{root} {what}; --data names a folder of photographs")
+    places: list[tuple[Layout, Path]] = [("split", root / split), ("folders", root)]
+    for layout, place in places:
+        found = in_folders(root, place)
+        if any(found.values()):
+            return Labelled(root, layout, found)
+    for place in (root / split, root):
+        if files := by_prefix(root, place):
+            return Labelled(root, "files", files)
+    raise FolderError(
+        f"{root} holds no photographs ({', '.join(SUFFIXES)}) as {split}/<class>/*, as <class>/* "
+        "or as <WordNet id>_*"
+    )
+
+
+def in_folders(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
+    """The photographs of each folder directly under `place`; none when that is no folder."""
+    if not place.is_dir():
+        return {}
+    names = sorted(e.name for e in os.scandir(place) if e.is_dir() and e.name[0] != ".")
+    return {name: photographs_in(root, place / name) for name in names}
+
+
+def by_prefix(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
+    """The photographs directly in `place` whose names begin with a WordNet id, by that id."""
+    found = defaultdict(list)
+    for path in photographs_in(root, place) if place.is_dir() else ():
+        if begins := WORDNET.match(path.rsplit("/", 1)[-1]):
+            found[begins[1]].append(path)
+    return {name: tuple(paths) for name, paths in found.items()}
+
+
+def photographs_in(root: Path, place: Path) -> tuple[str, ...]:
+    """The photographs directly in a folder, by their paths from the root."""
+    names = sorted(e.name for e in os.scandir(place) if is_photograph(e.name) and e.is_file())
+    return tuple((place / name).relative_to(root).as_posix() for name in names)
+
+
+def match(labelled: Labelled, classes: Sequence[ClassName]) -> Matched:
+    """Say which of a network's classes each photograph is of.
+
+    A class is known by the name of its folder, else by its label or its WordNet id, whatever the
+    case, with spaces or underscores. Raises FolderError when none is known, or a known class's
+    folder is empty.
+    """
+    indices = match_names(list(labelled.found), classes, labelled.root)
+    for name in indices:
+        if not labelled.found[name]:
+            raise FolderError(
+                f"the class folder {name} under {labelled.root} holds no photographs "
+                f"({', '.join(SUFFIXES)}); add some or remove the folder"
+            )
+    if not indices:
+        some = ", ".join([*labelled.found][:5])
+        raise FolderError(
+            f"{labelled.root}: none of its classes ({some}{' …' * (len(labelled.found) > 5)}) is "
+            "known to the network; they are matched by folder name, label or WordNet id"
+        )
+    photographs = [Photograph(p, i) for name, i in indices.items() for p in labelled.found[name]]
+    return Matched(
+        tuple(sorted(photographs, key=lambda photograph: photograph.path)),
+        {name: len(paths) for name, paths in labelled.found.items() if name not in indices},
+    )
+
+
+def match_names(
+    names: Sequence[str], classes: Sequence[ClassName], root: Path | None = None
+) -> dict[str, int]:
+    """The class that each of these names means, for those that mean exactly one.
+
+    `root` may hold a classes.txt with the names' labels.
+    """
+    exact = {known.folder: index for index, known in enumerate(classes)}
+    if all(name in exact for name in names):
+        return {name: exact[name] for name in names}
+    own = wordnet_labels() if root is None else wordnet_labels() | read_labels(root, [*names])
+    spelled = defaultdict(set)
+    for index, known in enumerate(classes):
+        for spelling in (known.folder, known.label, wordnet_labels().get(known.folder)):
+            spelled[spelling and plain(spelling)].add(index)
+    indices = {}
+    for name in names:
+        meant = {exact[name]} if name in exact else spelled.get(plain(name), set())
+        meant = meant or spelled.get(plain(own.get(name, name)), set())
+        if len(meant) == 1:
+            indices[name] = next(iter(meant))
+    return indices
+
+
+def plain(name: str) -> str:
+    """A name without regard to case, underscores and the number of spaces."""
+    return " ".join(name.casefold().replace("_", " ").split())
