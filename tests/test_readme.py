@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app import create_app
 from app.config import Settings
+from model.variants import VARIANTS
 from training.config import PRESETS, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,24 +70,51 @@ def create_app_commands() -> set[str]:
 
 
 def test_training_knows_every_flag() -> None:
-    done = subprocess.run(
-        [sys.executable, "training/run.py", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    said = help_of("training/run.py")
+    elsewhere = help_of("training/evaluate.py") + help_of("benchmarks/training.py")
     named = set(re.findall(r"`(--[a-z-]+)[` ]", README))
-    assert {"--preset", "--resume", "--if-needed"} <= named
+    assert {"--preset", "--resume", "--if-needed", "--replicas", "--from"} <= named
     for flag in named - {"--help"}:
-        assert flag in done.stdout
+        assert flag in said + elsewhere
+    for line in commands():
+        if "training/run.py" in line:
+            for flag in re.findall(r"--[a-z-]+", line.split("training/run.py", 1)[1]):
+                assert flag in said
     for known in fields(Recipe):
-        assert f"--{known.name.replace('_', '-')}" in done.stdout
+        assert f"--{known.name.replace('_', '-')}" in said
 
 
 def test_the_presets() -> None:
     section = README.split("| preset |", 1)[1].split("\n\n", 1)[0]
     assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == list(PRESETS)
+
+
+def test_the_variants() -> None:
+    section = README.split("| variant |", 1)[1].split("\n\n", 1)[0]
+    found = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("| `")
+    ]
+    assert found == [
+        [f"`{name}`", known.what, f"{known.parameters:,}"] for name, known in VARIANTS.items()
+    ]
+
+
+def test_scripts_know_every_flag() -> None:
+    for script in ("training/evaluate.py", "benchmarks/training.py"):
+        done = help_of(script)
+        for line in commands():
+            if f" {script}" in line:
+                for flag in re.findall(r"--[a-z-]+", line):
+                    assert flag in done, (script, flag)
+
+
+def help_of(script: str) -> str:
+    """What a script says of its flags."""
+    words = [sys.executable, script, "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
 
 
 def test_every_setting_stands_with_its_default_and_its_help() -> None:
@@ -110,4 +138,4 @@ def test_every_deviation_is_declared_in_both_places() -> None:
 
 def test_it_names_no_machine_and_no_host() -> None:
     for file in (ROOT / "README.md", ROOT / "constraints.txt", ROOT / "pyproject.toml"):
-        assert not re.search(r"https?://(?!127\.0\.0\.1)", file.read_text())
+        assert not re.search(r"https?://(?!127\.0\.0\.1|HOST)", file.read_text())

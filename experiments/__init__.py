@@ -1,0 +1,1 @@
+"""Long computations that answer a question once, each a command that prints its table."""

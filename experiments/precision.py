@@ -1,0 +1,104 @@
+"""`python experiments/precision.py --data DIR`: does training in bf16 cost accuracy?
+
+The same seed twice, epoch by epoch: in float32, and as a processor with bf16 computes. Where the
+processor has none, that is done by hand, for autocast's emulation is slower by far: what enters a
+layer and what leaves it, forward and back, is rounded to bf16, and products are summed in float32,
+as such processors do.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+if not __package__:
+    # Run as a script, Python puts this file's folder on the path, not the project's root.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+import torch.nn.functional as F
+import tyro
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from model.home import home_from_environment
+from model.predict import find_device
+from training.compiling import compile_state
+from training.config import SMALL
+from training.loop import run_epoch
+from training.machine import has_bf16, keep_memory
+from training.photographs.prepare import prepare
+from training.photographs.source import find_source
+from training.schedule import plan
+from training.state import Epoch, Partial, Reports, State, start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train in float32 and in bf16 with the same seed."""
+
+    data: str
+    """Folder of photographs."""
+    epochs: int = 10
+    """Of each."""
+    seed: int = 0
+    """Of both."""
+
+
+def main() -> None:
+    """Train both, an epoch each in turn, and print their errors side by side."""
+    options = tyro.cli(Options)
+    keep_memory()
+    data = prepare(find_source(options.data), home_from_environment().prepared, lambda _: None)
+    recipe = replace(SMALL, epochs=options.epochs, seed=options.seed)
+    device = find_device()
+    native = has_bf16(device)
+    states: dict[bool, State] = {}
+    for bf16 in (False, True):
+        states[bf16] = start(recipe.network(len(data.names)), recipe, device)
+        compile_state(states[bf16], "auto", options.epochs * len(data.train))
+        if bf16 and not native:
+            round_to_bf16(states[bf16].network)
+    for _ in range(options.epochs):
+        for bf16, state in states.items():
+            step = plan([epoch.top1_error for epoch in state.history], recipe)
+            state.sgd.set_rates(step.rates)
+            state.history.append(run_epoch(state, data, recipe, step, bf16 and native, Reports()))
+            state.partial = Partial()
+        Console().print(table(states[False].history, states[True].history))
+
+
+def round_to_bf16(network: nn.Module) -> None:
+    """Have every layer with weights take and give what a bf16 processor would."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        layer.forward = partial(rounded, layer, last=layer is layers[-1])  # type: ignore[method-assign]
+
+
+def rounded(layer: nn.Conv2d | nn.Linear, x: Tensor, *, last: bool) -> Tensor:
+    """One layer: bf16 numbers in, sums in float32, bf16 out; float32 before the softmax."""
+    assert layer.bias is not None
+    x, weight, bias = (value.bfloat16().float() for value in (x, layer.weight, layer.bias))
+    if isinstance(layer, nn.Linear):
+        out = F.linear(x, weight, bias)
+    else:
+        out = F.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
+    return out.bfloat16().float() if last else out.bfloat16()
+
+
+def table(exact: list[Epoch], other: list[Epoch]) -> Table:
+    """Both runs, an epoch a row."""
+    made = Table(title="float32 and bf16, the same seed")
+    for heading in ("epoch", "loss", "loss, bf16", "top-1", "top-1, bf16", "top-5", "top-5, bf16"):
+        made.add_column(heading, justify="right")
+    for a, b in zip(exact, other, strict=True):
+        losses = f"{a.loss:.3f}", f"{b.loss:.3f}"
+        errors = a.top1_error, b.top1_error, a.top5_error, b.top5_error
+        made.add_row(str(a.epoch), *losses, *(f"{error:.2%}" for error in errors))
+    return made
+
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("highest")
+    main()
