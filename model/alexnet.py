@@ -9,7 +9,7 @@ family.
 Section numbers are the paper's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -251,8 +251,14 @@ class AlexNet(nn.Module):
         keys, int64 [N], addresses each image's dropout (model/noise.py); without them torch's own
         generator draws.
         """
+        return self.run(x, self.named_children(), keys)
+
+    def run(
+        self, x: Tensor, modules: Iterable[tuple[str, nn.Module]], keys: Tensor | None = None
+    ) -> Output:
+        """Run what comes out before these modules, the network's last, through them."""
         fc7 = x
-        for name, module in self.named_children():
+        for name, module in modules:
             x = module(x, keys) if isinstance(module, Dropout) else module(x)
             if name == self.last_hidden:
                 fc7 = x
@@ -286,9 +292,3 @@ class AlexNet(nn.Module):
         for name, module in self.named_children():
             if isinstance(module, LocalResponseNorm):
                 self.add_module(name, module.materialise())
-
-    def weighted(self) -> Iterator[tuple[str, nn.Module]]:
-        """The layers that have weights, in order, with their modules."""
-        for name, module in self.named_children():
-            if next(module.parameters(recurse=False), None) is not None:
-                yield name, module

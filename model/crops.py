@@ -49,12 +49,8 @@ def run_ten_crops(network: AlexNet, squares: Tensor) -> Output:
         return output
     layers = list(network.named_children())
     first = nn.Sequential(*(layer for _, layer in layers[: found.layers] if not is_border(layer)))
-    x = fc7 = maps_of_crops(first, squares, network.config.crop, found)
-    for name, layer in layers[found.layers :]:
-        x = layer(x)
-        if name == network.last_hidden:
-            fc7 = x
-    return Output(x, fc7)
+    maps = maps_of_crops(first, squares, network.config.crop, found)
+    return network.run(maps, layers[found.layers :])
 
 
 def shared(network: AlexNet) -> Shared | None:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from model.images import ImageError, read, read_file
+from training.machine import cores
 from training.photographs.moments import outer_sum
 from training.photographs.sample import DataError, Sample, Source, SplitName
-from training.photographs.store import Entry, Kind, decode, encode, processors
+from training.photographs.store import Entry, Kind, decode, encode
 
 JPEG_BYTES = 0.9
 """A cautious estimate for a pixel stored as JPEG; 0.54 were measured on ImageNet's photographs."""
@@ -56,7 +57,7 @@ def flow(
 ) -> Iterator[tuple[PieceId, Decoded | None]]:
     """The pieces' decoded images in order, None at each piece's end; a few are made ahead."""
     waiting: deque[tuple[PieceId, Future[Decoded] | None]] = deque()
-    ahead, failed = 32 + 8 * processors(), None
+    ahead, failed = 32 + 8 * cores(), None
     decoder = partial(decoded, side=work.side, kind=work.kind)
     try:
         for piece in pieces:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from model.images import SIDE
 from model.photographs import Folder
+from training.machine import cores
 from training.photographs.decode import PieceId, Progress, Work, flow
 from training.photographs.disk import locked, writing
 from training.photographs.folder import FolderSource
 from training.photographs.prepared import META, Prepared, finish, open_prepared
 from training.photographs.sample import SPLITS, DataError, Sample, Source, UnfinishedError
-from training.photographs.store import Entry, Kind, Split, Writer, finished_piece, processors
+from training.photographs.store import Entry, Kind, Split, Writer, finished_piece
 
 __all__ = ["BUDGET", "DataError", "Prepared", "Progress", "Split", "UnfinishedError", "prepare"]
 
@@ -125,7 +126,7 @@ def check_room(work: Work, images: int) -> None:
 def write_pieces(work: Work, pieces: Sequence[PieceId]) -> None:
     """Decode on all cores and write in order, one piece after the other."""
     writer: Writer | None = None
-    with ThreadPoolExecutor(processors(), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(cores(), thread_name_prefix="decode") as pool:
         try:
             for piece, decoded in flow(work, pieces, pool):
                 with writing(work.place.parent):

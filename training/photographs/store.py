@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from model.home import sync
+from training.machine import cores
 from training.photographs.moments import Moments
 
 Kind = Literal["raw", "jpeg"]
@@ -89,7 +90,7 @@ class Split:
             yield from (entry.reshape(self.side, self.side, 3) for entry in entries)
             return
         # Pillow decodes outside the interpreter's lock.
-        with ThreadPoolExecutor(min(processors(), DECODERS)) as pool:
+        with ThreadPoolExecutor(min(cores(), DECODERS)) as pool:
             yield from pool.map(lambda entry: decode(entry, self.side, self.kind), entries)
 
     def entries(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
@@ -104,13 +105,6 @@ class Split:
 
 
 DECODERS = 8
-
-
-def processors() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # macOS has no affinity
 
 
 class Entry(NamedTuple):
