@@ -5,6 +5,7 @@ Run as a script, this file is one of the processes; torchrun's variables tell it
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -77,7 +78,7 @@ def learn(data: Prepared, mesh: Mesh, dtype: torch.dtype) -> Iterator[tuple[str,
 @pytest.fixture(scope="module")
 def together(
     photographs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int, int], Path]:
+) -> Iterator[Callable[[int, int], Path]]:
     """Train in replicas × towers processes; give the folder of what they found."""
     folder = tmp_path_factory.mktemp("mesh")
     store = tmp_path_factory.mktemp("store")
@@ -93,7 +94,8 @@ def together(
         start_all([sys.executable, *map(str, words)], replicas * towers)
         return own
 
-    return run
+    yield run
+    shutil.rmtree(folder)  # gigabytes
 
 
 def start_all(command: list[str], count: int) -> None:
