@@ -37,6 +37,8 @@ $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(SAY) "Installing into $(VENV), with what the tests need: a few gigabytes, once"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@# milvus-lite asks for faiss-cpu, whose files would take the place of faiss-gpu's.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps milvus-lite
 	@touch $@ $(VENV)/installed
 
 $(VENV)/bin/python:

@@ -8,11 +8,12 @@ from flask import Flask, request, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf import CSRFProtect
 
-from app.cli import add_commands
+from app.cli import database_commands
 from app.config import Settings
 from app.db import session_factory
 from app.engine import Engine
 from app.errors import register_errors
+from app.index_cli import index_commands
 from app.uploads import FORM_BYTES
 from app.views import api, classify, explore, filters, health, images
 from app.views.headers import add_headers
@@ -48,7 +49,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_wording(app)
     register_errors(app)
     app.after_request(add_headers)
-    add_commands(app, settings)
+    app.cli.add_command(database_commands)
+    app.cli.add_command(index_commands)
     return app
 
 

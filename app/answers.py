@@ -8,7 +8,7 @@ from app import catalogue
 from index.store import Index, Manifest
 from model.predict import Guess, Predictor
 
-Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database"]
+Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database", "search"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +48,17 @@ class UnknownImageError(LookupError):
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """A training image and its Euclidean distance in the 4096 features of fc7."""
+    """A training image and its Euclidean distance in the 4096 features of fc7.
+
+    copies: how many training images have exactly its pixels, itself among them. near: whether it
+    is nearly the image asked about: as near as an image re-encoded is to itself.
+    """
 
     id: int
     label: str
     distance: float
+    copies: int = 1
+    near: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,16 +11,10 @@ from pathlib import Path
 from sqlalchemy import Row, Select, exists, select
 
 from app.db import Sessions, reading
-from app.registration import (
-    Registration,
-    Unreadable,
-    forget_versions,
-    record_version,
-    register,
-)
+from app.registration import Registration, forget_versions, record_version, register
 from app.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
 
-__all__ = ["Registration", "Unreadable", "forget_versions", "record_version", "register"]
+__all__ = ["Registration", "forget_versions", "record_version", "register"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +90,24 @@ def version(sessions: Sessions, name: str) -> Version | None:
         count=row.count,
         unreadable=row.unreadable,
     )
+
+
+def version_names(sessions: Sessions) -> set[str]:
+    """The names of the index versions whose list of images is there. Raises DatabaseError."""
+    query = select(IndexVersion.name).join(IndexClass, IndexClass.version_id == IndexVersion.id)
+    with reading(sessions) as session:
+        return set(session.scalars(query.distinct()))
+
+
+def listed(sessions: Sessions, version_id: int) -> dict[int, int]:
+    """The class id of every image that an index version lists, by id. Raises DatabaseError."""
+    query = (
+        select(IndexImage.image_id, Image.class_id)
+        .join(Image, Image.id == IndexImage.image_id)
+        .where(IndexImage.version_id == version_id)
+    )
+    with reading(sessions) as session:
+        return dict(session.execute(query).all())
 
 
 def classes(sessions: Sessions, version_id: int) -> list[ClassCount]:

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,8 @@ import click
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from index.engines.milvus import parse_url
+from index.placing import PLACES, Placing
 from model.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -59,14 +61,36 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
 def present_device(text: str) -> str:
     """Read the name of a device that is there."""
-    if text not in DEVICES:
-        raise ValueError(f"must be one of {', '.join(DEVICES)}")
-    if text in ("cuda", "mps"):
+    if one_of(DEVICES)(text) in ("cuda", "mps"):
         import torch  # takes a second, and is needed for these two alone
 
         there = torch.cuda if text == "cuda" else torch.backends.mps
         if not there.is_available():
             raise ValueError(f"is {text}, but torch finds no such device here")
+    return text
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """Read one of these names."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError(f"must be one of {', '.join(names)}")
+        return text
+
+    return parse
+
+
+def flag(text: str) -> bool:
+    """Read 0 or 1."""
+    return one_of(("0", "1"))(text) == "1"
+
+
+def milvus_address(text: str) -> str:
+    """Read the address of a Milvus server."""
+    parse_url(text)
+    if find_spec("pymilvus") is None:
+        raise ValueError("needs pymilvus; install it with `pip install pymilvus`")
     return text
 
 
@@ -161,6 +185,38 @@ class Settings:
             present_device,
         ),
     )
+    index_device: str = field(
+        default="auto",
+        metadata=about(
+            "ALEXNET_INDEX_DEVICE",
+            "Where the index is searched: auto, cpu, gpu, or gpus, which parts it among several.",
+            one_of(PLACES),
+        ),
+    )
+    index_float16: bool = field(
+        default=False,
+        metadata=about(
+            "ALEXNET_INDEX_FLOAT16", "Whether a GPU holds the vectors in float16: 0 or 1.", flag
+        ),
+    )
+    index_kept: int = field(
+        default=3,
+        metadata=about(
+            "ALEXNET_INDEX_KEPT",
+            "Versions of the index that are kept, the served one among them.",
+            whole(1, 1000),
+        ),
+    )
+    index_url: str = field(
+        default="",
+        repr=False,
+        metadata=about(
+            "INDEX_URL",
+            "Address of a Milvus server, http://HOST:19530, that holds and searches the vectors; "
+            "by default FAISS does, in ALEXNET_HOME.",
+            milvus_address,
+        ),
+    )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
@@ -181,6 +237,11 @@ class Settings:
         if "secret_key" not in values:
             values["secret_key"] = kept_secret(values["home"])
         return cls(**values)
+
+    @property
+    def placing(self) -> Placing:
+        """Where the index is searched."""
+        return Placing(device=self.index_device, float16=self.index_float16, url=self.index_url)
 
     @property
     def upload_bytes(self) -> int:

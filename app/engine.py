@@ -20,6 +20,7 @@ from app.config import Settings
 from app.db import DatabaseError, Sessions
 from app.freshness import Remembered, Signature, signature
 from index import store
+from index.candidates import SearchError
 from index.store import Index
 from model.alexnet import FEATURES, layers
 from model.checkpoint import Weights, WeightsError, load
@@ -93,7 +94,7 @@ class Engine:
             self.predictors.forget()
             self.indexes.forget()
         # What the database lacks it may have the next time; files stay as they are.
-        lacks = isinstance(found, NotReady) and found.reason in ("database", "no-index")
+        lacks = isinstance(found, NotReady) and found.reason in ("database", "no-index", "search")
         self.seen = None if moved or lacks else seen
         return self.known
 
@@ -113,18 +114,20 @@ class Engine:
             return NotReady(reason="database", message=str(error), command=UPGRADE)
         except store.StoreError as error:
             return NotReady(reason="damaged", message=f"{error}.", command=BUILD)
+        except SearchError as error:
+            return NotReady(reason="search", message=f"{error}.", command=STATS)
         except WeightsError as error:
             return damaged_weights(error)
 
     def pair(self, seen: Signature, version: catalogue.Version) -> Ready | NotReady:
         """Read weights and index and see that they belong together."""
-        home, device = self.settings.home, self.settings.device
+        home = self.settings.home
         predictor = self.read_predictor(seen.weights)
         manifest = store.read_manifest(home.index / version.name)
         if manifest.weights != predictor.identity:
             return NotReady(reason="mismatch", message=MISMATCH, command=BUILD)
         index = self.indexes.get(
-            seen.index, lambda: store.open_version(home.index, version.name, device)
+            seen.index, lambda: store.open_version(home.index, version.name, self.settings.placing)
         )
         return Ready(predictor=predictor, index=index, version=version)
 
@@ -211,17 +214,26 @@ class Engine:
         )
 
     def neighbours(self, ready: Ready, look: Look, without: int | None) -> list[Neighbour]:
-        """The nearest training images. Raises DatabaseError."""
-        found, distances = ready.index.search(look.fc7[None], NEIGHBOURS, without=without)
-        ids = [int(image) for image in found[0]]
+        """The nearest training images. Raises DatabaseError and SearchError."""
+        found = ready.index.search(look.fc7[None], NEIGHBOURS, without=without)
+        ids, distances, copies = (
+            values[0].tolist() for values in (found.ids, found.distances, found.copies)
+        )
         labels = catalogue.labels(self.sessions, ids)
         return [
-            Neighbour(id=image, label=labels.get(image, ""), distance=float(distance))
-            for image, distance in zip(ids, distances[0], strict=True)
+            Neighbour(
+                id=image,
+                label=labels.get(image, ""),
+                distance=distance,
+                copies=count,
+                near=distance <= ready.manifest.near,
+            )
+            for image, distance, count in zip(ids, distances, copies, strict=True)
         ]
 
 
 BUILD, TRAIN, UPGRADE = "flask index build", "python training/run.py", "flask db upgrade"
+STATS = "flask index stats"
 MISMATCH = "The index was made by other weights than those in use now."
 UNKNOWN_VERSION = "The database does not know the index that is there: it is another database."
 

@@ -12,6 +12,7 @@ from app.config import Settings
 from app.db import DatabaseError
 from app.engine import NotReadyError
 from app.uploads import FORM_BYTES, UploadError, accepted, too_many_bytes
+from index.candidates import SearchError
 from model.images import ImageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -53,11 +54,19 @@ NOTICES = {
         "Something stored is damaged",
         "The weights or the index cannot be read; the log says what is wrong with them.",
     ),
+    "search": (
+        "The index does not answer",
+        "The index lies with another server, which does not answer at the moment.",
+    ),
     "database": (
         "The database is not ready",
         "The database cannot be read, or its tables are not up to date; the log says more.",
     ),
 }
+PASSING = ("database", "search")
+"""What may be mended by waiting: then the answer is a 503 for whoever asks, people or programs."""
+RETRY_AFTER = 30
+"""Seconds after which asking again may help."""
 MOST_DRAINED = 256 * 1024 * 1024
 
 
@@ -80,6 +89,7 @@ def register_errors(app: Flask) -> None:
     app.register_error_handler(ImageError, on_image)
     app.register_error_handler(NotReadyError, on_not_ready)
     app.register_error_handler(DatabaseError, on_database)
+    app.register_error_handler(SearchError, on_search)
     app.register_error_handler(OSError, on_os)
 
 
@@ -93,7 +103,7 @@ def tell(problem: Problem) -> Response:
     if wants_json():
         answer = jsonify(error=problem.sentence)
         answer.status_code = problem.status
-        return answer
+        return timed(answer)
     settings: Settings = current_app.extensions["settings"]
     page = render_template(
         "error.html",
@@ -102,7 +112,14 @@ def tell(problem: Problem) -> Response:
         retry=problem.retry,
         limits={"bytes": settings.upload_bytes, "accepted": accepted(settings)},
     )
-    return make_response(page, problem.status)
+    return timed(make_response(page, problem.status))
+
+
+def timed(answer: Response) -> Response:
+    """Say when to ask again, where asking again may help."""
+    if answer.status_code == 503:
+        answer.headers["Retry-After"] = str(RETRY_AFTER)
+    return answer
 
 
 def phrase(status: int) -> str:
@@ -176,7 +193,8 @@ def on_not_ready(error: NotReadyError) -> Response:
     page = render_template(
         "notice.html", heading=heading, sentence=sentence, command=error.state.command
     )
-    return make_response(page, 200 if request.method in ("GET", "HEAD") else 503)
+    settled = request.method in ("GET", "HEAD") and error.state.reason not in PASSING
+    return timed(make_response(page, 200 if settled else 503))
 
 
 def on_database(error: DatabaseError) -> Response:
@@ -187,6 +205,13 @@ def on_database(error: DatabaseError) -> Response:
     return tell(
         Problem(status=503, sentence=SENTENCES[503], heading="The database does not answer")
     )
+
+
+def on_search(error: SearchError) -> Response:
+    """Answer for an index on another server that does not answer."""
+    current_app.logger.error("%s", error)
+    heading, sentence = NOTICES["search"]
+    return tell(Problem(status=503, sentence=sentence, heading=heading))
 
 
 def on_os(error: OSError) -> Response:

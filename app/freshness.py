@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from index import store
-from index.manifest import FILE
 from model.home import Home
 
 T = TypeVar("T")
@@ -25,8 +24,16 @@ def signature(home: Home) -> Signature:
     current = home.index / store.CURRENT
     return Signature(
         weights=stamp(home.weights, home.weights),
-        index=stamp(current, current / store.VECTORS, current / FILE),
+        index=stamp(current, *contents(current)),
     )
+
+
+def contents(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing when it is not there."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def stamp(link: Path, *files: Path) -> tuple[object, ...] | None:

@@ -1,25 +1,33 @@
 """The build of an index from beginning to end: weights → files → features → a version served."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from app.catalogue import version
+import numpy as np
+
+from app.catalogue import version, version_names
 from app.config import Settings
-from app.db import Sessions, upgrade
+from app.db import DatabaseError, Sessions, upgrade
 from app.engine import servable
-from app.registration import (
-    Registration,
-    Unreadable,
-    forget_versions,
-    record_version,
-    register,
-    shown,
-)
+from app.registration import Registration, forget_versions, record_version, register
 from index import store
-from index.build import Features, compute_features
-from index.store import Manifest, StoreError
+from index.building.assembly import Base
+from index.building.build import Gathered, gather
+from index.building.company import is_first, own_device
+from index.building.listing import FILE as LISTING
+from index.building.listing import LeftOut, write_listing
+from index.building.near import near_distance
+from index.building.work import forget_work
+from index.candidates import SearchError
+from index.engines import making as engines
+from index.engines import milvus
+from index.engines.kinds import choose_kind
+from index.manifest import StoreError, read_manifest
+from index.members import Members, write_members
+from index.store import Draft, Manifest
 from model.checkpoint import Weights, load
 from model.photographs import Folder, FolderError, digest, scan
 from model.predict import Predictor
@@ -29,45 +37,229 @@ Step = Callable[[str, int], Callable[[int], None]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked of an index. kind and dtype may be `auto`: then size and memory decide."""
+
+    wanted: engines.Wanted = field(default_factory=lambda: engines.Wanted(kind="auto"))
+    dtype: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Built:
-    """An index version that is served now, or was before when `fresh` is false."""
+    """An index version that is served now, or was before when `gathered` is None.
+
+    seconds: what the features took, decoding included. said: what was chosen, and why.
+    """
 
     manifest: Manifest
-    unreadable: list[Unreadable]
-    seconds: float
-    """Time the features took, decoding included."""
-    fresh: bool
+    gathered: Gathered | None = None
+    seconds: float = 0.0
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def unreadable(self) -> list[LeftOut]:
+        """The files that were left out."""
+        return self.gathered.unreadable if self.gathered else []
 
 
-def build(settings: Settings, sessions: Sessions, step: Step, *, if_needed: bool = False) -> Built:
+def build(
+    settings: Settings,
+    sessions: Sessions,
+    step: Step,
+    asked: Asked | None = None,
+    *,
+    if_needed: bool = False,
+) -> Built | None:
     """Index the training set of the weights in use, and serve that from now on.
 
     With `if_needed` nothing is done when the index served was made by these weights from the
-    files as they are. Whatever happens before the switch, what was served before still is.
+    files as they are. Whatever happens before the switch, what was served before still is; what
+    was computed is kept, and the next build goes on from there. Of several processes the first
+    alone gets a result.
 
-    Raises WeightsError, FolderError, StoreError and DatabaseError.
+    Raises WeightsError, FolderError, StoreError, SearchError and DatabaseError.
     """
     weights = servable(load(settings.home.weights))
     folder = training_folder(weights)
-    listing = digest(folder.root, folder.train)
-    upgrade(settings)
-    with store.building(settings.home.index):
-        served = manifest_in_use(settings, sessions)
-        if if_needed and served and fits(served, weights, folder, listing):
-            return Built(manifest=served, unreadable=[], seconds=0, fresh=False)
-        registration = register(
-            sessions, folder, step("Reading the training images", len(folder.train))
+    job = Job(settings, sessions, step, weights, folder)
+    ready_database(settings)
+    if if_needed and (served := manifest_in_use(settings, sessions)) and job.fits(served):
+        return Built(manifest=served)
+    return job.run(asked or Asked(), None)
+
+
+def update(settings: Settings, sessions: Sessions, step: Step) -> Built | None:
+    """Bring the index served up to the files as they are, with its kind and its recall.
+
+    New images are added, vanished ones dropped, changed ones read again; nothing else is computed.
+    Raises as `build`, and StoreError where there is no whole index of these weights to go on from.
+    """
+    weights = servable(load(settings.home.weights))
+    folder = training_folder(weights)
+    ready_database(settings)
+    served = manifest_in_use(settings, sessions)
+    if served is None:
+        raise StoreError("There is no whole index to update; run `flask index build`")
+    if (served.weights, served.data) != (weights.identity, str(folder.root)):
+        raise StoreError(
+            f"The index is of other weights or of another folder ({served.data}) than those in "
+            "use; run `flask index build`"
         )
-        began = time.perf_counter()
-        computed = compute_features(
-            Predictor.from_weights(weights, settings.device),
-            registration.items,
-            on_progress=step("Computing their features", len(registration.items)),
+    job = Job(settings, sessions, step, weights, folder)
+    if job.fits(served):
+        return Built(manifest=served)
+    return job.run(Asked(dtype=served.dtype), served)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one build works with."""
+
+    settings: Settings
+    sessions: Sessions
+    step: Step
+    weights: Weights
+    folder: Folder
+
+    @property
+    def root(self) -> Path:
+        """The folder of the index."""
+        return self.settings.home.index
+
+    @property
+    def listing(self) -> str:
+        """The digest of the training files as they are."""
+        return digest(self.folder.root, self.folder.train)
+
+    def fits(self, manifest: Manifest) -> bool:
+        """Whether an index was made by these weights from the files as they are."""
+        wanted = (self.weights.identity, str(self.folder.root), self.listing)
+        return (manifest.weights, manifest.data, manifest.listing) == wanted
+
+    def run(self, asked: Asked, before: Manifest | None) -> Built | None:
+        """Do it; the first process alone holds the right to build, and publishes."""
+        if not is_first():
+            self.gathered(chosen(asked, self.settings, self.folder, before)[0], None)
+            return None
+        with store.building(self.root) as dead:
+            forget_collections(self.settings, dead)
+            asked, said = chosen(asked, self.settings, self.folder, before)
+            base = Base.of(self.root / before.name, before) if before else None
+            listing, began = self.listing, time.perf_counter()
+            gathered = self.gathered(asked, base)
+            assert gathered is not None
+            seconds = time.perf_counter() - began
+            manifest, more = self.publish(asked, listing, gathered, before)
+            return Built(manifest=manifest, gathered=gathered, seconds=seconds, said=said + more)
+
+    def predictor(self) -> Predictor:
+        """The network, where this process computes."""
+        return Predictor.from_weights(self.weights, own_device(self.settings.device))
+
+    def gathered(self, asked: Asked, base: Base | None) -> Gathered | None:
+        """The features of all photographs, on disk; None in all processes but the first."""
+        return gather(
+            self.predictor(),
+            self.folder.root,
+            self.folder.train,
+            self.root,
+            dtype=asked.dtype,
+            kind=asked.wanted.kind,
+            base=base,
+            report=self.step,
         )
-        seconds = time.perf_counter() - began
-        unreadable = registration.unreadable + left_out(computed, folder)
-        manifest = serve(settings, sessions, weights, folder, listing, registration, computed)
-        return Built(manifest=manifest, unreadable=unreadable, seconds=seconds, fresh=True)
+
+    def publish(
+        self, asked: Asked, listing: str, gathered: Gathered, before: Manifest | None
+    ) -> tuple[Manifest, list[str]]:
+        """Write the version, enter it in the database, switch to it, and delete what is too old.
+
+        The database comes first, so that whoever sees the new version finds its images.
+        """
+        if not gathered.entries:
+            raise StoreError("No image could be read, so there is nothing to index")
+        entered = register(self.sessions, self.folder, gathered.photographs, gathered.entries)
+        with store.drafting(self.root) as draft:
+            made = self.fill(draft, asked, gathered, entered, before)
+            manifest = draft.seal(
+                weights=self.weights.identity,
+                data=str(self.folder.root),
+                images=len(entered.ids),
+                vectors=len(np.unique(gathered.rows)),
+                unreadable=len(gathered.unreadable),
+                listing=listing,
+                dtype=asked.dtype,
+                kind=made.kind,
+                target=asked.wanted.target,
+                parameters=made.parameters,
+                recall=made.recall,
+                near=self.near(gathered, before),
+            )
+        try:
+            record_version(self.sessions, manifest, entered.dataset_id, np.sort(entered.ids))
+            store.publish(self.root, manifest.name)
+        except BaseException:
+            store.delete(self.root, manifest.name)
+            raise
+        forget_work(self.root)
+        discard(self.settings, self.sessions, self.settings.index_kept)
+        return manifest, made.said
+
+    def fill(
+        self,
+        draft: Draft,
+        asked: Asked,
+        gathered: Gathered,
+        entered: Registration,
+        before: Manifest | None,
+    ) -> engines.Made:
+        """Write everything but the manifest into a version's folder."""
+        for stored in gathered.stored:
+            draft.add(stored.path, stored.shard)
+        order = np.argsort(entered.ids)
+        lists = entered.ids[order], gathered.rows[order], entered.classes[order]
+        write_members(draft.folder, *lists)
+        write_listing(draft.folder / LISTING, gathered.entries, gathered.rows)
+        return engines.make(
+            asked.wanted,
+            draft.name,
+            draft.folder,
+            draft.vectors(asked.dtype),
+            Members(*lists),
+            self.settings.placing,
+            self.step,
+            (self.root / before.name, before) if before else None,
+        )
+
+    def near(self, gathered: Gathered, before: Manifest | None) -> float:
+        """The distance of near-duplicates: the earlier version's, or measured."""
+        if before is not None:
+            return before.near
+        paths = [self.folder.root / entry.path for entry in gathered.entries]
+        return near_distance(self.predictor(), paths)
+
+
+def chosen(
+    asked: Asked, settings: Settings, folder: Folder, before: Manifest | None
+) -> tuple[Asked, list[str]]:
+    """Settle what was left open: by the version before, by Milvus' address, by size and memory.
+
+    Gives what there is to say of it too.
+    """
+    wanted, said = asked.wanted, []
+    if before is not None:
+        wanted = replace(wanted, kind=before.kind, target=before.target)
+    if wanted.kind == "auto" and settings.index_url:
+        wanted, said = replace(wanted, kind="milvus"), ["Kind milvus: INDEX_URL names a server."]
+    if wanted.kind == "auto":
+        choice = choose_kind(len(folder.train))
+        wanted, said = replace(wanted, kind=choice.kind), [f"Kind {choice.kind}: {choice.reason}"]
+    if wanted.kind == "milvus" and not settings.index_url:
+        raise StoreError("An index of kind milvus needs INDEX_URL, the address of a Milvus server")
+    dtype = asked.dtype
+    if dtype == "auto":
+        dtype = "float32" if wanted.kind == "exact" else "float16"
+    return replace(asked, wanted=wanted, dtype=dtype), said
 
 
 def training_folder(weights: Weights) -> Folder:
@@ -81,58 +273,64 @@ def training_folder(weights: Weights) -> Folder:
         ) from error
 
 
+def ready_database(settings: Settings) -> None:
+    """Make or migrate the tables; of several processes the first does."""
+    if is_first():
+        upgrade(settings)
+
+
 def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
     """The manifest of what is served, when that is whole and the database knows it."""
     root = settings.home.index
     try:
         name = store.current_name(root)
         manifest = store.check_version(root, name) if name else None
+        return manifest if manifest and version(sessions, manifest.name) else None
     except StoreError:
         return None
-    return manifest if manifest and version(sessions, manifest.name) else None
+    except DatabaseError:
+        # Beside the first process, which makes the tables, there may be none yet.
+        if is_first():
+            raise
+        return None
 
 
-def fits(manifest: Manifest, weights: Weights, folder: Folder, listing: str) -> bool:
-    """Whether an index was made by these weights from the files as they are."""
-    wanted = (weights.identity, str(folder.root), listing)
-    return (manifest.weights, manifest.data, manifest.listing) == wanted
+def rollback(settings: Settings, sessions: Sessions, name: str | None) -> Manifest:
+    """Serve an earlier version again: the one of that name, or the one before that served.
 
-
-def serve(
-    settings: Settings,
-    sessions: Sessions,
-    weights: Weights,
-    folder: Folder,
-    listing: str,
-    registration: Registration,
-    computed: Features,
-) -> Manifest:
-    """Write the version, enter it in the database, switch to it, and delete what is too old.
-
-    The database comes first, so that whoever sees the new version finds its images.
+    Raises StoreError where there is none, it is damaged, of other weights than those in use, or
+    unknown to the database; WeightsError and DatabaseError.
     """
     root = settings.home.index
-    manifest = store.write_version(
-        root,
-        weights=weights.identity,
-        data=str(folder.root),
-        unreadable=len(registration.unreadable) + len(computed.unreadable),
-        listing=listing,
-        ids=computed.ids,
-        features=computed.features,
-    )
-    try:
-        record_version(sessions, manifest, registration.dataset_id, computed.ids.tolist())
-        store.publish(root, manifest.name)
-    finally:
-        kept = store.prune(root)
+    with store.building(root):
+        found = read_manifest(root / store.earlier(root, name))
+        if found.weights != load(settings.home.weights).identity:
+            raise StoreError(
+                f"Version {found.name} is of other weights than those in use, and would answer "
+                f"nothing; point {settings.home.weights} to the weights {found.weights[:8]} first"
+            )
+        if version(sessions, found.name) is None:
+            raise StoreError(f"The database does not know version {found.name} any more")
+        store.publish(root, found.name)
+    return found
+
+
+def prune(settings: Settings, sessions: Sessions, keep: int) -> tuple[list[str], list[str]]:
+    """Delete all versions but `keep`, the served one among them; those kept, those deleted."""
+    with store.building(settings.home.index):
+        return discard(settings, sessions, keep)
+
+
+def discard(settings: Settings, sessions: Sessions, keep: int) -> tuple[list[str], list[str]]:
+    """As `prune`, for who holds the right to build."""
+    kept, gone = store.prune(settings.home.index, keep, version_names(sessions))
     forget_versions(sessions, kept)
-    return manifest
+    forget_collections(settings, gone)
+    return kept, gone
 
 
-def left_out(computed: Features, folder: Folder) -> list[Unreadable]:
-    """The files that could not be decoded, by their path from the root."""
-    return [
-        Unreadable(path=shown(path.relative_to(folder.root).as_posix()), reason=reason)
-        for _, path, reason in computed.unreadable
-    ]
+def forget_collections(settings: Settings, names: Iterable[str]) -> None:
+    """Drop what lies in Milvus of versions; what cannot be dropped now stays there unused."""
+    if settings.index_url:
+        with suppress(SearchError):
+            milvus.drop(settings.index_url, names)

@@ -9,8 +9,8 @@ from app.config import Settings
 from app.db import Sessions
 from app.engine import Engine, NotReady
 from app.indexing import Step
-from app.registration import shown
-from index.build import compute_features
+from index.building.build import compute_features
+from index.building.listing import shown
 from index.recall import nearest_class_share
 from index.store import StoreError
 from model.photographs import Folder, FolderError, scan

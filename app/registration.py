@@ -1,76 +1,67 @@
-"""Entering a folder's images, and the index versions made of them, in the database."""
+"""Entering a folder's images, and the index versions made of them, in the database.
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+Much is entered in several transactions, so that others can write meanwhile. An image that no
+version lists harms nobody, and a version is not seen before the counts of its classes are there,
+which come last.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from sqlalchemy import delete, func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from app.db import DatabaseError, Sessions, reading, writing
-from app.measuring import Measured, measure
 from app.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
+from index.building.listing import Entry, shown
+from index.building.reading import Read, read_photograph
+from index.members import Classes
 from index.store import Manifest
-from model.decoding import ImageError
+from index.vectors import Ids
 from model.photographs import Folder, Photograph
 
 T = TypeVar("T")
-THREADS = 4
-AHEAD = 256
-"""Files being read while earlier ones wait to be taken."""
 ROWS = 5000
-"""Rows sent to the database at a time."""
+"""Rows sent to the database in a transaction."""
 EXAMPLES = 3
 TRIES = 3
 """Validation images of a class that are tried until one can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unreadable:
-    """A file that was left out: its path from the data set's root, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Registration:
-    """A folder in the database: `items` are its training images, id and file, ids rising."""
+    """Photographs in the database: int64 [M] ids and int32 [M] class ids, in their order."""
 
     dataset_id: int
-    items: list[tuple[int, Path]]
-    unreadable: list[Unreadable]
+    ids: Ids
+    classes: Classes
 
 
 def register(
-    sessions: Sessions, folder: Folder, on_progress: Callable[[int], None] | None = None
+    sessions: Sessions,
+    folder: Folder,
+    photographs: Sequence[Photograph],
+    entries: Sequence[Entry],
 ) -> Registration:
-    """Enter a folder's training images, and up to three validation images as examples.
+    """Enter training images as they were read, and up to three validation images as examples.
 
-    A file that is known, by path and content, keeps its id; a changed one gets a new one. Files
-    that cannot be read are listed. `on_progress` is told how many of the training images are
-    done. Raises DatabaseError.
+    A file that is known, by path and content, keeps its id; a changed one gets a new one. Raises
+    DatabaseError.
     """
     check_names(folder)
     dataset_id, class_ids = enter_classes(sessions, folder)
-    measured: list[tuple[Photograph, Measured]] = []
-    unreadable: list[Unreadable] = []
-    for done, (photograph, found) in enumerate(measure_all(folder.root, folder.train), 1):
-        if isinstance(found, Measured):
-            measured.append((photograph, found))
-        else:
-            unreadable.append(Unreadable(path=shown(photograph.path), reason=found))
-        if on_progress:
-            on_progress(done)
-    ids = enter_images(sessions, "train", measured, class_ids)
-    enter_images(sessions, "val", readable_examples(folder), class_ids)
-    items = sorted((ids[p.path, m.sha256], folder.root / p.path) for p, m in measured)
-    return Registration(dataset_id=dataset_id, items=items, unreadable=unreadable)
+    ids = enter_images(sessions, "train", photographs, entries, class_ids)
+    examples = readable_examples(folder)
+    enter_images(sessions, "val", [p for p, _ in examples], [e for _, e in examples], class_ids)
+    return Registration(
+        dataset_id=dataset_id,
+        ids=np.array([ids[entry.path, entry.sha256] for entry in entries], np.int64),
+        classes=np.array([class_ids[p.class_index] for p in photographs], np.int32),
+    )
 
 
 def record_version(
@@ -83,16 +74,19 @@ def record_version(
             dataset_id=dataset_id,
             weights=manifest.weights,
             created_at=datetime.fromisoformat(manifest.created),
-            count=manifest.count,
+            count=manifest.images,
             unreadable=manifest.unreadable,
         )
         session.add(version)
         session.flush()
-        for some in batched(ids, ROWS):
-            rows = [{"version_id": version.id, "image_id": int(image)} for image in some]
+        number = version.id
+    for some in batched(ids, ROWS):
+        rows = [{"version_id": number, "image_id": int(image)} for image in some]
+        with writing(sessions) as session:
             session.execute(insert(IndexImage), rows)
-        count_classes(session, version.id)
-        return version.id
+    with writing(sessions) as session:
+        count_classes(session, number)
+    return number
 
 
 def forget_versions(sessions: Sessions, keep: Iterable[str]) -> None:
@@ -129,11 +123,6 @@ def check_names(folder: Folder) -> None:
             raise DatabaseError(f"The folder's name {shown(name)} is not UTF-8; rename it")
 
 
-def shown(name: str) -> str:
-    """A file's name with the bytes that are not UTF-8 written out."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
 def enter_classes(sessions: Sessions, folder: Folder) -> tuple[int, list[int]]:
     """The ids of the data set and of its classes, in their order; labels are brought up to date."""
     root = str(folder.root)
@@ -154,20 +143,30 @@ def enter_classes(sessions: Sessions, folder: Folder) -> tuple[int, list[int]]:
 def enter_images(
     sessions: Sessions,
     split: str,
-    measured: Sequence[tuple[Photograph, Measured]],
+    photographs: Sequence[Photograph],
+    entries: Sequence[Entry],
     class_ids: list[int],
 ) -> dict[tuple[str, str], int]:
     """Enter images that are new; give the ids of all, by path and hash."""
     ids = known_images(sessions, split, class_ids)
     new = [
-        {**asdict(m), "path": p.path, "class_id": class_ids[p.class_index], "split": split}
-        for p, m in measured
-        if (p.path, m.sha256) not in ids
+        {
+            "class_id": class_ids[photograph.class_index],
+            "split": split,
+            "path": entry.path,
+            "sha256": entry.sha256,
+            "format": entry.format,
+            "width": entry.width,
+            "height": entry.height,
+            "bytes": entry.bytes,
+        }
+        for photograph, entry in zip(photographs, entries, strict=True)
+        if (entry.path, entry.sha256) not in ids
     ]
-    entry = insert(Image).returning(Image.id, Image.path, Image.sha256)
-    with writing(sessions) as session:
-        for rows in batched(new, ROWS):
-            for image, path, sha256 in session.execute(entry, rows):
+    statement = insert(Image).returning(Image.id, Image.path, Image.sha256)
+    for rows in batched(new, ROWS):
+        with writing(sessions) as session:
+            for image, path, sha256 in session.execute(statement, rows):
                 ids[path, sha256] = image
     return ids
 
@@ -183,45 +182,16 @@ def known_images(
         return {(path, sha256): image for image, path, sha256 in session.execute(query)}
 
 
-def readable_examples(folder: Folder) -> list[tuple[Photograph, Measured]]:
+def readable_examples(folder: Folder) -> list[tuple[Photograph, Entry]]:
     """A readable validation image each of a few classes, spread over the list of classes."""
     groups: dict[int, list[Photograph]] = {}
     for photograph in folder.val:
         groups.setdefault(photograph.class_index, []).append(photograph)
     order = list(groups)
     spread = [order[i * len(order) // EXAMPLES] for i in range(EXAMPLES)] if order else []
-    found: list[tuple[Photograph, Measured]] = []
+    found: list[tuple[Photograph, Entry]] = []
     for index in dict.fromkeys([*spread, *order[:TRIES]]):
-        readable = ((p, measure_file(folder.root, p)) for p in groups[index][:TRIES])
-        found += [(p, m) for p, m in readable if isinstance(m, Measured)][:1]
+        known = [p for p in groups[index] if shown(p.path) == p.path][:TRIES]
+        readable = ((p, read_photograph(folder.root, p.path, lambda _: None)) for p in known)
+        found += [(p, read.entry) for p, read in readable if isinstance(read, Read)][:1]
     return found[:EXAMPLES]
-
-
-def measure_all(
-    root: Path, photographs: Sequence[Photograph]
-) -> Iterator[tuple[Photograph, Measured | str]]:
-    """Each file's measures in order, or why there are none; read ahead in threads."""
-    waiting: deque[tuple[Photograph, Future[Measured | str]]] = deque()
-    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="measure")
-    try:
-        for photograph in photographs:
-            waiting.append((photograph, pool.submit(measure_file, root, photograph)))
-            if len(waiting) > AHEAD:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for first, future in waiting:
-            yield first, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def measure_file(root: Path, photograph: Photograph) -> Measured | str:
-    """One file's measures, or why there are none: one bad file stops nothing."""
-    if shown(photograph.path) != photograph.path:
-        return "Its name is not UTF-8."
-    try:
-        return measure((root / photograph.path).read_bytes())
-    except ImageError as error:
-        return str(error)
-    except OSError as error:
-        return f"The file cannot be opened: {error.strerror}."

@@ -1,13 +1,18 @@
 """What an index version says of itself: the file `manifest.json` beside its vectors."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
-FORMAT = 1
+FORMAT = 2
 FILE = "manifest.json"
 MEND = "`flask index build` makes it anew"
+PREPROCESSING = (
+    "short side 256, central 256×256, minus the mean image, central crop; "
+    "fc7 after its ReLU, without the factor ½ of test time"
+)
+"""How an image becomes a vector; an index made in another way is not searched."""
 
 
 class StoreError(Exception):
@@ -15,34 +20,86 @@ class StoreError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A file's size and SHA-256 in hex."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A file of vectors: its name, its rows, their largest squared norm, its size and SHA-256."""
+
+    file: str
+    rows: int
+    largest: float
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What an index version is made of."""
 
-    format: int
+    format: int = FORMAT
     """Of the folder; this version of the project reads `FORMAT`."""
     name: str
     """The folder's name. Names sort by time."""
     weights: str
     """Identity of the weights whose features it holds."""
+    preprocessing: str = PREPROCESSING
     data: str
     """The folder of the training set, absolute."""
     created: str
     """Time, ISO 8601, UTC."""
-    count: int
+    made_by: str
+    """Versions of this project and of FAISS."""
+    images: int
     """Images in it."""
+    vectors: int
+    """Rows that an image points to: images with equal pixels share one."""
     unreadable: int
     """Files left out because they could not be read."""
     listing: str
     """Digest of the training files' names, sizes and times: whether a build is due."""
-    sha256: str
-    """Of the FAISS file, in hex."""
-    largest: float
-    """The largest squared norm of a feature vector: bounds the rounding of FAISS's distances."""
+    dtype: str
+    """Of the vectors: float32 or float16."""
+    kind: str
+    """exact, ivf, hnsw, pq, binary or milvus."""
+    target: float
+    """The recall@6 that was asked for, 0–1."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Of the kind, by our own names: numbers and texts."""
+    recall: dict[str, float] = field(default_factory=dict)
+    """What was measured when it was built, by name, 0–1; empty for `exact`."""
+    near: float = 0.0
+    """The distance at and below which two images are nearly the same one."""
+    shards: list[Shard]
+    files: dict[str, Sealed]
+    """Every other file of the folder."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in the shards, also those that no image points to any more."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def largest(self) -> float:
+        """The largest squared norm of a vector: bounds the rounding of FAISS's distances."""
+        return max((shard.largest for shard in self.shards), default=0.0)
+
+    @property
+    def sealed(self) -> dict[str, Sealed]:
+        """Every file of the folder but the manifest itself."""
+        shards = {s.file: Sealed(bytes=s.bytes, sha256=s.sha256) for s in self.shards}
+        return shards | self.files
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write the manifest into its version's folder."""
-    (folder / FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    (folder / FILE).write_text(text, encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -69,6 +126,14 @@ def manifest_from(values: Any, file: Path) -> Manifest:
             f"{MEND}"
         )
     for known in fields(Manifest):
-        if type(values.get(known.name)) is not known.type:
+        if type(values.get(known.name)) is not (get_origin(known.type) or known.type):
             raise StoreError(f"{file} is damaged: {known.name} is missing or odd; {MEND}")
-    return Manifest(**{known.name: values[known.name] for known in fields(Manifest)})
+    try:
+        shards = [Shard(**shard) for shard in values["shards"]]
+        files = {name: Sealed(**sealed) for name, sealed in values["files"].items()}
+    except TypeError as error:
+        raise StoreError(f"{file} is damaged ({error}); {MEND}") from error
+    if values["preprocessing"] != PREPROCESSING:
+        raise StoreError(f"{file} is of images prepared in another way than today's; {MEND}")
+    known_values = {known.name: values[known.name] for known in fields(Manifest)}
+    return Manifest(**known_values | {"shards": shards, "files": files})

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from index.search import Floats, Index
+from index.search import Index
+from index.vectors import Floats
 
 BATCH = 256
 
@@ -19,7 +20,7 @@ def nearest_class_share(
         raise ValueError(f"{len(features)} queries with {len(classes)} classes have no share")
     hits = 0
     for start in range(0, len(features), BATCH):
-        ids, _ = index.search(features[start : start + BATCH], 1)
+        ids = index.search(features[start : start + BATCH], 1).ids
         own = classes[start : start + BATCH]
         hits += sum(class_of[int(i)] == c for i, c in zip(ids[:, 0], own, strict=True))
     return hits / len(features)

@@ -6,40 +6,52 @@ the next build removes what it left.
 """
 
 import fcntl
-import hashlib
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
 
-from index.manifest import FORMAT, MEND, Manifest, StoreError, read_manifest, write_manifest
-from index.search import Floats, Ids, Index, checked
-from model.alexnet import FEATURES
+from index.engines.making import open_candidates
+from index.manifest import (
+    FILE,
+    MEND,
+    Manifest,
+    Sealed,
+    Shard,
+    StoreError,
+    read_manifest,
+    write_manifest,
+)
+from index.members import read_members
+from index.placing import Placing
+from index.search import Index
+from index.vectors import Vectors, digest
 from model.home import make_durable, point, sync
 
 __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
 
 CURRENT = "current"
 LOCK = ".lock"
-VECTORS = "features.faiss"
 NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
 """A version's folder; a dot stands before it while it is being written."""
-CHUNK = 1 << 20
+KEPT = 3
+"""Versions kept, the served one among them."""
 
 
 @contextmanager
-def building(root: Path) -> Iterator[None]:
-    """Hold the right to build: one at a time. Removes what earlier builds left unfinished.
+def building(root: Path) -> Iterator[list[str]]:
+    """Hold the right to change versions: one at a time. Removes what others left unfinished.
 
-    Raises StoreError when another build is at work or the folder cannot be written. The system
-    takes the lock back when its holder dies.
+    Gives the names of the versions that dead builds were writing. Raises StoreError when another
+    build is at work or the folder cannot be written. The system takes the lock back when its
+    holder dies.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -51,55 +63,97 @@ def building(root: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise StoreError(f"Another build is at work in {root}; wait until it ends") from error
-        prune(root)
-        yield
+        yield sweep(root)
 
 
-def write_version(
-    root: Path,
-    *,
-    weights: str,
-    data: str,
-    unreadable: int,
-    listing: str,
-    ids: Ids,
-    features: Floats,
-) -> Manifest:
-    """Write a new version beside the others and give its manifest; nothing is switched.
+def sweep(root: Path) -> list[str]:
+    """Remove what a dead build left, and give its versions' names."""
+    dead = []
+    for entry in list(root.iterdir()):
+        if entry.name.startswith(".") and NAME.fullmatch(entry.name[1:]):
+            shutil.rmtree(entry, ignore_errors=True)
+            dead.append(entry.name[1:])
+        elif entry.name.startswith(f".{CURRENT}.") and entry.is_symlink():
+            entry.unlink(missing_ok=True)
+    return dead
 
-    ids: int64 [M], rising. features: float32 [M, 4096], finite. Raises StoreError; then nothing
-    of it stays.
-    """
-    check_vectors(ids, features)
-    now = datetime.now(UTC)
-    name = f"{now:%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(4)}"
-    part = root / f".{name}"
-    try:
-        part.mkdir(parents=True)
+
+class Draft:
+    """A version that is being written, in a hidden folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.created = root, datetime.now(UTC)
+        self.name = f"{self.created:%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(4)}"
+        self.folder = root / f".{self.name}"
+        self.shards: list[Shard] = []
+
+    def add(self, path: Path, shard: Shard) -> None:
+        """Take over a shard that lies elsewhere under the root, without copying it."""
+        self.shards.append(shard)
+        link(path, self.folder / shard.file)
+
+    def vectors(self, dtype: str) -> Vectors:
+        """The vectors of the shards taken over."""
+        return Vectors(self.folder, self.shards, dtype)
+
+    def seal(self, **facts: Any) -> Manifest:
+        """Write the manifest of all that lies in the folder, and make the version durable.
+
+        `facts` are the manifest's fields that are not known here.
+        """
+        known = {shard.file for shard in self.shards}
+        others = sorted(f for f in self.folder.iterdir() if f.name not in known)
         manifest = Manifest(
-            format=FORMAT,
-            name=name,
-            weights=weights,
-            data=data,
-            created=now.isoformat(timespec="seconds"),
-            count=len(ids),
-            unreadable=unreadable,
-            listing=listing,
-            sha256=write_vectors(part / VECTORS, ids, features),
-            largest=float(max(np.square(row, dtype=np.float64).sum() for row in features)),
+            name=self.name,
+            created=self.created.isoformat(timespec="seconds"),
+            made_by=made_by(),
+            shards=self.shards,
+            files={f.name: Sealed(bytes=f.stat().st_size, sha256=digest(f)) for f in others},
+            **facts,
         )
-        write_manifest(manifest, part)
-        make_durable(part)
-        part.rename(root / name)
-        sync(root)
+        write_manifest(manifest, self.folder)
+        make_durable(self.folder)
+        self.folder.rename(self.root / self.name)
+        sync(self.root)
+        return manifest
+
+
+@contextmanager
+def drafting(root: Path) -> Iterator[Draft]:
+    """Write a new version beside the others; nothing is switched. Unless sealed, nothing stays.
+
+    Raises StoreError where the disk refuses.
+    """
+    draft = Draft(root)
+    try:
+        draft.folder.mkdir(parents=True)
+        yield draft
     except OSError as error:
         raise StoreError(
             f"The index cannot be written to {root}: {error.strerror or error}; what was served "
-            "before is unchanged. Mend that, then run `flask index build`"
+            "before is unchanged. Mend that, then run the command again: it goes on"
         ) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return manifest
+        shutil.rmtree(draft.folder, ignore_errors=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no hard links."""
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def made_by() -> str:
+    """This project's version, and FAISS's."""
+    try:
+        own = version("alexnet-two-towers")
+    except PackageNotFoundError:
+        own = "not installed"
+    return f"alexnet-two-towers {own}, FAISS {faiss.__version__}"
 
 
 def publish(root: Path, name: str) -> None:
@@ -110,6 +164,23 @@ def publish(root: Path, name: str) -> None:
         sync(root)
     except OSError as error:
         raise StoreError(f"{root / CURRENT} cannot be switched: {error.strerror}") from error
+
+
+def earlier(root: Path, name: str | None = None) -> str:
+    """The whole version of that name, or the one before the version served.
+
+    Raises StoreError when there is none, or it is damaged.
+    """
+    whole, served = versions(root), current_name(root)
+    if name is None:
+        before = [v for v in whole if served is None or v < served]
+        if not before:
+            raise StoreError("There is no earlier version of the index to go back to")
+        name = before[-1]
+    if name not in whole:
+        raise StoreError(f"There is no version {name}; there are {', '.join(whole) or 'none'}")
+    check_version(root, name)
+    return name
 
 
 def current_name(root: Path) -> str | None:
@@ -125,104 +196,77 @@ def current_name(root: Path) -> str | None:
     return str(target)
 
 
-def open_version(root: Path, name: str, device: str = "auto") -> Index:
-    """Read a version, whole and checked. `device` is the setting: auto, cpu, cuda or mps.
+def open_version(root: Path, name: str, placing: Placing | None = None) -> Index:
+    """Read a version, whole and checked, to be searched where `placing` says.
 
-    Raises StoreError: it is missing, damaged, or of another format.
+    Raises StoreError: it is missing, damaged, or of another format; SearchError: it lies in Milvus
+    and that is gone.
     """
-    manifest = check_version(root, name)
-    return Index(manifest, read_vectors(root / name / VECTORS, manifest), device)
+    manifest, folder = check_version(root, name), root / name
+    members = read_members(folder, manifest)
+    vectors = Vectors(folder, manifest.shards, manifest.dtype)
+    candidates = open_candidates(folder, manifest, vectors, members, placing or Placing())
+    return Index(manifest, vectors, members, candidates)
 
 
 def check_version(root: Path, name: str) -> Manifest:
-    """See that a version is whole, and give its manifest. Raises StoreError."""
+    """See that a version is whole, every byte of it, and give its manifest. Raises StoreError."""
     manifest = read_manifest(root / name)
-    file = root / name / VECTORS
-    try:
-        found = digest(file)
-    except OSError as error:
-        raise StoreError(f"{file} cannot be read ({error.strerror}); {MEND}") from error
-    if manifest.name != name or found != manifest.sha256:
-        raise StoreError(f"{file} is damaged or not the one of its manifest; {MEND}")
+    wrong = [f"{root / name / FILE} names {manifest.name}"] if manifest.name != name else []
+    # What lies in Milvus may be too much to read whenever a server starts: `verify` does.
+    wrong += damages(root / name, manifest.files if manifest.kind == "milvus" else manifest.sealed)
+    if wrong:
+        raise StoreError(f"{wrong[0]}; {MEND}")
     return manifest
+
+
+def damages(folder: Path, files: Mapping[str, Sealed]) -> list[str]:
+    """What is wrong with a version's files, each by name."""
+    found = []
+    for name, sealed in files.items():
+        file = folder / name
+        try:
+            if file.stat().st_size != sealed.bytes:
+                found.append(
+                    f"{file} is damaged: {file.stat().st_size:,} bytes, not {sealed.bytes:,}"
+                )
+            elif digest(file) != sealed.sha256:
+                found.append(f"{file} is damaged or not the one of its manifest")
+        except OSError as error:
+            found.append(f"{file} cannot be read ({error.strerror})")
+    return found
 
 
 def versions(root: Path) -> list[str]:
     """The names of the whole versions on disk, oldest first."""
+    if not root.is_dir():
+        return []
     return sorted(e.name for e in root.iterdir() if NAME.fullmatch(e.name) and e.is_dir())
 
 
-def prune(root: Path) -> list[str]:
-    """Delete all but the version served and the one before it; give the names of those kept.
+def prune(
+    root: Path, keep: int = KEPT, known: Collection[str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Delete all but the version served and the newest others, `keep` in all.
 
-    Only for who holds `building`: whatever else is there, a dead build left.
+    `known` are those that may be kept; a build that died before its end left others. Only for who
+    holds `building`. Gives the names of those kept and of those deleted.
     """
-    kept = worth_keeping(root)
-    for entry in list(root.iterdir()):
-        if NAME.fullmatch(entry.name.removeprefix(".")) and entry.name not in kept:
-            shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name.startswith(f".{CURRENT}.") and entry.is_symlink():
-            entry.unlink(missing_ok=True)
-    return kept
-
-
-def worth_keeping(root: Path) -> list[str]:
-    """The version served and the one before it; the last two where `current` leads nowhere."""
     whole = versions(root)
     try:
-        current = current_name(root)
+        served = current_name(root)
     except StoreError:
-        current = None
-    if current not in whole:
-        return whole[-2:]
-    return [name for name in whole if name <= current][-2:]
+        served = None
+    others = [n for n in whole if n != served and (known is None or n in known)]
+    kept = [name for name in whole if name == served]
+    kept += others[len(others) - max(keep - len(kept), 0) :] if keep > len(kept) else []
+    gone = [name for name in whole if name not in kept]
+    for name in gone:
+        delete(root, name)
+    return sorted(kept), gone
 
 
-def check_vectors(ids: Ids, features: Floats) -> None:
-    """Raise StoreError unless these are ids and vectors an index can be made of."""
-    if len(ids) == 0:
-        raise StoreError("No image could be read, so there is nothing to index")
-    if len(ids) != len(features) or (np.diff(ids) <= 0).any() or ids[0] < 0:
-        raise StoreError("Every vector needs an id, and the ids must rise")
-    try:
-        for start in range(0, len(features), 1024):
-            checked(features[start : start + 1024])
-    except ValueError as error:
-        raise StoreError(f"{error}: the weights are broken; train anew") from error
-
-
-def write_vectors(file: Path, ids: Ids, features: Floats) -> str:
-    """Write the FAISS file and give its SHA-256 in hex. Raises OSError."""
-    mapped = faiss.IndexIDMap2(faiss.IndexFlatL2(FEATURES))
-    mapped.add_with_ids(np.ascontiguousarray(features, np.float32), np.asarray(ids, np.int64))
-    seen = hashlib.sha256()
-    with file.open("wb") as out:
-
-        def write(data: Any) -> None:
-            # FAISS closes its own files without a word when the disk is full; Python tells.
-            seen.update(data)
-            out.write(data)
-
-        writer = faiss.PyCallbackIOWriter(write, CHUNK)  # type: ignore[attr-defined]
-        faiss.write_index(mapped, writer)
-    return seen.hexdigest()
-
-
-def read_vectors(file: Path, manifest: Manifest) -> faiss.IndexIDMap2:
-    """Read the FAISS file. Raises StoreError when it holds something else than expected."""
-    try:
-        mapped = faiss.read_index(str(file))
-    except (RuntimeError, MemoryError) as error:
-        raise StoreError(f"FAISS cannot read {file} ({error}); {MEND}") from error
-    if isinstance(mapped, faiss.IndexIDMap2):
-        flat = faiss.downcast_index(mapped.index)
-        found = (flat.d, flat.ntotal, mapped.id_map.size())
-        if isinstance(flat, faiss.IndexFlatL2) and found == (FEATURES, *2 * [manifest.count]):
-            return mapped
-    raise StoreError(f"{file} is not {manifest.count} vectors of {FEATURES}; {MEND}")
-
-
-def digest(file: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def delete(root: Path, name: str) -> None:
+    """Delete a version: first out of sight, so that a half-deleted one is none."""
+    hidden = (root / name).rename(root / f".{name}")
+    shutil.rmtree(hidden, ignore_errors=True)

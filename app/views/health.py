@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, jsonify
 
 from app.engine import NotReady
-from app.errors import NOTICES
+from app.errors import NOTICES, timed
 from app.views import rooms
 
 blueprint = Blueprint("health", __name__)
@@ -35,4 +35,4 @@ def unavailable(state: NotReady) -> Response:
         command=state.command,
     )
     answer.status_code = 503
-    return answer
+    return timed(answer)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -59,10 +60,12 @@ def test_build_makes_everything_and_serves_it(home: Settings) -> None:
     done = flask(home, "index", "build")
     assert done.exit_code == 0, done.output
     assert "Indexed 27 images" in done.stdout
+    assert "27 images added" in done.stdout
     assert "images/s" in done.stdout
     state = serves(home)
     assert len(state.index) == state.version.count == 27
-    assert set(class_folders(session_factory(home), state.version.id)) == set(state.index.ids)
+    listed = class_folders(session_factory(home), state.version.id)
+    assert set(listed) == set(state.index.members.ids.tolist())
 
 
 def test_if_needed(home: Settings, root: Path) -> None:
@@ -77,7 +80,7 @@ def test_if_needed(home: Settings, root: Path) -> None:
     Pillow.new("RGB", (9, 9)).save(root / "train/coffee/new.png")
     second = build_if_needed()
     assert second != first
-    (home.home.index / second / store.VECTORS).write_bytes(b"damaged")
+    (home.home.index / second / "ids.npy").write_bytes(b"damaged")
     third = build_if_needed()
     assert third != second
     home.home.database.unlink()
@@ -125,14 +128,15 @@ def test_ids_stay_over_builds(home: Settings, root: Path) -> None:
     flask(home, "index", "build")
     after = serves(home)
     gone, new = (
-        set(before.index.ids) - set(after.index.ids),
-        set(after.index.ids) - set(before.index.ids),
+        set(before.index.members.ids) - set(after.index.members.ids),
+        set(after.index.members.ids) - set(before.index.members.ids),
     )
     assert len(gone) == len(new) == 1
-    assert min(new) > max(before.index.ids)
+    assert min(new) > max(before.index.members.ids)
 
 
-def test_two_versions_are_kept(home: Settings) -> None:
+def test_the_last_versions_are_kept(home: Settings) -> None:
+    home = replace(home, index_kept=2)
     names = []
     for _ in range(3):
         flask(home, "index", "build")
@@ -177,14 +181,14 @@ def test_a_database_that_fails_at_the_end_leaves_no_version(
     flask(home, "index", "build")
     name = store.current_name(home.home.index)
     lock = sqlite3.connect(home.home.database, isolation_level=None)
-    write = store.write_version
+    seal = store.Draft.seal
 
-    def write_then_lock(*args: object, **fields: object) -> store.Manifest:
-        written = write(*args, **fields)  # type: ignore[arg-type]
+    def seal_then_lock(*args: Any, **facts: Any) -> store.Manifest:
+        sealed = seal(*args, **facts)
         lock.execute("BEGIN IMMEDIATE")
-        return written
+        return sealed
 
-    monkeypatch.setattr(store, "write_version", write_then_lock)
+    monkeypatch.setattr(store.Draft, "seal", seal_then_lock)
     short = replace(home, database_url=f"sqlite:///{home.home.database}?timeout=0.1")
     check_one_line(flask_after_bars(short), "locked")
     lock.close()

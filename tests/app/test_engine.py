@@ -110,7 +110,7 @@ def test_an_upload_is_answered(engine: Engine, jpeg: bytes, settings: Settings) 
     assert list(answer.milliseconds) == ["decode", "network", "search"]
     assert answer.weights == state.predictor.identity == state.manifest.weights
     assert answer.version.name == store.current_name(settings.home.index)
-    features = state.index.features.astype(np.float64)
+    features = state.index.vectors.take(np.arange(len(state.index))).astype(np.float64)
     expected = np.sort(np.sqrt(((features - look.fc7) ** 2).sum(1)))[:6]
     assert [n.distance for n in answer.neighbours] == pytest.approx(expected.tolist())
     assert all(neighbour.label for neighbour in answer.neighbours)
@@ -119,7 +119,7 @@ def test_an_upload_is_answered(engine: Engine, jpeg: bytes, settings: Settings) 
 def test_a_training_image_is_not_its_own_neighbour(engine: Engine) -> None:
     state = engine.state()
     assert isinstance(state, Ready)
-    image = int(state.index.ids[4])
+    image = int(state.index.members.ids[4])
     answer = engine.answer_for(image)
     assert len(answer.neighbours) == 6
     assert image not in [neighbour.id for neighbour in answer.neighbours]
@@ -323,11 +323,12 @@ def test_nobody_waits_while_the_next_pair_is_read(
     wait_for(engine, lambda state: state.manifest.name == name)
 
 
-@pytest.mark.parametrize("file", [store.VECTORS, FILE])
+@pytest.mark.parametrize("file", ["ids.npy", "files.npz", FILE, None])
 def test_a_damaged_index_is_told_and_not_read_again(
-    home: Settings, monkeypatch: pytest.MonkeyPatch, file: str
+    home: Settings, monkeypatch: pytest.MonkeyPatch, file: str | None
 ) -> None:
-    damaged = home.home.index / "current" / file
+    version = home.home.index / "current"
+    damaged = version / (file or store.read_manifest(version).shards[0].file)
     damaged.write_bytes(damaged.read_bytes()[:100])
     engine = engine_of(home)
     with counted_loads(monkeypatch) as loads:
@@ -415,7 +416,7 @@ def test_an_image_whose_file_is_gone_is_told(new_home: Settings, tmp_path: Path)
     engine = engine_of(new_home)
     state = engine.state()
     assert isinstance(state, Ready)
-    first, second = (int(image) for image in state.index.ids[:2])
+    first, second = (int(image) for image in state.index.members.ids[:2])
     look = state.predictor.look(read_file(copy / "train/astronaut/01.jpg"))
     assert engine.answer_for(second).top5 == state.predictor.top5(look.probabilities)
     (copy / "train/astronaut/00.jpg").unlink()

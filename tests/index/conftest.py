@@ -1,13 +1,16 @@
 """Vectors like those of fc7: not negative, half of them zero, in clusters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.store import Index, open_version, write_version
+from index.members import write_members
+from index.store import Index, drafting, open_version
+from index.vectors import write_shard
 from model.alexnet import FEATURES
 
 Floats = npt.NDArray[np.float32]
@@ -28,26 +31,42 @@ def vectors() -> Callable[..., Floats]:
     return fc7_like
 
 
+def write_version(
+    root: Path,
+    features: Floats,
+    ids: Sequence[int] | None = None,
+    *,
+    rows: Sequence[int] | None = None,
+    classes: Sequence[int] | None = None,
+    dtype: str = "float32",
+    shard: int = 10**9,
+    weights: str = "w1",
+    **facts: Any,
+) -> str:
+    """Write a version of kind exact under `root`, a row an image unless told, and give its name."""
+    numbers = np.array(ids or range(1, len(features) + 1), np.int64)
+    with drafting(root) as draft:
+        draft.shards += [
+            write_shard(
+                draft.folder / f"vectors-{start}.npy", [features[start : start + shard]], dtype
+            )
+            for start in range(0, len(features), shard)
+        ]
+        places = np.arange(len(numbers)) if rows is None else np.array(rows, np.int64)
+        of = np.zeros(len(numbers), np.int32) if classes is None else np.array(classes, np.int32)
+        write_members(draft.folder, numbers, places, of)
+        told = {"data": "/photographs", "unreadable": 0, "listing": "l1", "target": 0.95}
+        told |= {"kind": "exact", "vectors": len(np.unique(places)), "images": len(numbers)}
+        return draft.seal(weights=weights, dtype=dtype, **told | facts).name
+
+
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
     """Writes a version with these vectors under `tmp_path`, and gives its name."""
-
-    def write(features: Floats, ids: list[int] | None = None, weights: str = "w1") -> str:
-        numbers = np.array(ids or range(1, len(features) + 1), np.int64)
-        return write_version(
-            tmp_path,
-            weights=weights,
-            data="/photographs",
-            unreadable=0,
-            listing="l1",
-            ids=numbers,
-            features=features,
-        ).name
-
-    return write
+    return lambda *args, **kwargs: write_version(tmp_path, *args, **kwargs)
 
 
 @pytest.fixture
 def make_index(tmp_path: Path, write: Write) -> Callable[..., Index]:
     """Writes an index of these vectors and opens it."""
-    return lambda features, ids=None: open_version(tmp_path, write(features, ids), "cpu")
+    return lambda *args, **kwargs: open_version(tmp_path, write(*args, **kwargs))

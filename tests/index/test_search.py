@@ -1,9 +1,8 @@
 """Neighbours are those of a brute-force search in float64."""
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Collection
+from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index import search
-from index.store import Index, open_version
+from index.candidates import View
+from index.search import QueryError
+from index.store import Index
 from model.alexnet import FEATURES
 
 Floats = npt.NDArray[np.float32]
@@ -20,21 +21,35 @@ Make = Callable[..., Index]
 
 
 def brute_force(
-    known: Floats, ids: npt.NDArray[np.int64], query: Floats, k: int
-) -> tuple[list[int], list[float]]:
-    """The k nearest by comparing with all, in float64, ties by id."""
-    differences = known.astype(np.float64) - query.astype(np.float64)
-    distances = np.sqrt((differences**2).sum(1))
-    order = sorted(range(len(ids)), key=lambda i: (distances[i], ids[i]))[:k]
-    return [int(ids[i]) for i in order], [float(distances[i]) for i in order]
+    index: Index,
+    query: Floats,
+    k: int,
+    classes: Collection[int] | None = None,
+    without: int | None = None,
+) -> tuple[list[int], list[float], list[int]]:
+    """The k nearest by comparing with every image, in float64: ids, distances, copies."""
+    members = index.members
+    features = index.vectors.take(np.arange(len(index.vectors))).astype(np.float64)
+    distances = np.sqrt(((features - query.astype(np.float64)) ** 2).sum(1))
+    entries: dict[int, list[int]] = {}
+    for image, row, own in zip(members.ids, members.rows, members.classes, strict=True):
+        if (classes is None or own in classes) and image != without:
+            entries.setdefault(int(row), []).append(int(image))
+    order = sorted(entries, key=lambda row: (distances[row], min(entries[row])))[:k]
+    return (
+        [min(entries[row]) for row in order],
+        [float(distances[row]) for row in order],
+        [len(entries[row]) for row in order],
+    )
 
 
-def check_against_brute_force(index: Index, queries: Floats, k: int) -> None:
-    ids, distances = index.search(queries, k)
+def check_against_brute_force(index: Index, queries: Floats, k: int, **told: Any) -> None:
+    found = index.search(queries, k, **told)
     for row, query in enumerate(queries):
-        expected = brute_force(index.features, index.ids, query, k)
-        assert ids[row].tolist() == expected[0]
-        assert distances[row] == pytest.approx(expected[1], rel=1e-12, abs=1e-12)
+        ids, distances, copies = brute_force(index, query, k, **told)
+        assert found.ids[row].tolist() == ids
+        assert found.distances[row] == pytest.approx(distances, rel=1e-12, abs=1e-12)
+        assert found.copies[row].tolist() == copies
 
 
 def test_neighbours_are_those_of_brute_force(vectors: Vectors, make_index: Make) -> None:
@@ -44,37 +59,115 @@ def test_neighbours_are_those_of_brute_force(vectors: Vectors, make_index: Make)
 
 def test_a_batch_gives_the_same_as_its_rows_alone(vectors: Vectors, make_index: Make) -> None:
     index, queries = make_index(vectors(200, 1)), vectors(30, 2)
-    ids, distances = index.search(queries, 6)
+    found = index.search(queries, 6)
     for row, query in enumerate(queries):
         alone = index.search(query[None], 6)
-        assert (alone[0][0] == ids[row]).all()
-        assert (alone[1][0] == distances[row]).all()
+        assert (alone.ids[0] == found.ids[row]).all()
+        assert (alone.distances[0] == found.distances[row]).all()
 
 
-def test_an_image_is_at_distance_zero_from_itself(vectors: Vectors, make_index: Make) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_image_is_at_distance_zero_from_itself(
+    vectors: Vectors, make_index: Make, dtype: str
+) -> None:
     known = vectors(100, 1)
-    ids, distances = make_index(known).search(known, 1)
-    assert ids[:, 0].tolist() == list(range(1, 101))
-    assert (distances == 0).all()
+    found = make_index(known, dtype=dtype, shard=33).search(known, 1)
+    assert found.ids[:, 0].tolist() == list(range(1, 101))
+    assert (found.distances == 0).all()
+
+
+def test_half_precision_moves_distances_by_its_rounding_only(
+    vectors: Vectors, make_index: Make
+) -> None:
+    known, queries = vectors(100, 1), vectors(10, 2)
+    full = make_index(known).search(queries, 6).distances
+    half = make_index(known, dtype="float16").search(queries, 6).distances
+    assert half == pytest.approx(full, rel=2**-10)
 
 
 def test_the_image_left_out_is_not_among_its_neighbours(vectors: Vectors, make_index: Make) -> None:
     known = vectors(100, 1)
     index = make_index(known)
-    ids, distances = index.search(known[41:42], 6, without=42)
-    expected = brute_force(index.features, index.ids, known[41], 7)
-    assert ids[0].tolist() == expected[0][1:]
-    assert distances[0, 0] > 0
-    assert index.search(known[41:42], 6, without=4242)[0][0, 0] == 42
+    check_against_brute_force(index, known[41:42], 6, without=42)
+    assert index.search(known[41:42], 6, without=4242).ids[0, 0] == 42
+
+
+def test_images_of_equal_pixels_are_one_entry_with_a_count(
+    vectors: Vectors, make_index: Make
+) -> None:
+    known = vectors(4, 1)
+    index = make_index(known, [3, 4, 7, 8, 9, 12], rows=[0, 1, 0, 2, 0, 3])
+    found = index.search(known[:1], 6)
+    assert found.ids[0, 0] == 3
+    assert found.copies[0].tolist() == [3, 1, 1, 1]
+    # Of the three one is left out: the other two stay, at distance 0.
+    other = index.search(known[:1], 6, without=3)
+    assert (other.ids[0, 0], other.copies[0, 0], other.distances[0, 0]) == (7, 2, 0)
+    assert index.search(known[:1], 6, without=9).ids[0, 0] == 3
+    check_against_brute_force(index, known, 6, without=4)
+
+
+def test_rows_that_no_image_has_are_not_found(vectors: Vectors, make_index: Make) -> None:
+    known = vectors(300, 1)
+    alive = list(range(0, 300, 3))
+    index = make_index(known, list(range(1, 101)), rows=alive, shard=70)
+    check_against_brute_force(index, known[:20], 6)
+    few = make_index(known, [5, 6], rows=[250, 17])
+    check_against_brute_force(few, known[:20], 6)
+
+
+def test_a_class_filter_leaves_only_its_images(vectors: Vectors, make_index: Make) -> None:
+    known = vectors(120, 1)
+    index = make_index(known, classes=[i % 7 for i in range(120)], shard=50)
+    for classes in ([3], [0, 5], range(7), [2, 99]):
+        check_against_brute_force(index, known[:9], 6, classes=classes, without=4)
+    assert index.search(known[:1], 1000, classes=[6]).ids.shape == (1, 17)
+
+
+@pytest.mark.parametrize("classes", [[], [7], [-1]])
+def test_a_class_without_images_is_refused(
+    vectors: Vectors, make_index: Make, classes: list[int]
+) -> None:
+    with pytest.raises(QueryError, match="no image of the classes asked for"):
+        make_index(vectors(9, 1)).search(vectors(1, 2), 3, classes=classes)
+
+
+def test_copies_in_two_classes_count_in_each(vectors: Vectors, make_index: Make) -> None:
+    index = make_index(vectors(2, 1), [1, 2, 3], rows=[0, 0, 1], classes=[5, 6, 6])
+    check_against_brute_force(index, vectors(2, 1), 2)
+    check_against_brute_force(index, vectors(2, 1), 2, classes=[6])
+    check_against_brute_force(index, vectors(2, 1), 2, classes=[5])
+
+
+def test_a_radius_finds_all_within_it(vectors: Vectors, make_index: Make) -> None:
+    known = vectors(200, 1)
+    index = make_index(known, classes=[i % 2 for i in range(200)])
+    for query in known[:5]:
+        _, distances, _ = brute_force(index, query, 200)
+        radius = distances[17]
+        (found,) = index.within(query[None], radius)
+        assert found.ids.shape == (1, 18)
+        assert found.distances[0].tolist() == pytest.approx(distances[:18], abs=1e-12)
+        (own,) = index.within(query[None], radius, classes=[0])
+        assert own.ids[0].tolist() == [i for i in found.ids[0] if i % 2]
+    first, second = index.within(known[:2], 0.0)
+    assert (first.ids.tolist(), second.ids.tolist()) == ([[1]], [[2]])
+    assert index.within(known[:1], 1e9, most=50)[0].ids.shape == (1, 50)
+
+
+@pytest.mark.parametrize("radius", [-1, float("nan"), float("inf"), "2", None])
+def test_a_bad_radius_is_refused(vectors: Vectors, make_index: Make, radius: object) -> None:
+    with pytest.raises(QueryError, match="radius"):
+        make_index(vectors(9, 1)).within(vectors(1, 2), radius)  # type: ignore[arg-type]
 
 
 def test_ties_go_to_the_smaller_id(vectors: Vectors, make_index: Make) -> None:
-    # More duplicates than candidates are asked for, so that FAISS's own choice cannot settle it.
+    # More equal vectors than candidates are asked for, so that FAISS's own choice cannot settle it.
     known = vectors(400, 1)
     known[50:350] = known[50]
-    ids, distances = make_index(known).search(known[50:51], 5)
-    assert ids[0].tolist() == [51, 52, 53, 54, 55]
-    assert (distances == 0).all()
+    found = make_index(known).search(known[50:51], 5)
+    assert found.ids[0].tolist() == [51, 52, 53, 54, 55]
+    assert (found.distances == 0).all()
 
 
 def test_vectors_too_close_for_float32_are_told_apart(make_index: Make) -> None:
@@ -87,12 +180,57 @@ def test_vectors_too_close_for_float32_are_told_apart(make_index: Make) -> None:
     check_against_brute_force(index, (centre[None]).astype(np.float32), 6)
 
 
-def test_candidates_beyond_what_a_gpu_gives_are_searched_too(
+class Poor:
+    """Proposes rows that are of little use: what a kind gives that misses neighbours."""
+
+    levels, exhaustive = 3, False
+
+    def __init__(self, rows: list[int]) -> None:
+        self.rows, self.efforts = rows, list[int]()
+
+    def propose(
+        self, queries: Floats, count: int, view: View, effort: int
+    ) -> npt.NDArray[np.int64]:
+        """Always the same rows, as many as there are, and −1."""
+        self.efforts.append(effort)
+        found = np.full((len(queries), max(count, len(self.rows))), -1)
+        found[:, : len(self.rows)] = self.rows
+        return found
+
+
+def test_where_a_kind_proposes_too_few_more_are_looked_at(
+    vectors: Vectors, make_index: Make
+) -> None:
+    known = vectors(50, 1)
+    exact = make_index(known)
+    poor = Poor([7, 7, 3])
+    index = Index(exact.manifest, exact.vectors, exact.members, poor)
+    assert sorted(index.search(known[:1], 2).ids[0].tolist()) == [4, 8]
+    assert poor.efforts == [0]
+    check_against_brute_force(index, known[:2], 5)
+    assert poor.efforts == [0, 0, 1, 2, 1, 2]
+
+
+def test_a_small_class_is_compared_whole_whatever_the_kind(
     vectors: Vectors, make_index: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "MOST", 50)
-    known = vectors(300, 1)
-    known[10:200] = known[10]
+    known = vectors(50, 1)
+    exact = make_index(known, classes=[i % 3 for i in range(50)])
+    poor = Poor([])
+    index = Index(exact.manifest, exact.vectors, exact.members, poor)
+    check_against_brute_force(index, known[:2], 5, classes=[1])
+    assert poor.efforts == []
+    monkeypatch.setattr(search, "SCANNED", 10)
+    check_against_brute_force(index, known[:1], 5, classes=[1])
+    assert poor.efforts == [0, 1, 2]
+
+
+def test_many_near_ties_are_all_compared(
+    vectors: Vectors, make_index: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "CHUNK", 64)
+    known = vectors(500, 1)
+    known[10:400] = known[10]
     index = make_index(known)
     check_against_brute_force(index, known[10:12], 6)
     check_against_brute_force(index, vectors(2, 5), 120)
@@ -100,19 +238,18 @@ def test_candidates_beyond_what_a_gpu_gives_are_searched_too(
 
 def test_k_beyond_the_count_gives_fewer_columns(vectors: Vectors, make_index: Make) -> None:
     index, query = make_index(vectors(4, 1)), vectors(1, 2)
-    assert index.search(query, 6)[0].shape == (1, 4)
-    assert index.search(query, 6, without=2)[0].shape == (1, 3)
-    only = make_index(vectors(1, 1))
-    ids, distances = only.search(query, 6, without=1)
-    assert ids.shape == distances.shape == (1, 0)
+    assert index.search(query, 6).ids.shape == (1, 4)
+    assert index.search(query, 6, without=2).ids.shape == (1, 3)
+    only = make_index(vectors(1, 1)).search(query, 6, without=1)
+    assert only.ids.shape == only.distances.shape == only.copies.shape == (1, 0)
 
 
 def test_no_queries_give_no_rows(vectors: Vectors, make_index: Make) -> None:
-    ids, distances = make_index(vectors(9, 1)).search(np.empty((0, FEATURES), np.float32), 3)
-    assert ids.shape == distances.shape == (0, 3)
+    found = make_index(vectors(9, 1)).search(np.empty((0, FEATURES), np.float32), 3)
+    assert found.ids.shape == found.distances.shape == (0, 3)
 
 
-@pytest.mark.parametrize("k", [0, -1, 2.5, True, None])
+@pytest.mark.parametrize("k", [0, -1, 1001, 1_000_000, 2.5, True, None])
 def test_a_bad_k_is_refused(vectors: Vectors, make_index: Make, k: object) -> None:
     with pytest.raises(ValueError, match="k must be"):
         make_index(vectors(9, 1)).search(vectors(1, 2), k)  # type: ignore[arg-type]
@@ -147,16 +284,3 @@ def test_any_small_set_agrees_with_brute_force(
     known[:, :3] = rng.integers(0, 3, (count, 3))
     ids = np.sort(rng.choice(1000, count, replace=False)).tolist()
     check_against_brute_force(make_index(known, ids), known[:3], k)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(faiss.get_num_gpus() == 0, reason="FAISS sees no GPU")
-def test_a_gpu_gives_the_same_as_the_cpu(
-    tmp_path: Path, vectors: Vectors, write: Callable[..., str]
-) -> None:
-    name = write(vectors(5000, 1))
-    on_cpu, on_gpu = open_version(tmp_path, name, "cpu"), open_version(tmp_path, name, "auto")
-    assert on_gpu.searcher.on_gpu
-    for queries in (vectors(1, 2), vectors(300, 3)):
-        for one, other in zip(on_cpu.search(queries, 6), on_gpu.search(queries, 6), strict=True):
-            assert (one == other).all()

@@ -1,5 +1,6 @@
 """A version is there whole or not at all, and what was served stays until the switch."""
 
+import hashlib
 import json
 import os
 import resource
@@ -10,30 +11,33 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from index.manifest import FILE, FORMAT
+from index.members import read_members
 from index.store import (
-    VECTORS,
     StoreError,
     building,
     current_name,
+    drafting,
+    earlier,
     open_version,
     prune,
     publish,
     read_manifest,
     versions,
-    write_version,
 )
+from index.vectors import Vectors as Rows
+from index.vectors import write_shard
 from model.alexnet import FEATURES
 
 Floats = npt.NDArray[np.float32]
 Vectors = Callable[..., Floats]
 Write = Callable[..., str]
 COMMAND = "`flask index build`"
+SHARD = "vectors-0.npy"
 
 
 def left_overs(root: Path) -> list[str]:
@@ -41,38 +45,56 @@ def left_overs(root: Path) -> list[str]:
     return [e.name for e in root.iterdir() if e.name.startswith(".") and e.name != ".lock"]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_version_comes_back_as_it_was_written(
+    tmp_path: Path, vectors: Vectors, write: Write, dtype: str
+) -> None:
+    known = vectors(20, 1).astype(dtype).astype(np.float32)
+    name = write(known, list(range(5, 25)), classes=[7] * 20, dtype=dtype, shard=6)
+    index = open_version(tmp_path, name)
+    assert index.members.ids.tolist() == list(range(5, 25))
+    assert (index.vectors.take(np.arange(20)) == known).all()
+    assert (index.vectors.take([19, 3, 3]) == known[[19, 3, 3]]).all()
+    parts = list(index.vectors.chunks(4))
+    assert [start for start, _ in parts] == [0, 4, 6, 10, 12, 16, 18]
+    assert (np.concatenate([rows for _, rows in parts]) == known).all()
+    assert len(index) == index.manifest.images == index.manifest.rows == 20
+    assert (index.manifest.weights, index.manifest.data) == ("w1", "/photographs")
+    largest = (known.astype(np.float64) ** 2).sum(1).max()
+    assert largest <= index.manifest.largest <= largest * 1.002
+
+
+def test_a_shard_is_a_file_that_numpy_reads(tmp_path: Path, vectors: Vectors, write: Write) -> None:
+    known = vectors(9, 1)
+    found = np.load(tmp_path / write(known, dtype="float16") / SHARD)
+    assert (found == known.astype(np.float16)).all()
+
+
+def test_a_version_takes_over_the_shards_of_another_without_copying(
     tmp_path: Path, vectors: Vectors, write: Write
 ) -> None:
     known = vectors(20, 1)
-    name = write(known, list(range(5, 25)))
-    index = open_version(tmp_path, name)
-    assert index.ids.tolist() == list(range(5, 25))
-    assert (index.features == known).all()
-    assert len(index) == index.manifest.count == 20
-    assert (index.manifest.weights, index.manifest.data) == ("w1", "/photographs")
-    largest = (known.astype(np.float64) ** 2).sum(1).max()
-    assert index.manifest.largest == pytest.approx(largest)
+    first = read_manifest(tmp_path / write(known[:10], shard=4))
+    with drafting(tmp_path) as draft:
+        for shard in first.shards[1:]:
+            draft.add(tmp_path / first.name / shard.file, shard)
+        assert (draft.vectors("float32").take(np.arange(6)) == known[4:10]).all()
+        same = [(f / "vectors-4.npy").stat().st_ino for f in (tmp_path / first.name, draft.folder)]
+        assert same[0] == same[1]
+    assert versions(tmp_path) == [first.name]
+    assert left_overs(tmp_path) == []
 
 
-def test_the_vectors_are_kept_once_and_cannot_be_changed(
+def test_a_version_deleted_while_it_is_open_still_answers(
     tmp_path: Path, vectors: Vectors, write: Write
 ) -> None:
-    index = open_version(tmp_path, write(vectors(20, 1)))
-    assert not index.features.flags.owndata
-    with pytest.raises(ValueError, match="read-only"):
-        index.features[0, 0] = 1
-
-
-def test_the_faiss_file_holds_the_images_ids(
-    tmp_path: Path, vectors: Vectors, write: Write
-) -> None:
-    known = vectors(10, 1)
-    name = write(known, list(range(100, 110)))
-    read = faiss.read_index(str(tmp_path / name / VECTORS))
-    _, ids = read.search(known[3:4], 1)
-    assert ids.tolist() == [[103]]
-    assert (read.reconstruct(103) == known[3]).all()
+    known = vectors(20, 1)
+    first, second = write(known), write(vectors(5, 2))
+    publish(tmp_path, second)
+    index = open_version(tmp_path, first)
+    prune(tmp_path, 1)
+    assert versions(tmp_path) == [second]
+    assert index.search(known, 1).ids[:, 0].tolist() == list(range(1, 21))
 
 
 def test_nothing_is_served_before_it_is_published(
@@ -83,7 +105,7 @@ def test_nothing_is_served_before_it_is_published(
     assert current_name(tmp_path) is None
     publish(tmp_path, name)
     assert current_name(tmp_path) == name
-    assert (tmp_path / "current" / VECTORS).is_file()
+    assert (tmp_path / "current" / SHARD).is_file()
     assert left_overs(tmp_path) == []
 
 
@@ -103,13 +125,33 @@ def test_what_is_not_whole_is_not_published(tmp_path: Path) -> None:
     assert current_name(tmp_path) is None
 
 
-def test_the_last_two_versions_are_kept(tmp_path: Path, vectors: Vectors, write: Write) -> None:
-    names = [write(vectors(3, seed)) for seed in range(4)]
-    for name in names[:3]:
-        publish(tmp_path, name)
-    # The fourth was never published: its build died.
-    assert prune(tmp_path) == names[1:3]
-    assert versions(tmp_path) == names[1:3]
+def test_the_served_version_and_the_newest_others_are_kept(
+    tmp_path: Path, vectors: Vectors, write: Write
+) -> None:
+    names = [write(vectors(3, seed)) for seed in range(5)]
+    publish(tmp_path, names[1])
+    assert prune(tmp_path, 3) == ([names[1], *names[3:]], [names[0], names[2]])
+    assert versions(tmp_path) == [names[1], *names[3:]]
+    assert prune(tmp_path, 1) == ([names[1]], names[3:])
+    assert left_overs(tmp_path) == []
+
+
+def test_the_version_before_the_served_one_can_be_gone_back_to(
+    tmp_path: Path, vectors: Vectors, write: Write
+) -> None:
+    with pytest.raises(StoreError, match="no earlier version"):
+        earlier(tmp_path)
+    names = [write(vectors(3, seed)) for seed in range(3)]
+    publish(tmp_path, names[2])
+    assert earlier(tmp_path) == names[1]
+    publish(tmp_path, names[1])
+    assert earlier(tmp_path) == names[0]
+    assert earlier(tmp_path, names[2]) == names[2]
+    with pytest.raises(StoreError, match=f"no version 2026; there are {names[0]}"):
+        earlier(tmp_path, "2026")
+    (tmp_path / names[0] / SHARD).write_bytes(b"")
+    with pytest.raises(StoreError, match="damaged"):
+        earlier(tmp_path)
 
 
 def test_a_build_removes_what_dead_ones_left(
@@ -119,7 +161,7 @@ def test_a_build_removes_what_dead_ones_left(
     publish(tmp_path, name)
     dead = tmp_path / ".20260101T000000000000Z-0a0b0c0d"
     dead.mkdir()
-    (dead / VECTORS).write_bytes(b"half")
+    (dead / SHARD).write_bytes(b"half")
     (tmp_path / ".current.4242").symlink_to(name)
     (tmp_path / "notes.txt").write_text("not ours")
     with building(tmp_path):
@@ -143,20 +185,23 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 
 BUILD_FOREVER = """
-import sys, time
+import sys
 from pathlib import Path
 import numpy as np
 from index import store
+from index.members import write_members
+from index.vectors import write_shard
 root = Path(sys.argv[1])
 with store.building(root):
-    count = 0
     while True:
-        ids = np.arange(1, 400, dtype=np.int64)
-        features = np.random.default_rng(count).random((399, 4096), dtype=np.float32)
         print("writing", flush=True)
-        store.write_version(root, weights="w2", data="/d", unreadable=0, listing="l",
-                            ids=ids, features=features)
-        count += 1
+        with store.drafting(root) as draft:
+            features = np.random.default_rng(1).random((399, 4096), dtype=np.float32)
+            draft.shards.append(write_shard(draft.folder / "vectors-0.npy", [features], "float32"))
+            ids = np.arange(399)
+            write_members(draft.folder, ids, ids, ids)
+            draft.seal(weights="w2", data="/d", unreadable=0, listing="l", images=399, vectors=399,
+                       dtype="float32", kind="exact", target=0.95)
 """
 
 
@@ -177,11 +222,10 @@ def test_a_killed_build_leaves_what_was_served(
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
     assert current_name(tmp_path) == name
-    assert open_version(tmp_path, name).search(known[:1], 1)[0].tolist() == [[1]]
+    assert open_version(tmp_path, name).search(known[:1], 1).ids.tolist() == [[1]]
     for whole in versions(tmp_path):
         open_version(tmp_path, whole)
     with building(tmp_path):
-        assert versions(tmp_path) == [name]
         assert left_overs(tmp_path) == []
 
 
@@ -190,19 +234,24 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from index import store
+from index.members import write_members
+from index.vectors import write_shard
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
-ids, features = np.arange(1, 101, dtype=np.int64), np.ones((100, 4096), np.float32)
+ids, features = np.arange(1, 101), np.ones((100, 4096), np.float32)
 try:
-    store.write_version(Path(sys.argv[1]), weights="w", data="/d", unreadable=0, listing="l",
-                        ids=ids, features=features)
+    with store.drafting(Path(sys.argv[1])) as draft:
+        draft.shards.append(write_shard(draft.folder / "vectors-0.npy", [features], "float32"))
+        write_members(draft.folder, ids, ids - 1, ids)
+        draft.seal(weights="w2", data="/d", unreadable=0, listing="l", images=100, vectors=100,
+                   dtype="float32", kind="exact", target=0.95)
 except store.StoreError as error:
     print(error)
 """
 
 
-# 1,639,330 bytes are the vectors, ids and FAISS's header: none, half, and all but the last few.
-@pytest.mark.parametrize("room", [0, 800_000, 1_639_000])
+# The shard has 1,638,528 bytes: none, half, and all but the last few.
+@pytest.mark.parametrize("room", [0, 800_000, 1_638_500])
 def test_a_full_disk_leaves_nothing_behind(
     tmp_path: Path, vectors: Vectors, write: Write, room: int
 ) -> None:
@@ -218,7 +267,7 @@ def test_a_full_disk_leaves_nothing_behind(
     )
     assert "cannot be written" in done.stdout
     assert "File too large" in done.stdout
-    assert COMMAND in done.stdout
+    assert "run the command again" in done.stdout
     assert versions(tmp_path) == [name]
     assert left_overs(tmp_path) == []
     assert current_name(tmp_path) == name
@@ -239,15 +288,15 @@ def test_an_interrupt_while_writing_leaves_nothing_behind(
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])
 def test_a_truncated_file_is_told(tmp_path: Path, vectors: Vectors, write: Write, cut: int) -> None:
     name = write(vectors(5, 1))
-    file = tmp_path / name / VECTORS
+    file = tmp_path / name / SHARD
     file.write_bytes(file.read_bytes()[:cut])
-    with pytest.raises(StoreError, match=rf"{VECTORS} is damaged.*{COMMAND}"):
+    with pytest.raises(StoreError, match=rf"{SHARD} is damaged.*{COMMAND}"):
         open_version(tmp_path, name)
 
 
 def test_a_changed_byte_is_told(tmp_path: Path, vectors: Vectors, write: Write) -> None:
     name = write(vectors(5, 1))
-    file = tmp_path / name / VECTORS
+    file = tmp_path / name / SHARD
     data = bytearray(file.read_bytes())
     data[5000] ^= 1
     file.write_bytes(data)
@@ -257,7 +306,7 @@ def test_a_changed_byte_is_told(tmp_path: Path, vectors: Vectors, write: Write) 
 
 def test_a_missing_file_is_told(tmp_path: Path, vectors: Vectors, write: Write) -> None:
     name = write(vectors(5, 1))
-    (tmp_path / name / VECTORS).unlink()
+    (tmp_path / name / SHARD).unlink()
     with pytest.raises(StoreError, match=COMMAND):
         open_version(tmp_path, name)
     with pytest.raises(StoreError, match=COMMAND):
@@ -276,7 +325,7 @@ def test_a_damaged_manifest_is_told(
         open_version(tmp_path, name)
 
 
-@pytest.mark.parametrize("missing", ["weights", "count", "sha256", "largest"])
+@pytest.mark.parametrize("missing", ["weights", "images", "shards", "near"])
 def test_an_incomplete_manifest_is_told(
     tmp_path: Path, vectors: Vectors, write: Write, missing: str
 ) -> None:
@@ -300,18 +349,54 @@ def test_another_format_is_told(
         open_version(tmp_path, name)
 
 
-def test_a_file_of_other_vectors_is_told(tmp_path: Path, vectors: Vectors, write: Write) -> None:
-    import hashlib
-
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shards": [{"file": "vectors-0.npy"}]}, "is damaged"),
+        ({"files": {"ids.npy": {"size": 1}}}, "is damaged"),
+        ({"preprocessing": "another"}, "prepared in another way"),
+        ({"name": "20260101T000000000000Z-00000000"}, "names 20260101"),
+        ({"images": 4}, "does not hold 4 images"),
+    ],
+)
+def test_a_manifest_of_something_else_is_told(
+    tmp_path: Path, vectors: Vectors, write: Write, change: dict[str, object], said: str
+) -> None:
     name = write(vectors(5, 1))
-    other = faiss.IndexFlatL2(8)
-    other.add(np.eye(8, dtype=np.float32))
-    file, manifest = tmp_path / name / VECTORS, tmp_path / name / FILE
-    faiss.write_index(other, str(file))
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"sha256": digest}))
-    with pytest.raises(StoreError, match=f"not 5 vectors of {FEATURES}"):
+    file = tmp_path / name / FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(StoreError, match=f"{said}.*{COMMAND}"):
         open_version(tmp_path, name)
+
+
+def reseal(folder: Path, name: str) -> None:
+    """Give a file's checksum to the manifest, as if it had been written so."""
+    file, manifest = folder / name, folder / FILE
+    values = json.loads(manifest.read_text())
+    data = file.read_bytes()
+    values["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    manifest.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("rows.npy", np.array([0, 1, 2, 3, 5]), "names rows that are not"),
+        ("rows.npy", np.array([0, 1, 2, 3, -1]), "names rows that are not"),
+        ("ids.npy", np.arange(4), "does not hold 5 images"),
+        ("ids.npy", np.arange(5.0), "is no list of int64"),
+        ("classes.npy", np.zeros((5, 1), np.int32), "is no list of int32"),
+        ("ids.npy", np.array([{}] * 5), "is damaged"),
+    ],
+)
+def test_members_that_do_not_fit_are_told(
+    tmp_path: Path, vectors: Vectors, write: Write, name: str, values: object, said: str
+) -> None:
+    version = write(vectors(5, 1))
+    np.save(tmp_path / version / name, values)  # type: ignore[arg-type]
+    reseal(tmp_path / version, name)
+    with pytest.raises(StoreError, match=f"{said}.*{COMMAND}"):
+        read_members(tmp_path / version, read_manifest(tmp_path / version))
 
 
 def test_an_odd_current_is_told(tmp_path: Path, vectors: Vectors, write: Write) -> None:
@@ -336,35 +421,34 @@ def test_a_build_mends_a_link_that_leads_nowhere(
 
 
 @pytest.mark.parametrize(
-    ("ids", "rows", "said"),
-    [
-        ([], 0, "nothing to index"),
-        ([1, 2], 3, "Every vector"),
-        ([2, 1], 2, "must rise"),
-        ([1, 1], 2, "must rise"),
-    ],
+    ("ids", "said"),
+    [([], "nothing to index"), ([1, 2], "Every image"), ([2, 1, 3], "rise"), ([1, 1, 2], "rise")],
 )
 def test_bad_ids_are_refused(
-    tmp_path: Path, vectors: Vectors, ids: list[int], rows: int, said: str
+    tmp_path: Path, vectors: Vectors, write: Write, ids: list[int], said: str
 ) -> None:
     with pytest.raises(StoreError, match=said):
-        write_version(
-            tmp_path,
-            weights="w",
-            data="d",
-            unreadable=0,
-            listing="l",
-            ids=np.array(ids, np.int64),
-            features=vectors(rows, 1),
-        )
+        write(vectors(3, 1) if ids else vectors(0, 1), ids, rows=[0, 1, 2] if ids else [])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_features_that_are_not_finite_are_refused(
-    tmp_path: Path, vectors: Vectors, write: Write
+@pytest.mark.parametrize(("dtype", "value"), [("float32", np.nan), ("float16", 7e4)])
+def test_features_that_are_no_finite_numbers_are_refused(
+    tmp_path: Path, vectors: Vectors, write: Write, dtype: str, value: float
 ) -> None:
     known = vectors(3, 1)
-    known[1, 1] = np.nan
+    known[1, 1] = value
     with pytest.raises(StoreError, match=r"train anew"):
-        write(known)
+        write(known, dtype=dtype)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shard_that_shrinks_while_it_is_open_is_told(tmp_path: Path, vectors: Vectors) -> None:
+    shard = write_shard(tmp_path / "a.npy", [vectors(5, 1)], "float16")
+    rows = Rows(tmp_path, [shard], "float16")
+    os.truncate(tmp_path / "a.npy", shard.bytes - 1)
+    assert rows.take([3]).shape == (1, FEATURES)
+    with pytest.raises(StoreError, match="become shorter"):
+        rows.take([4])
+    with pytest.raises(StoreError, match="not 5 vectors"):
+        Rows(tmp_path, [shard], "float16")

@@ -1,0 +1,168 @@
+"""The features of a training set, computed once: files → pixels → fc7 → shards on disk.
+
+Files are read ahead of the network by threads, once each. What is finished is kept in a work
+folder, so that a build that was killed goes on from there, and one that has an earlier version to
+go on from computes only what is new.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from index.building.assembly import Base, Gathered, assemble
+from index.building.blocks import BATCH, Known, Run, Todo, groups
+from index.building.company import together
+from index.building.listing import shown
+from index.building.reading import read_ahead
+from index.building.work import Work, work_folder
+from index.manifest import StoreError
+from index.vectors import ROWS, Floats, Ids
+from model.alexnet import FEATURES
+from model.images import ImageError, read_file
+from model.photographs import Photograph
+from model.predict import Pixels, Predictor
+
+__all__ = ["Base", "Features", "Gathered", "compute_features", "gather", "needed_bytes"]
+
+BLOCK = 512
+"""Files whose features are kept together: what a build loses when it is killed, at most."""
+Item = tuple[int, Path]
+Report = Callable[[str, int], Callable[[int], None]]
+"""Begins a step, by its name and how many files it has; what it gives is told how many are done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What was computed.
+
+    ids: int64 [M], rising as the items' did. features: float32 [M, 4096] of the centre crops.
+    unreadable: id, file and reason of those that were left out.
+    """
+
+    ids: Ids
+    features: Floats
+    unreadable: list[tuple[int, Path, str]]
+
+
+def compute_features(
+    predictor: Predictor,
+    items: Sequence[Item],
+    *,
+    batch: int = BATCH,
+    on_progress: Callable[[int], None] | None = None,
+) -> Features:
+    """Compute fc7 for the centre crop of every file, an id and a path each, in memory.
+
+    A file that cannot be read is listed and left out. `on_progress` is told how many items are
+    done, after each batch.
+    """
+    ids: list[int] = []
+    features = np.empty((len(items), FEATURES), np.float32)
+    unreadable: list[tuple[int, Path, str]] = []
+    done = 0
+    for group in groups(read_ahead(decode, items, 2 * batch), batch):
+        good = [(item, pixels) for item, pixels in group if not isinstance(pixels, str)]
+        unreadable += [(*item, bad) for item, bad in group if isinstance(bad, str)]
+        if good:
+            rows = predictor.features(np.stack([pixels for _, pixels in good]))
+            features[len(ids) : len(ids) + len(rows)] = rows
+            ids += [item[0] for item, _ in good]
+        done += len(group)
+        if on_progress:
+            on_progress(done)
+    return Features(
+        ids=np.array(ids, np.int64), features=features[: len(ids)], unreadable=unreadable
+    )
+
+
+def decode(item: Item) -> tuple[Item, Pixels | str]:
+    """The pixels of one file, or what is wrong with it, without its path, which stands beside."""
+    try:
+        return item, read_file(item[1])
+    except ImageError as error:
+        return item, str(error).removeprefix(f"{item[1]}: ")
+
+
+def silent(_name: str, _total: int) -> Callable[[int], None]:
+    """Report nothing."""
+    return lambda _done: None
+
+
+def gather(
+    predictor: Predictor,
+    root: Path,
+    photographs: Sequence[Photograph],
+    place: Path,
+    *,
+    dtype: str = "float16",
+    kind: str = "exact",
+    base: Base | None = None,
+    report: Report = silent,
+    batch: int = BATCH,
+    block: int = BLOCK,
+    rows: int = ROWS,
+) -> Gathered | None:
+    """Bring the features of every readable photograph under `root` into shards on disk.
+
+    place: the folder of the index, in which a hidden work folder keeps what is finished; the
+    caller, who holds the right to build, deletes it (`forget_work`) when the version is there.
+    base: an earlier version of the same weights and dtype, whose vectors are taken where the
+    files or their pixels are the same. kind: of the index to come, for the room it will take.
+
+    Of several processes each computes its share of the blocks; the first alone gets a result,
+    the others get None. Raises StoreError: no room on the disk, a photograph whose features are
+    no numbers, the folder has vanished, another process is gone.
+    """
+    if base is not None and base.dtype != dtype:
+        raise StoreError(f"An index of {base.dtype} cannot become one of {dtype}; build it anew")
+    work = Work(work_folder(place, predictor.identity, root, dtype), dtype)
+    with together() as company:
+        todo = company.tell(plan(work, root, photographs, base, kind) if company.first else None)
+        told = report("Computing their features", len(todo.paths)) if todo.paths else None
+        run = Run(predictor, root, work, company, todo, batch, block, told)
+        run.compute(Known(base, work.pieces()))
+        company.wait()
+        if not company.first:
+            return None
+    if told is not None:
+        told(len(todo.paths))
+    return assemble(work, base, photographs, todo.number, report, rows)
+
+
+def plan(
+    work: Work, root: Path, photographs: Sequence[Photograph], base: Base | None, kind: str
+) -> Todo:
+    """Find what there is to do. Raises StoreError when the disk has no room for that."""
+    work.sweep()
+    pieces = work.pieces()
+    known = Known(base, pieces)
+    paths = [p.path for p in photographs if shown(p.path) == p.path]
+    todo = [path for path in paths if not known.still(root, path)]
+    need = needed_bytes(len(todo), work.dtype, kind)
+    check_room(work.folder, len(todo), need)
+    return Todo(paths=todo, number=1 + max((piece.number for piece in pieces), default=-1))
+
+
+BESIDE = {"exact": 0, "ivf": 1100, "hnsw": 4700, "pq": 1100, "binary": 100, "milvus": 0}
+"""Bytes an image that each kind's own files take beside the vectors, at most."""
+LISTED = 700
+"""Bytes an image that the listings take, the work folder's included."""
+
+
+def needed_bytes(count: int, dtype: str, kind: str) -> int:
+    """How much room on the disk so many new images take, while they are built too."""
+    width = FEATURES * np.dtype(dtype).itemsize
+    return count * (width + BESIDE.get(kind, 0) + LISTED) + min(count, ROWS) * width
+
+
+def check_room(folder: Path, count: int, need: int) -> None:
+    """Raise StoreError unless the disk can hold so many bytes more."""
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise StoreError(
+            f"{count:,} images need {need / 1e9:,.2f} GB under {folder.parent}, which has "
+            f"{free / 1e9:,.2f} GB free; make room or set ALEXNET_HOME to another disk"
+        )

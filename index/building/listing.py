@@ -1,0 +1,147 @@
+"""What a version knows of its files: enough to tell tomorrow which have changed, and their rows."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from index.manifest import MEND, StoreError
+from index.vectors import Ids
+
+FILE = "files.npz"
+"""The listing's name in a version's folder."""
+Stamp = tuple[int, int, int]
+"""A file's size, and when it and its place were changed last, in nanoseconds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A photograph that could be read.
+
+    path: from the data set's root, forward slashes. size: in bytes. mtime_ns, ctime_ns: as the
+    system gave them when the file was opened. sha256: of the file, in hex. format, width, height:
+    as its header says, upright. pixels: digest, 32 hex digits, of the square that the network
+    sees.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    sha256: str
+    format: str
+    width: int
+    height: int
+    pixels: str
+
+    @property
+    def stamp(self) -> Stamp:
+        """What changes when the file does."""
+        return self.size, self.mtime_ns, self.ctime_ns
+
+    @property
+    def bytes(self) -> int:
+        """The file's size, as the database calls it."""
+        return self.size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeftOut:
+    """A file that could not be read, and why. stamp: None where it could not even be opened."""
+
+    path: str
+    reason: str
+    stamp: Stamp | None = None
+
+
+def shown(name: str) -> str:
+    """A file's name with the bytes that are not UTF-8 written out."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def write_listing(path: Path, entries: Sequence[Entry], rows: Ids) -> None:
+    """Write entries and the row of each one's vector, int64 [M]. Raises OSError.
+
+    About 100 bytes an entry and its path. Raises ValueError unless there are as many of both.
+    """
+    paths = [entry.path.encode() for entry in entries]
+    formats = sorted({entry.format for entry in entries})
+    code = {name: number for number, name in enumerate(formats)}
+    columns: dict[str, npt.NDArray[np.generic]] = {
+        "paths": np.frombuffer(b"".join(paths), np.uint8),
+        "ends": np.cumsum([len(name) for name in paths], dtype=np.int64),
+        "stamps": np.array([entry.stamp for entry in entries], np.int64).reshape(-1, 3),
+        "sha256": from_hex([entry.sha256 for entry in entries], 32),
+        "pixels": from_hex([entry.pixels for entry in entries], 16),
+        "formats": np.array(formats, np.str_),
+        "format": np.array([code[entry.format] for entry in entries], np.uint8),
+        "sides": np.array([(e.width, e.height) for e in entries], np.uint32).reshape(-1, 2),
+        "rows": np.asarray(rows, np.int64),
+    }
+    if len(columns["rows"]) != len(entries):
+        raise ValueError(f"{len(entries)} entries cannot have {len(columns['rows'])} rows")
+    with path.open("wb") as out:
+        np.savez(out, allow_pickle=False, **columns)
+
+
+def from_hex(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
+    """Hex digests as bytes, uint8 [M, width]."""
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, width)
+
+
+BROKEN = (
+    *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy and zipfile raise on broken bytes."""
+
+
+def read_listing(path: Path) -> tuple[list[Entry], Ids]:
+    """The entries in their order, and the row of each, int64 [M]. Raises StoreError."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            columns = dict(found)
+        return list(entries_of(columns)), columns["rows"]
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror or error}); {MEND}") from error
+    except BROKEN as error:
+        raise StoreError(f"{path} is damaged ({error}); {MEND}") from error
+
+
+def entries_of(columns: dict[str, npt.NDArray[np.generic]]) -> Iterator[Entry]:
+    """Make entries of the columns. Raises ValueError where their lengths differ."""
+    ends = columns["ends"].tolist()
+    blob, formats = columns["paths"].tobytes(), columns["formats"].tolist()
+    values = zip(
+        [0, *ends[:-1]] if ends else [],
+        ends,
+        columns["stamps"].tolist(),
+        to_hex(columns["sha256"], 32),
+        to_hex(columns["pixels"], 16),
+        columns["format"].tolist(),
+        columns["sides"].tolist(),
+        columns["rows"],
+        strict=True,
+    )
+    for start, end, (size, mtime, ctime), sha256, pixels, kind, (width, height), _ in values:
+        yield Entry(
+            path=blob[start:end].decode(),
+            size=size,
+            mtime_ns=mtime,
+            ctime_ns=ctime,
+            sha256=sha256,
+            format=formats[kind],
+            width=width,
+            height=height,
+            pixels=pixels,
+        )
+
+
+def to_hex(digests: npt.NDArray[np.generic], width: int) -> Iterator[str]:
+    """The hex digits of uint8 [M, width], row by row."""
+    text = digests.reshape(-1, width).tobytes().hex()
+    return (text[at : at + 2 * width] for at in range(0, len(text), 2 * width))

@@ -1,0 +1,107 @@
+"""Files read once, ahead of the network: hash, header, square of pixels, and the pixels' digest.
+
+Threads read: hashing, decoding and resizing happen outside the interpreter's lock.
+"""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from index.building.listing import Entry, LeftOut, Stamp
+from model.decoding import header
+from model.images import ImageError, read
+from model.predict import Pixels
+
+S = TypeVar("S")
+T = TypeVar("T")
+Lookup = Callable[[str], Entry | None]
+"""Finds what is known of a file by the SHA-256 of its bytes, in hex."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A file that was read. square: uint8 [256, 256, 3]; None where its bytes are known."""
+
+    entry: Entry
+    square: Pixels | None
+
+
+def read_ahead(
+    function: Callable[[S], T], values: Iterable[S], ahead: int
+) -> Generator[T, None, None]:
+    """What a function gives for each value, in order; at most `ahead` results wait in memory."""
+    waiting: deque[Future[T]] = deque()
+    pool = ThreadPoolExecutor(threads(), thread_name_prefix="read")
+    try:
+        for value in values:
+            waiting.append(pool.submit(function, value))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def threads() -> int:
+    """How many threads read: two at least, since a disk may let one wait."""
+    ours = getattr(os, "sched_getaffinity", None)
+    return max(2, min(32, len(ours(0)) if ours else os.cpu_count() or 2))
+
+
+def read_photograph(root: Path, path: str, known: Lookup) -> Read | LeftOut:
+    """Read one file; what is wrong with it is a value, since one bad file stops nothing."""
+    try:
+        data, stamp = contents(root / path)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        return LeftOut(path=path, reason=f"The file cannot be opened: {why}.")
+    sha256 = hashlib.sha256(data).hexdigest()
+    if (seen := known(sha256)) is not None:
+        size, mtime, ctime = stamp
+        return Read(replace(seen, path=path, size=size, mtime_ns=mtime, ctime_ns=ctime), None)
+    try:
+        return decoded(path, data, stamp, sha256)
+    except ImageError as error:
+        return LeftOut(path=path, reason=str(error), stamp=stamp)
+
+
+def contents(file: Path) -> tuple[bytes, Stamp]:
+    """A file's bytes, and its stamp as it was before they were read. Raises OSError."""
+    with file.open("rb", buffering=0) as opened:
+        found = os.fstat(opened.fileno())
+        data = opened.read()
+    return data, (len(data), found.st_mtime_ns, found.st_ctime_ns)
+
+
+def decoded(path: str, data: bytes, stamp: Stamp, sha256: str) -> Read:
+    """What the network sees of a file's bytes. Raises ImageError."""
+    first = header(data)
+    square = read(data)
+    size, mtime, ctime = stamp
+    entry = Entry(
+        path=path,
+        size=size,
+        mtime_ns=mtime,
+        ctime_ns=ctime,
+        sha256=sha256,
+        format=first.kind,
+        width=first.width,
+        height=first.height,
+        pixels=hashlib.sha256(square.data).hexdigest()[:32],
+    )
+    return Read(entry, square)
+
+
+def stamp_of(file: Path) -> Stamp | None:
+    """A file's size and times; None where it cannot be looked at."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns

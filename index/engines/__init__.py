@@ -1,0 +1,1 @@
+"""What proposes candidates: the kinds of FAISS index, and Milvus. Only here both are known."""

@@ -1,0 +1,143 @@
+"""An autoencoder that makes a feature vector a short binary code (§6.1).
+
+After Krizhevsky and Hinton, "Using very deep autoencoders for content-based image retrieval"
+(ESANN 2011): the code is what a deep network can restore the features from through a narrow
+middle. Noise before the middle's tanh units drives their outputs to −1 and 1, as in Salakhutdinov
+and Hinton's "Semantic hashing" (2007), and gives features that are close codes that differ in few
+bits. In place of layer-wise pretraining the first layer is the features' principal components.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from index.engines.options import Report
+from index.manifest import MEND, StoreError
+from index.vectors import Floats
+from model.alexnet import FEATURES
+from model.checkpoint import write_tensors
+
+Codes = npt.NDArray[np.uint8]
+COMPONENTS = 512
+"""Principal components that are coded."""
+HIDDEN = 512
+"""Units of the hidden layer on each side of the code."""
+NOISE = 1.0
+"""Standard deviation of the noise before the code's tanh units."""
+BATCH = 256
+RATE = 1e-3
+"""The learning rate at its highest; it rises over the first tenth of the steps and then falls."""
+EPOCHS = 30
+STEPS = (100, 4000)
+"""The fewest and the most steps."""
+
+
+class Coder(nn.Module):
+    """4096 features → principal components → hidden layer → bits.
+
+    float32 [N, 4096] → [N, bits]; a bit is 1 where the number is positive.
+    """
+
+    def __init__(self, components: int, hidden: int, bits: int) -> None:
+        super().__init__()
+        self.components = nn.Linear(FEATURES, components).requires_grad_(False)
+        self.hidden = nn.Linear(components, hidden)
+        self.code = nn.Linear(hidden, bits)
+
+    @property
+    def bits(self) -> int:
+        """Length of a code."""
+        return self.code.out_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """What the bits are the signs of."""
+        return self.middle(self.components(features))
+
+    def middle(self, components: Tensor) -> Tensor:
+        """The same, of the principal components."""
+        found: Tensor = self.code(torch.relu(self.hidden(components)))
+        return found
+
+    @torch.inference_mode()
+    def encode(self, features: Floats) -> Codes:
+        """Codes as FAISS has them: float32 [N, 4096] → uint8 [N, bits / 8]."""
+        signs = self(torch.from_numpy(np.require(features, np.float32, ["C", "W"]))) > 0
+        return np.packbits(signs.numpy(), axis=1, bitorder="little")
+
+
+def train_coder(
+    components: faiss.LinearTransform, inputs: Floats, bits: int, seed: int, report: Report
+) -> Coder:
+    """Train a coder on principal components, float32 [N, d], that the transform gives.
+
+    All are scaled by one number, so that distances stay in proportion. The seed settles the
+    coder, on one machine and with one count of threads.
+    """
+    scale = float(np.sqrt(np.square(inputs, dtype=np.float64).mean())) or 1.0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        coder = Coder(components.d_out, HIDDEN, bits)
+        axes = faiss.vector_to_array(components.A).reshape(components.d_out, FEATURES)
+        coder.components.weight.copy_(torch.from_numpy(axes) / scale)
+        coder.components.bias.copy_(torch.from_numpy(faiss.vector_to_array(components.b)) / scale)
+        fit(coder, torch.from_numpy(inputs / np.float32(scale)), report)
+    return coder.eval()
+
+
+def fit(coder: Coder, inputs: Tensor, report: Report) -> None:
+    """Train a coder, with a decoder that is its mirror image and is not kept, to restore inputs.
+
+    inputs: principal components, float32 [N, components].
+    """
+    components, hidden, bits = inputs.shape[1], coder.hidden.out_features, coder.bits
+    decoder = nn.Sequential(nn.Linear(bits, hidden), nn.ReLU(), nn.Linear(hidden, components))
+    learned = [p for p in (*coder.parameters(), *decoder.parameters()) if p.requires_grad]
+    steps = int(np.clip(EPOCHS * len(inputs) // BATCH, *STEPS))
+    optimiser = torch.optim.Adam(learned, RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=0.1)
+    done = report("Training the coder", steps)
+    order = torch.empty(0, dtype=torch.int64)
+    for step in range(steps):
+        if len(order) < BATCH:
+            order = torch.cat([order, torch.randperm(len(inputs))])
+        some, order = inputs[order[:BATCH]], order[BATCH:]
+        before = coder.middle(some)
+        code = torch.tanh(before + NOISE * torch.randn_like(before))
+        loss = nn.functional.mse_loss(decoder(code), some)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        schedule.step()
+        done(step + 1)
+
+
+def save_coder(coder: Coder, path: Path) -> None:
+    """Write a coder as safetensors. Raises OSError."""
+    write_tensors(coder.state_dict(), path, {"format": "1"})
+
+
+def load_coder(path: Path) -> Coder:
+    """Read a coder. Raises StoreError when it is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return coder_of(tensors)
+    except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, IndexError) as error:
+        raise StoreError(f"{path} is not the coder of an index ({error}); {MEND}") from error
+
+
+def coder_of(tensors: dict[str, Any]) -> Coder:
+    """Put a coder together. Raises KeyError, RuntimeError or ValueError for odd tensors."""
+    hidden, components = tensors["hidden.weight"].shape
+    with torch.device("meta"):
+        coder = Coder(components, hidden, len(tensors["code.weight"]))
+    coder.load_state_dict(tensors, assign=True)
+    if not all(t.dtype == torch.float32 and t.isfinite().all() for t in tensors.values()):
+        raise ValueError("a number in it is odd")
+    return coder.eval().requires_grad_(False)

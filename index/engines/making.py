@@ -1,0 +1,141 @@
+"""Which engine proposes an index's candidates: FAISS of some kind, Milvus, or none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from index.candidates import Candidates
+from index.engines import device, kinds, milvus
+from index.engines.tuning import tune
+from index.exact import Exact
+from index.manifest import MEND, Manifest, StoreError
+from index.members import Members
+from index.placing import Placing
+from index.vectors import Vectors
+
+Report = Callable[[str, int], Callable[[int], None]]
+KINDS = (*kinds.KINDS, "milvus")
+GROWN = 2
+"""How many times its training set an index may grow to, until the kind is trained anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is asked of an index: its kind, its options, the recall@6 it has to reach, 0–1."""
+
+    kind: str
+    target: float = 0.95
+    options: kinds.Options = field(default_factory=kinds.Options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What was made: facts for the manifest, and what there is to say of it."""
+
+    kind: str
+    parameters: dict[str, Any]
+    recall: dict[str, float]
+    said: list[str]
+
+
+def make(
+    wanted: Wanted,
+    name: str,
+    folder: Path,
+    vectors: Vectors,
+    members: Members,
+    placing: Placing,
+    report: Report,
+    before: tuple[Path, Manifest] | None = None,
+) -> Made:
+    """Make what the kind needs for the version `name` in its folder, and choose its effort.
+
+    `before`, an earlier version's folder and manifest, spares the training where its kind is the
+    same and its training set not too small. Raises StoreError, SearchError and OSError.
+    """
+    if wanted.kind == "exact":
+        return Made(kind="exact", parameters={}, recall={}, said=[])
+    if wanted.kind == "milvus":
+        step = report("Sending the vectors to Milvus", len(members.distinct))
+        parameters = milvus.fill(placing.url, name, vectors, members, step)
+    else:
+        parameters = made_by_faiss(wanted, folder, vectors, members, report, before)
+    candidates = opened(wanted.kind, parameters, name, folder, placing)
+    found = tune(candidates, vectors, members.distinct, wanted.target, report=report)
+    if wanted.kind != "milvus" and not found.reached:
+        for file in folder.glob("candidates.*"):
+            file.unlink()
+        said = (
+            f"The kind {wanted.kind} reaches a recall@6 of {found.recall['recall@6']:.3f} at most "
+            f"here, and {wanted.target} was asked for: every vector is compared instead (exact)."
+        )
+        return Made(kind="exact", parameters={}, recall={}, said=[said])
+    parameters |= {"effort": found.effort, "candidates": found.candidates}
+    return Made(kind=wanted.kind, parameters=parameters, recall=found.recall, said=[])
+
+
+def made_by_faiss(
+    wanted: Wanted,
+    folder: Path,
+    vectors: Vectors,
+    members: Members,
+    report: Report,
+    before: tuple[Path, Manifest] | None,
+) -> dict[str, Any]:
+    """Train the kind and add the vectors, or add them to what was trained before."""
+    some = mask(vectors, members)
+    if before is not None and before[1].kind == wanted.kind:
+        trained = int(before[1].parameters.get("trained_for", 0))
+        if len(members.distinct) <= GROWN * trained <= GROWN**2 * len(members.distinct):
+            kept = {k: v for k, v in before[1].parameters.items() if k != "trained_for"}
+            made = kinds.update_from(wanted.kind, before[0], vectors, some, folder, kept, report)
+            return made | {"trained_for": trained}
+    made = kinds.train(wanted.kind, vectors, some, folder, wanted.options, report)
+    return made | {"trained_for": len(members.distinct)}
+
+
+def open_candidates(
+    folder: Path, manifest: Manifest, vectors: Vectors, members: Members, placing: Placing
+) -> Candidates | None:
+    """What proposes for a version; None where every vector is compared on the CPU.
+
+    Raises StoreError.
+    """
+    if manifest.kind not in KINDS:
+        raise StoreError(f"{folder} is of an unknown kind, {manifest.kind}; {MEND}")
+    if manifest.kind == "exact":
+        return exact_on_gpu(vectors, members, placing)
+    return opened(manifest.kind, manifest.parameters, manifest.name, folder, placing)
+
+
+def exact_on_gpu(vectors: Vectors, members: Members, placing: Placing) -> Candidates | None:
+    """A comparison with every vector on GPUs that have room; None for the CPU's."""
+    needed = device.needed_bytes("exact", len(members.distinct), {}, placing.float16)
+    placement = device.decide(placing.device, "exact", needed, placing.float16)
+    if not placement.gpus:
+        return None
+    return device.open_flat(vectors, mask(vectors, members), Exact.of(vectors, members), placement)
+
+
+def opened(
+    kind: str, parameters: dict[str, Any], name: str, folder: Path, placing: Placing
+) -> Candidates:
+    """What proposes for a version of any kind but exact. Raises StoreError."""
+    if kind != "milvus":
+        return kinds.open_candidates(kind, folder, parameters, placing)
+    if not placing.url:
+        raise StoreError(f"{name} lies in Milvus; set INDEX_URL to the address of its server")
+    return milvus.open_milvus(placing.url, name, parameters)
+
+
+def mask(vectors: Vectors, members: Members) -> npt.NDArray[np.bool_] | None:
+    """Which rows an image points to: bool, a row each; None when all are."""
+    if len(members.distinct) == len(vectors):
+        return None
+    alive = np.zeros(len(vectors), bool)
+    alive[members.distinct] = True
+    return alive

@@ -1,0 +1,201 @@
+"""How much effort a kind needs for the recall that is asked for, measured on the index itself."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from faiss.contrib.exhaustive_search import knn_ground_truth
+
+from index.candidates import Candidates, View, asked_for
+from index.engines.options import Report
+from index.vectors import Floats, Ids, Vectors
+
+COUNTS = (64, 128, 256, 512, 1024, 2048)
+"""How many rows may be proposed for the six nearest."""
+FAR = 100
+"""Of so many neighbours the recall is told too."""
+QUERIES = (256, 1024)
+"""Rows asked about: at least, where there are so many, and at most."""
+REFINED = 1e-5
+"""Seconds that a proposed row costs: 8 KiB read, 4096 differences squared and summed."""
+CERTAINTY = 1.645
+"""Standard deviations of the margin for what a sample may hide: 95 % certainty, one-sided."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """The cheapest effort and number of candidates that reach the target, or else the best.
+
+    recall: of the true nearest among the proposed, `recall@6` and `recall@100`, 0–1, and over how
+    many `queries`. reached: whether it is the target even where the sample flatters it.
+    """
+
+    effort: int
+    candidates: int
+    recall: dict[str, float]
+    reached: bool
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one effort and number of candidates give: recall, and seconds a query."""
+
+    effort: int
+    count: int
+    recall: float
+    cost: float
+
+
+def tune(
+    candidates: Candidates,
+    vectors: Vectors,
+    rows: Ids | None,
+    target: float,
+    *,
+    k: int = 6,
+    seed: int = 2012,
+    report: Report | None = None,
+) -> Tuned:
+    """Find the least effort that gives `target` of the k nearest, 0–1, without the row itself.
+
+    rows: int64, those that an image points to, rising; None for all. Raises SearchError.
+    """
+    rows = np.arange(len(vectors)) if rows is None else rows
+    asked = sampled(rows, target, seed)
+    queries = vectors.take(asked)
+    true = nearest(vectors, rows, asked, queries, max(k, FAR), report)
+    bench = Bench(candidates, asked, queries, true[:, :k], asked is not rows)
+    best = search(bench, counts_for(len(rows)), target)
+    count, effort = asked_for(FAR, best.count, best.effort)
+    far = bench.recall(min(effort, candidates.levels - 1), count, true)
+    recall = {f"recall@{k}": best.recall, f"recall@{FAR}": far, "queries": float(len(asked))}
+    return Tuned(
+        effort=best.effort,
+        candidates=best.count,
+        recall=recall,
+        reached=bench.certain(best.recall, target),
+    )
+
+
+def sampled(rows: Ids, target: float, seed: int) -> Ids:
+    """Rows to ask about, rising: the more, the nearer the target is to 1."""
+    least, most = QUERIES
+    count = min(most, max(least, math.ceil(4 * CERTAINTY**2 / max(1 - target, 1e-9))))
+    if len(rows) <= count:
+        return rows
+    chosen: Ids = np.random.default_rng(seed).choice(rows, count, replace=False)
+    chosen.sort()
+    return chosen
+
+
+def counts_for(rows: int) -> list[int]:
+    """The numbers of candidates to try: none much larger than the index."""
+    return [count for count in COUNTS if count < 2 * rows] or [COUNTS[0]]
+
+
+def nearest(
+    vectors: Vectors, rows: Ids, asked: Ids, queries: Floats, k: int, report: Report | None
+) -> Ids:
+    """The true k nearest rows of each query but itself, by comparing all: −1 where fewer are."""
+    step = report("Measuring", len(rows)) if report else silent
+    parts = living_parts(vectors, rows, step)
+    most = min(k + 1, len(rows))
+    places: Ids = knn_ground_truth(queries, parts, most, ngpu=0)[1]  # type: ignore[no-untyped-call]
+    found = rows[places]
+    own = found == asked[:, None]
+    # A row with equal numbers may have taken the query's own place: then the last one goes.
+    own[~own.any(axis=1), -1] = True
+    others: Ids = found[~own].reshape(len(asked), -1)
+    return others
+
+
+def silent(_done: int) -> None:
+    """Report nothing."""
+
+
+def living_parts(vectors: Vectors, rows: Ids, step: Callable[[int], object]) -> Iterator[Floats]:
+    """The vectors of rising rows, part by part."""
+    done = 0
+    for start, values in vectors.chunks():
+        low, high = np.searchsorted(rows, (start, start + len(values)))
+        if high > low:
+            yield values[rows[low:high] - start]
+            done += int(high - low)
+            step(done)
+
+
+class Bench:
+    """Measures an effort: `propose` for every query at once, against the truth."""
+
+    def __init__(
+        self, candidates: Candidates, asked: Ids, queries: Floats, true: Ids, sample: bool
+    ) -> None:
+        """sample: whether the queries are only some of the rows."""
+        self.candidates, self.asked, self.queries, self.true = candidates, asked, queries, true
+        self.sample = sample
+        self.tried: dict[tuple[int, int], Trial] = {}
+
+    def trial(self, effort: int, count: int) -> Trial:
+        """Recall and cost of an effort and number of candidates; measured once."""
+        if (effort, count) not in self.tried:
+            started = time.perf_counter()
+            recall = self.recall(effort, count, self.true)
+            seconds = (time.perf_counter() - started) / len(self.asked)
+            self.tried[effort, count] = Trial(effort, count, recall, seconds + count * REFINED)
+        return self.tried[effort, count]
+
+    def recall(self, effort: int, count: int, true: Ids) -> float:
+        """Share of the true rows among the proposed: one more is asked for, the row itself."""
+        found = self.candidates.propose(self.queries, count + 1, View(), effort)
+        if not true.size:
+            return 1.0
+        hits = [np.isin(t, f).sum() for t, f in zip(true, found, strict=True)]
+        return float(np.sum(hits) / true.size)
+
+    def certain(self, recall: float, target: float) -> bool:
+        """Whether the target is reached, less the margin for what a sample may hide.
+
+        The lower end of Wilson's interval over the queries, not over their neighbours, which are
+        found or missed together. A sample without any miss counts, however small.
+        """
+        if not self.sample or recall == 1:
+            return recall >= target
+        return wilson(recall, len(self.asked)) >= target
+
+
+def wilson(share: float, count: int) -> float:
+    """Lower end of Wilson's interval for a share of so many."""
+    square = CERTAINTY**2 / count
+    spread = math.sqrt(share * (1 - share) / count + square / (4 * count)) * CERTAINTY
+    return (share + square / 2 - spread) / (1 + square)
+
+
+def search(bench: Bench, counts: list[int], target: float) -> Trial:
+    """The cheapest trial that reaches the target; where none does, the one of highest recall."""
+    good: list[Trial] = []
+    for count in counts:
+        least = least_effort(bench, count, target)
+        if least is not None:
+            good.append(least)
+        # More candidates cost more: past the cheapest by refining alone there is nothing to win.
+        if good and count * 2 * REFINED > min(trial.cost for trial in good):
+            break
+    if good:
+        return min(good, key=lambda trial: trial.cost)
+    return max(bench.tried.values(), key=lambda trial: (trial.recall, -trial.cost))
+
+
+def least_effort(bench: Bench, count: int, target: float) -> Trial | None:
+    """The trial of least effort that reaches the target with so many candidates, by halving."""
+    low, high = 0, bench.candidates.levels - 1
+    if not bench.certain(bench.trial(high, count).recall, target):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if bench.certain(bench.trial(middle, count).recall, target):
+            high = middle
+        else:
+            low = middle + 1
+    return bench.trial(low, count)

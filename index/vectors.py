@@ -1,0 +1,192 @@
+"""The full vectors on disk, in shards: float16 or float32 rows in NumPy's own files.
+
+A shard never changes once it is written, so versions share shards by hard links. Rows are counted
+through the shards in their order. All processes share what lies in memory of them: single rows and
+float16 are read by position through the system's page cache, and count towards no process; float32
+is mapped where all of it is compared.
+"""
+
+import hashlib
+import mmap
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from index.manifest import MEND, Shard, StoreError
+from model.alexnet import FEATURES
+from model.home import sync
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+ROWS = 16384
+"""Rows of a whole shard: 128 MiB in float16."""
+CHUNK = 2048
+"""Rows read at a time."""
+
+
+def write_shard(path: Path, parts: Iterable[npt.NDArray[Any]], dtype: str) -> Shard:
+    """Write rows, [n, 4096] a part, durably under `path`, which must not be there yet.
+
+    Raises StoreError for a number that is not finite or too large for the dtype, and OSError.
+    """
+    rows, largest = 0, 0.0
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as out:
+            out.write(header(0, dtype))
+            for values in parts:
+                stored = as_stored(values, dtype)
+                largest = max(largest, largest_norm(stored))
+                out.write(stored.tobytes())
+                rows += len(stored)
+            out.seek(0)
+            out.write(header(rows, dtype))
+        sync(part)
+        part.replace(path)
+        sync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+    return Shard(
+        file=path.name,
+        rows=rows,
+        largest=largest,
+        bytes=path.stat().st_size,
+        sha256=digest(path),
+    )
+
+
+def as_stored(values: Any, dtype: str) -> npt.NDArray[Any]:
+    """Rows as they lie on disk. Raises StoreError unless all are finite there."""
+    rows = np.ascontiguousarray(values, np.float32)
+    if rows.ndim != 2 or rows.shape[1] != FEATURES:
+        raise StoreError(f"vectors must have the shape [N, {FEATURES}], not {rows.shape}")
+    with np.errstate(over="ignore"):
+        stored = rows.astype(DTYPES[dtype], copy=False)
+    if not np.isfinite(stored).all():
+        raise StoreError(
+            "features must be finite numbers"
+            + " within float16's range" * (dtype == "float16")
+            + ": the weights are broken; train anew"
+        )
+    return stored
+
+
+def largest_norm(rows: npt.NDArray[Any]) -> float:
+    """The largest squared norm of rows, an upper bound to rounding; 0 of none."""
+    if not len(rows):
+        return 0.0
+    wide = rows.astype(np.float32, copy=False)
+    norms = np.einsum("ij,ij->i", wide, wide)
+    return float(norms.max()) * (1 + 2.0**-10)
+
+
+def header(rows: int, dtype: str) -> bytes:
+    """The beginning of an .npy file of so many rows: 128 bytes, whatever the count."""
+    described = f"{{'descr': '{DTYPES[dtype].str}', 'fortran_order': False, "
+    described += f"'shape': ({rows}, {FEATURES}), }}"
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{described:<117}\n".encode()
+
+
+class Vectors:
+    """The rows of several shards, one after another; may be read from several threads at once.
+
+    The files stay open as long as this does, so a version deleted meanwhile can still be read.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence[Shard], dtype: str) -> None:
+        """Open the shards. Raises StoreError for one that is missing or of another size."""
+        self.dtype, self.kind = dtype, DTYPES[dtype]
+        self.width = FEATURES * self.kind.itemsize
+        self.starts = np.cumsum([0, *(shard.rows for shard in shards)])
+        self.files: list[int] = []
+        weakref.finalize(self, close, self.files)
+        for shard in shards:
+            self.files.append(opened(folder / shard.file, shard, self.dtype))
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def take(self, rows: Any) -> Floats:
+        """These rows, in this order: int64 [n] → float32 [n, 4096]."""
+        wanted = np.asarray(rows, np.int64)
+        found = np.empty((len(wanted), FEATURES), self.kind)
+        shards = np.searchsorted(self.starts, wanted, side="right") - 1
+        places = OFFSET + (wanted - self.starts[shards]) * self.width
+        for target, shard, place in zip(found, shards.tolist(), places.tolist(), strict=True):
+            fill(self.files[shard], target, place)
+        return widened(found)
+
+    def chunks(self, size: int = CHUNK) -> Iterator[tuple[int, Floats]]:
+        """All rows in order: the number of the first, and float32 [n, 4096], n ≤ `size`."""
+        for number, file in enumerate(self.files):
+            first, end = int(self.starts[number]), int(self.starts[number + 1])
+            mapped = self.mapped(number) if self.kind.itemsize == 4 and end > first else None
+            for start in range(first, end, size):
+                if mapped is not None:
+                    yield start, mapped[start - first : start - first + size]
+                    continue
+                rows = np.empty((min(size, end - start), FEATURES), self.kind)
+                fill(file, rows, OFFSET + (start - first) * self.width)
+                yield start, widened(rows)
+
+    def mapped(self, number: int) -> Floats:
+        """A whole shard of float32 without reading it."""
+        shape = int(self.starts[number + 1] - self.starts[number]), FEATURES
+        held = mmap.mmap(self.files[number], 0, access=mmap.ACCESS_READ)
+        return np.ndarray(shape, self.kind, held, OFFSET)
+
+
+OFFSET = 128
+"""Bytes before the first row of a shard."""
+
+
+def opened(path: Path, shard: Shard, dtype: str) -> int:
+    """A shard's file, open. Raises StoreError."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}); {MEND}") from error
+    wanted = OFFSET + shard.rows * FEATURES * DTYPES[dtype].itemsize
+    whole = os.fstat(file).st_size == wanted == shard.bytes
+    if whole and os.pread(file, OFFSET, 0) == header(shard.rows, dtype):
+        return file
+    os.close(file)
+    raise StoreError(f"{path} is damaged: it is not {shard.rows:,} vectors; {MEND}")
+
+
+def close(files: list[int]) -> None:
+    """Close files."""
+    while files:
+        os.close(files.pop())
+
+
+def fill(file: int, target: npt.NDArray[Any], place: int) -> None:
+    """Read an array's bytes from a place of a file. Raises StoreError when there are fewer."""
+    view = target.data.cast("B")
+    done = 0
+    while done < len(view):
+        count = os.preadv(file, [view[done:]], place + done)
+        if not count:
+            raise StoreError(f"A file of the index has become shorter while it was read; {MEND}")
+        done += count
+
+
+def widened(rows: npt.NDArray[Any]) -> Floats:
+    """Rows as float32. torch converts float16 several times as fast as NumPy."""
+    if rows.dtype == np.float32:
+        return rows
+    wide: Floats = torch.from_numpy(rows).float().numpy()
+    return wide
+
+
+def digest(file: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

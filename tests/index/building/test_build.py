@@ -1,0 +1,439 @@
+"""Files → features: in order, the same however they are computed, restartable, incremental.
+
+Run as a script it is a build in a process of its own, which tests kill, or start twice.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from index.building import blocks, build, work
+from index.building.build import Base, Gathered, compute_features, gather
+from index.manifest import Shard, StoreError
+from index.vectors import Vectors
+from model.alexnet import FEATURES, AlexNet, AlexNetConfig
+from model.checkpoint import Pca, Provenance, Weights
+from model.images import read_file
+from model.photographs import ClassName, Photograph
+from model.predict import Predictor
+
+ROOT = Path(__file__).resolve().parents[3]
+Floats = npt.NDArray[np.float32]
+EXACTLY = {"rtol": 1e-5, "atol": 1e-4}
+"""Features of an image alone and in a batch differ in the last bits; they are around 10."""
+
+
+def make_predictor() -> Predictor:
+    """The whole network with seeded weights."""
+    torch.manual_seed(0)
+    config = AlexNetConfig(classes=3, init="he", input_scale=60)
+    weights = Weights(
+        config=config,
+        classes=tuple(ClassName(name, name) for name in "abc"),
+        mean=torch.full((3, 256, 256), 110.0),
+        pca=Pca(torch.ones(3), torch.eye(3)),
+        provenance=Provenance(
+            data="/d",
+            images=1,
+            epochs=1,
+            preset="p",
+            top1_error=None,
+            top5_error=None,
+            commit="unknown",
+            created="2026-01-01T00:00:00+00:00",
+        ),
+        state=AlexNet(config).state_dict(),
+    )
+    return Predictor.from_weights(weights, "cpu")
+
+
+def scanned(root: Path) -> list[Photograph]:
+    """Every file under train, in the order of the paths."""
+    files = sorted(f.relative_to(root).as_posix() for f in root.glob("train/*/*"))
+    return [Photograph(path, 0) for path in files]
+
+
+def main(root: Path, place: Path, block: int) -> None:
+    """Gather in this process, as torchrun or a test starts it, and write what came out."""
+    torch.set_num_threads(1)
+    found = gather(make_predictor(), root, scanned(root), place, block=block, batch=4)
+    if found is not None:
+        (place / "rows.json").write_text(json.dumps(found.rows.tolist()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    sys.exit()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return make_predictor()
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of eight photographs."""
+    root = tmp_path_factory.mktemp("photographs")
+    for name in ("chelsea", "coffee"):
+        folder = root / "train" / name
+        folder.mkdir(parents=True)
+        whole = getattr(skimage.data, name)()
+        for number in range(8):
+            top, left = np.random.default_rng(number).integers(0, 150, 2)
+            crop = Image.fromarray(whole[top : top + 120, left : left + 130])
+            crop.save(folder / f"{number}.{('jpg', 'png', 'webp')[number % 3]}", lossless=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def truth(predictor: Predictor, originals: Path) -> dict[str, Floats]:
+    """The features of every photograph by its path, computed one by one."""
+    files = {p.path: read_file(originals / p.path) for p in scanned(originals)}
+    return {path: predictor.features(square[None])[0] for path, square in files.items()}
+
+
+@pytest.fixture
+def root(tmp_path: Path, originals: Path) -> Path:
+    """A copy of the photographs that may be changed."""
+    return shutil.copytree(originals, tmp_path / "photographs")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+Go = Callable[..., Gathered]
+
+
+@pytest.fixture
+def go(predictor: Predictor, root: Path, place: Path) -> Go:
+    """Gathers what is under `root`, in small blocks and shards of float32."""
+
+    def go(**changes: Any) -> Gathered:
+        wanted = {"dtype": "float32", "batch": 3, "block": 4, "rows": 8} | changes
+        photographs = wanted.pop("photographs", None) or scanned(root)
+        found = gather(predictor, root, photographs, place, **wanted)
+        assert found is not None
+        return found
+
+    return go
+
+
+def publish(found: Gathered, folder: Path) -> Base:
+    """A version of what was gathered: the shards linked as they are to be named."""
+    folder.mkdir(parents=True)
+    for stored in found.stored:
+        (folder / stored.shard.file).hardlink_to(stored.path)
+    shards = [stored.shard for stored in found.stored]
+    return Base(
+        folder=folder, shards=shards, dtype="float32", entries=found.entries, rows=found.rows
+    )
+
+
+def vectors_of(base: Base) -> dict[str, Floats]:
+    """The vector of every entry, by its path."""
+    rows = Vectors(base.folder, base.shards, base.dtype).take(base.rows)
+    return {entry.path: row for entry, row in zip(base.entries, rows, strict=True)}
+
+
+def same(found: dict[str, Floats], wanted: dict[str, Floats]) -> None:
+    """Check vectors by path."""
+    assert list(found) == list(wanted)
+    for path, row in found.items():
+        np.testing.assert_allclose(row, wanted[path], **EXACTLY, err_msg=path)
+
+
+# Features in memory
+
+
+def test_features_are_those_of_the_centre_crop_and_bad_files_are_listed(
+    tmp_path: Path, predictor: Predictor, originals: Path, truth: dict[str, Floats]
+) -> None:
+    good = [originals / path for path in list(truth)[:3]]
+    cut, empty, gone = (tmp_path / name for name in ("cut.png", "empty.jpg", "gone.jpg"))
+    cut.write_bytes(good[1].read_bytes()[:200])
+    empty.touch()
+    items = list(enumerate([cut, good[0], empty, good[1], gone, good[2]], 10))
+    said: list[int] = []
+    computed = compute_features(predictor, items, batch=4, on_progress=said.append)
+    assert computed.ids.tolist() == [11, 13, 15]
+    assert computed.features.dtype == np.float32
+    np.testing.assert_allclose(computed.features, list(truth.values())[:3], **EXACTLY)
+    assert [(i, path) for i, path, _ in computed.unreadable] == [(10, cut), (12, empty), (14, gone)]
+    for _, path, reason in computed.unreadable:
+        assert reason
+        assert str(path) not in reason
+    assert said == [4, 6]
+
+
+def test_nothing_to_compute(predictor: Predictor, tmp_path: Path) -> None:
+    assert compute_features(predictor, []).features.shape == (0, FEATURES)
+    bad = compute_features(predictor, [(1, tmp_path / "gone.jpg")])
+    assert bad.features.shape == (0, FEATURES)
+    assert len(bad.unreadable) == 1
+
+
+# Features on disk
+
+
+def test_every_photograph_gets_its_features(
+    go: Go, place: Path, truth: dict[str, Floats], root: Path
+) -> None:
+    said: list[tuple[str, int, list[int]]] = []
+
+    def report(name: str, total: int) -> Callable[[int], None]:
+        said.append((name, total, []))
+        return said[-1][2].append
+
+    found = go(report=report)
+    version = publish(found, place / "v1")
+    same(vectors_of(version), truth)
+    assert [s.shard.rows for s in found.stored] == [8, 8]
+    assert [s.shard.file for s in found.stored] == ["vectors-00000.npy", "vectors-00001.npy"]
+    assert [p.path for p in found.photographs] == list(truth)
+    assert (found.counts.added, found.counts.computed, found.counts.reused) == (16, 16, 0)
+    (_, total, steps), *_ = said
+    assert total == 16
+    assert steps == sorted(steps)
+    assert steps[-1] == 16
+    first = found.entries[0]
+    with Image.open(root / first.path) as image:
+        assert (first.width, first.height, first.format) == (*image.size, image.format)
+    assert first.bytes == (root / first.path).stat().st_size
+    work.forget_work(place)
+    assert [e.name for e in place.iterdir()] == ["v1"]
+
+
+def test_float16_is_the_nearest_float16(go: Go, place: Path, truth: dict[str, Floats]) -> None:
+    found = go(dtype="float16")
+    shards = [s.shard for s in found.stored]
+    version = replace(publish(found, place / "v1"), dtype="float16", shards=shards)
+    for path, row in vectors_of(version).items():
+        np.testing.assert_allclose(row, truth[path], rtol=2**-11, atol=1e-4)
+
+
+def test_equal_pixels_share_a_row_and_bad_files_are_left_out(
+    go: Go, root: Path, predictor: Predictor
+) -> None:
+    first, second = root / "train/chelsea/1.png", root / "train/coffee/4.png"
+    shutil.copy(first, root / "train/coffee/copy.png")
+    with Image.open(first) as image:
+        image.save(first.with_name("same.webp"), lossless=True)
+    second.write_bytes(second.read_bytes()[:300])
+    strange = "train/chelsea/\udcff.png"
+    photographs = sorted([*scanned(root), Photograph(strange, 0), Photograph("train/a/b.png", 0)],
+                         key=lambda p: p.path)  # fmt: skip
+    found = go(photographs=photographs)
+    rows = {entry.path: row for entry, row in zip(found.entries, found.rows, strict=True)}
+    shared = {rows[f"train/{name}"] for name in ("chelsea/1.png", "chelsea/same.webp",
+                                                 "coffee/copy.png")}  # fmt: skip
+    assert len(shared) == 1
+    assert len(set(rows.values())) == 15
+    assert (found.counts.computed, found.counts.reused) == (15, 2)
+    reasons = {left.path: left.reason for left in found.unreadable}
+    assert sorted(reasons) == ["train/a/b.png", "train/chelsea/\\udcff.png", "train/coffee/4.png"]
+    assert "No such file" in reasons["train/a/b.png"]
+    assert "UTF-8" in reasons["train/chelsea/\\udcff.png"]
+    assert "damaged" in reasons["train/coffee/4.png"]
+
+
+# Cut off
+
+
+def test_a_build_that_was_cut_off_goes_on(go: Go, place: Path, truth: dict[str, Floats]) -> None:
+    def cut(step: str, after: int) -> Callable[[str, int], Callable[[int], None]]:
+        def told(name: str, done: int) -> None:
+            if name == step and done >= after:
+                raise KeyboardInterrupt
+
+        return lambda name, _total: partial(told, name)
+
+    pieces = []
+    for step, after in (
+        ("Computing their features", 5),
+        ("Computing their features", 7),
+        ("Putting them together", 1),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            go(report=cut(step, after))
+        pieces.append(sorted(f.name[:6] for f in place.glob(".work-*/*.jsonl")))
+    assert pieces == [["block-"], ["block-"] * 2, ["block-"] * 2 + ["shard-"]]
+    found = go()
+    same(vectors_of(publish(found, place / "v1")), truth)
+    assert (found.counts.computed, found.counts.reused) == (0, 16)
+    assert [s.shard.rows for s in found.stored] == [8, 8]
+
+
+def begin(*words: Any, torchrun: bool = False) -> subprocess.Popen[str]:
+    """Run this file in a process of its own."""
+    python = [sys.executable]
+    if torchrun:
+        python += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*python, str(Path(__file__)), *map(str, words)],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_build_that_was_killed_goes_on(
+    go: Go, root: Path, place: Path, truth: dict[str, Floats]
+) -> None:
+    process = begin(root, place, 2)
+    began = time.monotonic()
+    while len(list(place.glob(".work-*/*.jsonl"))) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < began + 120
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    found = go(dtype="float16")
+    assert 0 < found.counts.computed < 16
+    assert not list(place.glob(".work-*/.*"))
+    version = replace(publish(found, place / "v1"), dtype="float16")
+    for path, row in vectors_of(version).items():
+        np.testing.assert_allclose(row, truth[path], rtol=2**-11, atol=1e-4)
+
+
+def test_two_processes_do_what_one_does(
+    go: Go, root: Path, place: Path, predictor: Predictor
+) -> None:
+    process = begin(root, place, 4, torchrun=True)
+    out = process.communicate(timeout=120)[0]
+    assert process.returncode == 0, out
+    again = go(dtype="float16", rows=build.ROWS)
+    assert again.counts.computed == 0
+    assert json.loads((place / "rows.json").read_text()) == again.rows.tolist() == [*range(16)]
+    (both,) = again.stored
+    alone = gather(predictor, root, scanned(root), place / "alone", batch=4, block=4)
+    assert alone is not None
+    assert [s.shard.sha256 for s in alone.stored] == [both.shard.sha256]
+
+
+# An earlier version to go on from
+
+
+def test_an_update_touches_only_what_is_new(
+    go: Go, root: Path, place: Path, truth: dict[str, Floats], predictor: Predictor
+) -> None:
+    base = publish(go(), place / "v1")
+    work.forget_work(place)
+    train = root / "train"
+    (train / "chelsea/0.jpg").unlink()
+    os.utime(train / "chelsea/1.png")
+    shutil.move(train / "chelsea/2.webp", train / "chelsea/moved.webp")
+    shutil.copy(train / "coffee/3.jpg", train / "coffee/2.webp")
+    with Image.open(train / "coffee/4.png") as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(train / "coffee/new.png")
+    found = go(base=base)
+    counts = found.counts
+    assert (counts.added, counts.changed, counts.vanished) == (2, 1, 2)
+    assert (counts.kept, counts.computed, counts.reused) == (13, 1, 2)
+    files = [s.shard.file for s in found.stored]
+    assert files == ["vectors-00000.npy", "vectors-00001.npy", "vectors-00002.npy"]
+    assert [s.path.parent == base.folder for s in found.stored] == [True, True, False]
+    wanted = {p.path: predictor.features(read_file(root / p.path)[None])[0] for p in scanned(root)}
+    version = publish(found, place / "v2")
+    same(vectors_of(version), wanted)
+    work.forget_work(place)
+    again = go(base=version)
+    assert again.counts == replace(counts, added=0, changed=0, vanished=0, kept=16, computed=0,
+                                   reused=0)  # fmt: skip
+    assert [s.path.parent for s in again.stored] == [version.folder] * 3
+
+
+def test_a_shard_that_is_mostly_dead_is_not_kept(
+    go: Go, root: Path, place: Path, truth: dict[str, Floats]
+) -> None:
+    base = publish(go(), place / "v1")
+    work.forget_work(place)
+    for number in range(5):
+        next((root / "train/chelsea").glob(f"{number}.*")).unlink()
+    found = go(base=base)
+    assert [(s.path.parent == base.folder, s.shard.rows) for s in found.stored] == [
+        (True, 8),
+        (False, 3),
+    ]
+    left = {p.path: truth[p.path] for p in scanned(root)}
+    same(vectors_of(publish(found, place / "v2")), left)
+    assert found.counts.computed == 0
+
+
+# Bad luck
+
+
+def test_a_folder_that_vanishes_is_an_error_and_what_was_done_stays(
+    go: Go, root: Path, place: Path, truth: dict[str, Floats]
+) -> None:
+    photographs = scanned(root)
+    away = root.with_name("away")
+
+    def report(_name: str, _total: int) -> Callable[[int], None]:
+        return lambda done: root.rename(away) if done >= 4 and root.exists() else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(blocks, "AHEAD", 1)
+        with pytest.raises(StoreError, match="has vanished"):
+            go(photographs=photographs, report=report)
+    away.rename(root)
+    found = go()
+    assert found.counts.computed < 16
+    assert found.unreadable == []
+    same(vectors_of(publish(found, place / "v1")), truth)
+
+
+def test_features_that_are_no_numbers_name_the_image(go: Go, predictor: Predictor) -> None:
+    bias = predictor.network.fc7.bias
+    before = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias[7] = torch.nan
+        with pytest.raises(StoreError, match=r"train/chelsea/0\.jpg"):
+            go()
+    finally:
+        with torch.no_grad():
+            bias.copy_(before)
+
+
+def test_a_disk_without_room_is_said_before_anything_is_read(
+    go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 10**5))
+    with pytest.raises(StoreError, match=r"16 images need 0\.\d\d GB under .* has 0\.00 GB free"):
+        go()
+
+
+def test_a_base_of_another_type_is_refused(go: Go, tmp_path: Path) -> None:
+    none: list[Shard] = []
+    base = Base(folder=tmp_path, shards=none, dtype="float16", entries=[], rows=np.empty(0, int))
+    with pytest.raises(StoreError, match="float16"):
+        go(base=base)
