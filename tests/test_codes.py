@@ -1,0 +1,114 @@
+"""The comparison of short codes computes what it says."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from benchmarks.codes import Figures, Options, Sides, compare, first, same_class, share, verdict
+
+ROOT = Path(__file__).resolve().parents[1]
+Floats = npt.NDArray[np.float32]
+
+
+def fc7_like(count: int, seed: int, width: int = 4096) -> Floats:
+    rng = np.random.default_rng(seed)
+    along = np.random.default_rng(0).normal(size=(100, width))
+    strength = np.arange(1, 101) ** -0.5
+    return np.maximum((rng.normal(size=(count, 100)) * strength) @ along, 0).astype(np.float32)
+
+
+def figures(kind: str, bits: int, recall: float, refined: float) -> Figures:
+    return Figures(
+        kind=kind,
+        bits=bits,
+        bytes=bits // 8,
+        recall=recall,
+        refined=refined,
+        precision=None,
+        refined_precision=None,
+        milliseconds=1.0,
+        training=1.0,
+    )
+
+
+def test_recall_counts_the_true_ones_found() -> None:
+    truth = np.array([[1, 2, 3], [4, 5, 6]])
+    assert share(np.array([[3, 9, 8], [6, 5, 4]]), truth) == pytest.approx(4 / 6)
+
+
+def test_precision_counts_those_of_the_querys_class() -> None:
+    none = np.empty((0, 4096), np.float32)
+    of = Sides(none, none, np.array([0, 1, 1]), np.array([1, 0]))
+    assert same_class(of, np.array([[0, 1], [0, 2]])) == 0.5
+    assert same_class(Sides(none, none), np.array([[0, 1], [0, 2]])) is None
+
+
+def test_the_first_components_are_those_of_fewer() -> None:
+    rows = fc7_like(300, 1, 40)
+    whole, few = faiss.PCAMatrix(40, 20), faiss.PCAMatrix(40, 5)
+    whole.train(rows)
+    few.train(rows)
+    found, expected = first(whole, 5).apply(rows), few.apply(rows)
+    np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-3)
+
+
+def test_signs_of_components_are_compared_bit_by_bit() -> None:
+    of = Sides(fc7_like(500, 1), fc7_like(40, 2))
+    full, code = compare(of, Options(bits=(64,), only=("PCA + sign",)))
+    assert (full.recall, full.refined, full.bytes) == (1.0, 1.0, 16384)
+    centre = of.rows.mean(axis=0, dtype=np.float64)
+    directions = np.linalg.svd(of.rows - centre, full_matrices=False)[2][:64].T
+    rows, queries = (((side - centre) @ directions) > 0 for side in (of.rows, of.queries))
+    near = (queries[:, None] != rows[None]).sum(axis=2).argsort(axis=1, kind="stable")
+    truth = np.square(of.queries[:, None] - of.rows[None]).sum(axis=2).argsort(axis=1)[:, :6]
+    assert code.bytes == 8
+    assert code.refined == pytest.approx(share(near[:, :200], truth), abs=0.02)
+
+
+def test_the_verdict_says_plainly_who_loses() -> None:
+    some = [
+        figures("full vectors", 0, 1, 1),
+        figures("autoencoder", 64, 0.3, 0.8),
+        figures("ITQ", 64, 0.2, 0.9),
+        figures("autoencoder", 128, 0.5, 0.99),
+        figures("ITQ", 128, 0.4, 0.9),
+    ]
+    refined = "recall@6 after refinement"
+    alone = "recall@6 by the codes alone"
+    assert verdict(some) == [
+        f"64 bits, {refined}: best is ITQ (0.900); the autoencoder loses (0.800)",
+        f"64 bits, {alone}: best is autoencoder (0.300)",
+        f"128 bits, {refined}: best is autoencoder (0.990)",
+        f"128 bits, {alone}: best is autoencoder (0.500)",
+    ]
+
+
+@pytest.mark.slow
+def test_all_kinds_are_measured(tmp_path: Path) -> None:
+    np.save(tmp_path / "0.npy", fc7_like(650, 3).astype(np.float16))
+    words = ["--features", str(tmp_path), "--bits", "64", "--rows", "600", "--queries", "50"]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/codes.py", *words, "--json", str(tmp_path / "figures.json")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = {f["kind"]: f for f in json.loads((tmp_path / "figures.json").read_text())["kinds"]}
+    bytes_of = {name: f["bytes"] for name, f in found.items()}
+    # RaBitQ keeps two float32 beside the 64 bits.
+    eights = {"autoencoder": 8, "PCA + sign": 8, "ITQ": 8, "RaBitQ": 16, "OPQ + PQ": 8}
+    assert bytes_of == {"full vectors": 16384, **eights}
+    for name, f in found.items():
+        assert 0.6 < f["refined"] <= 1, name  # By chance: a third.
+        assert f["precision"] is None
+        assert name in done.stdout
+    assert "64 bits, recall@6 after refinement: best is" in done.stdout
