@@ -12,7 +12,7 @@ import click
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from index.engines.milvus import parse_url
+from index.engines.milvus_server import parse_url
 from index.placing import PLACES, Placing
 from model.home import Home, home_from_environment
 
@@ -181,7 +181,7 @@ class Settings:
         default="auto",
         metadata=about(
             "ALEXNET_DEVICE",
-            "Where the network and the index compute: auto, cpu, cuda or mps.",
+            "Where the network computes: auto, cpu, cuda or mps.",
             present_device,
         ),
     )

@@ -23,7 +23,7 @@ from index.building.near import near_distance
 from index.building.work import forget_work
 from index.candidates import SearchError
 from index.engines import making as engines
-from index.engines import milvus
+from index.engines import milvus_filling
 from index.engines.kinds import choose_kind
 from index.manifest import StoreError, read_manifest
 from index.members import Members, write_members
@@ -333,4 +333,4 @@ def forget_collections(settings: Settings, names: Iterable[str]) -> None:
     """Drop what lies in Milvus of versions; what cannot be dropped now stays there unused."""
     if settings.index_url:
         with suppress(SearchError):
-            milvus.drop(settings.index_url, names)
+            milvus_filling.drop(settings.index_url, names)

@@ -14,7 +14,7 @@ from index import store
 from index.building.listing import FILE as LISTING
 from index.building.listing import read_listing
 from index.building.reading import read_ahead
-from index.engines import milvus
+from index.engines import milvus_filling
 from index.manifest import Manifest, StoreError, read_manifest
 from index.search import Index
 from index.vectors import digest
@@ -131,7 +131,7 @@ def additions(root: Path, known: set[str], unreadable: int) -> list[str]:
 def in_milvus(settings: Settings, index: Index) -> list[str]:
     """What is wrong with what Milvus holds of a version."""
     try:
-        milvus.check(settings.index_url, index.manifest.name, index.vectors, index.members)
+        milvus_filling.check(settings.index_url, index.manifest.name, index.vectors, index.members)
     except StoreError as error:
         return [str(error)]
     return []

@@ -55,7 +55,7 @@ class Options:
     """How many vectors."""
     kinds: tuple[str, ...] = MEASURED
     """Kinds, by name."""
-    large: tuple[str, ...] = ("exact", "pq")
+    large: tuple[str, ...] = ("exact", "ivf", "hnsw", "pq", "binary")
     """Kinds that are measured beyond 200,000 vectors."""
     queries: int = 300
     """Validation photographs asked about."""

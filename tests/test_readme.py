@@ -8,11 +8,19 @@ from pathlib import Path
 
 from app import create_app
 from app.config import Settings
+from index.engines.kinds import EXACT_ROWS
+from index.engines.making import KINDS
 from model.variants import VARIANTS
 from training.config import PRESETS, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+SCRIPTS = (
+    "training/evaluate.py",
+    "benchmarks/training.py",
+    "benchmarks/index.py",
+    "benchmarks/codes.py",
+)
 ROOMS = ("model", "training", "index", "app")
 
 
@@ -71,7 +79,7 @@ def create_app_commands() -> set[str]:
 
 def test_training_knows_every_flag() -> None:
     said = help_of("training/run.py")
-    elsewhere = help_of("training/evaluate.py") + help_of("benchmarks/training.py")
+    elsewhere = "".join(help_of(f) for f in SCRIPTS) + help_of_flask("index", "build")
     named = set(re.findall(r"`(--[a-z-]+)[` ]", README))
     assert {"--preset", "--resume", "--if-needed", "--replicas", "--from"} <= named
     for flag in named - {"--help"}:
@@ -102,7 +110,7 @@ def test_the_variants() -> None:
 
 
 def test_scripts_know_every_flag() -> None:
-    for script in ("training/evaluate.py", "benchmarks/training.py"):
+    for script in SCRIPTS:
         done = help_of(script)
         for line in commands():
             if f" {script}" in line:
@@ -117,18 +125,44 @@ def help_of(script: str) -> str:
     return done.stdout
 
 
+def help_of_flask(*command: str) -> str:
+    """What a command of the application says of its flags."""
+    done = create_app().test_cli_runner().invoke(args=[*command, "--help"])
+    assert done.exit_code == 0
+    return done.stdout
+
+
+def test_flask_knows_every_flag() -> None:
+    for line in commands():
+        if " index build" in line or line.startswith("flask index build"):
+            said = help_of_flask("index", "build")
+            for flag in re.findall(r"--[a-z-]+", line.split("index build", 1)[1]):
+                assert flag in said
+
+
+def test_the_kinds_of_index() -> None:
+    section = README.split("| kind | what", 1)[1].split("\n\n", 1)[0]
+    assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == list(KINDS)
+    assert f"up to {EXACT_ROWS:,}" in section
+
+
 def test_every_setting_stands_with_its_default_and_its_help() -> None:
     said = {row[0].strip("`"): row[1:] for row in rows("Settings")}
     data = said.pop("ALEXNET_DATA")
     assert "--data" in data[1]
     known = {
         setting.metadata["env"]: [
-            "" if setting.default in (MISSING, "") else str(setting.default),
+            "" if setting.default in (MISSING, "") else plain(setting.default),
             setting.metadata["help"],
         ]
         for setting in fields(Settings)
     }
     assert said == known
+
+
+def plain(value: object) -> str:
+    """A default as people set it."""
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 def test_every_deviation_is_declared_in_both_places() -> None:

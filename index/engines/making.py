@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.candidates import Candidates
-from index.engines import device, kinds, milvus
+from index.engines import device, kinds, milvus, milvus_filling
 from index.engines.tuning import tune
 from index.exact import Exact
 from index.manifest import MEND, Manifest, StoreError
@@ -61,7 +61,7 @@ def make(
         return Made(kind="exact", parameters={}, recall={}, said=[])
     if wanted.kind == "milvus":
         step = report("Sending the vectors to Milvus", len(members.distinct))
-        parameters = milvus.fill(placing.url, name, vectors, members, step)
+        parameters = milvus_filling.fill(placing.url, name, vectors, members, step)
     else:
         parameters = made_by_faiss(wanted, folder, vectors, members, report, before)
     candidates = opened(wanted.kind, parameters, name, folder, placing)

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from index.candidates import SearchError, View
-from index.engines import milvus
-from index.engines.milvus import MilvusCandidates, open_milvus, parse_url
+from index.engines import milvus_filling, milvus_server
+from index.engines.milvus import MilvusCandidates, open_milvus
+from index.engines.milvus_server import parse_url
 from index.manifest import StoreError
 from index.members import Members
 from index.vectors import Floats, Vectors, write_shard
@@ -86,7 +87,7 @@ def url(lite: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def filled(url: str, version: Version) -> dict[str, Any]:
     """The parameters of the version, which is in Milvus."""
     told: list[int] = []
-    parameters = milvus.fill(url, NAME, version.vectors, version.members, told.append)
+    parameters = milvus_filling.fill(url, NAME, version.vectors, version.members, told.append)
     assert told == [39, 59]
     return parameters
 
@@ -128,7 +129,7 @@ def test_a_password_is_read_and_never_shown() -> None:
     assert (address.user, address.password) == ("root", "p@ss")
     assert "p@ss" not in f"{address} {address!r}"
     assert str(address) == "http://host:19530/db1"
-    assert "p@ss" not in milvus.line(address, "token root:p@ss is wrong", 65535)
+    assert "p@ss" not in milvus_server.line(address, "token root:p@ss is wrong", 65535)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_a_large_batch_is_each_query_alone(engine: MilvusCandidates, version: Ve
 def test_a_graph_proposes_nearly_all_of_the_nearest(
     url: str, version: Version, queries: Floats
 ) -> None:
-    parameters = milvus.fill(url, "graph", version.vectors, version.members, kind="HNSW")
+    parameters = milvus_filling.fill(url, "graph", version.vectors, version.members, kind="HNSW")
     engine = open_milvus(url, "graph", parameters)
     assert engine.levels > 1
     truth = version.nearest(queries, 6)
@@ -200,7 +201,7 @@ def test_a_graph_proposes_nearly_all_of_the_nearest(
         shares = [len(np.intersect1d(a, b)) / 6 for a, b in zip(rows, truth, strict=True)]
         assert np.mean(shares) >= 0.9
     engine.close()
-    milvus.drop(url, ["graph"])
+    milvus_filling.drop(url, ["graph"])
 
 
 def test_vectors_come_back_as_the_shards_hold_them(
@@ -226,34 +227,34 @@ def test_threads_share_a_connection(
 
 def test_filling_twice_is_whole(url: str, version: Version) -> None:
     for _ in range(2):
-        milvus.fill(url, "twice", version.vectors, version.members)
-        assert milvus.count(url, "twice") == 59
-        milvus.check(url, "twice", version.vectors, version.members)
-    milvus.drop(url, ["twice"])
+        milvus_filling.fill(url, "twice", version.vectors, version.members)
+        assert milvus_filling.count(url, "twice") == 59
+        milvus_filling.check(url, "twice", version.vectors, version.members)
+    milvus_filling.drop(url, ["twice"])
 
 
 def test_a_fill_that_fails_leaves_nothing(url: str, filled: object, version: Version) -> None:
     def stop(rows: int) -> None:
         raise KeyboardInterrupt
 
-    before = milvus.collections(url)
+    before = milvus_filling.collections(url)
     with pytest.raises(KeyboardInterrupt):
-        milvus.fill(url, "stopped", version.vectors, version.members, stop)
-    assert milvus.collections(url) == before
+        milvus_filling.fill(url, "stopped", version.vectors, version.members, stop)
+    assert milvus_filling.collections(url) == before
 
 
 def test_a_difference_from_the_version_is_found(url: str, filled: object, version: Version) -> None:
     images = version.members
-    milvus.check(url, NAME, version.vectors, images)
+    milvus_filling.check(url, NAME, version.vectors, images)
     fewer = Members(images.ids[5:], images.rows[5:], images.classes[5:])
     with pytest.raises(StoreError, match="holds 59 rows"):
-        milvus.check(url, NAME, version.vectors, fewer)
+        milvus_filling.check(url, NAME, version.vectors, fewer)
     with pytest.raises(StoreError, match="other classes"):
-        milvus.check(
+        milvus_filling.check(
             url, NAME, version.vectors, Members(images.ids, images.rows, images.classes + 1)
         )
     with pytest.raises(StoreError, match="other vectors"):
-        milvus.check(url, NAME, Swapped(version.vectors), images)  # type: ignore[arg-type]
+        milvus_filling.check(url, NAME, Swapped(version.vectors), images)  # type: ignore[arg-type]
 
 
 class Swapped:
@@ -270,11 +271,11 @@ class Swapped:
 def test_a_version_that_was_dropped_is_an_error(
     url: str, version: Version, queries: Floats
 ) -> None:
-    parameters = milvus.fill(url, "old", version.vectors, version.members)
+    parameters = milvus_filling.fill(url, "old", version.vectors, version.members)
     engine = open_milvus(url, "old", parameters)
     engine.propose(queries, 1, EVERYTHING, 0)
-    milvus.drop(url, ["old", "never-there"])
-    assert milvus.collection_of("old") not in milvus.collections(url)
+    milvus_filling.drop(url, ["old", "never-there"])
+    assert milvus_server.collection_of("old") not in milvus_filling.collections(url)
     for _ in range(2):
         with pytest.raises(SearchError, match="alexnet_old"):
             engine.propose(queries, 1, EVERYTHING, 0)
@@ -292,7 +293,7 @@ def test_a_file_that_another_process_has_is_told(lite: object, tmp_path: Path) -
         assert other.stdout
         assert other.stdout.readline() == "open\n"
         with pytest.raises(SearchError, match="One process at a time can"):
-            milvus.collections(file)
+            milvus_filling.collections(file)
         other.communicate("\n")
 
 
@@ -306,18 +307,18 @@ def test_nobody_listening_is_told_at_once(lite: object, queries: Floats) -> None
         assert "secret" not in str(told.value)
         assert "\n" not in str(told.value)
     with pytest.raises(SearchError, match="Milvus at"):
-        milvus.drop(url, [NAME])
-    assert time.monotonic() - start < 6 * milvus.CONNECTING
+        milvus_filling.drop(url, [NAME])
+    assert time.monotonic() - start < 6 * milvus_server.CONNECTING
 
 
 def test_a_server_that_never_answers_is_given_up(
     lite: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(milvus, "CONNECTING", 0.5)
+    monkeypatch.setattr(milvus_server, "CONNECTING", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         with pytest.raises(SearchError, match="Milvus at"):
-            milvus.count(f"http://127.0.0.1:{silent.getsockname()[1]}", NAME)
+            milvus_filling.count(f"http://127.0.0.1:{silent.getsockname()[1]}", NAME)
         assert time.monotonic() - start < 30
 
 
@@ -332,7 +333,7 @@ def test_a_server_that_was_away_is_found_again(
     # Lite has no float16.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(version.vectors, "dtype", "float32")
-        milvus.fill(url, NAME, version.vectors, version.members)
+        milvus_filling.fill(url, NAME, version.vectors, version.members)
     before = engine.propose(queries, 6, EVERYTHING, 0)
     server.stop(0).wait()
     kept.close()
@@ -357,7 +358,7 @@ def test_a_server_that_was_away_is_found_again(
 def test_without_pymilvus_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(SearchError, match="pip install pymilvus"):
-        milvus.collections("http://127.0.0.1:1")
+        milvus_filling.collections("http://127.0.0.1:1")
 
 
 def test_without_milvus_lite_the_command_is_named(
@@ -365,7 +366,7 @@ def test_without_milvus_lite_the_command_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "milvus_lite", None)
     with pytest.raises(SearchError, match="pip install --no-deps milvus-lite"):
-        milvus.collections(str(tmp_path / "features.db"))
+        milvus_filling.collections(str(tmp_path / "features.db"))
 
 
 def test_pymilvus_is_quiet(engine: MilvusCandidates, queries: Floats, capfd: Any) -> None:

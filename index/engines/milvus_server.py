@@ -1,0 +1,149 @@
+"""Reaching Milvus: its address, a connection, and what goes wrong with either.
+
+The address is a server's, or a file ending in .db: then Milvus Lite runs inside this process. Lite
+is for trying out and for tests. One process at a time can open its file, so that the application
+and `flask index build` cannot both be at work; it keeps float32, and no password protects it.
+"""
+
+import importlib.util
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from index.candidates import SearchError
+
+FORM = (
+    "must be http://HOST:PORT of a Milvus server, with USER:PASSWORD@ before the host and "
+    "/DATABASE at the end where it needs them, https:// where it speaks TLS, or a file of Milvus "
+    "Lite ending in .db"
+)
+PREFIX = "alexnet_"
+ROW, VECTOR, CLASSES = "row", "vector", "classes"
+CONNECTING, SEARCHING, WRITING = 5.0, 15.0, 120.0
+"""Seconds until a connection, a search, and the sending of a batch count as failed."""
+OPENING = threading.Lock()
+"""Held while a file is opened: Milvus Lite fails when two threads open the same one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where Milvus is. As text it is without the user and the password."""
+
+    uri: str
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    database: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file of Milvus Lite."""
+        return "://" not in self.uri
+
+    def __str__(self) -> str:
+        return f"{self.uri}/{self.database}" if self.database else self.uri
+
+
+def parse_url(text: str) -> Address:
+    """Read `INDEX_URL`. Raises ValueError: what it must be, to be said after the setting's name."""
+    if "://" not in text:
+        if not re.search(r"[^/]\.db$", text):
+            raise ValueError(FORM)
+        return Address(uri=text)
+    try:
+        parts = urlsplit(text)
+        port = parts.port or (443 if parts.scheme == "https" else 19530)
+    except ValueError:
+        raise ValueError(FORM) from None
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if (
+        parts.scheme not in ("http", "https")
+        or not re.fullmatch(r"[A-Za-z0-9._-]+", parts.hostname or "")
+        or not re.fullmatch(r"/?[A-Za-z0-9_]*", parts.path)
+        or parts.query
+        or parts.fragment
+        or bool(user) != bool(password)
+    ):
+        raise ValueError(FORM)
+    return Address(
+        uri=f"{parts.scheme}://{parts.hostname}:{port}",
+        user=user,
+        password=password,
+        database=parts.path.strip("/"),
+    )
+
+
+def collection_of(name: str) -> str:
+    """The collection of a version; Milvus allows letters, digits and _ only."""
+    return PREFIX + re.sub(r"[^A-Za-z0-9]", "_", name)
+
+
+def connect(address: Address) -> Any:
+    """A client that has reached Milvus. Raises SearchError."""
+    client = library().MilvusClient
+    if address.is_file and not importlib.util.find_spec("milvus_lite"):
+        # Its faiss-cpu would overwrite the files of faiss-gpu.
+        raise SearchError(
+            f"{address} is a file of Milvus Lite, which is not installed: "
+            "`pip install pyarrow` and `pip install --no-deps milvus-lite`"
+        )
+    with told(address), OPENING if address.is_file else nullcontext():
+        return client(
+            uri=address.uri,
+            user=address.user,
+            password=address.password,
+            db_name=address.database,
+            timeout=CONNECTING,
+            dedicated=True,
+        )
+
+
+def library() -> Any:
+    """Pymilvus, which is installed for this alone. Raises SearchError."""
+    try:
+        import pymilvus
+    except ImportError as error:
+        raise SearchError("INDEX_URL needs pymilvus: `pip install pymilvus`") from error
+    # It prints a page for every error that it also raises.
+    for name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return pymilvus
+
+
+@contextmanager
+def told(address: Address) -> Iterator[None]:
+    """Turn the errors of pymilvus and of gRPC into a SearchError of one line, without password."""
+    import grpc
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        yield
+    except MilvusException as error:
+        raise SearchError(line(address, str(error.message), error.code)) from error
+    except grpc.RpcError as error:
+        raise SearchError(line(address, str(error), "gRPC")) from error
+
+
+def line(address: Address, text: str, code: Any) -> str:
+    """What went wrong in one line."""
+    if address.is_file and "Open local milvus failed" in text:
+        text = (
+            "it cannot be opened. One process at a time can, so the application or a build may "
+            "have it; with `milvus-lite server` several can, by http://"
+        )
+    text = " ".join(text.split())[:300]
+    if address.password:
+        text = text.replace(address.password, "***")
+    return f"Milvus at {address}: {text} ({code})"
+
+
+def counted(client: Any, collection: str) -> int:
+    """How many rows a loaded collection holds."""
+    found = client.query(
+        collection, output_fields=["count(*)"], consistency_level="Strong", timeout=WRITING
+    )
+    return int(found[0]["count(*)"])
