@@ -25,6 +25,8 @@ from model.alexnet import FEATURES
 Doubles = npt.NDArray[np.float64]
 MOST = 1000
 """The most neighbours that can be asked for."""
+AT_ONCE = 1 << 22
+"""Candidates that are proposed at a time, of all queries together: 32 MB of numbers."""
 SCANNED = 20_000
 """Vectors of a class filter up to which all of them are compared, whatever the kind."""
 ROUNDING = 2.0**-12
@@ -96,14 +98,11 @@ class Index:
         k = min(int(k), question.available)
         shape = len(queries), k
         found = Neighbours(np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape, np.int64))
-        if k and len(queries):
-            first = next(self.plan(k, question))
-            for number, (query, rows) in enumerate(
-                zip(queries, first.propose(queries, question.view), strict=True)
-            ):
-                looked = self.settle(query, rows, k, question)
-                found.ids[number], found.copies[number] = looked.ids[:k], looked.copies[:k]
-                found.distances[number] = np.sqrt(looked.squared[:k])
+        asked = np.arange(len(queries) if k else 0)
+        for step in self.plan(k, question):
+            asked = self.settle(queries, asked, k, step, question, found)
+            if not len(asked):
+                break
         return found
 
     def within(
@@ -155,28 +154,44 @@ class Index:
             least = min(effort, self.candidates.levels - 1)
             for more, effort in enumerate(range(least, self.candidates.levels)):
                 yield Step(self.candidates, count << more, effort)
-        count, everything = k + SPARE + 2, len(question.members.distinct)
+        count, everything = 2 * k + SPARE, len(question.members.distinct)
         while count < everything:
             yield Step(self.exact, count, 0)
             count *= 8
         yield Step(self.exact, everything, 0)
 
-    def settle(self, query: Floats, rows: Ids, k: int, question: "Question") -> "Looked":
-        """The k nearest of the candidates at least, or of more where these are too few."""
-        for number, step in enumerate(self.plan(k, question)):
-            if number:
-                rows = step.propose(query[None], question.view)[0]
-            looked = question.answer(self.vectors, query, rows, k)
-            if len(looked.ids) >= k and self.settled(looked, query, k, step, question):
-                break
-        return looked
+    def settle(
+        self,
+        queries: Floats,
+        asked: Ids,
+        k: int,
+        step: "Step",
+        question: "Question",
+        found: Neighbours,
+    ) -> Ids:
+        """Take a step for the queries of these numbers; give those that need another."""
+        left = []
+        # Few at a time where each may be given very many.
+        size = max(1, AT_ONCE // step.count)
+        for start in range(0, len(asked), size):
+            some = asked[start : start + size]
+            for number, rows in zip(some, step.propose(queries[some], question.view), strict=True):
+                looked = question.answer(self.vectors, queries[number], rows, k)
+                if not self.settled(looked, queries[number], k, step, question):
+                    left.append(number)
+                    continue
+                found.ids[number], found.copies[number] = looked.ids[:k], looked.copies[:k]
+                found.distances[number] = np.sqrt(looked.squared[:k])
+        return np.array(left, np.int64)
 
     def settled(
         self, looked: "Looked", query: Floats, k: int, step: "Step", question: "Question"
     ) -> bool:
         """Whether no other vector can be among the k nearest, as far as the kind can tell."""
-        if not step.finder.exhaustive or looked.rows >= len(question.members.distinct):
+        if looked.rows >= len(question.members.distinct):
             return True
+        if len(looked.ids) < k or not step.finder.exhaustive:
+            return len(looked.ids) >= k
         norm = float(np.square(query, dtype=np.float64).sum())
         # Twice: once for the candidate farthest off, once for the vector left out.
         unsure = 2 * ROUNDING * (norm + self.manifest.largest)
