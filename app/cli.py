@@ -12,7 +12,16 @@ import click
 from flask import current_app
 from flask.cli import AppGroup
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from app import db
 from app.config import Settings, SettingsError
@@ -73,6 +82,7 @@ def progress_bars() -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        Speed(),
         TimeRemainingColumn(),
     )
     bars = Progress(*columns, console=Console(stderr=True))
@@ -81,6 +91,15 @@ def progress_bars() -> Iterator[Progress]:
     finally:
         if bars.tasks:
             bars.stop()
+
+
+class Speed(ProgressColumn):
+    """How many are done in a second, lately; at the end, over all."""
+
+    def render(self, task: Task) -> Text:
+        """Write it, or nothing as long as it is not known."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
 
 
 def steps(bars: Progress) -> Step:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+import numpy as np
 from PIL.Image import Image
 
 from app import catalogue
@@ -115,7 +116,7 @@ class Engine:
         except store.StoreError as error:
             return NotReady(reason="damaged", message=f"{error}.", command=BUILD)
         except SearchError as error:
-            return NotReady(reason="search", message=f"{error}.", command=STATS)
+            return unanswered(error)
         except WeightsError as error:
             return damaged_weights(error)
 
@@ -130,6 +131,17 @@ class Engine:
             seen.index, lambda: store.open_version(home.index, version.name, self.settings.placing)
         )
         return Ready(predictor=predictor, index=index, version=version)
+
+    def reached(self) -> Ready | NotReady:
+        """As `state`, after asking the server on which an index lies, where one does."""
+        state = self.state()
+        if isinstance(state, NotReady) or state.manifest.kind != "milvus":
+            return state
+        try:
+            state.index.search(np.zeros((1, FEATURES), np.float32), 1)
+        except SearchError as error:
+            return unanswered(error)
+        return state
 
     def ready(self) -> Ready:
         """The pair to answer with. Raises NotReadyError."""
@@ -269,3 +281,8 @@ def no_index() -> NotReady:
     """There is nothing indexed."""
     message = "The training images are not indexed yet."
     return NotReady(reason="no-index", message=message, command=BUILD)
+
+
+def unanswered(error: SearchError) -> NotReady:
+    """The index lies with a server that does not answer."""
+    return NotReady(reason="search", message=f"{error}.", command=STATS)

@@ -20,7 +20,7 @@ from index.building.company import is_first, own_device
 from index.building.listing import FILE as LISTING
 from index.building.listing import LeftOut, write_listing
 from index.building.near import near_distance
-from index.building.work import forget_work
+from index.building.work import forget_published, forget_work
 from index.candidates import SearchError
 from index.engines import making as engines
 from index.engines import milvus_filling
@@ -84,6 +84,7 @@ def build(
     job = Job(settings, sessions, step, weights, folder)
     ready_database(settings)
     if if_needed and (served := manifest_in_use(settings, sessions)) and job.fits(served):
+        job.tidy(served)
         return Built(manifest=served)
     return job.run(asked or Asked(), None)
 
@@ -107,6 +108,7 @@ def update(settings: Settings, sessions: Sessions, step: Step) -> Built | None:
         )
     job = Job(settings, sessions, step, weights, folder)
     if job.fits(served):
+        job.tidy(served)
         return Built(manifest=served)
     return job.run(Asked(dtype=served.dtype), served)
 
@@ -135,6 +137,15 @@ class Job:
         """Whether an index was made by these weights from the files as they are."""
         wanted = (self.weights.identity, str(self.folder.root), self.listing)
         return (manifest.weights, manifest.data, manifest.listing) == wanted
+
+    def tidy(self, served: Manifest) -> None:
+        """Remove what a build left that died after its switch, unless another is at work."""
+        if not is_first():
+            return
+        with suppress(StoreError), store.building(self.root) as dead:
+            forget_collections(self.settings, dead)
+            forget_published(self.root, self.root / served.name)
+            discard(self.settings, self.sessions, self.settings.index_kept)
 
     def run(self, asked: Asked, before: Manifest | None) -> Built | None:
         """Do it; the first process alone holds the right to build, and publishes."""

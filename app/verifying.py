@@ -55,7 +55,7 @@ def verify(
     DatabaseError.
     """
     root = settings.home.index
-    name = name or served(root)
+    name = chosen(root, name)
     found = Findings()
     manifest = read_manifest(root / name)
     found.add("Checksums of the version's files", store.damages(root / name, manifest.sealed))
@@ -72,9 +72,12 @@ def verify(
     return found
 
 
-def served(root: Path) -> str:
-    """The name of the version served. Raises StoreError where there is none."""
-    name = store.current_name(root)
+def chosen(root: Path, name: str | None) -> str:
+    """The version of that name, by default the one served. Raises StoreError: there is none."""
+    whole = store.versions(root)
+    if name is not None and name not in whole:
+        raise StoreError(f"There is no version {name}; there are {', '.join(whole) or 'none'}")
+    name = name or store.current_name(root)
     if name is None:
         raise StoreError("There is no index yet; run `flask index build`")
     return name
@@ -97,6 +100,10 @@ def changes(folder: Path, manifest: Manifest, step: Step) -> list[str]:
     """Training files that are not as they were read, and those that are new."""
     entries, _ = read_listing(folder / LISTING)
     root, known = Path(manifest.data), {entry.path for entry in entries}
+    try:
+        new = [p.path for p in scan(root).train if p.path not in known]
+    except FolderError as error:
+        return [str(error)]
     told = step("Reading the training files", len(entries))
     wrong = []
     digests = read_ahead(lambda entry: digest_of(root / entry.path), entries, SAMPLE)
@@ -106,7 +113,10 @@ def changes(folder: Path, manifest: Manifest, step: Step) -> list[str]:
         elif sha256 != entry.sha256:
             wrong.append(f"{root / entry.path} has changed")
         told(done)
-    return wrong + additions(root, known, manifest.unreadable)
+    if len(new) > manifest.unreadable:
+        count = len(new) - manifest.unreadable
+        wrong.append(f"new files: {count:,}; `flask index update` adds them")
+    return wrong
 
 
 def digest_of(file: Path) -> str | None:
@@ -115,17 +125,6 @@ def digest_of(file: Path) -> str | None:
         return digest(file)
     except OSError:
         return None
-
-
-def additions(root: Path, known: set[str], unreadable: int) -> list[str]:
-    """What to say of files that are not in the index, beyond those that could not be read."""
-    try:
-        new = [p.path for p in scan(root).train if p.path not in known]
-    except FolderError as error:
-        return [str(error)]
-    if len(new) <= unreadable:
-        return []
-    return [f"{len(new) - unreadable:,} files are new; `flask index update` adds them"]
 
 
 def in_milvus(settings: Settings, index: Index) -> list[str]:
@@ -169,7 +168,7 @@ def lowest(target: float, asked: int) -> float:
 def statistics(settings: Settings, name: str | None = None) -> dict[str, object]:
     """What there is to know of a version, by default the one served. Raises StoreError."""
     root = settings.home.index
-    manifest = read_manifest(root / (name or served(root)))
+    manifest = read_manifest(root / chosen(root, name))
     made = datetime.fromisoformat(manifest.created)
     sizes = {file: sealed.bytes for file, sealed in manifest.sealed.items()}
     vectors = sum(shard.bytes for shard in manifest.shards)

@@ -1,5 +1,6 @@
 """What an index version says of itself: the file `manifest.json` beside its vectors."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any, get_origin
 
 FORMAT = 2
 FILE = "manifest.json"
+SEAL = "sha256"
+"""The manifest's own checksum, in itself."""
 MEND = "`flask index build` makes it anew"
 PREPROCESSING = (
     "short side 256, central 256×256, minus the mean image, central crop; "
@@ -98,8 +101,15 @@ class Manifest:
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write the manifest into its version's folder."""
-    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    values = asdict(manifest)
+    text = json.dumps({SEAL: seal(values), **values}, indent=2, ensure_ascii=False) + "\n"
     (folder / FILE).write_text(text, encoding="utf-8")
+
+
+def seal(values: dict[str, Any]) -> str:
+    """The checksum of a manifest's values: SHA-256 in hex."""
+    own = {name: value for name, value in values.items() if name != SEAL}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -125,6 +135,8 @@ def manifest_from(values: Any, file: Path) -> Manifest:
             f"{file} has format {found}, of {age} version of this project, which reads {FORMAT}; "
             f"{MEND}"
         )
+    if values.get(SEAL) != seal(values):
+        raise StoreError(f"{file} is damaged: it is not what was written; {MEND}")
     for known in fields(Manifest):
         if type(values.get(known.name)) is not (get_origin(known.type) or known.type):
             raise StoreError(f"{file} is damaged: {known.name} is missing or odd; {MEND}")

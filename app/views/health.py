@@ -12,7 +12,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 def healthz() -> Response:
     """Say which weights and index are loaded; 503 with the reason when they are not."""
-    state = rooms.engine().state()
+    state = rooms.engine().reached()
     if isinstance(state, NotReady):
         return unavailable(state)
     return jsonify(

@@ -163,6 +163,6 @@ def check_room(folder: Path, count: int, need: int) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         raise StoreError(
-            f"{count:,} images need {need / 1e9:,.2f} GB under {folder.parent}, which has "
-            f"{free / 1e9:,.2f} GB free; make room or set ALEXNET_HOME to another disk"
+            f"{count:,} images need {need / 1e6:,.1f} MB under {folder.parent}, which has "
+            f"{free / 1e6:,.1f} MB free; make room or set ALEXNET_HOME to another disk"
         )

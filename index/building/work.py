@@ -18,7 +18,7 @@ from typing import Any
 
 from index.building.listing import Entry, LeftOut
 from index.manifest import PREPROCESSING, Shard, StoreError
-from index.vectors import Floats, Vectors, write_shard
+from index.vectors import OFFSET, Floats, Vectors, write_shard
 from model.home import write_whole
 
 PIECE = re.compile(r"(block-\d+|shard)-(\d+)")
@@ -58,6 +58,18 @@ def forget_work(place: Path) -> None:
     """Delete what builds under `place` have worked on; only for who holds the right to build."""
     for folder in place.glob(".work-*"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def forget_published(place: Path, version: Path) -> None:
+    """Delete the work whose vectors are all a version's own files, by their other name.
+
+    A build that died after its switch left it. Other work is kept: a build will go on from it.
+    """
+    own = {file.stat().st_ino for file in version.glob("*.npy")}
+    for folder in place.glob(".work-*"):
+        stats = [file.stat() for file in folder.glob("*.npy")]
+        if all(stat.st_ino in own or stat.st_size <= OFFSET for stat in stats):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Work:

@@ -4,7 +4,7 @@ import io
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import Result
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
@@ -21,8 +22,11 @@ from werkzeug.test import TestResponse, encode_multipart
 
 from app import create_app
 from app.config import Settings
+from app.db import session_factory
+from app.engine import Engine, Ready
+from index import store
 from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights, save
+from model.checkpoint import Pca, Provenance, Weights, load, save
 from model.home import Home, point
 from model.photographs import ClassName
 
@@ -289,3 +293,88 @@ def root(tmp_path: Path, photographs: Path) -> Path:
         "astronaut astronaut\nchelsea tabby cat\ncoffee a cup of coffee\n"
     )
     return tmp_path / "photographs"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A home with an index over a folder of photographs, all of which may be changed."""
+
+    settings: Settings
+    photographs: Path
+
+    @property
+    def index(self) -> Path:
+        """The folder of the index."""
+        return self.settings.home.index
+
+    @property
+    def name(self) -> str | None:
+        """The version that is served."""
+        return store.current_name(self.index)
+
+    @property
+    def version(self) -> Path:
+        """Its folder."""
+        return self.index / (self.name or "none")
+
+    def run(self, *words: str, **changes: Any) -> Result:
+        """Run a command of `flask index`, with other settings where they are named."""
+        app = create_app(replace(self.settings, **changes))
+        done = app.test_cli_runner().invoke(args=["index", *words])
+        app.extensions["sessions"].kw["bind"].dispose()
+        lines = [line for line in done.stderr.splitlines(keepends=True) if "━" not in line]
+        done.stderr_bytes = "".join(lines).encode()  # without the finished progress bars
+        return done
+
+    def right(self, *words: str, **changes: Any) -> str:
+        """Run it; it ends well. Gives what it said."""
+        done = self.run(*words, **changes)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def refused(self, *words: str, **changes: Any) -> str:
+        """Run it; it ends with exit code 2 and one line on the error stream, which it gives."""
+        done = self.run(*words, **changes)
+        assert done.exit_code == 2, done.output
+        (line,) = done.stderr.strip().splitlines()
+        return line
+
+    def engine(self) -> Engine:
+        """What answers, started now."""
+        return Engine(self.settings, session_factory(self.settings))
+
+    def state(self) -> Ready:
+        """What a server that is started now answers with."""
+        state = self.engine().state()
+        assert isinstance(state, Ready), state
+        return state
+
+
+@pytest.fixture(scope="session")
+def built_shop(
+    tmp_path_factory: pytest.TempPathFactory, settings: Settings, photographs: Path
+) -> Shop:
+    """Three classes of nine photographs, indexed once, and both folders kept beside for copies."""
+    place = tmp_path_factory.mktemp("shop")
+    shop = Shop(replace(settings, home=Home(root=place / "home")), place / "photographs")
+    for split in ("train", "val"):
+        for name in ("astronaut", "chelsea", "coffee"):
+            shutil.copytree(photographs / split / name, shop.photographs / split / name)
+    old = load(settings.home.weights)
+    provenance = replace(old.provenance, data=str(shop.photographs))
+    save(replace(old, provenance=provenance), place / "weights.safetensors")
+    point(shop.settings.home.weights, place / "weights.safetensors")
+    shop.right("build")
+    for folder in ("home", "photographs"):
+        shutil.copytree(place / folder, place / "kept" / folder, symlinks=True)
+    return shop
+
+
+@pytest.fixture
+def shop(built_shop: Shop) -> Shop:
+    """The same as it was at first, whatever the tests before did to it."""
+    place = built_shop.photographs.parent
+    for folder in ("home", "photographs"):
+        shutil.rmtree(place / folder, ignore_errors=True)
+        shutil.copytree(place / "kept" / folder, place / folder, symlinks=True)
+    return built_shop

@@ -20,7 +20,9 @@ def test_it_answers_labels_and_neighbours(client, jpeg):
     found = answer.get_json()
     assert list(found) == ["top5", "neighbours"]
     assert [list(guess) for guess in found["top5"]] == [["label", "probability"]] * 5
-    assert [list(n) for n in found["neighbours"]] == [["id", "label", "distance"]] * 6
+    keys = ["id", "label", "distance", "copies", "near"]
+    assert [list(n) for n in found["neighbours"]] == [keys] * 6
+    assert {n["copies"] for n in found["neighbours"]} == {1}
     assert sum(guess["probability"] for guess in found["top5"]) == pytest.approx(1)
     distances = [n["distance"] for n in found["neighbours"]]
     assert distances == sorted(distances)

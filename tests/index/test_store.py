@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.manifest import FILE, FORMAT
+from index.manifest import FILE, FORMAT, SEAL, Manifest, seal
 from index.members import read_members
 from index.store import (
     StoreError,
@@ -333,7 +335,7 @@ def test_an_incomplete_manifest_is_told(
     file = tmp_path / name / FILE
     values = json.loads(file.read_text())
     del values[missing]
-    file.write_text(json.dumps(values))
+    rewrite(file, values)
     with pytest.raises(StoreError, match=f"{missing} is missing"):
         read_manifest(tmp_path / name)
 
@@ -344,7 +346,7 @@ def test_another_format_is_told(
 ) -> None:
     name = write(vectors(5, 1))
     file = tmp_path / name / FILE
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"format": FORMAT + change}))
+    rewrite(file, json.loads(file.read_text()) | {"format": FORMAT + change})
     with pytest.raises(StoreError, match=f"of an? {age} version.*{COMMAND}"):
         open_version(tmp_path, name)
 
@@ -364,9 +366,36 @@ def test_a_manifest_of_something_else_is_told(
 ) -> None:
     name = write(vectors(5, 1))
     file = tmp_path / name / FILE
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    rewrite(file, json.loads(file.read_text()) | change)
     with pytest.raises(StoreError, match=f"{said}.*{COMMAND}"):
         open_version(tmp_path, name)
+
+
+def rewrite(manifest: Path, values: dict[str, Any]) -> None:
+    """Write other values into a manifest, as if it had been made of them."""
+    manifest.write_text(json.dumps(values | {SEAL: seal(values)}))
+
+
+def test_any_changed_value_of_a_manifest_is_told(
+    tmp_path: Path, vectors: Vectors, write: Write
+) -> None:
+    name = write(vectors(5, 1))
+    file = tmp_path / name / FILE
+    values = json.loads(file.read_text())
+    assert set(values) == {SEAL, *(known.name for known in fields(Manifest))}
+    for known, value in values.items():
+        match value:
+            case str():
+                other: object = f"{value}0"
+            case dict():
+                other = value | {"a": 1}
+            case list():
+                other = [*value, 1]
+            case _:
+                other = value + 1
+        file.write_text(json.dumps(values | {known: other}))
+        with pytest.raises(StoreError, match=COMMAND):
+            read_manifest(tmp_path / name)
 
 
 def reseal(folder: Path, name: str) -> None:
@@ -375,7 +404,7 @@ def reseal(folder: Path, name: str) -> None:
     values = json.loads(manifest.read_text())
     data = file.read_bytes()
     values["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    manifest.write_text(json.dumps(values))
+    rewrite(manifest, values)
 
 
 @pytest.mark.parametrize(

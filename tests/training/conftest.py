@@ -3,8 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -103,24 +103,3 @@ def processes() -> Callable[[Path], set[int]]:
         return found
 
     return running
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Callable[[str], AbstractContextManager[Path]]:
-    """Mount a disk of a size; skips where nobody may."""
-
-    @contextmanager
-    def mounted(size: str) -> Iterator[Path]:
-        place = tmp_path / "small"
-        place.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
-        try:
-            subprocess.run(command, check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("mounting a small disk takes root's rights")
-        try:
-            yield place
-        finally:
-            subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-    return mounted
