@@ -15,7 +15,7 @@ from app.engine import servable
 from app.registration import Registration, forget_versions, record_version, register
 from index import store
 from index.building.assembly import Base
-from index.building.build import Gathered, gather
+from index.building.build import Gathered, compute_features, gather
 from index.building.company import is_first, own_device
 from index.building.listing import FILE as LISTING
 from index.building.listing import LeftOut, write_listing
@@ -28,10 +28,13 @@ from index.engines.kinds import choose_kind
 from index.manifest import StoreError, read_manifest
 from index.members import Members, write_members
 from index.store import Draft, Manifest
+from index.vectors import Floats
 from model.checkpoint import Weights, load
 from model.photographs import Folder, FolderError, digest, scan
 from model.predict import Predictor
 
+HELD_OUT = 256
+"""Validation photographs by which a kind's effort is chosen."""
 Step = Callable[[str, int], Callable[[int], None]]
 """Begins a step, by its name and how many files it has; what it gives is told how many are done."""
 
@@ -240,7 +243,16 @@ class Job:
             self.settings.placing,
             self.step,
             (self.root / before.name, before) if before else None,
+            self.held_out() if asked.wanted.kind != "exact" else None,
         )
+
+    def held_out(self) -> Floats:
+        """Features of some validation photographs, which stand for uploads: float32 [N, 4096]."""
+        chosen = np.random.default_rng(2012).permutation(len(self.folder.val))[:HELD_OUT]
+        files = [self.folder.root / self.folder.val[i].path for i in np.sort(chosen)]
+        step = self.step("Looking at validation images", len(files))
+        items = list(enumerate(files))
+        return compute_features(self.predictor(), items, on_progress=step).features
 
     def near(self, gathered: Gathered, before: Manifest | None) -> float:
         """The distance of near-duplicates: the earlier version's, or measured."""

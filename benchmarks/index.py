@@ -27,6 +27,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from app.indexing import HELD_OUT
 from benchmarks.drawing import draw
 from benchmarks.retrieval import PARTS, act
 from benchmarks.windows import make_slices
@@ -101,9 +102,12 @@ def prepare(options: Options) -> None:
     )
     queries = options.work / "queries.npy"
     if not queries.exists() or len(np.load(queries)) < options.queries:
-        order = np.random.default_rng(0).permutation(len(folder.val))[: options.queries]
-        files = [(n, folder.root / folder.val[i].path) for n, i in enumerate(order.tolist())]
-        np.save(queries, compute_features(predictor, files).features)
+        order = np.random.default_rng(0).permutation(len(folder.val)).tolist()
+        files = [(n, folder.root / folder.val[i].path) for n, i in enumerate(order)]
+        asked, others = files[: options.queries], files[options.queries :][:HELD_OUT]
+        np.save(queries, compute_features(predictor, asked).features)
+        # The effort is chosen by other photographs than those that measure what it finds.
+        np.save(options.work / "held_out.npy", compute_features(predictor, others).features)
 
 
 def measure(options: Options, size: int) -> list[dict[str, Any]]:

@@ -116,6 +116,7 @@ def built(root: Path, told: Told) -> Told:
             members,
             Placing(),
             lambda _name, _total: lambda _done: None,
+            held_out=np.load(Path(told["work"], "held_out.npy")),
         )
         manifest = draft.seal(
             weights="",

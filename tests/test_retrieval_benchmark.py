@@ -70,6 +70,7 @@ def work(
         monkeypatch.setattr(module, "SLICE", ROWS)
     windows.make_slices(predictor, photographs, 2 * ROWS, tmp_path / "windows")
     np.save(tmp_path / "queries.npy", np.load(tmp_path / "windows/00001.npy")[-6:].astype("f4"))
+    np.save(tmp_path / "held_out.npy", np.load(tmp_path / "windows/00001.npy")[:6].astype("f4"))
     return tmp_path
 
 

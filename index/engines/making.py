@@ -15,7 +15,7 @@ from index.exact import Exact
 from index.manifest import MEND, Manifest, StoreError
 from index.members import Members
 from index.placing import Placing
-from index.vectors import Vectors
+from index.vectors import Floats, Vectors
 
 Report = Callable[[str, int], Callable[[int], None]]
 KINDS = (*kinds.KINDS, "milvus")
@@ -51,8 +51,11 @@ def make(
     placing: Placing,
     report: Report,
     before: tuple[Path, Manifest] | None = None,
+    held_out: Floats | None = None,
 ) -> Made:
     """Make what the kind needs for the version `name` in its folder, and choose its effort.
+
+    held_out: float32 [N, 4096] of images that are not in the index, to choose the effort by.
 
     `before`, an earlier version's folder and manifest, spares the training where its kind is the
     same and its training set not too small. Raises StoreError, SearchError and OSError.
@@ -65,7 +68,8 @@ def make(
     else:
         parameters = made_by_faiss(wanted, folder, vectors, members, report, before)
     candidates = opened(wanted.kind, parameters, name, folder, placing)
-    found = tune(candidates, vectors, members.distinct, wanted.target, report=report)
+    rows = members.distinct
+    found = tune(candidates, vectors, rows, wanted.target, held_out=held_out, report=report)
     if wanted.kind != "milvus" and not found.reached:
         for file in folder.glob("candidates.*"):
             file.unlink()

@@ -10,7 +10,7 @@ from faiss.contrib.exhaustive_search import knn_ground_truth
 
 from index.candidates import Candidates, View, asked_for
 from index.engines.options import Report
-from index.vectors import Floats, Ids, Vectors
+from index.vectors import DTYPES, Floats, Ids, Vectors
 
 COUNTS = (64, 128, 256, 512, 1024, 2048)
 """How many rows may be proposed for the six nearest."""
@@ -18,6 +18,8 @@ FAR = 100
 """Of so many neighbours the recall is told too."""
 QUERIES = (256, 1024)
 """Rows asked about: at least, where there are so many, and at most."""
+STRANGE = -1
+"""In place of a row's number: a query that is not in the index."""
 REFINED = 1e-5
 """Seconds that a proposed row costs: 8 KiB read, 4096 differences squared and summed."""
 CERTAINTY = 1.645
@@ -28,8 +30,9 @@ CERTAINTY = 1.645
 class Tuned:
     """The cheapest effort and number of candidates that reach the target, or else the best.
 
-    recall: of the true nearest among the proposed, `recall@6` and `recall@100`, 0–1, and over how
-    many `queries`. reached: whether it is the target even where the sample flatters it.
+    recall: of the true nearest among the proposed, `recall@6` and `recall@100`, 0–1, the lower of
+    those for the index's own vectors and for others, and over how many `queries`. reached: whether
+    it is the target even where the sample flatters it.
     """
 
     effort: int
@@ -56,17 +59,24 @@ def tune(
     *,
     k: int = 6,
     seed: int = 2012,
+    held_out: Floats | None = None,
     report: Report | None = None,
 ) -> Tuned:
     """Find the least effort that gives `target` of the k nearest, 0–1, without the row itself.
 
-    rows: int64, those that an image points to, rising; None for all. Raises SearchError.
+    rows: int64, those that an image points to, rising; None for all. held_out: float32 [N, 4096]
+    of images that are not in the index, as uploads are: their neighbours are farther off than
+    those of its own vectors, and harder to find. Raises SearchError.
     """
     rows = np.arange(len(vectors)) if rows is None else rows
     asked = sampled(rows, target, seed)
-    queries = vectors.take(asked)
+    queries, sample = vectors.take(asked), asked is not rows
+    if held_out is not None and len(held_out):
+        stored = held_out.astype(DTYPES[vectors.dtype]).astype(np.float32)
+        queries = np.concatenate([queries, stored])
+        asked = np.concatenate([asked, np.full(len(stored), STRANGE)])
     true = nearest(vectors, rows, asked, queries, max(k, FAR), report)
-    bench = Bench(candidates, asked, queries, true[:, :k], asked is not rows)
+    bench = Bench(candidates, asked, queries, true[:, :k], sample)
     best = search(bench, counts_for(len(rows)), target)
     count, effort = asked_for(FAR, best.count, best.effort)
     far = bench.recall(min(effort, candidates.levels - 1), count, true)
@@ -132,9 +142,10 @@ class Bench:
     def __init__(
         self, candidates: Candidates, asked: Ids, queries: Floats, true: Ids, sample: bool
     ) -> None:
-        """sample: whether the queries are only some of the rows."""
+        """sample: whether the index's own queries are only some of its rows."""
         self.candidates, self.asked, self.queries, self.true = candidates, asked, queries, true
-        self.sample = sample
+        self.sample = sample or bool((asked == STRANGE).any())
+        self.groups = [own for own in (asked != STRANGE, asked == STRANGE) if own.any()]
         self.tried: dict[tuple[int, int], Trial] = {}
 
     def trial(self, effort: int, count: int) -> Trial:
@@ -147,12 +158,15 @@ class Bench:
         return self.tried[effort, count]
 
     def recall(self, effort: int, count: int, true: Ids) -> float:
-        """Share of the true rows among the proposed: one more is asked for, the row itself."""
+        """Share of the true rows among the proposed, of the queries for which it is lower.
+
+        One more is asked for, the row itself.
+        """
         found = self.candidates.propose(self.queries, count + 1, View(), effort)
         if not true.size:
             return 1.0
-        hits = [np.isin(t, f).sum() for t, f in zip(true, found, strict=True)]
-        return float(np.sum(hits) / true.size)
+        hits = np.array([np.isin(t, f).mean() for t, f in zip(true, found, strict=True)])
+        return float(min(hits[group].mean() for group in self.groups))
 
     def certain(self, recall: float, target: float) -> bool:
         """Whether the target is reached, less the margin for what a sample may hide.
@@ -162,7 +176,7 @@ class Bench:
         """
         if not self.sample or recall == 1:
             return recall >= target
-        return wilson(recall, len(self.asked)) >= target
+        return wilson(recall, min(int(group.sum()) for group in self.groups)) >= target
 
 
 def wilson(share: float, count: int) -> float:

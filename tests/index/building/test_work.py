@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from index.building.listing import Entry, LeftOut
-from index.building.work import Work, forget_work, work_folder
+from index.building.work import Work, forget_published, forget_work, work_folder
 from index.manifest import StoreError
 from index.vectors import Vectors
 from model.alexnet import FEATURES
@@ -102,6 +102,23 @@ def test_a_folder_is_for_what_vectors_depend_on(tmp_path: Path) -> None:
         put(Work(folder, "float16"), "block-0-0000000", 1)
     forget_work(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_work_that_a_version_holds_whole_is_forgotten(tmp_path: Path) -> None:
+    version = tmp_path / "version"
+    version.mkdir()
+    done, other = Work(tmp_path / ".work-done", "float16"), Work(tmp_path / ".work-two", "float16")
+    for work in (done, other):
+        put(work, "shard-0000001", 2)
+    put(done, "block-0-0000000", 0)
+    (version / "vectors-00000.npy").hardlink_to(done.folder / "shard-0000001.npy")
+    put(done, "block-0-0000002", 1, start=5)
+    forget_published(tmp_path, version)
+    assert done.folder.exists()
+    done.drop(done.pieces()[-1])
+    forget_published(tmp_path, version)
+    assert not done.folder.exists()
+    assert len(other.pieces()) == 1
 
 
 def test_what_is_no_number_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

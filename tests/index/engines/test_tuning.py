@@ -54,6 +54,30 @@ def test_a_sample_that_flatters_is_not_trusted(values: Any, vectors: Vectors) ->
     assert found.effort == 1
 
 
+class Wary(Lossy):
+    """Loses less of what is asked about its own vectors than about others."""
+
+    def propose(self, queries: Any, count: int, view: View, effort: int) -> Any:
+        near = super().propose(queries, count, view, self.levels - 1)
+        own = (queries[:, None, :8] == self.values[None, :, :8]).all(axis=2).any(axis=1)
+        lost = self.rng.random(near.shape) > self.found[effort]
+        near[lost & ~own[:, None]] = -1
+        return near
+
+
+def test_images_that_are_not_in_the_index_have_to_find_their_neighbours_too(
+    values: Any, vectors: Vectors
+) -> None:
+    others = np.random.default_rng(4).random((200, 4096), np.float32)
+    wary = Wary(values, [0.5, 0.8, 1.0])
+    assert tune(wary, vectors, None, 0.95).effort == 0
+    found = tune(wary, vectors, None, 0.95, held_out=others)
+    assert (found.effort, found.reached) == (2, True)
+    assert found.recall["queries"] == 456
+    low = tune(Wary(values, [0.5, 0.8, 0.8]), vectors, None, 0.95, held_out=others)
+    assert low.recall["recall@6"] == pytest.approx(0.64, abs=0.05)
+
+
 def test_where_nothing_suffices_the_best_is_given(values: Any, vectors: Vectors) -> None:
     found = tune(Lossy(values, [0.2, 0.5, 0.8]), vectors, None, 0.95)
     assert (found.effort, found.reached) == (2, False)
