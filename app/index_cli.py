@@ -8,7 +8,7 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from app import db, indexing
+from app import db, indexing, versions
 from app.cli import end, in_one_line, progress_bars, settings_now, steps
 from app.config import Settings
 from app.indexing import Asked, Built
@@ -96,7 +96,7 @@ def update_index() -> None:
 def rollback_index(version: str | None) -> None:
     """Serve an earlier version of the index again: VERSION, or the one before that served."""
     settings = settings_now()
-    found = indexing.rollback(settings, db.session_factory(settings), version)
+    found = versions.rollback(settings, db.session_factory(settings), version)
     click.echo(f"Serving {found.name}: {found.images:,} images, made {found.created}.")
 
 
@@ -109,7 +109,7 @@ def prune_index(keep: int | None) -> None:
     """Delete old versions of the index; the one served always stays."""
     settings = settings_now()
     keep = keep or settings.index_kept
-    kept, gone = indexing.prune(settings, db.session_factory(settings), keep)
+    kept, gone = versions.prune(settings, db.session_factory(settings), keep)
     for name in gone:
         click.echo(f"Deleted {name}.")
     click.echo(f"Kept {', '.join(kept) or 'none'}.")
