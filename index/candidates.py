@@ -1,5 +1,6 @@
 """What a kind of index has to do: propose rows among which the nearest are."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +26,7 @@ class View:
 
 MOST = 2048
 """The most candidates that every engine proposes at once."""
+SIX = 6
 SPARE = 32
 """Candidates beyond those asked for, at least."""
 
@@ -33,10 +35,11 @@ def asked_for(k: int, candidates: int, effort: int) -> tuple[int, int]:
     """How many candidates, and with what effort, for k neighbours.
 
     candidates and effort: what was found to serve the six nearest. Neighbours farther off lie in
-    more lists, so more are looked into.
+    more lists, so more are looked into; and codes tell them apart less well, so more are compared.
     """
-    count = max(candidates, min(4 * k, MOST), k + SPARE)
-    return count, effort + (k > 24) + (k >= 100)
+    growth = math.sqrt(max(k, SIX) / SIX)
+    count = min(MOST, max(4 * k, math.ceil(candidates * growth)))
+    return max(count, k + SPARE), effort + (k > 24) + (k >= 100)
 
 
 class Candidates(Protocol):
