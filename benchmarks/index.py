@@ -56,7 +56,7 @@ class Options:
     """How many vectors."""
     kinds: tuple[str, ...] = MEASURED
     """Kinds, by name."""
-    large: tuple[str, ...] = ("exact", "ivf", "hnsw", "pq", "binary")
+    large: tuple[str, ...] = ("exact", "pq")
     """Kinds that are measured beyond 200,000 vectors."""
     queries: int = 300
     """Validation photographs asked about."""

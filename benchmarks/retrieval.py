@@ -19,7 +19,7 @@ from benchmarks.windows import SLICE
 from index import store
 from index.engines.kinds import EXACT_ROWS
 from index.engines.making import Wanted, make
-from index.manifest import Shard
+from index.manifest import Manifest, Shard
 from index.members import Members, write_members
 from index.placing import Placing
 from index.search import Index
@@ -85,6 +85,12 @@ def draft_of(draft: Draft, told: Told, dtype: str = "float16") -> Members:
     return Members(*lists)
 
 
+def sealed(draft: Draft, told: Told, **facts: Any) -> Manifest:
+    """Make a version of a draft that knows nothing of weights and files."""
+    counts = {"images": told["size"], "vectors": told["size"], "unreadable": 0}
+    return draft.seal(weights="", data="", listing="", **counts, **facts)
+
+
 def root_of(told: Told, kind: str) -> Path:
     """Where the index of a size and kind is."""
     return Path(told["work"], "indexes", f"{told['size']}-{kind}")
@@ -118,13 +124,9 @@ def built(root: Path, told: Told) -> Told:
             lambda _name, _total: lambda _done: None,
             held_out=np.load(Path(told["work"], "held_out.npy")),
         )
-        manifest = draft.seal(
-            weights="",
-            data="",
-            images=told["size"],
-            vectors=told["size"],
-            unreadable=0,
-            listing="",
+        manifest = sealed(
+            draft,
+            told,
             dtype=dtype,
             kind=made.kind,
             target=told["recall"],
@@ -147,17 +149,7 @@ def truth(told: Told) -> None:
     root = root_of(told, "truth")
     with drafting(root) as draft:
         members = draft_of(draft, told)
-        manifest = draft.seal(
-            weights="",
-            data="",
-            images=told["size"],
-            vectors=told["size"],
-            unreadable=0,
-            listing="",
-            dtype="float16",
-            kind="exact",
-            target=1.0,
-        )
+        manifest = sealed(draft, told, dtype="float16", kind="exact", target=1.0)
     index = open_version(root, manifest.name)
     assert len(members) == len(index)
     ids = index.search(queries(told), NEAREST).ids

@@ -1,0 +1,31 @@
+"""Index commands killed by the system: the short form of what `experiments/killed.py` does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+AIMS = ("computing", "sealing", "recording", "publishing")
+
+
+@pytest.mark.slow
+def test_whatever_moment_a_command_dies_at_what_is_served_verifies(tmp_path: Path) -> None:
+    words = ["--times", "4", "--images", "30", "--commands", "build", "update", "--aims", *AIMS]
+    done = subprocess.run(
+        [sys.executable, "experiments/killed.py", *words, "--json", str(tmp_path / "kills.json")],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(tmp_path), "ALEXNET_HOME": str(tmp_path / "var")},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    kills = json.loads((tmp_path / "kills.json").read_text())
+    assert [kill["aimed"] for kill in kills] == list(AIMS)
+    assert {kill["served"] for kill in kills} <= {"none", "before", "new"}
+    assert "4 kills, and every promise held" in done.stdout
