@@ -77,7 +77,7 @@ class Options:
     """Kinds, by name; all by default."""
     seed: int = 0
     """Of the autoencoder."""
-    json: Path | None = None
+    json: Path = Path(__file__).parent / "results" / "codes.json"
     """File to write the figures to."""
 
 
@@ -121,9 +121,9 @@ def main() -> None:
     console.print(table(figures))
     for line in verdict(figures):
         console.print(line)
-    if options.json:
-        found = {"processor": processor(), "kinds": [asdict(f) for f in figures]}
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    found = {"processor": processor(), "kinds": [asdict(f) for f in figures]}
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def sides(options: Options) -> Sides:
