@@ -202,6 +202,12 @@ def say(built: Built | None) -> None:
         click.echo(line)
 
 
+def measured(recall: dict[str, float]) -> list[str]:
+    """What was measured of a kind, in a line."""
+    shares = [f"{name} {value:.3f}" for name, value in recall.items() if name != "queries"]
+    return [f"{' and '.join(shares)} over {recall['queries']:.0f} queries."] if shares else []
+
+
 def report(built: Built) -> list[str]:
     """What a build did, line by line."""
     manifest, gathered = built.manifest, built.gathered
@@ -214,7 +220,7 @@ def report(built: Built) -> list[str]:
         *built.said,
         f"{counts.added:,} images added, {counts.changed:,} changed, {counts.vanished:,} vanished, "
         f"{counts.kept:,} kept; {counts.reused:,} vectors were there already.",
-        *(f"Measured {name}: {value:.3f}." for name, value in manifest.recall.items()),
+        *measured(manifest.recall),
         f"Indexed {manifest.images:,} images of {manifest.data}, left out {manifest.unreadable:,}.",
         f"Features took {built.seconds:,.1f} s, {rate:,.1f} images/s. Serving {manifest.name}.",
     ]
