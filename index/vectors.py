@@ -106,6 +106,7 @@ class Vectors:
         self.width = FEATURES * self.kind.itemsize
         self.starts = np.cumsum([0, *(shard.rows for shard in shards)])
         self.files: list[int] = []
+        self.maps: dict[int, Floats] = {}
         weakref.finalize(self, close, self.files)
         for shard in shards:
             self.files.append(opened(folder / shard.file, shard, self.dtype))
@@ -137,10 +138,12 @@ class Vectors:
                 yield start, widened(rows)
 
     def mapped(self, number: int) -> Floats:
-        """A whole shard of float32 without reading it."""
-        shape = int(self.starts[number + 1] - self.starts[number]), FEATURES
-        held = mmap.mmap(self.files[number], 0, access=mmap.ACCESS_READ)
-        return np.ndarray(shape, self.kind, held, OFFSET)
+        """A whole shard of float32 without reading it; mapped once, as long as this is there."""
+        if number not in self.maps:
+            shape = int(self.starts[number + 1] - self.starts[number]), FEATURES
+            held = mmap.mmap(self.files[number], 0, access=mmap.ACCESS_READ)
+            self.maps[number] = np.ndarray(shape, self.kind, held, OFFSET)
+        return self.maps[number]
 
 
 OFFSET = 128
