@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -129,9 +130,9 @@ class Job:
         """The folder of the index."""
         return self.settings.home.index
 
-    @property
+    @cached_property
     def listing(self) -> str:
-        """The digest of the training files as they are."""
+        """The digest of the training files as they were before any was read."""
         return digest(self.folder.root, self.folder.train)
 
     def fits(self, manifest: Manifest) -> bool:
@@ -164,6 +165,7 @@ class Job:
             manifest, more = self.publish(asked, listing, gathered, before)
             return Built(manifest=manifest, gathered=gathered, seconds=seconds, said=said + more)
 
+    @cached_property
     def predictor(self) -> Predictor:
         """The network, where this process computes."""
         return Predictor.from_weights(self.weights, own_device(self.settings.device))
@@ -171,7 +173,7 @@ class Job:
     def gathered(self, asked: Asked, base: Base | None) -> Gathered | None:
         """The features of all photographs, on disk; None in all processes but the first."""
         return gather(
-            self.predictor(),
+            self.predictor,
             self.folder.root,
             self.folder.train,
             self.root,
@@ -250,14 +252,14 @@ class Job:
         files = [self.folder.root / self.folder.val[i].path for i in np.sort(chosen)]
         step = self.step("Looking at validation images", len(files))
         items = list(enumerate(files))
-        return compute_features(self.predictor(), items, on_progress=step).features
+        return compute_features(self.predictor, items, on_progress=step).features
 
     def near(self, gathered: Gathered, before: Manifest | None) -> float:
         """The distance of near-duplicates: the earlier version's, or measured."""
         if before is not None:
             return before.near
         paths = [self.folder.root / entry.path for entry in gathered.entries]
-        return near_distance(self.predictor(), paths)
+        return near_distance(self.predictor, paths)
 
 
 def chosen(
