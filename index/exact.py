@@ -50,12 +50,4 @@ class Exact:
                 some = rows[start : start + CHUNK]
                 yield some, self.vectors.take(some)
             return
-        for start, values in self.vectors.chunks():
-            if rows is None:
-                yield np.arange(start, start + len(values)), values
-                continue
-            low, high = np.searchsorted(rows, (start, start + len(values)))
-            if high - low == len(values):
-                yield rows[low:high], values
-            elif high > low:
-                yield rows[low:high], values[rows[low:high] - start]
+        yield from self.vectors.parts(rows)

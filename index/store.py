@@ -41,8 +41,6 @@ CURRENT = "current"
 LOCK = ".lock"
 NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
 """A version's folder; a dot stands before it while it is being written."""
-KEPT = 3
-"""Versions kept, the served one among them."""
 
 
 @contextmanager
@@ -245,7 +243,7 @@ def versions(root: Path) -> list[str]:
 
 
 def prune(
-    root: Path, keep: int = KEPT, known: Collection[str] | None = None
+    root: Path, keep: int, known: Collection[str] | None = None
 ) -> tuple[list[str], list[str]]:
     """Delete all but the version served and the newest others, `keep` in all.
 

@@ -137,6 +137,19 @@ class Vectors:
                 fill(file, rows, OFFSET + (start - first) * self.width)
                 yield start, widened(rows)
 
+    def parts(self, rows: Ids | None = None) -> Iterator[tuple[Ids, Floats]]:
+        """These rows, rising, or all, part by part: their numbers and their vectors."""
+        for start, values in self.chunks():
+            end = start + len(values)
+            if rows is None:
+                yield np.arange(start, end), values
+                continue
+            low, high = np.searchsorted(rows, (start, end))
+            if high - low == len(values):
+                yield rows[low:high], values
+            elif high > low:
+                yield rows[low:high], values[rows[low:high] - start]
+
     def mapped(self, number: int) -> Floats:
         """A whole shard of float32 without reading it; mapped once, as long as this is there."""
         if number not in self.maps:

@@ -26,13 +26,7 @@ def living(vectors: Vectors, alive: Mask | None) -> Ids:
 
 def living_chunks(vectors: Vectors, alive: Mask | None) -> Iterator[tuple[Ids, Floats]]:
     """Those rows in order, part by part: their numbers and their vectors."""
-    for start, values in vectors.chunks():
-        rows = np.arange(start, start + len(values))
-        if alive is not None:
-            kept = alive[start : start + len(values)]
-            rows, values = rows[kept], values[kept]
-        if len(rows):
-            yield rows, values
+    return vectors.parts(None if alive is None else np.flatnonzero(alive))
 
 
 def drawn(rows: Ids, count: int, seed: int) -> Ids:

@@ -10,6 +10,7 @@ from faiss.contrib.exhaustive_search import knn_ground_truth
 
 from index.candidates import Candidates, View, asked_for
 from index.engines.options import Report
+from index.engines.reduction import drawn
 from index.vectors import DTYPES, Floats, Ids, Vectors
 
 COUNTS = (64, 128, 256, 512, 1024, 2048)
@@ -93,11 +94,7 @@ def sampled(rows: Ids, target: float, seed: int) -> Ids:
     """Rows to ask about, rising: the more, the nearer the target is to 1."""
     least, most = QUERIES
     count = min(most, max(least, math.ceil(4 * CERTAINTY**2 / max(1 - target, 1e-9))))
-    if len(rows) <= count:
-        return rows
-    chosen: Ids = np.random.default_rng(seed).choice(rows, count, replace=False)
-    chosen.sort()
-    return chosen
+    return drawn(rows, count, seed)
 
 
 def counts_for(rows: int) -> list[int]:
@@ -110,7 +107,7 @@ def nearest(
 ) -> Ids:
     """The true k nearest rows of each query but itself, by comparing all: −1 where fewer are."""
     step = report("Measuring", len(rows)) if report else silent
-    parts = living_parts(vectors, rows, step)
+    parts = told(vectors.parts(rows), step)
     most = min(k + 1, len(rows))
     places: Ids = knn_ground_truth(queries, parts, most, ngpu=0)[1]  # type: ignore[no-untyped-call]
     found = rows[places]
@@ -125,15 +122,13 @@ def silent(_done: int) -> None:
     """Report nothing."""
 
 
-def living_parts(vectors: Vectors, rows: Ids, step: Callable[[int], object]) -> Iterator[Floats]:
-    """The vectors of rising rows, part by part."""
+def told(parts: Iterator[tuple[Ids, Floats]], step: Callable[[int], object]) -> Iterator[Floats]:
+    """The vectors of each part, telling how many came before."""
     done = 0
-    for start, values in vectors.chunks():
-        low, high = np.searchsorted(rows, (start, start + len(values)))
-        if high > low:
-            yield values[rows[low:high] - start]
-            done += int(high - low)
-            step(done)
+    for numbers, values in parts:
+        yield values
+        done += len(numbers)
+        step(done)
 
 
 class Bench:
