@@ -25,8 +25,8 @@ from rich.text import Text
 
 from app import db
 from app.config import Settings, SettingsError
-from app.indexing import Step
 from index.candidates import SearchError
+from index.progress import Report
 from index.store import StoreError
 from model.checkpoint import WeightsError
 from model.photographs import FolderError
@@ -102,7 +102,7 @@ class Speed(ProgressColumn):
         return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
 
 
-def steps(bars: Progress) -> Step:
+def steps(bars: Progress) -> Report:
     """Begin each step as a bar of its own."""
 
     def step(name: str, total: int) -> Callable[[int], None]:

@@ -1,7 +1,6 @@
 """The build of an index from beginning to end: weights → files → features → a version served."""
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,6 +25,7 @@ from index.engines import making as engines
 from index.engines.kinds import choose_kind
 from index.manifest import StoreError
 from index.members import Members, write_members
+from index.progress import Report
 from index.store import Draft, Manifest
 from index.vectors import Floats
 from model.checkpoint import Weights, load
@@ -34,8 +34,6 @@ from model.predict import Predictor
 
 HELD_OUT = 256
 """Validation photographs by which a kind's effort is chosen."""
-Step = Callable[[str, int], Callable[[int], None]]
-"""Begins a step, by its name and how many files it has; what it gives is told how many are done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +65,7 @@ class Built:
 def build(
     settings: Settings,
     sessions: Sessions,
-    step: Step,
+    step: Report,
     asked: Asked | None = None,
     *,
     if_needed: bool = False,
@@ -91,7 +89,7 @@ def build(
     return job.run(asked or Asked(), None)
 
 
-def update(settings: Settings, sessions: Sessions, step: Step) -> Built | None:
+def update(settings: Settings, sessions: Sessions, step: Report) -> Built | None:
     """Bring the index served up to the files as they are, with its kind and its recall.
 
     New images are added, vanished ones dropped, changed ones read again; nothing else is computed.
@@ -121,7 +119,7 @@ class Job:
 
     settings: Settings
     sessions: Sessions
-    step: Step
+    step: Report
     weights: Weights
     folder: Folder
 

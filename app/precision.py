@@ -8,9 +8,9 @@ from app.catalogue import class_folders
 from app.config import Settings
 from app.db import Sessions
 from app.engine import Engine, NotReady
-from app.indexing import Step
 from index.building.build import compute_features
 from index.building.listing import shown
+from index.progress import Report
 from index.recall import nearest_class_share
 from index.store import StoreError
 from model.photographs import Folder, FolderError, scan
@@ -37,7 +37,7 @@ class Precision:
 
 
 def measure_precision(
-    settings: Settings, sessions: Sessions, data: Path | None, step: Step
+    settings: Settings, sessions: Sessions, data: Path | None, step: Report
 ) -> Precision:
     """Ask the index served for the nearest of every image in `data`/val, by default its own.
 

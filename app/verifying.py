@@ -9,13 +9,13 @@ import numpy as np
 from app import catalogue
 from app.config import Settings
 from app.db import Sessions
-from app.indexing import Step
 from index import store
 from index.building.listing import FILE as LISTING
 from index.building.listing import read_listing
 from index.building.reading import read_ahead
 from index.engines import milvus_filling
 from index.manifest import Manifest, StoreError, read_manifest
+from index.progress import Report
 from index.search import Index
 from index.vectors import digest
 from model.photographs import FolderError, scan
@@ -42,7 +42,7 @@ class Findings:
 def verify(
     settings: Settings,
     sessions: Sessions,
-    step: Step,
+    step: Report,
     name: str | None = None,
     *,
     files: bool = True,
@@ -96,7 +96,7 @@ def disagreements(sessions: Sessions, index: Index) -> list[str]:
     return wrong + [f"image {i} has two classes" for i in both if members[i] != listed[i]]
 
 
-def changes(folder: Path, manifest: Manifest, step: Step) -> list[str]:
+def changes(folder: Path, manifest: Manifest, step: Report) -> list[str]:
     """Training files that are not as they were read, and those that are new."""
     entries, _ = read_listing(folder / LISTING)
     root, known = Path(manifest.data), {entry.path for entry in entries}

@@ -19,6 +19,7 @@ from index.building.listing import shown
 from index.building.reading import read_ahead
 from index.building.work import Work, work_folder
 from index.manifest import StoreError
+from index.progress import Report, silent
 from index.vectors import ROWS, Floats, Ids
 from model.alexnet import FEATURES
 from model.images import ImageError, read_file
@@ -30,8 +31,6 @@ __all__ = ["Base", "Features", "Gathered", "compute_features", "gather", "needed
 BLOCK = 512
 """Files whose features are kept together: what a build loses when it is killed, at most."""
 Item = tuple[int, Path]
-Report = Callable[[str, int], Callable[[int], None]]
-"""Begins a step, by its name and how many files it has; what it gives is told how many are done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +83,6 @@ def decode(item: Item) -> tuple[Item, Pixels | str]:
         return item, read_file(item[1])
     except ImageError as error:
         return item, str(error).removeprefix(f"{item[1]}: ")
-
-
-def silent(_name: str, _total: int) -> Callable[[int], None]:
-    """Report nothing."""
-    return lambda _done: None
 
 
 def gather(

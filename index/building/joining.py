@@ -3,7 +3,7 @@
 What was copied is deleted as soon as its new shard is whole, so the disk never holds much twice.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +12,8 @@ import numpy as np
 from index.building.listing import Entry
 from index.building.work import Found, Piece, Work
 from index.manifest import Shard
+from index.progress import Report
 from index.vectors import CHUNK, Floats, Ids, Vectors
-
-Report = Callable[[str, int], Callable[[int], None]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

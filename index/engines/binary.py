@@ -14,9 +14,10 @@ import numpy as np
 
 from index.candidates import View
 from index.engines.coder import COMPONENTS, Coder, Codes, load_coder, save_coder, train_coder
-from index.engines.options import Options, Report
+from index.engines.options import Options
 from index.engines.reduction import SAMPLE, Mask, components, drawn, living, living_chunks, reduced
 from index.manifest import MEND, StoreError
+from index.progress import Report
 from index.vectors import Floats, Ids, Vectors
 
 CODER = "candidates.safetensors"

@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from index.engines.options import Report
 from index.manifest import MEND, StoreError
+from index.progress import Report
 from index.vectors import Floats
 from model.alexnet import FEATURES
 from model.checkpoint import write_tensors

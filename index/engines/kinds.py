@@ -18,10 +18,11 @@ from index.engines import recipes
 from index.engines.approximate import Approximate, OnGpu
 from index.engines.device import decide, needed_bytes
 from index.engines.filed import read_file
-from index.engines.options import Options, Report
+from index.engines.options import Options
 from index.engines.reduction import Mask, living
 from index.manifest import StoreError
 from index.placing import Placing
+from index.progress import Report
 from index.vectors import Vectors
 from model.alexnet import FEATURES
 
@@ -29,7 +30,6 @@ __all__ = [
     "KINDS",
     "Choice",
     "Options",
-    "Report",
     "choose_kind",
     "open_candidates",
     "train",

@@ -1,6 +1,5 @@
 """Which engine proposes an index's candidates: FAISS of some kind, Milvus, or none."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from index.exact import Exact
 from index.manifest import MEND, Manifest, StoreError
 from index.members import Members
 from index.placing import Placing
+from index.progress import Report
 from index.vectors import Floats, Vectors
 
-Report = Callable[[str, int], Callable[[int], None]]
 KINDS = (*kinds.KINDS, "milvus")
 GROWN = 2
 """How many times its training set an index may grow to, until the kind is trained anew."""

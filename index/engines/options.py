@@ -1,12 +1,8 @@
 """What can be chosen of a kind; what is left at 0 is chosen by the number of vectors."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from index.manifest import StoreError
-
-Report = Callable[[str, int], Callable[[int], None]]
-"""Told what begins and how many steps it has; gives what is told how many are done."""
 
 
 @dataclass(frozen=True, kw_only=True)

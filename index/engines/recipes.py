@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from index.engines.filed import read_file, write_file
-from index.engines.options import Options, Report
+from index.engines.options import Options
 from index.engines.reduction import (
     SAMPLE,
     Mask,
@@ -23,6 +23,7 @@ from index.engines.reduction import (
     living_chunks,
     reduced,
 )
+from index.progress import Report
 from index.vectors import Floats, Ids, Vectors
 
 Parameters = dict[str, int | float | str]

@@ -9,8 +9,8 @@ import numpy as np
 from faiss.contrib.exhaustive_search import knn_ground_truth
 
 from index.candidates import Candidates, View, asked_for
-from index.engines.options import Report
 from index.engines.reduction import drawn
+from index.progress import Report, silent
 from index.vectors import DTYPES, Floats, Ids, Vectors
 
 COUNTS = (64, 128, 256, 512, 1024, 2048)
@@ -106,7 +106,7 @@ def nearest(
     vectors: Vectors, rows: Ids, asked: Ids, queries: Floats, k: int, report: Report | None
 ) -> Ids:
     """The true k nearest rows of each query but itself, by comparing all: −1 where fewer are."""
-    step = report("Measuring", len(rows)) if report else silent
+    step = (report or silent)("Measuring", len(rows))
     parts = told(vectors.parts(rows), step)
     most = min(k + 1, len(rows))
     places: Ids = knn_ground_truth(queries, parts, most, ngpu=0)[1]  # type: ignore[no-untyped-call]
@@ -116,10 +116,6 @@ def nearest(
     own[~own.any(axis=1), -1] = True
     others: Ids = found[~own].reshape(len(asked), -1)
     return others
-
-
-def silent(_done: int) -> None:
-    """Report nothing."""
 
 
 def told(parts: Iterator[tuple[Ids, Floats]], step: Callable[[int], object]) -> Iterator[Floats]:
