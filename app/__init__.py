@@ -15,7 +15,19 @@ from app.engine import Engine
 from app.errors import register_errors
 from app.index_cli import index_commands
 from app.uploads import FORM_BYTES
-from app.views import api, classify, explore, filters, health, images
+from app.views import (
+    api,
+    classify,
+    explore,
+    figure,
+    filters,
+    health,
+    images,
+    layers,
+    map,
+    models,
+    training,
+)
 from app.views.headers import add_headers
 from app.views.wording import register_wording
 
@@ -58,7 +70,7 @@ def configure(app: Flask, settings: Settings) -> None:
     """Set what Flask and Flask-WTF read from their configuration."""
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        MAX_CONTENT_LENGTH=settings.upload_bytes + FORM_BYTES,
+        MAX_CONTENT_LENGTH=settings.upload_files * settings.upload_bytes + FORM_BYTES,
         SESSION_COOKIE_NAME="alexnet",
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_HTTPONLY=True,
@@ -84,6 +96,7 @@ def register_views(app: Flask) -> None:
     The API needs no token against forged requests: it reads no cookie and changes nothing, so
     there is nothing that another site could have a browser do there in somebody's name.
     """
-    for module in (classify, explore, images, filters, health, api):
+    pages = (classify, explore, images, map, filters, layers, figure, training, models)
+    for module in (*pages, health, api):
         app.register_blueprint(module.blueprint)
     CSRFProtect(app).exempt(api.blueprint)

@@ -1,6 +1,7 @@
 """The settings: read from the environment once, checked, and handed to whoever needs them."""
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
@@ -18,6 +19,7 @@ from model.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SHORTEST_SECRET = 16
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 DRIVERS = {
     "sqlite": "sqlite",
     "postgres": "postgresql+psycopg",
@@ -92,6 +94,15 @@ def milvus_address(text: str) -> str:
     if find_spec("pymilvus") is None:
         raise ValueError("needs pymilvus; install it with `pip install pymilvus`")
     return text
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Read the origins of other sites: scheme, host and port, or * for all."""
+    found = tuple(text.split())
+    for origin in found:
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            raise ValueError(f"must hold origins such as https://example.org, not {origin}")
+    return found
 
 
 def secret(text: str) -> str:
@@ -169,9 +180,13 @@ class Settings:
         default=7,
         metadata=about(
             "ALEXNET_UPLOAD_DAYS",
-            "Days after which uploaded images and their results are deleted.",
-            whole(1, 36500),
+            "Days after which uploaded images and their results are deleted; 0: never.",
+            whole(0, 36500),
         ),
+    )
+    upload_files: int = field(
+        default=12,
+        metadata=about("ALEXNET_UPLOAD_FILES", "Images that may be sent together.", whole(1, 1000)),
     )
     page_size: int = field(
         default=48,
@@ -215,6 +230,26 @@ class Settings:
             "Address of a Milvus server, http://HOST:19530, that holds and searches the vectors; "
             "by default FAISS does, in ALEXNET_HOME.",
             milvus_address,
+        ),
+    )
+
+    admin_token: str = field(
+        default="",
+        repr=False,
+        metadata=about(
+            "ALEXNET_ADMIN_TOKEN",
+            f"Whoever knows it may switch weights on the page of models; at least "
+            f"{SHORTEST_SECRET} characters. By default nobody may.",
+            secret,
+        ),
+    )
+    cors_origins: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "ALEXNET_CORS_ORIGINS",
+            "Sites whose pages may read the API, as https://HOST with a space between, or *; by "
+            "default none.",
+            origins,
         ),
     )
 

@@ -8,7 +8,7 @@ import time
 import unicodedata
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from flask import Request
@@ -135,9 +135,14 @@ def find(token: str, settings: Settings, sessions: Sessions) -> Result | None:
         return None
     with reading(sessions) as session:
         found = session.get(Result, token)
-    if found is None or found.created_at < now() - timedelta(days=settings.upload_days):
+    if found is None or (settings.upload_days and found.created_at < oldest(settings)):
         return None
     return found
+
+
+def oldest(settings: Settings) -> datetime:
+    """Say when a result must have been made to be kept still."""
+    return now() - timedelta(days=settings.upload_days)
 
 
 def correct_label(result: Result, sessions: Sessions) -> str | None:
@@ -155,10 +160,11 @@ def picture_file(settings: Settings, token: str) -> Path:
 
 def delete_expired(settings: Settings, sessions: Sessions) -> None:
     """Delete results that are too old, and pictures that outlived their row."""
-    oldest = now() - timedelta(days=settings.upload_days)
+    if not settings.upload_days:
+        return
     with writing(sessions) as session:
-        expired = delete(Result).where(Result.created_at < oldest).returning(Result.token)
-        old = list(session.scalars(expired))
+        expired = delete(Result).where(Result.created_at < oldest(settings))
+        old = list(session.scalars(expired.returning(Result.token)))
     for token in old:
         picture_file(settings, token).unlink(missing_ok=True)
     delete_old_files(settings.home.uploads, settings.upload_days)

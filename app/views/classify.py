@@ -69,13 +69,14 @@ def answered(upload: Upload) -> Redirect:
 def result(token: str) -> str:
     """Show a kept answer."""
     found = kept(token)
-    until = found.created_at + timedelta(days=rooms.settings().upload_days)
+    days = rooms.settings().upload_days
+    until = found.created_at + timedelta(days=days) if days else None
     return render_template(
         "result.html",
         result=found,
         correct=correct_label(found, rooms.sessions()),
         origin=origin_of(found),
-        until=day(until),
+        until=day(until) if until else None,
         picture=url_for("classify.picture", token=token),
     )
 
