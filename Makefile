@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 	@exec $(BIN)/gunicorn "app:create_app()"
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: lint test
 
