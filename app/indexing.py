@@ -20,14 +20,16 @@ from index.building.company import is_first, own_device
 from index.building.listing import FILE as LISTING
 from index.building.listing import LeftOut, write_listing
 from index.building.near import near_distance
+from index.building.sampling import Images, earlier_sample, make_sample
 from index.building.work import forget_published, forget_work
 from index.engines import making as engines
 from index.engines.kinds import choose_kind
 from index.manifest import StoreError
 from index.members import Members, write_members
 from index.progress import Report
+from index.sample import write_sample
 from index.store import Draft, Manifest
-from index.vectors import Floats
+from index.vectors import Floats, Ids
 from model.checkpoint import Weights, load
 from model.photographs import Folder, FolderError, digest, scan
 from model.predict import Predictor
@@ -232,6 +234,7 @@ class Job:
         lists = entered.ids[order], gathered.rows[order], entered.classes[order]
         write_members(draft.folder, *lists)
         write_listing(draft.folder / LISTING, gathered.entries, gathered.rows)
+        self.add_sample(draft, asked.dtype, gathered, order, entered.ids, before)
         return engines.make(
             asked.wanted,
             draft.name,
@@ -243,6 +246,27 @@ class Job:
             (self.root / before.name, before) if before else None,
             self.held_out() if asked.wanted.kind != "exact" else None,
         )
+
+    def add_sample(
+        self,
+        draft: Draft,
+        dtype: str,
+        gathered: Gathered,
+        order: Ids,
+        ids: Ids,
+        before: Manifest | None,
+    ) -> None:
+        """Write what the pages show of a sample of the images; order: int64 [M], by their ids."""
+        images = Images(
+            root=self.folder.root,
+            ids=ids[order],
+            entries=[gathered.entries[i] for i in order.tolist()],
+            rows=gathered.rows[order],
+        )
+        known = earlier_sample(self.root / before.name) if before else None
+        vectors = draft.vectors(dtype)
+        columns = make_sample(self.predictor, images, vectors, known, self.step)
+        write_sample(draft.folder, columns)
 
     def held_out(self) -> Floats:
         """Features of some validation photographs, which stand for uploads: float32 [N, 4096]."""

@@ -57,6 +57,11 @@ class Members:
         found = self.by_id[min(place, len(self) - 1)]
         return int(self.rows[found]) if self.ids[found] == image else None
 
+    def classes_of(self, images: Ids) -> Classes:
+        """The class of each image, all of which must be here: int64 [n] → int32 [n]."""
+        places = self.by_id[np.searchsorted(self.ids, images, sorter=self.by_id)]
+        return self.classes[places]
+
     def told(self, rows: Ids, without: int | None) -> tuple[Ids, Ids]:
         """The smallest id of each row's images and their count, one image left out.
 

@@ -7,7 +7,7 @@ still only proposes, since it computes |x|² + |y|² − 2xy in float32: a bound
 whether a vector that it left out could have been among the nearest, and then more are looked at.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +131,17 @@ class Index:
             )
             for i, n in enumerate(counts.tolist())
         ]
+
+    def features(self, images: Sequence[int]) -> Floats:
+        """The stored features of images, by their ids, in this order: float32 [n, 4096].
+
+        Raises QueryError for an image that is not here.
+        """
+        rows = {image: self.members.row_of(image) for image in images}
+        missing = [str(image) for image, row in rows.items() if row is None]
+        if missing:
+            raise QueryError(f"the index has no image {', '.join(missing)}")
+        return self.vectors.take([rows[image] for image in images])
 
     def checked(self, features: Any) -> Floats:
         """Queries, rounded as the vectors were, in one piece. Raises QueryError."""

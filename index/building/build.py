@@ -17,6 +17,7 @@ from index.building.blocks import BATCH, Known, Run, Todo, groups
 from index.building.company import together
 from index.building.listing import shown
 from index.building.reading import read_ahead
+from index.building.sampling import sample_bytes
 from index.building.work import Work, work_folder
 from index.manifest import StoreError
 from index.progress import Report, silent
@@ -135,7 +136,7 @@ def plan(
     known = Known(base, pieces)
     paths = [p.path for p in photographs if shown(p.path) == p.path]
     todo = [path for path in paths if not known.still(root, path)]
-    need = needed_bytes(len(todo), work.dtype, kind)
+    need = needed_bytes(len(todo), work.dtype, kind) + sample_bytes(len(photographs))
     check_room(work.folder, len(todo), need)
     return Todo(paths=todo, number=1 + max((piece.number for piece in pieces), default=-1))
 

@@ -1,7 +1,5 @@
 """What a version knows of its files: enough to tell tomorrow which have changed, and their rows."""
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from index.columns import BROKEN, read_columns, write_columns
 from index.manifest import MEND, StoreError
 from index.vectors import Ids
 
@@ -84,8 +83,7 @@ def write_listing(path: Path, entries: Sequence[Entry], rows: Ids) -> None:
     }
     if len(columns["rows"]) != len(entries):
         raise ValueError(f"{len(entries)} entries cannot have {len(columns['rows'])} rows")
-    with path.open("wb") as out:
-        np.savez(out, allow_pickle=False, **columns)
+    write_columns(path, columns)
 
 
 def from_hex(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
@@ -93,21 +91,11 @@ def from_hex(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, width)
 
 
-BROKEN = (
-    *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""What NumPy and zipfile raise on broken bytes."""
-
-
 def read_listing(path: Path) -> tuple[list[Entry], Ids]:
     """The entries in their order, and the row of each, int64 [M]. Raises StoreError."""
+    columns = read_columns(path)
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            columns = dict(found)
         return list(entries_of(columns)), columns["rows"]
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror or error}); {MEND}") from error
     except BROKEN as error:
         raise StoreError(f"{path} is damaged ({error}); {MEND}") from error
 

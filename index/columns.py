@@ -1,0 +1,35 @@
+"""NumPy's archives of named arrays, as several files of a version are."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from index.manifest import MEND, StoreError
+
+Column = npt.NDArray[Any]
+BROKEN = (
+    *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy and zipfile raise on broken bytes."""
+
+
+def write_columns(path: Path, columns: dict[str, Column]) -> None:
+    """Write arrays under their names. Raises OSError."""
+    with path.open("wb") as out:
+        np.savez(out, allow_pickle=False, **columns)
+
+
+def read_columns(path: Path, *names: str) -> dict[str, Column]:
+    """The arrays of these names, or all. Raises StoreError."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            return {name: found[name] for name in names or found.files}
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror or error}); {MEND}") from error
+    except BROKEN as error:
+        raise StoreError(f"{path} is damaged ({error}); {MEND}") from error

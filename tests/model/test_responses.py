@@ -1,0 +1,94 @@
+"""What conv1 answers and sees, against torch's own convolution."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch.nn.functional import conv2d, pad
+
+from model.alexnet import AlexNet, AlexNetConfig
+from model.checkpoint import Pca, Provenance, Weights
+from model.photographs import ClassName
+from model.predict import Predictor
+from model.responses import Conv1
+from model.variants import VARIANTS
+
+Pixels = npt.NDArray[np.uint8]
+PROVENANCE = Provenance(
+    data="/d", images=1, epochs=1, preset="p", top1_error=None, top5_error=None,
+    commit="unknown", created="2026-01-01T00:00:00+00:00",
+)  # fmt: skip
+BORDERS = {"paper": (0, 3), "one-gpu": (0, 3), "caffe-alexnet": (0, 0), "torchvision": (2, 2)}
+"""Zero pixels that each net has before and after its crop."""
+SQUARES = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
+
+
+def conv1_of(config: AlexNetConfig) -> Conv1:
+    """conv1 with seeded weights and a mean image of whole numbers, which rise from the left."""
+    torch.manual_seed(0)
+    names = tuple(ClassName(str(n), str(n)) for n in range(config.classes))
+    mean = torch.arange(256.0).expand(3, 256, 256)
+    pca = Pca(torch.ones(3), torch.eye(3))
+    weights = Weights(
+        config=config,
+        classes=names,
+        mean=mean,
+        pca=pca,
+        provenance=PROVENANCE,
+        state=AlexNet(config).state_dict(),
+    )
+    return Conv1(Predictor.from_weights(weights, "cpu"))
+
+
+@pytest.fixture(scope="module", params=list(BORDERS))
+def conv1(request: pytest.FixtureRequest) -> Conv1:
+    return conv1_of(replace(VARIANTS[request.param].config, classes=2, input_scale=50.0))
+
+
+def truth(conv1: Conv1) -> npt.NDArray[np.float64]:
+    """The maps by torch's function in float64: [3, K, side, side]."""
+    network = conv1.predictor.network
+    crop, mean = network.config.crop, np.arange(256.0)[:, None]
+    margin = (256 - crop) // 2
+    cut = (SQUARES - mean)[:, margin : margin + crop, margin : margin + crop] / 50
+    before, after = BORDERS[network.config.net]
+    x = pad(torch.from_numpy(cut).permute(0, 3, 1, 2), (before, after, before, after))
+    weight, bias = network.conv1.weight.detach(), network.conv1.bias
+    assert bias is not None
+    found: npt.NDArray[np.float64] = conv2d(
+        x, weight.double(), bias.detach().double(), stride=4
+    ).numpy()
+    return found
+
+
+def test_the_maps_and_the_strongest_places(conv1: Conv1) -> None:
+    right = truth(conv1)
+    maps = conv1.maps(SQUARES).numpy()
+    np.testing.assert_allclose(maps, right, atol=1e-4)
+    assert conv1.width == right.shape[-1]
+    for square, true in zip(SQUARES, right, strict=True):
+        values, spots = conv1.strongest(square)
+        assert values.dtype == np.float32
+        np.testing.assert_allclose(values, true.max(axis=(1, 2)), atol=1e-4)
+        places = conv1.places(spots)
+        at = true[np.arange(conv1.kernels), places[:, 0], places[:, 1]]
+        np.testing.assert_allclose(at, values, atol=1e-4)
+
+
+def test_a_patch_is_what_the_kernels_see(conv1: Conv1) -> None:
+    """Its product with the kernels, the mean subtracted, is their answer there."""
+    network, right, width = conv1.predictor.network, truth(conv1), conv1.width
+    kernels = network.conv1.weight.detach().double().numpy()
+    assert network.conv1.bias is not None
+    bias = network.conv1.bias.detach().double().numpy()
+    first = (256 - network.config.crop) // 2 - BORDERS[network.config.net][0]
+    for row, column in ((0, 0), (0, width - 1), (width - 1, 0), (width - 1, width - 1), (7, 30)):
+        patch = conv1.patch(SQUARES[1], row * width + column)
+        assert patch.shape == (11, 11, 3)
+        assert patch.dtype == np.uint8
+        mean = np.arange(256.0)[first + 4 * column : first + 4 * column + 11]
+        seen = ((patch - mean[:, None]) / 50).transpose(2, 0, 1)
+        answers = (kernels * seen).sum(axis=(1, 2, 3)) + bias
+        np.testing.assert_allclose(answers, right[1, :, row, column], atol=1e-9)
