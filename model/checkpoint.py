@@ -7,7 +7,8 @@ Nothing is ever unpickled.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,6 +70,19 @@ class Pca:
 
     eigenvalues: Tensor
     eigenvectors: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a weights file says of itself beside its tensors.
+
+    identity: as it was when the file was written; None in files that do not say it.
+    """
+
+    config: AlexNetConfig
+    classes: tuple[ClassName, ...]
+    provenance: Provenance
+    identity: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,41 +158,67 @@ def load(path: Path) -> Weights:
     Raises WeightsError: it does not exist, is damaged, is from a newer version, or its tensors
     do not fit its configuration.
     """
-    header, values = read_tensors(path)
-    if header.get("format") != str(FORMAT):
-        raise WeightsError(
-            f"{path} has format {header.get('format', 'none')}, this version reads {FORMAT}; "
-            "train anew with `python training/run.py`"
-        )
+    found, values = read_tensors(path)
+    header = understood(found, path)
     try:
-        weights = weights_from(header, values)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        weights = Weights(
+            config=header.config,
+            classes=header.classes,
+            provenance=header.provenance,
+            mean=values.pop(MEAN),
+            pca=Pca(values.pop(EIGENVALUES), values.pop(EIGENVECTORS)),
+            state=values,
+        )
+    except KeyError as error:
         raise WeightsError(f"{path} is not a weights file of this project: {error}") from error
     check_shapes(weights, path)
     return weights
 
 
+def read_header(path: Path) -> Header:
+    """Read what a weights file says of itself: some kilobytes, whatever the tensors weigh.
+
+    Its tensors may still be wrong: `load` sees to them. Raises WeightsError as that does.
+    """
+    with opened(path) as file:
+        found = file.metadata() or {}
+    return understood(found, path)
+
+
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The header and the tensors of a safetensors file; WeightsError when it has none."""
+    with opened(path) as file:
+        return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file to read from, its header understood. Raises WeightsError."""
     if not path.exists():
         raise WeightsError(f"{path} does not exist; `python training/run.py` makes weights")
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
 
 
-def weights_from(header: Mapping[str, str], values: dict[str, Tensor]) -> Weights:
-    """Put a file's parts together."""
-    return Weights(
-        config=from_json(AlexNetConfig, json.loads(header["config"])),
-        classes=tuple(ClassName(*pair) for pair in json.loads(header["classes"])),
-        provenance=from_json(Provenance, json.loads(header["provenance"])),
-        mean=values.pop(MEAN),
-        pca=Pca(values.pop(EIGENVALUES), values.pop(EIGENVECTORS)),
-        state=values,
-    )
+def understood(found: Mapping[str, str], path: Path) -> Header:
+    """Read the parts of a file's header. Raises WeightsError."""
+    if found.get("format") != str(FORMAT):
+        raise WeightsError(
+            f"{path} has format {found.get('format', 'none')}, this version reads {FORMAT}; "
+            "train anew with `python training/run.py`"
+        )
+    try:
+        return Header(
+            config=from_json(AlexNetConfig, json.loads(found["config"])),
+            classes=tuple(ClassName(*pair) for pair in json.loads(found["classes"])),
+            provenance=from_json(Provenance, json.loads(found["provenance"])),
+            identity=found.get("identity"),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{path} is not a weights file of this project: {error}") from error
 
 
 def check_shapes(weights: Weights, path: Path) -> None:
@@ -199,6 +239,16 @@ def check_shapes(weights: Weights, path: Path) -> None:
         raise WeightsError(
             f"{path}: {len(weights.classes)} names, {weights.config.classes} classes"
         )
+
+
+def check_finite(weights: Weights) -> None:
+    """Raise WeightsError where a value is no finite number: such weights answer nothing."""
+    for name, tensor in tensors(weights).items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(
+                f"{name} holds values that are not finite numbers, as after a training that "
+                "diverged; train anew with `python training/run.py`, perhaps at a lower --rate"
+            )
 
 
 def description(weights: Weights) -> dict[str, Any]:

@@ -43,6 +43,11 @@ class Home:
         return self.root / "demo"
 
     @property
+    def evaluations(self) -> Path:
+        """What `training/evaluate.py` found, a file each, for the application to show."""
+        return self.root / "evaluations"
+
+    @property
     def prepared(self) -> Path:
         """Training sets decoded once: 256×256 pixels, mean image, PCA."""
         return self.root / "prepared"

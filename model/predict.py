@@ -62,11 +62,16 @@ class Predictor:
         """The classes, in the order of fc8's outputs."""
         return self.weights.classes
 
-    @torch.inference_mode()
     def look(self, image: Pixels) -> Look:
         """Classify one image and give its features, in one pass: uint8 [256, 256, 3]."""
-        each, fc7 = ask_ten_crops(self.network, self.prepare(image[None]))
-        return Look(to_numpy(each[0].mean(0)), to_numpy(each[0]), to_numpy(fc7[0, CENTRE]))
+        return self.looks(image[None])[0]
+
+    @torch.inference_mode()
+    def looks(self, images: Pixels) -> list[Look]:
+        """As `look`, for several at once: uint8 [N, 256, 256, 3]."""
+        each, fc7 = ask_ten_crops(self.network, self.prepare(images))
+        means, crops, features = map(to_numpy, (each.mean(1), each, fc7[:, CENTRE]))
+        return [Look(*one) for one in zip(means, crops, features, strict=True)]
 
     @torch.inference_mode()
     def features(self, images: Pixels) -> Floats:
@@ -86,7 +91,11 @@ class Predictor:
 
     def top5(self, probabilities: Floats) -> list[Guess]:
         """The five most probable labels, or as many as there are: float32 [classes]."""
-        order = np.argsort(-probabilities, kind="stable")[:5]
+        return self.top(probabilities, 5)
+
+    def top(self, probabilities: Floats, count: int) -> list[Guess]:
+        """The `count` most probable labels, or as many as there are: float32 [classes]."""
+        order = np.argsort(-probabilities, kind="stable")[:count]
         return [Guess(self.classes[i].label, float(probabilities[i])) for i in order]
 
     def conv1(self) -> Tensor:

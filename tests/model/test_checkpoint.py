@@ -17,8 +17,10 @@ from model.checkpoint import (
     Provenance,
     Weights,
     WeightsError,
+    check_finite,
     from_json,
     load,
+    read_header,
     read_tensors,
     save,
 )
@@ -167,13 +169,46 @@ def test_files_that_are_none_of_ours_are_refused(tmp_path: Path) -> None:
     }.items():
         path = tmp_path / name
         path.write_bytes(data)
-        with pytest.raises(WeightsError, match="cannot be read as a safetensors file"):
-            load(path)
+        for read in (load, read_header):
+            with pytest.raises(WeightsError, match="cannot be read as a safetensors file"):
+                read(path)
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(WeightsError, match="has format none"):
         load(tmp_path / "other")
     with pytest.raises(WeightsError, match=r"does not exist; `python training/run.py`"):
         load(tmp_path / "missing")
+
+
+def test_the_header_alone_says_what_the_whole_file_says(file: Path, tmp_path: Path) -> None:
+    header, whole = read_header(file), load(file)
+    assert (header.config, header.classes, header.provenance, header.identity) == (
+        whole.config,
+        whole.classes,
+        whole.provenance,
+        whole.identity,
+    )
+    save_file({"x": torch.zeros(1)}, tmp_path / "old", metadata=header_without(file, "identity"))
+    assert read_header(tmp_path / "old").identity is None
+    save_file({"x": torch.zeros(1)}, tmp_path / "no", metadata=header_without(file, "classes"))
+    with pytest.raises(WeightsError, match=r"not a weights file of this project: 'classes'"):
+        read_header(tmp_path / "no")
+
+
+def header_without(file: Path, name: str) -> dict[str, str]:
+    """A file's header but for one of its parts."""
+    return {key: value for key, value in read_tensors(file)[0].items() if key != name}
+
+
+@pytest.mark.parametrize("name", ["fc6.weight", "mean_image", "pca.eigenvalues"])
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_values_that_are_not_finite_are_named(weights: Weights, name: str, value: float) -> None:
+    check_finite(weights)
+    state = {key: tensor.clone() for key, tensor in weights.state.items() if key == name}
+    mean, eigenvalues = weights.mean.clone(), weights.pca.eigenvalues.clone()
+    {**state, "mean_image": mean, "pca.eigenvalues": eigenvalues}[name].view(-1)[-1] = value
+    pca = replace(weights.pca, eigenvalues=eigenvalues)
+    with pytest.raises(WeightsError, match=f"{name} holds values that are not finite"):
+        check_finite(replace(weights, state={**weights.state, **state}, mean=mean, pca=pca))
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.5, 0.999])

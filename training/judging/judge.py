@@ -27,7 +27,7 @@ from model.predict import find_device
 from training.judging.answers import Answered, Crops, Model, answer
 from training.judging.labelled import Labelled, Matched, find, match
 from training.judging.networks import open_models
-from training.judging.output import check_writable, write_json
+from training.judging.output import check_writable, keep, write_json
 from training.judging.picture import draw
 from training.judging.tables import show
 from training.judging.verdict import Data, Verdict, judge
@@ -47,6 +47,9 @@ class Trial:
 
     Several networks are judged each and averaged as an ensemble. Classes are matched by the name
     of their folder, their label or their WordNet id, never by position.
+
+    What was found is printed and kept in the folder evaluations/ of ALEXNET_HOME, where the
+    application shows it with the run.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
@@ -70,7 +73,7 @@ class Trial:
     mistakes: int = 20
     """How many of the most confident mistakes are kept."""
     json: Path | None = None
-    """Write everything that was found into this file."""
+    """Write everything that was found into this file, too."""
     picture: Path | None = None
     """Draw confusion matrix, errors by class and the mistakes into this PNG."""
 
@@ -102,11 +105,20 @@ def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Verdict:
         mistakes=trial.mistakes,
     )
     show(verdict, console)
+    keep_visibly(verdict, home, root, console)
     if trial.json:
         write_json(asdict(verdict), trial.json)
     if trial.picture:
         write_whole(trial.picture, draw(verdict, root))
     return verdict
+
+
+def keep_visibly(verdict: Verdict, home: Home, root: Path, console: Console) -> None:
+    """Keep the verdict for the application, and say where, or why not: the numbers are known."""
+    try:
+        console.print(f"Kept in {keep(verdict, home, root)}.", markup=False)
+    except OSError as error:
+        console.print(f"Not kept for the application: {error}.", markup=False)
 
 
 def check(trial: Trial) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -207,7 +208,37 @@ def test_the_picture_is_one(nets: dict[str, Path], photographs: Path, tmp_path: 
     assert picture.format == "PNG"
     assert picture.size == (1800, 1600)
     assert np.asarray(picture.convert("L")).std() > 10
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["found.json", "found.png"]
+    names = ["evaluations", "found.json", "found.png"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+
+
+def test_what_was_found_is_kept_for_the_application(
+    nets: dict[str, Path], photographs: Path, tmp_path: Path
+) -> None:
+    flags = ("--data", os.path.relpath(photographs), "--crops", "centre", "--device", "cpu")
+    for words in ([nets["first"]], [nets["first"]], [nets["first"], nets["second"]]):
+        console = Console(file=io.StringIO())
+        evaluate([*map(str, words), *flags], Home(root=tmp_path), console)
+    kept = sorted((tmp_path / "evaluations").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    assert len(kept) == 3
+    for file, name in zip(kept, ("first", "first", "ensemble"), strict=True):
+        assert re.fullmatch(rf"\d{{8}}-\d{{6}}-{name}(-2)?\.json", file.name)
+        told = json.loads(file.read_text())
+        # Where the photographs are is known from wherever the file is read.
+        assert told["root"] == str(photographs)
+        assert told["created"].startswith(f"{file.name[:4]}-{file.name[4:6]}-{file.name[6:8]}T")
+    whole, _ = run(tmp_path, nets["first"], *flags)
+    told = json.loads(kept[0].read_text())
+    assert {k: v for k, v in told.items() if k not in ("root", "created")} == whole
+
+
+def test_where_nothing_can_be_kept_the_numbers_are_told_all_the_same(
+    nets: dict[str, Path], photographs: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "evaluations").write_text("a file")
+    found, printed = run(tmp_path, nets["first"], "--data", photographs, "--crops", "centre")
+    assert found["data"]["images"] == 12
+    assert "Not kept for the application" in printed
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,38 @@
+"""Maps as pictures: where each lies, and how much ink a value gets."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from model.sheets import FAINT, sheet
+
+
+def alpha(picture) -> np.ndarray:
+    assert picture.mode == "LA"
+    grey, ink = np.moveaxis(np.asarray(picture), -1, 0)
+    assert not grey.any()
+    return ink
+
+
+@pytest.mark.parametrize(("count", "columns", "side", "scale", "gap"), [(48, 8, 5, 2, 2), (5, 3, 1, 4, 0)])
+def test_every_value_is_a_square_of_ink_by_the_root_of_its_share(
+    count: int, columns: int, side: int, scale: int, gap: int
+) -> None:
+    maps = np.random.default_rng(0).random((count, side, side), dtype=np.float32)
+    ink = alpha(sheet(maps, columns, scale=scale, largest=2.0, gap=gap))
+    cell = side * scale + gap
+    expected = np.zeros((-(-count // columns) * cell, columns * cell))
+    for n, y, x in itertools.product(range(count), range(side), range(side)):
+        top, left = n // columns * cell + y * scale, n % columns * cell + x * scale
+        value = FAINT + (255 - FAINT) * (maps[n, y, x] / 2) ** 0.5
+        expected[top : top + scale, left : left + scale] = value
+    assert ink.shape == expected.shape
+    assert np.abs(ink - expected).max() <= 0.51
+    assert np.array_equal(ink == 0, expected == 0)
+
+
+def test_nothing_has_faint_ink_and_the_largest_all_of_it() -> None:
+    maps = np.array([[[0.0, 3.0], [-3.0, 5.0]]], np.float32)
+    assert alpha(sheet(maps, 1, scale=1, largest=3.0, gap=0)).tolist() == [[FAINT, 255], [255, 255]]
+    assert np.unique(alpha(sheet(np.zeros_like(maps), 1, scale=1, largest=0.0, gap=0))) == [FAINT]
