@@ -1,5 +1,5 @@
 # make demo    install, train, index, serve         make test     install and run the tests
-# make check   lint, types, import rules, tests
+# make check   lint, types, import rules, tests     make screenshots    of every page, into docs/
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 SAY := @printf '\n== %s\n'
 TRAIN := $(BIN)/python training/run.py --if-needed $(if $(DATA),--data "$(DATA)")
 
-.PHONY: demo test check lint clean
+.PHONY: demo test check lint screenshots clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -28,6 +28,9 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+screenshots: $(VENV)/installed-test
+	@OMP_NUM_THREADS=1 $(BIN)/python -m docs.screenshots
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(SAY) "Installing into $(VENV): torch and what it needs are a few gigabytes, once"

@@ -3,11 +3,13 @@
 Any of it can be changed on the command line: `gunicorn --bind 0.0.0.0:80 "app:create_app()"`.
 """
 
+import logging
 import sys
 import threading
 from typing import Any
 
 from app.config import Settings, SettingsError
+from app.logs import discreet
 
 bind = ["127.0.0.1:8000"]
 # One process, since the weights take 240 MB in each; torch computes outside Python's lock.
@@ -23,12 +25,14 @@ control_socket_disable = True
 
 
 def on_starting(server: Any) -> None:
-    """Refuse wrong settings here, in words, before a worker fails on them."""
+    """Refuse wrong settings here, in words, before a worker fails on them; keep logs discreet."""
     try:
         Settings.from_environment()
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
+    for name in ("gunicorn.access", "gunicorn.error"):
+        logging.getLogger(name).addFilter(discreet)
 
 
 def when_ready(server: Any) -> None:

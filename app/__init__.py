@@ -8,15 +8,18 @@ from flask import Flask, request, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf import CSRFProtect
 
+from app.classify_cli import classify_command
 from app.cli import database_commands
 from app.config import Settings
 from app.db import session_factory
 from app.engine import Engine
 from app.errors import register_errors
+from app.finite import Finite
 from app.index_cli import index_commands
+from app.kept import Kept
+from app.logs import discreet
 from app.uploads import FORM_BYTES
 from app.views import (
-    api,
     classify,
     explore,
     figure,
@@ -25,10 +28,14 @@ from app.views import (
     images,
     layers,
     map,
+    mean,
     models,
+    results,
     training,
 )
+from app.views.api import allow_origins, register_api
 from app.views.headers import add_headers
+from app.views.inside import KEPT
 from app.views.wording import register_wording
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,13 +63,18 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["settings"] = settings
     app.extensions["sessions"] = sessions
     app.extensions["engine"] = Engine(settings, sessions)
+    app.extensions["kept"] = Kept(KEPT)
+    app.extensions["figures"] = figure.Figures()
     app.extensions["turns"] = threading.BoundedSemaphore(AT_ONCE)
     register_views(app)
     register_wording(app)
     register_errors(app)
+    app.logger.addFilter(discreet)
     app.after_request(add_headers)
+    allow_origins(app, settings)
     app.cli.add_command(database_commands)
     app.cli.add_command(index_commands)
+    app.cli.add_command(classify_command)
     return app
 
 
@@ -78,7 +90,7 @@ def configure(app: Flask, settings: Settings) -> None:
         WTF_CSRF_TIME_LIMIT=None,
     )
     app.session_interface = Cookies()
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.json = Finite(app)
     versions = asset_versions(Path(app.static_folder or ""))
     app.jinja_env.globals["asset"] = lambda name: url_for("static", filename=name, v=versions[name])
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
@@ -91,12 +103,20 @@ def asset_versions(folder: Path) -> dict[str, str]:
 
 
 def register_views(app: Flask) -> None:
-    """Attach the pages, each behind the check of its forms, and the API, which has none.
-
-    The API needs no token against forged requests: it reads no cookie and changes nothing, so
-    there is nothing that another site could have a browser do there in somebody's name.
-    """
-    pages = (classify, explore, images, map, filters, layers, figure, training, models)
-    for module in (*pages, health, api):
+    """Attach the pages, each behind the check of its forms, and the API, which has none."""
+    pages = (
+        classify,
+        results,
+        explore,
+        images,
+        mean,
+        map,
+        filters,
+        layers,
+        figure,
+        training,
+        models,
+    )
+    for module in (*pages, health):
         app.register_blueprint(module.blueprint)
-    CSRFProtect(app).exempt(api.blueprint)
+    register_api(app, CSRFProtect(app))

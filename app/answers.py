@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app import catalogue
+from index.sample import Sample
 from index.store import Index, Manifest
 from model.predict import Guess, Predictor
 
@@ -13,11 +14,15 @@ Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database", "s
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """Weights and an index made by them."""
+    """Weights and an index made by them.
+
+    sample: what the index knows of some images beyond their features; None for an older index.
+    """
 
     predictor: Predictor
     index: Index
     version: catalogue.Version
+    sample: Sample | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -48,7 +53,7 @@ class UnknownImageError(LookupError):
 
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
-    """A training image and its Euclidean distance in the 4096 features of fc7.
+    """A training image and its Euclidean distance: in the features of fc7, or by pixels.
 
     copies: how many training images have exactly its pixels, itself among them. near: whether it
     is nearly the image asked about: as near as an image re-encoded is to itself.
@@ -66,13 +71,17 @@ class Answer:
     """What the network and the index say of one image.
 
     top5: at most five, falling. crops: the best of each of the ten crops, in their order.
-    neighbours: at most six, nearest first. milliseconds: by step, "decode", "network", "search".
-    weights and version name what answered. width, height: of the image, in pixels, upright.
+    neighbours: at most six, nearest first. by_pixels: the same by the distance of 32×32 pixels;
+    none where the index has no sample. sampled: how many images were compared by pixels, where
+    those are not all. milliseconds: by step, "decode", "network", "search", "pixels". weights and
+    version name what answered. width, height: of the image, in pixels, upright.
     """
 
     top5: list[Guess]
     crops: list[Guess]
     neighbours: list[Neighbour]
+    by_pixels: list[Neighbour]
+    sampled: int | None
     milliseconds: dict[str, float]
     weights: str
     version: catalogue.Version

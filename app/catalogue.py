@@ -1,4 +1,4 @@
-"""What the pages ask of the database: classes, pages of images, an image by its id.
+"""What the pages ask of the database by name or id: an index version, its images, an image.
 
 Every function is one short session and a fixed number of queries, each served by an index.
 """
@@ -13,23 +13,17 @@ from sqlalchemy import Row, Select, exists, select
 from app.db import Sessions, reading
 from app.registration import Registration, forget_versions, record_version, register
 from app.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
+from model.images import MAX_PIXELS
 
 __all__ = ["Registration", "forget_versions", "record_version", "register"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassCount:
-    """A class and how many images of it the index version holds."""
-
-    id: int
-    folder: str
-    label: str
-    images: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An image of the catalogue. `file` may have changed or gone since it was registered."""
+    """An image of the catalogue. `file` may have changed or gone since it was registered.
+
+    bytes: of the file. width, height: in pixels, upright.
+    """
 
     id: int
     class_id: int
@@ -41,16 +35,7 @@ class Picture:
     sha256: str
     width: int
     height: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """One page of a class's images, in the order of their paths. Pages count from 1."""
-
-    class_: ClassCount
-    pictures: list[Picture]
-    number: int
-    pages: int
+    bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,39 +95,6 @@ def listed(sessions: Sessions, version_id: int) -> dict[int, int]:
         return dict(session.execute(query).all())
 
 
-def classes(sessions: Sessions, version_id: int) -> list[ClassCount]:
-    """The classes that an index version holds images of, by label. Raises DatabaseError."""
-    with reading(sessions) as session:
-        rows = session.execute(counted(version_id).order_by(Class.label, Class.id)).all()
-    return [ClassCount(**row._mapping) for row in rows]
-
-
-def class_page(
-    sessions: Sessions, version_id: int, class_id: int, number: int, size: int
-) -> Page | None:
-    """Page `number` of a class's images in a version; None when there is no such page.
-
-    Raises DatabaseError.
-    """
-    query = (
-        pictured()
-        .join(IndexImage, IndexImage.image_id == Image.id)
-        .where(IndexImage.version_id == version_id, Image.class_id == class_id)
-        .order_by(Image.path, Image.id)
-        .limit(size)
-    )
-    with reading(sessions) as session:
-        row = session.execute(counted(version_id).where(Class.id == class_id)).one_or_none()
-        if row is None:
-            return None
-        class_ = ClassCount(**row._mapping)
-        pages = -(-class_.images // size)
-        if not 1 <= number <= pages:
-            return None
-        rows = session.execute(query.offset((number - 1) * size)).all()
-    return Page(class_=class_, pictures=pictures(rows), number=number, pages=pages)
-
-
 def picture(sessions: Sessions, image_id: int) -> Picture | None:
     """An image by its id, also one that no index version holds any more. Raises DatabaseError."""
     return next(iter(pictures_by_id(sessions, [image_id]).values()), None)
@@ -174,25 +126,29 @@ def class_folders(sessions: Sessions, version_id: int) -> dict[int, str]:
 
 
 def examples(sessions: Sessions, dataset_id: int, most: int = 3) -> list[Picture]:
-    """A few validation images of different classes whose files are there.
+    """A few validation images of different classes whose files are there, and not too large.
 
     Raises DatabaseError.
+    """
+    there: dict[int, Picture] = {}
+    for found in validation_images(sessions, dataset_id):
+        if len(there) == most:
+            break
+        if found.class_id not in there and found.file.is_file():
+            there[found.class_id] = found
+    return list(there.values())
+
+
+def validation_images(sessions: Sessions, dataset_id: int) -> list[Picture]:
+    """The validation images of a data set that were entered, but those that are too large.
+
+    In their order; of a file that has changed the row entered last counts. Raises DatabaseError.
     """
     query = pictured().where(Image.split == "val", Class.dataset_id == dataset_id)
     with reading(sessions) as session:
         rows = session.execute(query.order_by(Image.id)).all()
-    # Of a file that has changed the row entered last counts.
-    there = {found.class_id: found for found in pictures(rows) if found.file.is_file()}
-    return list(there.values())[:most]
-
-
-def counted(version_id: int) -> Select[int, str, str, int]:
-    """Select the fields of ClassCount."""
-    return (
-        select(Class.id, Class.folder, Class.label, IndexClass.images)
-        .join(IndexClass, IndexClass.class_id == Class.id)
-        .where(IndexClass.version_id == version_id)
-    )
+    fit = (found for found in pictures(rows) if found.width * found.height <= MAX_PIXELS)
+    return list({found.path: found for found in fit}.values())
 
 
 def pictured() -> Select[Image, str, str]:
@@ -218,6 +174,7 @@ def pictures(rows: Sequence[Row[Image, str, str]]) -> list[Picture]:
             sha256=image.sha256,
             width=image.width,
             height=image.height,
+            bytes=image.bytes,
         )
         for image, label, root in rows
     ]

@@ -62,6 +62,11 @@ def upgrade(settings: Settings) -> None:
 
     Raises DatabaseError: it cannot be reached or written, or comes from a newer version.
     """
+    migrate(settings, "head")
+
+
+def migrate(settings: Settings, revision: str) -> None:
+    """As `upgrade`, to a revision."""
     if settings.database.drivername == "sqlite":
         make_folder(settings.database)
     sessions = session_factory(settings)
@@ -69,7 +74,7 @@ def upgrade(settings: Settings) -> None:
     with explained(sessions), engine.execution_options(immediate=True).begin() as connection:
         config = migrations()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     engine.dispose()
 
 
@@ -140,9 +145,9 @@ def make_engine(url: URL) -> Engine:
     """An engine; on SQLite with foreign keys, write-ahead log, and real transactions."""
     if url.drivername != "sqlite":
         waits = {} if "connect_timeout" in url.query else {"connect_timeout": WAIT}
-        return create_engine(url, connect_args=waits, pool_pre_ping=True)
+        return create_engine(url, connect_args=waits, pool_pre_ping=True, hide_parameters=True)
     waits = {} if "timeout" in url.query else {"timeout": WAIT}
-    engine = create_engine(url, connect_args=waits)
+    engine = create_engine(url, connect_args=waits, hide_parameters=True)
     event.listen(engine, "connect", prepare_sqlite)
     event.listen(engine, "checkout", see_same_file)
     event.listen(engine, "begin", begin_sqlite)
@@ -169,7 +174,8 @@ def see_same_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> No
 
 def file_of(connection: sqlite3.Connection) -> tuple[int, int] | None:
     """Which file a SQLite connection's path leads to now; None when there is none."""
-    ((_, _, path),) = connection.execute("PRAGMA database_list").fetchall()
+    # The first is the database itself; SQLite may have opened one for temporary tables beside it.
+    _, _, path = connection.execute("PRAGMA database_list").fetchone()
     try:
         stat = Path(path).stat()
     except OSError:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL.Image import Image
 
 from app import catalogue
+from app.answering import answer_from
 from app.answers import (
     Answer,
     Neighbour,
@@ -18,15 +19,16 @@ from app.answers import (
     Watch,
 )
 from app.config import Settings
-from app.db import DatabaseError, Sessions
+from app.db import DatabaseError, Sessions, is_current
 from app.freshness import Remembered, Signature, signature
 from index import store
 from index.candidates import SearchError
+from index.sample import Sample, read_sample
 from index.store import Index
 from model.alexnet import FEATURES, layers
-from model.checkpoint import Weights, WeightsError, load
-from model.images import SIDE, ImageError, central_square, decode
-from model.predict import Look, Predictor
+from model.checkpoint import Weights, WeightsError, check_finite, load
+from model.images import MAX_PIXELS, SIDE, ImageError, decode
+from model.predict import Predictor
 
 __all__ = [
     "Answer",
@@ -39,7 +41,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-NEIGHBOURS = 6
 
 
 class Engine:
@@ -56,6 +57,7 @@ class Engine:
         self.known: Ready | NotReady | None = None
         self.predictors: Remembered[Predictor] = Remembered(WeightsError)
         self.indexes: Remembered[Index] = Remembered(store.StoreError)
+        self.samples: Remembered[Sample | None] = Remembered(store.StoreError)
 
     def state(self) -> Ready | NotReady:
         """What there is to answer with; cheap when nothing has changed since the last call."""
@@ -94,6 +96,7 @@ class Engine:
             # What was read may be newer than what was seen.
             self.predictors.forget()
             self.indexes.forget()
+            self.samples.forget()
         # What the database lacks it may have the next time; files stay as they are.
         lacks = isinstance(found, NotReady) and found.reason in ("database", "no-index", "search")
         self.seen = None if moved or lacks else seen
@@ -107,6 +110,8 @@ class Engine:
             name = store.current_name(self.settings.home.index)
             if name is None:
                 return no_index()
+            if not is_current(self.sessions):
+                return NotReady(reason="database", message=OTHER_TABLES, command=UPGRADE)
             version = catalogue.version(self.sessions, name)
             if version is None:
                 return NotReady(reason="no-index", message=UNKNOWN_VERSION, command=BUILD)
@@ -127,10 +132,12 @@ class Engine:
         manifest = store.read_manifest(home.index / version.name)
         if manifest.weights != predictor.identity:
             return NotReady(reason="mismatch", message=MISMATCH, command=BUILD)
+        folder = home.index / version.name
         index = self.indexes.get(
             seen.index, lambda: store.open_version(home.index, version.name, self.settings.placing)
         )
-        return Ready(predictor=predictor, index=index, version=version)
+        sample = self.samples.get(seen.index, lambda: read_sample(folder, index.manifest))
+        return Ready(predictor=predictor, index=index, version=version, sample=sample)
 
     def reached(self) -> Ready | NotReady:
         """As `state`, after asking the server on which an index lies, where one does."""
@@ -182,11 +189,16 @@ class Engine:
         """
         return self.answer_and(data, lambda image: None)[0]
 
-    def answer_and(self, data: bytes, use: Callable[[Image], T]) -> tuple[Answer, T]:
-        """As `answer`, and what `use` makes of the whole image, which is decoded once for both."""
+    def answer_and(
+        self, data: bytes, use: Callable[[Image], T], *, own: bool = False
+    ) -> tuple[Answer, T]:
+        """As `answer`, and what `use` makes of the whole image, which is decoded once for both.
+
+        own: whether the file is the server's own, for which the limit of uploads does not count.
+        """
         ready, watch = self.ready(), Watch()
-        image = decode(data, max_pixels=self.settings.upload_pixels)
-        return self.answer_from(ready, image, watch), use(image)
+        image = decode(data, max_pixels=MAX_PIXELS if own else self.settings.upload_pixels)
+        return answer_from(ready, self.sessions, image, watch), use(image)
 
     def answer_for(self, image_id: int) -> Answer:
         """Answer for an image of the catalogue, itself left out of its neighbours.
@@ -201,60 +213,24 @@ class Engine:
             image = decode(picture.file.read_bytes())
         except OSError as error:
             raise ImageError(f"The file of image {image_id} is gone", "damaged") from error
-        return self.answer_from(ready, image, watch, without=image_id)
-
-    def answer_from(
-        self, ready: Ready, image: Image, watch: Watch, without: int | None = None
-    ) -> Answer:
-        """Put an answer together, timing its steps."""
-        pixels = central_square(image)
-        watch.step("decode")
-        look = ready.predictor.look(pixels)
-        watch.step("network")
-        neighbours = self.neighbours(ready, look, without)
-        watch.step("search")
-        top5 = ready.predictor.top5
-        return Answer(
-            top5=top5(look.probabilities),
-            crops=[top5(crop)[0] for crop in look.crops],
-            neighbours=neighbours,
-            milliseconds=watch.milliseconds,
-            weights=ready.predictor.identity,
-            version=ready.version,
-            width=image.width,
-            height=image.height,
-        )
-
-    def neighbours(self, ready: Ready, look: Look, without: int | None) -> list[Neighbour]:
-        """The nearest training images. Raises DatabaseError and SearchError."""
-        found = ready.index.search(look.fc7[None], NEIGHBOURS, without=without)
-        ids, distances, copies = (
-            values[0].tolist() for values in (found.ids, found.distances, found.copies)
-        )
-        labels = catalogue.labels(self.sessions, ids)
-        return [
-            Neighbour(
-                id=image,
-                label=labels.get(image, ""),
-                distance=distance,
-                copies=count,
-                near=distance <= ready.manifest.near,
-            )
-            for image, distance, count in zip(ids, distances, copies, strict=True)
-        ]
+        return answer_from(ready, self.sessions, image, watch, without=image_id)
 
 
 BUILD, TRAIN, UPGRADE = "flask index build", "python training/run.py", "flask db upgrade"
 STATS = "flask index stats"
 MISMATCH = "The index was made by other weights than those in use now."
+OTHER_TABLES = "The database's tables are those of another version of the application."
 UNKNOWN_VERSION = "The database does not know the index that is there: it is another database."
 
 
 def servable(weights: Weights) -> Weights:
-    """Give the weights back, or raise WeightsError where they are of a net for other pictures.
+    """Give the weights back, or raise WeightsError where they would answer nothing.
+
+    They do not where they are not finite, nor where they are of a net for other pictures.
 
     Index and pages are made for squares of 256×256 pixels and for features of 4096 numbers.
     """
+    check_finite(weights)
     config = weights.config
     features = weights.state[f"{layers(config)[-1].name}.weight"].shape[1]
     if (config.side, features) == (SIDE, FEATURES):

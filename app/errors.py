@@ -1,26 +1,37 @@
-"""Where errors become HTTP: a page in the look of the others, or JSON for the API."""
+"""Where errors become HTTP: a page in the look of the others, or a problem document."""
 
 import errno
-from dataclasses import dataclass
-from http import HTTPStatus
 
-from flask import Flask, Response, current_app, jsonify, make_response, render_template, request
+from flask import Flask, Response, current_app, make_response, render_template, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from app.config import Settings
 from app.db import DatabaseError
 from app.engine import NotReadyError
-from app.uploads import FORM_BYTES, UploadError, accepted, too_many_bytes
+from app.mean import PickError
+from app.problems import (
+    KINDS,
+    Problem,
+    answer,
+    of_fields,
+    of_image,
+    of_size,
+    of_upload,
+    phrase,
+    timed,
+)
+from app.switching import SwitchError
+from app.uploads import FORM_BYTES, UploadError, limits
 from index.candidates import SearchError
 from model.images import ImageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DATABASE_FULL = ("disk is full", "No space left")
 """What SQLite and PostgreSQL say when they have no room."""
-STATUS_OF = {"empty": 400, "unknown": 415, "too-large": 413, "damaged": 400}
 HEADINGS = {
     400: "That cannot be answered",
+    403: "That is not for this browser",
     404: "There is no such page",
     405: "That page does not take this",
     413: "That is too large",
@@ -37,47 +48,9 @@ SENTENCES = {
     500: "The log of the server has the error; nothing that you did was wrong.",
     503: "The server cannot answer at the moment. Try again in a minute.",
 }
-NOTICES = {
-    "no-weights": (
-        "There is no trained network yet",
-        "Labels and neighbours are found by a network trained on photographs; training makes one.",
-    ),
-    "no-index": (
-        "There is no index yet",
-        "The network is there, but the training images it compares with are not indexed yet.",
-    ),
-    "mismatch": (
-        "The index is of other weights",
-        "The index was made by other weights than those in use now; it has to be built again.",
-    ),
-    "damaged": (
-        "Something stored is damaged",
-        "The weights or the index cannot be read; the log says what is wrong with them.",
-    ),
-    "search": (
-        "The index does not answer",
-        "The index lies with another server, which does not answer at the moment.",
-    ),
-    "database": (
-        "The database is not ready",
-        "The database cannot be read, or its tables are not up to date; the log says more.",
-    ),
-}
 PASSING = ("database", "search")
 """What may be mended by waiting: then the answer is a 503 for whoever asks, people or programs."""
-RETRY_AFTER = 30
-"""Seconds after which asking again may help."""
 MOST_DRAINED = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """What to tell: a status, a sentence, and whether another upload is the way on."""
-
-    status: int
-    sentence: str
-    heading: str | None = None
-    retry: bool = False
 
 
 def register_errors(app: Flask) -> None:
@@ -87,6 +60,8 @@ def register_errors(app: Flask) -> None:
     app.register_error_handler(RequestEntityTooLarge, on_too_large)
     app.register_error_handler(UploadError, on_upload)
     app.register_error_handler(ImageError, on_image)
+    app.register_error_handler(PickError, on_pick)
+    app.register_error_handler(SwitchError, on_switch)
     app.register_error_handler(NotReadyError, on_not_ready)
     app.register_error_handler(DatabaseError, on_database)
     app.register_error_handler(SearchError, on_search)
@@ -94,49 +69,42 @@ def register_errors(app: Flask) -> None:
 
 
 def wants_json() -> bool:
-    """Whether the request is one of the API's."""
-    return request.path.startswith("/api/") or request.path == "/healthz"
+    """Whether the request is a program's."""
+    return request.path in ("/api", "/healthz") or request.path.startswith("/api/")
 
 
 def tell(problem: Problem) -> Response:
-    """Make the answer, as a page or as JSON."""
+    """Make the answer, as a page or as a problem document."""
     if wants_json():
-        answer = jsonify(error=problem.sentence)
-        answer.status_code = problem.status
-        return timed(answer)
-    settings: Settings = current_app.extensions["settings"]
+        return answer(problem)
+    settings = settings_now()
     page = render_template(
         "error.html",
         heading=problem.heading or HEADINGS.get(problem.status) or phrase(problem.status),
         sentence=problem.sentence,
         retry=problem.retry,
-        limits={"bytes": settings.upload_bytes, "accepted": accepted(settings)},
+        limits=limits(settings),
     )
     return timed(make_response(page, problem.status))
-
-
-def timed(answer: Response) -> Response:
-    """Say when to ask again, where asking again may help."""
-    if answer.status_code == 503:
-        answer.headers["Retry-After"] = str(RETRY_AFTER)
-    return answer
-
-
-def phrase(status: int) -> str:
-    """Give the standard's own words for a status."""
-    return HTTPStatus(status).phrase.capitalize()
 
 
 def on_http(error: HTTPException) -> Response:
     """Answer for a status raised by Flask, Werkzeug or `abort`."""
     status = error.code or 500
-    own = error.description if error.description != type(error).description else None
-    sentence = own or SENTENCES.get(status) or f"{phrase(status)}."
-    answer = tell(Problem(status=status, sentence=sentence))
+    reply = tell(of_http(error, status))
     for name, value in error.get_headers(request.environ):
         if name not in ("Content-Type", "Content-Length"):
-            answer.headers[name] = value
-    return answer
+            reply.headers[name] = value
+    return reply
+
+
+def of_http(error: HTTPException, status: int) -> Problem:
+    """Put a status into words; what a parser of parameters says of them has its own."""
+    messages = getattr(error, "data", {}).get("messages")
+    if messages:
+        return of_fields(messages, status)
+    own = error.description if error.description != type(error).description else None
+    return Problem(status=status, sentence=own or SENTENCES.get(status) or f"{phrase(status)}.")
 
 
 def on_csrf(error: CSRFError) -> Response:
@@ -153,7 +121,7 @@ def on_csrf(error: CSRFError) -> Response:
 def on_too_large(error: RequestEntityTooLarge) -> Response:
     """Answer for a request over the limit, after reading it past: see `drain`."""
     drain()
-    return tell(Problem(status=413, sentence=too_many_bytes(settings_now()), retry=True))
+    return tell(of_size(settings_now()))
 
 
 def drain() -> None:
@@ -172,28 +140,39 @@ def drain() -> None:
 
 def on_upload(error: UploadError) -> Response:
     """Answer for a form without the one image it should hold."""
-    sentence = f"{error} Accepted: {accepted(settings_now())}"
-    return tell(Problem(status=error.status, sentence=sentence, retry=True))
+    return tell(of_upload(error, settings_now()))
 
 
 def on_image(error: ImageError) -> Response:
     """Answer for a file that cannot be taken as an image."""
-    status = STATUS_OF[error.reason]
-    heading = "That image cannot be read" if status == 400 else None
-    return tell(Problem(status=status, sentence=str(error), heading=heading, retry=True))
+    return tell(of_image(error, settings_now()))
+
+
+def on_pick(error: PickError) -> Response:
+    """Answer for images whose mean cannot be searched by."""
+    return tell(Problem(status=400, sentence=str(error)))
+
+
+def on_switch(error: SwitchError) -> Response:
+    """Answer for weights that cannot be switched to."""
+    current_app.logger.warning("nothing was switched: %s", error.__cause__ or error)
+    heading = "Nothing was switched"
+    return tell(Problem(status=409, sentence=str(error), heading=heading))
 
 
 def on_not_ready(error: NotReadyError) -> Response:
     """Say what is missing and the command that mends it: a page of its own when asked for one."""
     # The engine's own words may name files of the server: they are for the log.
     current_app.logger.warning("%s", error)
-    heading, sentence = NOTICES[error.state.reason]
+    reason, command = error.state.reason, error.state.command
+    kind = KINDS[reason]
     if wants_json():
-        return tell(Problem(status=503, sentence=f"{sentence} Run `{error.state.command}`."))
+        sentence = f"{kind.meaning} Run `{command}`."
+        return tell(Problem(status=503, kind=reason, sentence=sentence, more={"command": command}))
     page = render_template(
-        "notice.html", heading=heading, sentence=sentence, command=error.state.command
+        "notice.html", heading=kind.title, sentence=kind.meaning, command=command
     )
-    settled = request.method in ("GET", "HEAD") and error.state.reason not in PASSING
+    settled = request.method in ("GET", "HEAD") and reason not in PASSING
     return timed(make_response(page, 200 if settled else 503))
 
 
@@ -202,16 +181,15 @@ def on_database(error: DatabaseError) -> Response:
     current_app.logger.error("%s", error)
     if any(words in str(error) for words in DATABASE_FULL):
         return tell(no_room())
-    return tell(
-        Problem(status=503, sentence=SENTENCES[503], heading="The database does not answer")
-    )
+    heading = "The database does not answer"
+    return tell(Problem(status=503, kind="database", sentence=SENTENCES[503], heading=heading))
 
 
 def on_search(error: SearchError) -> Response:
     """Answer for an index on another server that does not answer."""
     current_app.logger.error("%s", error)
-    heading, sentence = NOTICES["search"]
-    return tell(Problem(status=503, sentence=sentence, heading=heading))
+    kind = KINDS["search"]
+    return tell(Problem(status=503, kind="search", sentence=kind.meaning, heading=kind.title))
 
 
 def on_os(error: OSError) -> Response:
@@ -225,7 +203,7 @@ def on_os(error: OSError) -> Response:
 def no_room() -> Problem:
     """Say that nothing more can be stored."""
     sentence = "The disk of the server is full, so the result was not kept. Nothing was stored."
-    return Problem(status=507, sentence=sentence)
+    return Problem(status=507, kind="no-room", sentence=sentence)
 
 
 def settings_now() -> Settings:

@@ -8,7 +8,8 @@ which come last.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice, zip_longest
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -27,9 +28,11 @@ from model.photographs import Folder, Photograph
 T = TypeVar("T")
 ROWS = 5000
 """Rows sent to the database in a transaction."""
-EXAMPLES = 3
+EXAMPLES = 64
+"""Validation images that are entered, at most: for Figure 4, and three of them to be clicked."""
+CLICKED = 3
 TRIES = 3
-"""Validation images of a class that are tried until one can be read."""
+"""Files that are tried for each validation image until one can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ def register(
     photographs: Sequence[Photograph],
     entries: Sequence[Entry],
 ) -> Registration:
-    """Enter training images as they were read, and up to three validation images as examples.
+    """Enter training images as they were read, and some validation images as examples.
 
     A file that is known, by path and content, keeps its id; a changed one gets a new one. Raises
     DatabaseError.
@@ -183,15 +186,33 @@ def known_images(
 
 
 def readable_examples(folder: Folder) -> list[tuple[Photograph, Entry]]:
-    """A readable validation image each of a few classes, spread over the list of classes."""
+    """Some readable validation images, spread over the list of classes and a class's files.
+
+    The first ones, which are those to be clicked, are of classes far from each other.
+    """
     groups: dict[int, list[Photograph]] = {}
     for photograph in folder.val:
-        groups.setdefault(photograph.class_index, []).append(photograph)
-    order = list(groups)
-    spread = [order[i * len(order) // EXAMPLES] for i in range(EXAMPLES)] if order else []
-    found: list[tuple[Photograph, Entry]] = []
-    for index in dict.fromkeys([*spread, *order[:TRIES]]):
-        known = [p for p in groups[index] if shown(p.path) == p.path][:TRIES]
-        readable = ((p, read_photograph(folder.root, p.path, lambda _: None)) for p in known)
-        found += [(p, read.entry) for p, read in readable if isinstance(read, Read)][:1]
-    return found[:EXAMPLES]
+        if shown(photograph.path) == photograph.path:
+            groups.setdefault(photograph.class_index, []).append(photograph)
+    classes = spread(list(groups), EXAMPLES)
+    each = -(-EXAMPLES // max(1, len(classes)))
+    order = dict.fromkeys([*spread(classes, CLICKED), *classes])
+    turns = zip_longest(*(readable(folder.root, groups[index], each) for index in order))
+    return list(islice(filter(None, chain.from_iterable(turns)), EXAMPLES))
+
+
+def spread(values: Sequence[T], most: int) -> list[T]:
+    """At most so many of the values, evenly spaced, the first one among them."""
+    count = min(most, len(values))
+    return [values[i * len(values) // count] for i in range(count)]
+
+
+def readable(
+    root: Path, group: Sequence[Photograph], count: int
+) -> Iterator[tuple[Photograph, Entry]]:
+    """The photographs of a class that can be read, evenly spaced ones first; not all are tried."""
+    order = dict.fromkeys([*spread(group, count), *group])
+    for photograph in islice(order, TRIES * count):
+        read = read_photograph(root, photograph.path, lambda _: None)
+        if isinstance(read, Read):
+            yield photograph, read.entry

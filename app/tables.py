@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, UniqueConstraint
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, UniqueConstraint, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import BigInteger, TypeDecorator
@@ -163,7 +163,26 @@ class Result(Table):
     """The best label of each of the ten crops, in their order, like top5."""
     neighbours: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     """`[{"id", "label", "distance"}, …]`, rising."""
+    by_pixels: Mapped[list[dict[str, Any]]] = mapped_column(
+        JSON, default=list, server_default=text("'[]'")
+    )
+    """The same by the distance of pixels; none where the index could not tell."""
+    sampled: Mapped[int | None]
+    """How many images were compared by pixels, where those were not all."""
     milliseconds: Mapped[dict[str, float]] = mapped_column(JSON)
     """How long each step of the answer took, in their order."""
 
     index_version: Mapped[IndexVersion] = relationship()
+
+
+class Together(Table):
+    """Results of images that were sent together. It outlives each of them that is deleted."""
+
+    __tablename__ = "together"
+    __table_args__ = (Index(None, "created_at"),)
+
+    token: Mapped[str] = mapped_column(primary_key=True)
+    """Like a result's."""
+    created_at: Mapped[datetime] = mapped_column(Utc, default=now)
+    items: Mapped[list[dict[str, str]]] = mapped_column(JSON)
+    """In the order they were sent: `{"token"}` of a result, or `{"filename", "reason"}`."""

@@ -1,29 +1,17 @@
-"""Uploaded images: taken from a request, kept with their result for a while, then deleted."""
+"""Uploaded images as they come: taken from a request, one after another, or refused in words."""
 
-import hashlib
-import os
 import re
-import secrets
-import time
 import unicodedata
-from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Request
-from sqlalchemy import delete
+from werkzeug.datastructures import FileStorage
 
-from app import catalogue
 from app.config import Settings
-from app.db import Sessions, reading, writing
-from app.engine import Answer
-from app.tables import IndexVersion, Result, now
 
 FIELD = "image"
 LONGEST_NAME = 120
-TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
-"""What `secrets.token_urlsafe(16)` gives."""
 FORM_BYTES = 64 * 1024
 """Room in a request for what surrounds the file: boundaries, names, the form's token."""
 
@@ -38,26 +26,50 @@ class UploadError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file as it was sent: its bytes, and a name that is only ever shown."""
+    """A file as it was sent: its bytes, and a name that is only ever shown.
+
+    own: whether it is one of the server's own files, for which the limits do not count.
+    """
 
     data: bytes
     filename: str
+    own: bool = False
 
 
-def take_upload(request: Request, settings: Settings) -> Upload:
-    """Read the one image of a form. Raises UploadError: none, several, empty, too large."""
-    sent = [file for name, file in request.files.items(multi=True) if name == FIELD]
-    if len(sent) > 1 or len(request.files) > max(1, len(sent)):
-        raise UploadError("More than one file was sent; one image at a time can be classified.")
-    if not sent:
+def sent_files(request: Request, settings: Settings) -> list[FileStorage]:
+    """The files of a form, unread, without the empty fields of choosers that were not used.
+
+    Raises UploadError: none, too many, or one in another field.
+    """
+    if other := next((name for name in request.files if name != FIELD), None):
+        raise UploadError(
+            f"A file was sent in the field “{shown_name(other)}”; images are expected in the "
+            f"field “{FIELD}”."
+        )
+    fields = request.files.getlist(FIELD)
+    if not fields:
         raise UploadError(missing(request))
-    data = sent[0].read()
+    sent = [file for file in fields if file.filename or file.read(1)]
+    if not sent:
+        raise UploadError("No image was chosen.")
+    if len(sent) > settings.upload_files:
+        raise UploadError(
+            f"{len(sent)} images were sent; at most {settings.upload_files} can be sent together.",
+            413,
+        )
+    return sent
+
+
+def read_upload(file: FileStorage, settings: Settings) -> Upload:
+    """Read one file. Raises UploadError: empty, too large."""
+    file.seek(0)
+    data = file.read(settings.upload_bytes + 1)
+    name = shown_name(file.filename)
     if not data:
-        chosen = f"{shown_name(sent[0].filename)} is empty." if sent[0].filename else ""
-        raise UploadError(chosen or "No image was chosen.")
+        raise UploadError(f"{name} is empty.")
     if len(data) > settings.upload_bytes:
         raise UploadError(too_many_bytes(settings), 413)
-    return Upload(data=data, filename=shown_name(sent[0].filename))
+    return Upload(data=data, filename=name)
 
 
 def missing(request: Request) -> str:
@@ -72,6 +84,24 @@ def missing(request: Request) -> str:
 def too_many_bytes(settings: Settings) -> str:
     """Say what the limit in bytes is."""
     return f"The file is larger than {settings.upload_megabytes} MB, the most that is accepted."
+
+
+def too_much_together(settings: Settings) -> str:
+    """Say what the limit of a whole request is."""
+    most = settings.upload_files * settings.upload_megabytes
+    return (
+        f"What was sent is larger than {most} MB, the most that is accepted at once: "
+        f"{settings.upload_files} images of up to {settings.upload_megabytes} MB."
+    )
+
+
+def limits(settings: Settings) -> dict[str, int | str]:
+    """What a form says of what it takes, in words and in numbers."""
+    return {
+        "accepted": accepted(settings),
+        "bytes": settings.upload_bytes,
+        "files": settings.upload_files,
+    }
 
 
 def accepted(settings: Settings) -> str:
@@ -89,106 +119,3 @@ def shown_name(name: str | None) -> str:
     if len(visible) > LONGEST_NAME:
         visible = f"{visible[: LONGEST_NAME - 12]}…{Path(visible).suffix[:12]}"
     return visible or "unnamed image"
-
-
-def store(
-    upload: Upload, answer: Answer, picture: bytes, settings: Settings, sessions: Sessions
-) -> str:
-    """Keep an answer and its picture, a JPEG encoded here; give the token they are found by.
-
-    Both are kept or neither. Raises OSError when the picture cannot be written, and
-    DatabaseError.
-    """
-    delete_expired(settings, sessions)
-    token = secrets.token_urlsafe(16)
-    file = picture_file(settings, token)
-    try:
-        write_whole(file, picture)
-        with writing(sessions) as session:
-            session.add(row(token, upload, answer))
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
-    return token
-
-
-def row(token: str, upload: Upload, answer: Answer) -> Result:
-    """Make the row that keeps an answer."""
-    return Result(
-        token=token,
-        filename=upload.filename,
-        sha256=hashlib.sha256(upload.data).hexdigest(),
-        width=answer.width,
-        height=answer.height,
-        weights=answer.weights,
-        index_version_id=answer.version.id,
-        top5=[asdict(guess) for guess in answer.top5],
-        crops=[asdict(guess) for guess in answer.crops],
-        neighbours=[asdict(neighbour) for neighbour in answer.neighbours],
-        milliseconds=answer.milliseconds,
-    )
-
-
-def find(token: str, settings: Settings, sessions: Sessions) -> Result | None:
-    """Give the result of that token, unless there is none or it has expired."""
-    if not TOKEN.fullmatch(token):
-        return None
-    with reading(sessions) as session:
-        found = session.get(Result, token)
-    if found is None or (settings.upload_days and found.created_at < oldest(settings)):
-        return None
-    return found
-
-
-def oldest(settings: Settings) -> datetime:
-    """Say when a result must have been made to be kept still."""
-    return now() - timedelta(days=settings.upload_days)
-
-
-def correct_label(result: Result, sessions: Sessions) -> str | None:
-    """Give the label of the example that was sent, if it was one of them."""
-    with reading(sessions) as session:
-        version = session.get(IndexVersion, result.index_version_id)
-    known = catalogue.examples(sessions, version.dataset_id) if version else []
-    return next((e.label for e in known if e.sha256 == result.sha256), None)
-
-
-def picture_file(settings: Settings, token: str) -> Path:
-    """Say where the picture of a result lies; the token is one made or found here."""
-    return settings.home.uploads / f"{token}.jpg"
-
-
-def delete_expired(settings: Settings, sessions: Sessions) -> None:
-    """Delete results that are too old, and pictures that outlived their row."""
-    if not settings.upload_days:
-        return
-    with writing(sessions) as session:
-        expired = delete(Result).where(Result.created_at < oldest(settings))
-        old = list(session.scalars(expired.returning(Result.token)))
-    for token in old:
-        picture_file(settings, token).unlink(missing_ok=True)
-    delete_old_files(settings.home.uploads, settings.upload_days)
-
-
-def delete_old_files(folder: Path, days: int) -> None:
-    """Delete pictures older than any result can be: what a crash left behind."""
-    oldest = time.time() - (days + 1) * 24 * 3600
-    for file in folder.glob("*.jpg*"):
-        # Another request may have renamed or deleted it since it was listed.
-        with suppress(FileNotFoundError):
-            if file.stat().st_mtime < oldest:
-                file.unlink()
-
-
-def write_whole(file: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it into it: whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f"{file.name}.part")
-    try:
-        with part.open("wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)

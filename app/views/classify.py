@@ -1,47 +1,51 @@
-"""The first page: an image is taken, classified, and its answer kept for a while."""
+"""The first page: images are taken, classified, and their answers kept for a while."""
 
-from datetime import timedelta
+from contextlib import suppress
 
-from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
+from flask import Blueprint, abort, redirect, render_template, request, url_for
+from werkzeug.datastructures import FileStorage
 from werkzeug.wrappers import Response as Redirect
 
-from app import catalogue
-from app.tables import Result
-from app.uploads import (
-    Upload,
-    accepted,
-    correct_label,
-    find,
-    picture_file,
-    shown_name,
-    store,
-    take_upload,
-)
-from app.views import pictures, rooms
-from app.views.wording import day, origin
+from app import catalogue, expiry
+from app.db import DatabaseError
+from app.results import Item, erase, find_several, store, store_together
+from app.uploads import Upload, UploadError, limits, read_upload, sent_files, shown_name
+from app.views import rooms
+from app.views.own import RESULTS, TOGETHER, mine, remember
+from model.images import ImageError
 
 blueprint = Blueprint("classify", __name__)
-GONE = "This result does not exist, or its time is up: results are deleted after {days}."
 
 
 @blueprint.get("/")
 def form() -> str:
-    """Show the area that takes an image, and a few examples to click."""
+    """Show the area that takes images, a few examples to click, and what was answered before."""
     state = rooms.ready()
-    settings = rooms.settings()
+    settings, sessions = rooms.settings(), rooms.sessions()
     return render_template(
         "classify.html",
         class_count=len(state.predictor.classes),
-        examples=catalogue.examples(rooms.sessions(), state.version.dataset_id),
-        limits={"bytes": settings.upload_bytes, "accepted": accepted(settings)},
+        examples=catalogue.examples(sessions, state.version.dataset_id),
+        limits=limits(settings),
+        mine=find_several(mine(), settings, sessions).values(),
     )
 
 
 @blueprint.post("/")
 def answer() -> Redirect:
-    """Classify the image that was sent, and lead to its answer."""
+    """Classify what was sent: one image leads to its answer, several to a page of theirs."""
     rooms.ready()
-    return answered(take_upload(request, rooms.settings()))
+    sent = sent_files(request, rooms.settings())
+    expiry.clean(rooms.settings(), rooms.sessions())
+    if len(sent) == 1:
+        return led_to(kept(read_upload(sent[0], rooms.settings())))
+    items = kept_together(sent)
+    token = store_together(items, rooms.sessions())
+    for item in items:
+        if "token" in item:
+            remember(item["token"], RESULTS)
+    remember(token, TOGETHER)
+    return redirect(url_for("results.together", token=token), 303)
 
 
 @blueprint.post(f"/examples/<int(max={rooms.MOST_ID}):image_id>")
@@ -55,59 +59,39 @@ def example(image_id: int) -> Redirect:
         data = found.file.read_bytes()
     except OSError:
         abort(404, "The file of this example is no longer there.")
-    return answered(Upload(data=data, filename=shown_name(found.file.name)))
+    expiry.clean(rooms.settings(), rooms.sessions())
+    return led_to(kept(Upload(data=data, filename=shown_name(found.file.name), own=True)))
 
 
-def answered(upload: Upload) -> Redirect:
-    """Answer for an image, keep the answer, and lead to it."""
-    found, kept_picture = rooms.answer_and_picture(upload)
-    token = store(upload, found, kept_picture, rooms.settings(), rooms.sessions())
-    return redirect(url_for("classify.result", token=token), 303)
+def led_to(token: str) -> Redirect:
+    """Note that this browser made a result, and lead to it."""
+    remember(token, RESULTS)
+    return redirect(url_for("results.show", token=token), 303)
 
 
-@blueprint.get("/results/<token>")
-def result(token: str) -> str:
-    """Show a kept answer."""
-    found = kept(token)
-    days = rooms.settings().upload_days
-    until = found.created_at + timedelta(days=days) if days else None
-    return render_template(
-        "result.html",
-        result=found,
-        correct=correct_label(found, rooms.sessions()),
-        origin=origin_of(found),
-        until=day(until) if until else None,
-        picture=url_for("classify.picture", token=token),
-    )
+def kept(upload: Upload) -> str:
+    """Answer for an image and keep the answer; give its token."""
+    found, picture = rooms.answer_and_picture(upload)
+    return store(upload, found, picture, rooms.settings(), rooms.sessions())
 
 
-@blueprint.get("/results/<token>/picture.jpg")
-def picture(token: str) -> Response:
-    """Give the image of a kept answer, as it was encoded here."""
-    found = kept(token)
-    if fresh := pictures.not_modified(found.token, for_long=False):
-        return fresh
+def kept_together(sent: list[FileStorage]) -> list[Item]:
+    """Answer for each image, one after another; when the server fails on one, none is kept."""
+    items: list[Item] = []
     try:
-        data = picture_file(rooms.settings(), found.token).read_bytes()
-    except OSError:
-        return pictures.missing()
-    # A browser that kept it for long would show it after it has been deleted here.
-    return pictures.picture(data, found.token, for_long=False)
+        for file in sent:
+            items.append(kept_or_refused(file))  # noqa: PERF401 - what is there counts when it fails
+    except BaseException:
+        for item in items:
+            with suppress(DatabaseError, OSError):
+                erase(item.get("token", ""), rooms.settings(), rooms.sessions())
+        raise
+    return items
 
 
-def kept(token: str) -> Result:
-    """Find a result by its token, or answer 404."""
-    found = find(token, rooms.settings(), rooms.sessions())
-    if found is None:
-        days = rooms.settings().upload_days
-        abort(404, GONE.format(days=f"{days} days" if days > 1 else "a day"))
-    return found
-
-
-def origin_of(found: Result) -> str:
-    """Say which training made the weights that answered."""
-    state = rooms.engine().state()
-    weights = getattr(state, "predictor", None)
-    if weights is not None and weights.identity == found.weights:
-        return origin(weights.weights.provenance)
-    return f"weights {found.weights[:8]}"
+def kept_or_refused(file: FileStorage) -> Item:
+    """Answer for an image, or say what is wrong with it."""
+    try:
+        return {"token": kept(read_upload(file, rooms.settings()))}
+    except (UploadError, ImageError) as error:
+        return {"filename": shown_name(file.filename), "reason": str(error)}

@@ -14,8 +14,9 @@ POLICY = {
     "base-uri": "'none'",
     "frame-ancestors": "'none'",
 }
+SWAGGER_UI = POLICY | {"img-src": "'self' data:", "style-src": "'self'"}
+"""On the one page that shows the API: Swagger UI brings its own drawings and styles along."""
 HEADERS = {
-    "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in POLICY.items()),
     "X-Content-Type-Options": "nosniff",
     # Not "no-referrer": over HTTPS the forms are also checked by where they came from.
     "Referrer-Policy": "same-origin",
@@ -27,7 +28,11 @@ HEADERS = {
 
 def add_headers(response: Response) -> Response:
     """Add the headers of safety, and say how long this may be kept."""
+    policy = SWAGGER_UI if request.endpoint == "api-docs.show" else POLICY
+    response.headers["Content-Security-Policy"] = "; ".join(f"{k} {v}" for k, v in policy.items())
     response.headers.update(HEADERS)
+    if "Access-Control-Allow-Origin" in response.headers:
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     if request.endpoint == "static" and request.args.get("v") and response.status_code < 400:
         response.headers["Cache-Control"] = f"public, max-age={YEAR}, immutable"
     elif "Cache-Control" not in response.headers:

@@ -3,7 +3,7 @@
 from flask import Blueprint, Response, jsonify
 
 from app.engine import NotReady
-from app.errors import NOTICES, timed
+from app.problems import KINDS, timed
 from app.views import rooms
 
 blueprint = Blueprint("health", __name__)
@@ -31,7 +31,7 @@ def unavailable(state: NotReady) -> Response:
         index=None,
         images=0,
         reason=state.reason,
-        message=NOTICES[state.reason][1],
+        message=KINDS[state.reason].meaning,
         command=state.command,
     )
     answer.status_code = 503

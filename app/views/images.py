@@ -3,11 +3,15 @@
 import hashlib
 
 from flask import Blueprint, Response, abort, render_template, url_for
+from PIL.Image import Image
 
-from app import catalogue
+from app import browsing, catalogue
+from app.browsing import ImageOrder
 from app.catalogue import Picture
 from app.engine import Answer
 from app.views import pictures, rooms
+from app.views.explore import order_of
+from app.views.trail import trail_to
 from app.views.wording import origin
 from model.images import ImageError, central_square, decode
 
@@ -20,11 +24,15 @@ GONE = "The file of this image has been moved, changed or damaged since it was i
 def show(image_id: int) -> str:
     """Show what the network says of a training image, and its nearest others."""
     state = rooms.ready()
-    image = known(image_id)
+    image, order = known(image_id), order_of("images", ImageOrder.NAME)
     version = image.sha256[:12]
     return render_template(
         "image.html",
         image=image,
+        order=None if order is ImageOrder.NAME else order.value,
+        place=browsing.place(rooms.sessions(), state.version.id, image, order),
+        page_size=rooms.settings().page_size,
+        trail=trail_to(image),
         answer=answer_for(image),
         origin=origin(state.predictor.weights.provenance),
         square=url_for("images.thumbnail", image_id=image.id, v=version),
@@ -53,10 +61,11 @@ def known(image_id: int) -> Picture:
 
 
 def answer_for(image: Picture) -> Answer:
-    """Answer for an image, or 404 when its file no longer serves."""
+    """Answer for an image, waiting for a turn, or 404 when its file no longer serves."""
     try:
-        unchanged(image)
-        return rooms.engine().answer_for(image.id)
+        with rooms.turn():
+            unchanged(image)
+            return rooms.engine().answer_for(image.id)
     except (ImageError, OSError):
         # The message may name the file, which is nobody's business outside.
         abort(404, GONE)
@@ -68,12 +77,18 @@ def serve(image: Picture, *, whole: bool) -> Response:
     if fresh := pictures.not_modified(etag):
         return fresh
     try:
-        decoded = decode(unchanged(image))
+        with rooms.turn():
+            data = encoded(decode(unchanged(image)), whole=whole)
     except (ImageError, OSError):
         return pictures.missing()
+    return pictures.picture(data, etag)
+
+
+def encoded(image: Image, *, whole: bool) -> bytes:
+    """Encode the whole of an image, reduced, or the square that the network sees."""
     if whole:
-        return pictures.picture(pictures.encode_reduced(decoded), etag)
-    return pictures.picture(pictures.encode_square(central_square(decoded)), etag)
+        return pictures.encode_reduced(image)
+    return pictures.encode_square(central_square(image))
 
 
 def unchanged(image: Picture) -> bytes:

@@ -1,11 +1,89 @@
-"""The page /map."""
+"""The training images in two dimensions, as their features of fc7 lie."""
 
-from flask import Blueprint, abort
+import json
+from typing import get_args
 
-blueprint = Blueprint("map", __name__, url_prefix="/map")
+from flask import Blueprint, Response, abort, render_template, request, url_for
+
+from app.answers import Ready
+from app.atlas import Atlas, atlas_of, columns
+from app.colours import COLOURS
+from app.engine import BUILD
+from app.views import pictures, rooms
+from app.views.map_picture import HEIGHT, WIDTH, Scheme, draw
+from app.views.wording import thousands
+from index.building.mapping import DIMENSIONS, FEW
+
+blueprint = Blueprint("map", __name__)
+FORM = 1
+"""Of what is sent under a version's name; another form has another address."""
+PRINCIPAL = "The first two principal components"
+REDUCED = f"by their first {DIMENSIONS} principal components"
+READING = "Images that the network sees alike lie together; how far groups lie apart means little."
+NONE = "This index was built before there were maps; building it again makes one."
 
 
-@blueprint.get("")
+@blueprint.get("/map")
 def show() -> str:
-    """Show it."""
-    abort(404)
+    """Show the map, or what makes one."""
+    state, atlas = drawn()
+    if atlas is None:
+        heading = "There is no map in this index"
+        return render_template("notice.html", heading=heading, sentence=NONE, command=BUILD)
+    key = key_of(state)
+    return render_template(
+        "map.html",
+        atlas=atlas,
+        how=how(atlas),
+        colours=len(COLOURS),
+        points=url_for(".points", v=key),
+        drawings={scheme: url_for(".picture", scheme=scheme, v=key) for scheme in get_args(Scheme)},
+        width=WIDTH,
+        height=HEIGHT,
+    )
+
+
+@blueprint.get("/map/points.json")
+def points() -> Response:
+    """Give the points, a list a column."""
+    state, atlas = drawn()
+    etag = f"{key_of(state)}-points"
+    if fresh := pictures.not_modified(etag):
+        return fresh
+    text = json.dumps(columns(atlas or abort(404, NONE)), separators=(",", ":"))
+    return pictures.cached(Response(text, mimetype="application/json"), etag, for_long=True)
+
+
+@blueprint.get("/map.png")
+def picture() -> Response:
+    """Give the map as a picture, on the light ground or, with `scheme=dark`, on the dark one."""
+    scheme: Scheme = "dark" if request.args.get("scheme") == "dark" else "light"
+    state, atlas = drawn()
+    etag = f"{key_of(state)}-{scheme}"
+    if fresh := pictures.not_modified(etag):
+        return fresh
+    with rooms.turn():
+        data = draw(atlas or abort(404, NONE), scheme)
+    return pictures.picture(data, etag, "image/png")
+
+
+def how(atlas: Atlas) -> str:
+    """Say how the map was computed, of which images, and how to read it."""
+    count, everything = len(atlas.ids), thousands(atlas.images)
+    if count == 1:
+        return "One image alone: there is nothing to compare it with."
+    few = f"{PRINCIPAL} of the 4096 features of fc7"
+    method = few if count < FEW else f"t-SNE of the 4096 features of fc7, {REDUCED}"
+    of = f"all {everything}" if atlas.whole else f"a sample of {thousands(count)} of {everything}"
+    return f"{method}; {of} images. {READING}"
+
+
+def drawn() -> tuple[Ready, Atlas | None]:
+    """Give what is served, and its map where it has one. Raises NotReadyError."""
+    state, classes = rooms.listed()
+    return state, atlas_of(state, classes)
+
+
+def key_of(state: Ready) -> str:
+    """Name what is sent of a version."""
+    return f"{state.version.name}-{FORM}"

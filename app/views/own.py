@@ -2,25 +2,26 @@
 
 from flask import session
 
-from app.uploads import TOKEN
+from app.results import TOKEN
 
-KEY = "results"
-MOST = 24
-"""Results that a browser's cookie remembers: a cookie holds four kilobytes."""
+RESULTS, TOGETHER = "results", "together"
+"""Where a cookie keeps tokens: of results, and of pages of images sent together."""
+MOST = 48
+"""Tokens of a kind that a browser's cookie remembers: a cookie holds four kilobytes."""
 
 
-def mine() -> list[str]:
-    """Give the tokens of the results made here, the latest first; some may be gone by now."""
-    found = session.get(KEY, [])
+def mine(kind: str = RESULTS) -> list[str]:
+    """Give the tokens of what was made here, the latest first; some may be gone by now."""
+    found = session.get(kind, [])
     known = found if isinstance(found, list) else []
     return [token for token in known if isinstance(token, str) and TOKEN.fullmatch(token)]
 
 
-def remember(token: str) -> None:
-    """Add a result that was made now."""
-    session[KEY] = [token, *(known for known in mine() if known != token)][:MOST]
+def remember(token: str, kind: str = RESULTS) -> None:
+    """Add what was made now."""
+    session[kind] = [token, *(known for known in mine(kind) if known != token)][:MOST]
 
 
-def forget(token: str) -> None:
-    """Leave a result out from now on."""
-    session[KEY] = [known for known in mine() if known != token]
+def forget(token: str, kind: str = RESULTS) -> None:
+    """Leave something out from now on."""
+    session[kind] = [known for known in mine(kind) if known != token]

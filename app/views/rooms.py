@@ -4,8 +4,8 @@ import threading
 
 from flask import current_app
 
-from app import catalogue
-from app.catalogue import ClassCount
+from app import browsing
+from app.browsing import ClassCount
 from app.config import Settings
 from app.db import Sessions
 from app.engine import Answer, Engine, NotReady, NotReadyError, Ready, no_index
@@ -57,10 +57,10 @@ def listed() -> tuple[Ready, list[ClassCount]]:
     After two builds in a row without a visitor the version last read has no list any more.
     """
     state = ready()
-    if classes := catalogue.classes(sessions(), state.version.id):
+    if classes := browsing.classes(sessions(), state.version.id):
         return state, classes
     latest = engine().settled()
-    if isinstance(latest, Ready) and (classes := catalogue.classes(sessions(), latest.version.id)):
+    if isinstance(latest, Ready) and (classes := browsing.classes(sessions(), latest.version.id)):
         return latest, classes
     raise NotReadyError(latest if isinstance(latest, NotReady) else no_index())
 
@@ -74,7 +74,7 @@ def answer(upload: Upload) -> Answer:
 def answer_and_picture(upload: Upload) -> tuple[Answer, bytes]:
     """Answer for an upload, and encode the picture to keep, in the same turn."""
     with turn():
-        return engine().answer_and(upload.data, pictures.encode_reduced)
+        return engine().answer_and(upload.data, pictures.encode_reduced, own=upload.own)
 
 
 def turn() -> threading.BoundedSemaphore:

@@ -12,8 +12,8 @@ from typing import Literal
 from flask import abort, request, url_for
 
 from app.catalogue import Picture
+from app.results import TOKEN, find, picture_file
 from app.tables import Result
-from app.uploads import TOKEN, find, picture_file
 from app.views import rooms
 from app.views.images import GONE, known, unchanged
 from app.views.own import mine
@@ -80,8 +80,8 @@ def of_result(result: Result) -> Subject:
     return Subject(
         of=result.token,
         name=result.filename,
-        picture=url_for("classify.picture", token=result.token),
-        page=url_for("classify.result", token=result.token),
+        picture=url_for("results.picture", token=result.token),
+        page=url_for("results.show", token=result.token),
         key=result.token,
         private=True,
         read=file.read_bytes,

@@ -26,7 +26,9 @@ def bar(share: float) -> str:
 
 
 def distance(value: float) -> str:
-    """Write a distance with three figures or one decimal."""
+    """Write a distance with three figures or one decimal; a thousand and more without."""
+    if value >= 1000:
+        return thousands(round(value))
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
@@ -38,6 +40,13 @@ def milliseconds(value: float) -> str:
 def thousands(value: int) -> str:
     """Write a count: 12,894."""
     return f"{value:,}"
+
+
+def size(value: int) -> str:
+    """Write a file's size: 812 bytes, 143 kB, 1.2 MB."""
+    if value < 1000:
+        return f"{value}{THIN}bytes"
+    return f"{value / 1000:.0f}{THIN}kB" if value < 999_500 else f"{value / 1e6:.1f}{THIN}MB"
 
 
 def day(moment: datetime) -> str:
@@ -73,6 +82,7 @@ def register_wording(app: Flask) -> None:
         distance=distance,
         ms=milliseconds,
         thousands=thousands,
+        size=size,
         day=day,
     )
     app.jinja_env.globals["crop_places"] = crop_places()

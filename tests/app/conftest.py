@@ -41,7 +41,7 @@ LIMITS = {
     "ALEXNET_UPLOAD_MEGAPIXELS": "2",
 }
 TRAIN, VAL = 9, 2
-VOID = {"meta", "link", "input", "img", "br", "hr"}
+VOID = {"meta", "link", "input", "img", "source", "br", "hr"}
 
 
 @dataclass

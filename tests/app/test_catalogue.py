@@ -1,6 +1,7 @@
-"""Images in the database: ids that stay, bad files listed, queries that an index serves."""
+"""Images in the database: ids that stay, what a version holds, what is forgotten."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 from PIL import Image as Pillow
 from sqlalchemy import event, select, text
 
-from app import catalogue
+from app import browsing, catalogue
 from app.config import Settings
 from app.db import DatabaseError, Sessions, engine_of, reading, session_factory, upgrade, writing
 from app.registration import register
-from app.tables import Class, Dataset, Image, IndexImage
+from app.tables import IndexImage
 from index.building.reading import Read, read_photograph
 from index.store import Manifest
 from model.home import Home
@@ -158,46 +159,54 @@ def test_examples_are_of_different_classes(sessions: Sessions, root: Path) -> No
     ]
     assert {example.split for example in found} == {"val"}
     found[0].file.unlink()
+    assert "val/astronaut/01.jpg" in {e.path for e in catalogue.examples(sessions, dataset_id)}
+    (root / "val/astronaut/01.jpg").unlink()
     assert len(catalogue.examples(sessions, dataset_id)) == 2
+    assert len(catalogue.examples(sessions, dataset_id, most=1)) == 1
 
 
-def test_classes_and_their_counts(sessions: Sessions, root: Path) -> None:
-    shutil.rmtree(root / "val/coffee")
-    (root / "val/coffee").mkdir()
-    shutil.copy(root / "train/coffee/00.jpg", root / "val/coffee")
-    (root / "train/coffee/08.jpg").unlink()
-    version = indexed(sessions, root)
-    found = catalogue.classes(sessions, version)
-    assert [(c.folder, c.images) for c in found] == [
-        ("coffee", 8),
-        ("astronaut", 9),
-        ("chelsea", 9),
-    ]
+def test_all_validation_images_that_can_be_read_are_entered_where_there_are_few(
+    sessions: Sessions, root: Path
+) -> None:
+    (root / "val/chelsea/00.jpg").write_bytes(b"damaged")
+    dataset_id = registered(sessions, scan(root))[2]
+    entered = catalogue.validation_images(sessions, dataset_id)
+    files = {file.relative_to(root).as_posix() for file in (root / "val").rglob("*.jpg")}
+    assert {one.path for one in entered} == files - {"val/chelsea/00.jpg"}
+    Pillow.new("RGB", (50, 40), "green").save(root / "val/coffee/00.jpg")
+    enter(sessions, scan(root))
+    after = {one.path: one for one in catalogue.validation_images(sessions, dataset_id)}
+    assert after.keys() == {one.path for one in entered}
+    assert after["val/coffee/00.jpg"].width == 50
 
 
-def test_pages_of_a_class(sessions: Sessions, root: Path) -> None:
-    version = indexed(sessions, root)
-    chelsea = catalogue.classes(sessions, version)[-1]
-    pages = [catalogue.class_page(sessions, version, chelsea.id, n, 4) for n in (1, 2, 3)]
-    paths = [picture.path for page in pages if page for picture in page.pictures]
-    assert paths == [f"train/chelsea/{n:02}.jpg" for n in range(9)]
-    assert [len(page.pictures) for page in pages if page] == [4, 4, 1]
-    assert all(page and page.pages == 3 and page.class_ == chelsea for page in pages)
-    for version_id, class_id, number in [
-        (version, chelsea.id, 0),
-        (version, chelsea.id, 4),
-        (version, 4242, 1),
-        (version + 1, chelsea.id, 1),
-    ]:
-        assert catalogue.class_page(sessions, version_id, class_id, number, 4) is None
+def test_of_many_validation_images_some_of_every_class_are_entered(
+    sessions: Sessions, tmp_path: Path
+) -> None:
+    for split, count in (("train", 1), ("val", 30)):
+        for name in ("a", "b", "c", "d", "e"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for n in range(count):
+                grey = (n, ord(name), len(split))
+                Pillow.new("RGB", (8, 8), grey).save(tmp_path / split / name / f"{n:02}.png")
+    (tmp_path / "val/e/00.png").write_bytes(b"damaged")
+    dataset_id = registered(sessions, scan(tmp_path))[2]
+    entered = catalogue.validation_images(sessions, dataset_id)
+    assert len(entered) == 64
+    counts = Counter(one.label for one in entered)
+    assert sorted(counts.values()) == [12, 13, 13, 13, 13]
+    # From the first files to the last, not the first dozen.
+    assert max(one.path for one in entered if one.label == "a") >= "val/a/26.png"
+    # The three to be clicked are of classes far from each other.
+    assert [one.label for one in catalogue.examples(sessions, dataset_id)] == ["a", "b", "d"]
 
 
 def test_a_version_holds_what_it_was_made_of(sessions: Sessions, root: Path) -> None:
     first = indexed(sessions, root, "one")
     (root / "train/coffee/00.jpg").unlink()
     second = indexed(sessions, root, "two")
-    assert sum(c.images for c in catalogue.classes(sessions, first)) == 27
-    assert sum(c.images for c in catalogue.classes(sessions, second)) == 26
+    assert sum(c.images for c in browsing.classes(sessions, first)) == 27
+    assert sum(c.images for c in browsing.classes(sessions, second)) == 26
     assert len(catalogue.class_folders(sessions, second)) == 26
     found = catalogue.version(sessions, "two")
     assert found
@@ -208,9 +217,9 @@ def test_a_version_holds_what_it_was_made_of(sessions: Sessions, root: Path) -> 
 def test_forgotten_versions_lose_their_images_only(sessions: Sessions, root: Path) -> None:
     first, second = indexed(sessions, root, "one"), indexed(sessions, root, "two")
     catalogue.forget_versions(sessions, ["two"])
-    assert catalogue.classes(sessions, first) == []
+    assert browsing.classes(sessions, first) == []
     assert catalogue.version(sessions, "one") is None
-    assert sum(c.images for c in catalogue.classes(sessions, second)) == 27
+    assert sum(c.images for c in browsing.classes(sessions, second)) == 27
     with reading(sessions) as session:
         assert set(session.scalars(select(IndexImage.version_id))) == {second}
         assert session.scalar(text("SELECT count(*) FROM index_version")) == 2
@@ -219,56 +228,6 @@ def test_forgotten_versions_lose_their_images_only(sessions: Sessions, root: Pat
 @pytest.mark.parametrize("image", [0, -1, 4242, 2**31, 2**63, 2**70])
 def test_an_unknown_image(sessions: Sessions, image: int) -> None:
     assert catalogue.picture(sessions, image) is None
-
-
-@pytest.fixture
-def large(sessions: Sessions) -> tuple[int, int]:
-    """A version of 5,000 images in 10 classes; gives its id and that of a class."""
-    with writing(sessions) as session:
-        dataset = Dataset(root="/large")
-        session.add(dataset)
-        session.flush()
-        rows = [Class(dataset_id=dataset.id, folder=f"c{n}", label=f"class {n}") for n in range(10)]
-        session.add_all(rows)
-        session.flush()
-        session.add_all(
-            Image(
-                class_id=rows[n % 10].id,
-                split="train",
-                path=f"train/c{n % 10}/{n:05}.jpg",
-                sha256=f"{n:064x}",
-                format="JPEG",
-                width=1,
-                height=1,
-                bytes=1,
-            )
-            for n in range(5000)
-        )
-        session.flush()
-        ids = list(session.scalars(select(Image.id)))
-        dataset_id, class_id = dataset.id, rows[3].id
-    return catalogue.record_version(sessions, MANIFEST, dataset_id, ids), class_id
-
-
-def test_pages_take_a_fixed_number_of_queries_each_served_by_an_index(
-    sessions: Sessions, large: tuple[int, int], statements: list[str]
-) -> None:
-    version, class_id = large
-    page = catalogue.class_page(sessions, version, class_id, 11, 48)
-    assert page
-    assert (page.pages, page.class_.images, len(page.pictures)) == (11, 500, 20)
-    catalogue.classes(sessions, version)
-    catalogue.labels(sessions, range(1, 7))
-    catalogue.examples(sessions, 1)
-    queries = [statement for statement in statements if statement.startswith("SELECT")]
-    assert len(queries) == 5
-    with engine_of(sessions).connect() as connection:
-        for query in queries:
-            plan = connection.exec_driver_sql(
-                f"EXPLAIN QUERY PLAN {query}", (1,) * query.count("?")
-            )
-            for step in plan:
-                assert not step.detail.startswith(("SCAN image", "SCAN index_image")), step
 
 
 def test_a_large_folder_is_entered_in_few_statements(
@@ -283,5 +242,5 @@ def test_a_large_folder_is_entered_in_few_statements(
         (tmp_path / "many/val" / name).mkdir(parents=True)
         shutil.copy(tmp_path / f"many/train/{name}/{name[1]}.png", tmp_path / f"many/val/{name}/")
     version = indexed(sessions, tmp_path / "many")
-    assert sum(c.images for c in catalogue.classes(sessions, version)) == 1500
+    assert sum(c.images for c in browsing.classes(sessions, version)) == 1500
     assert len(statements) < 60

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select, text
@@ -15,13 +16,25 @@ from app.db import (
     DatabaseError,
     engine_of,
     is_current,
+    migrate,
+    migrations,
     reading,
     session_factory,
     upgrade,
     writing,
 )
-from app.tables import Class, Dataset, IndexVersion, Table, now
+from app.tables import Class, Dataset, IndexVersion, Result, Table, Together, now
 from model.home import Home
+
+EARLIER = """
+INSERT INTO dataset (id, root) VALUES (1, '/photographs');
+INSERT INTO index_version (id, name, dataset_id, weights, created_at, count, unreadable)
+VALUES (1, 'v', 1, 'w', '2026-01-01 00:00:00', 1, 0);
+INSERT INTO result (token, created_at, filename, sha256, width, height, weights, index_version_id,
+top5, crops, neighbours, milliseconds) VALUES ('t', '2026-01-01 00:00:00', 'cat.jpg', 's', 1, 2,
+'w', 1, '[{"label": "cat", "probability": 0.5}]', '[]', '[]', '{"decode": 1.5}')
+"""
+"""What a database of the first revision may hold."""
 
 
 def settings_for(root: Path, url: str = "") -> Settings:
@@ -40,6 +53,34 @@ def test_migrations_make_what_the_tables_say(database: Settings) -> None:
     with engine_of(session_factory(database)).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
+
+
+def test_an_earlier_version_is_upgraded_with_its_results(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    migrate(settings, "0001")
+    sessions = session_factory(settings)
+    assert not is_current(sessions)
+    with writing(sessions) as session:
+        for line in EARLIER.split(";"):
+            session.execute(text(line))
+    upgrade(settings)
+    assert is_current(sessions)
+    with reading(sessions) as session:
+        found = session.scalars(select(Result)).one()
+        assert session.scalars(select(Together)).all() == []
+    assert (found.filename, found.top5) == ("cat.jpg", [{"label": "cat", "probability": 0.5}])
+    assert (found.by_pixels, found.sampled) == ([], None)
+
+
+def test_the_last_migration_can_be_undone(database: Settings) -> None:
+    sessions = session_factory(database)
+    with engine_of(sessions).begin() as connection:
+        config = migrations()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    assert not is_current(sessions)
+    upgrade(database)
+    assert is_current(sessions)
 
 
 def test_upgrading_twice_changes_nothing(database: Settings) -> None:

@@ -17,7 +17,8 @@ from app.config import Settings
 from app.db import DatabaseError, session_factory
 from app.engine import Engine, NotReady, NotReadyError, Ready, UnknownImageError
 from index import store
-from index.manifest import FILE
+from index.manifest import FILE, write_manifest
+from index.sample import FILE as SAMPLE
 from model import checkpoint
 from model.alexnet import AlexNet, AlexNetConfig
 from model.home import Home, point
@@ -323,7 +324,24 @@ def test_nobody_waits_while_the_next_pair_is_read(
     wait_for(engine, lambda state: state.manifest.name == name)
 
 
-@pytest.mark.parametrize("file", ["ids.npy", "files.npz", FILE, None])
+def test_an_index_of_before_samples_is_served_without(home: Settings, jpeg: bytes) -> None:
+    ready = engine_of(home).state()
+    assert isinstance(ready, Ready)
+    assert ready.sample is not None
+    assert ready.sample.whole
+    np.testing.assert_array_equal(ready.sample.ids, np.sort(ready.index.members.ids))
+    version = home.home.index / ready.version.name
+    (version / SAMPLE).unlink()
+    files = {name: seal for name, seal in ready.manifest.files.items() if name != SAMPLE}
+    write_manifest(replace(ready.manifest, files=files), version)
+    engine = engine_of(home)
+    older = engine.state()
+    assert isinstance(older, Ready)
+    assert older.sample is None
+    assert len(engine.answer(jpeg).neighbours) == 6
+
+
+@pytest.mark.parametrize("file", ["ids.npy", "files.npz", SAMPLE, FILE, None])
 def test_a_damaged_index_is_told_and_not_read_again(
     home: Settings, monkeypatch: pytest.MonkeyPatch, file: str | None
 ) -> None:

@@ -16,8 +16,10 @@ from app.db import session_factory
 from app.engine import Engine, NotReady, Ready
 from index import store
 from index.manifest import FILE, Manifest
+from index.sample import Sample, small_of
 from model import checkpoint
 from model.home import point
+from model.images import read_file
 
 SIX = 6
 
@@ -67,6 +69,23 @@ def test_update_computes_what_is_new_and_nothing_else(shop) -> None:
         path: ids[path] for path in set(ids) - gone
     }
     assert min(after[path] for path in new) > max(ids.values())
+    check_sample(before.sample, shop.state(), after)
+
+
+def check_sample(old: Sample | None, state: Ready, ids: dict[str, int]) -> None:
+    """What the pages show is of the images as they are; those that stayed are as they were."""
+    new = state.sample
+    assert old is not None
+    assert new is not None
+    assert new.whole
+    assert new.ids.tolist() == sorted(ids.values())
+    _, before, after = np.intersect1d(old.ids, new.ids, return_indices=True)
+    assert len(before) == 24
+    np.testing.assert_array_equal(old.small[before], new.small[after])
+    paths = {image: path for path, image in ids.items()}
+    for image, small in zip(new.ids.tolist(), new.small, strict=True):
+        square = read_file(Path(state.manifest.data) / paths[image])
+        np.testing.assert_array_equal(small, small_of(square))
 
 
 def test_update_with_nothing_to_do_says_so(shop) -> None:

@@ -83,15 +83,12 @@ def test_the_answer_unfolds_what_each_of_the_ten_crops_said(client, page, send, 
 
 def test_every_visitor_sees_how_long_it_took(client, app, page, send, jpeg):
     location = send(jpeg).location
-    asked, another = client.get(location), app.test_client().get(location)
-    for answer in (asked, another):
+    for answer in (client.get(location), app.test_client().get(location)):
         times = page(answer).one("p", "times").text.split()
-        assert [word for word in times if word in ("decode", "network", "search")] == [
-            *("decode", "network", "search")
-        ]
-        assert times.count("ms") == 3
-    assert asked.data == another.data
-    assert "Set-Cookie" not in another.headers
+        steps = [word for word in times if word in ("decode", "network", "search", "pixels")]
+        assert steps == ["decode", "network", "search", "pixels"]
+        assert times.count("ms") == 4
+        assert "Set-Cookie" not in answer.headers
 
 
 def test_the_kept_picture_is_a_jpeg_made_here(client, page, send):
@@ -124,55 +121,6 @@ def test_a_training_image_cannot_be_sent_as_an_example(client, page, token):
     image = first_image(client, page)
     answer = client.post(f"/examples/{image}", data={"csrf_token": token})
     assert answer.status_code == 404
-
-
-def test_explore_shows_each_class_with_its_count(client, page):
-    shown = page(client.get("/explore"))
-    links = shown.one("nav", "classes").all("a")
-    words = {a.all("span")[0].text: a.one("span", "number").text for a in links}
-    names = [COFFEE, "astronaut", "brick", "grass", "rocket", "tabby cat"]
-    assert words == {"All classes": "54"} | dict.fromkeys(names, "9")
-    assert [s.one("h2").text.strip() for s in shown.all("section", "shelf")] == names
-    assert [len(s.all("a", "tile")) for s in shown.all("section", "shelf")] == [6] * 6
-
-
-def test_a_class_is_shown_page_by_page(client, page):
-    overview = page(client.get("/explore"))
-    (link,) = (a for a in overview.one("nav", "classes").all("a") if "tabby cat" in a.text)
-    seen, address = [], link.attributes["href"]
-    while address:
-        shown = page(client.get(address))
-        seen.append([a.attributes["href"] for a in shown.all("a", "tile")])
-        later = [a for a in shown.all("a") if a.attributes.get("rel") == "next"]
-        address = later[0].attributes["href"] if later else ""
-    assert [len(tiles) for tiles in seen] == [4, 4, 1]
-    assert len({tile for tiles in seen for tile in tiles}) == 9
-
-
-@pytest.mark.parametrize("number", ["0", "-1", "4", "1.5", "x", "", "²", "99999999999999999999"])
-def test_a_page_that_is_not_there_is_not_found(client, page, number):
-    overview = page(client.get("/explore"))
-    last = overview.one("nav", "classes").all("a")[-1].attributes["href"]
-    assert client.get(last, query_string={"page": number}).status_code == 404
-    assert client.get("/explore", query_string={"page": number}).status_code == 404
-
-
-def test_an_image_page_names_its_own_label_in_red_and_leads_on(client, page):
-    image = first_image(client, page)
-    shown = page(client.get(f"/images/{image}"))
-    assert shown.one("h1", "correct").text == "tabby cat"
-    assert "tabby cat" in shown.one("ol", "bars").one("li", "correct").text
-    tiles = [a.attributes["href"] for a in shown.one("ol", "neighbours").all("a", "tile")]
-    assert len(tiles) == 6
-    assert f"/images/{image}" not in tiles
-    assert page(client.get(tiles[0])).one("ol", "neighbours")
-
-
-def test_a_label_with_markup_in_it_is_shown_as_it_is(client, page):
-    image = first_image(client, page, COFFEE)
-    answer = client.get(f"/images/{image}")
-    assert page(answer).one("h1").text == COFFEE
-    assert b"<b>" not in answer.data
 
 
 def test_the_filters_stand_apart_by_gpu(client, page):

@@ -11,16 +11,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select
 
-from app import catalogue, indexing
+from app import browsing, catalogue, indexing
+from app.browsing import ImageOrder
 from app.config import Settings
-from app.db import DatabaseError, Sessions, engine_of, reading, session_factory, upgrade, writing
+from app.db import (
+    DatabaseError,
+    Sessions,
+    engine_of,
+    migrations,
+    reading,
+    session_factory,
+    upgrade,
+    writing,
+)
 from app.engine import Engine, Ready
 from app.registration import register
-from app.tables import Dataset, IndexVersion, Result, Table, now
+from app.tables import Dataset, Image, IndexVersion, Result, Table, Together, now
 from index.building.reading import Read, read_photograph
 from model.home import Home, point
 from model.photographs import scan
@@ -118,6 +129,34 @@ def test_migrations_make_what_the_tables_say(on_postgres: Settings, sessions: Se
         assert compare_metadata(context, Table.metadata) == []
 
 
+def test_an_earlier_version_is_upgraded_with_its_results(
+    on_postgres: Settings, sessions: Sessions
+) -> None:
+    with engine_of(sessions).begin() as connection:
+        config = migrations()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        connection.exec_driver_sql("INSERT INTO dataset (id, root) VALUES (1, '/photographs')")
+        connection.exec_driver_sql(
+            "INSERT INTO index_version (id, name, dataset_id, weights, created_at, count, "
+            "unreadable) VALUES (1, 'v', 1, 'w', now(), 1, 0)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO result (token, created_at, filename, sha256, width, height, weights, "
+            "index_version_id, top5, crops, neighbours, milliseconds) VALUES ('t', now(), "
+            "'cat.jpg', 's', 1, 2, 'w', 1, '[]', '[]', '[]', '{}')"
+        )
+    upgrade(on_postgres)
+    with writing(sessions) as session:
+        found = session.scalars(select(Result)).one()
+        assert (found.filename, found.by_pixels, found.sampled) == ("cat.jpg", [], None)
+        session.add(Together(token="all", items=[{"token": "t"}, {"filename": "a", "reason": "b"}]))
+    with reading(sessions) as session:
+        together = session.scalars(select(Together)).one()
+    assert together.items[1] == {"filename": "a", "reason": "b"}
+    assert (now() - together.created_at).total_seconds() < 60
+
+
 def test_a_folder_is_registered_and_kept(sessions: Sessions, photographs: Path) -> None:
     folder = scan(photographs)
     read = [read_photograph(folder.root, p.path, lambda _: None) for p in folder.train]
@@ -130,6 +169,32 @@ def test_a_folder_is_registered_and_kept(sessions: Sessions, photographs: Path) 
     assert catalogue.picture(sessions, 2**40) is None
 
 
+def check_orders(sessions: Sessions, version: int, class_: int) -> None:
+    """A class's images stand in every order as in Python, and so do those beside one."""
+    with writing(sessions) as session:
+        rows = session.scalars(select(Image).where(Image.class_id == class_)).all()
+        images = [row for row in rows if row.split == "train"]
+        for row, side in zip(images, (9, 60_000, 500, 9, 7), strict=False):
+            row.width = row.height = side
+    largest = sorted(images, key=lambda i: (-i.width * i.height, i.path))
+    expected = {
+        ImageOrder.NAME: sorted(images, key=lambda i: i.path),
+        ImageOrder.LARGEST: largest,
+        ImageOrder.SMALLEST: sorted(images, key=lambda i: (i.width * i.height, i.path)),
+        ImageOrder.NEWEST: sorted(images, key=lambda i: -i.id),
+    }
+    for order, ordered in expected.items():
+        pages = [browsing.class_page(sessions, version, class_, n, 5, order) for n in (1, 2)]
+        pictures = [picture for page in pages if page for picture in page.pictures]
+        assert [picture.id for picture in pictures] == [row.id for row in ordered]
+        place = browsing.place(sessions, version, pictures[4], order)
+        assert place
+        assert (place.previous, place.next) == (pictures[3].id, pictures[5].id)
+        assert (place.number, place.images) == (5, len(images))
+    first = browsing.shelves(sessions, version, [class_], 6)[class_]
+    assert [picture.id for picture in first] == [row.id for row in expected[ImageOrder.NAME][:6]]
+
+
 def test_an_index_is_built_served_and_browsed(on_postgres: Settings, sessions: Sessions) -> None:
     built = indexing.build(on_postgres, sessions, lambda name, total: lambda done: None)
     assert built
@@ -137,14 +202,15 @@ def test_an_index_is_built_served_and_browsed(on_postgres: Settings, sessions: S
     state = engine.state()
     assert isinstance(state, Ready)
     assert state.manifest == built.manifest
-    classes = catalogue.classes(sessions, state.version.id)
+    classes = browsing.classes(sessions, state.version.id)
     assert sum(c.images for c in classes) == built.manifest.images == len(state.index)
-    page = catalogue.class_page(sessions, state.version.id, classes[0].id, 2, 4)
+    page = browsing.class_page(sessions, state.version.id, classes[0].id, 2, 4)
     assert page
     assert page.pages == -(-classes[0].images // 4)
     answer = engine.answer_for(page.pictures[0].id)
     assert len(answer.neighbours) == 6
     assert catalogue.labels(sessions, [n.id for n in answer.neighbours])
+    check_orders(sessions, state.version.id, classes[0].id)
 
 
 def test_results_come_back(sessions: Sessions) -> None:

@@ -7,15 +7,212 @@ from typing import Any
 import pytest
 
 Open = Callable[..., Any]
+LOW = {"width": 400, "height": 260}
 pytestmark = pytest.mark.timeout(120)
 
 
-def test_one_goes_on_from_neighbour_to_neighbour(tab: Open) -> None:
+def open_class(page: Any, name: str = "tabby cat", order: str = "") -> None:
+    """Open a class's first page."""
+    page.goto(f"/explore{order}")
+    page.locator("[data-class] a", has_text=name).click()
+    page.wait_for_url(re.compile(r"/explore/\d+"))
+
+
+def images(page: Any) -> list[str]:
+    """The addresses of the images on a page."""
+    found: list[str] = page.locator(".six .tile").evaluate_all(
+        "all => all.map(one => one.getAttribute('href'))"
+    )
+    return found
+
+
+def scroll_to_the_end(page: Any, count: int) -> None:
+    """Scroll until there are so many images and no more come."""
+    while page.locator(".six .tile").count() < count:
+        page.mouse.wheel(0, 400)
+        page.wait_for_timeout(50)
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+
+
+def pick(page: Any, number: int) -> None:
+    """Pick an image of the page."""
+    page.locator(".six .pick-one input").nth(number).check()
+
+
+def test_one_goes_on_from_neighbour_to_neighbour_and_back(
+    tab: Open, accessible: Callable[[Any], None]
+) -> None:
+    page = tab(viewport={"width": 360, "height": 740}, color_scheme="dark")
+    open_class(page)
+    page.click(".six .tile >> nth=0")
+    visited = []
+    for step in range(4):
+        page.wait_for_url(re.compile(r"/images/\d+(\?via=[\d,]+)?$"))
+        assert page.locator(".trail a").count() == step
+        assert page.locator(".neighbours a").count() == 6
+        visited.append(page.url)
+        if step < 3:
+            page.click(f".neighbours a >> nth={step}")
+            page.wait_for_url(lambda url: url != visited[-1])
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    accessible(page)
+    page.click(".trail a >> nth=1")
+    page.wait_for_url(visited[1])
+    assert page.locator(".trail a").count() == 1
+
+
+def test_every_image_of_a_class_comes_once_while_scrolling(tab: Open) -> None:
+    page = tab(viewport=LOW)
+    open_class(page, order="?images=newest")
+    asked: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url) if "page=" in sent.url else None)
+    first = images(page)[:4]
+    scroll_to_the_end(page, 9)
+    found = images(page)
+    assert found[:4] == first
+    assert len(set(found)) == len(found) == 9
+    numbers = [int(re.split(r"[/?]", address)[2]) for address in found]
+    assert numbers == sorted(numbers, reverse=True)
+    assert [re.findall(r"page=(\d)", address) for address in asked] == [["2"], ["3"]]
+    assert page.inner_text(".more .said") == "9 of 9 images shown"
+    assert page.locator(".more button").is_hidden()
+    assert page.locator(".pages [aria-current]").inner_text().endswith("3")
+    assert page.locator(".pages a[rel=next]").count() == 0
+    assert page.locator(".tile").last.evaluate("tile => tile.closest('li').dataset.page") == "3"
+
+
+def test_what_could_not_be_loaded_is_loaded_at_a_click(tab: Open) -> None:
+    page = tab(viewport=LOW)
+    page.goto("/explore")
+    page.route(re.compile("page=2"), lambda route: route.fulfill(status=404))
+    page.locator("[data-class] a", has_text="tabby cat").click()
+    page.wait_for_url(re.compile(r"/explore/\d+"))
+    page.mouse.wheel(0, 100)
+    page.wait_for_selector("text=More could not be loaded.")
+    assert page.locator(".six .tile").count() == 4
+    page.unroute(re.compile("page=2"))
+    page.get_by_role("button", name="Try again").click()
+    page.wait_for_selector("text=9 of 9 images shown")
+    assert len(set(images(page))) == 9
+
+
+def test_the_way_back_leads_to_the_same_place(tab: Open) -> None:
+    page = tab(viewport=LOW)
+    open_class(page)
+    scroll_to_the_end(page, 9)
+    page.wait_for_url(re.compile(r"\?page=[23]$"))
+    tile = page.locator(".six .tile").last
+    tile.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)
+    address, before = tile.get_attribute("href"), tile.bounding_box()["y"]
+    tile.click()
+    page.wait_for_url(f"**{address}")
+    page.go_back()
+    page.wait_for_url(re.compile(r"\?page=[23]$"))
+    page.wait_for_function("document.querySelectorAll('.six .tile').length > 0")
+    again = page.locator(f'.six .tile[href="{address}"]')
+    again.wait_for()
+    page.wait_for_timeout(300)
+    assert abs(again.bounding_box()["y"] - before) < 2
+    page.locator(".earlier a").click()
+    page.wait_for_function("document.querySelectorAll('.six .tile').length > 4")
+    page.wait_for_timeout(300)
+    assert len(set(images(page))) == len(images(page))
+    assert abs(again.bounding_box()["y"] - before) < 60
+
+
+def test_images_of_several_pages_are_searched_by(
+    tab: Open, accessible: Callable[[Any], None], steady: Callable[[Any, str], None]
+) -> None:
+    page = tab()
+    open_class(page)
+    assert page.locator(".bar").is_hidden()
+    pick(page, 0)
+    assert page.locator(".bar .said").inner_text() == "1 picked; pick one more"
+    search = page.get_by_role("button", name="Search by their mean")
+    assert search.is_disabled()
+    page.click(".classes a >> nth=2")
+    page.wait_for_url(re.compile(r"/explore/\d+"))
+    pick(page, 1)
+    assert page.locator(".picked img").count() == 2
+    assert search.is_enabled()
+    accessible(page)
+    page.reload()
+    assert page.locator(".six .pick-one input:checked").count() == 1
+    search.click()
+    page.wait_for_url(re.compile(r"/explore/mean\?image=\d+&image=\d+$"))
+    assert page.locator(".several .tile").count() == 2
+    assert page.locator(".neighbours .tile").count() == 24
+    accessible(page)
+    steady(page, page.url)
+
+
+def test_a_seventh_is_refused_and_each_can_be_taken_out(tab: Open) -> None:
     page = tab()
     page.goto("/explore")
-    page.click(".classes a >> nth=2")
-    page.click(".tile >> nth=0")
-    for _ in range(3):
-        page.wait_for_url(re.compile(r"/images/\d+$"))
-        assert page.locator(".neighbours a").count() == 6
-        page.click(".neighbours a >> nth=0")
+    for number in range(6):
+        pick(page, number)
+    seventh = page.locator(".six .pick-one input").nth(6)
+    seventh.click()
+    assert not seventh.is_checked()
+    assert "Six at most" in page.inner_text(".bar .said")
+    for left in (5, 4):
+        page.locator(".picked button").first.press("Enter")
+        assert page.locator(".picked img").count() == left
+        assert page.locator(".six .pick-one input:checked").count() == left
+        assert page.evaluate("document.activeElement.closest('.picked') !== null")
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator(".bar").is_hidden()
+
+
+def test_an_image_is_picked_on_its_own_page(tab: Open) -> None:
+    page = tab()
+    page.goto("/explore")
+    pick(page, 0)
+    page.click(".six .tile >> nth=1")
+    page.get_by_label("Pick for a search by several images").check()
+    assert page.locator(".picked img").count() == 2
+    page.go_back()
+    page.wait_for_function("document.querySelectorAll('.pick-one input:checked').length === 2")
+
+
+def test_it_works_without_javascript(tab: Open, accessible: Callable[[Any], None]) -> None:
+    page = tab(java_script_enabled=False)
+    page.goto("/explore")
+    page.fill("#q", "TÁBBY")
+    page.click("text=Find >> nth=-1")
+    page.wait_for_url(re.compile("q="))
+    assert page.locator(".shelf").count() == 1
+    page.click(".shelf h2 a")
+    page.click("text=newest")
+    page.click("text=Later →")
+    page.wait_for_url(re.compile("images=newest.*page=2"))
+    assert page.locator(".six .tile").count() == 4
+    page.locator(".six .pick-one input").nth(0).check()
+    page.locator(".six .pick-one input").nth(3).check()
+    page.get_by_role("button", name="Search by their mean").click()
+    page.wait_for_url(re.compile(r"/explore/mean\?image=\d+&image=\d+$"))
+    assert page.locator(".neighbours .tile").count() == 24
+
+
+def test_classes_are_found_while_typing(tab: Open, accessible: Callable[[Any], None]) -> None:
+    page = tab(viewport={"width": 360, "height": 740})
+    page.goto("/explore?q=rocket")
+    assert page.locator("[data-class]:visible").count() == 1
+    page.fill("#q", "cat tÁb")
+    assert page.locator("[data-class]:visible").all_inner_texts() == ["tabby cat\n9"]
+    assert page.inner_text(".side .said") == "1 of 6 classes"
+    page.fill("#q", "zebra")
+    assert page.inner_text(".side .said") == "No class has “zebra” in its name."
+    page.press("#q", "Enter")
+    page.wait_for_url(re.compile("q=zebra"))
+    accessible(page)
+    page.get_by_role("link", name="Show all classes").click()
+    page.wait_for_url(re.compile("/explore$"))
+
+
+def test_nothing_moves_while_a_class_loads(tab: Open, steady: Callable[[Any, str], None]) -> None:
+    page = tab()
+    open_class(page)
+    pick(page, 0)
+    steady(page, page.url)

@@ -1,0 +1,41 @@
+"""Which other sites' pages may read the API: by default none."""
+
+import re
+
+from flask import Flask, Response, request
+from flask_cors import CORS
+
+from app.config import Settings
+from app.problems import PAGE
+
+READABLE = ("ETag", "Link", "Retry-After")
+"""Headers of an answer that such a page may read, beside those that all may."""
+
+
+def allow_origins(app: Flask, settings: Settings) -> None:
+    """Let the pages of the sites that are set read what lies under /api, without cookies."""
+    if not settings.cors_origins:
+        return
+    CORS(
+        app,
+        resources=re.compile(rf"{PAGE}/.*"),
+        origins=[pattern(origin) for origin in settings.cors_origins],
+        methods=["GET", "HEAD", "POST"],
+        allow_headers=["Content-Type", "If-None-Match"],
+        expose_headers=READABLE,
+        send_wildcard=True,
+        max_age=600,
+    )
+    app.after_request(varied)
+
+
+def varied(response: Response) -> Response:
+    """Say to caches that the headers of an answer depend on whose page asks."""
+    if request.path.startswith(f"{PAGE}/"):
+        response.vary.add("Origin")
+    return response
+
+
+def pattern(origin: str) -> str | re.Pattern[str]:
+    """Give exactly this origin: the brackets of an address would be taken for a pattern."""
+    return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z")

@@ -1,0 +1,176 @@
+"""Results that are kept: their pages, their pictures, and their end."""
+
+from datetime import datetime, timedelta
+
+from flask import Blueprint, Response, abort, redirect, render_template, url_for
+from werkzeug.wrappers import Response as Redirect
+
+from app.results import (
+    correct_label,
+    erase,
+    erase_together,
+    find,
+    find_several,
+    find_together,
+    picture_file,
+)
+from app.tables import Result, Together
+from app.uploads import limits
+from app.views import pictures, rooms
+from app.views.own import RESULTS, TOGETHER, forget, mine
+from app.views.wording import day, origin
+from model.images import ImageError, central_square, decode
+
+blueprint = Blueprint("results", __name__, url_prefix="/results")
+GONE = "This result does not exist, or its time is up: results are deleted after {days}."
+DELETED = "This result does not exist, or it has been deleted."
+ANOTHERS = "Only the browser in which a result was made can delete it."
+
+
+@blueprint.after_request
+def unlisted(response: Response) -> Response:
+    """Keep pages and pictures out of search engines, should one come to know an address."""
+    response.headers["X-Robots-Tag"] = "noindex, nofollow, noarchive"
+    return response
+
+
+@blueprint.get("/<token>")
+def show(token: str) -> str:
+    """Show a kept answer."""
+    found = known(token)
+    return render_template(
+        "result.html",
+        result=found,
+        correct=correct_label(found, rooms.sessions()),
+        origin=origin_of(found),
+        until=until(found.created_at),
+        picture=url_for(".picture", token=token),
+        own=token in mine(),
+    )
+
+
+@blueprint.get("/together/<token>")
+def together(token: str) -> str:
+    """Show what was answered for images that were sent together."""
+    found = known_together(token)
+    tokens = [item["token"] for item in found.items if "token" in item]
+    results = find_several(tokens, rooms.settings(), rooms.sessions())
+    return render_template(
+        "together.html",
+        together=found,
+        results=results,
+        until=until(found.created_at),
+        own=token in mine(TOGETHER),
+    )
+
+
+@blueprint.get("/<token>/picture.jpg")
+def picture(token: str) -> Response:
+    """Give the image of a kept answer, as it was encoded here."""
+    return serve(known(token), whole=True)
+
+
+@blueprint.get("/<token>/thumbnail.jpg")
+def thumbnail(token: str) -> Response:
+    """Give the central square of it, 256×256."""
+    return serve(known(token), whole=False)
+
+
+@blueprint.get("/<token>/delete")
+def ask(token: str) -> str:
+    """Ask whether a result shall be deleted."""
+    found = known(token)
+    check_own(token, RESULTS)
+    return render_template("delete.html", results=[found], back=url_for(".show", token=token))
+
+
+@blueprint.post("/<token>/delete")
+def delete(token: str) -> Redirect:
+    """Delete a result and its picture."""
+    known(token)
+    check_own(token, RESULTS)
+    erase(token, rooms.settings(), rooms.sessions())
+    forget(token, RESULTS)
+    return redirect(url_for(".deleted"), 303)
+
+
+@blueprint.get("/together/<token>/delete")
+def ask_together(token: str) -> str:
+    """Ask whether all that was sent together shall be deleted."""
+    found = known_together(token)
+    check_own(token, TOGETHER)
+    tokens = [item["token"] for item in found.items if "token" in item]
+    results = find_several(tokens, rooms.settings(), rooms.sessions())
+    back = url_for(".together", token=token)
+    return render_template("delete.html", results=list(results.values()), back=back, all=True)
+
+
+@blueprint.post("/together/<token>/delete")
+def delete_together(token: str) -> Redirect:
+    """Delete all that was sent together, and the page that lists it."""
+    found = known_together(token)
+    check_own(token, TOGETHER)
+    erase_together(found, rooms.settings(), rooms.sessions())
+    for item in found.items:
+        forget(item.get("token", ""), RESULTS)
+    forget(token, TOGETHER)
+    return redirect(url_for(".deleted"), 303)
+
+
+@blueprint.get("/deleted")
+def deleted() -> str:
+    """Say that something was deleted, and take another image."""
+    settings, sessions = rooms.settings(), rooms.sessions()
+    own = find_several(mine(), settings, sessions).values()
+    return render_template("deleted.html", limits=limits(settings), mine=own)
+
+
+def serve(found: Result, *, whole: bool) -> Response:
+    """Give the picture of a kept answer; a drawing takes its place when its file has gone."""
+    etag = found.token if whole else f"{found.token}-square"
+    # A browser that kept it for long would show it after it has been deleted here.
+    if fresh := pictures.not_modified(etag, for_long=False):
+        return fresh
+    try:
+        data = picture_file(rooms.settings(), found.token).read_bytes()
+        shown = data if whole else pictures.encode_square(central_square(decode(data)))
+    except (ImageError, OSError):
+        return pictures.missing()
+    return pictures.picture(shown, etag, for_long=False)
+
+
+def known(token: str) -> Result:
+    """Find a result by its token, or answer 404."""
+    return find(token, rooms.settings(), rooms.sessions()) or abort(404, gone())
+
+
+def known_together(token: str) -> Together:
+    """Find what was sent together by its token, or answer 404."""
+    return find_together(token, rooms.settings(), rooms.sessions()) or abort(404, gone())
+
+
+def gone() -> str:
+    """Say why there may be no such result."""
+    days = rooms.settings().upload_days
+    return GONE.format(days=f"{days} days" if days > 1 else "a day") if days else DELETED
+
+
+def check_own(token: str, kind: str) -> None:
+    """Answer 403 unless this browser made it."""
+    if token not in mine(kind):
+        abort(403, ANOTHERS)
+
+
+def until(made: datetime) -> str | None:
+    """Say on which day something is deleted, if ever."""
+    days = rooms.settings().upload_days
+    return day(made + timedelta(days=days)) if days else None
+
+
+def origin_of(found: Result) -> str:
+    """Say which training made the weights that answered."""
+    state = rooms.engine().state()
+    weights = getattr(state, "predictor", None)
+    if weights is not None and weights.identity == found.weights:
+        return origin(weights.weights.provenance)
+    return f"weights {found.weights[:8]}"

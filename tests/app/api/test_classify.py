@@ -1,0 +1,112 @@
+"""Images sent to be classified: one or several, as a form or as a body."""
+
+import io
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import func, select
+from werkzeug.test import TestResponse
+
+from app.tables import Result
+
+
+def post(client: FlaskClient, *data: bytes, field: str = "image") -> TestResponse:
+    """Send images in a form."""
+    files = [(io.BytesIO(one), f"{number}.jpg") for number, one in enumerate(data)]
+    return client.post("/api/classify", data={field: files})
+
+
+def test_it_says_what_the_page_says(client, page, send, jpeg):
+    (found,) = post(client, jpeg).get_json()["answers"]
+    shown = page(client.get(send(jpeg).location))
+    labels = [li.one("span", "label").text for li in shown.one("ol", "bars").all("li")]
+    assert labels == [guess["label"] for guess in found["top5"]]
+    tiles = [a.attributes["href"] for a in shown.one("ol", "neighbours").all("a")]
+    assert tiles == [n["page"] for n in found["neighbours"]]
+    assert sum(guess["probability"] for guess in found["top5"]) == pytest.approx(1)
+    assert (len(found["crops"]), len(found["neighbours"]), len(found["by_pixels"])) == (10, 6, 6)
+    assert (found["filename"], found["width"], found["height"]) == ("0.jpg", 300, 200)
+    distances = [n["distance"] for n in found["neighbours"]]
+    assert distances == sorted(distances)
+    assert client.get(found["neighbours"][0]["thumbnail"]).mimetype == "image/jpeg"
+
+
+def test_it_needs_no_token_and_keeps_nothing(app, client, settings, jpeg):
+    def kept() -> tuple[int, int]:
+        with app.extensions["sessions"]() as session:
+            rows = session.scalar(select(func.count()).select_from(Result))
+        return rows, len(list(settings.home.uploads.glob("*")))
+
+    before = kept()
+    answer = post(client, jpeg)
+    assert "Set-Cookie" not in answer.headers
+    assert "Cookie" not in answer.headers.get("Vary", "")
+    assert kept() == before
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "image/png", "application/octet-stream"])
+def test_a_body_is_an_image_whatever_it_is_called(client, fits, jpeg, kind):
+    (found,) = fits(client.post("/api/classify", data=jpeg, content_type=kind))["answers"]
+    (sent,) = post(client, jpeg).get_json()["answers"]
+    assert found["top5"] == sent["top5"]
+
+
+def test_of_several_a_bad_one_has_its_problem_and_the_others_their_answers(client, fits, jpeg):
+    answer = post(client, jpeg, b"text", b"", bytes(1_000_001), jpeg)
+    assert answer.status_code == 200
+    found = fits(answer)["answers"]
+    assert [one["filename"] for one in found] == [f"{n}.jpg" for n in range(5)]
+    statuses = [one["problem"]["status"] if "problem" in one else 200 for one in found]
+    assert statuses == [200, 415, 400, 413, 200]
+    assert found[0]["top5"] == found[4]["top5"]
+    assert found[1]["problem"]["type"] == "/api#image-unknown"
+    assert found[1]["problem"]["accepted"]["bytes"] == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("data", "field", "status"),
+    [
+        (b"", "image", 400),
+        (b"text", "image", 415),
+        (b"\xff\xd8\xff\xe0", "image", 400),
+        (bytes(1_000_001), "image", 413),
+        (bytes(13_000_000), "image", 413),
+        (b"text", "picture", 400),
+    ],
+)
+def test_one_alone_that_is_bad_is_the_problem(client, fits, data, field, status):
+    answer = post(client, data, field=field)
+    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
+    found = fits(answer)
+    assert found["status"] == status
+    assert found["accepted"]["types"] == ["image/jpeg", "image/png", "image/webp"]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "status"),
+    [
+        (b"", "image/jpeg", 400),
+        (b"text", "image/tiff", 415),
+        (b"text", "text/plain", 415),
+        (b"{}", "application/json", 415),
+        (b"", None, 400),
+        (bytes(1_000_001), "image/jpeg", 413),
+        (bytes(13_000_000), "application/octet-stream", 413),
+    ],
+)
+def test_a_bad_body_is_the_problem(client, fits, data, kind, status):
+    answer = client.post("/api/classify", data=data, content_type=kind)
+    assert answer.status_code == status
+    assert fits(answer)["detail"].endswith(".")
+
+
+def test_too_many_at_once_are_refused(client, fits, settings):
+    answer = post(client, *[b"text"] * (settings.upload_files + 1))
+    assert answer.status_code == 413
+    assert str(settings.upload_files) in fits(answer)["detail"]
+
+
+def test_an_image_of_the_catalogue_is_not_its_own_neighbour(client):
+    found = client.get("/api/images/1/answer").get_json()
+    assert 1 not in [n["id"] for n in found["neighbours"]]
+    assert found["filename"] == "00.jpg"

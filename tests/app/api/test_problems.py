@@ -1,0 +1,167 @@
+"""Errors are problem documents (RFC 9457), whatever is asked."""
+
+import dataclasses
+import json
+from urllib.parse import quote
+
+import pytest
+from flask import Flask, abort
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given
+from hypothesis import settings as limits
+from hypothesis import strategies as st
+
+from app.db import DatabaseError
+from app.problems import KINDS
+from index.candidates import SearchError
+
+MEMBERS = ["type", "title", "status", "detail", "instance"]
+
+
+@pytest.fixture(scope="module")
+def failing(settings, open_app) -> FlaskClient:
+    """The application with one more address of the API, which fails as it is told."""
+    app: Flask = open_app(settings)
+
+    @app.get("/api/fail/<kind>")
+    def fail(kind: str) -> str:
+        if kind == "bug":
+            raise ZeroDivisionError("a secret of the inside")
+        if kind == "database":
+            raise DatabaseError("The database postgresql://host/secret is locked")
+        if kind == "full":
+            raise DatabaseError("could not extend /secret: No space left on device")
+        if kind == "search":
+            raise SearchError("http://secret:19530 is gone")
+        if kind == "file":
+            raise OSError(5, "Input/output error", "/secret/path")
+        abort(int(kind))
+
+    return app.test_client()
+
+
+def problem(answer) -> dict:
+    """The document of an answer."""
+    assert answer.mimetype == "application/problem+json"
+    found = answer.get_json()
+    assert list(found)[:5] == MEMBERS
+    assert found["status"] == answer.status_code
+    return found
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 413, 415, 422, 429, 500, 503])
+def test_every_status_is_one(failing, status):
+    found = problem(failing.get(f"/api/fail/{status}"))
+    assert found["status"] == status
+    assert found["instance"] == f"/api/fail/{status}"
+    assert found["detail"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "type"),
+    [
+        ("bug", 500, "about:blank"),
+        ("file", 500, "about:blank"),
+        ("database", 503, "/api#database"),
+        ("search", 503, "/api#search"),
+        ("full", 507, "/api#no-room"),
+    ],
+)
+def test_what_fails_inside_stays_inside(failing, caplog, kind, status, type):
+    answer = failing.get(f"/api/fail/{kind}")
+    found = problem(answer)
+    assert (found["status"], found["type"]) == (status, type)
+    assert ("Retry-After" in answer.headers) == (status == 503)
+    assert "secret" not in json.dumps(found)
+    assert "secret" in caplog.text  # the log has it
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it(empty, page):
+    found = problem(empty.get("/api/health"))
+    assert found["type"] == "/api#no-weights"
+    assert found["title"] == KINDS["no-weights"].title
+    assert found["command"] == "python training/run.py"
+    address, _, place = found["type"].partition("#")
+    assert [e for e in page(empty.get(address)).all("div") if e.attributes.get("id") == place]
+    for address in ("/api/classes", "/api/map", "/api/filters", "/api/figure-4"):
+        assert problem(empty.get(address))["status"] == 503
+
+
+def test_other_addresses_and_methods(client):
+    assert problem(client.get("/api/nothing"))["status"] == 404
+    answer = client.get("/api/classify")
+    assert problem(answer)["status"] == 405
+    assert "POST" in answer.headers["Allow"]
+    assert problem(client.post("/api"))["status"] == 405
+    assert problem(client.delete("/api/images/1"))["status"] == 405
+
+
+def test_the_image_to_look_into_is_named_by_the_address_alone(client, send, jpeg, fits):
+    token = send(jpeg).location.rsplit("/", 1)[1]
+    answer = client.get("/api/layers")  # with the cookie of the browser that sent it
+    assert problem(answer)["status"] == 422
+    assert "Cookie" not in answer.headers.get("Vary", "")
+    assert fits(client.get(f"/api/layers?of={token}"))["of"] == token
+
+
+def test_what_flask_answers_by_itself_is_no_page(client):
+    answer = client.options("/api/classify")
+    assert answer.status_code == 200
+    assert answer.data == b""
+    assert "Content-Type" not in answer.headers
+    answer = client.get("/api//images/1")
+    assert answer.mimetype != "text/html"
+
+
+ADDRESSES = st.sampled_from(
+    [
+        *("images/{}", "images/{}/neighbours", "images/{}/features", "classes/{}/images"),
+        *("filters/{}", "results/{}", "runs/{}", "swagger-ui/{}", "{}", "{}/x"),
+        *("classes", "runs", "map", "layers", "filters", "classify", "neighbours"),
+    ]
+)
+PLACES = st.integers().map(str) | st.text(min_size=1, max_size=8)
+NAMES = st.sampled_from(["page", "size", "k", "class", "q", "sort", "of", "v"])
+QUERIES = st.dictionaries(NAMES, st.integers().map(str) | st.text(max_size=8), max_size=3)
+
+
+@limits(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    address=ADDRESSES,
+    place=PLACES,
+    query=QUERIES,
+    method=st.sampled_from(["get", "get", "post", "put", "head"]),
+)
+def test_whatever_is_asked_is_answered(client, address, place, query, method):
+    path = f"/api/{address.format(quote(place, safe=''))}"
+    answer = getattr(client, method)(path, query_string=query)
+    assert answer.status_code < 500
+    assert answer.mimetype != "text/html"
+    if answer.status_code >= 400 and method != "head":
+        problem(answer)
+
+
+@limits(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    data=st.binary(max_size=60)
+    | st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["feature", "images", "x"]), inner, max_size=3)
+        ),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+    kind=st.sampled_from(["application/json", "image/jpeg", "multipart/form-data", "text/plain"]),
+    address=st.sampled_from(["classify", "features", "neighbours"]),
+)
+def test_whatever_is_sent_is_refused_as_it_should(client, data, kind, address):
+    answer = client.post(f"/api/{address}", data=data, content_type=kind)
+    assert 400 <= answer.status_code < 500
+    problem(answer)
+
+
+def test_a_database_that_is_not_there(tmp_path, settings, open_app):
+    other = dataclasses.replace(settings, database_url=f"sqlite:///{tmp_path}/no/such/file")
+    client = open_app(other).test_client()
+    assert problem(client.get("/api/images/1"))["type"] == "/api#database"

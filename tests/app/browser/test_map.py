@@ -1,0 +1,351 @@
+"""The map, in a real browser: what it shows, opens and selects, by pointer, keys and touch."""
+
+import io
+import json
+import re
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Open = Callable[..., Any]
+MARGIN = 28
+TALL = {"width": 1280, "height": 1000}
+pytestmark = pytest.mark.timeout(120)
+
+
+@dataclass(frozen=True)
+class Points:
+    """The points as the server gives them; places: int64 [S, 2]."""
+
+    ids: list[int]
+    numbers: list[int]
+    labels: list[str]
+    classes: list[int]
+    places: np.ndarray
+    scale: int
+
+    def inside(self, left: float, top: float, right: float, bottom: float) -> set[int]:
+        """The ids of the images in a region."""
+        x, y = self.places.T
+        within = (x >= left) & (x <= right) & (y >= top) & (y <= bottom)
+        return {self.ids[n] for n in np.flatnonzero(within)}
+
+    def lonely(self) -> list[int]:
+        """The points by how far the next one is, the farthest first."""
+        far = np.linalg.norm(self.places[:, None] - self.places[None], axis=2)
+        return np.argsort(-np.sort(far, axis=1)[:, 1]).tolist()
+
+    def label(self, point: int) -> str:
+        """The name of a point's class."""
+        return self.labels[self.numbers[point]]
+
+
+@pytest.fixture(scope="module")
+def points(site: str) -> Points:
+    """The truth about the points."""
+    with urllib.request.urlopen(f"{site}/map/points.json") as answer:
+        sent = json.load(answer)
+    return Points(
+        ids=sent["ids"],
+        numbers=sent["numbers"],
+        labels=[c["label"] for c in sent["classes"]],
+        classes=[c["id"] for c in sent["classes"]],
+        places=np.stack([sent["x"], sent["y"]], axis=1),
+        scale=sent["scale"],
+    )
+
+
+def opened(page: Any, address: str = "/map") -> Any:
+    """Open the map and wait for its points."""
+    page.goto(address)
+    page.wait_for_selector("[data-mode=select]:enabled")
+    return page
+
+
+def on_screen(page: Any, points: Points, place: Any) -> tuple[float, float]:
+    """Where a place is in the window: the whole map is as large as fits, in the middle."""
+    box = page.locator("canvas").bounding_box()
+    unit = (min(box["width"], box["height"]) - 2 * MARGIN) / points.scale
+    across, down = (np.asarray(place, float) - points.scale / 2) * unit
+    return box["x"] + box["width"] / 2 + across, box["y"] + box["height"] / 2 + down
+
+
+def drag(page: Any, points: Points, start: Any, end: Any) -> None:
+    """Drag from a place of the map to another."""
+    page.mouse.move(*on_screen(page, points, start))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, points, end), steps=4)
+    page.mouse.up()
+
+
+def listed(page: Any) -> list[int]:
+    """The ids of the images listed as selected, all of them."""
+    while page.locator(".more button").is_visible():
+        page.locator(".more button").click()
+    found = page.locator(".chosen .tile").evaluate_all("all => all.map(one => one.href)")
+    return [int(address.rsplit("/", 1)[1]) for address in found]
+
+
+def region_of(page: Any) -> tuple[int, ...]:
+    """The region that the address names."""
+    page.wait_for_url(re.compile(r"[?&]region="))
+    return tuple(int(n) for n in re.search(r"region=([\d,-]+)", page.url)[1].split(","))
+
+
+def focus_by_key(page: Any) -> None:
+    """Bring the focus to the canvas as the keyboard does."""
+    page.focus("[data-zoom=whole]")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "CANVAS"
+
+
+def test_the_thumbnail_of_the_image_pointed_at_follows_the_pointer_and_a_click_opens_it(
+    tab: Open, points: Points
+) -> None:
+    page = opened(tab(viewport=TALL))
+    card = page.locator(".card")
+    for point in points.lonely()[:3]:
+        x, y = on_screen(page, points, points.places[point])
+        page.mouse.move(x + 2, y + 1)
+        page.wait_for_selector(f".card[href$='/images/{points.ids[point]}'] img")
+        assert card.inner_text() == points.label(point)
+        picture = card.locator("img")
+        assert picture.get_attribute("src") == f"/images/{points.ids[point]}/thumbnail.jpg"
+        picture.evaluate("one => one.decode()")
+        assert picture.evaluate("one => one.naturalWidth") == 256
+        before = card.bounding_box()
+        page.mouse.move(x - 2, y + 1)
+        page.wait_for_function(
+            "left => document.querySelector('.card').getBoundingClientRect().left !== left",
+            arg=before["x"],
+        )
+        assert card.bounding_box()["x"] == pytest.approx(before["x"] - 4, abs=1.1)
+    page.mouse.click(x, y)
+    page.wait_for_url(re.compile(rf"/images/{points.ids[point]}$"))
+
+
+@pytest.mark.parametrize("by", ["shift", "mode"])
+def test_dragging_over_a_region_selects_exactly_the_images_in_it(
+    tab: Open, points: Points, by: str
+) -> None:
+    page = opened(tab(viewport=TALL))
+    middle = np.median(points.places, axis=0)
+    start, end = np.full(2, -0.02 * points.scale), middle
+    if by == "mode":
+        page.click("[data-mode=select]")
+        drag(page, points, start, end)
+    else:
+        page.keyboard.down("Shift")
+        drag(page, points, start, end)
+        page.keyboard.up("Shift")
+    region = region_of(page)
+    wanted = points.inside(*region)
+    unit = 2 * points.scale / (page.locator("canvas").bounding_box()["height"] - 2 * MARGIN)
+    assert region[2:] == pytest.approx(tuple(end), abs=unit)
+    assert 2 < len(wanted) < len(points.ids)
+    found = listed(page)
+    assert len(found) == len(wanted)
+    assert set(found) == wanted
+    said = page.inner_text(".counts")
+    assert said.startswith(f"{len(wanted)}: ")
+    assert page.inner_text(".under .said") == f"{len(wanted)} images selected"
+    counts = dict.fromkeys(points.labels, 0)
+    for image in wanted:
+        counts[points.label(points.ids.index(image))] += 1
+    named = dict(re.findall(r"(?:: |, )([^,]+?) (\d+)(?=,|$)", said))
+    assert all(counts[label] == int(count) for label, count in named.items())
+    # The address brings the selection back, and Escape ends it.
+    opened(page, page.url)
+    assert set(listed(page)) == wanted
+    page.locator("canvas").press("Escape")
+    page.locator("canvas").press("Escape")
+    page.wait_for_function("!location.search")
+    assert page.locator(".chosen li").count() == 0
+
+
+def test_two_to_six_selected_images_lead_to_the_search_by_their_mean(
+    tab: Open, points: Points
+) -> None:
+    rising = np.argsort(points.places[:, 0], kind="stable")
+    edge = int(points.places[rising[2], 0])
+    three = points.inside(0, 0, edge, points.scale)
+    page = opened(tab(viewport=TALL), f"/map?region=0,0,{edge},{points.scale}")
+    assert set(listed(page)) == three
+    page.click(".mean a")
+    page.wait_for_url(re.compile(r"/explore/mean\?"))
+    assert sorted(int(n) for n in re.findall(r"image=(\d+)", page.url)) == sorted(three)
+    assert page.locator("h1").inner_text() == "The mean of three images"
+
+
+def test_images_of_the_selection_are_picked_as_in_explore(tab: Open, points: Points) -> None:
+    page = opened(tab(viewport=TALL), f"/map?region=0,0,{points.scale},{points.scale}")
+    assert page.locator(".mean").is_hidden()
+    for n in (1, 4):
+        page.locator(".chosen .pick-one input").nth(n).check()
+    first = [page.locator(".chosen .tile").nth(n).get_attribute("href") for n in (1, 4)]
+    page.click(".bar [type=submit]")
+    page.wait_for_url(re.compile(r"/explore/mean\?"))
+    assert re.findall(r"image=(\d+)", page.url) == [href.rsplit("/", 1)[1] for href in first]
+
+
+def test_a_class_that_is_hidden_is_neither_found_nor_selected(tab: Open, points: Points) -> None:
+    page = opened(tab(viewport=TALL), f"/map?region=0,0,{points.scale},{points.scale}")
+    point = points.lonely()[0]
+    number = points.numbers[point]
+    place = on_screen(page, points, points.places[point])
+    assert len(listed(page)) == len(points.ids)
+    page.locator(".key input").nth(number).focus()
+    page.keyboard.press("Space")
+    page.wait_for_url(re.compile(rf"[?&]hide={points.classes[number]}(&|$)"))
+    others = {i for i, n in zip(points.ids, points.numbers, strict=True) if n != number}
+    assert set(listed(page)) == others
+    opened(page, page.url)
+    assert not page.locator(".key input").nth(number).is_checked()
+    assert set(listed(page)) == others
+    page.evaluate("scrollTo(0, 0)")
+    page.mouse.move(*place)
+    page.wait_for_timeout(100)
+    assert page.locator(".card").is_hidden()
+    page.click("[data-all=show]")
+    assert set(listed(page)) == set(points.ids)
+    page.evaluate("scrollTo(0, 0)")
+    page.mouse.move(place[0] + 1, place[1])
+    page.wait_for_selector(f".card[href$='/images/{points.ids[point]}']")
+
+
+def colours_on(page: Any) -> set[tuple[int, ...]]:
+    """The colours on the canvas that are more than a few pixels."""
+    shown = Image.open(io.BytesIO(page.locator("canvas").screenshot())).convert("RGB")
+    return {colour for count, colour in shown.getcolors(2**20) if count > 80}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_each_class_has_its_colour_and_the_legend_shows_it(tab: Open, scheme: str) -> None:
+    page = opened(tab(viewport=TALL, color_scheme=scheme))
+    page.wait_for_timeout(300)
+    boxes = page.locator(".key input")
+    texts = boxes.evaluate_all(f"all => all.map(box => box.dataset.{scheme})")
+    wanted = [tuple(bytes.fromhex(text[1:])) for text in texts]
+    assert len(set(wanted)) == len(wanted)
+    assert set(wanted) <= colours_on(page)
+    dots = page.locator(f".key .in-{scheme}")
+    assert dots.evaluate_all("all => all.map(one => one.getAttribute('fill'))") == texts
+    assert dots.first.evaluate("one => getComputedStyle(one).display") == "inline"
+    boxes.nth(1).uncheck()
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(300)
+    assert set(wanted) - colours_on(page) == {wanted[1]}
+
+
+def test_everything_goes_by_keyboard(
+    tab: Open, points: Points, accessible: Callable[[Any], None]
+) -> None:
+    page = opened(tab(viewport=TALL))
+    focus_by_key(page)
+    for key in ("ArrowRight", "ArrowDown", "+", "+"):
+        page.keyboard.press(key)
+    page.wait_for_url(re.compile(r"[?&]at=\d+,\d+,2\.25$"))
+    page.keyboard.press("0")
+    page.wait_for_function("!location.search")
+    # Shift and arrows mark a region, from the middle on.
+    page.keyboard.down("Shift")
+    for _ in range(18):
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("ArrowUp")
+    page.keyboard.up("Shift")
+    region = region_of(page)
+    assert region[2:] == (round(points.scale / 2), round(points.scale / 2))
+    assert set(listed(page)) == points.inside(*region)
+    accessible(page)
+    # So do Select, the space bar and Enter.
+    page.focus("[data-mode=select]")
+    page.keyboard.press("Enter")
+    focus_by_key(page)
+    page.keyboard.press("Space")
+    for _ in range(15):
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function(
+        "text => !location.search.includes(text)", arg=",".join(map(str, region))
+    )
+    second = region_of(page)
+    assert second != region
+    assert set(listed(page)) == points.inside(*second)
+    # Enter opens the image nearest to the middle.
+    point = points.lonely()[0]
+    opened(page, f"/map?at={points.places[point, 0]},{points.places[point, 1]},9")
+    focus_by_key(page)
+    page.wait_for_selector(f".card[href$='/images/{points.ids[point]}']")
+    page.wait_for_function(
+        "words => document.querySelector('.under .said').textContent === words",
+        arg=f"{points.label(point)}, image {points.ids[point]}",
+    )
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(rf"/images/{points.ids[point]}$"))
+
+
+def test_wheel_and_drag_change_what_is_seen_and_the_place_under_the_pointer_stays(
+    tab: Open, points: Points
+) -> None:
+    page = opened(tab(viewport=TALL))
+    point = points.lonely()[1]
+    x, y = on_screen(page, points, points.places[point])
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -400)
+    page.wait_for_url(re.compile(r"[?&]at="))
+    assert page.evaluate("scrollY") == 0
+    page.mouse.move(x + 1, y)
+    page.wait_for_selector(f".card[href$='/images/{points.ids[point]}']")
+    page.mouse.down()
+    page.mouse.move(x + 60, y + 40, steps=4)
+    page.mouse.up()
+    page.mouse.move(x + 61, y + 40)
+    page.wait_for_selector(f".card:visible[href$='/images/{points.ids[point]}']")
+    assert "/map" in page.url
+    # At the whole map a turn outwards is the page's own.
+    page.click("[data-zoom=whole]")
+    page.wait_for_function("!location.search")
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, 300)
+    page.wait_for_function("scrollY > 0")
+
+
+def test_a_finger_taps_a_point_then_its_picture(tab: Open, points: Points) -> None:
+    page = opened(
+        tab(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True), "/map"
+    )
+    point = points.lonely()[0]
+    page.touchscreen.tap(*on_screen(page, points, points.places[point]))
+    card = page.wait_for_selector(f".card[href$='/images/{points.ids[point]}']")
+    card.tap()
+    page.wait_for_url(re.compile(rf"/images/{points.ids[point]}$"))
+
+
+def test_without_scripts_there_are_a_picture_and_the_classes(tab: Open) -> None:
+    for scheme in ("light", "dark"):
+        page = tab(java_script_enabled=False, color_scheme=scheme)
+        with page.expect_response(re.compile(r"/map\.png")) as drawing:
+            page.goto("/map")
+        assert f"scheme={scheme}" in drawing.value.url
+        assert page.locator(".drawing").bounding_box()["width"] > 600
+        assert page.locator("canvas").is_hidden()
+        assert page.locator(".key input").first.is_hidden()
+    page.locator(".key a").first.click()
+    page.wait_for_url(re.compile(r"/explore/\d+$"))
+
+
+def test_points_that_do_not_come_are_told_of(tab: Open, accessible: Callable[[Any], None]) -> None:
+    page = tab()
+    page.route("**/points.json*", lambda route: route.fulfill(status=404, body="{}"))
+    page.goto("/map")
+    page.get_by_text("The points of the map could not be loaded.").wait_for()
+    accessible(page)
+    page.unroute("**/points.json*")
+    page.click("text=Try again")
+    page.wait_for_selector("[data-mode=select]:enabled")

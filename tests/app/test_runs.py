@@ -1,0 +1,291 @@
+"""What the application reads of runs, against what training writes, and against any nonsense."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.runs.recipe import TERMS, settings_of
+from app.runs.run import Run, read_run, read_runs
+from app.runs.state import state_of
+from model.home import Home
+from training.config import PAPER, PRESETS, Recipe
+from training.record import Run as Record
+from training.record import add_epoch
+from training.state import Epoch
+
+NOW = datetime(2026, 11, 24, 18, 0, tzinfo=UTC)
+TOLD = {"preset": "demo", "data": "/somewhere/photographs", "finished": False}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home without anything."""
+    return Home(root=tmp_path / "home")
+
+
+def epoch(number: int, **changes: Any) -> Epoch:
+    """An epoch as training has it."""
+    known = Epoch(
+        epoch=number,
+        rate=0.01,
+        loss=2.0 / number,
+        top1_error=0.5 / number,
+        top5_error=0.1 / number,
+        images_per_second=33.3,
+        data_wait=0.5,
+        seconds=40.0,
+        memory=3.1,
+    )
+    return replace(known, **changes)
+
+
+def record(home: Home, name: str, epochs: int = 3, recipe: Recipe = PAPER, **told: Any) -> Record:
+    """Write a run's folder by training's own means."""
+    run = Record(home.runs / name)
+    run.folder.mkdir(parents=True)
+    run.describe(**{**TOLD, "recipe": asdict(recipe), **told})
+    for number in range(1, epochs + 1):
+        add_epoch(run, epoch(number))
+    return run
+
+
+def age(run: Record, seconds: float) -> None:
+    """Have everything in a run's folder written so many seconds before now."""
+    moment = NOW.timestamp() - seconds
+    for path in (*run.folder.rglob("*"), run.folder):
+        os.utime(path, (moment, moment))
+
+
+def one(home: Home, name: str = "run") -> Run:
+    """Read a run that is there."""
+    found = read_run(home, name)
+    assert found is not None
+    return found
+
+
+def test_what_training_writes_comes_back(home: Home) -> None:
+    record(home, "20261124-150627-demo-photographs", weights="abc", ten_crops=[0.25, 0.125])
+    (run,) = read_runs(home)
+    assert [asdict(e) for e in run.epochs] == [asdict(epoch(n)) for n in (1, 2, 3)]
+    assert (run.preset, run.data, run.planned) == ("demo", "photographs", 90)
+    assert (run.weights, run.ten_crops, run.finished) == ("abc", (0.25, 0.125), False)
+    assert run.began == datetime(2026, 11, 24, 15, 6, 27, tzinfo=UTC)
+    assert run.best == run.last == run.epochs[2]
+
+
+def test_every_value_of_a_recipe_has_a_word_and_the_papers_value() -> None:
+    # Word and value are typed twice, since app and training do not know each other.
+    assert {term.name: term.paper for term in TERMS} == asdict(PAPER)
+    for recipe in PRESETS.values():
+        told = json.loads(json.dumps(asdict(recipe)))
+        departs = {s.word for s in settings_of(told) if s.paper is not None}
+        other = {k for k, v in asdict(recipe).items() if v != getattr(PAPER, k)}
+        assert departs == {term.word for term in TERMS if term.name in other}
+
+
+def test_a_line_that_is_being_written_is_left_out(home: Home) -> None:
+    run = record(home, "run")
+    whole = run.epochs.read_bytes()
+    line = json.dumps(asdict(epoch(4))).encode()
+    for end in range(len(line)):
+        run.epochs.write_bytes(whole + line[:end])
+        assert [e.epoch for e in one(home).epochs] == [1, 2, 3]
+    run.epochs.write_bytes(whole + line)
+    assert [e.epoch for e in one(home).epochs] == [1, 2, 3, 4]
+
+
+def test_what_is_no_number_is_unknown_and_a_repeated_epoch_counts_last(home: Home) -> None:
+    run = record(home, "run", epochs=1)
+    add_epoch(run, epoch(2, loss=math.nan, top1_error=7.0, seconds=math.inf))
+    add_epoch(run, epoch(1, loss=0.25))
+    with run.epochs.open("a") as file:
+        file.write('{"epoch": 3, "loss": "low", "rate": true, "memory": 1e999}\n[1]\n\n')
+        file.write('{"epoch": 1.5}\n{"epoch": 0}\n{"epoch": -1}\n{"epoch": 1e300}\n')
+    first, second, third = one(home).epochs
+    assert first.loss == 0.25
+    assert (second.loss, second.top1_error, second.seconds) == (None, None, None)
+    assert second.rate == 0.01
+    assert set(asdict(third).values()) == {3, None}
+
+
+def test_of_a_huge_file_the_end_is_read(home: Home) -> None:
+    run = record(home, "run", epochs=0)
+    lines = (json.dumps(asdict(epoch(n))) + "\n" for n in range(1, 20_001))
+    run.epochs.write_text("".join(lines))
+    read = one(home).epochs
+    assert read[-1].epoch == 20_000
+    assert 1000 < len(read) < 20_000
+    assert [e.epoch for e in read] == list(range(read[0].epoch, 20_001))
+    (run.folder / "run.json").write_text(json.dumps({"preset": "x" * 1_000_000}))
+    assert one(home).preset == ""
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to itself", "device"])
+def test_what_is_no_file_is_nothing(home: Home, kind: str) -> None:
+    run = record(home, "run")
+    for file in ("run.json", "environment.json"):
+        (run.folder / file).unlink(missing_ok=True)
+        make: dict[str, Callable[[Path], Any]] = {
+            "folder": Path.mkdir,
+            "pipe": os.mkfifo,
+            "link to itself": lambda path: path.symlink_to(path),
+            "device": lambda path: path.symlink_to("/dev/zero"),
+        }
+        make[kind](run.folder / file)
+    assert len(one(home).epochs) == 3
+    assert (one(home).preset, one(home).environment) == ("", {})
+
+
+def test_foreign_and_hidden_folders_and_files_are_no_runs(home: Home) -> None:
+    assert read_runs(home) == []
+    record(home, "run")
+    record(home, ".hidden")
+    (home.runs / "notes").mkdir()
+    (home.runs / "notes/read me.txt").write_text("{}")
+    (home.runs / "a file").write_text("{}")
+    (home.runs / "gone").symlink_to(home.runs / "nowhere")
+    (home.runs / os.fsdecode(b"not text \xff")).mkdir()
+    assert [run.name for run in read_runs(home)] == ["run"]
+    assert read_run(home, "notes") is None
+    for name in ("..", ".", "", "run/", "../runs/run", str(home.runs / "run"), "run\0"):
+        assert read_run(home, name) is None
+
+
+def test_the_newest_is_first(home: Home) -> None:
+    for name in ("20250101-000000-demo-a", "20260101-000000-demo-b", "20251224-180000-small-c"):
+        record(home, name)
+    assert [run.name[-1] for run in read_runs(home)] == ["b", "c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "told", "name"),
+    [
+        (10_000, 3, {"finished": True}, "finished"),
+        (5, 3, {}, "running"),
+        (5, 0, {}, "running"),
+        (100, 3, {}, "running"),  # epochs of 40 s: two may be late
+        (400, 3, {}, "stopped"),
+        (400, 0, {}, "running"),  # the first checkpoint is written after 300 s
+        (1000, 0, {}, "stopped"),
+        (1000, 0, {"options": {"checkpoint_seconds": 900}}, "running"),
+        (1000, 3, {"options": {"checkpoint_seconds": 900}}, "stopped"),
+        (-50, 3, {}, "running"),  # the clocks of two machines differ
+    ],
+)
+def test_how_far_it_is_is_told_by_its_last_write(
+    home: Home, seconds: float, epochs: int, told: dict[str, Any], name: str
+) -> None:
+    age(record(home, "run", epochs, **told), seconds)
+    assert state_of(one(home), NOW).name == name
+    assert one(home).wrote == NOW - timedelta(seconds=seconds)
+
+
+def test_what_remains_is_estimated_from_the_last_epochs(home: Home) -> None:
+    run = record(home, "run", epochs=0, recipe=replace(PAPER, epochs=10))
+    for number, seconds in enumerate((500.0, 60.0, 50.0, 40.0), start=1):
+        add_epoch(run, epoch(number, seconds=seconds))
+    age(run, 20)
+    # Six epochs of 50 s, of which 20 s have gone.
+    assert state_of(one(home), NOW).remaining == pytest.approx(6 * 50 - 20)
+    age(run, 75)
+    assert state_of(one(home), NOW).remaining == pytest.approx(5 * 50)
+    run.describe(recipe={"epochs": 4})
+    age(run, 20)
+    assert state_of(one(home), NOW).remaining is None
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8)
+    | st.sampled_from(["/", "..", "\0", "\ud800", "paper", 1e308, 5e-324, 10**400, "a" * 2000]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=4,
+)  # fmt: skip
+epochs = st.fixed_dictionaries(
+    {"epoch": st.integers(1, 50) | values},
+    optional={name: values for name in asdict(epoch(1)) if name != "epoch"},
+)
+runs = st.fixed_dictionaries(
+    {"finished": st.booleans()},
+    optional={
+        **dict.fromkeys(("preset", "data", "from", "weights", "ten_crops", "options"), values),
+        "recipe": values | st.fixed_dictionaries({}, optional=dict.fromkeys(asdict(PAPER), values)),
+    },
+)
+machines = st.fixed_dictionaries({}, optional=dict.fromkeys(("processor", "versions"), values))
+verdicts = st.fixed_dictionaries(
+    {
+        "format": st.just(1),
+        "models": st.just([{"name": "it", "identity": "known"}]) | values,
+        "results": values
+        | st.lists(
+            st.fixed_dictionaries(
+                {"name": st.just("it"), "crops": st.sampled_from(["ten", "centre", 3])},
+                optional={
+                    "top1": values,
+                    "confusion": values | st.dictionaries(st.text(max_size=3), values),
+                    "mistakes": st.lists(
+                        st.fixed_dictionaries(
+                            {"path": st.text(max_size=9)},
+                            optional=dict.fromkeys(
+                                ("probability", "true_probability", "true_label"), values
+                            ),
+                        ),
+                        max_size=3,
+                    ),
+                },
+            ),
+            max_size=3,
+        ),
+    },
+    optional=dict.fromkeys(("created", "root", "data", "labels", "precision"), values),
+)
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(runs, st.lists(epochs, max_size=4), machines, verdicts, st.binary(max_size=8))
+def test_no_content_of_the_files_breaks_a_page(
+    tmp_path: Path,
+    empty: FlaskClient,
+    told: Any,
+    lines: list[Any],
+    machine: Any,
+    verdict: Any,
+    tail: bytes,
+) -> None:
+    home = Home(root=tmp_path / "home")
+    shutil.rmtree(home.runs, ignore_errors=True)
+    shutil.rmtree(home.evaluations, ignore_errors=True)
+    record(home, "other")
+    folder = home.runs / "run"
+    folder.mkdir()
+    home.evaluations.mkdir()
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "epochs.jsonl").write_bytes(text.encode() + tail)
+    (folder / "run.json").write_text(json.dumps({"weights": "known", **told}))
+    (folder / "environment.json").write_text(json.dumps(machine))
+    (home.evaluations / "verdict.json").write_text(json.dumps(verdict))
+    for address in (
+        "",
+        "/run",
+        "/compare?run=run&run=other",
+        "/evaluations/verdict/0/0/picture.jpg",
+    ):
+        answer = empty.get(f"/training{address}")
+        assert answer.status_code in (200, 404)
+        assert answer.status_code == 200 or "evaluations" in address
