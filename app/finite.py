@@ -13,10 +13,11 @@ class Finite(DefaultJSONProvider):
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
         """As Flask's, numbers that are none as null."""
+        kwargs["allow_nan"] = False
         try:
-            return super().dumps(obj, allow_nan=False, **kwargs)
+            return super().dumps(obj, **kwargs)
         except ValueError:
-            return super().dumps(finite(obj), allow_nan=False, **kwargs)
+            return super().dumps(finite(obj), **kwargs)
 
 
 def finite(value: Any) -> Any:

@@ -116,10 +116,10 @@ def oldest(settings: Settings) -> datetime:
 
 
 def correct_label(result: Result, sessions: Sessions) -> str | None:
-    """Give the label of the example that was sent, if it was one of them."""
+    """Give the label of the validation image that was sent, if it was one of those entered."""
     with reading(sessions) as session:
         version = session.get(IndexVersion, result.index_version_id)
-    known = catalogue.examples(sessions, version.dataset_id) if version else []
+    known = catalogue.validation_images(sessions, version.dataset_id) if version else []
     return next((e.label for e in known if e.sha256 == result.sha256), None)
 
 

@@ -157,7 +157,7 @@ SHOTS = (
         caption="What each of the ten crops said, and where it lies.",
         steps=with_crops,
         until=".crops",
-        most=1500,
+        most=1300,
     ),
     Shot(
         room="Classify",
@@ -211,14 +211,14 @@ SHOTS = (
         name="kernel",
         caption="One kernel: the training patches that excite it most, and its response.",
         steps=responding,
-        most=1500,
+        most=1300,
     ),
     Shot(
         room="Layers",
         name="layers",
         caption="A photograph on its way through the two towers.",
         steps=through_the_layers,
-        most=1500,
+        most=1300,
         looks=(LIGHT, SMALL),
     ),
     Shot(
@@ -253,8 +253,7 @@ SHOTS = (
         name="run",
         caption="One run: its curves, conv1 over time, its configuration.",
         steps=latest_run,
-        most=1500,
-        looks=(LIGHT, DARK),
+        most=1300,
     ),
     Shot(
         room="Models",

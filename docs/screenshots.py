@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,12 +31,12 @@ from model.home import home_from_environment
 ROOT = Path(__file__).resolve().parent.parent
 GALLERY, FOLDER = ROOT / "docs/README.md", ROOT / "docs/screenshots"
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
-QUALITY = 80
+QUALITY = 68
 SETTLED = "document.readyState === 'complete' && ![...document.images].some(i => " + (
     "i.loading !== 'lazy' && !i.complete)"
 )
-STILL = 700
-"""Milliseconds in which what is drawn by script comes to rest."""
+STILL, LONGEST = 700, 30
+"""Milliseconds in which what is drawn by script comes to rest; seconds to wait for pictures."""
 INTRODUCTION = """# What it looks like
 
 Every page, of the demo photographs that `make demo` trains on. `make screenshots` takes these
@@ -96,11 +97,19 @@ def take(chromium: Browser, site: str, demo: Path, shot: Shot, look: Look) -> by
         page = context.new_page()
         shot.steps(page, demo)
         page.wait_for_selector(shot.until, state="attached")
-        page.wait_for_function(SETTLED)
-        page.wait_for_timeout(STILL)
+        settle(page)
         return encoded(page, look, shot.most)
     finally:
         context.close()
+
+
+def settle(page: Page) -> None:
+    """Wait until the pictures of a page are there and what a script draws has come to rest."""
+    deadline = time.monotonic() + LONGEST
+    # Not wait_for_function: the pages' policy of content forbids what that does.
+    while not page.evaluate(SETTLED) and time.monotonic() < deadline:
+        page.wait_for_timeout(100)
+    page.wait_for_timeout(STILL)
 
 
 def encoded(page: Page, look: Look, most: int) -> bytes:

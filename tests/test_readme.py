@@ -57,7 +57,7 @@ def test_the_first_two_commands() -> None:
 def test_make_knows_every_target() -> None:
     named = {line.split()[1] for line in commands() if line.startswith("make ")}
     named |= set(re.findall(r"`make (\w+)`", README))
-    assert named == {"demo", "test", "check"}
+    assert named == {"demo", "test", "check", "screenshots"}
     for target in named:
         words = ["make", "--dry-run", target]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -67,8 +67,9 @@ def test_make_knows_every_target() -> None:
 def test_flask_knows_every_command() -> None:
     groups = create_app_commands()
     named = set(re.findall(r"`flask ([a-z]+ [a-z]+)", README))
-    named |= {" ".join(line.split()[1:3]) for line in commands() if line.startswith("flask ")}
-    assert named == groups
+    lines = [line.split()[1:] for line in commands() if line.startswith("flask ")]
+    named |= {" ".join(words[: 1 if words[0] == "classify" else 2]) for words in lines}
+    assert named == groups | {"classify"}
 
 
 def create_app_commands() -> set[str]:
@@ -134,10 +135,12 @@ def help_of_flask(*command: str) -> str:
 
 def test_flask_knows_every_flag() -> None:
     for line in commands():
-        if " index build" in line or line.startswith("flask index build"):
-            said = help_of_flask("index", "build")
-            for flag in re.findall(r"--[a-z-]+", line.split("index build", 1)[1]):
-                assert flag in said
+        for words in (("index", "build"), ("classify",)):
+            command = " ".join(words)
+            if f"flask {command}" in line:
+                said = help_of_flask(*words)
+                for flag in re.findall(r"--[a-z-]+", line.split(command, 1)[1]):
+                    assert flag in said
 
 
 def test_the_kinds_of_index() -> None:

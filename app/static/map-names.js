@@ -6,7 +6,7 @@ export const DOT = 14; /* room for the dot before a name */
 const REACHES = [10, 26, 44, 66]; /* pixels, on a map of this size or larger: */
 const FULL = 640;
 const DIRECTIONS = [[1, 0], [-1, 0], [0, -1], [0, 1], [1, -1], [-1, -1], [1, 1], [-1, 1]];
-const MOST = 60;
+const MOST = 40;
 const EDGE = 4;
 const STRAY = 30; /* how bad it is, in points covered, to stand nearer to another class's place */
 
@@ -68,7 +68,7 @@ const boxAt = (left, middle, width) => ({
 });
 
 const within = ({ left, top, right, bottom }, view) =>
-  left >= EDGE && top >= EDGE - LINE / 2 && right <= view.width - EDGE && bottom <= view.height - EDGE + LINE / 2;
+  Math.min(left, top) >= EDGE && right <= view.width - EDGE && bottom <= view.height - EDGE;
 
 const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 

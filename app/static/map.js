@@ -1,27 +1,22 @@
-/* The map of the training images. This file holds what is seen and selected; the others draw it,
-   follow pointers and keys, and list what was selected. */
+/* The map of the training images. This file holds what is pointed at and selected; the others
+   show it, follow pointers and keys, and list what was selected. */
 
 import * as address from "./map-address.js";
 import { Card } from "./map-card.js";
 import { Chosen } from "./map-chosen.js";
-import { Dots } from "./map-dots.js";
-import { draw, fontOf, radius } from "./map-drawing.js";
+import { radius } from "./map-drawing.js";
 import { Field } from "./map-field.js";
 import { followKeys, followPointers } from "./map-hand.js";
 import { Legend } from "./map-legend.js";
-import { placeNames } from "./map-names.js";
-import { View } from "./map-view.js";
+import { Sight } from "./map-sight.js";
 
 const REACH = 8; /* pixels from a point at which the pointer finds it */
 const WIDE = 40; /* the same for the keyboard */
-const SETTLED = 120; /* milliseconds after which names find new places */
-const GLIDE = 180;
+const RESTS = 120; /* milliseconds on one image after which it is said aloud */
 const BY_BUTTON = 1.6;
 
 const stage = document.querySelector(".stage");
 const said = document.querySelector(".under .said");
-const dark = matchMedia("(prefers-color-scheme: dark)");
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 if (stage) {
   stage.querySelector(".failed button").addEventListener("click", () => location.reload());
@@ -29,18 +24,21 @@ if (stage) {
 }
 
 async function load() {
-  try {
-    const answer = await fetch(stage.dataset.points);
-    if (!answer.ok) throw new Error(answer.statusText);
-    const sent = await answer.json();
-    if (sent.version !== stage.dataset.version) {
-      fail("The index was built anew meanwhile.");
-      return;
-    }
+  const sent = await fetched();
+  if (!sent) fail("The points of the map could not be loaded.");
+  else if (sent.version !== stage.dataset.version) fail("The index was built anew meanwhile.");
+  else {
     stage.querySelector(".wait").hidden = true;
     new Chart(new Field(sent));
+  }
+}
+
+async function fetched() {
+  try {
+    const answer = await fetch(stage.dataset.points);
+    return answer.ok ? await answer.json() : null;
   } catch {
-    fail("The points of the map could not be loaded.");
+    return null;
   }
 }
 
@@ -50,21 +48,15 @@ function fail(why) {
   stage.querySelector(".why").textContent = why;
 }
 
-class Chart {
+class Chart extends Sight {
   constructor(field) {
-    this.field = field;
-    this.view = new View(field.scale);
-    this.canvas = stage.querySelector("canvas");
-    this.context = this.canvas.getContext("2d");
-    this.dots = new Dots();
+    super(stage.querySelector("canvas"), field);
     this.card = new Card(stage);
     this.chosen = new Chosen(document.querySelector(".picking").closest("section"), field, stage);
     this.legend = new Legend(document.querySelector(".key").closest("section"), field,
       () => this.reclassed(), (number) => this.light(number));
-    this.names = [];
-    this.ringed = this.lit = -1;
     this.selecting = false;
-    this.marking = this.region = this.draft = this.cursor = this.corner = null;
+    this.marking = this.corner = null;
     this.prepare();
     this.restore(address.read());
   }
@@ -73,9 +65,6 @@ class Chart {
     followPointers(this.canvas, this);
     followKeys(this.canvas, this);
     this.prepareTools();
-    new ResizeObserver(() => this.resize()).observe(this.canvas);
-    addEventListener("resize", () => this.resize());
-    dark.addEventListener("change", () => this.paint());
     this.paint();
     this.resize();
   }
@@ -102,102 +91,15 @@ class Chart {
     this.legend.set(shown);
   }
 
-  /* Drawing */
-
-  paint() {
-    const style = getComputedStyle(document.documentElement);
-    const token = (name) => style.getPropertyValue(`--${name}`).trim();
-    this.tokens = { ink: token("ink"), card: token("card"), link: token("link") };
-    this.colours = this.legend.colours(dark.matches);
-    this.redraw();
+  coloursOf(dark) {
+    return this.legend.colours(dark);
   }
 
-  resize() {
-    const { clientWidth: width, clientHeight: height } = this.canvas;
-    const ratio = devicePixelRatio;
-    if (this.view.width === width && this.view.height === height && this.ratio === ratio) return;
-    Object.assign(this.view, { width, height });
-    this.ratio = ratio;
-    const size = [width, height].map((side) => Math.round(side * ratio));
-    [this.canvas.width, this.canvas.height] = size;
-    this.dots.resize(...size);
-    this.rename();
-    this.drawNow();
-  }
-
-  redraw() {
-    this.frame ??= requestAnimationFrame(() => this.drawNow());
-  }
-
-  drawNow() {
-    cancelAnimationFrame(this.frame);
-    this.frame = null;
-    draw(this.context, { ...this, region: this.draft ?? this.region });
-  }
-
-  /* Names keep their places while the map moves, and find new ones when it rests. */
-  rename() {
-    this.context.font = fontOf(this.view);
-    const widthOf = (label) => this.context.measureText(label).width;
-    this.names = placeNames(this.field, this.view, widthOf, this.names);
-    this.redraw();
-  }
-
-  moved() {
-    this.redraw();
-    clearTimeout(this.settling);
-    this.settling = setTimeout(() => this.rename(), SETTLED);
+  seen() {
     address.write(this.view, this.region, this.legend);
   }
 
-  /* What is seen */
-
-  move(across, down) {
-    this.gliding = this.target = null;
-    this.view.move(across, down);
-    this.moved();
-  }
-
-  zoomAbout(across, down, factor) {
-    this.gliding = this.target = null;
-    this.view.zoomAbout(across, down, factor);
-    this.moved();
-  }
-
-  /* Pressed again while it still glides, it goes on from where that leads. */
-  zoomBy(factor) {
-    const { width, height, zoom } = this.view;
-    const [across, down] = this.cursor ?? [width / 2, height / 2];
-    const target = (this.target ?? zoom) * factor;
-    this.glide((share) => this.view.zoomAbout(
-      across, down, (zoom * (target / zoom) ** share) / this.view.zoom), target);
-  }
-
-  showWhole() {
-    const { x, y, zoom, scale } = this.view;
-    const between = (from, to, share) => from + (to - from) * share;
-    this.glide((share) => this.view.to(
-      between(x, scale / 2, share), between(y, scale / 2, share), zoom ** (1 - share)));
-  }
-
-  glide(to, target = null) {
-    const start = performance.now();
-    const gliding = (this.gliding = {});
-    this.target = target;
-    const step = (now) => {
-      if (this.gliding !== gliding) return;
-      const share = calm.matches ? 1 : Math.min(Math.max((now - start) / GLIDE, 0), 1);
-      to(1 - (1 - share) ** 3);
-      this.moved();
-      if (share < 1) requestAnimationFrame(step);
-      else this.stay();
-    };
-    step(start);
-  }
-
-  /* Whoever moves the map by hand ends what still glides. */
-  stay() {
-    this.gliding = this.target = null;
+  stopped() {
     if (this.cursor) this.aim(0, 0);
   }
 
@@ -266,7 +168,7 @@ class Chart {
       if (!this.cursor || this.marking) return;
       const point = this.ringed;
       say(point < 0 ? "No image here" : `${this.field.label(point)}, image ${this.field.ids[point]}`);
-    }, SETTLED);
+    }, RESTS);
   }
 
   /* A tap on the card takes the focus, too; then there is no cursor, and the card stays. */

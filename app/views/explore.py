@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
@@ -30,7 +30,7 @@ class Asked:
     classes: ClassOrder
     images: ImageOrder
 
-    def but(self, **changes: str) -> dict[str, str | None]:
+    def but(self, **changes: str) -> dict[str, Any]:
         """Give the arguments of an address that asks for the same but for some changes."""
         told = {"q": self.query, "classes": self.classes, "images": self.images} | changes
         usual = {"q": "", "classes": ClassOrder.NAME, "images": ImageOrder.NAME}

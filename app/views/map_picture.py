@@ -18,7 +18,7 @@ SHARP, MARGIN = 2, 28
 GROUND: dict[Scheme, str] = {"light": "#ffffff", "dark": "#1f1e1b"}
 INK: dict[Scheme, str] = {"light": "#1d1b18", "dark": "#eeeae1"}
 FONT, HALO = 13, 2
-MOST_NAMES = 60
+MOST_NAMES = 40
 REACHES = (10, 26, 44, 66)
 """How far from the densest place a name is tried, nearer first."""
 DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1))

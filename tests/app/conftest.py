@@ -378,3 +378,25 @@ def shop(built_shop: Shop) -> Shop:
         shutil.rmtree(place / folder, ignore_errors=True)
         shutil.copytree(place / "kept" / folder, place / folder, symlinks=True)
     return built_shop
+
+
+@pytest.fixture
+def weights_alone(tmp_path: Path, settings: Settings) -> FlaskClient:
+    """The application with weights, but without an index or a database."""
+    home = Home(root=tmp_path / "alone")
+    point(home.weights, settings.home.weights.resolve())
+    return opened(replace(settings, home=home)).test_client()
+
+
+@pytest.fixture
+def with_weights(tmp_path: Path, settings: Settings) -> Callable[[Weights], Flask]:
+    """Makes the application with the same database and other weights, which no index fits."""
+
+    def make(weights: Weights) -> Flask:
+        home = Home(root=tmp_path / "other")
+        save(weights, tmp_path / "weights.safetensors")
+        point(home.weights, tmp_path / "weights.safetensors")
+        database = f"sqlite:///{settings.home.database}"
+        return opened(replace(settings, home=home, database_url=database))
+
+    return make

@@ -13,7 +13,7 @@ from sqlalchemy import event, select, text
 
 from app import browsing, catalogue
 from app.config import Settings
-from app.db import DatabaseError, Sessions, engine_of, reading, session_factory, upgrade, writing
+from app.db import DatabaseError, Sessions, engine_of, reading, session_factory, upgrade
 from app.registration import register
 from app.tables import IndexImage
 from index.building.reading import Read, read_photograph

@@ -342,6 +342,14 @@ def test_without_weights_or_index_the_page_says_so(empty: FlaskClient, page: Pag
     assert page(empty.get("/figure-4")).one("h1").text == "There is no trained network yet"
 
 
+def test_whichever_of_them_is_sent_has_its_correct_label_in_red(
+    client: FlaskClient, page: Page, send: Any, known: list[catalogue.Picture]
+) -> None:
+    rocket = [one for one in known if one.label == "rocket"][-1]
+    answer = page(client.get(send(rocket.file.read_bytes(), "sent.jpg").location))
+    assert "In red: the correct label, rocket." in answer.text
+
+
 def test_exactly_as_many_as_there_are_can_be_picked(known: list[catalogue.Picture]) -> None:
     some = known[:3]
     choice = picked(some, [str(one.id) for one in some], [], lambda one: True)

@@ -1,6 +1,5 @@
 """What each page shows."""
 
-import dataclasses
 import io
 import re
 import time
@@ -17,7 +16,6 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from app.config import Settings
-from model.home import Home, point
 
 Page = Callable[[TestResponse], Any]
 COFFEE = "<b>coffee & cream</b>"
@@ -123,27 +121,6 @@ def test_a_training_image_cannot_be_sent_as_an_example(client, page, token):
     assert answer.status_code == 404
 
 
-def test_the_filters_stand_apart_by_gpu(client, page):
-    shown = page(client.get("/filters"))
-    for number, tower in enumerate(shown.all("section", "tower"), 1):
-        assert tower.one("h2").text.strip() == f"GPU {number}"
-        assert tower.one("rect", "one" if number == 1 else "two")
-        assert 0 < numbers(tower)[0] < 1
-        answer = client.get(tower.one("img").attributes["src"])
-        with Image.open(io.BytesIO(answer.data)) as picture:
-            assert picture.format == "PNG"
-            assert picture.size == (380, 284)
-    assert len(shown.all("section", "tower")) == 2
-
-
-def test_the_filters_are_those_of_the_weights(app, client):
-    kernel = app.extensions["engine"].state().predictor.conv1()[48].numpy()
-    with Image.open(io.BytesIO(client.get("/filters/gpu-2.png").data)) as picture:
-        drawn = np.asarray(picture)[2:44:4, 2:44:4, :3].astype(float) - 128
-    expected = kernel.transpose(1, 2, 0) / np.abs(kernel).max() * 127
-    assert np.abs(drawn - expected).max() <= 1
-
-
 @pytest.mark.parametrize("kind", ["thumbnail", "picture"])
 def test_pictures_are_asked_about_again_without_being_sent_again(client, page, kind):
     address = f"/images/{first_image(client, page)}/{kind}.jpg"
@@ -224,23 +201,6 @@ def test_a_version_that_was_deleted_meanwhile_leaves_no_empty_page(
     assert app.extensions["engine"].known is before
     shown = page(app.test_client().get("/explore"))
     assert len(shown.all("section", "shelf")) == 6
-
-
-@pytest.fixture
-def weights_alone(tmp_path: Path, settings: Settings, open_app) -> FlaskClient:
-    """The application with weights, but without an index or a database."""
-    home = Home(root=tmp_path)
-    point(home.weights, settings.home.weights.resolve())
-    client: FlaskClient = open_app(dataclasses.replace(settings, home=home)).test_client()
-    return client
-
-
-def test_the_filters_need_no_index(weights_alone: FlaskClient, client: FlaskClient, page):
-    assert page(weights_alone.get("/")).one("h1").text == "There is no index yet"
-    address = page(weights_alone.get("/filters")).all("img")[1].attributes["src"]
-    drawn = weights_alone.get(address)
-    assert "immutable" in drawn.headers["Cache-Control"]
-    assert drawn.data == client.get("/filters/gpu-2.png").data
 
 
 @pytest.mark.parametrize("address", ["/", "/explore", "/filters", "/images/1"])

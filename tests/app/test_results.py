@@ -12,17 +12,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alembic import command
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from sqlalchemy import select, update
 from werkzeug.test import TestResponse
 
-from app import expiry, picture_files
+from app import catalogue, expiry, picture_files
 from app.answering import answer_from
 from app.answers import Watch
 from app.config import Settings
-from app.db import DatabaseError, reading, session_factory, writing
+from app.db import (
+    DatabaseError,
+    engine_of,
+    migrations,
+    reading,
+    session_factory,
+    upgrade,
+    writing,
+)
 from app.logs import discreet
 from app.results import erase
 from app.tables import Result, Together, now
@@ -357,6 +366,34 @@ def test_an_example_may_be_larger_than_an_upload(
     assert client.post(form.attributes["action"], data=data).status_code == 303
     refused = client.post("/", data={**data, "image": (io.BytesIO(jpeg), "cat.jpg")})
     assert refused.status_code == 413
+
+
+def test_an_example_too_large_to_be_decoded_is_not_offered(
+    client: FlaskClient, page: Page, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(catalogue, "MAX_PIXELS", 120 * 120 - 1)
+    assert not page(client.get("/")).all("ul", "examples")
+
+
+def test_tables_of_an_earlier_version_name_the_command(
+    settings: Settings, tmp_path: Path, open_app: Callable[[Settings], Flask], page: Page
+) -> None:
+    file = tmp_path / "app.sqlite3"
+    with sqlite3.connect(settings.home.database) as now_, sqlite3.connect(file) as earlier:
+        now_.backup(earlier)
+    now_.close()
+    earlier.close()
+    old = replace(settings, database_url=f"sqlite:///{file}")
+    with engine_of(session_factory(old)).begin() as connection:
+        config = migrations()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    client = open_app(old).test_client()
+    answer = client.get("/")
+    assert answer.status_code == 503
+    assert page(answer).one("code").text == "flask db upgrade"
+    upgrade(old)
+    assert client.get("/").status_code == 200
 
 
 def test_no_log_line_holds_a_token(

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 import skimage.data
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from model.activations import activations
 from model.alexnet import AlexNetConfig
@@ -37,7 +37,9 @@ def half(predictor: Predictor, name: str, tower: int) -> tuple[Tensor, Tensor]:
 
 def normalised_and_pooled(x: Tensor) -> Tensor:
     """§3.3 and §3.4; torch divides α by n."""
-    return F.max_pool2d(F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2), 3, 2)
+    return functional.max_pool2d(
+        functional.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2), 3, 2
+    )
 
 
 def by_hand(predictor: Predictor, square: Pixels) -> dict[str, list[Tensor]]:
@@ -48,19 +50,22 @@ def by_hand(predictor: Predictor, square: Pixels) -> dict[str, list[Tensor]]:
     def conv(name: str, inputs: list[Tensor], stride: int = 1, pad: int = 0) -> list[Tensor]:
         pairs = [half(predictor, name, tower) for tower in HALVES]
         return [
-            F.conv2d(inputs[t], *pairs[t], stride=stride, padding=pad).clamp(min=0) for t in HALVES
+            functional.conv2d(inputs[t], *pairs[t], stride=stride, padding=pad).clamp(min=0)
+            for t in HALVES
         ]
 
     def dense(name: str, x: Tensor) -> list[Tensor]:
-        return [F.linear(x, *half(predictor, name, tower)).clamp(min=0) for tower in HALVES]
+        return [
+            functional.linear(x, *half(predictor, name, tower)).clamp(min=0) for tower in HALVES
+        ]
 
-    found = {"conv1": conv("conv1", [F.pad(image, (0, 3, 0, 3))] * 2, stride=4)}
+    found = {"conv1": conv("conv1", [functional.pad(image, (0, 3, 0, 3))] * 2, stride=4)}
     found["conv2"] = conv("conv2", [normalised_and_pooled(x) for x in found["conv1"]], pad=2)
     both = torch.cat([normalised_and_pooled(x) for x in found["conv2"]], dim=1)
     found["conv3"] = conv("conv3", [both] * 2, pad=1)
     found["conv4"] = conv("conv4", found["conv3"], pad=1)
     found["conv5"] = conv("conv5", found["conv4"], pad=1)
-    pooled = torch.cat([F.max_pool2d(x, 3, 2) for x in found["conv5"]], dim=1)
+    pooled = torch.cat([functional.max_pool2d(x, 3, 2) for x in found["conv5"]], dim=1)
     found["fc6"] = dense("fc6", pooled.flatten(1))
     found["fc7"] = dense("fc7", torch.cat(found["fc6"], dim=1) / 2)
     return found
@@ -74,7 +79,9 @@ def test_each_tower_computes_what_its_gpu_did(predictor: Predictor, square: Pixe
         for tower, truth in zip(maps.towers, expected[maps.name], strict=True):
             assert tower.dtype == np.float32
             np.testing.assert_allclose(tower, truth[0].numpy(), rtol=1e-3, atol=1e-4)
-        assert maps.largest == pytest.approx(max(t.max() for t in expected[maps.name]), rel=1e-3)
+        assert maps.largest == pytest.approx(
+            max(float(t.max()) for t in expected[maps.name]), rel=1e-3
+        )
 
 
 def test_the_shapes_are_those_stated(predictor: Predictor, square: Pixels) -> None:

@@ -15,7 +15,9 @@ def alpha(picture) -> np.ndarray:
     return ink
 
 
-@pytest.mark.parametrize(("count", "columns", "side", "scale", "gap"), [(48, 8, 5, 2, 2), (5, 3, 1, 4, 0)])
+@pytest.mark.parametrize(
+    ("count", "columns", "side", "scale", "gap"), [(48, 8, 5, 2, 2), (5, 3, 1, 4, 0)]
+)
 def test_every_value_is_a_square_of_ink_by_the_root_of_its_share(
     count: int, columns: int, side: int, scale: int, gap: int
 ) -> None:

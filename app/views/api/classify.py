@@ -85,7 +85,7 @@ def classify() -> dict[str, Any]:
     return {"answers": sending.each(answer_to)}
 
 
-@subject.get(f"/images/{ID}:image_id>/answer")
+@subject.get(f"/images/{ID}:image_id>/answer", lasting=True)
 @subject.doc(operationId="answerForImage")
 @subject.response(200, AnswerSchema)
 def of_image(image_id: int) -> dict[str, Any]:

@@ -31,6 +31,13 @@ the first, previous, next and last.
 Which weights are in use is switched on the page of models, not here."""
 
 
+LASTING = {
+    "name": "v",
+    "description": "the version that the answer names, so that it may be kept for a year",
+    "schema": {"type": "string"},
+}
+
+
 class WrongFieldSchema(Schema):
     """One thing that is wrong with a request."""
 
@@ -96,11 +103,15 @@ class Subject(Blueprint):
         super().__init__(f"api-{subject}", __name__, url_prefix="/api", description=about)
         self.subject = subject
 
-    def route(self, rule: str, **options: Any) -> Any:
-        """As Flask's, into the subject's section; what is got may be asked for conditionally."""
+    def route(self, rule: str, *, lasting: bool = False, **options: Any) -> Any:
+        """As Flask's, into the subject's section; what is got may be asked for conditionally.
+
+        lasting: whether the answer may be kept long under an address that names its version.
+        """
         if "GET" not in options["methods"]:
             return super().route(rule, tags=[self.subject], **options)
-        attach = super().route(rule, tags=[self.subject], parameters=["IF_NONE_MATCH"], **options)
+        told = ["IF_NONE_MATCH", *(["VERSION"] if lasting else [])]
+        attach = super().route(rule, tags=[self.subject], parameters=told, **options)
         return lambda view: attach(self.alt_response(304, "NOT_MODIFIED")(view))
 
 
@@ -120,6 +131,7 @@ def describe(
             "info": {"description": ABOUT},
         },
     )
+    api.spec.components.parameter("VERSION", "query", LASTING)
     for schema in schemas:
         api.spec.components.schema(schema.__name__.removesuffix("Schema"), schema=schema)
     for subject in subjects:

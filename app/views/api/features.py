@@ -83,7 +83,7 @@ def features() -> dict[str, Any] | Response:
     return {"features": sending.each(featured), "weights": predictor.identity}
 
 
-@subject.get(f"/images/{ID}:image_id>/features")
+@subject.get(f"/images/{ID}:image_id>/features", lasting=True)
 @subject.doc(operationId="featuresOfImage")
 @subject.response(200, ImageFeatureSchema)
 @subject.alt_response(200, schema=RAW, content_type=BYTES)

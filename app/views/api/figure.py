@@ -66,7 +66,7 @@ class FigureSchema(Schema):
     index = fields.String(required=True)
 
 
-@subject.get("/figure-4")
+@subject.get("/figure-4", lasting=True)
 @subject.arguments(FigureAskedSchema, location="query")
 @subject.doc(operationId="figure4")
 @subject.response(200, FigureSchema)

@@ -107,9 +107,12 @@ class FilterSchema(KernelSchema):
         metadata={"description": "images looked at for patches"},
     )
     weights = fields.String(required=True, metadata={"description": "which weights it is of"})
+    index = fields.String(
+        required=True, allow_none=True, metadata={"description": "which version knows the patches"}
+    )
 
 
-@subject.get("/filters")
+@subject.get("/filters", lasting=True)
 @subject.doc(operationId="filters")
 @subject.response(200, FiltersSchema)
 def filters() -> dict[str, Any]:
@@ -126,14 +129,14 @@ def filters() -> dict[str, Any]:
     }
 
 
-@subject.get("/filters/<int(min=1, max=9999):number>")
+@subject.get("/filters/<int(min=1, max=9999):number>", lasting=True)
 @subject.doc(operationId="filter")
 @subject.response(200, FilterSchema)
 def one_filter(number: int) -> dict[str, Any]:
     """Tell of a kernel, its weights and the training patches that excite it most"""
     predictor = rooms.predictor()
-    kernel, found = page.known(predictor, number), page.exciting(number)
-    caching.named(predictor.identity, index())
+    kernel, found, version = page.known(predictor, number), page.exciting(number), index()
+    caching.named(version or predictor.identity, for_long=version is not None)
     (block,) = [b for b in page.blocks(predictor, kernels(predictor)) if b.gpu == kernel.gpu]
     known = found if isinstance(found, Exciting) else None
     return {
@@ -142,6 +145,7 @@ def one_filter(number: int) -> dict[str, Any]:
         "patches": patches(known) if known else None,
         "sampled": known.count if known else None,
         "weights": predictor.identity,
+        "index": version,
     }
 
 

@@ -56,7 +56,7 @@ class ImagesSchema(paging.PageSchema):
     index = fields.String(required=True)
 
 
-@subject.get("/classes")
+@subject.get("/classes", lasting=True)
 @subject.arguments(ClassesAskedSchema, location="query")
 @subject.doc(operationId="classes")
 @subject.response(200, ClassesSchema, headers=paging.LINKED)
@@ -71,7 +71,7 @@ def classes(asked: dict[str, Any]) -> dict[str, Any]:
     return {**page, "classes": paging.cut(found, asked), "index": state.version.name}
 
 
-@subject.get(f"/classes/{ID}:class_id>/images")
+@subject.get(f"/classes/{ID}:class_id>/images", lasting=True)
 @subject.arguments(ImagesAskedSchema, location="query")
 @subject.doc(operationId="imagesOfClass")
 @subject.response(200, ImagesSchema, headers=paging.LINKED)
@@ -100,6 +100,5 @@ def of_class(asked: dict[str, Any], class_id: int) -> dict[str, Any]:
 @subject.response(200, shapes.ImageSchema)
 def image(image_id: int) -> dict[str, Any]:
     """Tell of an image"""
-    found = known(image_id)
-    caching.named(found.sha256)
-    return shapes.image(found)
+    caching.by_body()
+    return shapes.image(known(image_id))

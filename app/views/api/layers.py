@@ -77,7 +77,7 @@ class LayersSchema(Schema):
     weights = fields.String(required=True)
 
 
-@subject.get("/layers")
+@subject.get("/layers", lasting=True)
 @subject.arguments(LayersAskedSchema, location="query")
 @subject.doc(operationId="layers")
 @subject.response(200, LayersSchema)
@@ -85,7 +85,7 @@ def layers(_: dict[str, Any]) -> dict[str, Any]:
     """Tell what each layer computes of an image"""
     predictor = rooms.predictor()
     image = asked("none") or abort(404, UNKNOWN)
-    caching.named(predictor.identity, image.key, for_long=not image.private)
+    caching.named(predictor.identity, image.key, image.name, for_long=not image.private)
     found = inside.seen(image)
     return {
         "of": image.of,

@@ -40,7 +40,7 @@ class MapSchema(Schema):
     index = fields.String(required=True)
 
 
-@subject.get("/map")
+@subject.get("/map", lasting=True)
 @subject.doc(operationId="map")
 @subject.response(200, MapSchema)
 def points() -> dict[str, Any]:

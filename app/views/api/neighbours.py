@@ -102,7 +102,7 @@ def neighbours(options: dict[str, Any]) -> dict[str, Any]:
         return found(state, np.array(asked["feature"], np.float32), options)
 
 
-@subject.get(f"/images/{ID}:image_id>/neighbours")
+@subject.get(f"/images/{ID}:image_id>/neighbours", lasting=True)
 @subject.arguments(OptionsSchema, location="query")
 @subject.doc(operationId="neighboursOfImage")
 @subject.response(200, NeighboursSchema)

@@ -23,9 +23,6 @@ class PageAskedSchema(Schema):
         validate=validate.Range(min=1, max=LARGEST),
         metadata={"description": "entries on a page; by default ALEXNET_PAGE_SIZE"},
     )
-    v = fields.String(
-        metadata={"description": "the version that the answer names, so that it may be kept long"}
-    )
 
 
 class PageSchema(Schema):

@@ -82,6 +82,8 @@ def test_what_the_asker_has_is_not_sent_again(client):
     lasting = client.get(f"/api/classes?v={index}").headers["Cache-Control"]
     assert "immutable" in lasting
     assert "private" in lasting
+    lasting = client.get(f"/api/filters/1?v={index}").headers["Cache-Control"]
+    assert "immutable" in lasting
     for wrong in ("2", index[:4], f"{index}x"):
         kept = client.get(f"/api/classes?v={wrong}").headers["Cache-Control"]
         assert kept == "private, no-cache"

@@ -7,19 +7,22 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
 Open = Callable[..., Any]
 RESULT = re.compile(r"/results/[\w-]{22}$")
+TOGETHER = re.compile(r"/results/together/[\w-]{22}$")
 pytestmark = pytest.mark.timeout(120)
 
 
 def check_answer(page: Any) -> None:
-    """The page that answers has five bars, six neighbours, and every picture came."""
+    """The page that answers has five bars, six neighbours twice, and every picture came."""
     page.wait_for_url(RESULT)
     assert page.locator(".bars li").count() == 5
     assert page.locator(".neighbours a").count() == 6
+    assert page.locator(".pixels a").count() == 6
     widths = page.locator(".bars .fill").evaluate_all(
         "bars => bars.map(bar => bar.getBoundingClientRect().width)"
     )
@@ -27,28 +30,38 @@ def check_answer(page: Any) -> None:
     assert widths[-1] > 0
     page.wait_for_load_state("load")
     sizes = page.locator("img").evaluate_all("all => all.map(one => one.naturalWidth)")
-    assert len(sizes) == 7
+    assert len(sizes) == 13
     assert all(sizes)
 
 
-def transfer(page: Any, data: bytes, name: str = "dropped.jpg", kind: str = "image/jpeg") -> Any:
-    """A DataTransfer holding one file, as a drop or a paste brings it."""
+def transfer(page: Any, *files: tuple[bytes, str, str]) -> Any:
+    """A DataTransfer holding files, each bytes, name and type, as a drop or a paste brings them."""
     return page.evaluate_handle(
-        """([text, name, kind]) => {
-            const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+        """files => {
             const transfer = new DataTransfer();
-            transfer.items.add(new File([bytes], name, {type: kind}));
+            for (const [text, name, kind] of files) {
+                const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+                transfer.items.add(new File([bytes], name, {type: kind}));
+            }
             return transfer;
         }""",
-        [base64.b64encode(data).decode(), name, kind],
+        [[base64.b64encode(data).decode(), name, kind] for data, name, kind in files],
     )
+
+
+@pytest.fixture
+def several(photograph: Path, tmp_path: Path) -> list[Path]:
+    """Two photographs and a file that is none."""
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "another.jpg").write_bytes(photograph.read_bytes())
+    return [photograph, tmp_path / "another.jpg", tmp_path / "notes.txt"]
 
 
 def test_a_chosen_photograph_is_answered(tab: Open, photograph: Path) -> None:
     page = tab()
     page.goto("/")
     with page.expect_file_chooser() as chooser:
-        page.click("text=Choose an image")
+        page.click("text=Choose images")
     chooser.value.set_files(photograph)
     check_answer(page)
     assert page.locator("text=my cat.jpg").count() == 1
@@ -57,7 +70,9 @@ def test_a_chosen_photograph_is_answered(tab: Open, photograph: Path) -> None:
 def test_a_dropped_photograph_is_answered(tab: Open, jpeg: bytes) -> None:
     page = tab()
     page.goto("/")
-    page.dispatch_event(".drop", "drop", {"dataTransfer": transfer(page, jpeg)})
+    page.dispatch_event(
+        ".drop", "drop", {"dataTransfer": transfer(page, (jpeg, "dropped.jpg", "image/jpeg"))}
+    )
     check_answer(page)
     assert page.locator("text=dropped.jpg").count() == 1
 
@@ -65,14 +80,16 @@ def test_a_dropped_photograph_is_answered(tab: Open, jpeg: bytes) -> None:
 def test_a_drop_beside_the_area_counts_too(tab: Open, jpeg: bytes) -> None:
     page = tab()
     page.goto("/")
-    page.dispatch_event("h1", "drop", {"dataTransfer": transfer(page, jpeg)})
+    page.dispatch_event(
+        "h1", "drop", {"dataTransfer": transfer(page, (jpeg, "dropped.jpg", "image/jpeg"))}
+    )
     check_answer(page)
 
 
 def test_a_pasted_photograph_is_answered(tab: Open, jpeg: bytes) -> None:
     page = tab()
     page.goto("/")
-    pasted = transfer(page, jpeg, "image.png", "image/png")
+    pasted = transfer(page, (jpeg, "image.png", "image/png"))
     page.evaluate(
         """data => document.dispatchEvent(
             new ClipboardEvent("paste", {clipboardData: data, bubbles: true}))""",
@@ -112,15 +129,188 @@ def test_a_file_over_the_limit_is_told_so(tab: Open, tmp_path: Path, script: boo
     assert "1 MB" in page.inner_text("main")
 
 
-def test_a_refused_file_leads_to_another_try(tab: Open, tmp_path: Path, photograph: Path) -> None:
+@pytest.mark.parametrize("script", [True, False])
+def test_a_refused_file_leads_to_another_try(
+    tab: Open, tmp_path: Path, photograph: Path, script: bool
+) -> None:
     wrong = tmp_path / "notes.txt"
     wrong.write_text("not an image")
-    page = tab()
+    page = tab(java_script_enabled=script)
     page.goto("/")
     page.set_input_files("#image", wrong)
-    page.wait_for_selector("h1:has-text('That is not an image')")
+    if not script:
+        page.click("button.send")
+    page.wait_for_selector("text=/JPEG, PNG and WebP images are accepted/")
+    assert page.locator(".previews li").count() == 0
+    page.set_input_files("#image", photograph)
+    if not script:
+        page.click("button.send")
+        page.wait_for_url(RESULT)
+    else:
+        check_answer(page)
+
+
+@pytest.mark.parametrize("way", ["chosen", "dropped", "without scripts"])
+def test_several_photographs_are_answered_on_a_page(
+    tab: Open, several: list[Path], way: str
+) -> None:
+    page = tab(java_script_enabled=way != "without scripts")
+    page.goto("/")
+    if way == "dropped":
+        files = [(file.read_bytes(), file.name, "image/jpeg") for file in several]
+        page.dispatch_event(".drop", "drop", {"dataTransfer": transfer(page, *files)})
+    else:
+        page.set_input_files("#image", several)
+    if way == "without scripts":
+        page.click("button.send")
+    else:
+        page.wait_for_selector("text=Looking at 3 images …")
+        assert page.locator(".previews img").count() in (2, 3)  # what is none goes when it is seen
+    page.wait_for_url(TOGETHER)
+    assert page.locator(".together li").count() == 3
+    assert "JPEG, PNG and WebP" in page.inner_text(".together .without")
+    page.click(".together a >> nth=1")
+    check_answer(page) if way != "without scripts" else page.wait_for_url(RESULT)
+
+
+def hold(page: Any) -> list[Any]:
+    """Keep what is sent from arriving; gives what is kept."""
+    held: list[Any] = []
+    posts = re.compile(r"/$")
+    page.route(posts, lambda r: held.append(r) if r.request.method == "POST" else r.continue_())
+    return held
+
+
+@pytest.mark.parametrize("way", ["Escape", "Stop", "another file"])
+def test_an_upload_that_is_stopped_leaves_the_page_listening(
+    tab: Open, photograph: Path, way: str
+) -> None:
+    page = tab()
+    page.goto("/")
+    held = hold(page)
+    page.set_input_files("#image", photograph)
+    page.wait_for_selector("text=/my cat.jpg …/")
+    assert page.locator(".previews img").count() == 1
+    while not held:
+        page.wait_for_timeout(20)
+    page.unroute_all()
+    if way == "Escape":
+        page.keyboard.press("Escape")
+    elif way == "Stop":
+        page.click("button:has-text('Stop')")
+    if way != "another file":
+        assert page.inner_text(".said") == "Stopped."
+        assert page.locator(".previews img").count() == 0
+        assert page.locator(".stop").is_hidden()
     page.set_input_files("#image", photograph)
     check_answer(page)
+
+
+def test_a_broken_connection_is_told(chromium: Any, site: str, photograph: Path) -> None:
+    context = chromium.new_context(base_url=site)
+    page = context.new_page()
+    page.goto("/")
+    held = hold(page)
+    page.set_input_files("#image", photograph)
+    while not held:
+        page.wait_for_timeout(20)
+    held[0].abort()
+    page.wait_for_selector("text=The connection to the server broke.")
+    context.close()
+
+
+def test_too_many_at_once_are_told_before_they_are_sent(tab: Open, jpeg: bytes) -> None:
+    page = tab()
+    page.goto("/")
+    files = [(jpeg, f"{number}.jpg", "image/jpeg") for number in range(13)]
+    page.dispatch_event(".drop", "drop", {"dataTransfer": transfer(page, *files)})
+    assert page.inner_text(".said") == "These are 13 images; at most 12 can be sent together."
+
+
+def test_a_telephone_takes_a_picture(tab: Open, photograph: Path) -> None:
+    page = tab(has_touch=True, is_mobile=True, viewport={"width": 360, "height": 740})
+    page.goto("/")
+    assert page.get_attribute("#camera", "capture") == "environment"
+    with page.expect_file_chooser() as chooser:
+        page.tap(".camera .pick")
+    chooser.value.set_files(photograph)
+    check_answer(page)
+    desk = tab()
+    desk.goto("/")
+    assert desk.locator(".camera").is_hidden()
+
+
+def test_a_telephone_takes_a_picture_without_javascript(tab: Open, photograph: Path) -> None:
+    page = tab(has_touch=True, is_mobile=True, java_script_enabled=False)
+    page.goto("/")
+    assert page.locator("#camera").is_visible()
+    page.set_input_files("#camera", photograph)
+    page.click("button.send")
+    page.wait_for_url(RESULT)
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_a_result_is_deleted_where_it_was_made(
+    tab: Open, classified: Callable[..., str], script: bool
+) -> None:
+    page = tab(java_script_enabled=script)
+    location = classified(page, script)
+    page.click("text=Delete this result")
+    page.click("text=Keep it")
+    page.wait_for_url(RESULT)
+    page.goto("/")
+    page.click(".small .delete")
+    page.click("button:has-text('Delete it')")
+    page.wait_for_selector("h1:has-text('Deleted')")
+    assert page.locator(".small li").count() == 0
+    assert page.goto(location).status == 404
+
+
+def test_a_crop_that_is_pointed_at_is_framed_on_the_image(
+    tab: Open, classified: Callable[..., str]
+) -> None:
+    page = tab()
+    classified(page)
+    page.click("summary")
+    page.locator(".crops li").nth(3).hover()
+    seen, frame = page.locator(".seen img").bounding_box(), page.locator(".window").nth(1)
+    # Bottom right: the crop ends where the image does, and begins 32 of 256 pixels from its edge.
+    x = frame.bounding_box()["x"] - seen["x"]
+    assert x / seen["width"] == pytest.approx(32 / 256, abs=0.01)
+    page.mouse.move(0, 0)
+    x = frame.bounding_box()["x"] - seen["x"]
+    assert x / seen["width"] == pytest.approx(16 / 256, abs=0.01)
+
+
+def test_the_link_is_copied(chromium: Any, site: str, classified: Callable[..., str]) -> None:
+    context = chromium.new_context(base_url=site, permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    location = classified(page)
+    page.click("text=Copy")
+    page.wait_for_selector("text=Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == site + location
+    context.close()
+
+
+def test_the_pages_around_a_result_serve_everyone_and_stand_still(
+    tab: Open,
+    several: list[Path],
+    accessible: Callable[[Any], None],
+    steady: Callable[[Any, str], None],
+) -> None:
+    for scheme, width in (("light", 1280), ("dark", 360)):
+        page = tab(viewport={"width": width, "height": 740}, color_scheme=scheme)
+        page.goto("/")
+        page.set_input_files("#image", several)
+        page.wait_for_url(TOGETHER)
+        together = page.url
+        for address in (together, f"{together}/delete", "/results/deleted", "/"):
+            steady(page, address)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, address
+            accessible(page)
+        page.set_input_files("#image", several[2])
+        page.wait_for_selector(".said.failed")
+        accessible(page)
 
 
 def test_the_keyboard_reaches_everything(tab: Open) -> None:
@@ -135,7 +325,7 @@ def test_the_keyboard_reaches_everything(tab: Open) -> None:
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "image"
-    outline = page.locator(".pick").evaluate("label => getComputedStyle(label).outlineStyle")
+    outline = page.locator(".pick >> nth=0").evaluate("label => getComputedStyle(label).outlineStyle")
     assert outline == "solid"
     page.keyboard.press("Enter")
     deadline = time.monotonic() + 30
@@ -165,3 +355,17 @@ def test_the_command_is_copied(
         assert copied == page.inner_text("code")
         assert copied.startswith("python training/run.py")
         context.close()
+
+
+def test_the_server_logs_no_token(
+    serve: Callable[[dict[str, str]], AbstractContextManager[str]], tmp_path: Path
+) -> None:
+    log, token = tmp_path / "access.log", "abcdefghij_-ABCDEFGHIJ"
+    arguments = f"--access-logfile {log}"
+    with serve({"ALEXNET_HOME": str(tmp_path), "GUNICORN_CMD_ARGS": arguments}) as site:
+        asked = Request(f"{site}/filters?of={token}", headers={"Referer": f"/results/{token}"})
+        with urlopen(asked) as answer:
+            assert answer.status == 200
+    said = log.read_text()
+    assert "GET /filters?of=… HTTP" in said
+    assert token not in said

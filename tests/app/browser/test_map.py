@@ -3,15 +3,19 @@
 import io
 import json
 import re
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parents[3]
 Open = Callable[..., Any]
 MARGIN = 28
 TALL = {"width": 1280, "height": 1000}
@@ -164,7 +168,7 @@ def test_dragging_over_a_region_selects_exactly_the_images_in_it(
     assert set(listed(page)) == wanted
     page.locator("canvas").press("Escape")
     page.locator("canvas").press("Escape")
-    page.wait_for_function("!location.search")
+    page.wait_for_function("() => !location.search")
     assert page.locator(".chosen li").count() == 0
 
 
@@ -251,7 +255,7 @@ def test_everything_goes_by_keyboard(
         page.keyboard.press(key)
     page.wait_for_url(re.compile(r"[?&]at=\d+,\d+,2\.25$"))
     page.keyboard.press("0")
-    page.wait_for_function("!location.search")
+    page.wait_for_function("() => !location.search")
     # Shift and arrows mark a region, from the middle on.
     page.keyboard.down("Shift")
     for _ in range(18):
@@ -310,10 +314,10 @@ def test_wheel_and_drag_change_what_is_seen_and_the_place_under_the_pointer_stay
     assert "/map" in page.url
     # At the whole map a turn outwards is the page's own.
     page.click("[data-zoom=whole]")
-    page.wait_for_function("!location.search")
+    page.wait_for_function("() => !location.search")
     page.mouse.move(x, y)
     page.mouse.wheel(0, 300)
-    page.wait_for_function("scrollY > 0")
+    page.wait_for_function("() => scrollY > 0")
 
 
 def test_a_finger_taps_a_point_then_its_picture(tab: Open, points: Points) -> None:
@@ -349,3 +353,18 @@ def test_points_that_do_not_come_are_told_of(tab: Open, accessible: Callable[[An
     page.unroute("**/points.json*")
     page.click("text=Try again")
     page.wait_for_selector("[data-mode=select]:enabled")
+
+
+def test_the_benchmark_of_its_frames_prints_its_table(site: str, chromium: Any) -> None:
+    words = ["benchmarks/map.py", "--address", site, "--points", "100", "--moves", "3"]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("drags", "turns", "points"):
+        assert len(re.findall(rf"{name} +│ +[\d.]+ ms", done.stdout)) == 2

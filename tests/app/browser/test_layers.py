@@ -1,0 +1,98 @@
+"""The pages of what each layer computes, in a real browser."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Open = Callable[..., Any]
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_one_goes_from_an_example_to_a_layer_to_a_map(tab: Open) -> None:
+    page = tab(java_script_enabled=False)
+    page.goto("/layers")
+    page.click(".three a >> nth=1")
+    page.wait_for_url(re.compile(r"/layers\?of=image-\d+$"))
+    page.wait_for_load_state("load")
+    page.click("h2 a:has-text('conv4')")
+    page.wait_for_url(re.compile(r"/layers/conv4\?of=image-\d+$"))
+    page.click(".maps a >> nth=200")
+    page.wait_for_url(re.compile(r"/layers/conv4\?map=201&of=image-\d+$"))
+    assert page.inner_text("section.alone h2") == "Map 201 of GPU 2"
+    page.click(".steps a:has-text('conv1')")
+    page.click("section.alone >> text=/^Kernel \\d+$/")
+    page.wait_for_url(re.compile(r"/filters/\d+\?of=image-\d+#kernel$"))
+
+
+def test_the_pictures_of_every_tower_arrive(tab: Open, classified: Callable[..., str]) -> None:
+    page = tab()
+    classified(page)
+    page.goto("/layers", wait_until="networkidle")
+    sizes = page.locator(".hall img").evaluate_all("all => all.map(one => one.naturalWidth)")
+    assert len(sizes) == 14
+    assert all(sizes)
+    ones, twos = (
+        page.locator(f".hall.{name}").evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect().left)"
+        )
+        for name in ("one", "two")
+    )
+    assert max(ones) < min(twos)  # two columns
+
+
+def test_a_map_tells_its_number_and_largest_value(
+    tab: Open, classified: Callable[..., str]
+) -> None:
+    page = tab()
+    classified(page)
+    page.goto("/layers/conv2")
+    said = page.locator(".maps a > span")
+
+    def shown(number: int) -> bool:
+        return bool(said.nth(number - 1).bounding_box()["height"] > 10)
+
+    assert not shown(20)
+    page.hover(".maps a >> nth=19")
+    assert shown(20)
+    assert re.fullmatch(r"Map 20, at most \d+\.\d+", said.nth(19).inner_text())
+    page.locator(".maps a").nth(130).focus()
+    page.keyboard.press("Tab")
+    assert shown(132)
+
+
+def test_on_a_telephone_the_towers_stand_one_above_the_other(
+    tab: Open, classified: Callable[..., str]
+) -> None:
+    page = tab(viewport={"width": 360, "height": 740})
+    classified(page)
+    page.goto("/layers")
+    boxes = [page.locator(".hall").nth(n).bounding_box() for n in range(14)]
+    assert all(box["width"] > 300 for box in boxes)
+    tops = [box["y"] for box in boxes]
+    assert tops == sorted(tops)
+    page.goto("/layers/conv3")
+    sizes = page.locator(".maps a").evaluate_all(
+        "all => all.map(one => one.getBoundingClientRect()).map(r => [r.width, r.height])"
+    )
+    assert len(sizes) == 384
+    assert min(min(size) for size in sizes) >= 24
+
+
+@pytest.mark.parametrize("address", ["/layers/conv3", "/layers/fc6"])
+def test_a_layer_serves_everyone(
+    tab: Open,
+    classified: Callable[..., str],
+    accessible: Callable[[Any], None],
+    steady: Callable[[Any, str], None],
+    address: str,
+) -> None:
+    for scheme, width in (("light", 1280), ("dark", 360)):
+        page = tab(viewport={"width": width, "height": 740}, color_scheme=scheme)
+        page.goto(address)  # with nothing at hand yet
+        accessible(page)
+        classified(page)
+        steady(page, address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        accessible(page)
