@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
-LOADED = 1500
-"""Milliseconds after which the page has settled."""
+SETTLED = 400
+"""Milliseconds after its points have come until the page rests."""
 WATCH = """(() => {
     window.times = { script: [], frame: [] };
     const request = window.requestAnimationFrame.bind(window);
@@ -84,7 +84,8 @@ def measure(browser: Browser, options: Options, ratio: int) -> dict[str, dict[st
     page.add_init_script(WATCH)
     page.route("**/points.json*", lambda route: fill_up(route, options.points))
     page.goto("/map")
-    page.wait_for_timeout(LOADED)
+    page.locator("[data-mode=select]:enabled").wait_for()
+    page.wait_for_timeout(SETTLED)
     found = {}
     for name, move in MOVES.items():
         page.evaluate("window.times.script = []; window.times.frame = []")

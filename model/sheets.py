@@ -11,7 +11,7 @@ FAINT = 14
 
 
 def sheet(maps: Floats, columns: int, *, scale: int, largest: float, gap: int = 2) -> Image.Image:
-    """Maps, float32 [N, height, width], as an LA picture, row by row from the top left.
+    """Maps, float32 [N, height, width], as a picture, row by row from the top left.
 
     Black ink on a transparent ground, so that a page in the dark can turn it white. A value gets
     ink by the square root of its distance from zero as a share of `largest`: weak responses show
@@ -22,9 +22,14 @@ def sheet(maps: Floats, columns: int, *, scale: int, largest: float, gap: int = 
     cells = np.pad(drawn, ((0, -len(drawn) % columns), (0, gap), (0, gap)))
     _, height, width = cells.shape
     rows = cells.reshape(-1, columns, height, width).swapaxes(1, 2)
-    alpha = Image.fromarray(rows.reshape(-1, columns * width))
-    picture = Image.new("LA", alpha.size)
-    picture.putalpha(alpha)
+    return in_black(np.ascontiguousarray(rows).reshape(-1, columns * width))
+
+
+def in_black(inked: npt.NDArray[np.uint8]) -> Image.Image:
+    """Black as opaque as the ink: a picture of one byte a pixel, with a palette of 256 blacks."""
+    picture = Image.fromarray(inked).convert("P")
+    picture.putpalette(bytes(3 * 256))
+    picture.info["transparency"] = bytes(range(256))
     return picture
 
 

@@ -18,7 +18,12 @@ function start() {
     list.dataset.stretch = 0;
     append();
   });
-  document.querySelector(".earlier a")?.addEventListener("click", prepend);
+  document.querySelector(".earlier a")?.addEventListener("click", async (event) => {
+    event.preventDefault();
+    const first = list.firstElementChild;
+    await prepend();
+    first.querySelector("a").focus({ preventScroll: true });
+  });
   button.hidden = !nextLink();
   /* Not before the reader moves: until then what is on the page stays where it is. */
   for (const move of ["scroll", "wheel", "touchmove", "keydown"]) {
@@ -61,19 +66,18 @@ async function append() {
   });
 }
 
-async function prepend(event) {
-  event.preventDefault();
-  if (area.busy) return;
-  const link = event.currentTarget;
-  const page = await fetched(link.href, "Loading earlier ones …");
+/* What was there stays where it is in the window. */
+async function prepend() {
+  const link = document.querySelector(".earlier a");
+  const page = area.busy ? null : await fetched(link.href, "Loading earlier ones …");
   if (!page) return;
-  const [first, before] = [list.firstElementChild, list.firstElementChild.getBoundingClientRect().top];
+  const first = list.firstElementChild;
+  const before = first.getBoundingClientRect().top;
   list.prepend(...fresh(page));
   const earlier = page.querySelector(".earlier a");
   if (earlier) link.href = earlier.href;
   else link.parentElement.remove();
   window.scrollBy(0, first.getBoundingClientRect().top - before);
-  first.querySelector("a").focus({ preventScroll: true });
   tell();
 }
 
@@ -151,7 +155,17 @@ function note(seen) {
   history.replaceState({ id: seen.id, top: seen.getBoundingClientRect().top }, "", address);
 }
 
-function returnToPlace() {
-  const seen = history.state?.id && document.getElementById(history.state.id);
-  if (seen) window.scrollBy(0, seen.getBoundingClientRect().top - history.state.top);
+/* Where the page alone is too short above or below, more of what was there comes first. */
+async function returnToPlace() {
+  const place = history.state;
+  const seen = place?.id && document.getElementById(place.id);
+  const off = () => seen.getBoundingClientRect().top - place.top;
+  const reached = () => {
+    window.scrollBy(0, off());
+    return Math.abs(off()) < 1;
+  };
+  if (!seen || reached()) return;
+  if (off() < 0 && document.querySelector(".earlier a")) await prepend();
+  else if (nextLink()) await append();
+  reached();
 }

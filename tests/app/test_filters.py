@@ -30,7 +30,7 @@ def picture_at(client: FlaskClient, address: str) -> np.ndarray:
     answer = client.get(address)
     assert answer.mimetype == "image/png"
     with Image.open(io.BytesIO(answer.data)) as picture:
-        return np.asarray(picture)
+        return np.asarray(picture.convert("RGBA"))
 
 
 def conv1(app: Flask, square: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_the_patches_are_those_of_the_images_with_the_strongest_response(app, cl
     ]
     assert "of all 54" in closer("/filters/17").text
 
-    sprite = picture_at(client, shown.all("image")[0].attributes["href"])
+    sprite = picture_at(client, shown.all("image")[0].attributes["href"])[..., :3]
     assert sprite.shape == (88, 9 * 88, 3)
     assert np.array_equal(sprite, sprite[::8, ::8].repeat(8, 0).repeat(8, 1))
     for n, image in enumerate(best):
@@ -164,7 +164,7 @@ def test_the_response_to_the_image_at_hand_is_conv1s(app, client, closer, token)
     (drawn,) = shown.one("div", "lay").one("svg", "ink").all("image")
     assert float(drawn.attributes["x"]) == pytest.approx(16 + 5.5 - 2)  # its places' middles
     assert float(drawn.attributes["width"]) == 4 * 55
-    ink = picture_at(client, drawn.attributes["href"])[2::4, 2::4, 1].astype(float)
+    ink = picture_at(client, drawn.attributes["href"])[2::4, 2::4, 3].astype(float)
     share = np.sqrt(expected.clip(0) / expected.max())
     assert np.abs(ink - (FAINT + (255 - FAINT) * share)).max() <= 1
 
@@ -179,7 +179,7 @@ def test_a_kernel_that_nothing_excites_is_told_of(client, page, settings, with_w
     assert re.search(r"Nothing here excites it: the response is −\d+\.\d at most", shown.text)
     assert shown.all("rect", "spot") == []
     drawn = picture_at(other, shown.one("div", "lay").all("image")[0].attributes["href"])
-    assert np.unique(drawn[..., 1]).tolist() == [FAINT]
+    assert np.unique(drawn[..., 3]).tolist() == [FAINT]
     # No index fits these weights, so that patches are not known either.
     assert shown.all("ol", "nine") == []
     assert shown.one("code").text == "flask index build"

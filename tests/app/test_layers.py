@@ -62,8 +62,7 @@ def ink_at(client: FlaskClient, address: str) -> np.ndarray:
     answer = client.get(address)
     assert answer.mimetype == "image/png"
     with Image.open(io.BytesIO(answer.data)) as picture:
-        assert picture.mode == "LA"
-        return np.asarray(picture)[..., 1].astype(float)
+        return np.asarray(picture.convert("LA"))[..., 1].astype(float)
 
 
 def inked(values: np.ndarray, largest: float) -> np.ndarray:

@@ -216,7 +216,7 @@ def test_with_nothing_there_a_page_says_what_to_run(empty: FlaskClient, page, ad
 def test_with_nothing_there_an_upload_is_refused_in_words(empty: FlaskClient, page, jpeg):
     answer = empty.post("/api/classify", data={"image": (io.BytesIO(jpeg), "cat.jpg")})
     assert answer.status_code == 503
-    assert "python training/run.py" in answer.get_json()["error"]
+    assert "python training/run.py" in answer.get_json()["detail"]
     assert empty.get("/results/x").status_code in (404, 503)
     assert page(empty.get("/nothing")).one("h1").text == "There is no such page"
 

@@ -9,9 +9,8 @@ from model.sheets import FAINT, sheet
 
 
 def alpha(picture) -> np.ndarray:
-    assert picture.mode == "LA"
-    grey, ink = np.moveaxis(np.asarray(picture), -1, 0)
-    assert not grey.any()
+    *colours, ink = np.moveaxis(np.asarray(picture.convert("RGBA")), -1, 0)
+    assert not np.any(colours)
     return ink
 
 

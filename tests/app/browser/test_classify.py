@@ -325,7 +325,8 @@ def test_the_keyboard_reaches_everything(tab: Open) -> None:
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "image"
-    outline = page.locator(".pick >> nth=0").evaluate("label => getComputedStyle(label).outlineStyle")
+    chooser = page.locator(".pick >> nth=0")
+    outline = chooser.evaluate("label => getComputedStyle(label).outlineStyle")
     assert outline == "solid"
     page.keyboard.press("Enter")
     deadline = time.monotonic() + 30

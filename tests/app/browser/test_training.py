@@ -25,6 +25,7 @@ from training.state import Epoch
 
 Open = Callable[..., Any]
 pytestmark = pytest.mark.timeout(120)
+LOADED = "one => one.decode().then(() => one.naturalWidth)"
 TOKEN = "an administrator's token"
 
 
@@ -171,20 +172,20 @@ def test_curves_are_read_by_pointing_and_conv1_by_sliding(tab: Open, home: Home)
     for number in (1, 2, 3):
         picture = page.locator("[data-slide] img")
         assert picture.get_attribute("alt") == f"conv1 after epoch {number}"
-        page.wait_for_function("document.querySelector('[data-slide] img').naturalWidth === 776")
+        assert picture.evaluate(LOADED) == 776
         page.keyboard.press("ArrowRight")
 
 
 @pytest.mark.parametrize("script", [True, False])
 def test_runs_are_ticked_and_compared(tab: Open, home: Home, script: bool) -> None:
-    record(home, "first", 4)
-    record(home, "second", 5)
+    record(home, "early", 4)
+    record(home, "late", 5)
     page = tab(java_script_enabled=script)
     page.goto("/training")
     if script:
         page.click("button:text('Compare')")
         assert page.text_content("#ticked") == "Tick two to 6 runs."
-    for name in ("first", "second"):
+    for name in ("early", "late"):
         page.check(f"input[value={name}]")
     page.click("button:text('Compare')")
     page.wait_for_url(re.compile(r"/training/compare\?run=\w+&run=\w+$"))
@@ -192,7 +193,7 @@ def test_runs_are_ticked_and_compared(tab: Open, home: Home, script: bool) -> No
     assert page.locator(".plot.error .letter").all_text_contents() == ["A", "B"]
     page.click(".named a >> nth=0")
     page.click("#every summary")
-    assert page.locator(".every a >> nth=1").get_attribute("href").endswith("/first/conv1/2.png")
+    assert page.locator(".every a >> nth=1").get_attribute("href").endswith("/late/conv1/2.png")
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
@@ -225,10 +226,8 @@ def test_full_pages_serve_everyone(
         )
         assert small == [], address
     page.goto(f"/training/{runs[0]}")
-    page.locator(".mistakes img").last.scroll_into_view_if_needed()
-    page.wait_for_function(
-        "[...document.querySelectorAll('.mistakes img')].every(one => one.naturalWidth === 256)"
-    )
+    for picture in page.locator(".mistakes img").all():
+        assert picture.evaluate(LOADED) == 256
 
 
 def test_weights_are_switched_by_whoever_knows_the_token(
@@ -261,7 +260,7 @@ def test_weights_are_switched_by_whoever_knows_the_token(
         accessible(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.fill("#token", TOKEN)
-        page.click("text=Switch all the same")
+        page.click("button:text('Switch all the same')")
         page.wait_for_selector("#found")
         assert page.is_checked("input[value='runs/b/weights.safetensors']")
         assert "Switched to runs/b" in page.text_content("[role=status]")
