@@ -165,6 +165,8 @@ def test_every_setting_stands_with_its_default_and_its_help() -> None:
 
 def plain(value: object) -> str:
     """A default as people set it."""
+    if isinstance(value, tuple):
+        return " ".join(value)
     return str(int(value) if isinstance(value, bool) else value)
 
 

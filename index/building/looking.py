@@ -58,11 +58,11 @@ class Looking:
             self.patches.update(((kernel, image), pixels) for image, pixels in seen)
         self.top = np.sort(np.concatenate([self.top, self.peaks]), axis=0)[-BEST:]
 
-    def look(self, square: Pixels) -> "Look":
+    def look(self, square: Pixels) -> Look:
         """Look at an image; several threads may at once."""
         return Look(square, small_of(square), *self.conv1.strongest(square))
 
-    def take(self, place: int, look: "Look") -> None:
+    def take(self, place: int, look: Look) -> None:
         """Take in what was seen of an image, and keep the patches that may be among the best."""
         self.there[place], self.small[place] = True, look.small
         self.peaks[place], self.spots[place] = look.peaks, look.spots

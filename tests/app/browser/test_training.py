@@ -227,6 +227,7 @@ def test_full_pages_serve_everyone(
         assert small == [], address
     page.goto(f"/training/{runs[0]}")
     for picture in page.locator(".mistakes img").all():
+        picture.scroll_into_view_if_needed()
         assert picture.evaluate(LOADED) == 256
 
 
