@@ -64,13 +64,17 @@ def network(value: Any) -> str:
 
 
 class Term(NamedTuple):
-    """A value of the recipe: in run.json, on the page, in which section, the paper's, written."""
+    """A value of the recipe: in run.json, on the page, in which section, the paper's, written.
+
+    same: another way to tell the paper's value.
+    """
 
     name: str
     word: str
     section: str
     paper: Any
     say: Say = plain
+    same: Any = None
 
 
 COLOURS = {"paper": "Σ pᵢ αᵢ λᵢ", "original": "Σ pᵢ αᵢ √λᵢ, the whole ÷ 1.1"}
@@ -96,7 +100,9 @@ TERMS = (
     Term("colour_until", "Last epoch with colour noise", "", None, or_words("the last")),
     Term("sharing", "Images that share a crop and mirror", "", 1),
     Term("all_offsets", "Offsets of the crops", "§4.1", False, one_of(OFFSETS)),
-    Term("dropout", "Dropout in fc6 and fc7", "§4.2", None, or_words("that of the network, 0.5")),
+    Term(
+        "dropout", "Dropout in fc6 and fc7", "§4.2", None, or_words("that of the network, 0.5"), 0.5
+    ),
     Term("init", "Initial weights", "§5", "paper", one_of(INITS)),
     Term("input_scale", "Mean-free pixels divided by", "§2", 1.0),
     Term("seed", "Seed", "", 0),
@@ -118,7 +124,7 @@ def setting(term: Term, value: Any) -> Setting:
     """Write a value, and the paper's where it is another."""
     # A seed is nobody's departure.
     own, theirs = term.say(value), term.say(term.paper)
-    differs = own != theirs and term.name != "seed"
+    differs = own != theirs and term.name != "seed" and (term.same is None or value != term.same)
     return Setting(
         word=term.word, section=term.section, value=own, paper=theirs if differs else None
     )

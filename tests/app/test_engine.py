@@ -108,7 +108,7 @@ def test_an_upload_is_answered(engine: Engine, jpeg: bytes, settings: Settings) 
     assert answer.top5 == state.predictor.top5(look.probabilities)
     assert len(answer.crops) == 10
     assert (answer.width, answer.height) == (300, 200)
-    assert list(answer.milliseconds) == ["decode", "network", "search"]
+    assert list(answer.milliseconds) == ["decode", "network", "search", "pixels"]
     assert answer.weights == state.predictor.identity == state.manifest.weights
     assert answer.version.name == store.current_name(settings.home.index)
     features = state.index.vectors.take(np.arange(len(state.index))).astype(np.float64)

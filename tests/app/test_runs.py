@@ -92,6 +92,7 @@ def test_every_value_of_a_recipe_has_a_word_and_the_papers_value() -> None:
         departs = {s.word for s in settings_of(told) if s.paper is not None}
         other = {k for k, v in asdict(recipe).items() if v != getattr(PAPER, k)}
         assert departs == {term.word for term in TERMS if term.name in other}
+    assert [s.paper for s in settings_of({"dropout": 0.5, "seed": 9})] == [None, None]
 
 
 def test_a_line_that_is_being_written_is_left_out(home: Home) -> None:

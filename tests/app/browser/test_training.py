@@ -212,7 +212,7 @@ def test_full_pages_serve_everyone(
     page = tab(viewport={"width": width, "height": 740}, color_scheme=scheme)
     runs = [f"20260101-000000-demo-{name}" for name in ("first", "second")]
     compared = "/training/compare?" + "&".join(f"run={name}" for name in runs)
-    for address in ("/training", *(f"/training/{name}" for name in runs), compared):
+    for address in ("/training", f"/training/{runs[0]}", compared):
         steady(page, address)
         for summary in page.locator("summary").all():
             summary.click()
