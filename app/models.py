@@ -8,7 +8,8 @@ from pathlib import Path
 from app import catalogue
 from app.db import Sessions
 from app.runs.files import file_size, folders, share, text, whole, written
-from app.runs.run import BEST, WEIGHTS, Run, moment, newness, read_run
+from app.runs.run import BEST, WEIGHTS, Run, moment, newness
+from app.runs.run import read as read_run
 from index import store
 from index.manifest import StoreError, read_manifest
 from model.checkpoint import Header, WeightsError, read_header
@@ -112,7 +113,7 @@ def resolved(path: Path) -> Path | None:
 
 def in_runs(home: Home) -> Iterator[Model]:
     """The files in the folders of runs; folders of which nothing else is known come last."""
-    known = [(name, folder, read_run(home, name)) for name, folder in folders(home.runs).items()]
+    known = [(name, folder, read_run(name, folder)) for name, folder in folders(home.runs).items()]
     known.sort(key=lambda one: newness(one[2]) if one[2] else (0.0, one[0]), reverse=True)
     for name, folder, run in known:
         for file, kind in KINDS.items():

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,18 @@ def read_epochs(folder: Path) -> tuple[Epoch, ...]:
 
     A line that is not whole, as the last one may be, is left out.
     """
-    data = read_bytes(folder / "epochs.jsonl", MOST_EPOCHS, end=True) or b""
+    file = folder / "epochs.jsonl"
+    try:
+        found = file.stat()
+    except OSError:
+        return ()
+    return epochs_in(file, (found.st_ino, found.st_size, found.st_mtime_ns))
+
+
+@lru_cache(maxsize=1024)
+def epochs_in(file: Path, stamp: tuple[int, ...]) -> tuple[Epoch, ...]:
+    """The epochs of a file, which is read once as long as its stamp stays: few of many grow."""
+    data = read_bytes(file, MOST_EPOCHS, end=True) or b""
     found: dict[int, Epoch] = {}
     for line in data.split(b"\n"):
         if epoch := read_epoch(line):

@@ -164,7 +164,8 @@ def ask_on(client: FlaskClient, jpeg: bytes, done: threading.Event, seen: list) 
     """Ask again and again until it is done: what came, by the API and by a page."""
     while not done.is_set():
         found = send(client, jpeg)
-        ids = {n["id"] for n in (found.get_json() or {}).get("neighbours", [])}
+        answers = (found.get_json() or {}).get("answers", [])
+        ids = {n["id"] for a in answers for n in (*a["neighbours"], *a["by_pixels"])}
         seen.append((found.status_code, ids))
         seen.append((client.get("/explore").status_code, set()))
         seen.append((client.get("/healthz").status_code, set()))

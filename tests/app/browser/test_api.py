@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 Open = Callable[..., Any]
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_every_operation_is_listed_and_one_is_tried(tab: Open) -> None:

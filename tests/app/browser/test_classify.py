@@ -14,7 +14,6 @@ import pytest
 Open = Callable[..., Any]
 RESULT = re.compile(r"/results/[\w-]{22}$")
 TOGETHER = re.compile(r"/results/together/[\w-]{22}$")
-pytestmark = pytest.mark.timeout(120)
 
 
 def check_answer(page: Any) -> None:

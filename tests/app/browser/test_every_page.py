@@ -19,7 +19,6 @@ PAGES = (
     "/models",
     "/nothing",
 )
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

@@ -4,11 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 Open = Callable[..., Any]
 LOW = {"width": 400, "height": 260}
-pytestmark = pytest.mark.timeout(120)
 
 
 def open_class(page: Any, name: str = "tabby cat", order: str = "") -> None:

@@ -8,7 +8,6 @@ import pytest
 
 Open = Callable[..., Any]
 WHOLE = ".plate:not([data-from])"
-pytestmark = pytest.mark.timeout(120)
 
 
 def check_whole(page: Any) -> None:

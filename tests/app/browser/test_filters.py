@@ -4,10 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 Open = Callable[..., Any]
-pytestmark = pytest.mark.timeout(120)
 
 
 def chosen(page: Any) -> list[str]:

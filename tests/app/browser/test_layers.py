@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 Open = Callable[..., Any]
-pytestmark = pytest.mark.timeout(120)
 
 
 def test_one_goes_from_an_example_to_a_layer_to_a_map(tab: Open) -> None:

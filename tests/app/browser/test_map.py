@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[3]
 Open = Callable[..., Any]
 MARGIN = 28
 TALL = {"width": 1280, "height": 1000}
-pytestmark = pytest.mark.timeout(120)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from training.record import add_epoch
 from training.state import Epoch
 
 Open = Callable[..., Any]
-pytestmark = pytest.mark.timeout(120)
 LOADED = "one => one.decode().then(() => one.naturalWidth)"
 TOKEN = "an administrator's token"
 
