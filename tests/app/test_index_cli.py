@@ -318,6 +318,6 @@ def test_exact_copies_are_one_neighbour(shop, page, open_app) -> None:
         tiles = page(client.get(f"/images/{image_id}")).one("ol", "neighbours").all("li")
         assert len(tiles) == SIX
         link = tiles[0].one("a").attributes["href"]
-        assert link == f"/images/{min(set(own) - {image_id})}"
+        assert link.partition("?")[0] == f"/images/{min(set(own) - {image_id})}"
         assert tiles[0].one("span", "marks").text == "the same, 2 copies"
         assert all("copies" not in tile.text for tile in tiles[1:])
