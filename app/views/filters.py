@@ -1,6 +1,6 @@
 """The 96 kernels of conv1, 48 of each GPU apart, as in Figure 3, and what excites each of them."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +63,7 @@ def show() -> str:
 @blueprint.get(KERNEL)
 def kernel(number: int) -> str:
     """Show both GPUs' kernels, and one of them closer."""
-    predictor = rooms.predictor()
-    return page(predictor, known(predictor, number))
+    return page(rooms.predictor(), number)
 
 
 @blueprint.get("/gpu-<int(min=1, max=2):number>.png")
@@ -77,14 +76,14 @@ def block_picture(number: int) -> Response:
     etag = f"{predictor.identity}-gpu-{number}"
     if fresh := pictures.not_modified(etag):
         return fresh
-    return pictures.picture(inside.png(kernel_picture(parts[number - 1])), etag, "image/png")
+    return pictures.picture(pictures.png(kernel_picture(parts[number - 1])), etag, "image/png")
 
 
 @blueprint.get(f"{KERNEL}/patches.png")
 def patches_picture(number: int) -> Response:
     """Give the patches that excite a kernel most, side by side, each pixel a square of eight."""
     state = rooms.ready()
-    known(state.predictor, number)
+    check_number(state.predictor.conv1(), number)
     if state.sample is None:
         abort(404, "This index knows no patches.")
     etag = f"{state.version.name}-patches-{number}"
@@ -92,13 +91,13 @@ def patches_picture(number: int) -> Response:
         return fresh
     row = np.concatenate(list(state.sample.patches.pixels[number - 1]), axis=1)
     enlarged = row.repeat(PATCH_SCALE, axis=0).repeat(PATCH_SCALE, axis=1)
-    return pictures.picture(inside.png(Image.fromarray(enlarged)), etag, "image/png")
+    return pictures.picture(pictures.png(Image.fromarray(enlarged)), etag, "image/png")
 
 
 @blueprint.get(f"{KERNEL}/response.png")
 def response_picture(number: int) -> Response:
     """Give a kernel's response to an image, where it is above zero."""
-    known(rooms.predictor(), number)
+    check_number(rooms.predictor().conv1(), number)
     subject = inside.named()
     name = f"response-{number}"
     if fresh := inside.unchanged(subject, name):
@@ -108,9 +107,10 @@ def response_picture(number: int) -> Response:
     return inside.draw(subject, name, picture)
 
 
-def page(predictor: Predictor, chosen: Kernel | None) -> str:
+def page(predictor: Predictor, number: int | None) -> str:
     """Show the kernels, one of them chosen or none."""
     found = kernels(predictor)
+    chosen = None if number is None else of_number(found, number)
     subject = asked() if chosen else None
     return render_template(
         "filters.html",
@@ -128,12 +128,16 @@ def page(predictor: Predictor, chosen: Kernel | None) -> str:
     )
 
 
-def known(predictor: Predictor, number: int) -> Kernel:
+def of_number(found: list[Kernel], number: int) -> Kernel:
     """Find a kernel by its number, or answer 404."""
-    found = kernels(predictor)
-    if number > len(found):
-        abort(404, f"conv1 has the kernels 1 to {len(found)}.")
+    check_number(found, number)
     return found[number - 1]
+
+
+def check_number(kernels: Sized, number: int) -> None:
+    """Answer 404 where there are fewer kernels."""
+    if number > len(kernels):
+        abort(404, f"conv1 has the kernels 1 to {len(kernels)}.")
 
 
 def blocks(predictor: Predictor, found: list[Kernel]) -> list[Block]:

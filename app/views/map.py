@@ -7,6 +7,7 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from app.answers import Ready
 from app.atlas import Atlas, atlas_of, columns
+from app.browsing import ClassCount
 from app.colours import COLOURS
 from app.engine import BUILD
 from app.views import pictures, rooms
@@ -26,7 +27,8 @@ NONE = "This index was built before there were maps; building it again makes one
 @blueprint.get("/map")
 def show() -> str:
     """Show the map, or what makes one."""
-    state, atlas = drawn()
+    state, classes = rooms.listed()
+    atlas = atlas_of(state, classes)
     if atlas is None:
         heading = "There is no map in this index"
         return render_template("notice.html", heading=heading, sentence=NONE, command=BUILD)
@@ -46,11 +48,11 @@ def show() -> str:
 @blueprint.get("/map/points.json")
 def points() -> Response:
     """Give the points, a list a column."""
-    state, atlas = drawn()
+    state, classes = rooms.listed()
     etag = f"{key_of(state)}-points"
     if fresh := pictures.not_modified(etag):
         return fresh
-    text = json.dumps(columns(atlas or abort(404, NONE)), separators=(",", ":"))
+    text = json.dumps(columns(mapped(state, classes)), separators=(",", ":"))
     return pictures.cached(Response(text, mimetype="application/json"), etag, for_long=True)
 
 
@@ -58,12 +60,12 @@ def points() -> Response:
 def picture() -> Response:
     """Give the map as a picture, on the light ground or, with `scheme=dark`, on the dark one."""
     scheme: Scheme = "dark" if request.args.get("scheme") == "dark" else "light"
-    state, atlas = drawn()
+    state, classes = rooms.listed()
     etag = f"{key_of(state)}-{scheme}"
     if fresh := pictures.not_modified(etag):
         return fresh
     with rooms.turn():
-        data = draw(atlas or abort(404, NONE), scheme)
+        data = draw(mapped(state, classes), scheme)
     return pictures.picture(data, etag, "image/png")
 
 
@@ -78,10 +80,9 @@ def how(atlas: Atlas) -> str:
     return f"{method}; {of} images. {READING}"
 
 
-def drawn() -> tuple[Ready, Atlas | None]:
-    """Give what is served, and its map where it has one. Raises NotReadyError."""
-    state, classes = rooms.listed()
-    return state, atlas_of(state, classes)
+def mapped(state: Ready, classes: list[ClassCount]) -> Atlas:
+    """Give the map of what is served, or answer 404 where it has none."""
+    return atlas_of(state, classes) or abort(404, NONE)
 
 
 def key_of(state: Ready) -> str:

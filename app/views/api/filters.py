@@ -119,8 +119,8 @@ def filters() -> dict[str, Any]:
     """List the kernels"""
     predictor = rooms.predictor()
     caching.named(predictor.identity)
-    blocks = page.blocks(predictor, kernels(predictor))
-    contrast = page.compared(predictor, kernels(predictor))
+    every = kernels(predictor)
+    blocks, contrast = page.blocks(predictor, every), page.compared(predictor, every)
     return {
         "kernels": [told(kernel, block) for block in blocks for kernel in block.kernels],
         "gpus": [gpu(block) for block in blocks],
@@ -135,9 +135,10 @@ def filters() -> dict[str, Any]:
 def one_filter(number: int) -> dict[str, Any]:
     """Tell of a kernel, its weights and the training patches that excite it most"""
     predictor = rooms.predictor()
-    kernel, found, version = page.known(predictor, number), page.exciting(number), index()
+    every, version = kernels(predictor), index()
+    kernel, found = page.of_number(every, number), page.exciting(number)
     caching.named(version or predictor.identity, for_long=version is not None)
-    (block,) = [b for b in page.blocks(predictor, kernels(predictor)) if b.gpu == kernel.gpu]
+    (block,) = [b for b in page.blocks(predictor, every) if b.gpu == kernel.gpu]
     known = found if isinstance(found, Exciting) else None
     return {
         **told(kernel, block),

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from flask import abort
 from marshmallow import Schema, fields
 
 from app.atlas import SCALE, columns
+from app.views import rooms
 from app.views.api import caching
 from app.views.api.described import Subject
-from app.views.map import NONE, drawn
+from app.views.map import mapped
 
 subject = Subject("map", "The training images in two dimensions, by t-SNE of their features.")
 PLACE = {"minimum": 0, "maximum": SCALE}
@@ -45,6 +45,6 @@ class MapSchema(Schema):
 @subject.response(200, MapSchema)
 def points() -> dict[str, Any]:
     """Tell where each image lies"""
-    state, atlas = drawn()
+    state, classes = rooms.listed()
     caching.named(state.version.name)
-    return {**columns(atlas or abort(404, NONE)), "index": state.version.name}
+    return {**columns(mapped(state, classes)), "index": state.version.name}
