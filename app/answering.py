@@ -7,6 +7,7 @@ from PIL.Image import Image
 from app import catalogue
 from app.answers import Answer, Neighbour, Ready, Watch
 from app.db import Sessions
+from index.search import Doubles
 from index.vectors import Floats
 from model.images import central_square
 from model.predict import Pixels
@@ -48,12 +49,12 @@ def answer_from(
 def nearest(
     ready: Ready,
     sessions: Sessions,
-    features: Floats,
+    features: Floats | Doubles,
     count: int = NEIGHBOURS,
     without: int | None = None,
     classes: Collection[int] | None = None,
 ) -> list[list[Neighbour]]:
-    """The training images nearest to each row of float32 [N, 4096], of all classes or of some.
+    """The training images nearest to each row of [N, 4096], of all classes or of some.
 
     Raises DatabaseError, SearchError, and QueryError for classes without an image.
     """

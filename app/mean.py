@@ -1,11 +1,12 @@
 """A search by several training images: what lies nearest to the mean of their features."""
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from app import catalogue
+from app.answering import nearest
 from app.answers import Neighbour, Ready
 from app.catalogue import Picture
 from app.db import Sessions
@@ -93,13 +94,7 @@ def others(
     """The nearest to a mean, float64 [4096], but for images with the pixels of those chosen."""
     row_of = ready.index.members.row_of
     own = {row_of(image) for image in chosen}
-    found = ready.index.search(mean[None], min(count + len(own), MOST_FOUND), classes=classes)
-    entries = zip(
-        found.ids[0].tolist(), found.distances[0].tolist(), found.copies[0].tolist(), strict=True
-    )
-    left = [entry for entry in entries if row_of(entry[0]) not in own][:count]
-    labels = catalogue.labels(sessions, [image for image, _, _ in left])
-    return [
-        Neighbour(id=image, label=labels.get(image, ""), distance=distance, copies=copies)
-        for image, distance, copies in left
-    ]
+    asked = min(count + len(own), MOST_FOUND)
+    (found,) = nearest(ready, sessions, mean[None], asked, classes=classes)
+    # A mean is no image: nothing is nearly the same as it, however near.
+    return [replace(one, near=False) for one in found if row_of(one.id) not in own][:count]
