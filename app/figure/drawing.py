@@ -19,8 +19,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
 from app.figure.answers import Bar, Judged, Plate, Row
-from app.figure.embedding import with_small_pictures
 from app.figure.fonts import families
+from app.figure.lightening import with_small_pictures
 from app.figure.words import TITLE
 from model.predict import Pixels
 

@@ -1,6 +1,5 @@
 """What the pages that look inside the network share: its activations, and places on the image."""
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -112,14 +111,7 @@ def unchanged(subject: Subject, name: str) -> Response | None:
 def draw(subject: Subject, name: str, picture: Image) -> Response:
     """Answer with a picture of what the network computes of an image."""
     etag = f"{version(subject)}-{name}"
-    return pictures.picture(png(picture), etag, "image/png", for_long=not subject.private)
-
-
-def png(picture: Image) -> bytes:
-    """Encode a picture as PNG."""
-    out = io.BytesIO()
-    picture.save(out, "PNG")
-    return out.getvalue()
+    return pictures.picture(pictures.png(picture), etag, "image/png", for_long=not subject.private)
 
 
 def examples() -> list[Picture]:

@@ -1,6 +1,5 @@
 """The map as a picture, for who sees the page without scripts."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from app.atlas import SCALE, Atlas, Group
+from app.views.pictures import png
 
 Scheme = Literal["light", "dark"]
 WIDTH, HEIGHT = 1120, 700
@@ -45,10 +45,8 @@ def draw(atlas: Atlas, scheme: Scheme) -> bytes:
         corner = np.rint(places[n] - mask.width / 2).astype(int).tolist()
         image.paste(colours[atlas.numbers[n]], tuple(corner), mask)
     write(image, atlas.groups, places, scheme)
-    out = io.BytesIO()
     # A third of the bytes that all colours would take.
-    image.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(out, "PNG")
-    return out.getvalue()
+    return png(image.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
 
 
 def on_paper(points: npt.NDArray[np.int64]) -> Places:

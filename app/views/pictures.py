@@ -1,4 +1,4 @@
-"""JPEGs for the pages: always encoded here, never the bytes that were found or sent."""
+"""Pictures for the pages: always encoded here, never the bytes that were found or sent."""
 
 import io
 from pathlib import Path
@@ -19,6 +19,13 @@ def encode(image: Image.Image) -> bytes:
     # A copy of the pixels alone: Pillow would carry a colour profile or comment over.
     plain = Image.frombytes("RGB", image.size, image.tobytes())
     plain.save(out, "JPEG", quality=QUALITY, optimize=True)
+    return out.getvalue()
+
+
+def png(image: Image.Image) -> bytes:
+    """Encode a picture that was drawn here as PNG."""
+    out = io.BytesIO()
+    image.save(out, "PNG")
     return out.getvalue()
 
 

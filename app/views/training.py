@@ -1,7 +1,6 @@
 """The runs of training/ found on disk: all of them, one of them, several side by side."""
 
 import hashlib
-import io
 import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -181,6 +180,4 @@ def opened_up(picture: Image.Image) -> bytes:
     white = (pixels == 255).all(2)
     gaps = white.all(0)[None, :] | white.all(1)[:, None]
     alpha = np.where(gaps, 0, 255).astype(np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(np.dstack([pixels, alpha])).save(out, "PNG")
-    return out.getvalue()
+    return pictures.png(Image.fromarray(np.dstack([pixels, alpha])))

@@ -36,7 +36,7 @@ class TowerSchema(Schema):
     first = fields.Integer(
         required=True, metadata={"description": "the number of its first map, through all towers"}
     )
-    largest = shapes.Number(
+    largest = fields.Float(
         required=True, allow_none=True, metadata={"description": "its strongest response"}
     )
     picture = fields.String(required=True, metadata={"format": "uri-reference"})

@@ -9,7 +9,6 @@ from app.models import Model, read_models
 from app.views import rooms
 from app.views.api import caching
 from app.views.api.described import Subject
-from app.views.api.shapes import Number
 from app.views.models import versions
 
 subject = Subject("models", "The weights files found; switching them is for the page of models.")
@@ -24,10 +23,12 @@ class FactsSchema(Schema):
     images = fields.Integer(required=True, allow_none=True)
     epochs = fields.Integer(required=True, allow_none=True)
     classes = fields.Integer(required=True)
-    top1 = Number(required=True, allow_none=True, metadata={"description": "from the centre crop"})
-    top5 = Number(required=True, allow_none=True)
-    ten1 = Number(required=True, allow_none=True, metadata={"description": "from ten crops"})
-    ten5 = Number(required=True, allow_none=True)
+    top1 = fields.Float(
+        required=True, allow_none=True, metadata={"description": "from the centre crop"}
+    )
+    top5 = fields.Float(required=True, allow_none=True)
+    ten1 = fields.Float(required=True, allow_none=True, metadata={"description": "from ten crops"})
+    ten5 = fields.Float(required=True, allow_none=True)
 
 
 class ModelSchema(Schema):

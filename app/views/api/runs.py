@@ -12,7 +12,6 @@ from app.runs.state import state_of
 from app.views import judged, rooms
 from app.views.api import caching, paging
 from app.views.api.described import Subject
-from app.views.api.shapes import Number
 from app.views.facts import identities, machine_of
 from app.views.training import known
 
@@ -20,9 +19,9 @@ subject = Subject("runs", "The runs of training found on disk, while they go on 
 ERROR = {"minimum": 0, "maximum": 1}
 
 
-def number(**metadata: Any) -> Number:
+def number(**metadata: Any) -> fields.Float:
     """Describe a number that may not be known."""
-    return Number(required=True, allow_none=True, metadata=metadata)
+    return fields.Float(required=True, allow_none=True, metadata=metadata)
 
 
 class EpochSchema(Schema):

@@ -1,6 +1,5 @@
 """What several subjects tell: labels with probabilities, neighbours, an image."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
@@ -10,14 +9,6 @@ from marshmallow import Schema, fields
 from app.answers import Neighbour
 from app.catalogue import Picture
 from model.predict import Guess
-
-
-class Number(fields.Float):
-    """A finite number; what is none becomes null, since JSON has no word for it."""
-
-    def _serialize(self, value: Any, attr: str | None, obj: Any, **kwargs: Any) -> Any:
-        finite = isinstance(value, int | float) and math.isfinite(value)
-        return super()._serialize(value if finite else None, attr, obj, **kwargs)
 
 
 class GuessSchema(Schema):
