@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +16,19 @@ from PIL import Image
 from benchmarks import retrieval, windows
 from benchmarks.drawing import draw
 from benchmarks.index import COLUMNS, middle, table
-from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights
+from model.alexnet import AlexNetConfig
+from model.checkpoint import Weights
 from model.predict import Predictor
 
 ROWS = 64
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
+def predictor(weights_of: Callable[..., Weights]) -> Predictor:
     """The whole network with seeded weights."""
     torch.manual_seed(1)
     config = AlexNetConfig(classes=2, init="he", input_scale=60)
-    weights = Weights(
-        config=config,
-        classes=(),
-        mean=torch.full((3, 256, 256), 120.0),
-        pca=Pca(torch.ones(3), torch.eye(3)),
-        provenance=Provenance(
-            data="",
-            images=1,
-            epochs=1,
-            preset="small",
-            top1_error=None,
-            top5_error=None,
-            commit="",
-            created="",
-        ),
-        state=AlexNet(config).state_dict(),
-    )
+    weights = weights_of(config, (), torch.full((3, 256, 256), 120.0))
     return Predictor.from_weights(weights, "cpu")
 
 

@@ -16,10 +16,9 @@ from app.config import Settings
 from docs.demo_home import NotDemoError, beside, demo_folder, difference
 from docs.pages import SHOTS
 from docs.screenshots import FOLDER, GALLERY, gallery
-from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights, save
+from model.alexnet import AlexNetConfig
+from model.checkpoint import Weights, save
 from model.home import Home, point
-from model.photographs import ClassName
 from training.photographs.demo import make_demo
 
 MOST = 1_500_000
@@ -33,14 +32,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Callable[[Path], Home]:
+def home(tmp_path: Path, weights_of: Callable[..., Weights]) -> Callable[[Path], Home]:
     """Makes a home that has weights trained on a folder, an index and a database, as far as
     somebody looks who wants to know whether it may be shown."""
 
     def make(photographs: Path) -> Home:
         home = Home(root=tmp_path / "var")
         weights = home.runs / "one" / "weights.safetensors"
-        save(trained_on(photographs), weights)
+        config = AlexNetConfig(net="cifar", side=32, crop=24, classes=2)
+        save(weights_of(config, ("a", "b"), torch.zeros(3, 32, 32), str(photographs)), weights)
         point(home.weights, weights)
         (home.index / "current").mkdir(parents=True)
         with closing(sqlite3.connect(home.database)) as database:
@@ -48,28 +48,6 @@ def home(tmp_path: Path) -> Callable[[Path], Home]:
         return home
 
     return make
-
-
-def trained_on(photographs: Path) -> Weights:
-    """Weights of a small network that name a folder."""
-    config = AlexNetConfig(net="cifar", side=32, crop=24, classes=2)
-    return Weights(
-        config=config,
-        classes=(ClassName("a", "a"), ClassName("b", "b")),
-        mean=torch.zeros(3, 32, 32),
-        pca=Pca(torch.ones(3), torch.eye(3)),
-        provenance=Provenance(
-            data=str(photographs),
-            images=2,
-            epochs=1,
-            preset="demo",
-            top1_error=None,
-            top5_error=None,
-            commit="unknown",
-            created="2026-01-01T00:00:00+00:00",
-        ),
-        state=AlexNet(config).state_dict(),
-    )
 
 
 def test_every_page_of_the_navigation_is_shown(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
-from flask import Flask
+from flask import Flask, abort
 from flask.testing import FlaskClient
 from PIL import Image
 from skimage import data
@@ -22,9 +22,10 @@ from werkzeug.test import TestResponse, encode_multipart
 
 from app import create_app
 from app.config import Settings
-from app.db import session_factory
+from app.db import DatabaseError, session_factory
 from app.engine import Engine, Ready
 from index import store
+from index.candidates import SearchError
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Pca, Provenance, Weights, load, save
 from model.home import Home, point
@@ -216,6 +217,29 @@ def opened(settings: Settings) -> Flask:
 @pytest.fixture
 def client(app: Flask) -> FlaskClient:
     """A browser without a window, its cookies empty."""
+    return app.test_client()
+
+
+@pytest.fixture(scope="session")
+def failing(settings: Settings) -> FlaskClient:
+    """The application with addresses, for people and for programs, that fail as they are told."""
+    app = opened(settings)
+
+    @app.get("/fail/<kind>")
+    @app.get("/api/fail/<kind>")
+    def fail(kind: str) -> str:
+        if kind == "bug":
+            raise ZeroDivisionError("a secret of the inside")
+        if kind == "database":
+            raise DatabaseError("The database postgresql://host/secret is locked")
+        if kind == "full":
+            raise DatabaseError("could not extend /secret: No space left on device")
+        if kind == "search":
+            raise SearchError("http://secret:19530 is gone")
+        if kind == "file":
+            raise OSError(5, "Input/output error", "/secret/path")
+        abort(int(kind))
+
     return app.test_client()
 
 

@@ -3,31 +3,6 @@
 import dataclasses
 
 import pytest
-from flask import Flask, abort
-from flask.testing import FlaskClient
-
-from app.config import Settings
-from app.db import DatabaseError
-
-
-@pytest.fixture(scope="module")
-def failing(settings: Settings, open_app) -> FlaskClient:
-    """The application with one more address, which fails as it is told."""
-    app: Flask = open_app(settings)
-
-    @app.get("/fail/<kind>")
-    def fail(kind: str) -> str:
-        if kind == "bug":
-            raise ZeroDivisionError("a secret of the inside")
-        if kind == "database":
-            raise DatabaseError("The database postgresql://host/secret is locked")
-        if kind == "full":
-            raise DatabaseError("could not extend file: No space left on device")
-        if kind == "file":
-            raise OSError(5, "Input/output error", "/secret/path")
-        abort(int(kind))
-
-    return app.test_client()
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 408, 410, 413, 415, 429, 500, 503])

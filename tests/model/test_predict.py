@@ -1,45 +1,29 @@
 """What a network says of an image: ten crops averaged, the features of the centre crop."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import skimage.data
 import torch
 
 from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights
+from model.checkpoint import Weights
 from model.images import central_square, decode
-from model.photographs import ClassName
 from model.predict import CENTRE, Guess, Predictor, find_device
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
+def predictor(weights_of: Callable[..., Weights]) -> Predictor:
     torch.manual_seed(5)
     config = AlexNetConfig(classes=len(LABELS), init="he", input_scale=60.0)
     network = AlexNet(config)
     torch.nn.init.normal_(network.fc8.weight, 0, 0.1)  # so that classes differ
-    return Predictor.from_weights(
-        Weights(
-            config=config,
-            classes=tuple(ClassName(name, name.upper()) for name in LABELS),
-            mean=torch.full((3, 256, 256), 110.0),
-            pca=Pca(torch.ones(3), torch.eye(3)),
-            provenance=Provenance(
-                data="",
-                images=0,
-                epochs=0,
-                preset="",
-                top1_error=None,
-                top5_error=None,
-                commit="",
-                created="",
-            ),
-            state=network.state_dict(),
-        ),
-        "cpu",
-    )
+    mean = torch.full((3, 256, 256), 110.0)
+    weights = weights_of(config, LABELS, mean, state=network.state_dict())
+    return Predictor.from_weights(weights, "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -5,39 +5,13 @@ import json
 from urllib.parse import quote
 
 import pytest
-from flask import Flask, abort
-from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from app.db import DatabaseError
 from app.problems import KINDS
-from index.candidates import SearchError
 
 MEMBERS = ["type", "title", "status", "detail", "instance"]
-
-
-@pytest.fixture(scope="module")
-def failing(settings, open_app) -> FlaskClient:
-    """The application with one more address of the API, which fails as it is told."""
-    app: Flask = open_app(settings)
-
-    @app.get("/api/fail/<kind>")
-    def fail(kind: str) -> str:
-        if kind == "bug":
-            raise ZeroDivisionError("a secret of the inside")
-        if kind == "database":
-            raise DatabaseError("The database postgresql://host/secret is locked")
-        if kind == "full":
-            raise DatabaseError("could not extend /secret: No space left on device")
-        if kind == "search":
-            raise SearchError("http://secret:19530 is gone")
-        if kind == "file":
-            raise OSError(5, "Input/output error", "/secret/path")
-        abort(int(kind))
-
-    return app.test_client()
 
 
 def problem(answer) -> dict:

@@ -21,10 +21,9 @@ from index.building.sampling import Images, draw, make_sample, sample_bytes
 from index.manifest import Manifest, Sealed
 from index.sample import FILE, SAMPLE, Sample, read_checked, read_sample, write_sample
 from index.vectors import Vectors, write_shard
-from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights
+from model.alexnet import AlexNetConfig
+from model.checkpoint import Weights
 from model.images import read_file
-from model.photographs import ClassName
 from model.predict import Predictor
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -35,27 +34,11 @@ MAP = ("points", "span")
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
+def predictor(weights_of: Callable[..., Weights]) -> Predictor:
     """The whole network with seeded weights."""
     torch.manual_seed(0)
     config = AlexNetConfig(classes=2, init="he", input_scale=60)
-    weights = Weights(
-        config=config,
-        classes=(ClassName("a", "a"), ClassName("b", "b")),
-        mean=torch.full((3, 256, 256), MEAN),
-        pca=Pca(torch.ones(3), torch.eye(3)),
-        provenance=Provenance(
-            data="/d",
-            images=1,
-            epochs=1,
-            preset="p",
-            top1_error=None,
-            top5_error=None,
-            commit="unknown",
-            created="2026-01-01T00:00:00+00:00",
-        ),
-        state=AlexNet(config).state_dict(),
-    )
+    weights = weights_of(config, ("a", "b"), torch.full((3, 256, 256), MEAN))
     return Predictor.from_weights(weights, "cpu")
 
 
