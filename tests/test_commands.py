@@ -117,9 +117,10 @@ def test_then_the_index_and_the_application_with_no_flag(
         print(json.dumps([client.get("/healthz").json, found.json]))
     """
     asked = data / "train/grass/0 of grass.JPG"
-    health, answer = json.loads(command("-c", question, asked).stdout)
+    health, found = json.loads(command("-c", question, asked).stdout)
     assert health["status"] == "ready"
     assert health["images"] == 24
+    (answer,) = found["answers"]
     assert len(answer["top5"]) == 3
     assert sum(guess["probability"] for guess in answer["top5"]) == pytest.approx(1, abs=1e-4)
     assert len(answer["neighbours"]) == 6

@@ -118,7 +118,10 @@ def test_csv_says_the_same_in_a_line_each(run: Run, folder: Path) -> None:
     assert lines[3]["label_1"] == ""
 
 
-def test_the_table_shows_labels_and_neighbours(run: Run, folder: Path) -> None:
+def test_the_table_shows_labels_and_neighbours(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # so wide that no cell is folded, wherever the files lie
     (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff bad")
     spoken = json.loads(run(folder, "--format", "json").stdout)
     done = run(folder)
