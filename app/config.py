@@ -15,7 +15,7 @@ from sqlalchemy.exc import ArgumentError
 
 from index.engines.milvus_server import parse_url
 from index.placing import PLACES, Placing
-from model.home import Home, home_from_environment
+from storage.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SHORTEST_SECRET = 16

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from index import store
-from model.home import Home
+from storage.home import Home
 
 T = TypeVar("T")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from app import catalogue
 from app.db import Sessions
-from app.runs.files import file_size, folders, share, text, whole, written
-from app.runs.run import BEST, WEIGHTS, Run, moment, newness
-from app.runs.run import read as read_run
 from index import store
 from index.manifest import StoreError, read_manifest
 from model.checkpoint import Header, WeightsError, read_header
-from model.home import Home
 from model.images import SIDE
+from storage.home import Home
+from storage.runs import BEST, WEIGHTS, Run, moment, newness
+from storage.runs import read as read_run
+from storage.tolerant_json import file_size, folders, share, text, whole, written
 
 KINDS = {WEIGHTS: "result", BEST: "best epoch"}
 ELSEWHERE = "elsewhere"

@@ -12,7 +12,7 @@ from app.models import Model, find, fitting
 from index import store
 from index.manifest import StoreError
 from model.checkpoint import WeightsError, load
-from model.home import Home, point
+from storage.home import Home, point
 
 
 class SwitchError(Exception):

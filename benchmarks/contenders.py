@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import alexnet
 
-from model.home import Home
 from model.predict import find_device
+from storage.home import Home
 from training.compiling import compile_state
 from training.config import SMALL
 from training.data import Batch, Batches, ahead

@@ -33,9 +33,9 @@ from benchmarks.retrieval import PARTS, act
 from benchmarks.windows import make_slices
 from index.building.build import compute_features
 from model.checkpoint import load
-from model.home import home_from_environment
 from model.photographs import scan
 from model.predict import Predictor
+from storage.home import home_from_environment
 from training.journal import processor
 
 RESULTS = Path(__file__).parent / "results"

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from model.checkpoint import WeightsError, load
-from model.home import Home
+from storage.home import Home
 from training.photographs.demo import PICTURES, crops_of
 
 ALIKE = 12.0

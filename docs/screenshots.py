@@ -26,7 +26,7 @@ from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 
 from docs.demo_home import NotDemoError, beside, demo_folder
 from docs.pages import SHOTS, Look, Shot
-from model.home import home_from_environment
+from storage.home import home_from_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 GALLERY, FOLDER = ROOT / "docs/README.md", ROOT / "docs/screenshots"

@@ -17,7 +17,7 @@ from app.config import Settings
 from app.db import DatabaseError, Sessions, session_factory
 from index import store
 from index.manifest import FILE as MANIFEST
-from model.home import point
+from storage.home import point
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK, SHARD, NEAR = 8, 24, 4

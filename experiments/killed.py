@@ -43,7 +43,7 @@ from experiments.commands import (
 )
 from experiments.photographs import Photographs, write_weights
 from experiments.promises import check_next, check_served, vectors_left
-from model.home import home_from_environment
+from storage.home import home_from_environment
 from training.photographs.demo import make_demo
 
 CYCLE = ("build", "update", "rollback", "update", "build", "update", "update", "prune")

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from model.home import home_from_environment
 from model.predict import find_device
+from storage.home import home_from_environment
 from training.compiling import compile_state
 from training.config import SMALL
 from training.loop import run_epoch

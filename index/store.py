@@ -33,7 +33,7 @@ from index.members import read_members
 from index.placing import Placing
 from index.search import Index
 from index.vectors import Vectors, digest
-from model.home import make_durable, point, sync
+from storage.home import make_durable, point, sync
 
 __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
 

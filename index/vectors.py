@@ -20,7 +20,7 @@ import torch
 
 from index.manifest import MEND, Shard, StoreError
 from model.alexnet import FEATURES
-from model.home import sync
+from storage.home import sync
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.alexnet import AlexNet, AlexNetConfig, ConfigError
-from model.home import sync
 from model.photographs import ClassName
+from storage.home import sync
 
 T = TypeVar("T")
 FORMAT = 1

@@ -18,7 +18,7 @@ from docs.pages import SHOTS
 from docs.screenshots import FOLDER, GALLERY, gallery
 from model.alexnet import AlexNetConfig
 from model.checkpoint import Weights, save
-from model.home import Home, point
+from storage.home import Home, point
 from training.photographs.demo import make_demo
 
 MOST = 1_500_000

@@ -10,8 +10,8 @@ if not __package__:
 from rich.console import Console
 
 from model.checkpoint import WeightsError
-from model.home import home_from_environment
 from model.photographs import FolderError
+from storage.home import home_from_environment
 from training.judging.answers import AnswerError
 from training.judging.judge import JudgeError, evaluate
 from training.judging.networks import NetworksError

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from model.filters import kernel_picture, towers
-from model.home import write_whole
+from storage.home import write_whole
 from training.bars import steps_bar
 from training.checkpoints import save_checkpoint
 from training.record import Run, Told, add_epoch, keep_best

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Provenance, Weights, save
-from model.home import Home, point, write_whole
+from storage.home import Home, point, write_whole
 from training.config import Recipe, RecipeError
 from training.photographs.prepare import Prepared
 from training.state import Epoch, State

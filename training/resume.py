@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from model.home import Home
+from storage.home import Home
 from training.checkpoints import load_checkpoint
 from training.config import PRESETS
 from training.job import Job, parse

@@ -10,7 +10,7 @@ if not __package__:
 
 from rich.console import Console
 
-from model.home import home_from_environment
+from storage.home import home_from_environment
 from training.launch import ProcessError, launch
 from training.mesh import LOST, LostError, rank
 from training.stages import EXPECTED, run

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from model.alexnet import AlexNet, AlexNetConfig, ConfigError
 from model.checkpoint import Weights, WeightsError, load
-from model.home import Home, point
 from model.photographs import Folder, FolderError
 from model.predict import find_device
+from storage.home import Home, point
 from training.bars import bar
 from training.compiling import compile_state
 from training.config import PRESETS, RecipeError

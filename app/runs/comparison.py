@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from app.runs.files import table
 from app.runs.recipe import plain, settings_of
-from app.runs.run import Run
+from storage.runs import Run
+from storage.tolerant_json import table
 
 UNKNOWN = "–"
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from app.runs.files import number, text
 from model.variants import VARIANTS
+from storage.tolerant_json import number, text
 
 MOST_LISTED = 12
 Say = Callable[[Any], str]

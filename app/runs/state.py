@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from statistics import fmean
 from typing import Literal
 
-from app.runs.files import number
-from app.runs.run import Epoch, Run
+from storage.runs import Epoch, Run
+from storage.tolerant_json import number
 
 CHECKPOINT_SECONDS = 300.0
 """How often a checkpoint is saved where a run does not say."""

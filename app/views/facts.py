@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from app.runs.comparison import Row, mean_of, most_of, total_of
-from app.runs.files import table
 from app.runs.recipe import plain
-from app.runs.run import BEST, Epoch, Run
 from app.views.plots import figures
 from app.views.spans import duration
 from app.views.wording import THIN, percent
 from model.checkpoint import WeightsError, read_header
 from model.variants import VARIANTS
+from storage.runs import BEST, Epoch, Run
+from storage.tolerant_json import table
 
 UNKNOWN = "–"
 MOST_VERSIONS = 12

@@ -7,11 +7,11 @@ from pathlib import Path
 from flask import Blueprint, Response, abort, current_app
 from flask.blueprints import BlueprintSetupState
 
-from app.runs.evaluations import Evaluation, Evaluations, Known, Result, photograph
-from app.runs.files import read_bytes
 from app.views import pictures, rooms
 from app.views.images import encoded
 from model.images import ImageError, decode
+from storage.evaluations import Evaluation, Evaluations, Known, Result, photograph
+from storage.tolerant_json import read_bytes
 
 blueprint = Blueprint("judged", __name__, url_prefix="/evaluations")
 MOST_CLASSES = 30

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from app.runs.run import Epoch, Run
 from app.views.curves import (
     Axis,
     Plot,
@@ -22,6 +21,7 @@ from app.views.curves import (
     up,
 )
 from app.views.wording import THIN, percent
+from storage.runs import Epoch, Run
 
 FEWEST_SHOWN = 10
 """Epochs that a running run's drawing is wide at least, where so many are planned."""

@@ -10,15 +10,15 @@ from flask import Blueprint, Response, abort, make_response, render_template, re
 from PIL import Image
 
 from app.runs import comparison
-from app.runs.files import read_bytes
 from app.runs.recipe import plain, settings_of
-from app.runs.run import Run, picture_file, read_run, read_runs
 from app.runs.state import State, state_of
 from app.views import judged, pictures, rooms, spans
 from app.views.curves import power
 from app.views.facts import figures_of, identities, machine_of, results, towers_of
 from app.views.plots import LETTERS, Spark, figures, plots_of, plots_over, spark
 from model.images import ImageError, decode
+from storage.runs import Run, picture_file, read_run, read_runs
+from storage.tolerant_json import read_bytes
 
 blueprint = Blueprint("training", __name__, url_prefix="/training")
 blueprint.register_blueprint(judged.blueprint)

@@ -19,7 +19,7 @@ from typing import Any
 from index.building.listing import Entry, LeftOut
 from index.manifest import PREPROCESSING, Shard, StoreError
 from index.vectors import OFFSET, Floats, Vectors, write_shard
-from model.home import write_whole
+from storage.home import write_whole
 
 PIECE = re.compile(r"(block-\d+|shard)-(\d+)")
 Found = Entry | LeftOut

@@ -28,8 +28,8 @@ from index import store
 from index.candidates import SearchError
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Pca, Provenance, Weights, load, save
-from model.home import Home, point
 from model.photographs import ClassName
+from storage.home import Home, point
 
 CLASSES = ("astronaut", "brick", "chelsea", "coffee", "grass", "rocket")
 LABELS = {name: name for name in CLASSES} | {

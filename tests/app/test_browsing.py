@@ -12,7 +12,7 @@ from app.browsing import ClassOrder, ImageOrder
 from app.config import Settings
 from app.db import Sessions, engine_of, reading, session_factory, upgrade, writing
 from app.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion, now
-from model.home import Home
+from storage.home import Home
 
 LABELS = ("Élan", "eland", "tiger cat", "Tabby Cat", "ﬁddler crab", "Straße")
 Key = Callable[[Image], tuple[object, ...]]

@@ -23,8 +23,8 @@ from PIL import Image
 from app import catalogue, create_app
 from app.config import Settings
 from app.engine import Ready
-from model.home import Home, point
 from model.images import read
+from storage.home import Home, point
 
 PROJECT = Path(__file__).parents[2]
 Run = Callable[..., Result]

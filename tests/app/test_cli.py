@@ -23,7 +23,7 @@ from app.db import session_factory
 from app.engine import Engine, Ready
 from index import store
 from model import checkpoint
-from model.home import Home, point
+from storage.home import Home, point
 
 PROJECT = Path(__file__).parents[2]
 

@@ -24,7 +24,7 @@ from app.db import (
     writing,
 )
 from app.tables import Class, Dataset, IndexVersion, Result, Table, Together, now
-from model.home import Home
+from storage.home import Home
 
 EARLIER = """
 INSERT INTO dataset (id, root) VALUES (1, '/photographs');

@@ -21,9 +21,9 @@ from index.manifest import FILE, write_manifest
 from index.sample import FILE as SAMPLE
 from model import checkpoint
 from model.alexnet import AlexNet, AlexNetConfig
-from model.home import Home, point
 from model.images import ImageError, read, read_file
 from model.predict import Predictor
+from storage.home import Home, point
 
 
 def no_steps(name: str, total: int) -> Callable[[int], None]:

@@ -18,8 +18,8 @@ from index import store
 from index.manifest import FILE, Manifest
 from index.sample import Sample, small_of
 from model import checkpoint
-from model.home import point
 from model.images import read_file
+from storage.home import point
 
 SIX = 6
 

@@ -25,7 +25,7 @@ from app.engine import Ready
 from index.building.build import gather
 from index.building.work import Work
 from index.manifest import FILE
-from model.home import Home, point
+from storage.home import Home, point
 
 
 def flip(file: Path) -> None:

@@ -18,7 +18,7 @@ from app.engine import Ready
 from app.tries import MOST, Tries
 from index import store
 from model.checkpoint import load
-from model.home import point
+from storage.home import point
 
 TOKEN = "an administrator's token"
 Post = Callable[..., Any]

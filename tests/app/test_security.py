@@ -7,7 +7,7 @@ import re
 import pytest
 
 from app import create_app
-from model.home import Home
+from storage.home import Home
 
 ADDRESSES = [
     "/",

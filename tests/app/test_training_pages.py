@@ -20,7 +20,7 @@ from PIL import Image
 
 from app.config import Settings
 from app.views.curves import decades, power, ticks_across, up
-from model.home import Home
+from storage.home import Home
 from training.config import PAPER
 from training.journal import side_by_side
 from training.judging.intervals import rate

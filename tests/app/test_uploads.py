@@ -26,7 +26,7 @@ from app.expiry import clean
 from app.tables import Dataset, IndexVersion, Result, now
 from app.uploads import shown_name
 from model import decoding
-from model.home import Home, point
+from storage.home import Home, point
 
 ACCEPTED = "JPEG, PNG"
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model.home import Home
+from storage.home import Home
 from training.bars import bar
 from training.config import CIFAR
 from training.journal import journal, line, processor, side_by_side

@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 
 from model.checkpoint import load
-from model.home import Home
 from model.noise import image_keys
+from storage.home import Home
 from training.checkpoints import load_checkpoint
 from training.config import CIFAR
 from training.data import Batches

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from model.checkpoint import Pca, load
-from model.home import Home
+from storage.home import Home
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import CIFAR, Recipe, RecipeError
 from training.journal import journal, write_environment

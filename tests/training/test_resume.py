@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model.home import Home
+from storage.home import Home
 from training.config import CIFAR, ORIGINAL, PRESETS
 from training.job import Job
 from training.photographs.prepare import Prepared

@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.text import Text
 
 from model.checkpoint import Weights
-from model.home import Home, write_whole
 from model.predict import find_device
+from storage.home import Home, write_whole
 from training.judging.answers import Answered, Crops, Model, answer
 from training.judging.labelled import Labelled, Matched, find, match
 from training.judging.networks import open_models

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from model.home import Home, write_whole
+from storage.home import Home, write_whole
 from training.judging.answers import ENSEMBLE
 from training.judging.verdict import Verdict
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Pca
-from model.home import write_whole
 from model.images import SIDE
 from model.photographs import ClassName, different_classes, wordnet_labels
+from storage.home import write_whole
 from training.photographs.decode import PieceId, Work
 from training.photographs.disk import writing
 from training.photographs.folder import FolderSource

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.home import sync
+from storage.home import sync
 from training.machine import cores
 from training.photographs.moments import Moments
 

@@ -6,14 +6,14 @@ from typing import Any
 from flask import url_for
 from marshmallow import Schema, fields
 
-from app.runs.evaluations import Result
-from app.runs.run import Run, read_runs
 from app.runs.state import state_of
 from app.views import judged, rooms
 from app.views.api import caching, paging
 from app.views.api.described import Subject
 from app.views.facts import identities, machine_of
 from app.views.training import known
+from storage.evaluations import Result
+from storage.runs import Run, read_runs
 
 subject = Subject("runs", "The runs of training found on disk, while they go on and afterwards.")
 ERROR = {"minimum": 0, "maximum": 1}

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from app.config import Settings
-from model.home import Home, point
+from storage.home import Home, point
 from training.config import PAPER
 from training.journal import side_by_side
 from training.judging.intervals import rate

@@ -19,10 +19,10 @@ from rich.console import Console
 
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Pca, Provenance, Weights, load, save
-from model.home import Home
 from model.images import read_file
 from model.photographs import ClassName, FolderError
 from model.predict import CENTRE, Predictor
+from storage.home import Home
 from training.judging.judge import JudgeError, evaluate
 from training.judging.networks import NetworksError
 

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from app.runs.files import (
+from storage.home import Home
+from storage.tolerant_json import (
     as_object,
     entries,
     number,
@@ -18,7 +19,6 @@ from app.runs.files import (
     text,
     whole,
 )
-from model.home import Home
 
 FORMAT = 1
 MOST_BYTES = 16 * 1024 * 1024

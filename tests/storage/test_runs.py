@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.runs.recipe import TERMS, settings_of
-from app.runs.run import Run, read_run, read_runs
 from app.runs.state import state_of
-from model.home import Home
+from storage.home import Home
+from storage.runs import Run, read_run, read_runs
 from training.config import PAPER, PRESETS, Recipe
 from training.record import Run as Record
 from training.record import add_epoch

@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from app.runs.files import (
+from storage.home import Home
+from storage.tolerant_json import (
     entries,
     folders,
     number,
@@ -21,7 +22,6 @@ from app.runs.files import (
     whole,
     written,
 )
-from model.home import Home
 
 MOST_JSON = 256 * 1024
 MOST_EPOCHS = 1024 * 1024

@@ -1,0 +1,1 @@
+"""What lies in ALEXNET_HOME: defined once, for whoever writes it and whoever reads it."""
