@@ -9,8 +9,8 @@ from app.answers import Answer, Neighbour, Ready, Watch
 from app.db import Sessions
 from index.search import Doubles
 from index.vectors import Floats
-from model.images import central_square
 from model.predict import Pixels
+from model.preprocess import central_square
 
 NEIGHBOURS = 6
 

@@ -13,7 +13,7 @@ from sqlalchemy import Row, Select, exists, select
 from app.db import Sessions, reading
 from app.registration import Registration, forget_versions, record_version, register
 from app.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
-from model.images import MAX_PIXELS
+from model.preprocess import MAX_PIXELS
 
 __all__ = ["Registration", "forget_versions", "record_version", "register"]
 

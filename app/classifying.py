@@ -14,9 +14,9 @@ from app.db import Sessions
 from index.building.blocks import groups
 from index.building.reading import read_ahead
 from index.vectors import Floats
-from model.images import ImageError, read_file
-from model.photographs import SUFFIXES, is_photograph
+from model.dataset import SUFFIXES, is_photograph
 from model.predict import Guess, Look, Pixels, Predictor
+from model.preprocess import ImageError, read_file
 
 BATCH = 16
 """Images that go through the network at once, each as ten crops."""

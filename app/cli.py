@@ -29,7 +29,7 @@ from index.candidates import SearchError
 from index.progress import Report
 from index.store import StoreError
 from model.checkpoint import WeightsError
-from model.photographs import FolderError
+from model.dataset import FolderError
 
 P = ParamSpec("P")
 R = TypeVar("R")

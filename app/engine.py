@@ -27,8 +27,8 @@ from index.sample import Sample, read_sample
 from index.store import Index
 from model.alexnet import FEATURES, layers
 from model.checkpoint import Weights, WeightsError, check_finite, load
-from model.images import MAX_PIXELS, SIDE, ImageError, decode
 from model.predict import Predictor
+from model.preprocess import MAX_PIXELS, SIDE, ImageError, decode
 
 __all__ = [
     "Answer",
@@ -184,7 +184,7 @@ class Engine:
     def answer(self, data: bytes) -> Answer:
         """Answer for an uploaded file.
 
-        Raises NotReadyError, model.images.ImageError for a file that is no image or too large,
+        Raises NotReadyError, model.preprocess.ImageError for a file that is no image or too large,
         and app.db.DatabaseError.
         """
         return self.answer_and(data, lambda image: None)[0]

@@ -24,7 +24,7 @@ from app.problems import (
 from app.switching import SwitchError
 from app.uploads import FORM_BYTES, UploadError, limits
 from index.candidates import SearchError
-from model.images import ImageError
+from model.preprocess import ImageError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DATABASE_FULL = ("disk is full", "No space left")

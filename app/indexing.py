@@ -31,7 +31,7 @@ from index.sample import write_sample
 from index.store import Draft, Manifest
 from index.vectors import Floats, Ids
 from model.checkpoint import Weights, load
-from model.photographs import Folder, FolderError, digest, scan
+from model.dataset import Folder, FolderError, digest, scan
 from model.predict import Predictor
 
 HELD_OUT = 256

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from index.sample import Sample
-from model.filters import COLUMNS, colour_selectivity, towers
 from model.predict import Predictor
+from model.visualize import COLUMNS, colour_selectivity, towers
 
 SPLITS = 9_999
 AT_ONCE = 1_000

@@ -10,7 +10,7 @@ from app.db import Sessions
 from index import store
 from index.manifest import StoreError, read_manifest
 from model.checkpoint import Header, WeightsError, read_header
-from model.images import SIDE
+from model.preprocess import SIDE
 from storage.home import Home
 from storage.runs import BEST, WEIGHTS, Run, moment, newness
 from storage.runs import read as read_run

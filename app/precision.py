@@ -13,7 +13,7 @@ from index.building.listing import shown
 from index.progress import Report
 from index.recall import nearest_class_share
 from index.store import StoreError
-from model.photographs import Folder, FolderError, scan
+from model.dataset import Folder, FolderError, scan
 
 __all__ = ["Precision", "measure_precision"]
 

@@ -11,7 +11,7 @@ from flask import Response, request
 
 from app.config import Settings
 from app.uploads import UploadError, accepted, too_much_together
-from model.images import ImageError
+from model.preprocess import ImageError
 
 MEDIA = "application/problem+json"
 PAGE = "/api"

@@ -23,7 +23,7 @@ from index.building.reading import Read, read_photograph
 from index.members import Classes
 from index.store import Manifest
 from index.vectors import Ids
-from model.photographs import Folder, Photograph
+from model.dataset import Folder, Photograph
 
 T = TypeVar("T")
 ROWS = 5000

@@ -18,7 +18,7 @@ from index.manifest import Manifest, StoreError, read_manifest
 from index.progress import Report
 from index.search import Index
 from index.vectors import digest
-from model.photographs import FolderError, scan
+from model.dataset import FolderError, scan
 
 SAMPLE = 64
 """Images whose neighbours are compared with those of a comparison with every vector."""

@@ -42,9 +42,9 @@ from index.engines.options import Options as Wanted
 from index.engines.reduction import SAMPLE, components, drawn
 from index.vectors import Vectors, write_shard
 from model.checkpoint import load
-from model.images import read_file
-from model.photographs import Photograph, scan
+from model.dataset import Photograph, scan
 from model.predict import Predictor
+from model.preprocess import read_file
 from training.journal import processor
 
 K, PROPOSED = 6, 200

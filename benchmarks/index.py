@@ -33,7 +33,7 @@ from benchmarks.retrieval import PARTS, act
 from benchmarks.windows import make_slices
 from index.building.build import compute_features
 from model.checkpoint import load
-from model.photographs import scan
+from model.dataset import scan
 from model.predict import Predictor
 from storage.home import home_from_environment
 from training.journal import processor

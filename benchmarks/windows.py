@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.images import read_file
 from model.predict import Predictor
+from model.preprocess import read_file
 
 STRIDE = 32
 """Pixels from one place of pool5 to the next."""

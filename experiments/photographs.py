@@ -10,7 +10,7 @@ from PIL import Image
 
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Pca, Provenance, Weights, load, save
-from model.photographs import digest, scan
+from model.dataset import digest, scan
 
 
 @dataclass

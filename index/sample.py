@@ -16,7 +16,7 @@ from PIL import Image
 from index.columns import Column, read_columns, write_columns
 from index.manifest import MEND, Manifest, StoreError
 from index.vectors import Floats, Ids
-from model.images import SIDE
+from model.preprocess import SIDE
 
 Pixels = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]

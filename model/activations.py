@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from model.alexnet import AlexNet
-from model.images import centre_crop
 from model.layers import Conv, Dense, Local
 from model.predict import Floats, Pixels, Predictor, to_numpy
-from model.stages import Stage, stages
+from model.preprocess import centre_crop
+from model.receptive_field import Stage, stages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model import nets
+from model import architectures
 from model.layers import (
     Activation,
     Border,
@@ -176,13 +176,15 @@ def original(c: AlexNetConfig) -> list[Layer]:
     relu5, pool5 = (rest.index(named[name]) for name in ("relu5", "pool5"))
     rest[relu5], rest[pool5] = rest[pool5], rest[relu5]
     layers = [*(named[name] for name in first), *rest]
-    return [nets.with_sigma(layer, 0.03) if layer.name in middle else layer for layer in layers]
+    return [
+        architectures.with_sigma(layer, 0.03) if layer.name in middle else layer for layer in layers
+    ]
 
 
 def one_gpu(c: AlexNetConfig) -> list[Layer]:
     """The net of one GPU that §3.2 compares with: conv1–conv4 halved, the rest whole."""
     return [
-        nets.with_maps(layer, layer.maps // 2)
+        architectures.with_maps(layer, layer.maps // 2)
         if isinstance(layer, Conv) and layer.name in ("conv1", "conv2", "conv3", "conv4")
         else layer
         for layer in paper(c)
@@ -193,10 +195,10 @@ LISTS = {
     "paper": paper,
     "original": original,
     "one-gpu": one_gpu,
-    "caffe-alexnet": nets.caffe_alexnet,
-    "caffenet": nets.caffenet,
-    "torchvision": nets.torchvision,
-    "cifar": nets.cifar,
+    "caffe-alexnet": architectures.caffe_alexnet,
+    "caffenet": architectures.caffenet,
+    "torchvision": architectures.torchvision,
+    "cifar": architectures.cifar,
 }
 
 
@@ -219,7 +221,7 @@ def leave_out(name: str, whole: list[Layer]) -> list[Layer]:
     kept = [layer for layer in whole if layer.name not in (name, f"relu{name[-1]}")]
     follower = whole[whole.index(gone) + 2]
     if gone.sees == "both" and isinstance(follower, Conv):
-        kept[kept.index(follower)] = nets.with_sight(follower, "both")
+        kept[kept.index(follower)] = architectures.with_sight(follower, "both")
     return kept
 
 
@@ -248,7 +250,7 @@ class AlexNet(nn.Module):
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Output:
         """Run float32 [N, 3, 224, 224], pixels minus the mean image, through both towers.
 
-        keys, int64 [N], addresses each image's dropout (model/noise.py); without them torch's own
+        keys, int64 [N], addresses each image's dropout (model/counter_rng.py); without them torch's own
         generator draws.
         """
         return self.run(x, self.named_children(), keys)

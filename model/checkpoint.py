@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.alexnet import AlexNet, AlexNetConfig, ConfigError
-from model.photographs import ClassName
+from model.dataset import ClassName
 from storage.home import sync
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.counter_rng import keep
 from model.lrn import LocalResponseNorm
-from model.noise import keep
 
 
 class Shape(NamedTuple):

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.checkpoint import Weights
-from model.crops import run_ten_crops
-from model.images import centre_crop, subtract_mean
-from model.photographs import ClassName
+from model.dataset import ClassName
+from model.preprocess import centre_crop, subtract_mean
+from model.ten_crop import run_ten_crops
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.images import centre_crop, offsets
 from model.predict import Floats, Pixels, Predictor, to_numpy
+from model.preprocess import centre_crop, offsets
 
 Spots = npt.NDArray[np.int64]
 

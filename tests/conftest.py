@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Pca, Provenance, Weights
-from model.photographs import ClassName
+from model.dataset import ClassName
 
 
 @pytest.fixture(scope="session", autouse=True)

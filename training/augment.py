@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Pca
-from model.images import CROP
+from model.preprocess import CROP
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.images import offsets, subtract_mean
+from model.preprocess import offsets, subtract_mean
 from training.augment import Augmentation, Augmenter, draw
 from training.photographs.prepare import Prepared
 

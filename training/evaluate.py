@@ -10,7 +10,7 @@ if not __package__:
 from rich.console import Console
 
 from model.checkpoint import WeightsError
-from model.photographs import FolderError
+from model.dataset import FolderError
 from storage.home import home_from_environment
 from training.judging.answers import AnswerError
 from training.judging.judge import JudgeError, evaluate

@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from model.filters import kernel_picture, towers
+from model.visualize import kernel_picture, towers
 from storage.home import write_whole
 from training.bars import steps_bar
 from training.checkpoints import save_checkpoint

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.noise import image_keys
+from model.counter_rng import image_keys
 from training.config import Recipe
 from training.data import Batch, Batches
 from training.diverged import check_loss, check_weights

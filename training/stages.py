@@ -12,7 +12,7 @@ from rich.console import Console
 
 from model.alexnet import AlexNet, AlexNetConfig, ConfigError
 from model.checkpoint import Weights, WeightsError, load
-from model.photographs import Folder, FolderError
+from model.dataset import Folder, FolderError
 from model.predict import find_device
 from storage.home import Home, point
 from training.bars import bar

@@ -10,8 +10,8 @@ from app.answers import Neighbour, Ready
 from app.catalogue import Picture
 from app.db import Sessions
 from app.figure.choice import Choice
-from model.images import central_square, decode
 from model.predict import Floats, Pixels, Predictor
+from model.preprocess import central_square, decode
 
 Read = Callable[[Picture], bytes]
 """Reads an image's file; raises ImageError or OSError when it is not the one entered."""

@@ -12,7 +12,7 @@ from app.results import Item, erase, find_several, store, store_together
 from app.uploads import Upload, UploadError, limits, read_upload, sent_files, shown_name
 from app.views import rooms
 from app.views.own import RESULTS, TOGETHER, mine, remember
-from model.images import ImageError
+from model.preprocess import ImageError
 
 blueprint = Blueprint("classify", __name__)
 

@@ -18,8 +18,8 @@ from app.figure.words import caption, remarks
 from app.kept import Kept
 from app.views import pictures, rooms
 from app.views.images import GONE, unchanged
-from model.images import ImageError
 from model.predict import Pixels
+from model.preprocess import ImageError
 
 blueprint = Blueprint("figure", __name__)
 KEPT = 16

@@ -15,9 +15,9 @@ from app.views import inside, pictures, rooms
 from app.views.inside import Spot
 from app.views.subject import Subject, asked
 from app.views.wording import origin
-from model.filters import kernel_picture, towers
 from model.predict import Predictor
 from model.sheets import sheet
+from model.visualize import kernel_picture, towers
 
 blueprint = Blueprint("filters", __name__, url_prefix="/filters")
 blueprint.context_processor(inside.addresses)

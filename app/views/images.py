@@ -13,7 +13,7 @@ from app.views import pictures, rooms
 from app.views.explore import order_of
 from app.views.trail import trail_to
 from app.views.wording import origin
-from model.images import ImageError, central_square, decode
+from model.preprocess import ImageError, central_square, decode
 
 blueprint = Blueprint("images", __name__, url_prefix="/images")
 ONE = f"/<int(max={rooms.MOST_ID}):image_id>"

@@ -17,9 +17,9 @@ from app.views.subject import Subject, asked
 from app.views.wording import distance
 from model.activations import Activations, activations
 from model.alexnet import AlexNetConfig
-from model.images import offsets
 from model.predict import Floats
-from model.stages import Field
+from model.preprocess import offsets
+from model.receptive_field import Field
 
 KEPT = 8
 """Images whose activations are in memory at a time; of the paper's network 4 MB each."""

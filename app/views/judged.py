@@ -9,7 +9,7 @@ from flask.blueprints import BlueprintSetupState
 
 from app.views import pictures, rooms
 from app.views.images import encoded
-from model.images import ImageError, decode
+from model.preprocess import ImageError, decode
 from storage.evaluations import Evaluation, Evaluations, Known, Result, photograph
 from storage.tolerant_json import read_bytes
 

@@ -10,7 +10,7 @@ from app.views.sheets import Sheet
 from app.views.subject import Subject, asked
 from app.views.wording import origin
 from model.activations import Maps
-from model.stages import Stage
+from model.receptive_field import Stage
 
 blueprint = Blueprint("layers", __name__, url_prefix="/layers")
 blueprint.context_processor(inside.addresses)

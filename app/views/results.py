@@ -19,7 +19,7 @@ from app.uploads import limits
 from app.views import pictures, rooms
 from app.views.own import RESULTS, TOGETHER, forget, mine
 from app.views.wording import day, origin
-from model.images import ImageError, central_square, decode
+from model.preprocess import ImageError, central_square, decode
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")
 GONE = "This result does not exist, or its time is up: results are deleted after {days}."

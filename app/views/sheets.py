@@ -10,8 +10,8 @@ from app.views import inside
 from app.views.subject import Subject
 from model.activations import Maps
 from model.predict import Floats
+from model.receptive_field import Stage
 from model.sheets import sheet
-from model.stages import Stage
 
 WIDE, LARGE, ALONE = 880, 1080, 440
 """Pixels, about, of the widths of a tower's picture, of a large one, and of one map's: twice what

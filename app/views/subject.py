@@ -17,8 +17,8 @@ from app.tables import Result
 from app.views import rooms
 from app.views.images import GONE, known, unchanged
 from app.views.own import mine
-from model.images import ImageError, central_square, decode
 from model.predict import Pixels
+from model.preprocess import ImageError, central_square, decode
 
 IMAGE = re.compile(r"image-(\d{1,10})")
 UNKNOWN = "There is no such image here, or it has been deleted."

@@ -16,7 +16,7 @@ from app.views import judged, pictures, rooms, spans
 from app.views.curves import power
 from app.views.facts import figures_of, identities, machine_of, results, towers_of
 from app.views.plots import LETTERS, Spark, figures, plots_of, plots_over, spark
-from model.images import ImageError, decode
+from model.preprocess import ImageError, decode
 from storage.runs import Run, picture_file, read_run, read_runs
 from storage.tolerant_json import read_bytes
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from flask import Flask
 
 from model.checkpoint import Provenance
-from model.images import OFFSETS
+from model.preprocess import OFFSETS
 
 THIN = "\u2009"
 SMALLEST_BAR = 0.4

@@ -17,7 +17,7 @@ from index.building.work import Found, Piece, Work
 from index.manifest import Manifest, Shard
 from index.progress import Report
 from index.vectors import Ids, Vectors
-from model.photographs import Photograph
+from model.dataset import Photograph
 
 FEW = 8
 """Shards of an earlier version that may have fewer than half the rows of a whole one."""

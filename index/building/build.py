@@ -23,9 +23,9 @@ from index.manifest import StoreError
 from index.progress import Report, silent
 from index.vectors import ROWS, Floats, Ids
 from model.alexnet import FEATURES
-from model.images import ImageError, read_file
-from model.photographs import Photograph
+from model.dataset import Photograph
 from model.predict import Pixels, Predictor
+from model.preprocess import ImageError, read_file
 
 __all__ = ["Base", "Features", "Gathered", "compute_features", "gather", "needed_bytes"]
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from index.building.reading import read_ahead
-from model.decoding import decode
-from model.images import ImageError, central_square, read
+from model.decode import decode
 from model.predict import Pixels, Predictor
+from model.preprocess import ImageError, central_square, read
 
 Doubles = npt.NDArray[np.float64]
 QUALITY = 75

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from index.building.listing import Entry, LeftOut, Stamp
-from model.decoding import header
-from model.images import ImageError, read
+from model.decode import header
 from model.predict import Pixels
+from model.preprocess import ImageError, read
 
 S = TypeVar("S")
 T = TypeVar("T")

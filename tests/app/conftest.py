@@ -28,7 +28,7 @@ from index import store
 from index.candidates import SearchError
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Pca, Provenance, Weights, load, save
-from model.photographs import ClassName
+from model.dataset import ClassName
 from storage.home import Home, point
 
 CLASSES = ("astronaut", "brick", "chelsea", "coffee", "grass", "rocket")

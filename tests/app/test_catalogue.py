@@ -18,7 +18,7 @@ from app.registration import register
 from app.tables import IndexImage
 from index.building.reading import Read, read_photograph
 from index.store import Manifest
-from model.photographs import Folder, scan
+from model.dataset import Folder, scan
 from storage.home import Home
 
 MANIFEST = Manifest(

@@ -23,7 +23,7 @@ from PIL import Image
 from app import catalogue, create_app
 from app.config import Settings
 from app.engine import Ready
-from model.images import read
+from model.preprocess import read
 from storage.home import Home, point
 
 PROJECT = Path(__file__).parents[2]

@@ -21,8 +21,8 @@ from index.manifest import FILE, write_manifest
 from index.sample import FILE as SAMPLE
 from model import checkpoint
 from model.alexnet import AlexNet, AlexNetConfig
-from model.images import ImageError, read, read_file
 from model.predict import Predictor
+from model.preprocess import ImageError, read, read_file
 from storage.home import Home, point
 
 

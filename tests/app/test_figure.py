@@ -21,7 +21,7 @@ from app.engine import Ready
 from app.figure.answers import bars
 from app.figure.choice import ChoiceError, drawn, picked
 from app.figure.fonts import characters, families, fontManager
-from model.images import read_file
+from model.preprocess import read_file
 
 Page = Callable[[Any], Any]
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"

@@ -18,7 +18,7 @@ from app import catalogue
 from app.config import Settings
 from app.results import erase
 from model.checkpoint import load
-from model.images import read, read_file
+from model.preprocess import read, read_file
 from model.sheets import FAINT
 
 Page = Callable[..., Any]

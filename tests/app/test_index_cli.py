@@ -18,7 +18,7 @@ from index import store
 from index.manifest import FILE, Manifest
 from index.sample import Sample, small_of
 from model import checkpoint
-from model.images import read_file
+from model.preprocess import read_file
 from storage.home import point
 
 SIX = 6

@@ -17,8 +17,8 @@ from PIL import Image
 from app.results import erase
 from model.alexnet import AlexNet
 from model.checkpoint import load
-from model.images import read
 from model.predict import CENTRE
+from model.preprocess import read
 from model.sheets import FAINT
 from model.variants import VARIANTS
 

@@ -17,7 +17,7 @@ from app.db import Sessions, reading, session_factory
 from app.mean import PickError, nearest_to_mean
 from app.tables import Image
 from index.search import QueryError
-from model.images import read_file
+from model.preprocess import read_file
 
 Page = Callable[[TestResponse], Any]
 

@@ -33,7 +33,7 @@ from app.engine import Engine, Ready
 from app.registration import register
 from app.tables import Dataset, Image, IndexVersion, Result, Table, Together, now
 from index.building.reading import Read, read_photograph
-from model.photographs import scan
+from model.dataset import scan
 from storage.home import Home, point
 
 pytestmark = pytest.mark.postgres

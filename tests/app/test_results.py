@@ -35,7 +35,7 @@ from app.db import (
 from app.logs import discreet
 from app.results import erase
 from app.tables import Result, Together, now
-from model.images import central_square, decode
+from model.preprocess import central_square, decode
 
 Page = Callable[[TestResponse], Any]
 Send = Callable[..., TestResponse]

@@ -25,7 +25,7 @@ from app.db import engine_of, reading, session_factory, upgrade, writing
 from app.expiry import clean
 from app.tables import Dataset, IndexVersion, Result, now
 from app.uploads import shown_name
-from model import decoding
+from model import decode
 from storage.home import Home, point
 
 ACCEPTED = "JPEG, PNG"
@@ -323,8 +323,8 @@ def test_a_kept_picture_is_asked_about_again_each_time(client, page, send, jpeg)
 
 def test_an_upload_is_decoded_once(send, jpeg, monkeypatch: pytest.MonkeyPatch):
     opened = []
-    plugin = decoding.PLUGINS["JPEG"]
-    monkeypatch.setitem(decoding.PLUGINS, "JPEG", lambda data: opened.append(data) or plugin(data))
+    plugin = decode.PLUGINS["JPEG"]
+    monkeypatch.setitem(decode.PLUGINS, "JPEG", lambda data: opened.append(data) or plugin(data))
     assert send(jpeg).status_code == 303
     assert len(opened) == 1
 

@@ -24,7 +24,7 @@ from model.checkpoint import (
     read_tensors,
     save,
 )
-from model.photographs import ClassName
+from model.dataset import ClassName
 from model.variants import VARIANTS
 
 CLASSES = (ClassName("n01440764", "tench"), ClassName("b", "B"), ClassName("c", "C"))

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from model.alexnet import AlexNet, layers
+from model.counter_rng import image_keys
 from model.layers import Dropout, LocallyConnected, Pool, Shape, WithinMap
-from model.noise import image_keys
 from model.variants import VARIANTS
 
 

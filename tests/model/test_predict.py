@@ -9,8 +9,8 @@ import torch
 
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Weights
-from model.images import central_square, decode
 from model.predict import CENTRE, Guess, Predictor, find_device
+from model.preprocess import central_square, decode
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 

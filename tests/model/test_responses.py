@@ -10,7 +10,7 @@ from torch.nn.functional import conv2d, pad
 
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Pca, Provenance, Weights
-from model.photographs import ClassName
+from model.dataset import ClassName
 from model.predict import Predictor
 from model.responses import Conv1
 from model.variants import VARIANTS

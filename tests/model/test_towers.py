@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from model.alexnet import AlexNet, AlexNetConfig, ConfigError
-from model.noise import image_keys
+from model.counter_rng import image_keys
 from model.towers import (
     Gathered,
     Place,

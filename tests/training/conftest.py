@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from model.photographs import Folder, scan
+from model.dataset import Folder, scan
 from training.photographs.prepare import Prepared, prepare
 
 ROOT = Path(__file__).resolve().parents[2]

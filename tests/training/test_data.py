@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.images import centre_crop, subtract_mean
+from model.preprocess import centre_crop, subtract_mean
 from training.augment import Augmentation, draw
 from training.data import Batch, Batches, ahead, validation, validation_squares
 from training.photographs.prepare import Prepared

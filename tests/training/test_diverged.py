@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.noise import image_keys
+from model.counter_rng import image_keys
 from training.checkpoints import save_checkpoint
 from training.config import CIFAR, Recipe
 from training.data import Batch, Batches

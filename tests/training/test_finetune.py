@@ -11,7 +11,7 @@ import torch
 
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Provenance, Weights, load, save
-from model.photographs import ClassName
+from model.dataset import ClassName
 from model.variants import VARIANTS
 from training.config import CIFAR, PAPER, Recipe, RecipeError
 from training.finetune import begin_from, config_from

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from model.checkpoint import load
-from model.noise import image_keys
+from model.counter_rng import image_keys
 from storage.home import Home
 from training.checkpoints import load_checkpoint
 from training.config import CIFAR

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from model.alexnet import AlexNetConfig
 from model.checkpoint import load
-from model.photographs import scan
+from model.dataset import scan
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import SMALL, RecipeError
 from training.data import validation

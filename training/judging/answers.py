@@ -17,9 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.images import ImageError, centre_crop, read_file
-from model.photographs import Photograph
+from model.dataset import Photograph
 from model.predict import CENTRE, Predictor, ask_ten_crops
+from model.preprocess import ImageError, centre_crop, read_file
 from training.judging.intervals import Wrong
 
 Crops = Literal["ten", "centre"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from model.photographs import (
+from model.dataset import (
     SUFFIXES,
     ClassName,
     FolderError,

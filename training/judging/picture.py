@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from model.images import ImageError, read_file
+from model.preprocess import ImageError, read_file
 from training.judging.tables import CROPS
 from training.judging.verdict import ClassErrors, Mistake, Result, Verdict
 

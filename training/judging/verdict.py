@@ -10,7 +10,7 @@ from itertools import combinations
 
 import numpy as np
 
-from model.photographs import ClassName
+from model.dataset import ClassName
 from training.judging.answers import ENSEMBLE, Answered, Answers, Crops, Key, Model
 from training.judging.intervals import Difference, Rate, difference, rate
 

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from model.images import ImageError, read, read_file
+from model.preprocess import ImageError, read, read_file
 from training.machine import cores
 from training.photographs.moments import outer_sum
 from training.photographs.sample import DataError, Sample, Source, SplitName

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.photographs import ClassName, Folder, Photograph, digest
+from model.dataset import ClassName, Folder, Photograph, digest
 from training.photographs.sample import Sample, SplitName
 
 PIECE = 1024

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from model.images import SIDE
-from model.photographs import Folder
+from model.dataset import Folder
+from model.preprocess import SIDE
 from training.machine import cores
 from training.photographs.decode import PieceId, Progress, Work, flow
 from training.photographs.disk import locked, writing

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Pca
-from model.images import SIDE
-from model.photographs import ClassName, different_classes, wordnet_labels
+from model.dataset import ClassName, different_classes, wordnet_labels
+from model.preprocess import SIDE
 from storage.home import write_whole
 from training.photographs.decode import PieceId, Work
 from training.photographs.disk import writing

@@ -21,14 +21,7 @@ from urllib.request import urlopen
 import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from model.photographs import (
-    CLASSES_FILE,
-    SUFFIXES,
-    ClassName,
-    Photograph,
-    digest,
-    wordnet_labels,
-)
+from model.dataset import CLASSES_FILE, SUFFIXES, ClassName, Photograph, digest, wordnet_labels
 from training.photographs.sample import DataError, Sample, SplitName, UnfinishedError
 
 PICTURES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import webdataset
 
-from model.photographs import Folder, scan
+from model.dataset import Folder, scan
 from training.photographs.sample import SPLITS, DataError, Source, SplitName
 from training.photographs.shards import Shards, is_url
 

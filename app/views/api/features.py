@@ -15,8 +15,8 @@ from app.views.images import known
 from app.views.subject import of_picture
 from index.vectors import Floats
 from model.alexnet import FEATURES
-from model.images import central_square, decode
 from model.predict import Pixels, Predictor
+from model.preprocess import central_square, decode
 
 subject = Subject("features", "The 4096 features of fc7, the network's last hidden layer.")
 JSON, BYTES = "application/json", "application/octet-stream"

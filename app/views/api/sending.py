@@ -22,7 +22,7 @@ from app.uploads import (
     too_many_bytes,
 )
 from app.views import rooms
-from model.images import ImageError
+from model.preprocess import ImageError
 
 FORM = "multipart/form-data"
 RAW = (*problems.ACCEPTED, "application/octet-stream")

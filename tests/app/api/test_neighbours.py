@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from model.images import read
+from model.preprocess import read
 
 IDS = list(range(1, 55))
 

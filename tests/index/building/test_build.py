@@ -29,9 +29,9 @@ from index.manifest import Shard, StoreError
 from index.vectors import Vectors
 from model.alexnet import FEATURES, AlexNet, AlexNetConfig
 from model.checkpoint import Pca, Provenance, Weights
-from model.images import read_file
-from model.photographs import ClassName, Photograph
+from model.dataset import ClassName, Photograph
 from model.predict import Predictor
+from model.preprocess import read_file
 
 ROOT = Path(__file__).resolve().parents[3]
 Floats = npt.NDArray[np.float32]

@@ -10,8 +10,8 @@ import skimage.data
 from PIL import Image
 
 from index.building.near import near_distance
-from model.images import central_square
 from model.predict import Pixels, Predictor
+from model.preprocess import central_square
 
 
 class Coarse:

@@ -23,8 +23,8 @@ from index.sample import FILE, SAMPLE, Sample, read_checked, read_sample, write_
 from index.vectors import Vectors, write_shard
 from model.alexnet import AlexNetConfig
 from model.checkpoint import Weights
-from model.images import read_file
 from model.predict import Predictor
+from model.preprocess import read_file
 
 Columns = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.uint8]

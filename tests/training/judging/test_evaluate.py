@@ -19,9 +19,9 @@ from rich.console import Console
 
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Pca, Provenance, Weights, load, save
-from model.images import read_file
-from model.photographs import ClassName, FolderError
+from model.dataset import ClassName, FolderError
 from model.predict import CENTRE, Predictor
+from model.preprocess import read_file
 from storage.home import Home
 from training.judging.judge import JudgeError, evaluate
 from training.judging.networks import NetworksError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.photographs import ClassName, FolderError, wordnet_labels
+from model.dataset import ClassName, FolderError, wordnet_labels
 from training.judging.labelled import find, match, match_names
 
 TEN = (ClassName("n01440764", "tench"), ClassName("n02102040", "English springer"))

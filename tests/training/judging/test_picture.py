@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.photographs import ClassName, Photograph
+from model.dataset import ClassName, Photograph
 from training.judging.answers import Answered, Answers, Key
 from training.judging.picture import OTHER, draw, matrix
 from training.judging.verdict import Data, Verdict, judge

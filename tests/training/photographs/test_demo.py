@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.photographs import scan
+from model.dataset import scan
 from training.photographs.demo import PICTURES, TRAIN_CROPS, VAL_CROPS, Picture, crops_of, make_demo
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import Imagenette
 
-from model.photographs import scan
+from model.dataset import scan
 from training.photographs.fetch import FetchError, imagenette
 
 WNIDS = ("n01440764", "n02102040")
@@ -95,7 +95,7 @@ def test_a_wrong_checksum_or_no_server_is_one_clear_error(
 
 
 def test_the_labels_agree_with_torchvisions_own() -> None:
-    from model.photographs import wordnet_labels
+    from model.dataset import wordnet_labels
 
     labels = wordnet_labels()
     assert len(labels) == 1000

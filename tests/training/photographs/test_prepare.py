@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.images import read_file
-from model.photographs import Folder, FolderError, scan
+from model.dataset import Folder, FolderError, scan
+from model.preprocess import read_file
 from training.photographs import folder as folders
 from training.photographs import prepare as module
 from training.photographs.prepare import DataError, Prepared, UnfinishedError, prepare
@@ -264,7 +264,7 @@ def test_after_an_interruption_the_finished_pieces_are_kept(
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from model.photographs import scan
+from model.dataset import scan
 from training.photographs import folder
 from training.photographs.prepare import prepare
 

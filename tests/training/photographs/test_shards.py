@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import webdataset
 
-from model.images import read_file
-from model.photographs import ClassName, Folder
+from model.dataset import ClassName, Folder
+from model.preprocess import read_file
 from training.photographs.prepare import DataError, Prepared, UnfinishedError, prepare
 from training.photographs.shards import Shards
 from training.photographs.source import find_source

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.photographs import Folder, FolderError
+from model.dataset import Folder, FolderError
 from training.photographs.shards import Shards
 from training.photographs.source import DataError, describe, expected, find_source
 

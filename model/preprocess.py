@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.decoding import MAX_PIXELS, ImageError, decode
+from model.decode import MAX_PIXELS, ImageError, decode
 
 __all__ = [
     "CROP",

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.alexnet import AlexNet, Output
-from model.images import offsets, ten_crops
 from model.lrn import LocalResponseNorm
+from model.preprocess import offsets, ten_crops
 
 Span = tuple[int, int]
 POINTWISE = (nn.ReLU, nn.Tanh, LocalResponseNorm)

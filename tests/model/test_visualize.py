@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from model.filters import colour_selectivity, kernel_picture, towers
+from model.visualize import colour_selectivity, kernel_picture, towers
 
 Weights = npt.NDArray[np.float32]
 

@@ -7,7 +7,7 @@ import torch
 from model.activations import activations
 from model.alexnet import AlexNetConfig
 from model.predict import Predictor
-from model.stages import Stage, stages
+from model.receptive_field import Stage, stages
 from model.variants import VARIANTS
 
 

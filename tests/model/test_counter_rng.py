@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.noise import BITS, GOLDEN, image_keys, keep, mix
+from model.counter_rng import BITS, GOLDEN, image_keys, keep, mix
 
 WORD = 2**64
 STEP = 0x9E3779B97F4A7C15

@@ -6,7 +6,7 @@ import skimage.data
 import torch
 
 from model.alexnet import AlexNet, AlexNetConfig
-from model.crops import Shared, run_ten_crops, shared
+from model.ten_crop import Shared, run_ten_crops, shared
 
 
 def squares(side: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.photographs import ClassName, FolderError, Photograph, scan, wordnet_labels
+from model.dataset import ClassName, FolderError, Photograph, scan, wordnet_labels
 
 
 def photograph(root: Path, *paths: str) -> None:

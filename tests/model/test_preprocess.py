@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
-from model.images import (
+from model.preprocess import (
     ImageError,
     central_square,
     centre_crop,

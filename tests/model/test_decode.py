@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from skimage import data as photographs
 
-from model.decoding import ImageError, decode, header
-from model.images import central_square
+from model.decode import ImageError, decode, header
+from model.preprocess import central_square
 
 Pixels = npt.NDArray[np.uint8]
 
