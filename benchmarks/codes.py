@@ -45,7 +45,7 @@ from model.checkpoint import load
 from model.dataset import Photograph, scan
 from model.predict import Predictor
 from model.preprocess import read_file
-from training.journal import processor
+from training.reporting import processor
 
 K, PROPOSED = 6, 200
 MOST = 256

@@ -20,12 +20,12 @@ from storage.home import Home
 from training.compiling import compile_state
 from training.config import SMALL
 from training.data import Batch, Batches, ahead
+from training.dataset.demo import make_demo
+from training.dataset.prepare import Prepared, prepare
+from training.dataset.source import find_source
+from training.distributed.mesh import join_mesh
 from training.loop import train_epoch
 from training.machine import cores, has_bf16, keep_memory, peak_memory, share_cores
-from training.mesh import join_mesh
-from training.photographs.demo import make_demo
-from training.photographs.prepare import Prepared, prepare
-from training.photographs.source import find_source
 from training.state import Reports, State, start
 
 SIZE = 3072

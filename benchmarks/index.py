@@ -36,7 +36,7 @@ from model.checkpoint import load
 from model.dataset import scan
 from model.predict import Predictor
 from storage.home import home_from_environment
-from training.journal import processor
+from training.reporting import processor
 
 RESULTS = Path(__file__).parent / "results"
 MEASURED = ("exact", "flat", "ivf", "hnsw", "pq", "binary")

@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contenders import CONTENDERS, contend
-from training.journal import processor
-from training.launch import free_port
+from training.distributed.launch import free_port
+from training.reporting import processor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from model.checkpoint import WeightsError, load
 from storage.home import Home
-from training.photographs.demo import PICTURES, crops_of
+from training.dataset.demo import PICTURES, crops_of
 
 ALIKE = 12.0
 """Mean difference of pixels, 0–255, that encoding the same crop anew may make."""

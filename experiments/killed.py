@@ -44,7 +44,7 @@ from experiments.commands import (
 from experiments.photographs import Photographs, write_weights
 from experiments.promises import check_next, check_served, vectors_left
 from storage.home import home_from_environment
-from training.photographs.demo import make_demo
+from training.dataset.demo import make_demo
 
 CYCLE = ("build", "update", "rollback", "update", "build", "update", "update", "prune")
 """What is killed in turn, each time in a new home."""

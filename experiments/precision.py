@@ -26,10 +26,10 @@ from model.predict import find_device
 from storage.home import home_from_environment
 from training.compiling import compile_state
 from training.config import SMALL
+from training.dataset.prepare import prepare
+from training.dataset.source import find_source
 from training.loop import run_epoch
 from training.machine import has_bf16, keep_memory
-from training.photographs.prepare import prepare
-from training.photographs.source import find_source
 from training.schedule import plan
 from training.state import Epoch, Partial, Reports, State, start
 

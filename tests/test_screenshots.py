@@ -19,7 +19,7 @@ from docs.screenshots import FOLDER, GALLERY, gallery
 from model.alexnet import AlexNetConfig
 from model.checkpoint import Weights, save
 from storage.home import Home, point
-from training.photographs.demo import make_demo
+from training.dataset.demo import make_demo
 
 MOST = 1_500_000
 """Bytes of all pictures together."""

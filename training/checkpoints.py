@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from model.checkpoint import WeightsError, read_tensors, write_tensors
-from training.diverged import check_weights
-from training.record import Run, RunError, Told
+from training.divergence import check_weights
+from training.run_folder import Run, RunError, Told
 from training.state import Epoch, Partial, State
 
 VELOCITY = "velocity."

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.preprocess import offsets, subtract_mean
 from training.augment import Augmentation, Augmenter, draw
-from training.photographs.prepare import Prepared
+from training.dataset.prepare import Prepared
 
 AHEAD = 2
 Part = tuple[int, int]

@@ -12,9 +12,9 @@ from rich.console import Console
 from model.checkpoint import WeightsError
 from model.dataset import FolderError
 from storage.home import home_from_environment
-from training.judging.answers import AnswerError
-from training.judging.judge import JudgeError, evaluate
-from training.judging.networks import NetworksError
+from training.evaluation.networks import NetworksError
+from training.evaluation.predictions import AnswerError
+from training.evaluation.run import JudgeError, evaluate
 
 EXPECTED = (FolderError, WeightsError, AnswerError, JudgeError, NetworksError, OSError)
 

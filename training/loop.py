@@ -9,9 +9,9 @@ from torch import Tensor
 from model.counter_rng import image_keys
 from training.config import Recipe
 from training.data import Batch, Batches
-from training.diverged import check_loss, check_weights
+from training.dataset.prepare import Prepared
+from training.divergence import check_loss, check_weights
 from training.machine import peak_memory
-from training.photographs.prepare import Prepared
 from training.schedule import Plan, plan
 from training.state import Epoch, Partial, Reports, State, agree, save_and_stop
 from training.validate import validate

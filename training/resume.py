@@ -7,8 +7,8 @@ from typing import Any
 from storage.home import Home
 from training.checkpoints import load_checkpoint
 from training.config import PRESETS
-from training.job import Job, parse
-from training.record import Run, RunError, Told, recipe_of, runs_of
+from training.options import Job, parse
+from training.run_folder import Run, RunError, Told, recipe_of, runs_of
 from training.state import State
 
 OPTIONS = (

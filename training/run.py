@@ -11,11 +11,11 @@ if not __package__:
 from rich.console import Console
 
 from storage.home import home_from_environment
-from training.launch import ProcessError, launch
-from training.mesh import LOST, LostError, rank
-from training.stages import EXPECTED, run
+from training.distributed.launch import ProcessError, launch
+from training.distributed.mesh import LOST, LostError, rank
+from training.distributed.messages import Alone, Voice
 from training.state import StoppedError
-from training.voice import Alone, Voice
+from training.train import EXPECTED, run
 
 
 def work(arguments: Sequence[str], voice: Voice) -> int:

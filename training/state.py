@@ -9,10 +9,10 @@ from torch import nn
 
 from model.alexnet import AlexNet, AlexNetConfig
 from training.config import Recipe
-from training.diverged import RECENT
-from training.mesh import Mesh
+from training.distributed.mesh import Mesh
+from training.distributed.signals import STOPPING
+from training.divergence import RECENT
 from training.sgd import PaperSGD, groups
-from training.signals import STOPPING
 
 
 class StoppedError(Exception):

@@ -12,9 +12,9 @@ from training.bars import bar
 from training.compiling import without_loops
 from training.config import Recipe
 from training.data import Batch, validation, validation_squares
-from training.mesh import Mesh
-from training.photographs.prepare import Prepared
-from training.record import Told
+from training.dataset.prepare import Prepared
+from training.distributed.mesh import Mesh
+from training.run_folder import Told
 from training.state import Reports, State, StoppedError, agree, save_and_stop
 
 VALIDATION_BATCH = 128

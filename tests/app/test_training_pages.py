@@ -22,12 +22,12 @@ from app.config import Settings
 from app.views.curves import decades, power, ticks_across, up
 from storage.home import Home
 from training.config import PAPER
-from training.journal import side_by_side
-from training.judging.intervals import rate
-from training.judging.output import keep
-from training.judging.verdict import Data, Judged, Mistake, Result, Verdict
-from training.record import Run as Record
-from training.record import add_epoch
+from training.evaluation.confidence import rate
+from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
+from training.evaluation.output import keep
+from training.reporting import side_by_side
+from training.run_folder import Run as Record
+from training.run_folder import add_epoch
 from training.state import Epoch
 
 NAME = "20261124-150627-demo-photographs"

@@ -20,8 +20,8 @@ from app.runs.state import state_of
 from storage.home import Home
 from storage.runs import Run, read_run, read_runs
 from training.config import PAPER, PRESETS, Recipe
-from training.record import Run as Record
-from training.record import add_epoch
+from training.run_folder import Run as Record
+from training.run_folder import add_epoch
 from training.state import Epoch
 
 NOW = datetime(2026, 11, 24, 18, 0, tzinfo=UTC)

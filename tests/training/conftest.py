@@ -13,7 +13,7 @@ import skimage.data
 from PIL import Image
 
 from model.dataset import Folder, scan
-from training.photographs.prepare import Prepared, prepare
+from training.dataset.prepare import Prepared, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = {"coffee": skimage.data.coffee, "grass": skimage.data.grass, "cat": skimage.data.chelsea}

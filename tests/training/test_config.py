@@ -6,7 +6,7 @@ import pytest
 
 from model.variants import VARIANTS
 from training.config import CIFAR, DEMO, ORIGINAL, PAPER, PRESETS, SMALL, Recipe, RecipeError
-from training.job import Job, choose_data, choose_preset, parse
+from training.options import Job, choose_data, choose_preset, parse
 
 
 def test_the_preset_follows_the_size_of_the_training_set() -> None:

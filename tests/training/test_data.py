@@ -11,7 +11,7 @@ import torch
 from model.preprocess import centre_crop, subtract_mean
 from training.augment import Augmentation, draw
 from training.data import Batch, Batches, ahead, validation, validation_squares
-from training.photographs.prepare import Prepared
+from training.dataset.prepare import Prepared
 
 SCALED = Augmentation(input_scale=60.0)
 SHARED = Augmentation(sharing=3, inclusive=True, colour="original")

@@ -14,8 +14,8 @@ from model.checkpoint import Provenance, Weights, load, save
 from model.dataset import ClassName
 from model.variants import VARIANTS
 from training.config import CIFAR, PAPER, Recipe, RecipeError
+from training.dataset.prepare import Prepared
 from training.finetune import begin_from, config_from
-from training.photographs.prepare import Prepared
 from training.state import start
 
 CPU = torch.device("cpu")

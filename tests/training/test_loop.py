@@ -21,12 +21,12 @@ from storage.home import Home
 from training.checkpoints import load_checkpoint
 from training.config import CIFAR
 from training.data import Batches
-from training.journal import journal
+from training.dataset.prepare import Prepared
 from training.loop import train, update
-from training.photographs.prepare import Prepared
-from training.record import Told, new_run
-from training.stages import measure_ten_crops
+from training.reporting import journal
+from training.run_folder import Told, new_run
 from training.state import Epoch, Reports, State, StoppedError, start
+from training.train import measure_ten_crops
 from training.validate import count_errors
 
 CPU = torch.device("cpu")

@@ -7,10 +7,10 @@ import pytest
 
 from storage.home import Home
 from training.config import CIFAR, ORIGINAL, PRESETS
-from training.job import Job
-from training.photographs.prepare import Prepared
-from training.record import Run, RunError, Told, new_run
+from training.dataset.prepare import Prepared
+from training.options import Job
 from training.resume import cut_off, finished_before, options, read_job
+from training.run_folder import Run, RunError, Told, new_run
 
 RECIPE = replace(CIFAR, epochs=6, batch=5, seed=7, drop_after=(2, 4))
 TOLD_WITH = Job(precision="f32", compile="off", prepared_gigabytes=0.0, checkpoint_seconds=7.0)

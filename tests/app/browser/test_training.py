@@ -15,12 +15,12 @@ import torch
 from app.config import Settings
 from storage.home import Home, point
 from training.config import PAPER
-from training.journal import side_by_side
-from training.judging.intervals import rate
-from training.judging.output import keep
-from training.judging.verdict import Data, Judged, Mistake, Result, Verdict
-from training.record import Run as Record
-from training.record import add_epoch
+from training.evaluation.confidence import rate
+from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
+from training.evaluation.output import keep
+from training.reporting import side_by_side
+from training.run_folder import Run as Record
+from training.run_folder import add_epoch
 from training.state import Epoch
 
 Open = Callable[..., Any]

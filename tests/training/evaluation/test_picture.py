@@ -1,0 +1,65 @@
+"""The confusion matrix that is drawn, of few classes and of many."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.dataset import ClassName, Photograph
+from training.evaluation.metrics import Data, Verdict, judge
+from training.evaluation.picture import OTHER, draw, matrix
+from training.evaluation.predictions import Answered, Answers, Key
+
+
+def verdict(true: list[int], guess: list[int], classes: int) -> Verdict:
+    answers = Answers(
+        guess=np.array(guess),
+        probability=np.linspace(0.9, 0.6, len(guess), dtype=np.float32),
+        true_probability=np.full(len(guess), 0.1, np.float32),
+        rank=np.array([0 if t == g else 7 for t, g in zip(true, guess, strict=True)]),
+    )
+    photographs = tuple(Photograph(f"gone/{i}.jpg", t) for i, t in enumerate(true))
+    return judge(
+        Answered(photographs, (), {Key("net", "ten"): answers}),
+        [],
+        [ClassName(f"n{i}", f"${i}_$ [label] {'long ' * 9}") for i in range(classes)],
+        Data(
+            folder="x",
+            layout="folders",
+            split=None,
+            images=len(true),
+            classes=classes,
+            unreadable=(),
+            unknown={},
+        ),
+        precision="f32",
+        mistakes=12,
+    )
+
+
+def test_guesses_of_classes_without_images_have_a_column_of_their_own() -> None:
+    found = verdict(true=[0, 0, 0, 2, 2], guess=[0, 2, 9, 2, 1], classes=10)
+    columns, counts = matrix(found.results[0])
+    assert columns == ["n0", "n2", OTHER]
+    assert counts.tolist() == [[1, 1, 1], [0, 1, 1]]
+    columns, counts = matrix(verdict(true=[0, 1, 1], guess=[1, 1, 1], classes=10).results[0])
+    assert (columns, counts.tolist()) == (["n0", "n1"], [[0, 1], [0, 2]])
+
+
+@pytest.mark.parametrize("classes", [2, 30, 300])
+def test_it_is_drawn_though_photographs_are_gone_and_labels_odd(
+    classes: int, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(classes)
+    true = [*range(classes)] * 3
+    guess = [int(random.integers(classes)) if random.random() < 0.3 else t for t in true]
+    picture = Image.open(io.BytesIO(draw(verdict(true, guess, classes), tmp_path)))
+    assert picture.size[0] == 1800
+    assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_without_a_mistake_there_is_no_contact_sheet(tmp_path: Path) -> None:
+    picture = Image.open(io.BytesIO(draw(verdict([0, 1], [0, 1], 2), tmp_path)))
+    assert picture.size == (1800, 1000)

@@ -1,0 +1,151 @@
+"""Photographs decoded once into a store for training: pixels, mean image and PCA in one pass.
+
+The work can be cut off at any moment, by `kill -9` or a power failure too; the next call keeps the
+pieces that were finished.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from model.dataset import Folder
+from model.preprocess import SIDE
+from training.dataset.decode import PieceId, Progress, Work, flow
+from training.dataset.disk import locked, writing
+from training.dataset.folder import FolderSource
+from training.dataset.prepared import META, Prepared, finish, open_prepared
+from training.dataset.sample import SPLITS, DataError, Sample, Source, UnfinishedError
+from training.dataset.store import Entry, Kind, Split, Writer, finished_piece
+from training.machine import cores
+
+__all__ = ["BUDGET", "DataError", "Prepared", "Progress", "Split", "UnfinishedError", "prepare"]
+
+BUDGET = 50_000_000_000
+"""Bytes of raw pixels a store may have; a larger set is stored as JPEG. A quarter of a million
+photographs at 256×256 fit (Imagenette takes 2.6 GB), as a disk and most of a server's memory hold
+them; ImageNet's 1.28 million would take 252 GB and take about 50 as JPEG."""
+FORMAT = 2
+
+
+def prepare(
+    source: Folder | Source,
+    store: Path,
+    progress: Progress,
+    *,
+    side: int = SIDE,
+    budget: int = BUDGET,
+) -> Prepared:
+    """Decode every photograph of a source into `store`, or open what was decoded before.
+
+    They are stored as squares of `side` pixels, raw where all of them fit into `budget` bytes,
+    as JPEG otherwise. Files that cannot be read are left out and named. `progress` is called
+    with how many more are done. Of several processes that are told the same, one does the work
+    and the others wait for it.
+
+    Raises DataError: the disk has too little room, the store cannot be written, a class has no
+    readable photograph, a shard is damaged.
+    """
+    source = FolderSource(source) if isinstance(source, Folder) else source
+    with writing(store):
+        store.mkdir(parents=True, exist_ok=True)
+    images = count(source, store)
+    kind: Kind = "raw" if images * side * side * 3 <= budget else "jpeg"
+    key = digest(f"{FORMAT} {source.listing()} {side} {kind}")
+    place = store / key
+    if not (place / META).exists():
+        with locked(store / f".{key}.lock"):
+            if not (place / META).exists():
+                make(Work(source, place, side, kind, progress), images)
+                return open_prepared(place, source)
+    prepared = open_prepared(place, source)
+    progress(len(prepared.train) + len(prepared.val) + len(prepared.unreadable))
+    return prepared
+
+
+def digest(text: str) -> str:
+    """A short name for what a text says."""
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
+
+
+def count(source: Source, store: Path) -> int:
+    """How many photographs a source has; shards, which must be read for that, are asked once."""
+    if isinstance(source, FolderSource):
+        return source.images()
+    note = store / f".{digest(source.listing())}.count"
+    with suppress(OSError, ValueError):
+        return int(note.read_text())
+    images = source.images()
+    part = note.with_name(f"{note.name}.{os.getpid()}.part")
+    with writing(store):
+        part.write_text(str(images))
+        part.replace(note)
+    return images
+
+
+def make(work: Work, images: int) -> None:
+    """Write the pieces that are not there yet; last, what describes them all.
+
+    What can never become whole is removed; what was only cut off stays for the next call.
+    """
+    pieces = [PieceId(s, number) for s in SPLITS for number in range(work.source.pieces(s))]
+    done = {p: index for p in pieces if (index := finished_piece(work.place, p.name))}
+    held = sum(len(index.codes) + len(index.unreadable) for index in done.values())
+    check_room(work, images - held)
+    work.progress(held)
+    with writing(work.place.parent):
+        work.place.mkdir(exist_ok=True)
+    try:
+        write_pieces(work, [piece for piece in pieces if piece not in done])
+        finish(work, pieces)
+    except UnfinishedError:
+        raise
+    except DataError:
+        shutil.rmtree(work.place, ignore_errors=True)
+        raise
+    finally:
+        with suppress(OSError):
+            work.place.rmdir()  # when there is nothing in it
+
+
+def check_room(work: Work, images: int) -> None:
+    """Raise DataError unless the disk can hold so many more."""
+    store = work.place.parent
+    need, free = max(0, images) * work.image_bytes(), shutil.disk_usage(store).free
+    if need > free:
+        raise DataError(
+            f"{images:,} images at {work.side}×{work.side} need {need / 1e9:.1f} GB as "
+            f"{'raw pixels' if work.kind == 'raw' else 'JPEG'} under {store}, which has "
+            f"{free / 1e9:.1f} GB free; make room or set ALEXNET_HOME to another disk"
+        )
+
+
+def write_pieces(work: Work, pieces: Sequence[PieceId]) -> None:
+    """Decode on all cores and write in order, one piece after the other."""
+    writer: Writer | None = None
+    with ThreadPoolExecutor(cores(), thread_name_prefix="decode") as pool:
+        try:
+            for piece, decoded in flow(work, pieces, pool):
+                with writing(work.place.parent):
+                    writer = writer or Writer(work.place, piece.name, work.side)
+                    if decoded is None:
+                        writer.finish()
+                        writer = None
+                        continue
+                    write(writer, *decoded)
+                work.progress(1)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if writer is not None:
+                writer.abandon()
+
+
+def write(writer: Writer, sample: Sample, entry: Entry | str) -> None:
+    """Add an image to a piece, or what is wrong with it."""
+    if isinstance(entry, str):
+        writer.unreadable.append(entry)
+    else:
+        writer.add(entry, sample.label)

@@ -1,0 +1,197 @@
+"""A set that is ready for training: its pieces put together, opened again."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.checkpoint import Pca
+from model.dataset import ClassName, different_classes, wordnet_labels
+from model.preprocess import SIDE
+from storage.home import write_whole
+from training.dataset.decode import PieceId, Work
+from training.dataset.disk import writing
+from training.dataset.folder import FolderSource
+from training.dataset.moments import Moments
+from training.dataset.sample import SPLITS, DataError, Source, SplitName
+from training.dataset.store import (
+    Index,
+    Split,
+    bin_file,
+    finished_piece,
+    index_file,
+    map_pieces,
+    piece_moments,
+    write_arrays,
+)
+
+META, ARRAYS = "meta.json", "arrays.npz"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training set. `key` names its content; `unreadable` lists files left out, with why.
+
+    root: the folder, or the URL pattern of shards.
+    mean: float32 [3, side, side], 0–255.
+    """
+
+    key: str
+    root: Path | str
+    names: tuple[ClassName, ...]
+    train: Split
+    val: Split
+    mean: Tensor
+    pca: Pca
+    unreadable: tuple[str, ...]
+    side: int = SIDE
+
+
+def finish(work: Work, pieces: Sequence[PieceId]) -> None:
+    """Put the pieces' indices together in one file, and describe the set."""
+    found = {piece: finished_piece(work.place, piece.name) for piece in pieces}
+    indices = {piece: index for piece, index in found.items() if index is not None}
+    unreadable = [line for piece in pieces for line in indices[piece].unreadable]
+    names = class_names(work.source, indices, unreadable)
+    meta = {
+        "side": work.side,
+        "kind": work.kind,
+        "names": [[name.folder, name.label] for name in names],
+        "unreadable": unreadable,
+    }
+    arrays = moments_of(work, pieces)
+    for split in SPLITS:
+        own = [indices[piece] for piece in pieces if piece.split == split]
+        arrays |= {f"{split}_{key}": value for key, value in joined(own, names).items()}
+    with writing(work.place.parent):
+        write_arrays(work.place / ARRAYS, arrays)
+        write_whole(work.place / META, json.dumps(meta))
+        for piece in pieces:
+            index_file(work.place, piece.name).unlink()
+
+
+Arrays = dict[str, npt.NDArray[np.generic]]
+
+
+def moments_of(work: Work, pieces: Sequence[PieceId]) -> Arrays:
+    """The training pieces' mean image and principal components."""
+    moments = Moments.zero(work.side)
+    for piece in pieces:
+        if piece.split == "train":
+            moments.merge(piece_moments(work.place, piece.name))
+    pca = moments.pca()
+    return {
+        "mean": moments.mean_image().numpy(),
+        "pca": torch.vstack([pca.eigenvalues, pca.eigenvectors]).numpy(),
+    }
+
+
+def joined(indices: Sequence[Index], names: Sequence[ClassName]) -> Arrays:
+    """One split's classes and sizes, int64 [N], and how many images each piece has."""
+    numbers = {name.folder: number for number, name in enumerate(names)}
+    nothing = np.empty(0, np.int64)
+    classes = [nothing]
+    for index in indices:
+        own = np.array([numbers[label] for label in index.labels], np.int64)
+        classes.append(own[index.codes])
+    return {
+        "classes": np.concatenate(classes),
+        "sizes": np.concatenate([nothing, *(index.sizes for index in indices)]),
+        "counts": np.array([len(index.codes) for index in indices], np.int64),
+    }
+
+
+def class_names(
+    source: Source, indices: dict[PieceId, Index], unreadable: Sequence[str]
+) -> tuple[ClassName, ...]:
+    """The classes in order, each of which must have a photograph in both splits."""
+    seen: dict[SplitName, set[str]] = {split: set() for split in SPLITS}
+    for piece, index in indices.items():
+        seen[piece.split].update(index.labels)
+    if not any(seen.values()):
+        first = f"; the first: {unreadable[0]}" if unreadable else ""
+        raise DataError(f"no photograph in {source.root} can be read{first}")
+    names = source.classes or names_seen(source, seen)
+    for split in SPLITS:
+        for name in names:
+            if name.folder not in seen[split]:
+                first = f"; the first: {unreadable[0]}" if unreadable else ""
+                where = f"{source.root}: class {name.folder} of {split}"
+                if isinstance(source, FolderSource):
+                    where = str(source.root / split / name.folder)
+                raise DataError(f"no photograph in {where} can be read{first}")
+    return names
+
+
+def names_seen(source: Source, seen: dict[SplitName, set[str]]) -> tuple[ClassName, ...]:
+    """Classes as the samples name them: by number where all are numbers, else sorted."""
+    both = seen["train"] | seen["val"]
+    numbered = all(label.isdecimal() for label in both)
+    order = sorted(both, key=int) if numbered else sorted(both)
+    if seen["train"] != seen["val"]:
+        train, val = ([name for name in order if name in seen[split]] for split in SPLITS)
+        raise DataError(f"{source.root}: {different_classes(train, val)}")
+    if len(order) < 2:
+        raise DataError(f"{source.root} holds one class, {order[0]}; at least two are needed")
+    if numbered and order != [str(number) for number in range(len(order))]:
+        gap = next(n for n in range(len(order)) if str(n) not in both)
+        raise DataError(
+            f"{source.root}: {len(order)} class indices up to {order[-1]}, but none is {gap}; they "
+            "must be 0, 1, 2, …"
+        )
+    labels = wordnet_labels() if any(name in wordnet_labels() for name in order) else {}
+    return tuple(ClassName(name, labels.get(name, name)) for name in order)
+
+
+def open_prepared(place: Path, source: Source) -> Prepared:
+    """Map what was decoded before; DataError when some of it is gone."""
+    try:
+        meta = json.loads((place / META).read_text())
+        with np.load(place / ARRAYS, allow_pickle=False) as arrays:
+            train, val = (open_split(place, split, meta, arrays) for split in SPLITS)
+            mean, pca = (torch.from_numpy(arrays[name]) for name in ("mean", "pca"))
+    except (OSError, ValueError, KeyError) as error:
+        why = f"{place} is damaged ({error}); remove the folder and call again"
+        raise DataError(why) from error
+    # A folder's labels may have changed since; those of shards behind URLs need not be asked again.
+    names = tuple(ClassName(*pair) for pair in meta["names"])
+    names = source.classes if isinstance(source, FolderSource) else names
+    return Prepared(
+        key=place.name,
+        root=source.root,
+        names=names,
+        train=train,
+        val=val,
+        mean=mean,
+        pca=Pca(pca[0].clone(), pca[1:].clone()),
+        unreadable=tuple(meta["unreadable"]),
+        side=meta["side"],
+    )
+
+
+def open_split(
+    place: Path, split: SplitName, meta: dict[str, object], arrays: "np.lib.npyio.NpzFile"
+) -> Split:
+    """Map one split's pieces, and check their lengths."""
+    classes, sizes, counts = (arrays[f"{split}_{name}"] for name in ("classes", "sizes", "counts"))
+    names = [PieceId(split, number).name for number in range(len(counts))]
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    for name, first, last in zip(names, bounds, bounds[1:], strict=False):
+        if bin_file(place, name).stat().st_size != ends[last] - ends[first]:
+            raise ValueError(f"{name} has another length")
+    starts = ends[:-1] - np.repeat(ends[bounds[:-1]], counts)
+    return Split(
+        classes=classes,
+        side=int(str(meta["side"])),
+        kind="raw" if meta["kind"] == "raw" else "jpeg",
+        pieces=map_pieces(place, names),
+        counts=counts,
+        starts=starts,
+        sizes=sizes,
+    )

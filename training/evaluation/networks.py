@@ -1,0 +1,69 @@
+"""The networks to judge: where their weights are, what they are called, which classes they know."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import Weights, load
+from model.predict import Predictor
+from training.evaluation.labels import match_names
+from training.evaluation.predictions import ENSEMBLE, Model
+
+
+class NetworksError(ValueError):
+    """Networks that cannot be found, or not be judged together."""
+
+
+def open_models(runs: Sequence[Path], *, best: bool, device: torch.device) -> list[Model]:
+    """Make the networks of runs' folders or weights files ready to answer.
+
+    Their classes are counted as the first one's. Raises NetworksError when their classes differ
+    or a folder is not a run's, WeightsError for a file that is not whole.
+    """
+    files = [weights_file(run, best=best) for run in runs]
+    loaded = [load(file) for file in files]
+    first = loaded[0]
+    orders = [class_order(f, files[0], w, first) for f, w in zip(files, loaded, strict=True)]
+    names = distinct([ENSEMBLE, *map(name_of, files)])[1:]
+    parts = zip(names, loaded, orders, strict=True)
+    return [Model(name, Predictor(w.network(), w, device), order) for name, w, order in parts]
+
+
+def weights_file(run: Path, *, best: bool) -> Path:
+    """The weights that a run's folder or a file's name stand for."""
+    if not run.is_dir():
+        return run
+    file = run / ("best.safetensors" if best else "weights.safetensors")
+    if not file.exists():
+        raise NetworksError(f"{run} is not the folder of a finished run: it holds no {file.name}")
+    return file
+
+
+def class_order(file: Path, first_file: Path, weights: Weights, first: Weights) -> torch.Tensor:
+    """Which output is each of the first network's classes: int64 [classes]."""
+    names = [known.folder for known in first.classes]
+    order = match_names(names, weights.classes)
+    missing = [name for name in names if name not in order]
+    more = [c.folder for i, c in enumerate(weights.classes) if i not in order.values()]
+    if missing or more:
+        only = {first_file: missing, file: more}
+        said = [
+            f"only {k} knows {', '.join(v[:5])}{' …' * (len(v) > 5)}" for k, v in only.items() if v
+        ]
+        raise NetworksError(f"an ensemble must know the same classes: {'; '.join(said)}")
+    return torch.tensor([order[name] for name in names])
+
+
+def name_of(file: Path) -> str:
+    """What a weights file is called: by its run, else by itself."""
+    real = file.resolve()
+    return real.parent.name if (real.parent / "run.json").exists() else real.stem
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The names, those that came before with a number."""
+    return [
+        f"{name} ({names[:i].count(name) + 1})" if name in names[:i] else name
+        for i, name in enumerate(names)
+    ]

@@ -1,0 +1,148 @@
+"""A verdict as one picture: confusion matrix, errors by class, the most confident mistakes."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from model.preprocess import ImageError, read_file
+from training.evaluation.metrics import ClassErrors, Mistake, Result, Verdict
+from training.evaluation.tables import CROPS
+
+LABELLED = 30
+"""Up to so many classes the matrix has names and counts; beyond, it is only a picture."""
+WORST = 20
+"""Bars of classes beyond that."""
+DOWN, ACROSS = 2, 5
+"""Photographs on the contact sheet."""
+OTHER = "another class"
+LONGEST = 28
+"""Characters of a label."""
+
+
+def draw(verdict: Verdict, root: Path) -> bytes:
+    """Draw the best-informed result as a PNG; mistaken photographs are read anew from `root`."""
+    result = verdict.best_informed
+    few = len(result.classes) <= LABELLED
+    # Not pyplot: that keeps every figure and its settings in the process.
+    figure = Figure(figsize=(18, 16 if result.mistakes else 10), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title(verdict, result), fontsize=15, parse_math=False)
+    heights = (10, 6) if result.mistakes else (10,)
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    left, right = parts[0].subplots(1, 2, width_ratios=(3, 2))
+    draw_matrix(left, verdict, result, labelled=few)
+    draw_bars(right, result, LABELLED if few else WORST)
+    if result.mistakes:
+        parts[1].suptitle("Most confident mistakes", fontsize=13)
+        draw_mistakes(parts[1].subplots(DOWN, ACROSS).ravel(), result, root)
+    out = io.BytesIO()
+    figure.savefig(out, format="png")
+    return out.getvalue()
+
+
+def title(verdict: Verdict, result: Result) -> str:
+    """Say what is seen."""
+    errors = ", ".join(
+        f"{name} error {r.error:.2%} ({r.low:.2%}–{r.high:.2%})"
+        for name, r in (("top-1", result.top1), ("top-5", result.top5))
+    )
+    return f"{result.name}, {CROPS[result.crops]}, {verdict.data.images:,} images: {errors}"
+
+
+def matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The counts by class (down) and guess (across), int64 [C, C or C + 1], and the columns.
+
+    The columns are the classes that have images and, where it occurs, any other.
+    """
+    columns = [own.folder for own in result.classes]
+    place = {folder: i for i, folder in enumerate(columns)}
+    counts = np.zeros((len(columns), len(columns) + 1), np.int64)
+    for true, row in result.confusion.items():
+        for guess, count in row.items():
+            counts[place[true], place.get(guess, -1)] += count
+    if counts[:, -1].any():
+        return [*columns, OTHER], counts
+    return columns, counts[:, :-1]
+
+
+def draw_matrix(axes: Axes, verdict: Verdict, result: Result, *, labelled: bool) -> None:
+    """The confusion matrix, each row in shares of its class's images."""
+    columns, counts = matrix(result)
+    shares = counts / counts.sum(1, keepdims=True)
+    # By the square root, so that one image in a hundred is still seen.
+    axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
+    axes.set_title("Confusion matrix" + (", images" if labelled else ", shares of each class"))
+    axes.set_xlabel("guess")
+    axes.set_ylabel("class")
+    if not labelled:
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return
+    names = [short(verdict.labels.get(column, column)) for column in columns]
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", parse_math=False)
+    rows = names[: len(counts)]
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
+    for (row, column), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[row, column] > 0.4 else "black"
+            axes.text(column, row, f"{count}", ha="center", va="center", color=colour)
+
+
+def draw_bars(axes: Axes, result: Result, most: int) -> None:
+    """Top-1 error by class with its interval, the worst first, and top-5 error as a mark."""
+    worst = sorted(result.classes, key=lambda own: -own.top1.error)[:most]
+    places = range(len(worst))
+    errors = np.array([own.top1.error for own in worst])
+    ends = np.array([[own.top1.low, own.top1.high] for own in worst]).T
+    reach = np.abs(ends - errors)
+    axes.barh(places, errors, color="tab:blue", alpha=0.6, label="top-1, 95 % interval")
+    axes.errorbar(errors, places, xerr=reach, fmt="none", ecolor="black", capsize=3)
+    axes.plot([own.top5.error for own in worst], places, "D", color="tab:orange", label="top-5")
+    names = [f"{short(own.label)}, {own.top1.images}" for own in worst]
+    axes.set_yticks(places, names, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_formatter(lambda share, _place: f"{share:.0%}")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.04), ncols=2)
+    axes.set_title(bars_title(result.classes, len(worst)))
+
+
+def bars_title(classes: Sequence[ClassErrors], drawn: int) -> str:
+    """Say whose errors are seen."""
+    which = "by class" if drawn == len(classes) else f"of the {drawn} worst of {len(classes):,}"
+    return f"Errors {which}, and images"
+
+
+def draw_mistakes(places: Sequence[Axes], result: Result, root: Path) -> None:
+    """The mistaken photographs as the network sees them, with guess and class."""
+    for axes in places:
+        axes.set_axis_off()
+    for axes, mistake in zip(places, result.mistakes, strict=False):
+        draw_mistake(axes, mistake, root)
+
+
+def draw_mistake(axes: Axes, mistake: Mistake, root: Path) -> None:
+    """One of them; a photograph that has gone since stays blank."""
+    axes.set_title(
+        f"{short(mistake.guess_label)} {mistake.probability:.1%}\n"
+        f"is {short(mistake.true_label)} {mistake.true_probability:.1%}",
+        fontsize=10,
+        parse_math=False,
+    )
+    try:
+        axes.imshow(read_file(root / mistake.path))
+    except ImageError as error:
+        axes.text(0.5, 0.5, error.reason, ha="center")
+
+
+def short(label: str) -> str:
+    """A label that fits."""
+    return label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"

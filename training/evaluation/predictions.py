@@ -1,0 +1,210 @@
+"""What networks answer to labelled photographs, kept as little as errors need.
+
+The photographs are decoded ahead on other threads. Of an image's probabilities only the guess and
+the place of the true class remain, so memory does not grow with the number of classes.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from model.dataset import Photograph
+from model.predict import CENTRE, Predictor, ask_ten_crops
+from model.preprocess import ImageError, centre_crop, read_file
+from training.evaluation.confidence import Wrong
+
+Crops = Literal["ten", "centre"]
+Pixels = npt.NDArray[np.uint8]
+AHEAD = 2
+ENSEMBLE = "ensemble"
+
+
+class AnswerError(ValueError):
+    """A network that gives no usable answers, or photographs of which none can be read."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network to judge.
+
+    order: int64 [classes]: which of its outputs is each class, when all models count their
+           classes alike.
+    """
+
+    name: str
+    predictor: Predictor
+    order: Tensor
+
+    @property
+    def side(self) -> int:
+        """The square it takes a photograph's crops from, in pixels."""
+        return self.predictor.network.config.side
+
+
+class Key(NamedTuple):
+    """Who answered (a model's name or "ensemble"), and from which crops."""
+
+    name: str
+    crops: Crops
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to N images.
+
+    guess:            int64 [N], the most probable class.
+    probability:      float32 [N], its probability.
+    true_probability: float32 [N], that of the true class.
+    rank:             int64 [N], how many classes come before the true one; 0: the guess is right.
+    """
+
+    guess: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float32]
+    true_probability: npt.NDArray[np.float32]
+    rank: npt.NDArray[np.int64]
+
+    def wrong(self, guesses: int) -> Wrong:
+        """Whether the true class is not among so many guesses: bool [N]."""
+        return self.rank >= guesses
+
+
+@dataclass(frozen=True)
+class Answered:
+    """All answers, to the photographs that could be read. unreadable: path and reason, a line."""
+
+    photographs: tuple[Photograph, ...]
+    unreadable: tuple[str, ...]
+    answers: dict[Key, Answers]
+
+
+def answer(
+    models: Sequence[Model],
+    root: Path,
+    photographs: Sequence[Photograph],
+    *,
+    crops: Sequence[Crops],
+    bf16: bool,
+    batch: int,
+    progress: Callable[[int], None],
+) -> Answered:
+    """Ask every model, and the ensemble when there are several; progress is told each batch.
+
+    Raises AnswerError when no photograph can be read, or probabilities are not numbers.
+    """
+    seen: list[Photograph] = []
+    unreadable: list[str] = []
+    parts: dict[Key, list[Answers]] = {}
+    for chunk in decoded(root, photographs, sorted({m.side for m in models}), batch):
+        readable = [(p, s) for p, s in chunk if not isinstance(s, str)]
+        unreadable += [s for _, s in chunk if isinstance(s, str)]
+        if readable:
+            seen += (p for p, _ in readable)
+            squares = {side: np.stack([s[side] for _, s in readable]) for side in readable[0][1]}
+            true = torch.tensor([p.class_index for p, _ in readable])
+            for key, probabilities in ask_all(models, squares, crops, bf16).items():
+                parts.setdefault(key, []).append(judged(probabilities, true, key))
+        progress(len(chunk))
+    if not seen:
+        raise AnswerError(f"none of the photographs can be read; the first: {unreadable[0]}")
+    return Answered(tuple(seen), tuple(unreadable), {k: joined(v) for k, v in parts.items()})
+
+
+Decoded = list[tuple[Photograph, dict[int, Pixels] | str]]
+
+
+def decoded(
+    root: Path, photographs: Sequence[Photograph], sides: Sequence[int], batch: int
+) -> Iterator[Decoded]:
+    """The photographs' squares by their side, a batch at a time, at most two batches ahead.
+
+    In place of a photograph that cannot be read stands why.
+    """
+
+    def decode(photograph: Photograph) -> dict[int, Pixels] | str:
+        try:
+            return {side: read_file(root / photograph.path, side=side) for side in sides}
+        except ImageError as error:
+            return str(error).removeprefix(f"{root}/")
+
+    waiting: deque[tuple[list[Photograph], list[Future[dict[int, Pixels] | str]]]] = deque()
+    pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoding")
+    try:
+        for start in range(0, len(photographs), batch):
+            chunk = list(photographs[start : start + batch])
+            waiting.append((chunk, [pool.submit(decode, photograph) for photograph in chunk]))
+            if len(waiting) > AHEAD:
+                yield done(*waiting.popleft())
+        while waiting:
+            yield done(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def done(chunk: list[Photograph], squares: list[Future[dict[int, Pixels] | str]]) -> Decoded:
+    """Wait for a batch."""
+    return [(p, future.result()) for p, future in zip(chunk, squares, strict=True)]
+
+
+def ask_all(
+    models: Sequence[Model], squares: dict[int, Pixels], crops: Sequence[Crops], bf16: bool
+) -> dict[Key, Tensor]:
+    """Every model's probabilities, and their mean: float32 [B, classes], classes counted alike."""
+    each = {m.name: ask(m, squares[m.side], crops, bf16) for m in models}
+    found = {Key(name, c): said[c] for name, said in each.items() for c in crops}
+    if len(models) > 1:
+        for c in crops:
+            found[Key(ENSEMBLE, c)] = torch.stack([said[c] for said in each.values()]).mean(0)
+    return found
+
+
+@torch.inference_mode()
+def ask(model: Model, pixels: Pixels, crops: Sequence[Crops], bf16: bool) -> dict[Crops, Tensor]:
+    """One model's probabilities of uint8 [B, side, side, 3]; the centre is one of the ten."""
+    network, x = model.predictor.network, model.predictor.prepare(pixels)
+    said: dict[Crops, Tensor]
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        if "ten" in crops:
+            each = ask_ten_crops(network, x)[0]
+            said = {"ten": each.mean(1), "centre": each[:, CENTRE]}
+        else:
+            logits = network(centre_crop(x, network.config.crop)).logits
+            said = {"centre": logits.float().softmax(1)}
+    return {c: said[c].float().cpu()[:, model.order] for c in crops}
+
+
+def judged(probabilities: Tensor, true: Tensor, key: Key) -> Answers:
+    """Guess and place of the true class; of equal probabilities the earlier class comes first.
+
+    float32 [B, classes] and int64 [B]. Raises AnswerError for probabilities that are no numbers.
+    """
+    if not torch.isfinite(probabilities).all():
+        raise AnswerError(f"{key.name} answers with values that are not numbers: it diverged")
+    own = probabilities.gather(1, true[:, None])
+    earlier = torch.arange(probabilities.shape[1]) < true[:, None]
+    before = (probabilities > own) | ((probabilities == own) & earlier)
+    guess = probabilities.argmax(1)
+    return Answers(
+        guess=guess.numpy(),
+        probability=probabilities.gather(1, guess[:, None])[:, 0].numpy(),
+        true_probability=own[:, 0].numpy(),
+        rank=before.sum(1).numpy(),
+    )
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The batches' answers in one."""
+    return Answers(
+        guess=np.concatenate([part.guess for part in parts]),
+        probability=np.concatenate([part.probability for part in parts]),
+        true_probability=np.concatenate([part.true_probability for part in parts]),
+        rank=np.concatenate([part.rank for part in parts]),
+    )

@@ -1,0 +1,222 @@
+"""From a command line to a verdict: find networks and photographs, ask, count, show, write."""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from model.checkpoint import Weights
+from model.predict import find_device
+from storage.home import Home, write_whole
+from training.evaluation.labels import Labelled, Matched, find, match
+from training.evaluation.metrics import Data, Verdict, judge
+from training.evaluation.networks import open_models
+from training.evaluation.output import check_writable, keep, write_json
+from training.evaluation.picture import draw
+from training.evaluation.predictions import Answered, Crops, Model, answer
+from training.evaluation.tables import show
+from training.machine import has_bf16, keep_memory
+
+NAMED = 20
+"""Classes left out that are named in the terminal; the JSON file names all."""
+
+
+class JudgeError(ValueError):
+    """A command line that cannot be followed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Judge networks on labelled photographs: top-1 and top-5 error, from centre and ten crops.
+
+    Several networks are judged each and averaged as an ensemble. Classes are matched by the name
+    of their folder, their label or their WordNet id, never by position.
+
+    What was found is printed and kept in the folder evaluations/ of ALEXNET_HOME, where the
+    application shows it with the run.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Folders of runs, or weights files. Default: the weights in use."""
+    best: bool = False
+    """Of a run's folder take best.safetensors, the epoch of the lowest validation error, instead
+    of weights.safetensors."""
+    data: Path | None = None
+    """The photographs, as <split>/<class>/*, as <class>/* or as <WordNet id>_* in one folder.
+    Default: the folder that ALEXNET_DATA names, else the one the first network was trained on."""
+    split: str = "val"
+    """Which of the folder's splits, where it has some."""
+    crops: Literal["both", "ten", "centre"] = "both"
+    """The centre crop, ten crops averaged (§4.1), or both."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the networks are asked."""
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    """Of the layers' arithmetic. auto: bf16 where the processor has it, as in training."""
+    batch: int = 16
+    """Images at a time, each of them as ten crops."""
+    mistakes: int = 20
+    """How many of the most confident mistakes are kept."""
+    json: Path | None = None
+    """Write everything that was found into this file, too."""
+    picture: Path | None = None
+    """Draw confusion matrix, errors by class and the mistakes into this PNG."""
+
+
+def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Verdict:
+    """Do what the command line says.
+
+    Raises JudgeError, NetworksError, FolderError, WeightsError, AnswerError, OSError.
+    """
+    trial = tyro.cli(Trial, args=list(arguments))
+    check(trial)
+    keep_memory()
+    device = find_device(trial.device)
+    models = open_models(trial.runs or (home.weights,), best=trial.best, device=device)
+    first = models[0].predictor.weights
+    root = find_data(trial, first)
+    labelled = find(root, trial.split)
+    matched = match(labelled, first.classes)
+    announce(matched, root, models, console)
+    # As in training, where the same is declared a deviation.
+    bf16 = trial.precision == "bf16" or (trial.precision == "auto" and has_bf16(device))
+    answered = ask_visibly(trial, models, root, matched, bf16, console)
+    verdict = judge(
+        answered,
+        models,
+        first.classes,
+        about(labelled, matched, answered, trial, root),
+        precision="bf16" if bf16 else "f32",
+        mistakes=trial.mistakes,
+    )
+    show(verdict, console)
+    keep_visibly(verdict, home, root, console)
+    if trial.json:
+        write_json(asdict(verdict), trial.json)
+    if trial.picture:
+        write_whole(trial.picture, draw(verdict, root))
+    return verdict
+
+
+def keep_visibly(verdict: Verdict, home: Home, root: Path, console: Console) -> None:
+    """Keep the verdict for the application, and say where, or why not: the numbers are known."""
+    try:
+        console.print(f"Kept in {keep(verdict, home, root)}.", markup=False)
+    except OSError as error:
+        console.print(f"Not kept for the application: {error}.", markup=False)
+
+
+def check(trial: Trial) -> None:
+    """Raise JudgeError or OSError for what cannot be done, before any work."""
+    for name, least in (("batch", 1), ("mistakes", 0)):
+        if getattr(trial, name) < least:
+            raise JudgeError(f"--{name} cannot be {getattr(trial, name)}")
+    if trial.device == "cuda" and not torch.cuda.is_available():
+        raise JudgeError("--device cuda: no GPU that this torch can use was found")
+    if trial.device == "mps" and not torch.backends.mps.is_available():
+        raise JudgeError("--device mps: this machine has none")
+    if trial.json is not None and trial.json == trial.picture:
+        raise JudgeError(f"--json and --picture name the same file, {trial.json}")
+    for path in filter(None, (trial.json, trial.picture)):
+        check_writable(path)
+
+
+def find_data(trial: Trial, weights: Weights, environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of photographs, absolute."""
+    named = trial.data or environ.get("ALEXNET_DATA") or weights.provenance.data
+    return Path(named).absolute()
+
+
+def announce(matched: Matched, root: Path, models: Sequence[Model], console: Console) -> None:
+    """Say what is judged on what, and name what is left out."""
+    count, classes = len(matched.photographs), len({p.class_index for p in matched.photographs})
+    console.print(
+        f"Judging {', '.join(m.name for m in models)} on {root}: {count:,} photographs of "
+        f"{classes:,} classes.",
+        markup=False,
+    )
+    if matched.unknown:
+        names = [f"{name} ({photos:,})" for name, photos in matched.unknown.items()]
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        console.print(
+            "Left out, since the network knows no such class, or several, with their photographs: "
+            f"{', '.join(names[:NAMED])}{more}.",
+            markup=False,
+        )
+
+
+def ask_visibly(
+    trial: Trial,
+    models: Sequence[Model],
+    root: Path,
+    matched: Matched,
+    bf16: bool,
+    console: Console,
+) -> Answered:
+    """Ask, with a bar; say how fast that was, and name what cannot be read."""
+    crops: tuple[Crops, ...] = ("centre", "ten") if trial.crops == "both" else (trial.crops,)
+    began = time.monotonic()
+    with speed_bar(console) as progress:
+        task = progress.add_task("", total=len(matched.photographs))
+        answered = answer(
+            models,
+            root,
+            matched.photographs,
+            crops=crops,
+            bf16=bf16,
+            batch=trial.batch,
+            progress=lambda images: progress.advance(task, images),
+        )
+    seconds = time.monotonic() - began
+    device = models[0].predictor.device
+    speed = f"{len(matched.photographs) / seconds:.1f} images/s, {seconds:.0f} s"
+    console.print(f"{'bf16' if bf16 else 'f32'}, {device}: {speed}.")
+    if answered.unreadable:
+        console.print(f"{len(answered.unreadable)} photographs cannot be read and are left out:")
+        for line in answered.unreadable:
+            console.print(f"  {line}", markup=False)
+    return answered
+
+
+class Speed(ProgressColumn):
+    """How many images a second."""
+
+    def render(self, task: Task) -> Text:
+        """Give the figure, or nothing before it is known."""
+        return Text(f"{task.speed:.1f} images/s" if task.speed else "")
+
+
+def speed_bar(console: Console) -> Progress:
+    """A bar with its count, its speed and the time that remains."""
+    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), Speed())
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+
+
+def about(
+    labelled: Labelled, matched: Matched, answered: Answered, trial: Trial, root: Path
+) -> Data:
+    """What the networks were judged on."""
+    return Data(
+        folder=str(trial.data or root),
+        layout=labelled.layout,
+        split=trial.split if labelled.layout == "split" else None,
+        images=len(answered.photographs),
+        classes=len({photograph.class_index for photograph in answered.photographs}),
+        unreadable=answered.unreadable,
+        unknown=matched.unknown,
+    )
