@@ -11,8 +11,8 @@ from app import catalogue
 from app.answering import nearest
 from app.answers import Neighbour, Ready
 from app.db import Sessions
-from index.building.blocks import groups
-from index.building.reading import read_ahead
+from index.building.extractor import groups
+from index.building.reader import read_ahead
 from index.vectors import Floats
 from model.dataset import SUFFIXES, is_photograph
 from model.predict import Guess, Look, Pixels, Predictor

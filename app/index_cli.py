@@ -14,8 +14,8 @@ from app.config import Settings
 from app.indexing import Asked, Built
 from app.precision import measure_precision
 from app.verifying import statistics, verify
+from index.engines.factory import KINDS, Wanted
 from index.engines.kinds import Options
-from index.engines.making import KINDS, Wanted
 from index.placing import PLACES
 
 NAMES = tuple(known.name for known in fields(Options))

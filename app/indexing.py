@@ -16,16 +16,16 @@ from app.versions import discard, forget_collections, manifest_in_use, ready_dat
 from index import store
 from index.building.assembly import Base
 from index.building.build import Gathered, compute_features, gather
-from index.building.company import is_first, own_device
-from index.building.listing import FILE as LISTING
-from index.building.listing import LeftOut, write_listing
-from index.building.near import near_distance
+from index.building.checkpoint import forget_published, forget_work
+from index.building.distributed import is_first, own_device
+from index.building.file_list import FILE as LISTING
+from index.building.file_list import LeftOut, write_listing
+from index.building.near_duplicates import near_distance
 from index.building.sampling import Images, earlier_sample, make_sample
-from index.building.work import forget_published, forget_work
-from index.engines import making as engines
+from index.engines import factory as engines
 from index.engines.kinds import choose_kind
+from index.id_map import Members, write_members
 from index.manifest import StoreError
-from index.members import Members, write_members
 from index.progress import Report
 from index.sample import write_sample
 from index.store import Draft, Manifest

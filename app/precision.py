@@ -9,7 +9,7 @@ from app.config import Settings
 from app.db import Sessions
 from app.engine import Engine, NotReady
 from index.building.build import compute_features
-from index.building.listing import shown
+from index.building.file_list import shown
 from index.progress import Report
 from index.recall import nearest_class_share
 from index.store import StoreError

@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 
 from app.db import DatabaseError, Sessions, reading, writing
 from app.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
-from index.building.listing import Entry, shown
-from index.building.reading import Read, read_photograph
-from index.members import Classes
+from index.building.file_list import Entry, shown
+from index.building.reader import Read, read_photograph
+from index.id_map import Classes
 from index.store import Manifest
 from index.vectors import Ids
 from model.dataset import Folder, Photograph

@@ -10,9 +10,9 @@ from app import catalogue
 from app.config import Settings
 from app.db import Sessions
 from index import store
-from index.building.listing import FILE as LISTING
-from index.building.listing import read_listing
-from index.building.reading import read_ahead
+from index.building.file_list import FILE as LISTING
+from index.building.file_list import read_listing
+from index.building.reader import read_ahead
 from index.engines import milvus_filling
 from index.manifest import Manifest, StoreError, read_manifest
 from index.progress import Report

@@ -12,7 +12,7 @@ from app.config import Settings
 from app.db import DatabaseError, Sessions, upgrade
 from app.registration import forget_versions
 from index import store
-from index.building.company import is_first
+from index.building.distributed import is_first
 from index.candidates import SearchError
 from index.engines import milvus_filling
 from index.manifest import StoreError, read_manifest

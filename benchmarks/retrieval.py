@@ -17,10 +17,10 @@ import torch
 
 from benchmarks.windows import SLICE
 from index import store
+from index.engines.factory import Wanted, make
 from index.engines.kinds import EXACT_ROWS
-from index.engines.making import Wanted, make
+from index.id_map import Members, write_members
 from index.manifest import Manifest, Shard
-from index.members import Members, write_members
 from index.placing import Placing
 from index.search import Index
 from index.store import Draft, drafting, open_version

@@ -7,9 +7,9 @@ from app.verifying import verify
 from experiments.commands import BrokenError, Command, Scene, contents
 from experiments.photographs import Photographs
 from index import store
-from index.building.listing import FILE as LISTING
-from index.building.listing import Entry, read_listing
-from index.building.work import Work
+from index.building.checkpoint import Work
+from index.building.file_list import FILE as LISTING
+from index.building.file_list import Entry, read_listing
 from index.manifest import StoreError, read_manifest
 from index.vectors import DTYPES
 

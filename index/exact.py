@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 
 from index.candidates import View
-from index.members import Members
+from index.id_map import Members
 from index.vectors import CHUNK, Floats, Ids, Vectors
 
 

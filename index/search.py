@@ -17,8 +17,8 @@ import torch
 
 from index.candidates import SPARE, Candidates, View, asked_for
 from index.exact import Exact
+from index.id_map import Members
 from index.manifest import Manifest
-from index.members import Members
 from index.vectors import CHUNK, DTYPES, Floats, Ids, Vectors
 from model.alexnet import FEATURES
 

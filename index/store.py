@@ -18,7 +18,8 @@ from typing import Any
 
 import faiss
 
-from index.engines.making import open_candidates
+from index.engines.factory import open_candidates
+from index.id_map import read_members
 from index.manifest import (
     FILE,
     MEND,
@@ -29,7 +30,6 @@ from index.manifest import (
     read_manifest,
     write_manifest,
 )
-from index.members import read_members
 from index.placing import Placing
 from index.search import Index
 from index.vectors import Vectors, digest

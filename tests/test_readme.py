@@ -8,8 +8,8 @@ from pathlib import Path
 
 from app import create_app
 from app.config import Settings
+from index.engines.factory import KINDS
 from index.engines.kinds import EXACT_ROWS
-from index.engines.making import KINDS
 from model.variants import VARIANTS
 from training.config import PRESETS, Recipe
 

@@ -13,7 +13,7 @@ from app.engine import BUILD
 from app.views import pictures, rooms
 from app.views.map_picture import HEIGHT, WIDTH, Scheme, draw
 from app.views.wording import thousands
-from index.building.mapping import DIMENSIONS, FEW
+from index.building.tsne import DIMENSIONS, FEW
 
 blueprint = Blueprint("map", __name__)
 FORM = 1

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from index.building.joining import Placed, Source, Wanted, copy_all, whole
-from index.building.listing import FILE, Entry, LeftOut, read_listing, shown
-from index.building.work import Found, Piece, Work
+from index.building.checkpoint import Found, Piece, Work
+from index.building.compaction import Placed, Source, Wanted, copy_all, whole
+from index.building.file_list import FILE, Entry, LeftOut, read_listing, shown
 from index.manifest import Manifest, Shard
 from index.progress import Report
 from index.vectors import Ids, Vectors

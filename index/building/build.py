@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from index.building.assembly import Base, Gathered, assemble
-from index.building.blocks import BATCH, Known, Run, Todo, groups
-from index.building.company import together
-from index.building.listing import shown
-from index.building.reading import read_ahead
+from index.building.checkpoint import Work, work_folder
+from index.building.distributed import together
+from index.building.extractor import BATCH, Known, Run, Todo, groups
+from index.building.file_list import shown
+from index.building.reader import read_ahead
 from index.building.sampling import sample_bytes
-from index.building.work import Work, work_folder
 from index.manifest import StoreError
 from index.progress import Report, silent
 from index.vectors import ROWS, Floats, Ids

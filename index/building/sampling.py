@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from index.building.listing import Entry
-from index.building.looking import Look, Looking
-from index.building.mapping import Layout, lay_out
-from index.building.reading import Read, read_ahead, read_photograph
+from index.building.file_list import Entry
+from index.building.reader import Read, read_ahead, read_photograph
+from index.building.top_patches import Look, Looking
+from index.building.tsne import Layout, lay_out
 from index.columns import Column
 from index.progress import Report, silent
 from index.sample import FILE, SAMPLE, Pixels, read_checked

@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 
 from index.candidates import View
-from index.engines.coder import COMPONENTS, Coder, Codes, load_coder, save_coder, train_coder
+from index.engines.autoencoder import COMPONENTS, Coder, Codes, load_coder, save_coder, train_coder
 from index.engines.options import Options
 from index.engines.reduction import SAMPLE, Mask, components, drawn, living, living_chunks, reduced
 from index.manifest import MEND, StoreError

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from index.candidates import Candidates
-from index.engines import recipes
-from index.engines.approximate import Approximate, OnGpu
+from index.engines import faiss_train
 from index.engines.device import decide, needed_bytes
+from index.engines.faiss_search import Approximate, OnGpu
 from index.engines.filed import read_file
 from index.engines.options import Options
 from index.engines.reduction import Mask, living
@@ -97,9 +97,9 @@ def train(
         from index.engines import binary
 
         return dict(binary.train(vectors, alive, folder, options, report))
-    if kind not in recipes.KINDS:
+    if kind not in faiss_train.KINDS:
         raise StoreError(f"The kind {kind} has nothing to train; there are {', '.join(KINDS)}")
-    return recipes.build(kind, vectors, alive, folder, options, report)
+    return faiss_train.build(kind, vectors, alive, folder, options, report)
 
 
 def update_from(
@@ -123,9 +123,9 @@ def update_from(
 
         made = binary.update_from(before, vectors, alive, folder, parameters, report)
         return dict(made)
-    if kind not in recipes.KINDS:
+    if kind not in faiss_train.KINDS:
         raise StoreError(f"The kind {kind} has nothing to update; there are {', '.join(KINDS)}")
-    return recipes.build_from(kind, before, vectors, alive, folder, parameters, report)
+    return faiss_train.build_from(kind, before, vectors, alive, folder, parameters, report)
 
 
 def open_candidates(
@@ -140,7 +140,7 @@ def open_candidates(
 
         opened: Candidates = binary.open_binary(folder, parameters)
         return opened
-    if kind not in recipes.KINDS:
+    if kind not in faiss_train.KINDS:
         raise StoreError(f"The kind {kind} has no file of candidates")
     on_cpu = Approximate(kind, read_file(kind, folder))
     needed = needed_bytes(kind, on_cpu.index.ntotal, on_cpu.shape, placing.float16)

@@ -26,8 +26,8 @@ from index.engines.milvus_server import (
     parse_url,
     told,
 )
+from index.id_map import Members
 from index.manifest import MEND, StoreError
-from index.members import Members
 from index.vectors import Ids, Vectors
 from model.alexnet import FEATURES
 

@@ -16,7 +16,7 @@ from app.config import Settings
 from app.db import DatabaseError, Sessions, engine_of, reading, session_factory, upgrade
 from app.registration import register
 from app.tables import IndexImage
-from index.building.reading import Read, read_photograph
+from index.building.reader import Read, read_photograph
 from index.store import Manifest
 from model.dataset import Folder, scan
 from storage.home import Home

@@ -23,7 +23,7 @@ from app import catalogue, indexing
 from app.db import session_factory
 from app.engine import Ready
 from index.building.build import gather
-from index.building.work import Work
+from index.building.checkpoint import Work
 from index.manifest import FILE
 from storage.home import Home, point
 

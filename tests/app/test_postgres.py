@@ -32,7 +32,7 @@ from app.db import (
 from app.engine import Engine, Ready
 from app.registration import register
 from app.tables import Dataset, Image, IndexVersion, Result, Table, Together, now
-from index.building.reading import Read, read_photograph
+from index.building.reader import Read, read_photograph
 from model.dataset import scan
 from storage.home import Home, point
 

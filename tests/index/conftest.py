@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.members import write_members
+from index.id_map import write_members
 from index.store import Index, drafting, open_version
 from index.vectors import write_shard
 from model.alexnet import FEATURES

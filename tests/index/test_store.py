@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from index.id_map import read_members
 from index.manifest import FILE, FORMAT, SEAL, Manifest, seal
-from index.members import read_members
 from index.store import (
     StoreError,
     building,
@@ -191,7 +191,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from index import store
-from index.members import write_members
+from index.id_map import write_members
 from index.vectors import write_shard
 root = Path(sys.argv[1])
 with store.building(root):
@@ -236,7 +236,7 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from index import store
-from index.members import write_members
+from index.id_map import write_members
 from index.vectors import write_shard
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))

@@ -23,7 +23,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from index.building import blocks, build, work
+from index.building import build, checkpoint, extractor
 from index.building.build import Base, Gathered, compute_features, gather
 from index.manifest import Shard, StoreError
 from index.vectors import Vectors
@@ -226,7 +226,7 @@ def test_every_photograph_gets_its_features(
     with Image.open(root / first.path) as image:
         assert (first.width, first.height, first.format) == (*image.size, image.format)
     assert first.bytes == (root / first.path).stat().st_size
-    work.forget_work(place)
+    checkpoint.forget_work(place)
     assert [e.name for e in place.iterdir()] == ["v1"]
 
 
@@ -346,7 +346,7 @@ def test_an_update_touches_only_what_is_new(
     go: Go, root: Path, place: Path, truth: dict[str, Floats], predictor: Predictor
 ) -> None:
     base = publish(go(), place / "v1")
-    work.forget_work(place)
+    checkpoint.forget_work(place)
     train = root / "train"
     (train / "chelsea/0.jpg").unlink()
     os.utime(train / "chelsea/1.png")
@@ -364,7 +364,7 @@ def test_an_update_touches_only_what_is_new(
     wanted = {p.path: predictor.features(read_file(root / p.path)[None])[0] for p in scanned(root)}
     version = publish(found, place / "v2")
     same(vectors_of(version), wanted)
-    work.forget_work(place)
+    checkpoint.forget_work(place)
     again = go(base=version)
     assert again.counts == replace(counts, added=0, changed=0, vanished=0, kept=16, computed=0,
                                    reused=0)  # fmt: skip
@@ -375,7 +375,7 @@ def test_a_shard_that_is_mostly_dead_is_not_kept(
     go: Go, root: Path, place: Path, truth: dict[str, Floats]
 ) -> None:
     base = publish(go(), place / "v1")
-    work.forget_work(place)
+    checkpoint.forget_work(place)
     for number in range(5):
         next((root / "train/chelsea").glob(f"{number}.*")).unlink()
     found = go(base=base)
@@ -401,7 +401,7 @@ def test_a_folder_that_vanishes_is_an_error_and_what_was_done_stays(
         return lambda done: root.rename(away) if done >= 4 and root.exists() else None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "AHEAD", 1)
+        patch.setattr(extractor, "AHEAD", 1)
         with pytest.raises(StoreError, match="has vanished"):
             go(photographs=photographs, report=report)
     away.rename(root)

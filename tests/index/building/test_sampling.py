@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 from torch.nn.functional import conv2d, pad
 
-from index.building.listing import Entry
-from index.building.looking import MOST, Looking
-from index.building.reading import Read, read_photograph
+from index.building.file_list import Entry
+from index.building.reader import Read, read_photograph
 from index.building.sampling import Images, draw, make_sample, sample_bytes
+from index.building.top_patches import MOST, Looking
 from index.manifest import Manifest, Sealed
 from index.sample import FILE, SAMPLE, Sample, read_checked, read_sample, write_sample
 from index.vectors import Vectors, write_shard

@@ -12,7 +12,7 @@ import pytest
 
 from index.candidates import View
 from index.engines import binary
-from index.engines.coder import load_coder
+from index.engines.autoencoder import load_coder
 from index.engines.options import Options
 from index.manifest import StoreError
 from index.vectors import Vectors, write_shard

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from index.candidates import View
-from index.engines import approximate, device
-from index.engines.approximate import Approximate, OnGpu
+from index.engines import device, faiss_search
 from index.engines.device import (
     MOST,
     SPARE,
@@ -21,6 +20,7 @@ from index.engines.device import (
     open_flat,
     place,
 )
+from index.engines.faiss_search import Approximate, OnGpu
 from index.vectors import Vectors, write_shard
 
 GIB = 1 << 30
@@ -122,7 +122,7 @@ def lists() -> Approximate:
 def test_a_gpu_that_fails_gives_way_to_the_cpu(
     lists: Approximate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(approximate, "moved", lambda _index, _placement: FailingGpu())
+    monkeypatch.setattr(faiss_search, "moved", lambda _index, _placement: FailingGpu())
     there = OnGpu(lists, Placement(gpus=(0,), reason=""))
     queries = np.random.default_rng(0).random((64, 4096), np.float32)[:3]
     for _ in range(2):
@@ -134,7 +134,7 @@ def test_a_gpu_that_fails_gives_way_to_the_cpu(
 def test_a_view_and_many_candidates_are_not_asked_of_a_gpu(
     lists: Approximate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(approximate, "moved", lambda _index, _placement: FailingGpu())
+    monkeypatch.setattr(faiss_search, "moved", lambda _index, _placement: FailingGpu())
     there = OnGpu(lists, Placement(gpus=(0,), reason=""))
     query = np.ones((1, 4096), np.float32)
     some = View(rows=np.array([3, 5]))

@@ -18,8 +18,8 @@ from index.candidates import SearchError, View
 from index.engines import milvus_filling, milvus_server
 from index.engines.milvus import MilvusCandidates, open_milvus
 from index.engines.milvus_server import parse_url
+from index.id_map import Members
 from index.manifest import StoreError
-from index.members import Members
 from index.vectors import Floats, Vectors, write_shard
 from model.alexnet import FEATURES
 

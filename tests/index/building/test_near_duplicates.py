@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from index.building.near import near_distance
+from index.building.near_duplicates import near_distance
 from model.predict import Pixels, Predictor
 from model.preprocess import central_square
 

@@ -11,10 +11,10 @@ from typing import TypeVar
 import numpy as np
 
 from index.building.assembly import Base
-from index.building.company import Company
-from index.building.listing import Entry, LeftOut
-from index.building.reading import Read, read_ahead, read_photograph, stamp_of
-from index.building.work import Found, Piece, Work
+from index.building.checkpoint import Found, Piece, Work
+from index.building.distributed import Company
+from index.building.file_list import Entry, LeftOut
+from index.building.reader import Read, read_ahead, read_photograph, stamp_of
 from index.manifest import StoreError
 from index.vectors import Floats
 from model.predict import Pixels, Predictor

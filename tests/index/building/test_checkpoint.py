@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.building.listing import Entry, LeftOut
-from index.building.work import Work, forget_published, forget_work, work_folder
+from index.building.checkpoint import Work, forget_published, forget_work, work_folder
+from index.building.file_list import Entry, LeftOut
 from index.manifest import StoreError
 from index.vectors import Vectors
 from model.alexnet import FEATURES

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.building.listing import Entry, read_listing, shown, write_listing
+from index.building.file_list import Entry, read_listing, shown, write_listing
 from index.manifest import StoreError
 
 

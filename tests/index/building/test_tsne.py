@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.manifold import trustworthiness
 
-from index.building.mapping import Layout, lay_out
+from index.building.tsne import Layout, lay_out
 from index.vectors import Vectors, write_shard
 
 Floats = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from index.building.reading import read_ahead
+from index.building.reader import read_ahead
 from model.decode import decode
 from model.predict import Pixels, Predictor
 from model.preprocess import ImageError, central_square, read

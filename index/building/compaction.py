@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from index.building.listing import Entry
-from index.building.work import Found, Piece, Work
+from index.building.checkpoint import Found, Piece, Work
+from index.building.file_list import Entry
 from index.manifest import Shard
 from index.progress import Report
 from index.vectors import CHUNK, Floats, Ids, Vectors

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from index.building.listing import Entry, LeftOut, Stamp
+from index.building.file_list import Entry, LeftOut, Stamp
 from model.decode import header
 from model.predict import Pixels
 from model.preprocess import ImageError, read

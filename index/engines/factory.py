@@ -11,8 +11,8 @@ from index.candidates import Candidates
 from index.engines import device, kinds, milvus, milvus_filling
 from index.engines.tuning import tune
 from index.exact import Exact
+from index.id_map import Members
 from index.manifest import MEND, Manifest, StoreError
-from index.members import Members
 from index.placing import Placing
 from index.progress import Report
 from index.vectors import Floats, Vectors

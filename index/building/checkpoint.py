@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from index.building.listing import Entry, LeftOut
+from index.building.file_list import Entry, LeftOut
 from index.manifest import PREPROCESSING, Shard, StoreError
 from index.vectors import OFFSET, Floats, Vectors, write_shard
 from storage.home import write_whole
