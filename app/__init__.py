@@ -8,35 +8,27 @@ from flask import Flask, request, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask_wtf import CSRFProtect
 
-from app.classify_cli import classify_command
-from app.cli import database_commands
+from app.api import allow_origins, register_api
+from app.cli.classify import classify_command
+from app.cli.index import index_commands
+from app.cli.terminal import database_commands
 from app.config import Settings
-from app.db import session_factory
-from app.engine import Engine
+from app.database.session import session_factory
 from app.errors import register_errors
-from app.finite import Finite
-from app.index_cli import index_commands
-from app.kept import Kept
+from app.inference.loader import Engine
+from app.inference.lru_cache import Kept
 from app.logs import discreet
-from app.uploads import FORM_BYTES
-from app.views import (
-    classify,
-    explore,
-    figure,
-    filters,
-    health,
-    images,
-    layers,
-    map,
-    mean,
-    models,
-    results,
-    training,
-)
-from app.views.api import allow_origins, register_api
+from app.uploads.receive import FORM_BYTES
+from app.views import classify, explore, health, images, mean, models, results
+from app.views.figure4 import page
+from app.views.filters import page as filters
+from app.views.format import register_wording
 from app.views.headers import add_headers
-from app.views.inside import KEPT
-from app.views.wording import register_wording
+from app.views.layers import page as layers
+from app.views.layers.activations import KEPT
+from app.views.map import page as map
+from app.views.runs import page as training
+from app.web import Finite
 
 ROOT = Path(__file__).resolve().parent.parent
 AT_ONCE = 2
@@ -64,7 +56,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["sessions"] = sessions
     app.extensions["engine"] = Engine(settings, sessions)
     app.extensions["kept"] = Kept(KEPT)
-    app.extensions["figures"] = figure.Figures()
+    app.extensions["figures"] = page.Figures()
     app.extensions["turns"] = threading.BoundedSemaphore(AT_ONCE)
     register_views(app)
     register_wording(app)
@@ -113,7 +105,7 @@ def register_views(app: Flask) -> None:
         map,
         filters,
         layers,
-        figure,
+        page,
         training,
         models,
     )

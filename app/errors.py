@@ -7,9 +7,10 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from app.config import Settings
-from app.db import DatabaseError
-from app.engine import NotReadyError
-from app.mean import PickError
+from app.database.session import DatabaseError
+from app.inference.loader import NotReadyError
+from app.inference.mean_query import PickError
+from app.inference.switch_weights import SwitchError
 from app.problems import (
     KINDS,
     Problem,
@@ -21,8 +22,7 @@ from app.problems import (
     phrase,
     timed,
 )
-from app.switching import SwitchError
-from app.uploads import FORM_BYTES, UploadError, limits
+from app.uploads.receive import FORM_BYTES, UploadError, limits
 from index.candidates import SearchError
 from model.preprocess import ImageError
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from flask import Response, request
 
 from app.config import Settings
-from app.uploads import UploadError, accepted, too_much_together
+from app.uploads.receive import UploadError, accepted, too_much_together
 from model.preprocess import ImageError
 
 MEDIA = "application/problem+json"

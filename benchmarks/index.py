@@ -27,7 +27,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from app.indexing import HELD_OUT
+from app.indexing.build import HELD_OUT
 from benchmarks.drawing import draw
 from benchmarks.retrieval import PARTS, act
 from benchmarks.windows import make_slices

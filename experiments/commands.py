@@ -11,10 +11,10 @@ from pathlib import Path
 
 from flask.cli import main as flask
 
-from app import indexing
-from app.catalogue import version_names
 from app.config import Settings
-from app.db import DatabaseError, Sessions, session_factory
+from app.database.images import version_names
+from app.database.session import DatabaseError, Sessions, session_factory
+from app.indexing import build
 from index import store
 from index.manifest import FILE as MANIFEST
 from storage.home import point
@@ -138,9 +138,9 @@ def flask_in_small(words: tuple[str, ...], environ: dict[str, str], said: Path) 
     output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    small = partial(indexing.gather, batch=BLOCK, block=BLOCK, rows=SHARD)  # type: ignore[attr-defined]
-    indexing.gather = small  # type: ignore[attr-defined]
-    indexing.near_distance = partial(indexing.near_distance, sample=NEAR)  # type: ignore[attr-defined]
+    small = partial(build.gather, batch=BLOCK, block=BLOCK, rows=SHARD)  # type: ignore[attr-defined]
+    build.gather = small  # type: ignore[attr-defined]
+    build.near_distance = partial(build.near_distance, sample=NEAR)  # type: ignore[attr-defined]
     sys.argv = ["flask", "index", *words]
     flask()
 

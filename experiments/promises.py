@@ -2,8 +2,8 @@
 
 import re
 
-from app.db import DatabaseError
-from app.verifying import verify
+from app.database.session import DatabaseError
+from app.indexing.verify import verify
 from experiments.commands import BrokenError, Command, Scene, contents
 from experiments.photographs import Photographs
 from index import store

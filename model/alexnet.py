@@ -250,8 +250,8 @@ class AlexNet(nn.Module):
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Output:
         """Run float32 [N, 3, 224, 224], pixels minus the mean image, through both towers.
 
-        keys, int64 [N], addresses each image's dropout (model/counter_rng.py); without them torch's own
-        generator draws.
+        keys, int64 [N], addresses each image's dropout (model/counter_rng.py); without them
+        torch's own generator draws.
         """
         return self.run(x, self.named_children(), keys)
 

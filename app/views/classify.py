@@ -6,12 +6,13 @@ from flask import Blueprint, abort, redirect, render_template, request, url_for
 from werkzeug.datastructures import FileStorage
 from werkzeug.wrappers import Response as Redirect
 
-from app import catalogue, expiry
-from app.db import DatabaseError
-from app.results import Item, erase, find_several, store, store_together
-from app.uploads import Upload, UploadError, limits, read_upload, sent_files, shown_name
-from app.views import rooms
-from app.views.own import RESULTS, TOGETHER, mine, remember
+from app import context
+from app.database import images
+from app.database.session import DatabaseError
+from app.uploads import expiry
+from app.uploads.receive import Upload, UploadError, limits, read_upload, sent_files, shown_name
+from app.uploads.results import Item, erase, find_several, store, store_together
+from app.views.browser_results import RESULTS, TOGETHER, mine, remember
 from model.preprocess import ImageError
 
 blueprint = Blueprint("classify", __name__)
@@ -20,12 +21,12 @@ blueprint = Blueprint("classify", __name__)
 @blueprint.get("/")
 def form() -> str:
     """Show the area that takes images, a few examples to click, and what was answered before."""
-    state = rooms.ready()
-    settings, sessions = rooms.settings(), rooms.sessions()
+    state = context.ready()
+    settings, sessions = context.settings(), context.sessions()
     return render_template(
         "classify.html",
         class_count=len(state.predictor.classes),
-        examples=catalogue.examples(sessions, state.version.dataset_id),
+        examples=images.examples(sessions, state.version.dataset_id),
         limits=limits(settings),
         mine=find_several(mine(), settings, sessions).values(),
     )
@@ -34,13 +35,13 @@ def form() -> str:
 @blueprint.post("/")
 def answer() -> Redirect:
     """Classify what was sent: one image leads to its answer, several to a page of theirs."""
-    rooms.ready()
-    sent = sent_files(request, rooms.settings())
-    expiry.clean(rooms.settings(), rooms.sessions())
+    context.ready()
+    sent = sent_files(request, context.settings())
+    expiry.clean(context.settings(), context.sessions())
     if len(sent) == 1:
-        return led_to(kept(read_upload(sent[0], rooms.settings())))
+        return led_to(kept(read_upload(sent[0], context.settings())))
     items = kept_together(sent)
-    token = store_together(items, rooms.sessions())
+    token = store_together(items, context.sessions())
     for item in items:
         if "token" in item:
             remember(item["token"], RESULTS)
@@ -48,18 +49,18 @@ def answer() -> Redirect:
     return redirect(url_for("results.together", token=token), 303)
 
 
-@blueprint.post(f"/examples/<int(max={rooms.MOST_ID}):image_id>")
+@blueprint.post(f"/examples/<int(max={context.MOST_ID}):image_id>")
 def example(image_id: int) -> Redirect:
     """Classify an example as if it had been sent."""
-    rooms.ready()
-    found = catalogue.picture(rooms.sessions(), image_id)
+    context.ready()
+    found = images.picture(context.sessions(), image_id)
     if found is None or found.split != "val":
         abort(404, "There is no such example.")
     try:
         data = found.file.read_bytes()
     except OSError:
         abort(404, "The file of this example is no longer there.")
-    expiry.clean(rooms.settings(), rooms.sessions())
+    expiry.clean(context.settings(), context.sessions())
     return led_to(kept(Upload(data=data, filename=shown_name(found.file.name), own=True)))
 
 
@@ -71,8 +72,8 @@ def led_to(token: str) -> Redirect:
 
 def kept(upload: Upload) -> str:
     """Answer for an image and keep the answer; give its token."""
-    found, picture = rooms.answer_and_picture(upload)
-    return store(upload, found, picture, rooms.settings(), rooms.sessions())
+    found, picture = context.answer_and_picture(upload)
+    return store(upload, found, picture, context.settings(), context.sessions())
 
 
 def kept_together(sent: list[FileStorage]) -> list[Item]:
@@ -84,7 +85,7 @@ def kept_together(sent: list[FileStorage]) -> list[Item]:
     except BaseException:
         for item in items:
             with suppress(DatabaseError, OSError):
-                erase(item.get("token", ""), rooms.settings(), rooms.sessions())
+                erase(item.get("token", ""), context.settings(), context.sessions())
         raise
     return items
 
@@ -92,6 +93,6 @@ def kept_together(sent: list[FileStorage]) -> list[Item]:
 def kept_or_refused(file: FileStorage) -> Item:
     """Answer for an image, or say what is wrong with it."""
     try:
-        return {"token": kept(read_upload(file, rooms.settings()))}
+        return {"token": kept(read_upload(file, context.settings()))}
     except (UploadError, ImageError) as error:
         return {"filename": shown_name(file.filename), "reason": str(error)}

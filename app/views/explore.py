@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
-from app import browsing
-from app.browsing import ClassCount, ClassOrder, ImageOrder, in_order, matches
-from app.views import rooms
+from app import context
+from app.database import browse
+from app.database.browse import ClassCount, ClassOrder, ImageOrder, in_order, matches
 
 blueprint = Blueprint("explore", __name__, url_prefix="/explore")
 SHELVES = 10
@@ -63,12 +63,12 @@ class Pages:
 @blueprint.get("")
 def overview() -> str:
     """Show a row of images from each class, some classes to a page."""
-    (state, classes), number, asked = rooms.listed(), page_number(), what_is_asked()
+    (state, classes), number, asked = context.listed(), page_number(), what_is_asked()
     found = [c for c in in_order(classes, asked.classes) if matches(c.label, asked.query)]
     chosen = found[(number - 1) * SHELVES : number * SHELVES]
     if not chosen and number > 1:
         abort(404, "There are fewer pages of classes than that.")
-    rows = browsing.shelves(rooms.sessions(), state.version.id, [c.id for c in chosen], ON_A_SHELF)
+    rows = browse.shelves(context.sessions(), state.version.id, [c.id for c in chosen], ON_A_SHELF)
     return render_template(
         "explore.html",
         **side(classes, asked),
@@ -83,16 +83,16 @@ def overview() -> str:
     )
 
 
-@blueprint.get(f"/<int(max={rooms.MOST_ID}):class_id>")
+@blueprint.get(f"/<int(max={context.MOST_ID}):class_id>")
 def of_class(class_id: int) -> str:
     """Show one page of a class's images."""
-    (state, classes), number, asked = rooms.listed(), page_number(), what_is_asked()
-    page = browsing.class_page(
-        rooms.sessions(),
+    (state, classes), number, asked = context.listed(), page_number(), what_is_asked()
+    page = browse.class_page(
+        context.sessions(),
         state.version.id,
         class_id,
         number,
-        rooms.settings().page_size,
+        context.settings().page_size,
         asked.images,
     )
     if page is None:

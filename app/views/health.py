@@ -2,9 +2,9 @@
 
 from flask import Blueprint, Response, jsonify
 
-from app.engine import NotReady
+from app import context
+from app.inference.loader import NotReady
 from app.problems import KINDS, timed
-from app.views import rooms
 
 blueprint = Blueprint("health", __name__)
 
@@ -12,7 +12,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 def healthz() -> Response:
     """Say which weights and index are loaded; 503 with the reason when they are not."""
-    state = rooms.engine().reached()
+    state = context.engine().reached()
     if isinstance(state, NotReady):
         return unavailable(state)
     return jsonify(

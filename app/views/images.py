@@ -5,33 +5,34 @@ import hashlib
 from flask import Blueprint, Response, abort, render_template, url_for
 from PIL.Image import Image
 
-from app import browsing, catalogue
-from app.browsing import ImageOrder
-from app.catalogue import Picture
-from app.engine import Answer
-from app.views import pictures, rooms
+from app import context
+from app.database import browse, images
+from app.database.browse import ImageOrder
+from app.database.images import Picture
+from app.inference.loader import Answer
+from app.views import pictures
+from app.views.breadcrumb import trail_to
 from app.views.explore import order_of
-from app.views.trail import trail_to
-from app.views.wording import origin
+from app.views.format import origin
 from model.preprocess import ImageError, central_square, decode
 
 blueprint = Blueprint("images", __name__, url_prefix="/images")
-ONE = f"/<int(max={rooms.MOST_ID}):image_id>"
+ONE = f"/<int(max={context.MOST_ID}):image_id>"
 GONE = "The file of this image has been moved, changed or damaged since it was indexed."
 
 
 @blueprint.get(ONE)
 def show(image_id: int) -> str:
     """Show what the network says of a training image, and its nearest others."""
-    state = rooms.ready()
+    state = context.ready()
     image, order = known(image_id), order_of("images", ImageOrder.NAME)
     version = image.sha256[:12]
     return render_template(
         "image.html",
         image=image,
         order=None if order is ImageOrder.NAME else order.value,
-        place=browsing.place(rooms.sessions(), state.version.id, image, order),
-        page_size=rooms.settings().page_size,
+        place=browse.place(context.sessions(), state.version.id, image, order),
+        page_size=context.settings().page_size,
         trail=trail_to(image),
         answer=answer_for(image),
         origin=origin(state.predictor.weights.provenance),
@@ -54,7 +55,7 @@ def picture(image_id: int) -> Response:
 
 def known(image_id: int) -> Picture:
     """Find an image by its id, or answer 404."""
-    image = catalogue.picture(rooms.sessions(), image_id)
+    image = images.picture(context.sessions(), image_id)
     if image is None:
         abort(404, "There is no image of this number.")
     return image
@@ -63,9 +64,9 @@ def known(image_id: int) -> Picture:
 def answer_for(image: Picture) -> Answer:
     """Answer for an image, waiting for a turn, or 404 when its file no longer serves."""
     try:
-        with rooms.turn():
+        with context.turn():
             unchanged(image)
-            return rooms.engine().answer_for(image.id)
+            return context.engine().answer_for(image.id)
     except (ImageError, OSError):
         # The message may name the file, which is nobody's business outside.
         abort(404, GONE)
@@ -77,7 +78,7 @@ def serve(image: Picture, *, whole: bool) -> Response:
     if fresh := pictures.not_modified(etag):
         return fresh
     try:
-        with rooms.turn():
+        with context.turn():
             data = encoded(decode(unchanged(image)), whole=whole)
     except (ImageError, OSError):
         return pictures.missing()

@@ -2,8 +2,8 @@
 
 from flask import Blueprint, render_template, request
 
-from app.mean import FOUND, LEAST, PickError, nearest_to_mean
-from app.views import rooms
+from app import context
+from app.inference.mean_query import FOUND, LEAST, PickError, nearest_to_mean
 
 blueprint = Blueprint("mean", __name__, url_prefix="/explore/mean")
 FIELD = "image"
@@ -12,8 +12,8 @@ FIELD = "image"
 @blueprint.get("")
 def show() -> str:
     """Search by the images that the address names."""
-    state = rooms.ready()
-    found = nearest_to_mean(state, rooms.sessions(), image_ids())
+    state = context.ready()
+    found = nearest_to_mean(state, context.sessions(), image_ids())
     ids = [picked.picture.id for picked in found.picked]
     return render_template(
         "mean.html",
@@ -29,6 +29,6 @@ def image_ids() -> list[int]:
     """Read the numbers of the images. Raises PickError for what is none."""
     texts = request.args.getlist(FIELD)
     for text in texts:
-        if not (text.isascii() and text.isdigit() and len(text) <= len(str(rooms.MOST_ID))):
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(context.MOST_ID))):
             raise PickError("An image is named by its number.")
     return [int(text) for text in texts]

@@ -18,14 +18,14 @@ from flask import (
 from flask.blueprints import BlueprintSetupState
 from werkzeug.wrappers import Response as Redirect
 
-from app.db import DatabaseError
-from app.engine import NotReady
-from app.models import fitting, read_models
+from app import context
+from app.database.session import DatabaseError
+from app.inference.loader import NotReady
+from app.inference.switch_weights import Unindexed, switch
+from app.inference.weights_files import fitting, read_models
 from app.problems import KINDS
-from app.switching import Unindexed, switch
 from app.tries import Tries
-from app.views import rooms
-from app.views.wording import origin
+from app.views.format import origin
 
 blueprint = Blueprint("models", __name__, url_prefix="/models")
 blueprint.add_app_template_filter(origin)
@@ -44,7 +44,7 @@ def count_tries(state: BlueprintSetupState) -> None:
 @blueprint.get("")
 def show() -> str:
     """Show what is in use, and every weights file found."""
-    models, state = read_models(rooms.settings().home), rooms.engine().state()
+    models, state = read_models(context.settings().home), context.engine().state()
     return render_template(
         "models.html",
         models=models,
@@ -52,7 +52,7 @@ def show() -> str:
         serving=state,
         notice=KINDS[state.reason].meaning if isinstance(state, NotReady) else "",
         fits=versions(),
-        may=bool(rooms.settings().admin_token),
+        may=bool(context.settings().admin_token),
         switched=session.pop(SAID, None),
     )
 
@@ -62,8 +62,8 @@ def choose() -> Redirect | Response:
     """Switch to a file, or ask first where no index fits it."""
     check_token(request.form.get("token", ""))
     done = switch(
-        rooms.settings(),
-        rooms.sessions(),
+        context.settings(),
+        context.sessions(),
         request.form.get("file", ""),
         consent=request.form.get("consent") == "yes",
     )
@@ -72,14 +72,14 @@ def choose() -> Redirect | Response:
         return make_response(asking, 409)
     current_app.logger.warning("switched to the weights of %s", done.model.key)
     # This process reads the new pair now; others when they are next asked.
-    rooms.engine().settled()
+    context.engine().settled()
     session[SAID] = {"key": done.model.key, "index": done.index}
     return redirect(url_for(".show"), 303)
 
 
 def check_token(sent: str) -> None:
     """Answer 403 unless this is the token that was set; 429 after too many wrong ones."""
-    token = rooms.settings().admin_token
+    token = context.settings().admin_token
     tries: Tries = current_app.extensions["tries"]
     if not token:
         abort(403, OFF)
@@ -93,6 +93,6 @@ def check_token(sent: str) -> None:
 def versions() -> dict[str, str] | None:
     """The index version that fits each weights, by identity; None when the database is away."""
     try:
-        return fitting(rooms.settings().home, rooms.sessions())
+        return fitting(context.settings().home, context.sessions())
     except DatabaseError:
         return None

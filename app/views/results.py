@@ -5,7 +5,10 @@ from datetime import datetime, timedelta
 from flask import Blueprint, Response, abort, redirect, render_template, url_for
 from werkzeug.wrappers import Response as Redirect
 
-from app.results import (
+from app import context
+from app.database.tables import Result, Together
+from app.uploads.receive import limits
+from app.uploads.results import (
     correct_label,
     erase,
     erase_together,
@@ -14,11 +17,9 @@ from app.results import (
     find_together,
     picture_file,
 )
-from app.tables import Result, Together
-from app.uploads import limits
-from app.views import pictures, rooms
-from app.views.own import RESULTS, TOGETHER, forget, mine
-from app.views.wording import day, origin
+from app.views import pictures
+from app.views.browser_results import RESULTS, TOGETHER, forget, mine
+from app.views.format import day, origin
 from model.preprocess import ImageError, central_square, decode
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")
@@ -41,7 +42,7 @@ def show(token: str) -> str:
     return render_template(
         "result.html",
         result=found,
-        correct=correct_label(found, rooms.sessions()),
+        correct=correct_label(found, context.sessions()),
         origin=origin_of(found),
         until=until(found.created_at),
         picture=url_for(".picture", token=token),
@@ -54,7 +55,7 @@ def together(token: str) -> str:
     """Show what was answered for images that were sent together."""
     found = known_together(token)
     tokens = [item["token"] for item in found.items if "token" in item]
-    results = find_several(tokens, rooms.settings(), rooms.sessions())
+    results = find_several(tokens, context.settings(), context.sessions())
     return render_template(
         "together.html",
         together=found,
@@ -89,7 +90,7 @@ def delete(token: str) -> Redirect:
     """Delete a result and its picture."""
     known(token)
     check_own(token, RESULTS)
-    erase(token, rooms.settings(), rooms.sessions())
+    erase(token, context.settings(), context.sessions())
     forget(token, RESULTS)
     return redirect(url_for(".deleted"), 303)
 
@@ -100,7 +101,7 @@ def ask_together(token: str) -> str:
     found = known_together(token)
     check_own(token, TOGETHER)
     tokens = [item["token"] for item in found.items if "token" in item]
-    results = find_several(tokens, rooms.settings(), rooms.sessions())
+    results = find_several(tokens, context.settings(), context.sessions())
     back = url_for(".together", token=token)
     return render_template("delete.html", results=list(results.values()), back=back, all=True)
 
@@ -110,7 +111,7 @@ def delete_together(token: str) -> Redirect:
     """Delete all that was sent together, and the page that lists it."""
     found = known_together(token)
     check_own(token, TOGETHER)
-    erase_together(found, rooms.settings(), rooms.sessions())
+    erase_together(found, context.settings(), context.sessions())
     for item in found.items:
         forget(item.get("token", ""), RESULTS)
     forget(token, TOGETHER)
@@ -120,7 +121,7 @@ def delete_together(token: str) -> Redirect:
 @blueprint.get("/deleted")
 def deleted() -> str:
     """Say that something was deleted, and take another image."""
-    settings, sessions = rooms.settings(), rooms.sessions()
+    settings, sessions = context.settings(), context.sessions()
     own = find_several(mine(), settings, sessions).values()
     return render_template("deleted.html", limits=limits(settings), mine=own)
 
@@ -132,7 +133,7 @@ def serve(found: Result, *, whole: bool) -> Response:
     if fresh := pictures.not_modified(etag, for_long=False):
         return fresh
     try:
-        data = picture_file(rooms.settings(), found.token).read_bytes()
+        data = picture_file(context.settings(), found.token).read_bytes()
         shown = data if whole else pictures.encode_square(central_square(decode(data)))
     except (ImageError, OSError):
         return pictures.missing()
@@ -141,17 +142,17 @@ def serve(found: Result, *, whole: bool) -> Response:
 
 def known(token: str) -> Result:
     """Find a result by its token, or answer 404."""
-    return find(token, rooms.settings(), rooms.sessions()) or abort(404, gone())
+    return find(token, context.settings(), context.sessions()) or abort(404, gone())
 
 
 def known_together(token: str) -> Together:
     """Find what was sent together by its token, or answer 404."""
-    return find_together(token, rooms.settings(), rooms.sessions()) or abort(404, gone())
+    return find_together(token, context.settings(), context.sessions()) or abort(404, gone())
 
 
 def gone() -> str:
     """Say why there may be no such result."""
-    days = rooms.settings().upload_days
+    days = context.settings().upload_days
     return GONE.format(days=f"{days} days" if days > 1 else "a day") if days else DELETED
 
 
@@ -163,13 +164,13 @@ def check_own(token: str, kind: str) -> None:
 
 def until(made: datetime) -> str | None:
     """Say on which day something is deleted, if ever."""
-    days = rooms.settings().upload_days
+    days = context.settings().upload_days
     return day(made + timedelta(days=days)) if days else None
 
 
 def origin_of(found: Result) -> str:
     """Say which training made the weights that answered."""
-    state = rooms.engine().state()
+    state = context.engine().state()
     weights = getattr(state, "predictor", None)
     if weights is not None and weights.identity == found.weights:
         return origin(weights.weights.provenance)

@@ -22,8 +22,8 @@ from werkzeug.test import TestResponse, encode_multipart
 
 from app import create_app
 from app.config import Settings
-from app.db import DatabaseError, session_factory
-from app.engine import Engine, Ready
+from app.database.session import DatabaseError, session_factory
+from app.inference.loader import Engine, Ready
 from index import store
 from index.candidates import SearchError
 from model.alexnet import AlexNet, AlexNetConfig

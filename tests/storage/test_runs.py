@@ -15,8 +15,8 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.runs.recipe import TERMS, settings_of
-from app.runs.state import state_of
+from app.views.runs.recipe import TERMS, settings_of
+from app.views.runs.state import state_of
 from storage.home import Home
 from storage.runs import Run, read_run, read_runs
 from training.config import PAPER, PRESETS, Recipe

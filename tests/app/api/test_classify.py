@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
-from app.tables import Result
+from app.database.tables import Result
 
 
 def post(client: FlaskClient, *data: bytes, field: str = "image") -> TestResponse:

@@ -30,7 +30,7 @@ from training.run_folder import Run, Told
 from training.state import Reports, start
 from training.train import refuse_small_batches
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
 # 7 images do not part evenly among two replicas; dropout is on.
 RECIPE = replace(SMALL, batch=7, epochs=1, seed=3, rate=0.002)

@@ -1,0 +1,40 @@
+"""The page on which a person browses and tries the API, and the document that it is made of."""
+
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from flask import Blueprint, Response, current_app, jsonify, render_template, request
+from flask import send_from_directory as send
+
+from app.api import etags
+from app.problems import KINDS, PAGE
+from app.views.pictures import YEAR
+
+blueprint = Blueprint("api-docs", __name__, url_prefix=PAGE)
+PACKAGE = "flask-swagger-ui"
+FOLDER = Path(str(files("flask_swagger_ui"))) / "dist"
+"""Where the package holds Swagger UI, as its makers built it."""
+
+
+@blueprint.get("", strict_slashes=False)
+def show() -> str:
+    """Show the operations, and what each kind of problem means."""
+    return render_template("api.html", kinds=KINDS, version=version(PACKAGE))
+
+
+@blueprint.get("/openapi.json")
+def document() -> Response:
+    """Give the OpenAPI document."""
+    etags.by_body()
+    servers = [{"url": request.script_root or "/"}]
+    return jsonify({**current_app.extensions["api"], "servers": servers})
+
+
+@blueprint.get("/swagger-ui/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>")
+def swagger_ui(name: str) -> Response:
+    """Give a file of Swagger UI, to be kept for a year under the address of its version."""
+    own = request.args.get("v") == version(PACKAGE)
+    answer = send(FOLDER, name, max_age=YEAR if own else None)
+    answer.cache_control.immutable = own
+    return answer

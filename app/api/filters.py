@@ -1,0 +1,202 @@
+"""The kernels of conv1: how much colour each sees, its weights, what excites it."""
+
+from dataclasses import asdict
+from typing import Any
+
+from flask import url_for
+from marshmallow import Schema, fields
+
+from app import context
+from app.api import etags, schemas
+from app.api.openapi import Subject
+from app.views.filters import page
+from app.views.filters.kernels import Contrast, Kernel, kernels
+from app.views.filters.page import STEP, TILE, Block, Exciting
+
+subject = Subject("filters", "The kernels of conv1, of each GPU apart (Figure 3).")
+
+
+class SpotSchema(Schema):
+    """A picture, and the square in it where a kernel lies, in pixels."""
+
+    url = fields.String(required=True, metadata={"format": "uri-reference"})
+    left = fields.Integer(required=True)
+    top = fields.Integer(required=True)
+    side = fields.Integer(required=True)
+
+
+class KernelSchema(Schema):
+    """A kernel of conv1."""
+
+    number = fields.Integer(required=True, metadata={"description": "from 1, through both GPUs"})
+    gpu = fields.Integer(required=True)
+    selectivity = fields.Float(
+        required=True, metadata={"description": "the share of its energy that is colour, 0–1"}
+    )
+    place = fields.Integer(
+        required=True, metadata={"description": "by selectivity among its GPU's, from 1"}
+    )
+    picture = fields.Nested(SpotSchema, required=True)
+    page = fields.String(required=True, metadata={"format": "uri-reference"})
+
+
+class GpuSchema(Schema):
+    """A GPU's kernels."""
+
+    gpu = fields.Integer(required=True)
+    kernels = fields.Integer(required=True, metadata={"description": "how many"})
+    selectivity = fields.Float(required=True, metadata={"description": "their mean"})
+    picture = fields.String(required=True, metadata={"format": "uri-reference"})
+    width = fields.Integer(required=True)
+    height = fields.Integer(required=True)
+
+
+class ContrastSchema(Schema):
+    """How far the two GPUs' mean selectivities lie apart, and how often chance does as much."""
+
+    difference = fields.Float(required=True)
+    beyond = fields.Integer(
+        required=True, metadata={"description": "random splits at least as far apart"}
+    )
+    splits = fields.Integer(required=True, metadata={"description": "random splits tried"})
+
+
+class FiltersSchema(Schema):
+    """All kernels of conv1."""
+
+    kernels = fields.List(fields.Nested(KernelSchema), required=True)
+    gpus = fields.List(fields.Nested(GpuSchema), required=True)
+    contrast = fields.Nested(
+        ContrastSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "null for a network of one tower"},
+    )
+    weights = fields.String(required=True)
+
+
+class PatchSchema(Schema):
+    """A place of a training image that excites the kernel."""
+
+    id = fields.Integer(required=True, metadata={"description": "the image's"})
+    label = fields.String(required=True)
+    response = fields.Float(required=True, metadata={"description": "before the ReLU"})
+    row = fields.Integer(required=True, metadata={"description": "in the kernel's map"})
+    column = fields.Integer(required=True)
+    thumbnail = fields.String(required=True, metadata={"format": "uri-reference"})
+    page = fields.String(required=True, metadata={"format": "uri-reference"})
+
+
+class FilterSchema(KernelSchema):
+    """A kernel with its weights and what excites it."""
+
+    values = fields.List(
+        fields.List(fields.List(fields.Float())),
+        required=True,
+        metadata={"description": "its weights, by row, column and colour: 11 × 11 × 3"},
+    )
+    patches = fields.List(
+        fields.Nested(PatchSchema),
+        required=True,
+        allow_none=True,
+        metadata={"description": "strongest first; null where no index knows them"},
+    )
+    sampled = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "images looked at for patches"},
+    )
+    weights = fields.String(required=True, metadata={"description": "which weights it is of"})
+    index = fields.String(
+        required=True, allow_none=True, metadata={"description": "which version knows the patches"}
+    )
+
+
+@subject.get("/filters", lasting=True)
+@subject.doc(operationId="filters")
+@subject.response(200, FiltersSchema)
+def filters() -> dict[str, Any]:
+    """List the kernels"""
+    predictor = context.predictor()
+    etags.named(predictor.identity)
+    every = kernels(predictor)
+    blocks, contrast = page.blocks(predictor, every), page.compared(predictor, every)
+    return {
+        "kernels": [told(kernel, block) for block in blocks for kernel in block.kernels],
+        "gpus": [gpu(block) for block in blocks],
+        "contrast": compared(contrast) if contrast else None,
+        "weights": predictor.identity,
+    }
+
+
+@subject.get("/filters/<int(min=1, max=9999):number>", lasting=True)
+@subject.doc(operationId="filter")
+@subject.response(200, FilterSchema)
+def one_filter(number: int) -> dict[str, Any]:
+    """Tell of a kernel, its weights and the training patches that excite it most"""
+    predictor = context.predictor()
+    every, version = kernels(predictor), index()
+    kernel, found = page.of_number(every, number), page.exciting(number)
+    etags.named(version or predictor.identity, for_long=version is not None)
+    (block,) = [b for b in page.blocks(predictor, every) if b.gpu == kernel.gpu]
+    known = found if isinstance(found, Exciting) else None
+    return {
+        **told(kernel, block),
+        "values": predictor.conv1()[number - 1].permute(1, 2, 0).tolist(),
+        "patches": patches(known) if known else None,
+        "sampled": known.count if known else None,
+        "weights": predictor.identity,
+        "index": version,
+    }
+
+
+def index() -> str | None:
+    """Name the version of the index that knows patches, if there is one."""
+    version = getattr(context.engine().state(), "version", None)
+    return version.name if version else None
+
+
+def told(kernel: Kernel, block: Block) -> dict[str, Any]:
+    """Tell of a kernel, and where it lies in its GPU's picture."""
+    spot = {"left": STEP * kernel.column, "top": STEP * kernel.row, "side": TILE}
+    return {
+        **asdict(kernel),
+        "picture": {"url": block.url, **spot},
+        "page": url_for("filters.kernel", number=kernel.number),
+    }
+
+
+def gpu(block: Block) -> dict[str, Any]:
+    """Tell of a GPU."""
+    return {
+        "gpu": block.gpu,
+        "kernels": len(block.kernels),
+        "selectivity": block.selectivity,
+        "picture": block.url,
+        "width": block.width,
+        "height": block.height,
+    }
+
+
+def compared(contrast: Contrast) -> dict[str, Any]:
+    """Tell how the GPUs differ."""
+    return {
+        "difference": contrast.difference,
+        "beyond": contrast.beyond,
+        "splits": contrast.splits,
+    }
+
+
+def patches(found: Exciting) -> list[dict[str, Any]]:
+    """Tell the patches, strongest first."""
+    return [
+        {
+            "id": patch.image,
+            "label": found.images[patch.image].label if patch.image in found.images else "",
+            "response": patch.response,
+            "row": patch.row,
+            "column": patch.column,
+            **schemas.addresses(patch.image),
+        }
+        for patch in found.patches
+    ]

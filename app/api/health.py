@@ -1,0 +1,41 @@
+"""Whether there is something to answer with."""
+
+from typing import Any
+
+from marshmallow import Schema, fields
+
+from app import context
+from app.api import etags
+from app.api.openapi import Subject
+from app.inference.answers import NotReady, NotReadyError
+
+subject = Subject("health", "Whether there is something to answer with.")
+
+
+class HealthSchema(Schema):
+    """What answers."""
+
+    status = fields.String(required=True, metadata={"enum": ["ready"]})
+    weights = fields.String(required=True)
+    index = fields.String(required=True)
+    images = fields.Integer(required=True, metadata={"description": "in the index"})
+
+
+@subject.get("/health")
+@subject.doc(operationId="health")
+@subject.response(200, HealthSchema)
+def health() -> dict[str, Any]:
+    """Tell which weights and index answer
+
+    The problem, with status 503, says what is missing and the command that mends it.
+    """
+    state = context.engine().reached()
+    if isinstance(state, NotReady):
+        raise NotReadyError(state)
+    etags.by_body()
+    return {
+        "status": "ready",
+        "weights": state.predictor.identity,
+        "index": state.version.name,
+        "images": state.version.count,
+    }

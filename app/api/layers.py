@@ -1,0 +1,130 @@
+"""What each layer computes of an image: shapes, whose maps it sees, how strongly it responds."""
+
+from typing import Any
+
+from flask import abort
+from marshmallow import Schema, fields, validate
+
+from app import context
+from app.api import etags, schemas
+from app.api.openapi import Subject
+from app.views.current_image import UNKNOWN, asked
+from app.views.current_image import Subject as Looked
+from app.views.layers import activations, sheets
+from model.activations import Maps
+from model.layers import Shape
+
+subject = Subject("layers", "What each layer computes of an image, a tower at a time (Figure 2).")
+
+
+class LayersAskedSchema(Schema):
+    """Of which image."""
+
+    of = fields.String(
+        required=True,
+        validate=validate.Length(min=1),
+        metadata={"description": "the token of a kept result, or image- and an id: image-7"},
+    )
+
+
+class TowerSchema(Schema):
+    """A tower's part of a layer."""
+
+    tower = fields.Integer(required=True)
+    shape = fields.List(
+        fields.Integer(), required=True, metadata={"description": "maps, rows, columns"}
+    )
+    first = fields.Integer(
+        required=True, metadata={"description": "the number of its first map, through all towers"}
+    )
+    largest = fields.Float(
+        required=True, allow_none=True, metadata={"description": "its strongest response"}
+    )
+    picture = fields.String(required=True, metadata={"format": "uri-reference"})
+    width = fields.Integer(required=True)
+    height = fields.Integer(required=True)
+
+
+class LayerSchema(Schema):
+    """A layer with weights, and what follows it."""
+
+    name = fields.String(required=True)
+    kind = fields.String(required=True, metadata={"enum": ["maps", "neurons"]})
+    kernel = fields.Integer(required=True, metadata={"description": "places of a side"})
+    stride = fields.Integer(required=True)
+    depth = fields.Integer(required=True, metadata={"description": "maps that a kernel sees"})
+    sees = fields.String(required=True, metadata={"enum": ["image", "own", "both"]})
+    meets = fields.Boolean(required=True, metadata={"description": "whether the towers meet here"})
+    after = fields.List(fields.String(), required=True, metadata={"description": "what follows"})
+    leaves = fields.List(
+        fields.Integer(),
+        required=True,
+        metadata={"description": "the shape that then goes on from each tower"},
+    )
+    towers = fields.List(fields.Nested(TowerSchema), required=True)
+
+
+class LayersSchema(Schema):
+    """What a network computes of the centre crop of an image."""
+
+    of = fields.String(required=True)
+    name = fields.String(required=True)
+    layers = fields.List(fields.Nested(LayerSchema), required=True)
+    top5 = fields.List(
+        fields.Nested(schemas.GuessSchema),
+        required=True,
+        metadata={"description": "of this one crop"},
+    )
+    weights = fields.String(required=True)
+
+
+@subject.get("/layers", lasting=True)
+@subject.arguments(LayersAskedSchema, location="query")
+@subject.doc(operationId="layers")
+@subject.response(200, LayersSchema)
+def layers(_: dict[str, Any]) -> dict[str, Any]:
+    """Tell what each layer computes of an image"""
+    predictor = context.predictor()
+    image = asked("none") or abort(404, UNKNOWN)
+    etags.named(predictor.identity, image.key, image.name, for_long=not image.private)
+    found = activations.seen(image)
+    return {
+        "of": image.of,
+        "name": image.name,
+        "layers": [layer(image, maps) for maps in found.stages[:-1]],
+        "top5": schemas.guesses(predictor.top5(found.probabilities)),
+        "weights": predictor.identity,
+    }
+
+
+def layer(image: Looked, maps: Maps) -> dict[str, Any]:
+    """Tell of a layer."""
+    stage = maps.stage
+    return {
+        "name": stage.name,
+        "kind": stage.kind,
+        "kernel": stage.kernel,
+        "stride": stage.stride,
+        "depth": stage.depth,
+        "sees": stage.sees,
+        "meets": stage.meets,
+        "after": stage.after,
+        "leaves": listed(stage.leaves),
+        "towers": [
+            {
+                "tower": sheet.tower,
+                "shape": listed(Shape(stage.maps, stage.side)),
+                "first": sheet.first,
+                "largest": sheet.largest,
+                "picture": sheet.url,
+                "width": sheet.width,
+                "height": sheet.height,
+            }
+            for sheet in sheets.sheets(image, maps)
+        ],
+    }
+
+
+def listed(shape: Shape) -> list[int]:
+    """Tell a shape: maps, rows, columns."""
+    return [shape.maps, shape.side, shape.side]

@@ -1,0 +1,50 @@
+"""The map of the training images, a list a column."""
+
+from typing import Any
+
+from marshmallow import Schema, fields
+
+from app import context
+from app.api import etags
+from app.api.openapi import Subject
+from app.views.map.layout import SCALE, columns
+from app.views.map.page import mapped
+
+subject = Subject("map", "The training images in two dimensions, by t-SNE of their features.")
+PLACE = {"minimum": 0, "maximum": SCALE}
+
+
+class GroupSchema(Schema):
+    """A class on the map, and where it lies densest."""
+
+    id = fields.Integer(required=True)
+    label = fields.String(required=True)
+    images = fields.Integer(required=True, metadata={"description": "how many are on the map"})
+    x = fields.Integer(required=True, metadata=PLACE)
+    y = fields.Integer(required=True, metadata=PLACE)
+
+
+class MapSchema(Schema):
+    """The map. The lists hold one value for each image on it, in the same order."""
+
+    scale = fields.Integer(required=True, metadata={"description": "the largest coordinate"})
+    images = fields.Integer(required=True, metadata={"description": "how many are indexed"})
+    whole = fields.Boolean(required=True, metadata={"description": "whether all are on the map"})
+    classes = fields.List(fields.Nested(GroupSchema), required=True)
+    ids = fields.List(fields.Integer(), required=True)
+    numbers = fields.List(
+        fields.Integer(), required=True, metadata={"description": "places in classes, from 0"}
+    )
+    x = fields.List(fields.Integer(metadata=PLACE), required=True)
+    y = fields.List(fields.Integer(metadata=PLACE), required=True)
+    index = fields.String(required=True)
+
+
+@subject.get("/map", lasting=True)
+@subject.doc(operationId="map")
+@subject.response(200, MapSchema)
+def points() -> dict[str, Any]:
+    """Tell where each image lies"""
+    state, classes = context.listed()
+    etags.named(state.version.name)
+    return {**columns(mapped(state, classes)), "index": state.version.name}

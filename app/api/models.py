@@ -1,0 +1,88 @@
+"""The weights files found on disk."""
+
+from typing import Any
+
+from flask import url_for
+from marshmallow import Schema, fields
+
+from app import context
+from app.api import etags
+from app.api.openapi import Subject
+from app.inference.weights_files import Model, read_models
+from app.views.models import versions
+
+subject = Subject("models", "The weights files found; switching them is for the page of models.")
+
+
+class FactsSchema(Schema):
+    """What a file says of itself; null where it does not say. Errors are from 0 to 1."""
+
+    identity = fields.String(required=True)
+    preset = fields.String(required=True)
+    data = fields.String(required=True)
+    images = fields.Integer(required=True, allow_none=True)
+    epochs = fields.Integer(required=True, allow_none=True)
+    classes = fields.Integer(required=True)
+    top1 = fields.Float(
+        required=True, allow_none=True, metadata={"description": "from the centre crop"}
+    )
+    top5 = fields.Float(required=True, allow_none=True)
+    ten1 = fields.Float(required=True, allow_none=True, metadata={"description": "from ten crops"})
+    ten5 = fields.Float(required=True, allow_none=True)
+
+
+class ModelSchema(Schema):
+    """A weights file."""
+
+    key = fields.String(required=True, metadata={"description": "its path from the home"})
+    run = fields.String(required=True)
+    kind = fields.String(required=True, metadata={"enum": ["result", "best epoch", "elsewhere"]})
+    active = fields.Boolean(required=True)
+    bytes = fields.Integer(required=True)
+    written = fields.AwareDateTime(required=True, allow_none=True)
+    unfinished = fields.Boolean(
+        required=True, metadata={"description": "whether its run may still exchange it"}
+    )
+    facts = fields.Nested(
+        FactsSchema, required=True, allow_none=True, metadata={"description": "null: damaged"}
+    )
+    wrong = fields.String(required=True, metadata={"description": "why it cannot be used"})
+    index = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "the newest version of the index that it made"},
+    )
+
+
+class ModelsSchema(Schema):
+    """All of them, those of the newest runs first."""
+
+    models = fields.List(fields.Nested(ModelSchema), required=True)
+    page = fields.String(required=True, metadata={"format": "uri-reference"})
+
+
+@subject.get("/models")
+@subject.doc(operationId="models")
+@subject.response(200, ModelsSchema)
+def models() -> dict[str, Any]:
+    """List the weights files"""
+    etags.by_body()
+    fits = versions() or {}
+    found = [told(model, fits) for model in read_models(context.settings().home)]
+    return {"models": found, "page": url_for("models.show")}
+
+
+def told(model: Model, fits: dict[str, str]) -> dict[str, Any]:
+    """Tell of a file."""
+    return {
+        "key": model.key,
+        "run": model.run,
+        "kind": model.kind,
+        "active": model.active,
+        "bytes": model.bytes,
+        "written": model.written,
+        "unfinished": model.unfinished,
+        "facts": model.facts,
+        "wrong": model.wrong,
+        "index": fits.get(model.facts.identity) if model.facts else None,
+    }

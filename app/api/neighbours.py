@@ -1,0 +1,173 @@
+"""The training images nearest to something: an image, features, several images' mean."""
+
+from typing import Any
+
+import numpy as np
+from flask import request
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from webargs.flaskparser import FlaskParser, abort
+
+from app import context
+from app.api import etags, features, schemas, uploads
+from app.api.openapi import ID, Subject
+from app.inference.answers import Ready
+from app.inference.classify import NEIGHBOURS, nearest
+from app.inference.mean_query import LEAST, MOST, PickError, nearest_to_mean
+from app.uploads.receive import Upload, UploadError, read_upload
+from app.views.images import known
+from index.search import MOST as MOST_NEIGHBOURS
+from index.search import QueryError
+from index.vectors import Floats
+from model.alexnet import FEATURES
+
+subject = Subject("neighbours", "The training images nearest by the 4096 features of fc7.")
+JSON_BYTES = 512 * 1024
+"""The longest body of JSON: 4096 numbers of some twenty characters are 90 kilobytes."""
+PARSER = FlaskParser()
+
+
+class OptionsSchema(Schema):
+    """How many neighbours, and of which classes."""
+
+    k = fields.Integer(load_default=NEIGHBOURS, validate=validate.Range(min=1, max=MOST_NEIGHBOURS))
+    classes = fields.List(
+        fields.Integer(validate=validate.Range(min=0, max=context.MOST_ID)),
+        data_key="class",
+        validate=validate.Length(min=1, max=1000),
+        metadata={"description": "the ids of the only classes that count; may be repeated"},
+    )
+
+
+class QuestionSchema(Schema):
+    """What to find the neighbours of: features, or the mean of images' features."""
+
+    feature = fields.List(
+        fields.Float(), validate=validate.Length(equal=FEATURES), metadata={"description": "of fc7"}
+    )
+    images = fields.List(
+        fields.Integer(validate=validate.Range(min=0, max=context.MOST_ID)),
+        validate=validate.Length(min=LEAST, max=MOST),
+        metadata={"description": "ids of images that are indexed"},
+    )
+
+    @validates_schema
+    def one_of_them(self, data: dict[str, Any], **_: Any) -> None:
+        """See that one thing is asked, not two."""
+        if len(data) != 1:
+            raise ValidationError("Give either feature or images.")
+
+
+class PickedSchema(Schema):
+    """One of the images whose mean was searched by, and its distance from the mean."""
+
+    id = fields.Integer(required=True)
+    label = fields.String(required=True)
+    distance = fields.Float(required=True)
+
+
+class NeighboursSchema(Schema):
+    """The nearest training images, nearest first."""
+
+    neighbours = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
+    picked = fields.List(
+        fields.Nested(PickedSchema), metadata={"description": "where the mean of images was asked"}
+    )
+    weights = fields.String(required=True)
+    index = fields.String(required=True)
+
+
+@subject.post("/neighbours")
+@subject.arguments(OptionsSchema, location="query")
+@subject.doc(
+    requestBody=uploads.body_of(
+        uploads.ONE,
+        **{"application/json": {"schema": QuestionSchema}},
+    ),
+    operationId="neighbours",
+)
+@subject.response(200, NeighboursSchema)
+def neighbours(options: dict[str, Any]) -> dict[str, Any]:
+    """Find the neighbours of an image, of features, or of several images' mean
+
+    The images whose mean is asked for, and exact copies of them, are left out.
+    """
+    state = context.ready()
+    if not request.is_json:
+        return found(state, features.compute(only_upload()), options)
+    asked = question()
+    if "images" in asked:
+        return of_mean(state, asked["images"], options)
+    # Numbers beyond float32 become infinite, and are refused as such.
+    with np.errstate(over="ignore"):
+        return found(state, np.array(asked["feature"], np.float32), options)
+
+
+@subject.get(f"/images/{ID}:image_id>/neighbours", lasting=True)
+@subject.arguments(OptionsSchema, location="query")
+@subject.doc(operationId="neighboursOfImage")
+@subject.response(200, NeighboursSchema)
+def of_image(options: dict[str, Any], image_id: int) -> dict[str, Any]:
+    """Find the neighbours of an image of the catalogue, itself left out"""
+    state, picture = context.ready(), known(image_id)
+    etags.named(state.version.name, picture.sha256)
+    return found(state, features.stored_or_computed(picture), options, without=image_id)
+
+
+def question() -> dict[str, Any]:
+    """Read the JSON of the request."""
+    request.max_content_length = JSON_BYTES
+    try:
+        asked: dict[str, Any] = PARSER.parse(QuestionSchema, request, location="json")
+    except RecursionError as error:
+        abort(400, exc=error, messages={"json": ["Nested too deeply."]})
+    return asked
+
+
+def only_upload() -> Upload:
+    """Take the one image of the request. Raises UploadError."""
+    sent = uploads.files()
+    if len(sent) > 1:
+        raise UploadError("One image at a time can be asked about.")
+    return read_upload(sent[0], context.settings())
+
+
+def found(
+    state: Ready, feature: Floats, options: dict[str, Any], without: int | None = None
+) -> dict[str, Any]:
+    """Tell the neighbours of features, float32 [4096]."""
+    classes = options.get("classes")
+    try:
+        (near,) = nearest(
+            state,
+            context.sessions(),
+            feature[None],
+            options["k"],
+            without=without,
+            classes=classes,
+        )
+    except QueryError as error:
+        where, field = ("query", "class") if classes else ("json", "feature")
+        abort(422, exc=error, messages={where: {field: [str(error)]}})
+    return {"neighbours": schemas.neighbours(near), **versions(state)}
+
+
+def of_mean(state: Ready, images: list[int], options: dict[str, Any]) -> dict[str, Any]:
+    """Tell the neighbours of the mean of images' features."""
+    try:
+        near = nearest_to_mean(
+            state, context.sessions(), images, options["k"], options.get("classes")
+        )
+    except PickError as error:
+        abort(422, exc=error, messages={"json": {"images": [str(error)]}})
+    except QueryError as error:
+        abort(422, exc=error, messages={"query": {"class": [str(error)]}})
+    picked = [
+        {"id": one.picture.id, "label": one.picture.label, "distance": one.distance}
+        for one in near.picked
+    ]
+    return {"neighbours": schemas.neighbours(near.neighbours), "picked": picked, **versions(state)}
+
+
+def versions(state: Ready) -> dict[str, str]:
+    """Name what answered."""
+    return {"weights": state.predictor.identity, "index": state.version.name}

@@ -1,0 +1,84 @@
+"""Results of uploads that are kept: to be seen by whoever has their token."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import after_this_request, url_for
+from marshmallow import Schema, fields
+
+from app import context
+from app.api import etags, schemas
+from app.api.openapi import Subject
+from app.inference.answers import Neighbour
+from app.uploads.results import correct_label
+from app.views import results as page
+
+subject = Subject("results", "Results of uploads on the pages, for whoever has their token.")
+
+
+class ResultSchema(Schema):
+    """What was answered for an upload."""
+
+    token = fields.String(required=True)
+    created = fields.AwareDateTime(required=True)
+    expires = fields.AwareDateTime(
+        required=True, allow_none=True, metadata={"description": "null: never"}
+    )
+    filename = fields.String(required=True)
+    width = fields.Integer(required=True)
+    height = fields.Integer(required=True)
+    correct = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "the correct label, where one of the examples was sent"},
+    )
+    top5 = fields.List(fields.Nested(schemas.GuessSchema), required=True)
+    crops = fields.List(fields.Nested(schemas.GuessSchema), required=True)
+    neighbours = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
+    by_pixels = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
+    sampled = fields.Integer(required=True, allow_none=True)
+    milliseconds = fields.Dict(keys=fields.String(), values=fields.Float(), required=True)
+    weights = fields.String(required=True)
+    picture = fields.String(required=True, metadata={"format": "uri-reference"})
+    thumbnail = fields.String(required=True, metadata={"format": "uri-reference"})
+    page = fields.String(required=True, metadata={"format": "uri-reference"})
+
+
+@subject.get("/results/<token>")
+@subject.doc(operationId="result")
+@subject.response(200, ResultSchema)
+def result(token: str) -> dict[str, Any]:
+    """Tell a kept result"""
+    found = page.known(token)
+    after_this_request(page.unlisted)
+    etags.by_body()
+    return {
+        "token": found.token,
+        "created": found.created_at,
+        "expires": expiry(found.created_at),
+        "filename": found.filename,
+        "width": found.width,
+        "height": found.height,
+        "correct": correct_label(found, context.sessions()),
+        "top5": found.top5,
+        "crops": found.crops,
+        "neighbours": neighbours(found.neighbours),
+        "by_pixels": neighbours(found.by_pixels),
+        "sampled": found.sampled,
+        "milliseconds": found.milliseconds,
+        "weights": found.weights,
+        "picture": url_for("results.picture", token=found.token),
+        "thumbnail": url_for("results.thumbnail", token=found.token),
+        "page": url_for("results.show", token=found.token),
+    }
+
+
+def neighbours(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tell neighbours as they were kept."""
+    return schemas.neighbours([Neighbour(**row) for row in kept])
+
+
+def expiry(created: datetime) -> datetime | None:
+    """Say when a result is deleted, if ever."""
+    days = context.settings().upload_days
+    return created + timedelta(days=days) if days else None

@@ -1,0 +1,88 @@
+"""What several subjects tell: labels with probabilities, neighbours, an image."""
+
+from dataclasses import asdict
+from typing import Any
+
+from flask import url_for
+from marshmallow import Schema, fields
+
+from app.database.images import Picture
+from app.inference.answers import Neighbour
+from model.predict import Guess
+
+
+class GuessSchema(Schema):
+    """A label and its probability."""
+
+    label = fields.String(required=True)
+    probability = fields.Float(required=True, metadata={"minimum": 0, "maximum": 1})
+
+
+class NeighbourSchema(Schema):
+    """A training image and its Euclidean distance."""
+
+    id = fields.Integer(required=True)
+    label = fields.String(required=True)
+    distance = fields.Float(required=True, metadata={"minimum": 0})
+    copies = fields.Integer(
+        required=True, metadata={"description": "training images with exactly these pixels"}
+    )
+    near = fields.Boolean(
+        required=True, metadata={"description": "as near as an image re-encoded is to itself"}
+    )
+    thumbnail = fields.String(required=True, metadata={"format": "uri-reference"})
+    page = fields.String(required=True, metadata={"format": "uri-reference"})
+
+
+class ImageSchema(Schema):
+    """An image of the catalogue."""
+
+    id = fields.Integer(required=True)
+    label = fields.String(required=True)
+    class_id = fields.Integer(required=True, data_key="class")
+    split = fields.String(required=True, metadata={"enum": ["train", "val"]})
+    filename = fields.String(required=True, metadata={"description": "below the data set's folder"})
+    format = fields.String(required=True)
+    sha256 = fields.String(required=True, metadata={"description": "of the file"})
+    width = fields.Integer(required=True)
+    height = fields.Integer(required=True)
+    thumbnail = fields.String(required=True, metadata={"format": "uri-reference"})
+    picture = fields.String(required=True, metadata={"format": "uri-reference"})
+    page = fields.String(required=True, metadata={"format": "uri-reference"})
+
+
+def guesses(found: list[Guess]) -> list[dict[str, Any]]:
+    """Tell labels and their probabilities."""
+    return [asdict(guess) for guess in found]
+
+
+def neighbours(found: list[Neighbour]) -> list[dict[str, Any]]:
+    """Tell neighbours, nearest first."""
+    return [{**asdict(one), **addresses(one.id)} for one in found]
+
+
+def addresses(image_id: int) -> dict[str, str]:
+    """Give the addresses of an image's thumbnail and page."""
+    return {
+        "thumbnail": url_for("images.thumbnail", image_id=image_id),
+        "page": url_for("images.show", image_id=image_id),
+    }
+
+
+def image(picture: Picture) -> dict[str, Any]:
+    """Tell of an image of the catalogue; where its file lies is the server's own business."""
+    version = picture.sha256[:12]
+    return {
+        "id": picture.id,
+        "label": picture.label,
+        "class_id": picture.class_id,
+        "split": picture.split,
+        "filename": picture.path,
+        "format": picture.format,
+        "sha256": picture.sha256,
+        "width": picture.width,
+        "height": picture.height,
+        "thumbnail": url_for("images.thumbnail", image_id=picture.id, v=version),
+        "picture": url_for("images.picture", image_id=picture.id, v=version),
+        "page": url_for("images.show", image_id=picture.id),
+    }

@@ -1,0 +1,98 @@
+"""The images of a request: a form's files, or one as the body itself."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+from flask import abort, request
+from marshmallow import Schema, fields
+from werkzeug.datastructures import FileStorage
+from werkzeug.exceptions import RequestEntityTooLarge
+
+from app import context, problems
+from app.config import Settings
+from app.errors import drain
+from app.uploads.receive import (
+    FIELD,
+    Upload,
+    UploadError,
+    read_upload,
+    sent_files,
+    shown_name,
+    too_many_bytes,
+)
+from model.preprocess import ImageError
+
+FORM = "multipart/form-data"
+RAW = (*problems.ACCEPTED, "application/octet-stream")
+WANTED = (
+    f"Send a multipart form with the field “{FIELD}”, or the bytes of one image as "
+    f"{', '.join(RAW[:-1])} or {RAW[-1]}."
+)
+ONE = {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP"}
+MANY = {"type": "array", "items": ONE, "minItems": 1}
+Look = Callable[[Upload], dict[str, Any]]
+
+
+class RefusedSchema(Schema):
+    """An image among several that could not be taken, and why."""
+
+    filename = fields.String(required=True)
+    problem = fields.Nested("ProblemSchema", required=True)
+
+
+def form_of(field: dict[str, Any]) -> dict[str, Any]:
+    """Describe a form with one image, or several."""
+    form = {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
+    return {FORM: {"schema": form}}
+
+
+def body_of(field: dict[str, Any], **others: Any) -> dict[str, Any]:
+    """Describe a body that holds an image, or several, or something else."""
+    raw = {kind: {"schema": ONE} for kind in RAW}
+    return {"required": True, "content": {**form_of(field), **raw, **others}}
+
+
+def files() -> list[FileStorage]:
+    """Take the files of the request, at least one.
+
+    Raises UploadError where there is none or there are too many; aborts with 413 or 415.
+    """
+    kind = request.mimetype
+    if kind in RAW or kind.startswith("image/"):
+        return [FileStorage(io.BytesIO(whole_body(context.settings())))]
+    if kind not in (FORM, ""):
+        abort(415, f"{kind} is not taken. {WANTED}")
+    return sent_files(request, context.settings())
+
+
+def whole_body(settings: Settings) -> bytes:
+    """Read the body. Raises UploadError where it is larger than an image may be."""
+    request.max_content_length = settings.upload_bytes
+    try:
+        return request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        drain()
+        raise UploadError(too_many_bytes(settings), 413) from None
+
+
+def each(look: Look) -> list[dict[str, Any]]:
+    """What `look` gives for every image; of several, a bad one has its problem in that place.
+
+    One alone that is bad raises UploadError or ImageError.
+    """
+    sent = files()
+    if len(sent) == 1:
+        return [look(read_upload(sent[0], context.settings()))]
+    return [looked_at(file, look) for file in sent]
+
+
+def looked_at(file: FileStorage, look: Look) -> dict[str, Any]:
+    """Look at one of several images."""
+    try:
+        return look(read_upload(file, context.settings()))
+    except UploadError as error:
+        problem = problems.of_upload(error, context.settings())
+    except ImageError as error:
+        problem = problems.of_image(error, context.settings())
+    return {"filename": shown_name(file.filename), "problem": problems.document(problem)}

@@ -1,0 +1,1 @@
+"""The commands: `flask db`, `flask index`, `flask classify`."""

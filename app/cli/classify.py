@@ -1,0 +1,138 @@
+"""The command `flask classify`: what the first page does, for whole folders."""
+
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from flask import current_app
+from flask.cli import with_appcontext
+
+from app.cli.classify_formats import FORMATS
+from app.cli.terminal import INTERRUPTED, end, in_one_line, progress_bars, steps
+from app.inference.answers import NotReady, NotReadyError
+from app.inference.classify_files import Failed, Find, Outcome, classify, finder, found
+from app.inference.loader import Engine
+from index.search import MOST
+from model.predict import Predictor
+
+WIDE = 160
+"""Columns of a table that is written to a file or a pipe."""
+
+
+@click.command("classify")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(tuple(FORMATS)),
+    default="table",
+    show_default=True,
+    help="How the answers are written.",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write, whole or not at all; by default standard output.",
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Labels of each file."
+)
+@click.option(
+    "--neighbours",
+    type=click.IntRange(0, MOST),
+    default=6,
+    show_default=True,
+    help="Nearest training images of each file; 0 needs no index.",
+)
+@with_appcontext
+@in_one_line
+def classify_command(
+    files: tuple[Path, ...], form: str, output: Path | None, top: int, neighbours: int
+) -> None:
+    """Classify FILES, and all photographs in folders among them.
+
+    Exit code 1 when some could not be read, 2 when none could.
+    """
+    try:
+        with written(output) as out:
+            predictor, find = tools(neighbours)
+            top = min(top, len(predictor.classes))
+            outcomes = answered(files, predictor, top, find)
+            text = FORMATS[form](outcomes, top, neighbours, width())
+            out.write(text.encode())
+            out.flush()
+    except NotReadyError as error:
+        end(str(error), 2)
+    except KeyboardInterrupt:
+        end("Interrupted; nothing was written.", INTERRUPTED)
+    except BrokenPipeError:
+        raise  # whoever reads has had enough, which click ends quietly
+    except OSError as error:
+        end(f"The answers cannot be written: {error}", 2)
+    raise click.exceptions.Exit(code_of(outcomes))
+
+
+def tools(neighbours: int) -> tuple[Predictor, Find | None]:
+    """The network, and what finds neighbours where some are wanted. Raises NotReadyError."""
+    engine: Engine = current_app.extensions["engine"]
+    if neighbours:
+        ready = engine.ready()
+        return ready.predictor, finder(ready, engine.sessions, neighbours)
+    predictor = engine.predictor()
+    if isinstance(predictor, NotReady):
+        raise NotReadyError(predictor)
+    return predictor, None
+
+
+def answered(
+    files: tuple[Path, ...], predictor: Predictor, top: int, find: Find | None
+) -> list[Outcome]:
+    """The answers, and a bar on the error stream meanwhile."""
+    every = found(files)
+    with progress_bars() as bars:
+        begun = steps(bars)("Classifying", len(every))
+        return list(classify(every, predictor, top, find, begun))
+
+
+def code_of(outcomes: list[Outcome]) -> int:
+    """The exit code: 0 where every file was read, 2 where none was."""
+    failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
+    return 0 if not failed else 2 if failed == len(outcomes) else 1
+
+
+def width() -> int:
+    """How many columns a table may take."""
+    return shutil.get_terminal_size((WIDE, 0)).columns
+
+
+@contextmanager
+def written(output: Path | None) -> Iterator[BinaryIO]:
+    """Open what is written: standard output, or a file that appears in its place when it is whole.
+
+    Begins with opening it, so that a place where nothing can be written is told at once. A pipe
+    or a device is written as it is. Raises OSError.
+    """
+    if output is None:
+        yield sys.stdout.buffer
+        return
+    place = output.resolve()
+    if place.exists() and not place.is_file():
+        with place.open("wb") as out:
+            yield out
+        return
+    part = place.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as out:
+            yield out
+            os.fsync(out.fileno())
+        if place.exists():
+            shutil.copymode(place, part)
+        part.replace(place)
+    finally:
+        part.unlink(missing_ok=True)

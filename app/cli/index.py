@@ -1,0 +1,227 @@
+"""The commands `flask index …`."""
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import click
+from flask.cli import AppGroup
+
+from app.cli.terminal import end, in_one_line, progress_bars, settings_now, steps
+from app.config import Settings
+from app.database import session
+from app.indexing import build, versions
+from app.indexing.build import Asked, Built
+from app.indexing.precision import measure_precision
+from app.indexing.verify import statistics, verify
+from index.engines.factory import KINDS, Wanted
+from index.engines.kinds import Options
+from index.placing import PLACES
+
+NAMES = tuple(known.name for known in fields(Options))
+index_commands = AppGroup("index", help="The index of the training images' features.")
+
+on_device = click.option(
+    "--index-device",
+    type=click.Choice(PLACES),
+    help="Where the index is searched; by default as ALEXNET_INDEX_DEVICE says.",
+)
+
+
+@index_commands.command("build")
+@click.option("--if-needed", is_flag=True, help="Do nothing when the index fits weights and files.")
+@click.option(
+    "--kind",
+    type=click.Choice(("auto", *KINDS)),
+    default="auto",
+    show_default=True,
+    help="How neighbours are looked for; auto decides by size and memory.",
+)
+@click.option(
+    "--recall",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.95,
+    show_default=True,
+    help="Share of the six nearest that must be found, measured at the end of the build.",
+)
+@click.option(
+    "--storage",
+    type=click.Choice(("auto", "float32", "float16")),
+    default="auto",
+    show_default=True,
+    help="How the full vectors lie on disk; auto is float32 for exact, else float16.",
+)
+@click.option(
+    "--set",
+    "options",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help=f"A number of the kind, else chosen by size: {', '.join(NAMES)}.",
+)
+@on_device
+@in_one_line
+def build_index(
+    if_needed: bool,
+    kind: str,
+    recall: float,
+    storage: str,
+    options: tuple[str, ...],
+    index_device: str | None,
+) -> None:
+    """Index the training set of the weights in use, then serve that index."""
+    settings = placed(index_device)
+    asked = Asked(
+        wanted=Wanted(kind=kind, target=recall, options=read_options(options)), dtype=storage
+    )
+    with progress_bars() as bars:
+        built = build.build(
+            settings, session.session_factory(settings), steps(bars), asked, if_needed=if_needed
+        )
+    say(built)
+
+
+@index_commands.command("update")
+@in_one_line
+def update_index() -> None:
+    """Add new images to the index, drop vanished ones, read changed ones again; nothing else."""
+    settings = settings_now()
+    with progress_bars() as bars:
+        built = build.update(settings, session.session_factory(settings), steps(bars))
+    say(built)
+
+
+@index_commands.command("rollback")
+@click.argument("version", required=False)
+@in_one_line
+def rollback_index(version: str | None) -> None:
+    """Serve an earlier version of the index again: VERSION, or the one before that served."""
+    settings = settings_now()
+    found = versions.rollback(settings, session.session_factory(settings), version)
+    click.echo(f"Serving {found.name}: {found.images:,} images, made {found.created}.")
+
+
+@index_commands.command("prune")
+@click.option(
+    "--keep", type=click.IntRange(1), help="Versions to keep; by default ALEXNET_INDEX_KEPT."
+)
+@in_one_line
+def prune_index(keep: int | None) -> None:
+    """Delete old versions of the index; the one served always stays."""
+    settings = settings_now()
+    keep = keep or settings.index_kept
+    kept, gone = versions.prune(settings, session.session_factory(settings), keep)
+    for name in gone:
+        click.echo(f"Deleted {name}.")
+    click.echo(f"Kept {', '.join(kept) or 'none'}.")
+
+
+@index_commands.command("verify")
+@click.argument("version", required=False)
+@click.option("--files/--no-files", default=True, help="Read all training files too, or not.")
+@on_device
+@in_one_line
+def verify_index(version: str | None, files: bool, index_device: str | None) -> None:
+    """Check an index against its checksums, the database, the files, and brute force.
+
+    Exit code 1 when anything is wrong.
+    """
+    settings = placed(index_device)
+    sessions = session.session_factory(settings)
+    with progress_bars() as bars:
+        found = verify(settings, sessions, steps(bars), version, files=files)
+    for line in found.looked:
+        click.echo(line)
+    for line in found.wrong:
+        click.echo(f"Wrong: {line}", err=True)
+    if found.wrong:
+        raise click.exceptions.Exit(1)
+
+
+@index_commands.command("stats")
+@click.argument("version", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@in_one_line
+def index_statistics(version: str | None, as_json: bool) -> None:
+    """Print kind, sizes, recall, weights and age of an index."""
+    found = statistics(settings_now(), version)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    width = max(map(len, found))
+    for name, value in found.items():
+        click.echo(f"{name:<{width}}  {shown(value)}")
+
+
+@index_commands.command("precision")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder whose val/ is asked about; by default that of the index.",
+)
+@in_one_line
+def precision(data: Path | None) -> None:
+    """Share of the validation images whose nearest training image has their class."""
+    settings = settings_now()
+    with progress_bars() as bars:
+        found = measure_precision(settings, session.session_factory(settings), data, steps(bars))
+    for line in found.report():
+        click.echo(line)
+
+
+def placed(index_device: str | None) -> Settings:
+    """The settings, with another place to search at where one is named."""
+    settings = settings_now()
+    return replace(settings, index_device=index_device) if index_device else settings
+
+
+def read_options(texts: tuple[str, ...]) -> Options:
+    """The numbers of a kind out of NAME=NUMBER. Ends the command where there is no such."""
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if name not in NAMES or not number.isdecimal():
+            end(f"--set takes NAME=NUMBER with one of {', '.join(NAMES)}, not {text}", 2)
+        values[name] = int(number)
+    return Options(**values)
+
+
+def shown(value: object) -> str:
+    """A value for people."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def say(built: Built | None) -> None:
+    """Print what a build did; nothing in the processes beside the first."""
+    for line in report(built) if built else []:
+        click.echo(line)
+
+
+def measured(recall: dict[str, float]) -> list[str]:
+    """What was measured of a kind, in a line."""
+    shares = [f"{name} {value:.3f}" for name, value in recall.items() if name != "queries"]
+    return [f"{' and '.join(shares)} over {recall['queries']:.0f} queries."] if shares else []
+
+
+def report(built: Built) -> list[str]:
+    """What a build did, line by line."""
+    manifest, gathered = built.manifest, built.gathered
+    if gathered is None:
+        return [f"The index fits weights and files: {manifest.images:,} images, {manifest.name}."]
+    counts = gathered.counts
+    rate = counts.computed / built.seconds if built.seconds else 0
+    return [
+        *(f"Left out: {bad.path}: {bad.reason}" for bad in built.unreadable),
+        *built.said,
+        f"{counts.added:,} images added, {counts.changed:,} changed, {counts.vanished:,} vanished, "
+        f"{counts.kept:,} kept; {counts.reused:,} vectors were there already.",
+        *measured(manifest.recall),
+        f"Indexed {manifest.images:,} images of {manifest.data}, left out {manifest.unreadable:,}.",
+        f"Features took {built.seconds:,.1f} s, {rate:,.1f} images/s. Serving {manifest.name}.",
+    ]

@@ -1,0 +1,120 @@
+"""The commands `flask db …`, and what those of `flask index …` share with them.
+
+An error that can be expected is one line and exit code 2; Ctrl-C is one line and 130.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, ParamSpec, TypeVar
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from app.config import Settings, SettingsError
+from app.database import session
+from index.candidates import SearchError
+from index.progress import Report
+from index.store import StoreError
+from model.checkpoint import WeightsError
+from model.dataset import FolderError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+EXPECTED = (
+    StoreError,
+    SearchError,
+    WeightsError,
+    FolderError,
+    SettingsError,
+    session.DatabaseError,
+)
+INTERRUPTED = 130
+
+
+database_commands = AppGroup("db", help="The database.")
+
+
+def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn what a command raises into one line and an exit code."""
+
+    @functools.wraps(command)
+    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except EXPECTED as error:
+            end(" ".join(str(error).split()), 2)
+        except KeyboardInterrupt:
+            end("Interrupted; what was served before is unchanged.", INTERRUPTED)
+
+    return told
+
+
+def end(message: str, code: int) -> NoReturn:
+    """Say why on the error stream, and exit."""
+    click.echo(message, err=True)
+    raise click.exceptions.Exit(code)
+
+
+@database_commands.command("upgrade")
+@in_one_line
+def upgrade() -> None:
+    """Make the tables, or bring them up to date."""
+    session.upgrade(settings_now())
+    click.echo("The database is up to date.")
+
+
+def settings_now() -> Settings:
+    """The settings of the application whose command runs."""
+    settings: Settings = current_app.extensions["settings"]
+    return settings
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Bars on the error stream, from the first step on; one line each where it is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TimeRemainingColumn(),
+    )
+    bars = Progress(*columns, console=Console(stderr=True))
+    try:
+        yield bars
+    finally:
+        if bars.tasks:
+            bars.stop()
+
+
+class Speed(ProgressColumn):
+    """How many are done in a second, lately; at the end, over all."""
+
+    def render(self, task: Task) -> Text:
+        """Write it, or nothing as long as it is not known."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
+
+
+def steps(bars: Progress) -> Report:
+    """Begin each step as a bar of its own."""
+
+    def step(name: str, total: int) -> Callable[[int], None]:
+        bars.start()
+        task = bars.add_task(name, total=total)
+        return lambda done: bars.update(task, completed=done)
+
+    return step

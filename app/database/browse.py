@@ -1,0 +1,220 @@
+"""How the training images are browsed: classes found by name, images in an order, those beside one.
+
+Every function is one short session and a fixed number of queries, each served by an index.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import BigInteger, Select, cast, exists, func, select, tuple_, union_all
+
+from app.database.images import Picture, pictured, pictures
+from app.database.session import Sessions, reading
+from app.database.tables import Class, Image, IndexClass, IndexImage
+
+
+class ClassOrder(StrEnum):
+    """Orders of classes; equal counts go by name."""
+
+    NAME = "name"
+    IMAGES = "images"
+
+
+class ImageOrder(StrEnum):
+    """Orders of a class's images: by path, by pixels and then path, the last entered first."""
+
+    NAME = "name"
+    LARGEST = "largest"
+    SMALLEST = "smallest"
+    NEWEST = "newest"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassCount:
+    """A class and how many images of it the index version holds."""
+
+    id: int
+    folder: str
+    label: str
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """One page of a class's images. Pages count from 1."""
+
+    class_: ClassCount
+    pictures: list[Picture]
+    number: int
+    pages: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an image stands among its class's: ids beside it, its number from 1, how many."""
+
+    previous: int | None
+    next: int | None
+    number: int
+    images: int
+
+
+def classes(
+    sessions: Sessions,
+    version_id: int,
+    *,
+    order: ClassOrder = ClassOrder.NAME,
+    query: str = "",
+) -> list[ClassCount]:
+    """The classes that an index version holds images of and whose name has every word of `query`.
+
+    Raises DatabaseError.
+    """
+    with reading(sessions) as session:
+        rows = session.execute(counted(version_id)).all()
+    found = [ClassCount(**row._mapping) for row in rows]
+    return in_order([c for c in found if matches(c.label, query)], order)
+
+
+def in_order(found: Iterable[ClassCount], order: ClassOrder) -> list[ClassCount]:
+    """Give classes in an order.
+
+    Not the database's: SQLite knows neither accents nor other capitals than English ones, and
+    all classes are read anyway.
+    """
+    by_name = sorted(found, key=lambda c: (folded(c.label), c.label, c.id))
+    return by_name if order is ClassOrder.NAME else sorted(by_name, key=lambda c: -c.images)
+
+
+def matches(label: str, query: str) -> bool:
+    """Whether a name has every word of `query` in it, accents and capitals aside."""
+    name = folded(label)
+    return all(word in name for word in folded(query).split())
+
+
+def folded(text: str) -> str:
+    """Text as it is compared: without accents, capitals and ligatures."""
+    parts = unicodedata.normalize("NFKD", text)
+    return "".join(c for c in parts if unicodedata.category(c) != "Mn").casefold()
+
+
+def class_page(
+    sessions: Sessions,
+    version_id: int,
+    class_id: int,
+    number: int,
+    size: int,
+    order: ImageOrder = ImageOrder.NAME,
+) -> Page | None:
+    """Page `number` of a class's images in a version; None when there is no such page.
+
+    Raises DatabaseError.
+    """
+    ids = of_class(select(Image.id), version_id, class_id).order_by(*KEYS[order]).limit(size)
+    with reading(sessions) as session:
+        row = session.execute(counted(version_id).where(Class.id == class_id)).one_or_none()
+        if row is None:
+            return None
+        class_ = ClassCount(**row._mapping)
+        pages = -(-class_.images // size)
+        if not 1 <= number <= pages:
+            return None
+        some = ids.offset((number - 1) * size).scalar_subquery()
+        query = pictured().where(Image.id.in_(some)).order_by(*KEYS[order])
+        rows = session.execute(query).all()
+    return Page(class_=class_, pictures=pictures(rows), number=number, pages=pages)
+
+
+def shelves(
+    sessions: Sessions, version_id: int, class_ids: Sequence[int], size: int
+) -> dict[int, list[Picture]]:
+    """The first images by path of each of a few classes, in one query. Raises DatabaseError."""
+    found: dict[int, list[Picture]] = {class_id: [] for class_id in class_ids}
+    if not found:
+        return found
+    firsts = (
+        of_class(select(Image.id), version_id, class_id).order_by(*BY_PATH).limit(size).subquery()
+        for class_id in found
+    )
+    ids = union_all(*(select(first.c.id) for first in firsts))
+    query = pictured().where(Image.id.in_(ids.scalar_subquery())).order_by(*BY_PATH)
+    with reading(sessions) as session:
+        rows = session.execute(query).all()
+    for picture in pictures(rows):
+        found[picture.class_id].append(picture)
+    return found
+
+
+def place(
+    sessions: Sessions, version_id: int, picture: Picture, order: ImageOrder = ImageOrder.NAME
+) -> Place | None:
+    """Where an image stands among its class's in a version; None when that does not hold it.
+
+    Raises DatabaseError.
+    """
+    keys, own = KEYS[order], own_keys(picture, order)
+    before, after = tuple_(*keys) < own, tuple_(*keys) > own
+    ids = of_class(select(Image.id), version_id, picture.class_id).limit(1)
+    count = of_class(select(func.count()).select_from(Image), version_id, picture.class_id)
+    query = (
+        select(
+            ids.where(before).order_by(*(key.desc() for key in keys)).scalar_subquery(),
+            ids.where(after).order_by(*keys).scalar_subquery(),
+            count.where(before).scalar_subquery(),
+            select(IndexClass.images)
+            .where(IndexClass.version_id == version_id, IndexClass.class_id == picture.class_id)
+            .scalar_subquery(),
+        )
+        .select_from(HELD)
+        .where(HELD.c.version_id == version_id, HELD.c.image_id == picture.id)
+    )
+    with reading(sessions) as session:
+        row = session.execute(query).one_or_none()
+    if row is None:
+        return None
+    previous, following, earlier, images = row
+    return Place(previous=previous, next=following, number=earlier + 1, images=images)
+
+
+HELD = IndexImage.__table__.alias()
+"""The table by another name, so that the subqueries have one of their own."""
+# In 64 bits: 50,000 × 50,000 pixels are more than PostgreSQL's integers hold.
+PIXELS = cast(Image.width, BigInteger) * Image.height
+BY_PATH = (Image.path, Image.id)
+KEYS: dict[ImageOrder, tuple[Any, ...]] = {
+    ImageOrder.NAME: BY_PATH,
+    ImageOrder.LARGEST: (-PIXELS, *BY_PATH),
+    ImageOrder.SMALLEST: (PIXELS, *BY_PATH),
+    ImageOrder.NEWEST: (-Image.id,),
+}
+"""What each order compares, rising; the last of it is never equal, so that no page overlaps."""
+
+
+def own_keys(picture: Picture, order: ImageOrder) -> tuple[str | int, ...]:
+    """What an order compares of one image."""
+    pixels, by_path = picture.width * picture.height, (picture.path, picture.id)
+    return {
+        ImageOrder.NAME: by_path,
+        ImageOrder.LARGEST: (-pixels, *by_path),
+        ImageOrder.SMALLEST: (pixels, *by_path),
+        ImageOrder.NEWEST: (-picture.id,),
+    }[order]
+
+
+def of_class(query: Select[Any], version_id: int, class_id: int) -> Select[Any]:
+    """Narrow a query about images to a class's in a version."""
+    held = exists().where(IndexImage.version_id == version_id, IndexImage.image_id == Image.id)
+    # Not a join: SQLite might begin with all images of the version, whatever the class.
+    return query.where(Image.class_id == class_id, held.correlate(Image))
+
+
+def counted(version_id: int) -> Select[int, str, str, int]:
+    """Select the fields of ClassCount."""
+    return (
+        select(Class.id, Class.folder, Class.label, IndexClass.images)
+        .join(IndexClass, IndexClass.class_id == Class.id)
+        .where(IndexClass.version_id == version_id)
+    )

@@ -1,0 +1,218 @@
+"""Entering a folder's images, and the index versions made of them, in the database.
+
+Much is entered in several transactions, so that others can write meanwhile. An image that no
+version lists harms nobody, and a version is not seen before the counts of its classes are there,
+which come last.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import chain, islice, zip_longest
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from sqlalchemy import delete, func, insert, literal, select
+from sqlalchemy.orm import Session
+
+from app.database.session import DatabaseError, Sessions, reading, writing
+from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
+from index.building.file_list import Entry, shown
+from index.building.reader import Read, read_photograph
+from index.id_map import Classes
+from index.store import Manifest
+from index.vectors import Ids
+from model.dataset import Folder, Photograph
+
+T = TypeVar("T")
+ROWS = 5000
+"""Rows sent to the database in a transaction."""
+EXAMPLES = 64
+"""Validation images that are entered, at most: for Figure 4, and three of them to be clicked."""
+CLICKED = 3
+TRIES = 3
+"""Files that are tried for each validation image until one can be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """Photographs in the database: int64 [M] ids and int32 [M] class ids, in their order."""
+
+    dataset_id: int
+    ids: Ids
+    classes: Classes
+
+
+def register(
+    sessions: Sessions,
+    folder: Folder,
+    photographs: Sequence[Photograph],
+    entries: Sequence[Entry],
+) -> Registration:
+    """Enter training images as they were read, and some validation images as examples.
+
+    A file that is known, by path and content, keeps its id; a changed one gets a new one. Raises
+    DatabaseError.
+    """
+    check_names(folder)
+    dataset_id, class_ids = enter_classes(sessions, folder)
+    ids = enter_images(sessions, "train", photographs, entries, class_ids)
+    examples = readable_examples(folder)
+    enter_images(sessions, "val", [p for p, _ in examples], [e for _, e in examples], class_ids)
+    return Registration(
+        dataset_id=dataset_id,
+        ids=np.array([ids[entry.path, entry.sha256] for entry in entries], np.int64),
+        classes=np.array([class_ids[p.class_index] for p in photographs], np.int32),
+    )
+
+
+def record_version(
+    sessions: Sessions, manifest: Manifest, dataset_id: int, ids: Iterable[int]
+) -> int:
+    """Enter a built index version and the images it holds; give its id. Raises DatabaseError."""
+    with writing(sessions) as session:
+        version = IndexVersion(
+            name=manifest.name,
+            dataset_id=dataset_id,
+            weights=manifest.weights,
+            created_at=datetime.fromisoformat(manifest.created),
+            count=manifest.images,
+            unreadable=manifest.unreadable,
+        )
+        session.add(version)
+        session.flush()
+        number = version.id
+    for some in batched(ids, ROWS):
+        rows = [{"version_id": number, "image_id": int(image)} for image in some]
+        with writing(sessions) as session:
+            session.execute(insert(IndexImage), rows)
+    with writing(sessions) as session:
+        count_classes(session, number)
+    return number
+
+
+def forget_versions(sessions: Sessions, keep: Iterable[str]) -> None:
+    """Delete the list of images of every index version but those named. Raises DatabaseError."""
+    with writing(sessions) as session:
+        old = select(IndexVersion.id).where(IndexVersion.name.not_in(list(keep)))
+        for table in (IndexImage, IndexClass):
+            session.execute(delete(table).where(table.version_id.in_(old)))
+
+
+def count_classes(session: Session, version_id: int) -> None:
+    """Fill index_class from index_image, in the database."""
+    counts = (
+        select(literal(version_id), Image.class_id, func.count())
+        .join(IndexImage, IndexImage.image_id == Image.id)
+        .where(IndexImage.version_id == version_id)
+        .group_by(Image.class_id)
+    )
+    columns = ["version_id", "class_id", "images"]
+    session.execute(insert(IndexClass).from_select(columns, counts))
+
+
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` values, the last one shorter; Python has its own from 3.12."""
+    rest = iter(values)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def check_names(folder: Folder) -> None:
+    """Raise DatabaseError where the root's or a class's name is no text a database can hold."""
+    for name in (str(folder.root), *(c.folder for c in folder.classes)):
+        if shown(name) != name:
+            raise DatabaseError(f"The folder's name {shown(name)} is not UTF-8; rename it")
+
+
+def enter_classes(sessions: Sessions, folder: Folder) -> tuple[int, list[int]]:
+    """The ids of the data set and of its classes, in their order; labels are brought up to date."""
+    root = str(folder.root)
+    with writing(sessions) as session:
+        dataset = session.scalar(select(Dataset).where(Dataset.root == root)) or Dataset(root=root)
+        session.add(dataset)
+        session.flush()
+        rows = session.scalars(select(Class).where(Class.dataset_id == dataset.id))
+        known = {row.folder: row for row in rows}
+        for name in folder.classes:
+            row = known.setdefault(name.folder, Class(dataset_id=dataset.id, folder=name.folder))
+            row.label = name.label
+            session.add(row)
+        session.flush()
+        return dataset.id, [known[name.folder].id for name in folder.classes]
+
+
+def enter_images(
+    sessions: Sessions,
+    split: str,
+    photographs: Sequence[Photograph],
+    entries: Sequence[Entry],
+    class_ids: list[int],
+) -> dict[tuple[str, str], int]:
+    """Enter images that are new; give the ids of all, by path and hash."""
+    ids = known_images(sessions, split, class_ids)
+    new = [
+        {
+            "class_id": class_ids[photograph.class_index],
+            "split": split,
+            "path": entry.path,
+            "sha256": entry.sha256,
+            "format": entry.format,
+            "width": entry.width,
+            "height": entry.height,
+            "bytes": entry.bytes,
+        }
+        for photograph, entry in zip(photographs, entries, strict=True)
+        if (entry.path, entry.sha256) not in ids
+    ]
+    statement = insert(Image).returning(Image.id, Image.path, Image.sha256)
+    for rows in batched(new, ROWS):
+        with writing(sessions) as session:
+            for image, path, sha256 in session.execute(statement, rows):
+                ids[path, sha256] = image
+    return ids
+
+
+def known_images(
+    sessions: Sessions, split: str, class_ids: list[int]
+) -> dict[tuple[str, str], int]:
+    """The ids of the images that were entered before, by path and hash."""
+    query = select(Image.id, Image.path, Image.sha256).where(
+        Image.class_id.in_(class_ids), Image.split == split
+    )
+    with reading(sessions) as session:
+        return {(path, sha256): image for image, path, sha256 in session.execute(query)}
+
+
+def readable_examples(folder: Folder) -> list[tuple[Photograph, Entry]]:
+    """Some readable validation images, spread over the list of classes and a class's files.
+
+    The first ones, which are those to be clicked, are of classes far from each other.
+    """
+    groups: dict[int, list[Photograph]] = {}
+    for photograph in folder.val:
+        if shown(photograph.path) == photograph.path:
+            groups.setdefault(photograph.class_index, []).append(photograph)
+    classes = spread(list(groups), EXAMPLES)
+    each = -(-EXAMPLES // max(1, len(classes)))
+    order = dict.fromkeys([*spread(classes, CLICKED), *classes])
+    turns = zip_longest(*(readable(folder.root, groups[index], each) for index in order))
+    return list(islice(filter(None, chain.from_iterable(turns)), EXAMPLES))
+
+
+def spread(values: Sequence[T], most: int) -> list[T]:
+    """At most so many of the values, evenly spaced, the first one among them."""
+    count = min(most, len(values))
+    return [values[i * len(values) // count] for i in range(count)]
+
+
+def readable(
+    root: Path, group: Sequence[Photograph], count: int
+) -> Iterator[tuple[Photograph, Entry]]:
+    """The photographs of a class that can be read, evenly spaced ones first; not all are tried."""
+    order = dict.fromkeys([*spread(group, count), *group])
+    for photograph in islice(order, TRIES * count):
+        read = read_photograph(root, photograph.path, lambda _: None)
+        if isinstance(read, Read):
+            yield photograph, read.entry

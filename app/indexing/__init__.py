@@ -1,0 +1,1 @@
+"""The index's life: built, verified, measured, rolled back, pruned."""

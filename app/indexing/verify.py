@@ -1,0 +1,205 @@
+"""Whether an index is what it says: `flask index verify` and `flask index stats`."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from app.config import Settings
+from app.database import images
+from app.database.session import Sessions
+from index import store
+from index.building.file_list import FILE as LISTING
+from index.building.file_list import read_listing
+from index.building.reader import read_ahead
+from index.engines import milvus_filling
+from index.manifest import Manifest, StoreError, read_manifest
+from index.progress import Report
+from index.search import Index
+from index.vectors import digest
+from model.dataset import FolderError, scan
+
+SAMPLE = 64
+"""Images whose neighbours are compared with those of a comparison with every vector."""
+K = 6
+
+
+@dataclass
+class Findings:
+    """What was looked at, a line each, and what is wrong."""
+
+    looked: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    def add(self, what: str, wrong: list[str]) -> None:
+        """Note that something was looked at, and what is wrong with it, the first few of it."""
+        self.looked += [f"{what}: {'wrong' if wrong else 'right'}"]
+        self.wrong += wrong[:5]
+        self.wrong += [f"… and {len(wrong) - 5:,} more like these"] * (len(wrong) > 5)
+
+
+def verify(
+    settings: Settings,
+    sessions: Sessions,
+    step: Report,
+    name: str | None = None,
+    *,
+    files: bool = True,
+) -> Findings:
+    """Check a version, by default the one served: against itself, the database and the files.
+
+    Checksums of all its files; its images against the database's list; the training files against
+    the hashes they were read with, unless `files` is false; and the neighbours of a sample against
+    those of a comparison with every vector. Raises StoreError where there is no such version, and
+    DatabaseError.
+    """
+    root = settings.home.index
+    name = chosen(root, name)
+    found = Findings()
+    manifest = read_manifest(root / name)
+    found.add("Checksums of the version's files", store.damages(root / name, manifest.sealed))
+    if found.wrong:
+        return found
+    index = store.open_version(root, name, settings.placing)
+    found.add("Images against the database", disagreements(sessions, index))
+    if files:
+        found.add("Training files against their hashes", changes(root / name, manifest, step))
+    if manifest.kind == "milvus":
+        found.add("Vectors in Milvus against the shards", in_milvus(settings, index))
+    recall, wrong = neighbours(index)
+    found.add(f"Neighbours of {min(SAMPLE, len(index))} images, recall@6 {recall:.3f}", wrong)
+    return found
+
+
+def chosen(root: Path, name: str | None) -> str:
+    """The version of that name, by default the one served. Raises StoreError: there is none."""
+    whole = store.versions(root)
+    if name is not None and name not in whole:
+        raise StoreError(f"There is no version {name}; there are {', '.join(whole) or 'none'}")
+    name = name or store.current_name(root)
+    if name is None:
+        raise StoreError("There is no index yet; run `flask index build`")
+    return name
+
+
+def disagreements(sessions: Sessions, index: Index) -> list[str]:
+    """Where the database's list of a version and its files differ."""
+    version = images.version(sessions, index.manifest.name)
+    if version is None:
+        return [f"the database has no list of {index.manifest.name}"]
+    listed = images.listed(sessions, version.id)
+    members = dict(zip(index.members.ids.tolist(), index.members.classes.tolist(), strict=True))
+    wrong = [f"image {i} is in the index, not in the database" for i in members.keys() - listed]
+    wrong += [f"image {i} is in the database, not in the index" for i in listed.keys() - members]
+    both = members.keys() & listed.keys()
+    return wrong + [f"image {i} has two classes" for i in both if members[i] != listed[i]]
+
+
+def changes(folder: Path, manifest: Manifest, step: Report) -> list[str]:
+    """Training files that are not as they were read, and those that are new."""
+    entries, _ = read_listing(folder / LISTING)
+    root, known = Path(manifest.data), {entry.path for entry in entries}
+    try:
+        new = [p.path for p in scan(root).train if p.path not in known]
+    except FolderError as error:
+        return [str(error)]
+    told = step("Reading the training files", len(entries))
+    wrong = []
+    digests = read_ahead(lambda entry: digest_of(root / entry.path), entries, SAMPLE)
+    for done, (entry, sha256) in enumerate(zip(entries, digests, strict=True), start=1):
+        if sha256 is None:
+            wrong.append(f"{root / entry.path} is gone")
+        elif sha256 != entry.sha256:
+            wrong.append(f"{root / entry.path} has changed")
+        told(done)
+    if len(new) > manifest.unreadable:
+        count = len(new) - manifest.unreadable
+        wrong.append(f"new files: {count:,}; `flask index update` adds them")
+    return wrong
+
+
+def digest_of(file: Path) -> str | None:
+    """SHA-256 of a file, or None where it cannot be read."""
+    try:
+        return digest(file)
+    except OSError:
+        return None
+
+
+def in_milvus(settings: Settings, index: Index) -> list[str]:
+    """What is wrong with what Milvus holds of a version."""
+    try:
+        milvus_filling.check(settings.index_url, index.manifest.name, index.vectors, index.members)
+    except StoreError as error:
+        return [str(error)]
+    return []
+
+
+def neighbours(index: Index) -> tuple[float, list[str]]:
+    """The recall@6 of a sample of images, themselves left out, and what is wrong with it."""
+    places = np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int))
+    truth = Index(index.manifest, index.vectors, index.members)
+    hits = asked = 0
+    wrong = []
+    for place in places.tolist():
+        image, row = int(index.members.ids[place]), index.members.rows[place]
+        query = index.vectors.take([row])
+        found = index.search(query, K, without=image)
+        right = truth.search(query, K, without=image)
+        distance = dict(zip(right.ids[0].tolist(), right.distances[0].tolist(), strict=True))
+        common = [i for i in found.ids[0].tolist() if i in distance]
+        hits, asked = hits + len(common), asked + len(distance)
+        for one, measured in zip(found.ids[0].tolist(), found.distances[0].tolist(), strict=True):
+            if distance.get(one, measured) != measured:
+                wrong.append(f"image {image} is at two distances from {one}")
+    recall = hits / asked if asked else 1.0
+    wanted = 1.0 if index.manifest.kind == "exact" else lowest(index.manifest.target, asked)
+    if recall < wanted:
+        wrong.append(f"recall@6 of a sample is {recall:.3f}, where {wanted:.3f} is the least")
+    return recall, wrong
+
+
+def lowest(target: float, asked: int) -> float:
+    """The least recall that a sample of so many neighbours may show: three deviations below."""
+    return float(target - 3 * np.sqrt(target * (1 - target) / max(asked, 1)))
+
+
+def statistics(settings: Settings, name: str | None = None) -> dict[str, object]:
+    """What there is to know of a version, by default the one served. Raises StoreError."""
+    root = settings.home.index
+    manifest = read_manifest(root / chosen(root, name))
+    made = datetime.fromisoformat(manifest.created)
+    sizes = {file: sealed.bytes for file, sealed in manifest.sealed.items()}
+    vectors = sum(shard.bytes for shard in manifest.shards)
+    return {
+        "version": manifest.name,
+        "served": manifest.name == store.current_name(root),
+        "kind": manifest.kind,
+        "images": manifest.images,
+        "vectors": manifest.vectors,
+        "rows on disk": manifest.rows,
+        "left out": manifest.unreadable,
+        "stored as": manifest.dtype,
+        "bytes": sum(sizes.values()),
+        "bytes of vectors": vectors,
+        "bytes an image": round(sum(sizes.values()) / manifest.images),
+        "recall asked for": manifest.target if manifest.kind != "exact" else 1.0,
+        **manifest.recall,
+        **{f"parameter {k}": v for k, v in manifest.parameters.items()},
+        "nearly the same up to": manifest.near,
+        "weights": manifest.weights,
+        "photographs": manifest.data,
+        "made": manifest.created,
+        "age": age((datetime.now(UTC) - made).total_seconds()),
+        "made by": manifest.made_by,
+        "versions kept": store.versions(root),
+    }
+
+
+def age(seconds: float) -> str:
+    """A time in its largest unit."""
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,83 @@
+"""The versions of the index: which is served, going back to one, deleting what is too old.
+
+Files and database change together: a version that the database does not list is never kept, and
+one that is deleted is forgotten there.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+
+from app.config import Settings
+from app.database.images import version, version_names
+from app.database.ingest import forget_versions
+from app.database.session import DatabaseError, Sessions, upgrade
+from index import store
+from index.building.distributed import is_first
+from index.candidates import SearchError
+from index.engines import milvus_filling
+from index.manifest import StoreError, read_manifest
+from index.store import Manifest
+from model.checkpoint import load
+
+
+def ready_database(settings: Settings) -> None:
+    """Make or migrate the tables; of several processes the first does."""
+    if is_first():
+        upgrade(settings)
+
+
+def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
+    """The manifest of what is served, when that is whole and the database knows it."""
+    root = settings.home.index
+    try:
+        name = store.current_name(root)
+        manifest = store.check_version(root, name) if name else None
+        return manifest if manifest and version(sessions, manifest.name) else None
+    except StoreError:
+        return None
+    except DatabaseError:
+        # Beside the first process, which makes the tables, there may be none yet.
+        if is_first():
+            raise
+        return None
+
+
+def rollback(settings: Settings, sessions: Sessions, name: str | None) -> Manifest:
+    """Serve an earlier version again: the one of that name, or the one before that served.
+
+    Raises StoreError where there is none, it is damaged, of other weights than those in use, or
+    unknown to the database; WeightsError and DatabaseError.
+    """
+    root = settings.home.index
+    with store.building(root):
+        found = read_manifest(root / store.earlier(root, name))
+        if found.weights != load(settings.home.weights).identity:
+            raise StoreError(
+                f"Version {found.name} is of other weights than those in use, and would answer "
+                f"nothing; point {settings.home.weights} to the weights {found.weights[:8]} first"
+            )
+        if version(sessions, found.name) is None:
+            raise StoreError(f"The database does not know version {found.name} any more")
+        store.publish(root, found.name)
+    return found
+
+
+def prune(settings: Settings, sessions: Sessions, keep: int) -> tuple[list[str], list[str]]:
+    """Delete all versions but `keep`, the served one among them; those kept, those deleted."""
+    with store.building(settings.home.index):
+        return discard(settings, sessions, keep)
+
+
+def discard(settings: Settings, sessions: Sessions, keep: int) -> tuple[list[str], list[str]]:
+    """As `prune`, for who holds the right to build."""
+    kept, gone = store.prune(settings.home.index, keep, version_names(sessions))
+    forget_versions(sessions, kept)
+    forget_collections(settings, gone)
+    return kept, gone
+
+
+def forget_collections(settings: Settings, names: Iterable[str]) -> None:
+    """Drop what lies in Milvus of versions; what cannot be dropped now stays there unused."""
+    if settings.index_url:
+        with suppress(SearchError):
+            milvus_filling.drop(settings.index_url, names)

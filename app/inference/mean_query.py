@@ -1,0 +1,100 @@
+"""A search by several training images: what lies nearest to the mean of their features."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from app.database import images as catalogue
+from app.database.images import Picture
+from app.database.session import Sessions
+from app.inference.answers import Neighbour, Ready
+from app.inference.classify import nearest
+from index.search import MOST as MOST_FOUND
+from index.search import Doubles
+
+LEAST, MOST, FOUND = 2, 6, 24
+
+
+class PickError(ValueError):
+    """Images whose mean cannot be searched by; the message is a sentence for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picked:
+    """One of the images picked, and its own Euclidean distance from their mean."""
+
+    picture: Picture
+    distance: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Near:
+    """The images picked, in their order, and the training images nearest to their mean."""
+
+    picked: list[Picked]
+    neighbours: list[Neighbour]
+
+
+def nearest_to_mean(
+    ready: Ready,
+    sessions: Sessions,
+    images: Iterable[int],
+    count: int = FOUND,
+    classes: Collection[int] | None = None,
+) -> Near:
+    """Search by the mean of the fc7 features of two to six images; one named twice counts once.
+
+    The images picked and exact copies of them are left out of what is found, among all classes or
+    some. Raises PickError, DatabaseError, SearchError, and QueryError for classes without an image.
+    """
+    chosen = list(dict.fromkeys(images))
+    check_count(len(chosen))
+    known = catalogue.pictures_by_id(sessions, chosen)
+    check_known(ready, chosen, known.keys())
+    features = ready.index.features(chosen).astype(np.float64)
+    mean: Doubles = features.mean(axis=0)
+    distances = np.linalg.norm(features - mean, axis=1).tolist()
+    return Near(
+        picked=[
+            Picked(picture=known[i], distance=d) for i, d in zip(chosen, distances, strict=True)
+        ],
+        neighbours=others(ready, sessions, mean, chosen, count, classes),
+    )
+
+
+def check_count(count: int) -> None:
+    """Raise PickError unless there are two to six images."""
+    if not LEAST <= count <= MOST:
+        said = {0: "none was", 1: "one was"}.get(count, f"{count} were")
+        raise PickError(f"Two to six different images can be searched by; {said} picked.")
+
+
+def check_known(ready: Ready, chosen: Sequence[int], known: Iterable[int]) -> None:
+    """Raise PickError for an image that the catalogue or the index does not know."""
+    unknown = [image for image in chosen if image not in set(known)]
+    if unknown:
+        raise PickError(f"There is no image {unknown[0]}.")
+    for image in chosen:
+        if ready.index.members.row_of(image) is None:
+            raise PickError(
+                f"Image {image} is not in the index, so its features are not known; "
+                "only the training images that are indexed can be picked."
+            )
+
+
+def others(
+    ready: Ready,
+    sessions: Sessions,
+    mean: Doubles,
+    chosen: Sequence[int],
+    count: int,
+    classes: Collection[int] | None,
+) -> list[Neighbour]:
+    """The nearest to a mean, float64 [4096], but for images with the pixels of those chosen."""
+    row_of = ready.index.members.row_of
+    own = {row_of(image) for image in chosen}
+    asked = min(count + len(own), MOST_FOUND)
+    (found,) = nearest(ready, sessions, mean[None], asked, classes=classes)
+    # A mean is no image: nothing is nearly the same as it, however near.
+    return [replace(one, near=False) for one in found if row_of(one.id) not in own][:count]

@@ -1,0 +1,1 @@
+"""Uploaded images: received, stored with their results, and deleted in time."""

@@ -1,0 +1,101 @@
+"""The image at hand: the one that the pages which look inside the network look at.
+
+An address names it as `?of=TOKEN`, a kept result's, or `?of=image-ID`, one of the catalogue's.
+Without that it is the image that this browser had classified last.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from flask import abort, request, url_for
+
+from app import context
+from app.database.images import Picture
+from app.database.tables import Result
+from app.uploads.results import TOKEN, find, picture_file
+from app.views.browser_results import mine
+from app.views.images import GONE, known, unchanged
+from model.predict import Pixels
+from model.preprocess import ImageError, central_square, decode
+
+IMAGE = re.compile(r"image-(\d{1,10})")
+UNKNOWN = "There is no such image here, or it has been deleted."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """An image that a page looks at.
+
+    of: what an address names it by. name: what people read. picture: the address of the picture.
+    page: the address of its own page. key: names its pixels, for caches and ETags. private: an
+    upload, which no cache on the way may keep.
+    """
+
+    of: str
+    name: str
+    picture: str
+    page: str
+    key: str
+    private: bool
+    read: Callable[[], bytes]
+
+    def square(self) -> Pixels:
+        """Give what the network sees of it, uint8 [256, 256, 3]; 404 when its file has gone.
+
+        Of an upload the picture that was kept, encoded anew, is read, so that what is computed
+        from it differs a little from the answer, which was computed from the file sent.
+        """
+        try:
+            return central_square(decode(self.read()))
+        except (ImageError, OSError):
+            abort(404, GONE)
+
+
+def asked(default: Literal["own", "none"] = "own") -> Subject | None:
+    """Give the image that the address names, or this browser's last; 404 for an unknown one."""
+    of = request.args.get("of", "")
+    if of:
+        return named(of) or abort(404, UNKNOWN)
+    if default == "none":
+        return None
+    return next((found for token in mine() if (found := named(token))), None)
+
+
+def named(of: str) -> Subject | None:
+    """Give the image of that name, or None when there is none."""
+    if TOKEN.fullmatch(of):
+        result = find(of, context.settings(), context.sessions())
+        return of_result(result) if result else None
+    match = IMAGE.fullmatch(of)
+    if match and int(match[1]) <= context.MOST_ID:
+        return of_picture(known(int(match[1])))
+    return None
+
+
+def of_result(result: Result) -> Subject:
+    """Look at the image of a kept result."""
+    file = picture_file(context.settings(), result.token)
+    return Subject(
+        of=result.token,
+        name=result.filename,
+        picture=url_for("results.picture", token=result.token),
+        page=url_for("results.show", token=result.token),
+        key=result.token,
+        private=True,
+        read=file.read_bytes,
+    )
+
+
+def of_picture(image: Picture) -> Subject:
+    """Look at an image of the catalogue."""
+    return Subject(
+        of=f"image-{image.id}",
+        name=image.label,
+        picture=url_for("images.thumbnail", image_id=image.id, v=image.sha256[:12]),
+        page=url_for("images.show", image_id=image.id),
+        key=image.sha256,
+        private=False,
+        read=lambda: unchanged(image),
+    )

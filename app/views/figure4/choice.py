@@ -1,0 +1,116 @@
+"""Which validation images Figure 4 shows: drawn by a number, or picked one by one."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from app.database.images import Picture
+
+LEFT, RIGHT = 8, 5
+"""Images with their five most probable labels, and images with their nearest (Figure 4)."""
+NUMBERS = (*("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), "ten")
+Serves = Callable[[Picture], bool]
+"""Whether an image's file is still the one that was entered."""
+
+
+class ChoiceError(ValueError):
+    """Images that cannot be shown together, in a sentence for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The images shown, in their order; draw: the number they were drawn by, if they were."""
+
+    left: tuple[Picture, ...]
+    right: tuple[Picture, ...]
+    draw: int | None = None
+
+    @property
+    def ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of the images on the left and on the right."""
+        return tuple(one.id for one in self.left), tuple(one.id for one in self.right)
+
+    @property
+    def key(self) -> str:
+        """A short name of the images and their order."""
+        return hashlib.sha256(repr(self.ids).encode()).hexdigest()[:16]
+
+    @property
+    def pictures(self) -> dict[int, Picture]:
+        """All images, by id; one may be on both sides."""
+        return {one.id: one for one in (*self.left, *self.right)}
+
+
+def drawn(known: Sequence[Picture], draw: int, serves: Serves) -> Choice:
+    """Draw images by a number, spread over classes; the same of the same images every time.
+
+    Those on the right are others than those on the left as far as there are others. There are
+    fewer on both sides where fewer are known; none where none is.
+    """
+    usable = tuple(islice(filter(serves, in_order(known, draw)), LEFT + RIGHT))
+    left = usable[:LEFT]
+    return Choice(left=left, right=(*usable[LEFT:], *left)[:RIGHT], draw=draw)
+
+
+def in_order(known: Iterable[Picture], draw: int) -> list[Picture]:
+    """Mix images by a number: one of each class, then a second one of each, and so on."""
+
+    def place(one: Picture) -> str:
+        # A digest, not a generator of random numbers: that may draw otherwise in a later version.
+        return hashlib.sha256(f"{draw} {one.sha256} {one.path}".encode()).hexdigest()
+
+    mixed = sorted(known, key=place)
+    before: Counter[int] = Counter()
+    turns = []
+    for one in mixed:
+        turns.append(before[one.class_id])
+        before[one.class_id] += 1
+    return [mixed[i] for i in sorted(range(len(mixed)), key=turns.__getitem__)]
+
+
+def picked(
+    known: Sequence[Picture], left: Sequence[str], right: Sequence[str], serves: Serves
+) -> Choice:
+    """Take the images that were picked by their ids, as an address writes them.
+
+    Without any for the right they are the first of the left. Raises ChoiceError.
+    """
+    by_id = {str(one.id): one for one in known}
+    shown = pick(by_id, left, LEFT, "left")
+    choice = Choice(
+        left=shown, right=pick(by_id, right, RIGHT, "right") if right else shown[:RIGHT]
+    )
+    for one in choice.pictures.values():
+        if not serves(one):
+            raise ChoiceError(
+                f"The file of image {one.id}, {one.label}, has been moved, changed or damaged "
+                "since it was indexed."
+            )
+    return choice
+
+
+def pick(
+    by_id: dict[str, Picture], names: Sequence[str], most: int, side: str
+) -> tuple[Picture, ...]:
+    """Take exactly as many as a side holds, or as there are. Raises ChoiceError."""
+    for name, times in Counter(names).items():
+        if name not in by_id:
+            raise ChoiceError(f"“{name[:20]}” is the number of no validation image known here.")
+        if times > 1:
+            label = by_id[name].label
+            raise ChoiceError(f"Image {name}, {label}, is picked twice for the {side}.")
+    wanted = min(most, len(by_id))
+    if len(names) != wanted:
+        raise ChoiceError(
+            f"The {side} takes exactly {counted(wanted)}; {counted(len(names))} "
+            f"{'is' if len(names) == 1 else 'are'} picked."
+        )
+    return tuple(by_id[name] for name in names)
+
+
+def counted(count: int, one: str = "image", several: str | None = None) -> str:
+    """Write so many of something: one image, eight images, 12 images."""
+    word = NUMBERS[count] if count < len(NUMBERS) else str(count)
+    return f"{word} {one if count == 1 else several or f'{one}s'}"

@@ -1,0 +1,107 @@
+"""What Figure 4 shows: labels by the network, neighbours by the index, for several images."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.database.images import Picture
+from app.database.session import Sessions
+from app.inference.answers import Neighbour, Ready
+from app.inference.classify import nearest
+from app.views.figure4.choice import Choice
+from model.predict import Floats, Pixels, Predictor
+from model.preprocess import central_square, decode
+
+Read = Callable[[Picture], bytes]
+"""Reads an image's file; raises ImageError or OSError when it is not the one entered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A label, its probability, 0–1, and whether it is the correct one."""
+
+    label: str
+    probability: float
+    correct: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """An image of the left and its five most probable labels, falling."""
+
+    picture: Picture
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """An image of the right and the training images nearest to it, rising."""
+
+    picture: Picture
+    neighbours: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plate:
+    """The whole figure; weights and version name what answered."""
+
+    left: tuple[Judged, ...]
+    right: tuple[Row, ...]
+    weights: str
+    version: str
+
+
+def answered(ready: Ready, sessions: Sessions, choice: Choice, read: Read) -> Plate:
+    """Answer for all images of a choice: the left in one batch, the right in one search.
+
+    Raises what `read` does, DatabaseError and SearchError.
+    """
+    squares = {key: square(read(one)) for key, one in choice.pictures.items()}
+    predictor = ready.predictor
+    shares = predictor.probabilities(stacked(squares, choice.left))
+    features = predictor.features(stacked(squares, choice.right))
+    found = nearest(ready, sessions, features)
+    return Plate(
+        left=tuple(
+            Judged(picture=one, bars=bars(predictor, own, one))
+            for one, own in zip(choice.left, shares, strict=True)
+        ),
+        right=tuple(
+            Row(picture=one, neighbours=tuple(near))
+            for one, near in zip(choice.right, found, strict=True)
+        ),
+        weights=predictor.identity,
+        version=ready.version.name,
+    )
+
+
+def square(data: bytes) -> Pixels:
+    """Give what the network sees of a file: uint8 [256, 256, 3]."""
+    return central_square(decode(data))
+
+
+def stacked(squares: dict[int, Pixels], pictures: Sequence[Picture]) -> Pixels:
+    """Put images after one another: uint8 [N, 256, 256, 3]."""
+    return np.stack([squares[one.id] for one in pictures])
+
+
+def bars(predictor: Predictor, shares: Floats, picture: Picture) -> tuple[Bar, ...]:
+    """Give the five most probable labels of float32 [classes], the correct one marked."""
+    correct = correct_place(predictor, shares, picture)
+    return tuple(
+        Bar(label=guess.label, probability=guess.probability, correct=place == correct)
+        for place, guess in enumerate(predictor.top5(shares))
+    )
+
+
+def correct_place(predictor: Predictor, shares: Floats, picture: Picture) -> int | None:
+    """Find how many labels come before the correct one; None where the network has no such class.
+
+    By the class's folder: labels may have been changed since, and two classes may have the same.
+    """
+    folder = picture.path.split("/")[1]
+    index = next((i for i, own in enumerate(predictor.classes) if own.folder == folder), None)
+    if index is None:
+        return None
+    return int((shares > shares[index]).sum() + (shares[:index] == shares[index]).sum())

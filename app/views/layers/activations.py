@@ -1,0 +1,152 @@
+"""What the pages that look inside the network share: its activations, and places on the image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flask import Response, abort, current_app, request, url_for
+from PIL.Image import Image
+
+from app import context
+from app.database import images
+from app.database.images import Picture
+from app.inference.loader import Ready
+from app.inference.lru_cache import Kept
+from app.views import pictures
+from app.views.current_image import Subject, asked
+from app.views.format import distance
+from model.activations import Activations, activations
+from model.alexnet import AlexNetConfig
+from model.predict import Floats
+from model.preprocess import offsets
+from model.receptive_field import Field
+
+KEPT = 8
+"""Images whose activations are in memory at a time; of the paper's network 4 MB each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A rectangle on the 256×256, in its pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spot:
+    """The strongest place of a map: its value, and where it lies, rows and columns from 1.
+
+    side: places of the map's side. map: where the whole map lies on the 256×256. cell: where this
+    place does. sees: what of the image it sees, cut at the square's edges.
+    """
+
+    value: float
+    row: int
+    column: int
+    side: int
+    map: Box
+    cell: Box
+    sees: Box
+
+
+def seen(subject: Subject) -> Activations:
+    """Give what the network computes of an image, waiting for a turn where it is not kept."""
+    predictor = context.predictor()
+
+    def compute() -> Activations:
+        with context.turn():
+            return activations(predictor, subject.square())
+
+    return kept().get(("activations", predictor.identity, subject.key), compute)
+
+
+def named() -> Subject:
+    """Give the image that the address of a picture names; 404 where it names none."""
+    return asked("none") or abort(404, "The address names no image.")
+
+
+def kept() -> Kept:
+    """Give what was computed last."""
+    found: Kept = current_app.extensions["kept"]
+    return found
+
+
+def strongest(values: Floats, field: Field | None, config: AlexNetConfig) -> Spot:
+    """Find the largest value of a map, float32 [side, side]."""
+    assert field is not None, "neurons have no place"
+    row, column = np.unravel_index(int(values.argmax()), values.shape)
+    into = offsets(config.side, config.crop)[4][0]
+    first = into + field.centre - field.step / 2
+    whole, step = field.step * len(values), field.step
+    across, down = (
+        [min(max(into + edge, 1), config.side - 1) for edge in field.span(int(place))]
+        for place in (column, row)
+    )
+    return Spot(
+        value=float(values[row, column]),
+        row=int(row) + 1,
+        column=int(column) + 1,
+        side=len(values),
+        map=Box(left=first, top=first, width=whole, height=whole),
+        cell=Box(left=first + step * column, top=first + step * row, width=step, height=step),
+        sees=Box(
+            left=across[0], top=down[0], width=across[1] - across[0], height=down[1] - down[0]
+        ),
+    )
+
+
+def version(subject: Subject) -> str:
+    """Name in an address what pictures are made of: the weights and the image."""
+    return f"{context.predictor().identity[:12]}-{subject.key[:22]}"
+
+
+def unchanged(subject: Subject, name: str) -> Response | None:
+    """Give the 304 answer where the browser has this picture of the image already."""
+    return pictures.not_modified(f"{version(subject)}-{name}", for_long=not subject.private)
+
+
+def draw(subject: Subject, name: str, picture: Image) -> Response:
+    """Answer with a picture of what the network computes of an image."""
+    etag = f"{version(subject)}-{name}"
+    return pictures.picture(pictures.png(picture), etag, "image/png", for_long=not subject.private)
+
+
+def examples() -> list[Picture]:
+    """Give a few validation images to look at, where an index knows some."""
+    state = context.engine().state()
+    if not isinstance(state, Ready):
+        return []
+    return images.examples(context.sessions(), state.version.dataset_id)
+
+
+def onward(endpoint: str, **values: Any) -> str:
+    """Give the address of a page that looks at the same image as this one.
+
+    Only an image that this page's own address names is named: an upload is shown to whoever has
+    its name, and an address passed on must not give it away.
+    """
+    return url_for(endpoint, **values, of=request.args.get("of") or None)
+
+
+def picture_of(endpoint: str, subject: Subject, **values: Any) -> str:
+    """Give the address of a picture of what the network computes of an image."""
+    return url_for(endpoint, **values, of=subject.of, v=version(subject))
+
+
+def response(value: float) -> str:
+    """Write a response with three figures or one decimal, and a minus sign as it should be."""
+    return f"{'−' if value < 0 else ''}{distance(abs(value))}"
+
+
+def said(config: AlexNetConfig) -> str:
+    """Name the neurons' nonlinearity as people write it."""
+    return "ReLU" if config.activation == "relu" else config.activation
+
+
+def addresses() -> dict[str, Callable[..., str]]:
+    """Give what the templates of these pages make addresses and words by."""
+    return {"onward": onward, "picture_of": picture_of, "activation": said}

@@ -1,0 +1,91 @@
+"""The training images in two dimensions, as their features of fc7 lie."""
+
+import json
+from typing import get_args
+
+from flask import Blueprint, Response, abort, render_template, request, url_for
+
+from app import context
+from app.database.browse import ClassCount
+from app.inference.answers import Ready
+from app.inference.loader import BUILD
+from app.views import pictures
+from app.views.format import thousands
+from app.views.map.colours import COLOURS
+from app.views.map.layout import Atlas, atlas_of, columns
+from app.views.map.picture import HEIGHT, WIDTH, Scheme, draw
+from index.building.tsne import DIMENSIONS, FEW
+
+blueprint = Blueprint("map", __name__)
+FORM = 1
+"""Of what is sent under a version's name; another form has another address."""
+PRINCIPAL = "The first two principal components"
+REDUCED = f"by their first {DIMENSIONS} principal components"
+READING = "Images that the network sees alike lie together; how far groups lie apart means little."
+NONE = "This index was built before there were maps; building it again makes one."
+
+
+@blueprint.get("/map")
+def show() -> str:
+    """Show the map, or what makes one."""
+    state, classes = context.listed()
+    atlas = atlas_of(state, classes)
+    if atlas is None:
+        heading = "There is no map in this index"
+        return render_template("notice.html", heading=heading, sentence=NONE, command=BUILD)
+    key = key_of(state)
+    return render_template(
+        "map.html",
+        atlas=atlas,
+        how=how(atlas),
+        colours=len(COLOURS),
+        points=url_for(".points", v=key),
+        drawings={scheme: url_for(".picture", scheme=scheme, v=key) for scheme in get_args(Scheme)},
+        width=WIDTH,
+        height=HEIGHT,
+    )
+
+
+@blueprint.get("/map/points.json")
+def points() -> Response:
+    """Give the points, a list a column."""
+    state, classes = context.listed()
+    etag = f"{key_of(state)}-points"
+    if fresh := pictures.not_modified(etag):
+        return fresh
+    text = json.dumps(columns(mapped(state, classes)), separators=(",", ":"))
+    return pictures.cached(Response(text, mimetype="application/json"), etag, for_long=True)
+
+
+@blueprint.get("/map.png")
+def picture() -> Response:
+    """Give the map as a picture, on the light ground or, with `scheme=dark`, on the dark one."""
+    scheme: Scheme = "dark" if request.args.get("scheme") == "dark" else "light"
+    state, classes = context.listed()
+    etag = f"{key_of(state)}-{scheme}"
+    if fresh := pictures.not_modified(etag):
+        return fresh
+    with context.turn():
+        data = draw(mapped(state, classes), scheme)
+    return pictures.picture(data, etag, "image/png")
+
+
+def how(atlas: Atlas) -> str:
+    """Say how the map was computed, of which images, and how to read it."""
+    count, everything = len(atlas.ids), thousands(atlas.images)
+    if count == 1:
+        return "One image alone: there is nothing to compare it with."
+    few = f"{PRINCIPAL} of the 4096 features of fc7"
+    method = few if count < FEW else f"t-SNE of the 4096 features of fc7, {REDUCED}"
+    of = f"all {everything}" if atlas.whole else f"a sample of {thousands(count)} of {everything}"
+    return f"{method}; {of} images. {READING}"
+
+
+def mapped(state: Ready, classes: list[ClassCount]) -> Atlas:
+    """Give the map of what is served, or answer 404 where it has none."""
+    return atlas_of(state, classes) or abort(404, NONE)
+
+
+def key_of(state: Ready) -> str:
+    """Name what is sent of a version."""
+    return f"{state.version.name}-{FORM}"

@@ -1,0 +1,259 @@
+"""The database side on a real PostgreSQL server, started for these tests alone."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select
+
+from app.config import Settings
+from app.database import browse
+from app.database import images as catalogue
+from app.database.browse import ImageOrder
+from app.database.ingest import register
+from app.database.session import (
+    DatabaseError,
+    Sessions,
+    engine_of,
+    migrations,
+    reading,
+    session_factory,
+    upgrade,
+    writing,
+)
+from app.database.tables import Dataset, Image, IndexVersion, Result, Table, Together, now
+from app.indexing import build
+from app.inference.loader import Engine, Ready
+from index.building.reader import Read, read_photograph
+from model.dataset import scan
+from storage.home import Home, point
+
+pytestmark = pytest.mark.postgres
+OWNER = "postgres"
+
+
+def programs() -> Path | None:
+    """The folder of initdb and pg_ctl: on the PATH, or the newest that Debian keeps aside."""
+    found = shutil.which("initdb")
+    kept = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: float(p.parent.name))
+    folders = [Path(found).resolve().parent] if found else []
+    whole = [f for f in folders + kept[::-1] if (f / "pg_ctl").exists() and (f / "initdb").exists()]
+    return whole[0] if whole else None
+
+
+def run(*command: str | Path) -> None:
+    """Run a server's program: as another user where this one is root, which it refuses."""
+    as_owner = ["runuser", "-u", OWNER, "--"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*as_owner, *map(str, command)],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        # Not a pipe: the server would inherit it and keep it open.
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}")
+
+
+def why_not() -> str:
+    """Why no server can be started here, or nothing."""
+    if programs() is None:
+        return "there is no PostgreSQL (initdb, pg_ctl) here"
+    names = {user.pw_name for user in pwd.getpwall()}
+    if os.geteuid() == 0 and (OWNER not in names or not shutil.which("runuser")):
+        return f"PostgreSQL does not run as root, and there is no user {OWNER} to run it as"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a server's database; the server ends with the tests."""
+    if reason := why_not():
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    if os.geteuid() == 0:
+        shutil.chown(folder, OWNER)
+    bin_, data = programs() or Path(), folder / "data"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    try:
+        run(bin_ / "initdb", "-D", data, "-U", "me", "-A", "trust", "-E", "UTF8", "--no-sync")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        run(bin_ / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start")
+        try:
+            yield f"postgres://me@127.0.0.1:{port}/postgres"
+        finally:
+            run(bin_ / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def on_postgres(server: str, tmp_path: Path, settings: Settings) -> Iterator[Settings]:
+    """A home with weights whose empty database, up to date, is on the server."""
+    home = Home(root=tmp_path / "home")
+    point(home.weights, settings.home.weights.resolve())
+    changed = replace(settings, home=home, database_url=server)
+    upgrade(changed)
+    yield changed
+    engine = engine_of(session_factory(changed))
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+        connection.exec_driver_sql("CREATE SCHEMA public")
+    engine.dispose()
+
+
+@pytest.fixture
+def sessions(on_postgres: Settings) -> Iterator[Sessions]:
+    """Sessions whose connections are closed at the end."""
+    sessions = session_factory(on_postgres)
+    yield sessions
+    engine_of(sessions).dispose()
+
+
+def test_migrations_make_what_the_tables_say(on_postgres: Settings, sessions: Sessions) -> None:
+    upgrade(on_postgres)
+    with engine_of(sessions).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Table.metadata) == []
+
+
+def test_an_earlier_version_is_upgraded_with_its_results(
+    on_postgres: Settings, sessions: Sessions
+) -> None:
+    with engine_of(sessions).begin() as connection:
+        config = migrations()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        connection.exec_driver_sql("INSERT INTO dataset (id, root) VALUES (1, '/photographs')")
+        connection.exec_driver_sql(
+            "INSERT INTO index_version (id, name, dataset_id, weights, created_at, count, "
+            "unreadable) VALUES (1, 'v', 1, 'w', now(), 1, 0)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO result (token, created_at, filename, sha256, width, height, weights, "
+            "index_version_id, top5, crops, neighbours, milliseconds) VALUES ('t', now(), "
+            "'cat.jpg', 's', 1, 2, 'w', 1, '[]', '[]', '[]', '{}')"
+        )
+    upgrade(on_postgres)
+    with writing(sessions) as session:
+        found = session.scalars(select(Result)).one()
+        assert (found.filename, found.by_pixels, found.sampled) == ("cat.jpg", [], None)
+        session.add(Together(token="all", items=[{"token": "t"}, {"filename": "a", "reason": "b"}]))
+    with reading(sessions) as session:
+        together = session.scalars(select(Together)).one()
+    assert together.items[1] == {"filename": "a", "reason": "b"}
+    assert (now() - together.created_at).total_seconds() < 60
+
+
+def test_a_folder_is_registered_and_kept(sessions: Sessions, photographs: Path) -> None:
+    folder = scan(photographs)
+    read = [read_photograph(folder.root, p.path, lambda _: None) for p in folder.train]
+    entries = [one.entry for one in read if isinstance(one, Read)]
+    first = register(sessions, folder, folder.train, entries)
+    assert len(set(first.ids.tolist())) == len(folder.train)
+    assert (register(sessions, folder, folder.train, entries).ids == first.ids).all()
+    examples = catalogue.examples(sessions, first.dataset_id)
+    assert len({example.class_id for example in examples}) == 3
+    assert catalogue.picture(sessions, 2**40) is None
+
+
+def check_orders(sessions: Sessions, version: int, class_: int) -> None:
+    """A class's images stand in every order as in Python, and so do those beside one."""
+    with writing(sessions) as session:
+        rows = session.scalars(select(Image).where(Image.class_id == class_)).all()
+        images = [row for row in rows if row.split == "train"]
+        for row, side in zip(images, (9, 60_000, 500, 9, 7), strict=False):
+            row.width = row.height = side
+    largest = sorted(images, key=lambda i: (-i.width * i.height, i.path))
+    expected = {
+        ImageOrder.NAME: sorted(images, key=lambda i: i.path),
+        ImageOrder.LARGEST: largest,
+        ImageOrder.SMALLEST: sorted(images, key=lambda i: (i.width * i.height, i.path)),
+        ImageOrder.NEWEST: sorted(images, key=lambda i: -i.id),
+    }
+    for order, ordered in expected.items():
+        pages = [browse.class_page(sessions, version, class_, n, 5, order) for n in (1, 2)]
+        pictures = [picture for page in pages if page for picture in page.pictures]
+        assert [picture.id for picture in pictures] == [row.id for row in ordered]
+        place = browse.place(sessions, version, pictures[4], order)
+        assert place
+        assert (place.previous, place.next) == (pictures[3].id, pictures[5].id)
+        assert (place.number, place.images) == (5, len(images))
+    first = browse.shelves(sessions, version, [class_], 6)[class_]
+    assert [picture.id for picture in first] == [row.id for row in expected[ImageOrder.NAME][:6]]
+
+
+def test_an_index_is_built_served_and_browsed(on_postgres: Settings, sessions: Sessions) -> None:
+    built = build.build(on_postgres, sessions, lambda name, total: lambda done: None)
+    assert built
+    engine = Engine(on_postgres, sessions)
+    state = engine.state()
+    assert isinstance(state, Ready)
+    assert state.manifest == built.manifest
+    classes = browse.classes(sessions, state.version.id)
+    assert sum(c.images for c in classes) == built.manifest.images == len(state.index)
+    page = browse.class_page(sessions, state.version.id, classes[0].id, 2, 4)
+    assert page
+    assert page.pages == -(-classes[0].images // 4)
+    answer = engine.answer_for(page.pictures[0].id)
+    assert len(answer.neighbours) == 6
+    assert catalogue.labels(sessions, [n.id for n in answer.neighbours])
+    check_orders(sessions, state.version.id, classes[0].id)
+
+
+def test_results_come_back(sessions: Sessions) -> None:
+    moment = now()
+    with writing(sessions) as session:
+        dataset = Dataset(root="/photographs")
+        session.add(dataset)
+        session.flush()
+        version = IndexVersion(
+            name="v", dataset_id=dataset.id, weights="w", created_at=moment, count=1, unreadable=0
+        )
+        session.add(version)
+        session.flush()
+        session.add(
+            Result(
+                token="t",
+                filename="cat.jpg",
+                sha256="s",
+                width=1,
+                height=2,
+                weights="w",
+                index_version_id=version.id,
+                top5=[{"label": "cat", "probability": 0.5}],
+                neighbours=[],
+                milliseconds={"network": 2.5, "decode": 1.0},
+                created_at=moment,
+            )
+        )
+    with reading(sessions) as session:
+        found = session.scalars(select(Result)).one()
+    assert found.created_at == moment
+    assert found.top5 == [{"label": "cat", "probability": 0.5}]
+    assert found.crops == []
+    assert list(found.milliseconds.items()) == [("network", 2.5), ("decode", 1.0)]
+
+
+def test_missing_tables_name_the_command(server: str, on_postgres: Settings) -> None:
+    sessions = session_factory(on_postgres)
+    engine = engine_of(sessions)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE result")
+    with pytest.raises(DatabaseError, match="`flask db upgrade`"), reading(sessions) as session:
+        session.scalars(select(Result)).all()
+    engine.dispose()

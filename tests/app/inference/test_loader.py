@@ -1,0 +1,442 @@
+"""The engine answers with weights and index that belong together, and keeps up with them."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.config import Settings
+from app.database.session import DatabaseError, session_factory
+from app.indexing import build as indexing
+from app.inference import loader as engine_module
+from app.inference.loader import Engine, NotReady, NotReadyError, Ready, UnknownImageError
+from index import store
+from index.manifest import FILE, write_manifest
+from index.sample import FILE as SAMPLE
+from model import checkpoint
+from model.alexnet import AlexNet, AlexNetConfig
+from model.predict import Predictor
+from model.preprocess import ImageError, read, read_file
+from storage.home import Home, point
+
+
+def no_steps(name: str, total: int) -> Callable[[int], None]:
+    return lambda done: None
+
+
+def engine_of(settings: Settings) -> Engine:
+    return Engine(settings, session_factory(settings))
+
+
+def build(settings: Settings) -> str:
+    return indexing.build(settings, session_factory(settings), no_steps).manifest.name
+
+
+def train_anew(home: Home, shift: float) -> str:
+    """Make other weights the ones in use, as a training run does; give their identity."""
+    old = checkpoint.load(home.weights)
+    new = replace(old, mean=old.mean + shift)
+    file = home.runs / f"run{shift}" / "weights.safetensors"
+    checkpoint.save(new, file)
+    point(home.weights, file)
+    return new.identity
+
+
+def wait_for(engine: Engine, good: Callable[[Ready], bool]) -> Ready:
+    """The state when it is as expected; it is read aside while the old one serves."""
+    for _ in range(600):
+        state = engine.state()
+        assert isinstance(state, Ready)
+        if good(state):
+            return state
+        time.sleep(0.05)
+    raise AssertionError(state)
+
+
+def settle(engine: Engine) -> None:
+    """Wait until what is being read aside has been read."""
+    engine.state()
+    with engine.lock:
+        pass
+
+
+@contextmanager
+def counted_loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """Note each time a weights file is read."""
+    paths: list[Path] = []
+
+    def load(path: Path) -> checkpoint.Weights:
+        paths.append(path)
+        return checkpoint.load(path)
+
+    monkeypatch.setattr(engine_module, "load", load)
+    yield paths
+
+
+@pytest.fixture
+def home(tmp_path: Path, settings: Settings) -> Settings:
+    """A copy of the home with weights and index that may be changed."""
+    root = tmp_path / "home"
+    shutil.copytree(settings.home.root, root, symlinks=True)
+    return replace(settings, home=Home(root=root))
+
+
+@pytest.fixture
+def new_home(tmp_path: Path, settings: Settings) -> Settings:
+    """A home with weights alone."""
+    home = Home(root=tmp_path / "home")
+    point(home.weights, settings.home.weights.resolve())
+    return replace(settings, home=home)
+
+
+@pytest.fixture(scope="module")
+def engine(settings: Settings) -> Engine:
+    return engine_of(settings)
+
+
+def test_an_upload_is_answered(engine: Engine, jpeg: bytes, settings: Settings) -> None:
+    answer = engine.answer(jpeg)
+    state = engine.state()
+    assert isinstance(state, Ready)
+    look = state.predictor.look(read(jpeg))
+    assert answer.top5 == state.predictor.top5(look.probabilities)
+    assert len(answer.crops) == 10
+    assert (answer.width, answer.height) == (300, 200)
+    assert list(answer.milliseconds) == ["decode", "network", "search", "pixels"]
+    assert answer.weights == state.predictor.identity == state.manifest.weights
+    assert answer.version.name == store.current_name(settings.home.index)
+    features = state.index.vectors.take(np.arange(len(state.index))).astype(np.float64)
+    expected = np.sort(np.sqrt(((features - look.fc7) ** 2).sum(1)))[:6]
+    assert [n.distance for n in answer.neighbours] == pytest.approx(expected.tolist())
+    assert all(neighbour.label for neighbour in answer.neighbours)
+
+
+def test_a_training_image_is_not_its_own_neighbour(engine: Engine) -> None:
+    state = engine.state()
+    assert isinstance(state, Ready)
+    image = int(state.index.members.ids[4])
+    answer = engine.answer_for(image)
+    assert len(answer.neighbours) == 6
+    assert image not in [neighbour.id for neighbour in answer.neighbours]
+
+
+def test_what_cannot_be_answered_is_told(engine: Engine, home: Settings) -> None:
+    with pytest.raises(ImageError):
+        engine.answer(b"no image")
+    with pytest.raises(UnknownImageError):
+        engine.answer_for(4242)
+    small = engine_of(replace(home, upload_megapixels=0))
+    with pytest.raises(ImageError, match="pixels"):
+        small.answer(b"\x89PNG\r\n\x1a\n" + PNG_2X2)
+
+
+PNG_2X2 = bytes.fromhex(
+    "0000000d49484452000000020000000208020000"
+    "00fdd49a730000000c49444154789c6360c00d0000000e000125a7ec9a0000000049454e44ae426082"
+)
+
+
+def test_many_threads_get_the_same_answer(settings: Settings, jpeg: bytes) -> None:
+    engine = engine_of(settings)
+    answers = []
+    threads = [
+        threading.Thread(target=lambda: answers.append(engine.answer(jpeg))) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 6
+    assert all(answer.neighbours == answers[0].neighbours for answer in answers)
+    assert all(answer.top5 == answers[0].top5 for answer in answers)
+
+
+def test_first_calls_at_once_read_the_weights_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(settings)
+    with counted_loads(monkeypatch) as loads:
+        threads = [threading.Thread(target=engine.state) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        engine.state()
+    assert len(loads) == 1
+
+
+def test_nothing_there_yet(tmp_path: Path, settings: Settings) -> None:
+    empty = engine_of(replace(settings, home=Home(root=tmp_path / "none")))
+    state = empty.state()
+    assert isinstance(state, NotReady)
+    assert (state.reason, state.command) == ("no-weights", "python training/run.py")
+    with pytest.raises(NotReadyError, match=r"python training/run\.py"):
+        empty.answer(b"")
+    assert not (tmp_path / "none").exists()
+
+
+def test_it_follows_from_weights_to_index_without_a_restart(new_home: Settings) -> None:
+    engine = engine_of(new_home)
+    state = engine.state()
+    assert isinstance(state, NotReady)
+    assert (state.reason, state.command) == ("no-index", "flask index build")
+    name = build(new_home)
+    assert isinstance(state := engine.state(), Ready)
+    assert state.manifest.name == name
+
+
+def test_a_mismatch_at_the_start_is_refused(home: Settings) -> None:
+    train_anew(home.home, 1.0)
+    engine = engine_of(home)
+    state = engine.state()
+    assert isinstance(state, NotReady)
+    assert (state.reason, state.command) == ("mismatch", "flask index build")
+    build(home)
+    assert isinstance(engine.state(), Ready)
+
+
+def test_the_network_is_given_without_an_index(
+    new_home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(new_home)
+    with counted_loads(monkeypatch) as loads:
+        first, again = engine.predictor(), engine.predictor()
+        assert isinstance(first, Predictor)
+        assert first is again
+        assert len(loads) == 1
+        identity = train_anew(new_home.home, 1.0)
+        other = engine.predictor()
+        assert isinstance(other, Predictor)
+        assert other.identity == identity
+    build(new_home)
+    assert isinstance(state := engine.state(), Ready)
+    assert state.predictor is engine.predictor() is other
+
+
+def test_the_network_is_given_beside_an_index_of_other_weights(home: Settings) -> None:
+    identity = train_anew(home.home, 1.0)
+    engine = engine_of(home)
+    assert isinstance(engine.state(), NotReady)
+    found = engine.predictor()
+    assert isinstance(found, Predictor)
+    assert found.identity == identity
+
+
+def test_without_usable_weights_no_network_is_given(home: Settings) -> None:
+    home.home.weights.resolve().write_bytes(b"damaged")
+    engine = engine_of(home)
+    assert isinstance(found := engine.predictor(), NotReady)
+    assert (found.reason, found.command) == ("damaged", "python training/run.py")
+    home.home.weights.unlink()
+    assert isinstance(found := engine.predictor(), NotReady)
+    assert found.reason == "no-weights"
+
+
+def train_for_cifar(home: Home, config: AlexNetConfig) -> None:
+    """Make weights of a net for CIFAR-10 the ones in use."""
+    old = checkpoint.load(home.weights)
+    classes, side = old.classes[: config.classes], config.side
+    mean = old.mean[:, :side, :side].contiguous()
+    new = replace(old, config=config, classes=classes, mean=mean)
+    file = home.runs / "cifar" / "weights.safetensors"
+    checkpoint.save(replace(new, state=AlexNet(config).state_dict()), file)
+    point(home.weights, file)
+
+
+@pytest.mark.parametrize(
+    ("side", "crop", "told"),
+    [(32, 32, "32×32 pixels and with 2048 features"), (32, 24, "with 1152 features"),
+     (256, 44, "256×256 pixels and with 3872 features")],
+)  # fmt: skip
+def test_weights_for_other_pictures_are_told(
+    new_home: Settings, side: int, crop: int, told: str
+) -> None:
+    train_for_cifar(new_home.home, AlexNetConfig(net="cifar", classes=5, side=side, crop=crop))
+    engine = engine_of(new_home)
+    assert isinstance(found := engine.predictor(), NotReady)
+    assert (found.reason, found.command) == ("damaged", "python training/run.py")
+    assert told in found.message
+    assert isinstance(engine.state(), NotReady)
+    with pytest.raises(NotReadyError, match="not indexed"):
+        engine.answer(b"")
+    with pytest.raises(checkpoint.WeightsError, match="the net cifar") as error:
+        build(new_home)
+    assert told in str(error.value)
+    assert not new_home.home.index.exists()
+
+
+def test_weights_for_other_pictures_leave_the_pair_in_service(home: Settings, jpeg: bytes) -> None:
+    engine = engine_of(home)
+    old = engine.state()
+    train_for_cifar(home.home, AlexNetConfig(net="cifar", classes=5, side=32, crop=32))
+    settle(engine)
+    assert engine.state() is old
+    assert engine.answer(jpeg).weights == old.predictor.identity  # type: ignore[union-attr]
+
+
+def test_the_pair_in_service_stays_until_the_new_index_is_published(home: Settings) -> None:
+    engine = engine_of(home)
+    old = engine.state()
+    assert isinstance(old, Ready)
+    identity = train_anew(home.home, 1.0)
+    settle(engine)
+    assert engine.state() is old
+    name = build(home)
+    new = wait_for(engine, lambda state: state is not old)
+    assert (new.predictor.identity, new.manifest.name) == (identity, name)
+
+
+def test_a_new_index_of_the_same_weights_is_taken(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(home)
+    old = engine.state()
+    assert isinstance(old, Ready)
+    with counted_loads(monkeypatch) as loads:
+        name = build(home)
+        new = wait_for(engine, lambda state: state.manifest.name == name)
+    assert new.predictor is old.predictor
+    assert loads == []
+
+
+def test_nobody_waits_while_the_next_pair_is_read(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = engine_of(home)
+    old = engine.state()
+    train_anew(home.home, 1.0)
+    name = build(home)
+    go_on = threading.Event()
+
+    def slow(path: Path) -> checkpoint.Weights:
+        assert go_on.wait(30)
+        return checkpoint.load(path)
+
+    monkeypatch.setattr(engine_module, "load", slow)
+    assert [engine.state() is old for _ in range(5)] == [True] * 5
+    go_on.set()
+    wait_for(engine, lambda state: state.manifest.name == name)
+
+
+def test_an_index_of_before_samples_is_served_without(home: Settings, jpeg: bytes) -> None:
+    ready = engine_of(home).state()
+    assert isinstance(ready, Ready)
+    assert ready.sample is not None
+    assert ready.sample.whole
+    np.testing.assert_array_equal(ready.sample.ids, np.sort(ready.index.members.ids))
+    version = home.home.index / ready.version.name
+    (version / SAMPLE).unlink()
+    files = {name: seal for name, seal in ready.manifest.files.items() if name != SAMPLE}
+    write_manifest(replace(ready.manifest, files=files), version)
+    engine = engine_of(home)
+    older = engine.state()
+    assert isinstance(older, Ready)
+    assert older.sample is None
+    assert len(engine.answer(jpeg).neighbours) == 6
+
+
+@pytest.mark.parametrize("file", ["ids.npy", "files.npz", SAMPLE, FILE, None])
+def test_a_damaged_index_is_told_and_not_read_again(
+    home: Settings, monkeypatch: pytest.MonkeyPatch, file: str | None
+) -> None:
+    version = home.home.index / "current"
+    damaged = version / (file or store.read_manifest(version).shards[0].file)
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    engine = engine_of(home)
+    with counted_loads(monkeypatch) as loads:
+        states = [engine.state() for _ in range(3)]
+    assert isinstance(states[0], NotReady)
+    assert (states[0].reason, states[0].command) == ("damaged", "flask index build")
+    assert states[1] is states[2] is states[0]
+    assert len(loads) == 1
+    build(home)
+    assert isinstance(engine.state(), Ready)
+
+
+def test_damaged_weights_are_told_and_not_read_again(
+    home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = home.home.weights.resolve()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000])
+    engine = engine_of(home)
+    with counted_loads(monkeypatch) as loads:
+        states = [engine.state() for _ in range(3)]
+        assert isinstance(states[0], NotReady)
+        assert (states[0].reason, states[0].command) == ("damaged", "python training/run.py")
+        assert len(loads) == 1
+        file.write_bytes(whole)
+        assert isinstance(engine.state(), Ready)
+
+
+def test_damage_and_loss_leave_the_pair_in_service(home: Settings, jpeg: bytes) -> None:
+    engine = engine_of(home)
+    old = engine.state()
+    before = engine.answer(jpeg)
+    shutil.rmtree(home.home.index)
+    home.home.weights.unlink()
+    settle(engine)
+    assert engine.state() is old
+    assert engine.answer(jpeg).neighbours == before.neighbours
+
+
+def test_another_database_is_told(home: Settings) -> None:
+    home.home.database.unlink()
+    engine = engine_of(home)
+    state = engine.state()
+    assert isinstance(state, NotReady)
+    assert (state.reason, state.command) == ("database", "flask db upgrade")
+    build(home)
+    assert isinstance(engine.state(), Ready)
+
+
+def test_a_database_that_comes_back_is_noticed(home: Settings) -> None:
+    aside = home.home.root / "aside"
+    aside.mkdir()
+    for file in home.home.root.glob("app.sqlite3*"):
+        file.rename(aside / file.name)
+    engine = engine_of(home)
+    state = engine.state()
+    assert isinstance(state, NotReady)
+    assert state.reason == "database"
+    for file in home.home.root.glob("app.sqlite3*"):
+        file.unlink()
+    engine.sessions.kw["bind"].dispose()
+    for file in aside.iterdir():
+        file.rename(home.home.root / file.name)
+    assert isinstance(engine.state(), Ready)
+
+
+def test_a_database_that_fails_while_answering_is_told(home: Settings, jpeg: bytes) -> None:
+    engine = engine_of(home)
+    assert isinstance(engine.state(), Ready)
+    engine.sessions.kw["bind"].dispose()
+    home.home.database.write_bytes(b"nothing" * 1000)
+    with pytest.raises(DatabaseError):
+        engine.answer(jpeg)
+
+
+def test_an_image_whose_file_is_gone_is_told(new_home: Settings, tmp_path: Path) -> None:
+    root = Path(checkpoint.load(new_home.home.weights).provenance.data)
+    copy = shutil.copytree(root, tmp_path / "photographs")
+    old = checkpoint.load(new_home.home.weights)
+    moved = replace(old, provenance=replace(old.provenance, data=str(copy)))
+    file = new_home.home.runs / "moved" / "weights.safetensors"
+    checkpoint.save(moved, file)
+    point(new_home.home.weights, file)
+    build(new_home)
+    engine = engine_of(new_home)
+    state = engine.state()
+    assert isinstance(state, Ready)
+    first, second = (int(image) for image in state.index.members.ids[:2])
+    look = state.predictor.look(read_file(copy / "train/astronaut/01.jpg"))
+    assert engine.answer_for(second).top5 == state.predictor.top5(look.probabilities)
+    (copy / "train/astronaut/00.jpg").unlink()
+    with pytest.raises(ImageError, match="gone"):
+        engine.answer_for(first)

@@ -1,0 +1,259 @@
+"""The page of conv1's kernels, and what it shows of each."""
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+from torch.nn import functional
+
+from app.config import Settings
+from app.database import images as catalogue
+from app.uploads.results import erase
+from model.checkpoint import load
+from model.preprocess import read, read_file
+from model.sheets import FAINT
+
+Page = Callable[..., Any]
+Open = Callable[[Settings], Flask]
+
+
+def picture_at(client: FlaskClient, address: str) -> np.ndarray:
+    """The pixels of a PNG."""
+    answer = client.get(address)
+    assert answer.mimetype == "image/png"
+    with Image.open(io.BytesIO(answer.data)) as picture:
+        return np.asarray(picture.convert("RGBA"))
+
+
+def conv1(app: Flask, square: np.ndarray) -> np.ndarray:
+    """conv1's response to the centre crop, by torch's function: float32 [96, 55, 55]."""
+    weights = app.extensions["engine"].state().predictor.weights
+    crop = torch.from_numpy(square[16:240, 16:240].transpose(2, 0, 1).copy()) - 120.0
+    padded = functional.pad(crop / 60, (0, 3, 0, 3))
+    state = weights.state
+    found = functional.conv2d(padded[None], state["conv1.weight"], state["conv1.bias"], stride=4)
+    return found[0].numpy()
+
+
+@pytest.fixture
+def closer(client: FlaskClient, page: Page) -> Callable[[str], Any]:
+    """Opens a kernel's page and gives the part about it."""
+    return lambda address: page(client.get(address)).one("div", "closer")
+
+
+@pytest.fixture
+def token(send: Page, jpeg: bytes) -> str:
+    """The name of an image that was classified in this client."""
+    return send(jpeg).location.rsplit("/", 1)[1]
+
+
+def test_the_filters_stand_apart_by_gpu(client, page):
+    shown = page(client.get("/filters"))
+    for number, tower in enumerate(shown.all("section", "tower"), 1):
+        assert tower.one("h2").text.strip() == f"GPU {number}"
+        assert tower.one("rect", "one" if number == 1 else "two")
+        assert 0 < float(tower.one("span", "number").text) < 1
+        assert picture_at(client, tower.one("img").attributes["src"]).shape[:2] == (284, 380)
+    assert len(shown.all("section", "tower")) == 2
+
+
+def test_the_filters_are_those_of_the_weights(app, client):
+    kernel = app.extensions["engine"].state().predictor.conv1()[48].numpy()
+    drawn = picture_at(client, "/filters/gpu-2.png")[2:44:4, 2:44:4, :3].astype(float) - 128
+    expected = kernel.transpose(1, 2, 0) / np.abs(kernel).max() * 127
+    assert np.abs(drawn - expected).max() <= 1
+
+
+def test_every_kernel_is_a_link_with_a_name_where_it_is_drawn(client, page):
+    for number, tower in enumerate(page(client.get("/filters")).all("section", "tower"), 1):
+        links = tower.one("div", "kernels").all("a")
+        assert len(links) == 48
+        for n, link in enumerate(links):
+            kernel = 48 * (number - 1) + n + 1
+            name = rf"Kernel {kernel} of GPU {number}, colour selectivity 0\.\d\d"
+            assert re.fullmatch(name, link.attributes["aria-label"])
+            assert link.attributes["href"] == f"/filters/{kernel}#kernel"
+            place = link.one("rect").attributes
+            assert (int(place["y"]), int(place["x"])) == (48 * (n // 8), 48 * (n % 8))
+            assert (place["width"], place["height"]) == ("44", "44")
+
+
+def test_the_difference_between_the_gpus_is_drawn_and_told(app, client, page):
+    shown = page(client.get("/filters"))
+    strips = shown.one("div", "strips").all("svg")
+    weights = app.extensions["engine"].state().predictor.conv1().double().numpy()
+    grey = (weights.sum(1) ** 2 / 3).sum((1, 2))
+    expected = 1 - grey / (weights**2).sum((1, 2, 3))
+    dots = [float(c.attributes["cx"][:-1]) for strip in strips for c in strip.all("circle")]
+    np.testing.assert_allclose(dots, 100 * expected, atol=0.01)
+    halves = expected[:48].mean(), expected[48:].mean()
+    assert [float(s.one("line", "mean").attributes["x1"][:-1]) for s in strips] == pytest.approx(
+        [100 * half for half in halves], abs=0.01
+    )
+    told = re.findall(r"0\.\d{3}", shown.one("p", "finding").text)
+    assert [float(number) for number in told] == pytest.approx(
+        [*halves, abs(halves[1] - halves[0])], abs=0.0006
+    )
+
+
+def test_a_chosen_kernel_is_outlined_and_told_of(client, page):
+    shown = page(client.get("/filters/65"))
+    current = [a for a in shown.all("a") if a.attributes.get("aria-current") == "true"]
+    assert [a.attributes.get("data-kernel") for a in current] == [None, "65"]  # and the menu
+    assert shown.one("div", "strips").text.count("GPU") == 2
+    assert [c.attributes["data-dot"] for c in shown.all("circle") if "data-chosen" in c.attributes]
+    part = shown.one("div", "part").one("section")
+    assert part.one("h2").text == "Kernel 65 of GPU 2"
+    assert re.search(r"Colour selectivity 0\.\d\d, number \d+ of the 48 of GPU 2", part.text)
+    assert [a.text for a in part.one("p", "steps").all("a")] == ["← Kernel 64", "Kernel 66 →"]
+
+
+@pytest.mark.parametrize("number", ["0", "97", "-1", "x", "10000"])
+def test_there_are_no_other_kernels(client, token, number):
+    for address in ("", "/patches.png", f"/response.png?of={token}"):
+        assert client.get(f"/filters/{number}{address}").status_code == 404
+
+
+def test_the_patches_are_those_of_the_images_with_the_strongest_response(app, client, closer):
+    state = app.extensions["engine"].settled()
+    ids = state.sample.ids.tolist()
+    images = catalogue.pictures_by_id(app.extensions["sessions"], ids)
+    squares = {image: read_file(found.file) for image, found in images.items()}
+    peaks = {image: conv1(app, square)[16].max() for image, square in squares.items()}
+    best = sorted(peaks, key=lambda image: -peaks[image])[:9]
+
+    shown = closer("/filters/17").one("ol", "nine")
+    links = [a.attributes["href"] for a in shown.all("a")]
+    assert links == [f"/images/{image}" for image in best]
+    told = [float(span.text.removeprefix("response ")) for span in shown.all("span", "number")]
+    assert told == pytest.approx([peaks[image] for image in best], abs=0.006)
+    assert [svg.attributes["aria-label"] for svg in shown.all("svg")] == [
+        f"Patch {n}, of {images[image].label}:" for n, image in enumerate(best, 1)
+    ]
+    assert "of all 54" in closer("/filters/17").text
+
+    sprite = picture_at(client, shown.all("image")[0].attributes["href"])[..., :3]
+    assert sprite.shape == (88, 9 * 88, 3)
+    assert np.array_equal(sprite, sprite[::8, ::8].repeat(8, 0).repeat(8, 1))
+    for n, image in enumerate(best):
+        row, column = np.unravel_index(conv1(app, squares[image])[16].argmax(), (55, 55))
+        top, left = 16 + 4 * row, 16 + 4 * column
+        inside = np.s_[: min(11, 240 - top), : min(11, 240 - left)]
+        patch = squares[image][top : top + 11, left : left + 11]
+        assert np.array_equal(sprite[::8, 88 * n : 88 * n + 88 : 8][inside], patch[inside])
+
+
+def test_the_response_to_the_image_at_hand_is_conv1s(app, client, closer, token):
+    square = read(client.get(f"/results/{token}/picture.jpg").data)
+    kernel = int(np.argmax(conv1(app, square).reshape(96, -1).max(1)))
+    expected = conv1(app, square)[kernel]
+    shown = closer(f"/filters/{kernel + 1}?of={token}")
+    row, column = np.unravel_index(expected.argmax(), expected.shape)
+    spot = shown.one("svg", "subject").all("rect", "spot")[-1].attributes
+    assert float(spot["x"]) == pytest.approx(16 + 4 * column, abs=0.01)
+    assert float(spot["y"]) == pytest.approx(16 + 4 * row, abs=0.01)
+    assert f"in row {row + 1}, column {column + 1} of 55 × 55" in shown.text
+    (drawn,) = shown.one("div", "lay").one("svg", "ink").all("image")
+    assert float(drawn.attributes["x"]) == pytest.approx(16 + 5.5 - 2)  # its places' middles
+    assert float(drawn.attributes["width"]) == 4 * 55
+    ink = picture_at(client, drawn.attributes["href"])[2::4, 2::4, 3].astype(float)
+    share = np.sqrt(expected.clip(0) / expected.max())
+    assert np.abs(ink - (FAINT + (255 - FAINT) * share)).max() <= 1
+
+
+def test_a_kernel_that_nothing_excites_is_told_of(client, page, settings, with_weights):
+    old = load(settings.home.weights)
+    bias = old.state["conv1.bias"].clone()
+    bias[4] = -1000
+    other = with_weights(replace(old, state={**old.state, "conv1.bias": bias})).test_client()
+    example = page(client.get("/layers")).one("ul", "three").all("a")[0].attributes["href"]
+    shown = page(other.get(example.replace("/layers", "/filters/5"))).one("div", "closer")
+    assert re.search(r"Nothing here excites it: the response is −\d+\.\d at most", shown.text)
+    assert shown.all("rect", "spot") == []
+    drawn = picture_at(other, shown.one("div", "lay").all("image")[0].attributes["href"])
+    assert np.unique(drawn[..., 3]).tolist() == [FAINT]
+    # No index fits these weights, so that patches are not known either.
+    assert shown.all("ol", "nine") == []
+    assert shown.one("code").text == "flask index build"
+
+
+def test_an_index_from_before_patches_were_kept_says_so(settings: Settings, open_app: Open, page):
+    app = open_app(settings)
+    engine = app.extensions["engine"]
+    engine.known = replace(engine.settled(), sample=None)
+    shown = page(app.test_client().get("/filters/5")).one("div", "closer")
+    assert "This index is from before patches were kept" in shown.text
+    assert shown.one("code").text == "flask index build"
+    assert app.test_client().get("/filters/5/patches.png").status_code == 404
+
+
+def test_the_filters_need_no_index(weights_alone: FlaskClient, client: FlaskClient, page):
+    assert page(weights_alone.get("/")).one("h1").text == "There is no index yet"
+    shown = page(weights_alone.get("/filters/7"))
+    drawn = weights_alone.get(shown.all("img")[1].attributes["src"])
+    assert "immutable" in drawn.headers["Cache-Control"]
+    assert drawn.data == client.get("/filters/gpu-2.png").data
+    assert shown.one("div", "closer").one("code").text == "flask index build"
+    assert [a.text for a in shown.one("div", "hand").all("a")] == ["Classify an image"]
+
+
+def test_the_image_at_hand_is_the_one_this_browser_classified_last(app, client, closer, token):
+    shown = closer("/filters/3")
+    assert "cat.jpg" in shown.text
+    assert f"/results/{token}" in [a.attributes["href"] for a in shown.all("a")]
+    another = app.test_client().get("/filters/3").get_data(as_text=True)
+    assert token not in another
+
+
+def test_an_upload_is_not_named_in_links_to_other_kernels(client, page, token):
+    shown = page(client.get("/filters/3"))
+    assert all(token not in a.attributes["href"] for a in shown.all("a") if kernel_link(a))
+    named = page(client.get(f"/filters/3?of={token}"))
+    assert all(f"of={token}" in a.attributes["href"] for a in named.all("a") if kernel_link(a))
+    assert 'name="robots" content="noindex"' in client.get("/filters/3").get_data(as_text=True)
+
+
+def kernel_link(link: Any) -> bool:
+    """Whether a link leads to a kernel."""
+    return "data-kernel" in link.attributes
+
+
+def test_without_an_image_at_hand_there_are_examples(client, page, closer):
+    links = [a.attributes["href"] for a in closer("/filters/5").one("ul", "three").all("a")]
+    assert len(links) == 3
+    for link in links:
+        assert re.fullmatch(r"/filters/5\?of=image-\d+#kernel", link)
+    shown = closer(links[0])
+    assert shown.one("div", "lay")
+    drawn = shown.one("div", "lay").all("image")[0].attributes["href"]
+    assert "immutable" in client.get(drawn).headers["Cache-Control"]
+
+
+def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
+    app, client, closer, token, settings
+):
+    drawn = closer(f"/filters/2?of={token}").one("div", "lay").all("image")[0].attributes["href"]
+    first = client.get(drawn)
+    assert set(first.headers["Cache-Control"].split(", ")) == {"private", "no-cache"}
+    again = client.get(drawn, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    other = client.get(drawn.replace("filters/2", "filters/3"))
+    assert other.headers["ETag"] != first.headers["ETag"]
+    erase(token, settings, app.extensions["sessions"])
+    assert client.get(drawn).status_code == 404
+    assert client.get(f"/filters/2?of={token}").status_code == 404
+    assert client.get("/filters/2").status_code == 200
+
+
+@pytest.mark.parametrize("of", ["", "image-0", "image-99999999999", "x" * 22, "nothing"])
+def test_pictures_and_pages_of_no_image_are_not_found(client, of):
+    assert client.get(f"/filters/2/response.png?of={of}").status_code == 404
+    assert client.get(f"/filters/2?of={of}").status_code == (404 if of else 200)

@@ -1,0 +1,263 @@
+"""The map: its points are the index's, its colours can be told apart, its picture shows them."""
+
+import io
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image, ImageDraw, ImageFont
+from werkzeug.test import TestResponse
+
+from app.database import browse, images
+from app.inference.answers import Ready
+from app.views.map.colours import COLOURS, colour_of
+from app.views.map.layout import SCALE, Atlas, Group, atlas_of, densest
+from app.views.map.page import how
+from app.views.map.picture import HEIGHT, WIDTH, draw, on_paper, placed, radius
+from index import sample
+from index.manifest import FILE, read_manifest, write_manifest
+
+Page = Callable[[TestResponse], Any]
+LIGHT, DARK = "#ffffff", "#1f1e1b"
+
+
+@pytest.fixture
+def state(app: Flask) -> Ready:
+    """What is served."""
+    found = app.extensions["engine"].state()
+    assert isinstance(found, Ready)
+    assert found.sample is not None
+    return found
+
+
+@pytest.fixture
+def atlas(app: Flask, state: Ready) -> Atlas:
+    """The map of what is served."""
+    found = atlas_of(state, browse.classes(app.extensions["sessions"], state.version.id))
+    assert found is not None
+    return found
+
+
+def decoded(answer: TestResponse) -> Image.Image:
+    """The picture of an answer."""
+    return Image.open(io.BytesIO(answer.data)).convert("RGB")
+
+
+def rgb(colour: str) -> np.ndarray:
+    """A colour's channels, 0–255."""
+    return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], float)
+
+
+def linear(colour: str) -> np.ndarray:
+    """A colour's channels as light, 0–1, by WCAG."""
+    c = rgb(colour) / 255
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG's contrast of two colours."""
+    low, high = sorted(float(linear(c) @ (0.2126, 0.7152, 0.0722)) for c in (one, other))
+    return (high + 0.05) / (low + 0.05)
+
+
+def alone(atlas: Atlas, one: int) -> Atlas:
+    """A map of one image."""
+    return replace(
+        atlas,
+        images=1,
+        groups=[replace(atlas.groups[atlas.numbers[one]], images=1, beside=None)],
+        numbers=np.zeros(1, np.int64),
+        **{name: getattr(atlas, name)[one : one + 1] for name in ("ids", "xs", "ys")},
+    )
+
+
+def test_the_points_are_those_of_the_index_and_their_classes_the_database_s(
+    client: FlaskClient, app: Flask, settings: Any
+) -> None:
+    sent = json.loads(client.get("/map/points.json").data)
+    with np.load(settings.home.index / "current" / sample.FILE) as stored:
+        ids, points = stored["ids"], stored["points"]
+    classes = images.listed(app.extensions["sessions"], app.extensions["engine"].state().version.id)
+    assert sent["ids"] == ids.tolist() == sorted(classes)
+    assert [sent["classes"][n]["id"] for n in sent["numbers"]] == [classes[i] for i in sent["ids"]]
+    places = np.stack([sent["x"], sent["y"]], axis=1)
+    assert abs(places / sent["scale"] - points).max() <= 0.51 / sent["scale"]
+    assert (sent["images"], sent["whole"], sent["scale"]) == (54, True, SCALE)
+    assert {c["images"] for c in sent["classes"]} == {9}
+    labels = [c["label"] for c in sent["classes"]]
+    assert labels == sorted(labels, key=str.casefold)
+
+
+def test_a_class_s_place_is_where_most_of_its_images_lie() -> None:
+    generator = np.random.default_rng(3)
+    many = generator.normal((4000, 12000), 150, (90, 2))
+    few = generator.normal((13000, 2000), 150, (30, 2))
+    others = generator.normal((9000, 9000), 100, (50, 2))
+    xs, ys = np.rint(np.concatenate([few, many, others])).astype(np.int64).T
+    numbers = np.repeat([0, 1], [120, 50])
+    found = densest(numbers, xs, ys, 2)
+    assert np.abs(found - [[4000, 12000], [9000, 9000]]).max() < 100
+
+
+def test_what_is_sent_of_a_version_is_kept_for_long(client: FlaskClient, page: Page) -> None:
+    shown = page(client.get("/map"))
+    stage = shown.one("div", "stage").attributes
+    pictures = (
+        "/map.png?scheme=light&v=" + stage["data-points"].split("v=")[1],
+        "/map.png?scheme=dark&v=" + stage["data-points"].split("v=")[1],
+    )
+    for address in (stage["data-points"], *pictures):
+        answer = client.get(address)
+        assert answer.status_code == 200
+        assert answer.cache_control.immutable
+        assert answer.cache_control.max_age > 10**7
+        again = client.get(address, headers={"If-None-Match": answer.headers["ETag"]})
+        assert (again.status_code, again.data) == (304, b"")
+        unnamed = client.get(address.split("?")[0])
+        assert unnamed.cache_control.no_cache
+    assert client.get(stage["data-points"]).json["version"] == stage["data-version"]
+
+
+def test_the_page_says_how_the_map_was_made_and_leads_to_each_class(
+    client: FlaskClient, page: Page
+) -> None:
+    shown = page(client.get("/map"))
+    assert "t-SNE of the 4096 features of fc7" in shown.one("div", "lead").text
+    assert "all 54 images" in shown.one("div", "lead").text
+    links = shown.one("div", "key").all("a")
+    assert [link.text for link in links] == [
+        *("9 images of <b>coffee & cream</b>", "9 images of astronaut", "9 images of brick"),
+        *("9 images of grass", "9 images of rocket", "9 images of tabby cat"),
+    ]
+    for link in links:
+        assert client.get(link.attributes["href"]).status_code == 200
+    rows = shown.one("table", "words").one("tbody").all("tr")
+    places = {f"the {d} {a}" for d in ("top", "middle", "bottom") for a in ("left", "right")}
+    places |= {"the middle", "the top centre", "the bottom centre"}
+    assert {row.all("td")[0].text for row in rows} <= places
+    labels = [row.one("th").text for row in rows]
+    assert all(row.all("td")[1].text in set(labels) - {row.one("th").text} for row in rows)
+
+
+def test_the_nearest_class_in_words_is_the_nearest(atlas: Atlas) -> None:
+    for group in atlas.groups:
+        others = [g for g in atlas.groups if g is not group]
+        near = min(others, key=lambda g: np.hypot(g.x - group.x, g.y - group.y))
+        assert group.beside == near.label
+
+
+def test_a_sample_says_of_how_many_images_it_is(app: Flask, state: Ready) -> None:
+    some = state.sample.ids[::2]
+    part = replace(state.sample, ids=some, points=state.sample.points[::2], whole=False)
+    version = replace(state.version, count=1_281_167)
+    classes = browse.classes(app.extensions["sessions"], version.id)
+    atlas = atlas_of(replace(state, sample=part, version=version), classes)
+    assert "a sample of 27 of 1,281,167 images" in how(atlas)
+    assert sum(group.images for group in atlas.groups) == 27
+    known = images.listed(app.extensions["sessions"], version.id)
+    assert [atlas.groups[n].id for n in atlas.numbers] == [known[int(i)] for i in some]
+
+
+def test_one_image_alone_is_a_map_too(atlas: Atlas) -> None:
+    one = alone(atlas, 20)
+    assert "nothing to compare" in how(one)
+    drawn = np.asarray(Image.open(io.BytesIO(draw(one, "light"))).convert("RGB"))
+    across, down = np.rint(on_paper(np.array([one.xs[0], one.ys[0]]))).astype(int)
+    assert abs(drawn[down, across] - rgb(one.groups[0].colour.light)).max() <= 8
+
+
+@pytest.mark.parametrize(("scheme", "ground"), [("light", LIGHT), ("dark", DARK)])
+def test_the_picture_has_a_dot_of_its_class_s_colour_for_each_image(
+    client: FlaskClient, atlas: Atlas, scheme: str, ground: str
+) -> None:
+    answer = client.get(f"/map.png?scheme={scheme}")
+    assert answer.mimetype == "image/png"
+    drawn = decoded(answer)
+    assert drawn.size == (2 * WIDTH, 2 * HEIGHT)
+    pixels = np.asarray(drawn).astype(float)
+    assert abs(pixels[0, 0] - rgb(ground)).max() <= 4
+    places = on_paper(np.stack([atlas.xs, atlas.ys], axis=1))
+    apart = [
+        n
+        for n, place in enumerate(places)
+        if np.sort(np.hypot(*(places - place).T))[1] > 4 * radius(len(places))
+    ]
+    assert len(apart) > 10
+    right = 0
+    for n in apart:
+        across, down = np.rint(places[n]).astype(int)
+        colour = getattr(atlas.groups[atlas.numbers[n]].colour, scheme)
+        right += abs(pixels[down, across] - rgb(colour)).max() <= 10
+    # A name may stand over a few.
+    assert right >= 0.8 * len(apart)
+
+
+def test_names_stand_apart_and_within_the_picture() -> None:
+    generator = np.random.default_rng(5)
+    groups = [
+        Group(
+            id=n,
+            label="a class of some length"[: 6 + n % 16],
+            images=1 + n,
+            x=int(x),
+            y=int(y),
+            where="",
+            beside=None,
+            colour=colour_of(n),
+        )
+        for n, (x, y) in enumerate(generator.integers(0, SCALE, (80, 2)))
+    ]
+    places = on_paper(generator.integers(0, SCALE, (2000, 2)))
+    names = list(placed(groups, places, ImageFont.load_default(26)))
+    assert len(names) > 25
+    assert names[0].group.images == 80
+    paper = Image.new("L", (2 * WIDTH, 2 * HEIGHT))
+    area = 0
+    for name in names:
+        left, top, right, bottom = (round(edge) for edge in name.box)
+        assert 0 <= left < right <= 2 * WIDTH
+        assert 0 <= top < bottom <= 2 * HEIGHT
+        area += (right - left - 1) * (bottom - top - 1)
+        ImageDraw.Draw(paper).rectangle((left, top, right - 2, bottom - 2), fill=255)
+    # Boxes that overlapped would together cover less than they do one by one.
+    assert int((np.asarray(paper) > 0).sum()) >= area * 0.999
+
+
+def test_twenty_colours_are_told_apart_and_then_come_again() -> None:
+    for scheme, ground in (("light", LIGHT), ("dark", DARK)):
+        colours = [getattr(colour, scheme) for colour in COLOURS]
+        assert all(contrast(colour, ground) >= 3 for colour in colours)
+        distances = [
+            float(np.linalg.norm(rgb(a) - rgb(b))) for a, b in itertools.combinations(colours, 2)
+        ]
+        assert min(distances) > 20
+    assert len(COLOURS) == 20
+    assert [colour_of(n) for n in range(45)] == [COLOURS[n % 20] for n in range(45)]
+
+
+def test_an_index_of_before_says_what_makes_a_map(
+    shop: Any, open_app: Callable[..., Flask], page: Page
+) -> None:
+    manifest = read_manifest(shop.version)
+    without = {name: file for name, file in manifest.files.items() if name != sample.FILE}
+    (shop.version / sample.FILE).unlink()
+    (shop.version / FILE).unlink()
+    write_manifest(replace(manifest, files=without), shop.version)
+    client = open_app(shop.settings).test_client()
+    answer = client.get("/map")
+    assert answer.status_code == 200
+    shown = page(answer)
+    assert shown.one("h1").text == "There is no map in this index"
+    assert shown.one("code").text == "flask index build"
+    assert client.get("/map/points.json").status_code == 404
+    assert client.get("/map.png").status_code == 404
+
+
+def test_without_an_index_the_map_says_so(empty: FlaskClient, page: Page) -> None:
+    assert "no trained network" in page(empty.get("/map")).one("h1").text

@@ -1,0 +1,492 @@
+"""The pages of runs: what they draw and say, against what training wrote."""
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flask import Flask
+from flask.testing import FlaskClient
+from PIL import Image
+
+from app.config import Settings
+from app.views.runs.curves import decades, power, ticks_across, up
+from storage.home import Home
+from training.config import PAPER
+from training.evaluation.confidence import rate
+from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
+from training.evaluation.output import keep
+from training.reporting import side_by_side
+from training.run_folder import Run as Record
+from training.run_folder import add_epoch
+from training.state import Epoch
+
+NAME = "20261124-150627-demo-photographs"
+RATES = (0.01, 0.01, 0.001, 0.001, 0.0001)
+ERRORS = (0.62, 0.41, 0.28, 0.3, 0.25)
+LOSSES = (2.3, 1.9, 1.2, 1.1, 0.9)
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory, open_app) -> Flask:
+    """The application over a home with neither weights nor index."""
+    root = tmp_path_factory.mktemp("home")
+    return open_app(Settings.from_environment({"ALEXNET_HOME": str(root)}))
+
+
+@pytest.fixture
+def home(app: Flask) -> Home:
+    """Its home, without runs."""
+    home: Home = app.extensions["settings"].home
+    for folder in (home.runs, home.evaluations):
+        shutil.rmtree(folder, ignore_errors=True)
+    return home
+
+
+def record(home: Home, name: str = NAME, **told: Any) -> Record:
+    """Write a run by training's own means."""
+    run = Record(home.runs / name)
+    run.folder.mkdir(parents=True)
+    known = {"preset": "demo", "data": "/server/photographs", "finished": True, "weights": "a" * 32}
+    run.describe(**{**known, "recipe": asdict(replace(PAPER, epochs=10)), **told})
+    for number, values in enumerate(zip(RATES, LOSSES, ERRORS, strict=True), start=1):
+        add_epoch(run, epoch(number, *values))
+    return run
+
+
+def epoch(number: int, rate: float, loss: float, error: float) -> Epoch:
+    """An epoch of these values."""
+    return Epoch(
+        epoch=number,
+        rate=rate,
+        loss=loss,
+        top1_error=error,
+        top5_error=error / 5,
+        images_per_second=20.0,
+        data_wait=0.0,
+        seconds=30.0,
+        memory=3.0,
+    )
+
+
+def share_of(text: str) -> float:
+    """Read what the page writes: 41.0 %, 0.01, 10⁻⁴."""
+    number, percent = re.fullmatch(r"([\d.⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)\u2009?(%?)", text).groups()
+    if "⁻" in number:
+        return 10.0 ** -int(number[3:].translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")))
+    return float(number) / (100 if percent else 1)
+
+
+def drawn(plot, line: int = 0) -> list[tuple[float, float]]:
+    """A curve's places, in per cent from the left and the top; the last line is drawn first."""
+    words = plot.all("path")[::-1][line].attributes["d"]
+    found = re.findall(r"[ML]([\d.]+) ([\d.]+)", words)
+    return [(float(x) / 10, float(y) / 10) for x, y in found]
+
+
+def scale(plot, anchor: str) -> Callable[[float], float]:
+    """Read an axis: what a place in per cent means, by its first and last number."""
+    side = {"end": "y", "middle": "x"}[anchor]
+    ticks = [
+        (float(text.attributes[side].rstrip("%")), share_of(text.text))
+        for text in plot.all("text")
+        if text.attributes.get("text-anchor") == anchor and text.text != "epoch"
+    ]
+    (from_, low), (to, high) = ticks[0], ticks[-1]
+    return lambda place: low + (place - from_) / (to - from_) * (high - low)
+
+
+def test_the_curves_lie_where_the_axes_say(home: Home, client: FlaskClient, page) -> None:
+    record(home)
+    shown = page(client.get(f"/training/{NAME}"))
+    error, loss, rates = shown.all("svg", "plot")
+    for plot, line, values in (
+        (error, 0, ERRORS),
+        (error, 1, [e / 5 for e in ERRORS]),
+        (loss, 0, LOSSES),
+    ):
+        x, y = scale(plot, "middle"), scale(plot, "end")
+        places = drawn(plot, line)
+        assert [x(left) for left, _ in places] == pytest.approx([1, 2, 3, 4, 5], abs=0.01)
+        assert [y(top) for _, top in places] == pytest.approx(values, rel=0.01)
+    # The learning rate holds for whole epochs, on a scale of powers of ten.
+    y, places = scale(rates, "end"), drawn(rates)
+    assert len(places) == 10
+    tops = sorted({top for _, top in places})
+    assert tops == pytest.approx([0, 50, 100])
+    assert y(0) == 0.01
+    assert y(100) == 1e-4
+
+
+def test_the_drops_of_the_rate_are_marked_between_their_epochs(
+    home: Home, client: FlaskClient, page
+) -> None:
+    record(home)
+    plot = page(client.get(f"/training/{NAME}")).all("svg", "plot")[0]
+    x = scale(plot, "middle")
+    marks = [x(float(mark.attributes["x1"].rstrip("%"))) for mark in plot.all("line", "fall")]
+    assert marks == pytest.approx([2.5, 4.5], abs=0.01)
+    assert [text.text for text in plot.all("text", "over")] == ["÷\u200910", "÷\u200910"]
+    assert "fell 2 times" in plot.one("desc").text
+
+
+def test_every_number_is_in_the_table(home: Home, client: FlaskClient, page) -> None:
+    run = record(home)
+    add_epoch(run, epoch(6, 0.00001, float("nan"), float("inf")))
+    tables = page(client.get(f"/training/{NAME}")).all("table")
+    table = next(table for table in tables if table.attributes.get("id") == "epochs")
+    rows = [[cell.text for cell in row.children] for row in table.one("tbody").all("tr")]
+    assert [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6"]
+    assert [share_of(row[1]) for row in rows] == pytest.approx([*RATES, 0.00001])
+    assert [share_of(row[2]) for row in rows[:5]] == list(LOSSES)
+    assert [share_of(row[3]) for row in rows[:5]] == pytest.approx(ERRORS)
+    assert rows[5][2] == rows[5][3] == "–"
+    assert rows[0][6] == "30\u2009s"
+
+
+def test_a_gap_interrupts_the_curve(home: Home, client: FlaskClient, page) -> None:
+    run = record(home)
+    for number, loss in ((6, float("nan")), (7, 0.5)):
+        add_epoch(run, epoch(number, 0.0001, loss, 0.2))
+    loss = page(client.get(f"/training/{NAME}")).all("svg", "plot")[1]
+    assert loss.one("path").attributes["d"].count("M") == 2
+    assert len(drawn(loss)) == 6
+
+
+@pytest.mark.parametrize("top", [0.0, 1e-29, 0.3, 0.9999, 1.0, 6.9, 7.1, 1234.5, 1e15])
+def test_an_axis_holds_its_values_and_has_few_round_numbers(top: float) -> None:
+    axis = up([0.0, top])
+    assert axis.low == 0
+    assert axis.high >= top
+    assert top == 0 or axis.high <= 2 * top
+    small = decades([max(top, 1e-29)])
+    assert small.low <= max(top, 1e-29) * (1 + 1e-9)
+    assert small.high >= max(top, 1e-29) * (1 - 1e-9)
+    assert 2 <= len(ticks_across(up([50]))) <= 8
+
+
+def test_small_numbers_are_written_as_powers() -> None:
+    said = [power(value) for value in (0.0, 0.01, 0.00125, 0.000125, 1e-5, 0.0009996, 2e6)]
+    plain = [text.replace("\u2009", " ") for text in said]
+    assert plain == ["0", "0.01", "0.00125", "1.25 · 10⁻⁴", "10⁻⁵", "10⁻³", "2 · 10⁶"]
+
+
+def test_departures_from_the_paper_stand_beside_its_values(
+    home: Home, client: FlaskClient, page
+) -> None:
+    record(home)
+    rows = page(client.get(f"/training/{NAME}")).all("tr", "departs")
+    assert [row.one("th").text.split()[:2] for row in rows] == [["Epochs", "at"]]
+    assert rows[0].one("td").text == "10 paper: 90"
+
+
+def test_the_list_says_of_each_run_what_came_out(home: Home, client: FlaskClient, page) -> None:
+    record(home)
+    record(home, "20250101-000000-small-x", finished=False)
+    shown = page(client.get("/training"))
+    first, second = shown.all("li", "run")
+    assert first.one("a").attributes["href"] == f"/training/{NAME}"
+    figures = {row.one("dt").text: row.one("dd").text for row in first.one("dl").children}
+    assert figures == {
+        "epochs": "5 of 10",
+        "top-1, lowest": "25.0\u2009%",
+        "top-1, last": "25.0\u2009%",
+        "top-5, last": "5.0\u2009%",
+    }
+    assert first.one("span", "state").text == "finished"
+    assert second.one("span", "state").text == "running"
+    assert "from 62.0\u2009% to 25.0\u2009%" in first.one("svg").attributes["aria-label"]
+    assert "/server" not in shown.text  # where things lie is nobody's business
+
+
+def test_nothing_there_yet_says_which_command_to_run(home: Home, client: FlaskClient, page) -> None:
+    shown = page(client.get("/training"))
+    assert shown.one("code").text == "python training/run.py"
+
+
+def test_a_page_is_sent_again_only_when_something_was_written(
+    home: Home, client: FlaskClient
+) -> None:
+    run = record(home, finished=False)
+    for address in ("/training", f"/training/{NAME}"):
+        tag = client.get(address).headers["ETag"]
+        answer = client.get(address, headers={"If-None-Match": tag})
+        assert (answer.status_code, answer.data) == (304, b"")
+        assert "no-cache" in answer.headers["Cache-Control"]
+        add_epoch(run, epoch(len(run.epochs.read_text().splitlines()) + 1, 0.0001, 0.8, 0.2))
+        assert client.get(address, headers={"If-None-Match": tag}).status_code == 200
+
+
+def test_only_what_is_running_is_followed(home: Home, client: FlaskClient, page) -> None:
+    run = record(home, finished=False)
+    for finished in (False, True):
+        run.describe(finished=finished)
+        shown = page(client.get(f"/training/{NAME}"))
+        live = [part for part in shown.all("div") if "data-live" in part.attributes]
+        assert bool(live) is not finished
+        # While it runs there is room for epochs to come.
+        assert bool(shown.all("rect", "beyond")) is not finished
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b",
+        "<b>&amp;",
+        "100%",
+        "%2e%2e",
+        "ü n",
+        "a?b#c",
+        "a'b\"c",
+        "compare",
+        "$(rm -r x)",
+        "new\nline",
+    ],
+)
+def test_a_run_of_any_name_has_its_page(home: Home, client: FlaskClient, page, name: str) -> None:
+    record(home, name, finished=False)
+    folder = home.runs / name
+    (folder / "checkpoint.safetensors").write_bytes(b"")
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, (0, 1e9))
+    href = page(client.get("/training")).one("li", "run").one("a").attributes["href"]
+    answer = client.get(href)
+    assert answer.status_code == 200
+    shown = page(answer)
+    assert shown.one("h1").text == name
+    # What is there to copy means this folder to a shell, and nothing else.
+    command = next(code.text for code in shown.all("code") if "--resume" in code.text)
+    script = f"unset ALEXNET_HOME; printf '%s\\0' {command}"
+    words = subprocess.run(["sh", "-c", script], capture_output=True, check=True).stdout
+    assert words.decode().split("\0")[2:4] == ["--resume", f"var/runs/{name}"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "nothing",
+        "..",
+        "../runs",
+        "..%2f..%2fsecret_key",
+        "x%00",
+        f"{NAME}/conv1/9.png",
+        f"{NAME}/conv1/-1.png",
+        "nothing/conv1/1.png",
+        "..%2fruns/conv1/1.png",
+        "evaluations/x/0/0/picture.jpg",
+    ],
+)
+def test_what_is_not_there_is_not_found(home: Home, client: FlaskClient, address: str) -> None:
+    record(home)
+    assert client.get(f"/training/{address}").status_code == 404
+
+
+def test_conv1_is_that_of_the_run_with_its_gaps_open(home: Home, client: FlaskClient, page) -> None:
+    run = record(home)
+    kernels = torch.randn(96, 3, 11, 11, generator=torch.manual_seed(0))
+    drawing = side_by_side(kernels)
+    (run.folder / "conv1").mkdir()
+    for number in range(1, 21):
+        drawing.save(run.folder / "conv1" / f"epoch-{number:03d}.png")
+    shown = page(client.get(f"/training/{NAME}"))
+    pictures = shown.one("ol", "kernels").all("img")
+    assert [p.attributes["alt"] for p in pictures] == [
+        f"conv1 after epoch {n}" for n in (1, 5, 9, 12, 16, 20)
+    ]
+    assert (pictures[0].attributes["width"], pictures[0].attributes["height"]) == ("776", "284")
+    assert [a.text for a in shown.one("ul", "every").all("a")][-1].endswith("20")
+    served = client.get(pictures[0].attributes["src"])
+    assert served.mimetype == "image/png"
+    pixels = np.asarray(Image.open(io.BytesIO(served.data)))
+    seen = pixels[..., 3] == 255
+    assert (pixels[seen][:, :3] == np.asarray(drawing)[seen]).all()
+    assert seen.sum() == 96 * 44 * 44
+    tag = served.headers["ETag"]
+    again = client.get(pictures[0].attributes["src"], headers={"If-None-Match": tag})
+    assert again.status_code == 304
+    (run.folder / "conv1/epoch-001.png").write_bytes(b"half a pic")
+    assert client.get(pictures[0].attributes["src"]).status_code == 404
+
+
+def compared(client: FlaskClient, page, *names: str) -> Any:
+    """The page of these runs side by side."""
+    return page(client.get("/training/compare", query_string=[("run", name) for name in names]))
+
+
+def test_compared_runs_are_told_apart_and_only_differences_are_listed(
+    home: Home, client: FlaskClient, page
+) -> None:
+    told = {"recipe": asdict(replace(PAPER, epochs=10, batch=64)), "commit": "1"}
+    record(home, "a", commit="1")
+    record(home, "b", **told)
+    record(home, "c", **told)
+    shown = compared(client, page, "a", "b", "c")
+    error, loss = shown.all("svg", "plot")
+    assert [text.text for text in error.all("text", "letter")] == ["A", "B", "C"]
+    tones = [path.attributes["class"] for path in loss.all("path")]
+    assert len(set(tones)) == 3
+    table = shown.all("table", "words")[-1]
+    rows = [[cell.text for cell in row.children] for row in table.one("tbody").all("tr")]
+    assert rows == [["Images a batch §5", "128", "64", "64"]]
+    assert "There is no run gone any more" in compared(client, page, "a", "gone", "b").text
+    assert "It takes two runs" in compared(client, page, "a").text
+    assert "It takes two runs" in compared(client, page, "a", "a").text
+    many = compared(client, page, "a", "b", *(f"x{n}" for n in range(9)))
+    assert "The first 6 are shown" in many.text
+
+
+@pytest.fixture
+def photographs_of(tmp_path: Path) -> Path:
+    """Photographs that were judged, and one outside their folder."""
+    folder = tmp_path / "judged"
+    (folder / "val/cat").mkdir(parents=True)
+    for place in ("judged/val/cat/1.jpg", "outside.jpg"):
+        Image.fromarray(np.full((40, 60, 3), (200, 90, 30), np.uint8)).save(tmp_path / place)
+    (folder / "val/cat/link.jpg").symlink_to(tmp_path / "outside.jpg")
+    (folder / "val/cat/broken.jpg").write_bytes(b"no image")
+    return folder
+
+
+PATHS = (
+    "val/cat/1.jpg",
+    "val/cat/link.jpg",
+    "../outside.jpg",
+    "val/cat/broken.jpg",
+    "val/cat/2.jpg",
+)
+
+
+def verdict(*paths: str, classes: tuple[str, ...] = ("cat", "dog")) -> Verdict:
+    """A verdict on one network: of four cats one is taken for a dog, of two dogs none."""
+    mistakes = tuple(
+        Mistake(
+            path=path,
+            true="cat",
+            true_label="a cat",
+            true_probability=0.2,
+            guess="dog",
+            guess_label="a dog",
+            probability=0.75,
+            rank=2,
+        )
+        for path in paths
+    )
+    wrong = np.array([True, False, False, False, False, False])
+    result = Result(
+        name="net",
+        crops="ten",
+        top1=rate(wrong),
+        top5=rate(wrong & False),
+        classes=(),
+        confusion={"cat": {"cat": 3, "dog": 1}, **{c: {c: 2} for c in classes[1:]}},
+        mistakes=mistakes,
+    )
+    data = Data(
+        folder="judged", layout="split", split="val", images=6, classes=2, unreadable=(), unknown={}
+    )
+    judged = Judged(
+        name="net", identity="a" * 32, classes=2, side=256, crop=224, preset="", epochs=5, images=9
+    )
+    return Verdict(
+        format=1,
+        data=data,
+        precision="f32",
+        models=(judged,),
+        labels={c: f"a {c}" for c in classes},
+        results=(replace(result, crops="centre", mistakes=()), result),
+        differences=(),
+    )
+
+
+def test_an_evaluation_is_shown_with_the_run_whose_weights_it_judged(
+    home: Home, client: FlaskClient, page, photographs_of: Path
+) -> None:
+    record(home)
+    record(home, "other", weights="b" * 32)
+    assert "There is none" in page(client.get(f"/training/{NAME}")).text
+    keep(verdict("val/cat/1.jpg"), home, photographs_of)
+    assert "There is none" in page(client.get("/training/other")).text
+    shown = page(client.get(f"/training/{NAME}"))
+    (errors,) = [t for t in shown.all("table") if t.text.strip().startswith("Errors with")]
+    rows = [[cell.text for cell in row.children] for row in errors.one("tbody").all("tr")]
+    # Wilson's interval of one in six, and of none in six.
+    assert rows == [
+        [
+            crops,
+            "16.7\u2009%",
+            "3.0\u2009% – 56.4\u2009%",
+            "0.0\u2009%",
+            "0.0\u2009% – 39.0\u2009%",
+            "6",
+        ]
+        for crops in ("centre crop", "ten crops")
+    ]
+    matrix = shown.one("table", "matrix")
+    assert [th.attributes["scope"] for th in matrix.all("th")] == ["col"] * 2 + ["row"] * 2
+    counts = [[td.text for td in row.all("td")] for row in matrix.one("tbody").all("tr")]
+    assert counts == [["3", "1"], ["0", "2"]]
+    mistake = shown.one("ol", "mistakes").one("li")
+    assert mistake.one("span", "correct").text.split() == ["right:", "a", "cat", "20.0", "%"]
+
+
+def test_only_photographs_of_the_verdict_inside_its_folder_are_served(
+    home: Home, client: FlaskClient, page, photographs_of: Path
+) -> None:
+    record(home)
+    kept = keep(verdict(*PATHS), home, photographs_of)
+    answers = [
+        client.get(img.attributes["src"])
+        for img in page(client.get(f"/training/{NAME}")).one("ol", "mistakes").all("img")
+    ]
+    assert [answer.status_code for answer in answers] == [200, 404, 404, 404, 404]
+    assert {answer.mimetype for answer in answers[1:]} == {"image/svg+xml"}
+    served = Image.open(io.BytesIO(answers[0].data))
+    assert (served.format, served.size) == ("JPEG", (256, 256))
+    assert np.abs(np.asarray(served).mean((0, 1)) - (200, 90, 30)).max() < 3
+    whole = client.get(f"/training/evaluations/{kept.stem}/1/0/picture.jpg")
+    assert Image.open(io.BytesIO(whole.data)).size == (60, 40)
+    for place in ("0/0", "1/5", "2/0", "1/99999999999"):
+        assert (
+            client.get(f"/training/evaluations/{kept.stem}/{place}/picture.jpg").status_code == 404
+        )
+    told = json.loads(kept.read_text())
+    for root in ("judged", "", "/nowhere", "/", None, 3):
+        kept.write_text(json.dumps(told | {"root": root}))
+        answer = client.get(f"/training/evaluations/{kept.stem}/1/0/picture.jpg")
+        assert answer.status_code == 404
+
+
+def test_of_many_classes_the_strongest_confusions_are_listed(
+    home: Home, client: FlaskClient, page, photographs_of: Path
+) -> None:
+    record(home)
+    keep(verdict(classes=("cat", "dog", *(f"c{n}" for n in range(29)))), home, photographs_of)
+    shown = page(client.get(f"/training/{NAME}"))
+    assert not shown.all("table", "matrix")
+    (line,) = shown.one("ol", "confusions").all("li")
+    assert line.text.split() == ["a", "cat", "taken", "for", "a", "dog", "1", "of", "4"]
+
+
+def test_of_several_evaluations_the_newest_is_shown_and_the_others_linked(
+    home: Home, client: FlaskClient, page, photographs_of: Path
+) -> None:
+    record(home)
+    first, second = (keep(verdict(), home, photographs_of) for _ in range(2))
+    assert first != second
+    second.write_bytes(b'{"format": 1,')
+    assert "Evaluated before" not in page(client.get(f"/training/{NAME}")).text
+    third = keep(replace(verdict(), precision="bf16"), home, photographs_of)
+    shown = page(client.get(f"/training/{NAME}"))
+    (link,) = [a for a in shown.all("a") if "evaluation=" in a.attributes["href"]]
+    assert first.stem in link.attributes["href"]
+    assert third.stem not in link.attributes["href"]
+    assert client.get(link.attributes["href"]).status_code == 200
