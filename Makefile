@@ -1,53 +1,64 @@
-# make demo    install, train, index, serve         make test     install and run the tests
-# make check   lint, types, import rules, tests     make screenshots    of every page, into docs/
-
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SAY := @printf '\n== %s\n'
+STEP := @printf '\n== %s\n'
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TRAIN := $(BIN)/python training/run.py --if-needed $(if $(DATA),--data "$(DATA)")
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test check lint screenshots clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format coverage screenshots clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/installed
-	$(SAY) "1 of 3: train the network"
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+	@echo 'Variables: DATA=FOLDER for demo, ARGS="-k name" for test, PYTHON=python3.12'
+
+demo: $(VENV)/installed ## install, train, index and serve
+	$(STEP) "1 of 3: train the network"
 	@$(TRAIN)
-	$(SAY) "2 of 3: index the features of the training images"
+	$(STEP) "2 of 3: index the features of the training images"
 	@$(BIN)/flask index build --if-needed
-	$(SAY) "3 of 3: serve"
+	$(STEP) "3 of 3: serve"
 	@exec $(BIN)/gunicorn "app:create_app()"
 
-test: $(VENV)/installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+test: $(VENV)/installed-test ## install what the tests need and run them
+	$(PYTEST) --durations 10 $(ARGS)
 
-check: lint test
+check: lint test ## lint, then test
 
-lint: $(VENV)/installed-test
+lint: $(VENV)/installed-test ## formatting, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-screenshots: $(VENV)/installed-test
+format: $(VENV)/installed-test ## format the code and apply the linter's fixes
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+coverage: $(VENV)/installed-test ## run the tests and report line coverage
+	$(PYTEST) --cov --cov-report term:skip-covered $(ARGS)
+
+screenshots: $(VENV)/installed-test ## photograph every page for docs/gallery.md
 	@OMP_NUM_THREADS=1 $(BIN)/python -m docs.screenshots
 
+clean: ## remove the environment and build products; keeps var/
+	rm -rf $(VENV) build *.egg-info
+
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(SAY) "Installing into $(VENV): torch and what it needs are a few gigabytes, once"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(STEP) "Installing into $(VENV), once: torch and its libraries take a few gigabytes"
+	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(SAY) "Installing into $(VENV), with what the tests need: a few gigabytes, once"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
-	@# milvus-lite asks for faiss-cpu, whose files would take the place of faiss-gpu's.
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps milvus-lite
+	$(STEP) "Installing into $(VENV), tests included, once: torch and its libraries take a few gigabytes"
+	@$(PIP) -e ".[test]"
+	@# With its dependencies, milvus-lite would install faiss-cpu over faiss-gpu's files.
+	@$(PIP) --no-deps milvus-lite
 	@touch $@ $(VENV)/installed
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
-
-clean:
-	rm -rf $(VENV) build *.egg-info
