@@ -2,9 +2,10 @@
 
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,37 +28,55 @@ def interruptible() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def weights_of() -> Callable[..., Weights]:
-    """Makes weights of a configuration, as a training on the folder `data` would have.
+    """Make weights of a configuration, as a training run would leave them.
 
-    The classes are `names`, their labels in capitals. Without a state it is drawn, now.
+    names: the classes' folders; without them "0", "1", … for as many classes as the network has.
+    labels: what a person reads, by folder; without them the names in capitals.
+    mean: float32 [3, side, side], or one grey level for all of it.
+    state: the network's tensors; without them they are drawn from `seed`.
+    Any further keyword is a field of Provenance.
     """
 
     def make(
         config: AlexNetConfig,
-        names: tuple[str, ...],
-        mean: Tensor,
-        data: str = "",
-        state: dict[str, Tensor] | None = None,
+        names: Sequence[str] | None = None,
+        mean: Tensor | float = 120.0,
+        *,
+        labels: Mapping[str, str] | None = None,
+        pca: Pca | None = None,
+        state: Mapping[str, Tensor] | None = None,
+        seed: int = 0,
+        **provenance: Any,
     ) -> Weights:
+        if state is None:
+            with torch.random.fork_rng(devices=()):
+                torch.manual_seed(seed)
+                state = AlexNet(config).state_dict()
+        names = [str(n) for n in range(config.classes)] if names is None else names
+        labels = labels or {name: name.upper() for name in names}
+        grey = isinstance(mean, float | int)
         return Weights(
             config=config,
-            classes=tuple(ClassName(name, name.upper()) for name in names),
-            mean=mean,
-            pca=Pca(torch.ones(3), torch.eye(3)),
-            provenance=Provenance(
-                data=data,
-                images=1,
-                epochs=1,
-                preset="demo",
-                top1_error=None,
-                top5_error=None,
-                commit="unknown",
-                created="2026-01-01T00:00:00+00:00",
-            ),
-            state=AlexNet(config).state_dict() if state is None else state,
+            classes=tuple(ClassName(name, labels[name]) for name in names),
+            mean=torch.full((3, config.side, config.side), float(mean)) if grey else mean,
+            pca=pca or Pca(torch.ones(3), torch.eye(3)),
+            provenance=Provenance(**PROVENANCE | provenance),
+            state=state,
         )
 
     return make
+
+
+PROVENANCE: dict[str, Any] = {
+    "data": "/photographs",
+    "images": 1,
+    "epochs": 1,
+    "preset": "demo",
+    "top1_error": None,
+    "top5_error": None,
+    "commit": "unknown",
+    "created": "2026-01-01T00:00:00+00:00",
+}
 
 
 @pytest.fixture

@@ -27,8 +27,7 @@ from app.inference.loader import Engine, Ready
 from index import store
 from index.candidates import SearchError
 from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights, load, save
-from model.dataset import ClassName
+from model.checkpoint import Weights, load, save
 from storage.home import Home, point
 
 CLASSES = ("astronaut", "brick", "chelsea", "coffee", "grass", "rocket")
@@ -141,29 +140,22 @@ def make_photographs(root: Path) -> None:
     (root / "classes.txt").write_text("".join(lines))
 
 
-def make_weights(home: Home, photographs: Path) -> None:
+def make_weights(weights_of: Callable[..., Weights], home: Home, photographs: Path) -> None:
     """Write weights of the whole network, not trained, and point the home at them."""
     torch.manual_seed(1)
     config = AlexNetConfig(classes=len(CLASSES), init="he", input_scale=60)
     state = AlexNet(config).state_dict()
     # So that of the six labels it is always the same five that are shown.
     state["fc8.bias"][CLASSES.index("grass")] -= 50
-    weights = Weights(
-        config=config,
-        classes=tuple(ClassName(name, LABELS[name]) for name in CLASSES),
-        mean=torch.full((3, 256, 256), 120.0),
-        pca=Pca(torch.ones(3), torch.eye(3)),
-        provenance=Provenance(
-            data=str(photographs),
-            images=TRAIN * len(CLASSES),
-            epochs=2,
-            preset="small",
-            top1_error=None,
-            top5_error=None,
-            commit="unknown",
-            created="2026-01-01T00:00:00+00:00",
-        ),
+    weights = weights_of(
+        config,
+        CLASSES,
+        labels=LABELS,
         state=state,
+        data=str(photographs),
+        images=TRAIN * len(CLASSES),
+        epochs=2,
+        preset="small",
     )
     file = home.runs / "first" / "weights.safetensors"
     save(weights, file)
@@ -186,10 +178,14 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Settings:
+def settings(
+    tmp_path_factory: pytest.TempPathFactory,
+    weights_of: Callable[..., Weights],
+    photographs: Path,
+) -> Settings:
     """Settings of a home with weights and an index built by the command."""
     settings = settings_of(tmp_path_factory.mktemp("home"), **LIMITS)
-    make_weights(settings.home, photographs)
+    make_weights(weights_of, settings.home, photographs)
     built = create_app(settings).test_cli_runner().invoke(args=["index", "build"])
     assert built.exit_code == 0, built.output
     return settings

@@ -15,9 +15,7 @@ def make_predictor(weights_of: Callable[..., Weights]) -> Callable[[AlexNetConfi
     """Makes a network of a configuration, its weights drawn, its mean image of any colours."""
 
     def make(config: AlexNetConfig) -> Predictor:
-        torch.manual_seed(11)
-        names = tuple(f"n{i}" for i in range(config.classes))
-        mean = torch.rand(3, config.side, config.side) * 200
-        return Predictor.from_weights(weights_of(config, names, mean), "cpu")
+        mean = torch.rand(3, config.side, config.side, generator=torch.Generator().manual_seed(1))
+        return Predictor.from_weights(weights_of(config, mean=200 * mean, seed=11), "cpu")
 
     return make

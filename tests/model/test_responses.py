@@ -1,5 +1,6 @@
 """What conv1 answers and sees, against torch's own convolution."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,42 +9,31 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, pad
 
-from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights
-from model.dataset import ClassName
+from model.alexnet import AlexNetConfig
+from model.checkpoint import Weights
 from model.predict import Predictor
 from model.responses import Conv1
 from model.variants import VARIANTS
 
 Pixels = npt.NDArray[np.uint8]
-PROVENANCE = Provenance(
-    data="/d", images=1, epochs=1, preset="p", top1_error=None, top5_error=None,
-    commit="unknown", created="2026-01-01T00:00:00+00:00",
-)  # fmt: skip
 BORDERS = {"paper": (0, 3), "one-gpu": (0, 3), "caffe-alexnet": (0, 0), "torchvision": (2, 2)}
 """Zero pixels that each net has before and after its crop."""
 SQUARES = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
 
 
-def conv1_of(config: AlexNetConfig) -> Conv1:
+@pytest.fixture(scope="module")
+def conv1_of(weights_of: Callable[..., Weights]) -> Callable[[AlexNetConfig], Conv1]:
     """conv1 with seeded weights and a mean image of whole numbers, which rise from the left."""
-    torch.manual_seed(0)
-    names = tuple(ClassName(str(n), str(n)) for n in range(config.classes))
-    mean = torch.arange(256.0).expand(3, 256, 256)
-    pca = Pca(torch.ones(3), torch.eye(3))
-    weights = Weights(
-        config=config,
-        classes=names,
-        mean=mean,
-        pca=pca,
-        provenance=PROVENANCE,
-        state=AlexNet(config).state_dict(),
-    )
-    return Conv1(Predictor.from_weights(weights, "cpu"))
+
+    def make(config: AlexNetConfig) -> Conv1:
+        weights = weights_of(config, mean=torch.arange(256.0).expand(3, 256, 256))
+        return Conv1(Predictor.from_weights(weights, "cpu"))
+
+    return make
 
 
 @pytest.fixture(scope="module", params=list(BORDERS))
-def conv1(request: pytest.FixtureRequest) -> Conv1:
+def conv1(request: pytest.FixtureRequest, conv1_of: Callable[[AlexNetConfig], Conv1]) -> Conv1:
     return conv1_of(replace(VARIANTS[request.param].config, classes=2, input_scale=50.0))
 
 

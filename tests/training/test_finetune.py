@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Provenance, Weights, load, save
-from model.dataset import ClassName
+from model.checkpoint import Weights, load, save
 from model.variants import VARIANTS
 from training.config import CIFAR, PAPER, Recipe, RecipeError
 from training.dataset.prepare import Prepared
@@ -21,36 +20,26 @@ from training.state import start
 CPU = torch.device("cpu")
 Begin = Callable[..., subprocess.Popen[str]]
 End = Callable[..., tuple[str, str]]
+Make = Callable[[AlexNetConfig, Prepared], Weights]
 
 
-def made(config: AlexNetConfig, data: Prepared) -> Weights:
-    """Weights of other classes, every number of them drawn."""
-    generator = torch.Generator().manual_seed(5)
-    state = {
-        name: torch.randn(tensor.shape, generator=generator) * 0.01
-        for name, tensor in AlexNet(config).state_dict().items()
-    }
-    return Weights(
-        config=config,
-        classes=tuple(ClassName(str(n), f"class {n}") for n in range(config.classes)),
-        mean=data.mean,
-        pca=data.pca,
-        provenance=Provenance(
-            data="elsewhere",
-            images=10,
-            epochs=1,
-            preset="paper",
-            top1_error=None,
-            top5_error=None,
-            commit="unknown",
-            created="2012-12-03T00:00:00Z",
-        ),
-        state=state,
-    )
+@pytest.fixture(scope="session")
+def made(weights_of: Callable[..., Weights]) -> Make:
+    """Make weights of other classes, every number of them drawn."""
+
+    def make(config: AlexNetConfig, data: Prepared) -> Weights:
+        generator = torch.Generator().manual_seed(5)
+        state = {
+            name: torch.randn(tensor.shape, generator=generator) * 0.01
+            for name, tensor in AlexNet(config).state_dict().items()
+        }
+        return weights_of(config, mean=data.mean, pca=data.pca, state=state)
+
+    return make
 
 
 @pytest.mark.parametrize("variant", ["cifar", "cifar-lrn-24"])
-def test_only_the_last_layer_is_drawn_anew(tiny: Prepared, variant: str) -> None:
+def test_only_the_last_layer_is_drawn_anew(made: Make, tiny: Prepared, variant: str) -> None:
     weights = made(replace(VARIANTS[variant].config, classes=22), tiny)
     config = config_from(weights, PAPER, 3)
     assert config == replace(weights.config, classes=3)
@@ -62,7 +51,9 @@ def test_only_the_last_layer_is_drawn_anew(tiny: Prepared, variant: str) -> None
     assert state.network.get_parameter("fc10.weight").shape[0] == 3
 
 
-def test_scale_and_dropout_are_those_that_the_kept_layers_learned_with(tiny: Prepared) -> None:
+def test_scale_and_dropout_are_those_that_the_kept_layers_learned_with(
+    made: Make, tiny: Prepared
+) -> None:
     weights = made(replace(VARIANTS["cifar"].config, input_scale=60.0, dropout=0.25), tiny)
     assert config_from(weights, PAPER, 3).input_scale == 60.0
     assert config_from(weights, PAPER, 3).dropout == 0.25
@@ -74,7 +65,7 @@ def test_scale_and_dropout_are_those_that_the_kept_layers_learned_with(tiny: Pre
     [("cifar", "cifar-lrn"), ("cifar", "cifar-tanh"), ("cifar", "cifar-24"), ("cifar", "one-gpu")],
 )
 def test_a_variant_that_is_not_the_weights_is_refused(
-    tiny: Prepared, ours: str, asked: str
+    made: Make, tiny: Prepared, ours: str, asked: str
 ) -> None:
     weights = made(VARIANTS[ours].config, tiny)
     with pytest.raises(RecipeError, match=f"--variant {asked} does not go with --from"):
@@ -83,7 +74,7 @@ def test_a_variant_that_is_not_the_weights_is_refused(
 
 
 @pytest.fixture(scope="module")
-def whole(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(made: Make, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of the paper's network for five classes."""
     path = tmp_path_factory.mktemp("weights") / "five.safetensors"
     save(made(AlexNetConfig(classes=5, input_scale=60.0), prepared), path)

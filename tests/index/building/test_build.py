@@ -27,9 +27,9 @@ from index.building import build, checkpoint, extractor
 from index.building.build import Base, Gathered, compute_features, gather
 from index.manifest import Shard, StoreError
 from index.vectors import Vectors
-from model.alexnet import FEATURES, AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights
-from model.dataset import ClassName, Photograph
+from model.alexnet import FEATURES, AlexNetConfig
+from model.checkpoint import Weights, load, save
+from model.dataset import Photograph
 from model.predict import Predictor
 from model.preprocess import read_file
 
@@ -39,46 +39,23 @@ EXACTLY = {"rtol": 1e-5, "atol": 1e-4}
 """Features of an image alone and in a batch differ in the last bits; they are around 10."""
 
 
-def make_predictor() -> Predictor:
-    """The whole network with seeded weights."""
-    torch.manual_seed(0)
-    config = AlexNetConfig(classes=3, init="he", input_scale=60)
-    weights = Weights(
-        config=config,
-        classes=tuple(ClassName(name, name) for name in "abc"),
-        mean=torch.full((3, 256, 256), 110.0),
-        pca=Pca(torch.ones(3), torch.eye(3)),
-        provenance=Provenance(
-            data="/d",
-            images=1,
-            epochs=1,
-            preset="p",
-            top1_error=None,
-            top5_error=None,
-            commit="unknown",
-            created="2026-01-01T00:00:00+00:00",
-        ),
-        state=AlexNet(config).state_dict(),
-    )
-    return Predictor.from_weights(weights, "cpu")
-
-
 def scanned(root: Path) -> list[Photograph]:
     """Every file under train, in the order of the paths."""
     files = sorted(f.relative_to(root).as_posix() for f in root.glob("train/*/*"))
     return [Photograph(path, 0) for path in files]
 
 
-def main(root: Path, place: Path, block: int) -> None:
+def main(weights: Path, root: Path, place: Path, block: int) -> None:
     """Gather in this process, as torchrun or a test starts it, and write what came out."""
     torch.set_num_threads(1)
-    found = gather(make_predictor(), root, scanned(root), place, block=block, batch=4)
+    predictor = Predictor.from_weights(load(weights), "cpu")
+    found = gather(predictor, root, scanned(root), place, block=block, batch=4)
     if found is not None:
         (place / "rows.json").write_text(json.dumps(found.rows.tolist()))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    main(*map(Path, sys.argv[1:4]), int(sys.argv[4]))
     sys.exit()
 
 
@@ -91,8 +68,16 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    return make_predictor()
+def weights(weights_of: Callable[..., Weights], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole network with seeded weights."""
+    file = tmp_path_factory.mktemp("weights") / "three.safetensors"
+    save(weights_of(AlexNetConfig(classes=3, init="he", input_scale=60), mean=110.0), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def predictor(weights: Path) -> Predictor:
+    return Predictor.from_weights(load(weights), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -306,9 +291,9 @@ def begin(*words: Any, torchrun: bool = False) -> subprocess.Popen[str]:
 
 
 def test_a_build_that_was_killed_goes_on(
-    go: Go, root: Path, place: Path, truth: dict[str, Floats]
+    go: Go, weights: Path, root: Path, place: Path, truth: dict[str, Floats]
 ) -> None:
-    process = begin(root, place, 2)
+    process = begin(weights, root, place, 2)
     began = time.monotonic()
     while len(list(place.glob(".work-*/*.jsonl"))) < 2:
         assert process.poll() is None, process.communicate()[0]
@@ -325,9 +310,9 @@ def test_a_build_that_was_killed_goes_on(
 
 
 def test_two_processes_do_what_one_does(
-    go: Go, root: Path, place: Path, predictor: Predictor
+    go: Go, weights: Path, root: Path, place: Path, predictor: Predictor
 ) -> None:
-    process = begin(root, place, 4, torchrun=True)
+    process = begin(weights, root, place, 4, torchrun=True)
     out = process.communicate(timeout=120)[0]
     assert process.returncode == 0, out
     again = go(dtype="float16", rows=build.ROWS)

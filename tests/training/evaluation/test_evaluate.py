@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights, load, save
-from model.dataset import ClassName, FolderError
+from model.checkpoint import Weights, load, save
+from model.dataset import FolderError
 from model.predict import CENTRE, Predictor
 from model.preprocess import read_file
 from storage.home import Home
@@ -31,7 +31,9 @@ NAMES = ("boat", "cat", "coffee", "car", "grass", "house", "tree")
 
 
 @pytest.fixture(scope="module")
-def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def nets(
+    weights_of: Callable[..., Weights], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """Small networks: two of different input and order of classes, one that knows others."""
     root = tmp_path_factory.mktemp("nets")
     orders = {
@@ -39,39 +41,18 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "second": (NAMES[::-1], 48, 32),
         "other": (("dingo", "dog", *NAMES[:5]), 32, 24),
     }
-    return {
-        name: made(root / f"{name}.safetensors", classes, side, crop, seed)
-        for seed, (name, (classes, side, crop)) in enumerate(orders.items())
-    }
-
-
-def made(path: Path, names: tuple[str, ...], side: int, crop: int, seed: int) -> Path:
-    torch.manual_seed(seed)
-    config = AlexNetConfig(
-        net="cifar", classes=len(names), side=side, crop=crop, init="he", input_scale=40.0
-    )
-    network = AlexNet(config)
-    torch.nn.init.normal_(network.get_submodule("fc10").weight, 0, 0.3)  # so that guesses differ
-    told = Provenance(
-        data="",
-        images=9,
-        epochs=1,
-        preset="",
-        top1_error=None,
-        top5_error=None,
-        commit="",
-        created="",
-    )
-    weights = Weights(
-        config=config,
-        classes=tuple(ClassName(name, name.upper()) for name in names),
-        mean=torch.full((3, side, side), 90.0 + 20 * seed),
-        pca=Pca(torch.ones(3), torch.eye(3)),
-        provenance=told,
-        state=network.state_dict(),
-    )
-    save(weights, path)
-    return path
+    files = {}
+    for seed, (name, (classes, side, crop)) in enumerate(orders.items()):
+        torch.manual_seed(seed)
+        config = AlexNetConfig(
+            net="cifar", classes=len(classes), side=side, crop=crop, init="he", input_scale=40.0
+        )
+        network = AlexNet(config)
+        # So that probabilities differ.
+        torch.nn.init.normal_(network.get_submodule("fc10").weight, 0, 0.3)
+        mean, files[name] = 90.0 + 20 * seed, root / f"{name}.safetensors"
+        save(weights_of(config, classes, mean, state=network.state_dict()), files[name])
+    return files
 
 
 def run(tmp_path: Path, *words: str | Path) -> tuple[dict[str, Any], str]:
