@@ -197,6 +197,7 @@ def test_what_was_found_is_kept_for_the_application(
     nets: dict[str, Path], photographs: Path, tmp_path: Path
 ) -> None:
     flags = ("--data", os.path.relpath(photographs), "--crops", "centre", "--device", "cpu")
+    flags += ("--precision", "f32")
     for words in ([nets["first"]], [nets["first"]], [nets["first"], nets["second"]]):
         console = Console(file=io.StringIO())
         evaluate([*map(str, words), *flags], Home(root=tmp_path), console)
