@@ -10,7 +10,6 @@ from app.database.browse import ClassCount
 from app.database.session import Sessions
 from app.inference.loader import Answer, Engine, NotReady, NotReadyError, Ready, no_index
 from app.uploads.receive import Upload
-from app.views import pictures
 from model.predict import Predictor
 
 MOST_ID = 2**31 - 1
@@ -69,12 +68,6 @@ def answer(upload: Upload) -> Answer:
     """Answer for an upload, waiting for a turn."""
     with turn():
         return engine().answer(upload.data)
-
-
-def answer_and_picture(upload: Upload) -> tuple[Answer, bytes]:
-    """Answer for an upload, and encode the picture to keep, in the same turn."""
-    with turn():
-        return engine().answer_and(upload.data, pictures.encode_reduced, own=upload.own)
 
 
 def turn() -> threading.BoundedSemaphore:

@@ -10,7 +10,7 @@ from app.api import etags, schemas, uploads
 from app.api.openapi import ID, Subject
 from app.inference.answers import Answer
 from app.uploads.receive import Upload
-from app.views.images import answer_for, known
+from app.views.images import classify_image, find_image
 
 subject = Subject("classify", "What the network and the index say of images.")
 
@@ -90,9 +90,9 @@ def classify() -> dict[str, Any]:
 @subject.response(200, AnswerSchema)
 def of_image(image_id: int) -> dict[str, Any]:
     """Classify an image of the catalogue, itself left out of its neighbours"""
-    state, picture = context.ready(), known(image_id)
-    etags.named(state.version.name, picture.sha256)
-    return {"filename": Path(picture.path).name, **told(answer_for(picture))}
+    state, picture = context.ready(), find_image(image_id)
+    etags.etag_by_version(state.version.name, picture.sha256)
+    return {"filename": Path(picture.path).name, **told(classify_image(picture))}
 
 
 def answer_to(upload: Upload) -> dict[str, Any]:

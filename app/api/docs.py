@@ -8,8 +8,8 @@ from flask import Blueprint, Response, current_app, jsonify, render_template, re
 from flask import send_from_directory as send
 
 from app.api import etags
+from app.http_cache import SECONDS_PER_YEAR
 from app.problems import KINDS, PAGE
-from app.views.pictures import YEAR
 
 blueprint = Blueprint("api-docs", __name__, url_prefix=PAGE)
 PACKAGE = "flask-swagger-ui"
@@ -26,7 +26,7 @@ def show() -> str:
 @blueprint.get("/openapi.json")
 def document() -> Response:
     """Give the OpenAPI document."""
-    etags.by_body()
+    etags.etag_by_content()
     servers = [{"url": request.script_root or "/"}]
     return jsonify({**current_app.extensions["api"], "servers": servers})
 
@@ -35,6 +35,6 @@ def document() -> Response:
 def swagger_ui(name: str) -> Response:
     """Give a file of Swagger UI, to be kept for a year under the address of its version."""
     own = request.args.get("v") == version(PACKAGE)
-    answer = send(FOLDER, name, max_age=YEAR if own else None)
+    answer = send(FOLDER, name, max_age=SECONDS_PER_YEAR if own else None)
     answer.cache_control.immutable = own
     return answer

@@ -13,7 +13,7 @@ from app.api.openapi import ID, Subject
 from app.database.images import Picture
 from app.uploads import receive
 from app.views.current_image import of_picture
-from app.views.images import known
+from app.views.images import find_image
 from index.vectors import Floats
 from model.alexnet import FEATURES
 from model.predict import Pixels, Predictor
@@ -94,8 +94,8 @@ def of_image(image_id: int) -> dict[str, Any] | Response:
     Of those that are indexed, the features as the index keeps them; of the others, computed from
     the file.
     """
-    state, picture, in_bytes = context.ready(), known(image_id), wants_bytes()
-    etags.named(state.version.name, picture.sha256, in_bytes)
+    state, picture, in_bytes = context.ready(), find_image(image_id), wants_bytes()
+    etags.etag_by_version(state.version.name, picture.sha256, in_bytes)
     feature = stored_or_computed(picture)
     if in_bytes:
         return as_bytes(feature[None])

@@ -74,7 +74,7 @@ def figure(_: dict[str, Any]) -> dict[str, Any]:
     """Tell what the figure shows"""
     state = context.ready()
     choice = chosen(page.images_known(state))
-    etags.named(state.version.name, choice.key)
+    etags.etag_by_version(state.version.name, choice.key)
     plate = page.plate(state, choice)
     return {
         "draw": choice.draw,

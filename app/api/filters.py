@@ -118,7 +118,7 @@ class FilterSchema(KernelSchema):
 def filters() -> dict[str, Any]:
     """List the kernels"""
     predictor = context.predictor()
-    etags.named(predictor.identity)
+    etags.etag_by_version(predictor.identity)
     every = kernels(predictor)
     blocks, contrast = page.blocks(predictor, every), page.compared(predictor, every)
     return {
@@ -137,7 +137,7 @@ def one_filter(number: int) -> dict[str, Any]:
     predictor = context.predictor()
     every, version = kernels(predictor), index()
     kernel, found = page.of_number(every, number), page.exciting(number)
-    etags.named(version or predictor.identity, for_long=version is not None)
+    etags.etag_by_version(version or predictor.identity, immutable=version is not None)
     (block,) = [b for b in page.blocks(predictor, every) if b.gpu == kernel.gpu]
     known = found if isinstance(found, Exciting) else None
     return {

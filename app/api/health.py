@@ -32,7 +32,7 @@ def health() -> dict[str, Any]:
     state = context.engine().reached()
     if isinstance(state, NotReady):
         raise NotReadyError(state)
-    etags.by_body()
+    etags.etag_by_content()
     return {
         "status": "ready",
         "weights": state.predictor.identity,

@@ -11,7 +11,7 @@ from app.api.openapi import ID, Subject
 from app.database import browse
 from app.database.browse import ClassOrder, ImageOrder
 from app.views.explore import LONGEST_QUERY
-from app.views.images import known
+from app.views.images import find_image
 
 subject = Subject("images", "The training images that are indexed, by class and by id.")
 
@@ -63,7 +63,7 @@ class ImagesSchema(pagination.PageSchema):
 def classes(asked: dict[str, Any]) -> dict[str, Any]:
     """List the classes"""
     state, _ = context.listed()
-    etags.named(state.version.name)
+    etags.etag_by_version(state.version.name)
     found = browse.classes(
         context.sessions(), state.version.id, order=asked["sort"], query=asked["q"]
     )
@@ -78,7 +78,7 @@ def classes(asked: dict[str, Any]) -> dict[str, Any]:
 def of_class(asked: dict[str, Any], class_id: int) -> dict[str, Any]:
     """List a class's images"""
     state, listed = context.listed()
-    etags.named(state.version.name)
+    etags.etag_by_version(state.version.name)
     total = next((c.images for c in listed if c.id == class_id), None)
     if total is None:
         abort(404, "There is no class of this number.")
@@ -100,5 +100,5 @@ def of_class(asked: dict[str, Any], class_id: int) -> dict[str, Any]:
 @subject.response(200, schemas.ImageSchema)
 def image(image_id: int) -> dict[str, Any]:
     """Tell of an image"""
-    etags.by_body()
-    return schemas.image(known(image_id))
+    etags.etag_by_content()
+    return schemas.image(find_image(image_id))

@@ -86,7 +86,7 @@ def layers(_: dict[str, Any]) -> dict[str, Any]:
     """Tell what each layer computes of an image"""
     predictor = context.predictor()
     image = asked("none") or abort(404, UNKNOWN)
-    etags.named(predictor.identity, image.key, image.name, for_long=not image.private)
+    etags.etag_by_version(predictor.identity, image.key, image.name, immutable=not image.private)
     found = activations.seen(image)
     return {
         "of": image.of,

@@ -46,5 +46,5 @@ class MapSchema(Schema):
 def points() -> dict[str, Any]:
     """Tell where each image lies"""
     state, classes = context.listed()
-    etags.named(state.version.name)
+    etags.etag_by_version(state.version.name)
     return {**columns(mapped(state, classes)), "index": state.version.name}

@@ -66,7 +66,7 @@ class ModelsSchema(Schema):
 @subject.response(200, ModelsSchema)
 def models() -> dict[str, Any]:
     """List the weights files"""
-    etags.by_body()
+    etags.etag_by_content()
     fits = versions() or {}
     found = [told(model, fits) for model in read_models(context.settings().home)]
     return {"models": found, "page": url_for("models.show")}

@@ -14,7 +14,7 @@ from app.inference.answers import Ready
 from app.inference.classify import NEIGHBOURS, nearest
 from app.inference.mean_query import LEAST, MOST, PickError, nearest_to_mean
 from app.uploads.receive import Upload, UploadError, read_upload
-from app.views.images import known
+from app.views.images import find_image
 from index.search import MOST as MOST_NEIGHBOURS
 from index.search import QueryError
 from index.vectors import Floats
@@ -108,8 +108,8 @@ def neighbours(options: dict[str, Any]) -> dict[str, Any]:
 @subject.response(200, NeighboursSchema)
 def of_image(options: dict[str, Any], image_id: int) -> dict[str, Any]:
     """Find the neighbours of an image of the catalogue, itself left out"""
-    state, picture = context.ready(), known(image_id)
-    etags.named(state.version.name, picture.sha256)
+    state, picture = context.ready(), find_image(image_id)
+    etags.etag_by_version(state.version.name, picture.sha256)
     return found(state, features.stored_or_computed(picture), options, without=image_id)
 
 

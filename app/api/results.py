@@ -51,7 +51,7 @@ def result(token: str) -> dict[str, Any]:
     """Tell a kept result"""
     found = page.known(token)
     after_this_request(page.unlisted)
-    etags.by_body()
+    etags.etag_by_content()
     return {
         "token": found.token,
         "created": found.created_at,
@@ -67,8 +67,8 @@ def result(token: str) -> dict[str, Any]:
         "sampled": found.sampled,
         "milliseconds": found.milliseconds,
         "weights": found.weights,
-        "picture": url_for("results.picture", token=found.token),
-        "thumbnail": url_for("results.thumbnail", token=found.token),
+        "picture": url_for("results.serve_picture", token=found.token),
+        "thumbnail": url_for("results.serve_thumbnail", token=found.token),
         "page": url_for("results.show", token=found.token),
     }
 

@@ -137,7 +137,7 @@ class WholeRunSchema(RunSchema):
 def runs(asked: dict[str, Any]) -> dict[str, Any]:
     """List the runs"""
     found = read_runs(context.settings().home)
-    etags.by_body()
+    etags.etag_by_content()
     page = pagination.page_of(asked, len(found))
     return {**page, "runs": map(told, pagination.cut(found, asked))}
 
@@ -148,7 +148,7 @@ def runs(asked: dict[str, Any]) -> dict[str, Any]:
 def run(name: str) -> dict[str, Any]:
     """Tell of a run"""
     found = known(name)
-    etags.by_body()
+    etags.etag_by_content()
     return {
         **told(found),
         "epochs": found.epochs,

@@ -64,8 +64,8 @@ def neighbours(found: list[Neighbour]) -> list[dict[str, Any]]:
 def addresses(image_id: int) -> dict[str, str]:
     """Give the addresses of an image's thumbnail and page."""
     return {
-        "thumbnail": url_for("images.thumbnail", image_id=image_id),
-        "page": url_for("images.show", image_id=image_id),
+        "thumbnail": url_for("images.serve_thumbnail", image_id=image_id),
+        "page": url_for("images.show_image", image_id=image_id),
     }
 
 
@@ -82,7 +82,7 @@ def image(picture: Picture) -> dict[str, Any]:
         "sha256": picture.sha256,
         "width": picture.width,
         "height": picture.height,
-        "thumbnail": url_for("images.thumbnail", image_id=picture.id, v=version),
-        "picture": url_for("images.picture", image_id=picture.id, v=version),
-        "page": url_for("images.show", image_id=picture.id),
+        "thumbnail": url_for("images.serve_thumbnail", image_id=picture.id, v=version),
+        "picture": url_for("images.serve_picture", image_id=picture.id, v=version),
+        "page": url_for("images.show_image", image_id=picture.id),
     }

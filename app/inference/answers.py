@@ -47,10 +47,6 @@ class NotReadyError(Exception):
         self.state = state
 
 
-class UnknownImageError(LookupError):
-    """No image of the catalogue has this id."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Neighbour:
     """A training image and its Euclidean distance: in the features of fc7, or by pixels.

@@ -16,7 +16,6 @@ from app.inference.answers import (
     NotReady,
     NotReadyError,
     Ready,
-    UnknownImageError,
     Watch,
 )
 from app.inference.classify import answer_from
@@ -28,7 +27,7 @@ from index.store import Index
 from model.alexnet import FEATURES, layers
 from model.checkpoint import Weights, WeightsError, check_finite, load
 from model.predict import Predictor
-from model.preprocess import MAX_PIXELS, SIDE, ImageError, decode
+from model.preprocess import MAX_PIXELS, SIDE, decode
 
 __all__ = [
     "Answer",
@@ -37,7 +36,6 @@ __all__ = [
     "NotReady",
     "NotReadyError",
     "Ready",
-    "UnknownImageError",
 ]
 
 T = TypeVar("T")
@@ -200,20 +198,13 @@ class Engine:
         image = decode(data, max_pixels=MAX_PIXELS if own else self.settings.upload_pixels)
         return answer_from(ready, self.sessions, image, watch), use(image)
 
-    def answer_for(self, image_id: int) -> Answer:
-        """Answer for an image of the catalogue, itself left out of its neighbours.
+    def answer_for(self, image_id: int, data: bytes) -> Answer:
+        """Answer for an image of the catalogue from its file, itself left out of its neighbours.
 
-        Raises UnknownImageError, ImageError when its file is gone or damaged, and as `answer`.
+        Raises as `answer`.
         """
         ready, watch = self.ready(), Watch()
-        picture = images.picture(self.sessions, image_id)
-        if picture is None:
-            raise UnknownImageError(f"There is no image {image_id}")
-        try:
-            image = decode(picture.file.read_bytes())
-        except OSError as error:
-            raise ImageError(f"The file of image {image_id} is gone", "damaged") from error
-        return answer_from(ready, self.sessions, image, watch, without=image_id)
+        return answer_from(ready, self.sessions, decode(data), watch, without=image_id)
 
 
 BUILD, TRAIN, UPGRADE = "flask index build", "python training/run.py", "flask db upgrade"

@@ -47,7 +47,7 @@ def trail_to(image: Picture) -> Trail:
 
 def page_of(image: Picture, way: str) -> str:
     """Give the address of an image's page with the way to it."""
-    return url_for("images.show", image_id=image.id, via=way or None)
+    return url_for("images.show_image", image_id=image.id, via=way or None)
 
 
 def walked() -> list[Picture]:

@@ -12,6 +12,7 @@ from app.database.session import DatabaseError
 from app.uploads import expiry
 from app.uploads.receive import Upload, UploadError, limits, read_upload, sent_files, shown_name
 from app.uploads.results import Item, erase, find_several, store, store_together
+from app.views import pictures
 from app.views.browser_results import RESULTS, TOGETHER, mine, remember
 from model.preprocess import ImageError
 
@@ -72,7 +73,10 @@ def led_to(token: str) -> Redirect:
 
 def kept(upload: Upload) -> str:
     """Answer for an image and keep the answer; give its token."""
-    found, picture = context.answer_and_picture(upload)
+    with context.turn():
+        found, picture = context.engine().answer_and(
+            upload.data, pictures.encode_reduced, own=upload.own
+        )
     return store(upload, found, picture, context.settings(), context.sessions())
 
 

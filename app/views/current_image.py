@@ -16,7 +16,7 @@ from app.database.images import Picture
 from app.database.tables import Result
 from app.uploads.results import TOKEN, find, picture_file
 from app.views.browser_results import mine
-from app.views.images import GONE, known, unchanged
+from app.views.images import GONE, find_image, read_unchanged
 from model.predict import Pixels
 from model.preprocess import ImageError, central_square, decode
 
@@ -70,7 +70,7 @@ def named(of: str) -> Subject | None:
         return of_result(result) if result else None
     match = IMAGE.fullmatch(of)
     if match and int(match[1]) <= context.MOST_ID:
-        return of_picture(known(int(match[1])))
+        return of_picture(find_image(int(match[1])))
     return None
 
 
@@ -80,7 +80,7 @@ def of_result(result: Result) -> Subject:
     return Subject(
         of=result.token,
         name=result.filename,
-        picture=url_for("results.picture", token=result.token),
+        picture=url_for("results.serve_picture", token=result.token),
         page=url_for("results.show", token=result.token),
         key=result.token,
         private=True,
@@ -93,9 +93,9 @@ def of_picture(image: Picture) -> Subject:
     return Subject(
         of=f"image-{image.id}",
         name=image.label,
-        picture=url_for("images.thumbnail", image_id=image.id, v=image.sha256[:12]),
-        page=url_for("images.show", image_id=image.id),
+        picture=url_for("images.serve_thumbnail", image_id=image.id, v=image.sha256[:12]),
+        page=url_for("images.show_image", image_id=image.id),
         key=image.sha256,
         private=False,
-        read=lambda: unchanged(image),
+        read=lambda: read_unchanged(image),
     )

@@ -2,7 +2,7 @@
 
 from flask import Response, request
 
-from app.views.pictures import YEAR
+from app.http_cache import SECONDS_PER_YEAR
 
 POLICY = {
     "default-src": "'none'",
@@ -34,7 +34,7 @@ def add_headers(response: Response) -> Response:
     if "Access-Control-Allow-Origin" in response.headers:
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     if request.endpoint == "static" and request.args.get("v") and response.status_code < 400:
-        response.headers["Cache-Control"] = f"public, max-age={YEAR}, immutable"
+        response.headers["Cache-Control"] = f"public, max-age={SECONDS_PER_YEAR}, immutable"
     elif "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "private, no-cache"
     return response

@@ -1,28 +1,33 @@
-"""Pictures for the pages: always encoded here, never the bytes that were found or sent."""
+"""Pictures on the pages: always encoded here, never the bytes that were found or sent."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from flask import Response, current_app, request
+from flask import Response, current_app
 from PIL import Image
 
-LONGEST = 1024
-QUALITY = 88
-YEAR = 365 * 24 * 3600
+from app import context
+from app.http_cache import not_modified, set_cache_headers
+from model.preprocess import ImageError, central_square, decode
+
+MAX_SIDE = 1024
+MAX_ASPECT = 4
+JPEG_QUALITY = 88
 
 
-def encode(image: Image.Image) -> bytes:
+def encode_jpeg(image: Image.Image) -> bytes:
     """Encode an RGB image as JPEG, without any of its metadata."""
     out = io.BytesIO()
     # A copy of the pixels alone: Pillow would carry a colour profile or comment over.
     plain = Image.frombytes("RGB", image.size, image.tobytes())
-    plain.save(out, "JPEG", quality=QUALITY, optimize=True)
+    plain.save(out, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return out.getvalue()
 
 
-def png(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image) -> bytes:
     """Encode a picture that was drawn here as PNG."""
     out = io.BytesIO()
     image.save(out, "PNG")
@@ -30,8 +35,8 @@ def png(image: Image.Image) -> bytes:
 
 
 def encode_square(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode what the network sees: uint8 [256, 256, 3]."""
-    return encode(Image.fromarray(pixels))
+    """Encode the square that the network sees, uint8 [256, 256, 3], as JPEG."""
+    return encode_jpeg(Image.fromarray(pixels))
 
 
 def encode_reduced(image: Image.Image) -> bytes:
@@ -39,51 +44,48 @@ def encode_reduced(image: Image.Image) -> bytes:
 
     Beyond four to one the ends are cut off, so that the central square stays sharp.
     """
-    return encode(reduced(image))
-
-
-def reduced(image: Image.Image) -> Image.Image:
-    """Cut to at most four to one, then shrink to at most 1024 pixels."""
     width, height = image.size
-    across, down = min(width, 4 * height), min(height, 4 * width)
-    left, top = (width - across) // 2, (height - down) // 2
-    cut = image.crop((left, top, left + across, top + down))
-    cut.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return cut
+    kept_width, kept_height = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
+    left, top = (width - kept_width) // 2, (height - kept_height) // 2
+    reduced = image.crop((left, top, left + kept_width, top + kept_height))
+    reduced.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    return encode_jpeg(reduced)
 
 
-def not_modified(etag: str, *, for_long: bool = True) -> Response | None:
-    """Give the 304 answer when the browser has this version already, before any work is done."""
-    if not request.if_none_match.contains_weak(etag):
-        return None
-    return cached(Response(status=304), etag, for_long)
-
-
-def cached(response: Response, etag: str, for_long: bool) -> Response:
-    """Let the browser, and nothing on the way to it, keep a picture.
-
-    With `for_long`, an address that names its version (`?v=`) is kept for a year; any other is
-    asked about again each time.
-    """
-    response.set_etag(etag)
-    response.cache_control.private = True
-    if for_long and request.args.get("v") and etag.startswith(request.args["v"]):
-        response.cache_control.max_age = YEAR
-        response.cache_control.immutable = True
-    else:
-        response.cache_control.no_cache = True
-    return response
-
-
-def picture(
-    data: bytes, etag: str, mimetype: str = "image/jpeg", *, for_long: bool = True
+def picture_response(
+    data: bytes, etag: str, mimetype: str = "image/jpeg", *, version: str = ""
 ) -> Response:
-    """Answer with an encoded picture."""
-    return cached(Response(data, mimetype=mimetype), etag, for_long)
+    """Return an encoded picture; with a version it may be kept for a year (`set_cache_headers`)."""
+    return set_cache_headers(Response(data, mimetype=mimetype), etag, version=version)
 
 
-def missing() -> Response:
-    """Answer 404 with a drawing in the picture's place."""
+def serve_image_file(
+    read: Callable[[], bytes],
+    etag: str,
+    *,
+    whole: bool,
+    version: str = "",
+    encoded_here: bool = False,
+) -> Response:
+    """Return an image file's whole picture or central square; 404 when it cannot be read.
+
+    encoded_here: the file was written by `encode_reduced`, so the whole of it is sent as it is.
+    """
+    if fresh := not_modified(etag, version=version):
+        return fresh
+    try:
+        data = read()
+        if not (whole and encoded_here):
+            with context.turn():
+                image = decode(data)
+                data = encode_reduced(image) if whole else encode_square(central_square(image))
+    except (ImageError, OSError):
+        return missing_picture()
+    return picture_response(data, etag, version=version)
+
+
+def missing_picture() -> Response:
+    """Return 404 with a drawing in the picture's place."""
     file = Path(current_app.static_folder or "") / "missing.svg"
     response = Response(file.read_bytes(), status=404, mimetype="image/svg+xml")
     response.cache_control.no_store = True

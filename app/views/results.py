@@ -17,10 +17,9 @@ from app.uploads.results import (
     find_together,
     picture_file,
 )
-from app.views import pictures
 from app.views.browser_results import RESULTS, TOGETHER, forget, mine
 from app.views.format import day, origin
-from model.preprocess import ImageError, central_square, decode
+from app.views.pictures import serve_image_file
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")
 GONE = "This result does not exist, or its time is up: results are deleted after {days}."
@@ -45,7 +44,7 @@ def show(token: str) -> str:
         correct=correct_label(found, context.sessions()),
         origin=origin_of(found),
         until=until(found.created_at),
-        picture=url_for(".picture", token=token),
+        picture=url_for(".serve_picture", token=token),
         own=token in mine(),
     )
 
@@ -65,16 +64,14 @@ def together(token: str) -> str:
     )
 
 
-@blueprint.get("/<token>/picture.jpg")
-def picture(token: str) -> Response:
-    """Give the image of a kept answer, as it was encoded here."""
-    return serve(known(token), whole=True)
-
-
-@blueprint.get("/<token>/thumbnail.jpg")
-def thumbnail(token: str) -> Response:
-    """Give the central square of it, 256×256."""
-    return serve(known(token), whole=False)
+@blueprint.get("/<token>/picture.jpg", endpoint="serve_picture", defaults={"whole": True})
+@blueprint.get("/<token>/thumbnail.jpg", endpoint="serve_thumbnail", defaults={"whole": False})
+def serve_result_image(token: str, whole: bool) -> Response:
+    """Return the stored picture of a result, or its 256×256 square."""
+    file = picture_file(context.settings(), known(token).token)
+    # Without a version: a browser that kept it for a year would show it after its deletion here.
+    etag = token if whole else f"{token}-square"
+    return serve_image_file(file.read_bytes, etag, whole=whole, encoded_here=True)
 
 
 @blueprint.get("/<token>/delete")
@@ -124,20 +121,6 @@ def deleted() -> str:
     settings, sessions = context.settings(), context.sessions()
     own = find_several(mine(), settings, sessions).values()
     return render_template("deleted.html", limits=limits(settings), mine=own)
-
-
-def serve(found: Result, *, whole: bool) -> Response:
-    """Give the picture of a kept answer; a drawing takes its place when its file has gone."""
-    etag = found.token if whole else f"{found.token}-square"
-    # A browser that kept it for long would show it after it has been deleted here.
-    if fresh := pictures.not_modified(etag, for_long=False):
-        return fresh
-    try:
-        data = picture_file(context.settings(), found.token).read_bytes()
-        shown = data if whole else pictures.encode_square(central_square(decode(data)))
-    except (ImageError, OSError):
-        return pictures.missing()
-    return pictures.picture(shown, etag, for_long=False)
 
 
 def known(token: str) -> Result:

@@ -12,13 +12,14 @@ from werkzeug.utils import secure_filename
 from app import context
 from app.database import images
 from app.database.images import Picture
+from app.http_cache import not_modified
 from app.inference.answers import Ready
 from app.inference.lru_cache import Kept
-from app.views import pictures
 from app.views.figure4.caption import caption, remarks
 from app.views.figure4.choice import LEFT, RIGHT, Choice, ChoiceError, drawn, picked
 from app.views.figure4.rows import Plate, answered, square
-from app.views.images import GONE, unchanged
+from app.views.images import GONE, read_unchanged
+from app.views.pictures import picture_response
 from model.predict import Pixels
 from model.preprocess import ImageError
 
@@ -109,11 +110,11 @@ def file(suffix: str, mimetype: str, draw: Draw) -> Response:
     if not choice.left:
         abort(404, f"{NOTHING[0]}. {NOTHING[1]}")
     etag = f"{state.predictor.identity[:16]}-{state.version.name}-{choice.key}-{suffix}"
-    response = pictures.not_modified(etag, for_long=False)
+    response = not_modified(etag)
     if response is None:
         said = caption(choice, state.predictor.weights.provenance)
         data = draw_file(plate(state, choice), said, draw)
-        response = pictures.picture(data, etag, mimetype, for_long=False)
+        response = picture_response(data, etag, mimetype)
     name = f"{file_name(state, choice)}.{suffix}"
     response.headers.set("Content-Disposition", "attachment", filename=name)
     return response
@@ -132,7 +133,7 @@ def draw_file(found: Plate, said: str, draw: Draw) -> bytes:
 def seen_of(image: Picture) -> Pixels | None:
     """Give what is seen of an image, uint8 [256, 256, 3]; None where its file no longer serves."""
     try:
-        return square(unchanged(image))
+        return square(read_unchanged(image))
     except (ImageError, OSError):
         return None
 
@@ -143,7 +144,7 @@ def plate(state: Ready, choice: Choice) -> Plate:
     def compute() -> Plate:
         try:
             with context.turn():
-                return answered(state, context.sessions(), choice, unchanged)
+                return answered(state, context.sessions(), choice, read_unchanged)
         except (ImageError, OSError):
             abort(404, GONE)
 
@@ -176,7 +177,7 @@ def choice_asked(known: list[Picture]) -> Choice:
 def serves(image: Picture) -> bool:
     """Whether an image's file is the one that was entered."""
     try:
-        return bool(unchanged(image))
+        return bool(read_unchanged(image))
     except (ImageError, OSError):
         return False
 

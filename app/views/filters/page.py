@@ -10,13 +10,14 @@ from PIL import Image
 from app import context
 from app.database import images as catalogue
 from app.database.images import Picture
+from app.http_cache import not_modified
 from app.inference.loader import NotReady, Ready
-from app.views import pictures
 from app.views.current_image import Subject, asked
 from app.views.filters.kernels import Contrast, Kernel, Patch, contrast, kernels, patches
 from app.views.format import origin
 from app.views.layers import activations
 from app.views.layers.activations import Spot
+from app.views.pictures import encode_png, picture_response
 from model.predict import Predictor
 from model.sheets import sheet
 from model.visualize import kernel_picture, towers
@@ -76,9 +77,11 @@ def block_picture(number: int) -> Response:
     if number > len(parts):
         abort(404)
     etag = f"{predictor.identity}-gpu-{number}"
-    if fresh := pictures.not_modified(etag):
+    if fresh := not_modified(etag, version=etag):
         return fresh
-    return pictures.picture(pictures.png(kernel_picture(parts[number - 1])), etag, "image/png")
+    return picture_response(
+        encode_png(kernel_picture(parts[number - 1])), etag, "image/png", version=etag
+    )
 
 
 @blueprint.get(f"{KERNEL}/patches.png")
@@ -89,11 +92,11 @@ def patches_picture(number: int) -> Response:
     if state.sample is None:
         abort(404, "This index knows no patches.")
     etag = f"{state.version.name}-patches-{number}"
-    if fresh := pictures.not_modified(etag):
+    if fresh := not_modified(etag, version=etag):
         return fresh
     row = np.concatenate(list(state.sample.patches.pixels[number - 1]), axis=1)
     enlarged = row.repeat(PATCH_SCALE, axis=0).repeat(PATCH_SCALE, axis=1)
-    return pictures.picture(pictures.png(Image.fromarray(enlarged)), etag, "image/png")
+    return picture_response(encode_png(Image.fromarray(enlarged)), etag, "image/png", version=etag)
 
 
 @blueprint.get(f"{KERNEL}/response.png")

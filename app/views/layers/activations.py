@@ -11,11 +11,12 @@ from PIL.Image import Image
 from app import context
 from app.database import images
 from app.database.images import Picture
+from app.http_cache import not_modified
 from app.inference.loader import Ready
 from app.inference.lru_cache import Kept
-from app.views import pictures
 from app.views.current_image import Subject, asked
 from app.views.format import distance
+from app.views.pictures import encode_png, picture_response
 from model.activations import Activations, activations
 from model.alexnet import AlexNetConfig
 from model.predict import Floats
@@ -106,13 +107,16 @@ def version(subject: Subject) -> str:
 
 def unchanged(subject: Subject, name: str) -> Response | None:
     """Give the 304 answer where the browser has this picture of the image already."""
-    return pictures.not_modified(f"{version(subject)}-{name}", for_long=not subject.private)
+    etag = f"{version(subject)}-{name}"
+    return not_modified(etag, version="" if subject.private else etag)
 
 
 def draw(subject: Subject, name: str, picture: Image) -> Response:
     """Answer with a picture of what the network computes of an image."""
     etag = f"{version(subject)}-{name}"
-    return pictures.picture(pictures.png(picture), etag, "image/png", for_long=not subject.private)
+    return picture_response(
+        encode_png(picture), etag, "image/png", version="" if subject.private else etag
+    )
 
 
 def examples() -> list[Picture]:

@@ -7,13 +7,14 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from app import context
 from app.database.browse import ClassCount
+from app.http_cache import not_modified, set_cache_headers
 from app.inference.answers import Ready
 from app.inference.loader import BUILD
-from app.views import pictures
 from app.views.format import thousands
 from app.views.map.colours import COLOURS
 from app.views.map.layout import Atlas, atlas_of, columns
 from app.views.map.picture import HEIGHT, WIDTH, Scheme, draw
+from app.views.pictures import picture_response
 from index.building.tsne import DIMENSIONS, FEW
 
 blueprint = Blueprint("map", __name__)
@@ -51,10 +52,10 @@ def points() -> Response:
     """Give the points, a list a column."""
     state, classes = context.listed()
     etag = f"{key_of(state)}-points"
-    if fresh := pictures.not_modified(etag):
+    if fresh := not_modified(etag, version=etag):
         return fresh
     text = json.dumps(columns(mapped(state, classes)), separators=(",", ":"))
-    return pictures.cached(Response(text, mimetype="application/json"), etag, for_long=True)
+    return set_cache_headers(Response(text, mimetype="application/json"), etag, version=etag)
 
 
 @blueprint.get("/map.png")
@@ -63,11 +64,11 @@ def picture() -> Response:
     scheme: Scheme = "dark" if request.args.get("scheme") == "dark" else "light"
     state, classes = context.listed()
     etag = f"{key_of(state)}-{scheme}"
-    if fresh := pictures.not_modified(etag):
+    if fresh := not_modified(etag, version=etag):
         return fresh
     with context.turn():
         data = draw(mapped(state, classes), scheme)
-    return pictures.picture(data, etag, "image/png")
+    return picture_response(data, etag, "image/png", version=etag)
 
 
 def how(atlas: Atlas) -> str:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from app.views.map.layout import SCALE, Atlas, Group
-from app.views.pictures import png
+from app.views.pictures import encode_png
 
 Scheme = Literal["light", "dark"]
 WIDTH, HEIGHT = 1120, 700
@@ -46,7 +46,7 @@ def draw(atlas: Atlas, scheme: Scheme) -> bytes:
         image.paste(colours[atlas.numbers[n]], tuple(corner), mask)
     write(image, atlas.groups, places, scheme)
     # A third of the bytes that all colours would take.
-    return png(image.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
+    return encode_png(image.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
 
 
 def on_paper(points: npt.NDArray[np.int64]) -> Places:

@@ -2,15 +2,11 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from flask import Blueprint, Response, abort, current_app
 from flask.blueprints import BlueprintSetupState
 
-from app import context
-from app.views import pictures
-from app.views.images import encoded
-from model.preprocess import ImageError, decode
+from app.views.pictures import missing_picture, serve_image_file
 from storage.evaluations import Evaluation, Evaluations, Known, Result, photograph
 from storage.tolerant_json import read_bytes
 
@@ -171,23 +167,12 @@ def picture(name: str, place: int, number: int, whole: bool) -> Response:
         abort(404)
     try:
         file = photograph(verdict, mistakes[number])
-        return serve(file, whole=whole) if file else pictures.missing()
+        found = file.stat() if file else None
     except (OSError, RuntimeError):  # the latter where links go round in a circle
-        return pictures.missing()
-
-
-def serve(file: Path, *, whole: bool) -> Response:
-    """Encode a photograph for the page; a drawing takes its place when it no longer serves.
-
-    Raises OSError when it has gone.
-    """
-    found = file.stat()
+        return missing_picture()
+    if file is None or found is None:
+        return missing_picture()
     etag = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}-{whole:d}"
-    if fresh := pictures.not_modified(etag):
-        return fresh
-    data = read_bytes(file, MOST_BYTES)
-    try:
-        with context.turn():
-            return pictures.picture(encoded(decode(data or b""), whole=whole), etag)
-    except ImageError:
-        return pictures.missing()
+    return serve_image_file(
+        lambda: read_bytes(file, MOST_BYTES) or b"", etag, whole=whole, version=etag
+    )

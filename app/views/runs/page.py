@@ -10,7 +10,9 @@ from flask import Blueprint, Response, abort, make_response, render_template, re
 from PIL import Image
 
 from app import context
-from app.views import durations, pictures
+from app.http_cache import not_modified, revalidate_by_content
+from app.views import durations
+from app.views.pictures import encode_png, missing_picture, picture_response
 from app.views.runs import comparison, evaluation
 from app.views.runs.curves import power
 from app.views.runs.facts import figures_of, identities, machine_of, results, towers_of
@@ -56,14 +58,13 @@ def overview() -> Response:
     """Show all runs, newest first, each with its small curve."""
     found = [shown(run) for run in read_runs(context.settings().home)]
     rows: list[tuple[Shown, Spark]] = [(one, spark(one.run)) for one in found]
-    return revalidated(
-        render_template(
-            "training.html",
-            rows=rows,
-            running=any(one.running for one in found),
-            most=MOST_COMPARED,
-        )
+    page = render_template(
+        "training.html",
+        rows=rows,
+        running=any(one.running for one in found),
+        most=MOST_COMPARED,
     )
+    return revalidate_by_content(make_response(page))
 
 
 @blueprint.get("/<name>")
@@ -71,23 +72,22 @@ def show(name: str) -> Response:
     """Show one run: how far it is, its curves, conv1, what it was told, how it was judged."""
     run = known(name)
     one = shown(run)
-    return revalidated(
-        render_template(
-            "run.html",
-            one=one,
-            run=run,
-            running=one.running,
-            plots=plots_of(run, running=one.running),
-            settings=settings_of(run.recipe),
-            machine=machine_of(run),
-            figures_of=figures_of(run),
-            towers=towers_of(run),
-            chosen=spread(run.pictures),
-            size=picture_size(run),
-            judgement=evaluation.judgement(identities(run), request.args.get("evaluation", "")),
-            crops=evaluation.CROPS,
-        )
+    page = render_template(
+        "run.html",
+        one=one,
+        run=run,
+        running=one.running,
+        plots=plots_of(run, running=one.running),
+        settings=settings_of(run.recipe),
+        machine=machine_of(run),
+        figures_of=figures_of(run),
+        towers=towers_of(run),
+        chosen=spread(run.pictures),
+        size=picture_size(run),
+        judgement=evaluation.judgement(identities(run), request.args.get("evaluation", "")),
+        crops=evaluation.CROPS,
     )
+    return revalidate_by_content(make_response(page))
 
 
 @blueprint.get("/compare")
@@ -99,21 +99,20 @@ def compare() -> Response:
     asked = {name: read_run(home, name) for name in names[:MOST_COMPARED]}
     found = [shown(run) for run in asked.values() if run]
     runs = [one.run for one in found]
-    return revalidated(
-        render_template(
-            "compare.html",
-            shown=list(zip(LETTERS, found, strict=False)),
-            running=any(one.running for one in found),
-            gone=[name for name, run in asked.items() if run is None],
-            more=len(names) > MOST_COMPARED,
-            most=MOST_COMPARED,
-            plots=plots_over(runs),
-            rows=comparison.differences(runs),
-            results=results(runs),
-            epochs=sorted({epoch.epoch for run in runs for epoch in run.epochs}),
-            by_epoch=[{epoch.epoch: epoch for epoch in run.epochs} for run in runs],
-        )
+    page = render_template(
+        "compare.html",
+        shown=list(zip(LETTERS, found, strict=False)),
+        running=any(one.running for one in found),
+        gone=[name for name, run in asked.items() if run is None],
+        more=len(names) > MOST_COMPARED,
+        most=MOST_COMPARED,
+        plots=plots_over(runs),
+        rows=comparison.differences(runs),
+        results=results(runs),
+        epochs=sorted({epoch.epoch for run in runs for epoch in run.epochs}),
+        by_epoch=[{epoch.epoch: epoch for epoch in run.epochs} for run in runs],
     )
+    return revalidate_by_content(make_response(page))
 
 
 @blueprint.get(f"/<name>/conv1/<int(max={MOST_EPOCH}):epoch>.png")
@@ -124,12 +123,12 @@ def conv1(name: str, epoch: int) -> Response:
         abort(404, "conv1 was not drawn after this epoch.")
     data = read_bytes(picture_file(run, epoch), MOST_PICTURE)
     etag = hashlib.sha256(data or b"").hexdigest()[:32]
-    if fresh := pictures.not_modified(etag):
+    if fresh := not_modified(etag, version=etag):
         return fresh
     try:
-        return pictures.picture(opened_up(decode(data or b"")), etag, "image/png")
+        return picture_response(opened_up(decode(data or b"")), etag, "image/png", version=etag)
     except ImageError:
-        return pictures.missing()
+        return missing_picture()
 
 
 def known(name: str) -> Run:
@@ -148,15 +147,6 @@ def shown(run: Run) -> Shown:
         command=f"python training/run.py --resume {folder}",
         evaluate=f"python training/evaluate.py {folder}{'' if run.finished else ' --best'}",
     )
-
-
-def revalidated(page: str) -> Response:
-    """Answer with a page, or that it is still the one that the browser has."""
-    answer = make_response(page)
-    answer.set_etag(hashlib.sha256(page.encode()).hexdigest()[:32])
-    answer.cache_control.private = answer.cache_control.no_cache = True
-    answer.make_conditional(request)
-    return answer
 
 
 def spread(epochs: tuple[int, ...], most: int = PICTURES) -> list[int]:
@@ -181,4 +171,4 @@ def opened_up(picture: Image.Image) -> bytes:
     white = (pixels == 255).all(2)
     gaps = white.all(0)[None, :] | white.all(1)[:, None]
     alpha = np.where(gaps, 0, 255).astype(np.uint8)
-    return pictures.png(Image.fromarray(np.dstack([pixels, alpha])))
+    return encode_png(Image.fromarray(np.dstack([pixels, alpha])))

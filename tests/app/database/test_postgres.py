@@ -209,7 +209,7 @@ def test_an_index_is_built_served_and_browsed(on_postgres: Settings, sessions: S
     page = browse.class_page(sessions, state.version.id, classes[0].id, 2, 4)
     assert page
     assert page.pages == -(-classes[0].images // 4)
-    answer = engine.answer_for(page.pictures[0].id)
+    answer = engine.answer_for(page.pictures[0].id, page.pictures[0].file.read_bytes())
     assert len(answer.neighbours) == 6
     assert catalogue.labels(sessions, [n.id for n in answer.neighbours])
     check_orders(sessions, state.version.id, classes[0].id)

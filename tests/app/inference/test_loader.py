@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 
 from app.config import Settings
+from app.database import images
 from app.database.session import DatabaseError, session_factory
 from app.indexing import build as indexing
 from app.inference import loader as engine_module
-from app.inference.loader import Engine, NotReady, NotReadyError, Ready, UnknownImageError
+from app.inference.loader import Engine, NotReady, NotReadyError, Ready
 from index import store
 from index.manifest import FILE, write_manifest
 from index.sample import FILE as SAMPLE
 from model import checkpoint
 from model.alexnet import AlexNet, AlexNetConfig
 from model.predict import Predictor
-from model.preprocess import ImageError, read, read_file
+from model.preprocess import ImageError, read
 from storage.home import Home, point
 
 
@@ -121,7 +122,9 @@ def test_a_training_image_is_not_its_own_neighbour(engine: Engine) -> None:
     state = engine.state()
     assert isinstance(state, Ready)
     image = int(state.index.members.ids[4])
-    answer = engine.answer_for(image)
+    found = images.picture(engine.sessions, image)
+    assert found
+    answer = engine.answer_for(image, found.file.read_bytes())
     assert len(answer.neighbours) == 6
     assert image not in [neighbour.id for neighbour in answer.neighbours]
 
@@ -129,8 +132,6 @@ def test_a_training_image_is_not_its_own_neighbour(engine: Engine) -> None:
 def test_what_cannot_be_answered_is_told(engine: Engine, home: Settings) -> None:
     with pytest.raises(ImageError):
         engine.answer(b"no image")
-    with pytest.raises(UnknownImageError):
-        engine.answer_for(4242)
     small = engine_of(replace(home, upload_megapixels=0))
     with pytest.raises(ImageError, match="pixels"):
         small.answer(b"\x89PNG\r\n\x1a\n" + PNG_2X2)
@@ -420,23 +421,3 @@ def test_a_database_that_fails_while_answering_is_told(home: Settings, jpeg: byt
     home.home.database.write_bytes(b"nothing" * 1000)
     with pytest.raises(DatabaseError):
         engine.answer(jpeg)
-
-
-def test_an_image_whose_file_is_gone_is_told(new_home: Settings, tmp_path: Path) -> None:
-    root = Path(checkpoint.load(new_home.home.weights).provenance.data)
-    copy = shutil.copytree(root, tmp_path / "photographs")
-    old = checkpoint.load(new_home.home.weights)
-    moved = replace(old, provenance=replace(old.provenance, data=str(copy)))
-    file = new_home.home.runs / "moved" / "weights.safetensors"
-    checkpoint.save(moved, file)
-    point(new_home.home.weights, file)
-    build(new_home)
-    engine = engine_of(new_home)
-    state = engine.state()
-    assert isinstance(state, Ready)
-    first, second = (int(image) for image in state.index.members.ids[:2])
-    look = state.predictor.look(read_file(copy / "train/astronaut/01.jpg"))
-    assert engine.answer_for(second).top5 == state.predictor.top5(look.probabilities)
-    (copy / "train/astronaut/00.jpg").unlink()
-    with pytest.raises(ImageError, match="gone"):
-        engine.answer_for(first)

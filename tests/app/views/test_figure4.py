@@ -69,10 +69,12 @@ def test_each_image_has_its_label_and_the_five_most_probable(
 ) -> None:
     cells = shown.one("ul", "judged").children
     labels = {one.id: one.label for one in known}
+    files = {one.id: one.file for one in known}
     assert len(cells) == 8
     for image, cell in zip(left_of(shown), cells, strict=True):
         assert cell.one("p", "truth").text == labels[image]
-        alone = app.extensions["engine"].answer_for(image).top5
+        data = files[image].read_bytes()
+        alone = app.extensions["engine"].answer_for(image, data).top5
         bars = cell.one("ol").all("li")
         assert [bar.one("span", "label").text for bar in bars] == [one.label for one in alone]
         widths = [float(bar.one("rect", "fill").attributes["width"][:-1]) for bar in bars]
