@@ -89,9 +89,12 @@ def configure(app: Flask, settings: Settings) -> None:
 
 
 def asset_versions(folder: Path) -> dict[str, str]:
-    """Name each static file's content, so that its address changes with it."""
-    files = (file for file in folder.iterdir() if file.is_file())
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for file in files}
+    """Hash each static file, so that its address changes with its content."""
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
 
 
 def register_views(app: Flask) -> None:

@@ -86,7 +86,7 @@ def serve_image_file(
 
 def missing_picture() -> Response:
     """Return 404 with a drawing in the picture's place."""
-    file = Path(current_app.static_folder or "") / "missing.svg"
+    file = Path(current_app.static_folder or "") / "shared" / "missing.svg"
     response = Response(file.read_bytes(), status=404, mimetype="image/svg+xml")
     response.cache_control.no_store = True
     return response

@@ -16,9 +16,9 @@ ADDRESSES = [
     "/filters/gpu-1.png",
     "/healthz",
     "/nothing",
-    "/static/style.css",
-    "/static/page.js",
-    "/static/favicon.svg",
+    "/static/shared/style.css",
+    "/static/shared/page.js",
+    "/static/shared/favicon.svg",
 ]
 
 
@@ -133,7 +133,7 @@ def test_tokens_cannot_be_guessed(send, jpeg):
 def test_static_files_keep_only_under_the_address_of_their_content(client, page):
     sheet = page(client.get("/")).all("link")[-1].attributes["href"]
     assert "immutable" in client.get(sheet).headers["Cache-Control"]
-    assert client.get("/static/style.css").headers["Cache-Control"] == "no-cache"
+    assert client.get("/static/shared/style.css").headers["Cache-Control"] == "no-cache"
 
 
 def test_starting_touches_nothing(tmp_path, settings):

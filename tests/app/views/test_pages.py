@@ -230,7 +230,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("scheme", [0, 1])
 def test_every_colour_of_text_can_be_read_on_both_grounds(client, scheme):
-    sheet = client.get("/static/style.css").get_data(as_text=True)
+    sheet = client.get("/static/shared/style.css").get_data(as_text=True)
     tokens = dict(re.findall(r"--([\w-]+): (#\w{6});", sheet.split(":root {")[1 + scheme]))
     for ground in ("ground", "card"):
         for ink in ("ink", "muted", "link", "correct"):
