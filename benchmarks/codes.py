@@ -45,7 +45,7 @@ from model.checkpoint import load
 from model.dataset import Photograph, scan
 from model.predict import Predictor
 from model.preprocess import read_file
-from training.reporting import processor
+from training.reporting import read_processor_name
 
 K, PROPOSED = 6, 200
 MOST = 256
@@ -121,7 +121,7 @@ def main() -> None:
     console.print(table(figures))
     for line in verdict(figures):
         console.print(line)
-    found = {"processor": processor(), "kinds": [asdict(f) for f in figures]}
+    found = {"processor": read_processor_name(), "kinds": [asdict(f) for f in figures]}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=2) + "\n")
 

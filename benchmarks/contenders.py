@@ -17,7 +17,7 @@ from torchvision.models import alexnet
 
 from model.predict import find_device
 from storage.home import Home
-from training.compiling import compile_state
+from training.compiling import compile_network
 from training.config import SMALL
 from training.data import Batch, Batches, ahead
 from training.dataset.demo import make_demo
@@ -25,8 +25,8 @@ from training.dataset.prepare import Prepared, prepare
 from training.dataset.source import find_source
 from training.distributed.mesh import join_mesh
 from training.loop import train_epoch
-from training.machine import cores, has_bf16, keep_memory, peak_memory, share_cores
-from training.state import Reports, State, start
+from training.machine import cores, has_bf16, keep_freed_memory, read_peak_memory, set_thread_count
+from training.state import Callbacks, TrainingState, init_state
 
 SIZE = 3072
 """Side of the matrices whose product measures the limit."""
@@ -65,7 +65,7 @@ def contend(told: dict[str, Any], rank: int) -> None:
             {
                 "images_per_second": images / seconds,
                 "wait": waited / seconds,
-                "memory": peak_memory(device),
+                "memory": read_peak_memory(device),
             }
         )
 
@@ -77,22 +77,22 @@ def say(values: dict[str, float]) -> None:
 
 def ours(told: dict[str, Any]) -> Turn:
     """The run's own loop on photographs, augmented while it trains."""
-    keep_memory()
-    share_cores()
+    keep_freed_memory()
+    set_thread_count()
     device = find_device()
     data = photographs(told)
     config = SMALL.network(max(1000, len(data.names)))
     mesh = join_mesh(config, None, device)
-    state = start(config, SMALL, device, mesh)
-    compile_state(state, "on", 0)
+    state = init_state(config, SMALL, device, mesh)
+    compile_network(state, "on", 0)
     batches = endless(state, data, told)
     bf16 = in_bf16(told, device)
 
     def turn() -> tuple[int, float]:
-        state.partial.wait = 0.0
+        state.progress.wait = 0.0
         # One turn is what the loop does with the next few batches.
-        train_epoch(state, next(batches), bf16, Reports())
-        return told["steps"] * told["batch"], state.partial.wait
+        train_epoch(state, next(batches), bf16, Callbacks())
+        return told["steps"] * told["batch"], state.progress.wait
 
     return turn
 
@@ -108,15 +108,15 @@ class Slice(Batches):
         return ahead(islice(self.taken, self.steps))
 
 
-def endless(state: State, data: Prepared, told: dict[str, Any]) -> Iterator[Batches]:
+def endless(state: TrainingState, data: Prepared, told: dict[str, Any]) -> Iterator[Batches]:
     """A turn's batches, again and again."""
     augmentation, steps = SMALL.augmentation(state.network.config), told["steps"]
     for epoch in range(1, 10**6):
-        values = (data, augmentation, told["batch"], 0, epoch, 0, state.mesh.part)
+        values = (data, augmentation, told["batch"], 0, epoch, 0, state.mesh.replica_slice)
         whole = Batches(*values)
-        taken = whole.make()
+        taken = whole.generate()
         for _ in range(len(whole) // steps):
-            state.partial.step = 0
+            state.progress.step = 0
             yield Slice(*values, taken, steps)
 
 
@@ -131,7 +131,7 @@ def torchvisions(told: dict[str, Any], *, same: bool) -> Turn:
     """A step of torchvision's AlexNet on images that lie in memory."""
     device = find_device()
     if same:
-        keep_memory()
+        keep_freed_memory()
     memory_format = torch.channels_last if same else torch.contiguous_format
     network = alexnet().to(device).to(memory_format=memory_format)
     sgd = torch.optim.SGD(
@@ -158,7 +158,7 @@ def torchvisions(told: dict[str, Any], *, same: bool) -> Turn:
 def limit(told: dict[str, Any]) -> Turn:
     """As many products of big matrices as have our network's multiplications in a turn."""
     device = find_device()
-    keep_memory()
+    keep_freed_memory()
     dtype = torch.bfloat16 if in_bf16(told, device) else torch.float32
     a = torch.randn(SIZE, SIZE, device=device, dtype=dtype)
     images = told["steps"] * told["batch"]
@@ -181,7 +181,7 @@ def operations_a_step() -> float:
     Without the response normalisation, whose sum is a convolution only by our own choice.
     """
     config = replace(SMALL.network(1000), lrn=False)
-    state = start(config, SMALL, torch.device("cpu"))
+    state = init_state(config, SMALL, torch.device("cpu"))
     with FlopCounterMode(display=False) as counter:
         state.network(torch.zeros(1, 3, 224, 224)).logits.sum().backward()
     return float(counter.get_total_flops())

@@ -36,7 +36,7 @@ from model.checkpoint import load
 from model.dataset import scan
 from model.predict import Predictor
 from storage.home import home_from_environment
-from training.reporting import processor
+from training.reporting import read_processor_name
 
 RESULTS = Path(__file__).parent / "results"
 MEASURED = ("exact", "flat", "ivf", "hnsw", "pq", "binary")
@@ -194,7 +194,7 @@ def keep(options: Options, figures: list[dict[str, Any]]) -> None:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     told = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
     told = {k: told[k] for k in ("queries", "rounds", "recall")}
-    content = {"processor": processor(), **told, "figures": figures}
+    content = {"processor": read_processor_name(), **told, "figures": figures}
     options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -216,7 +216,7 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def table(figures: list[dict[str, Any]]) -> Table:
     """The figures for people."""
-    made = Table(title=processor())
+    made = Table(title=read_processor_name())
     for name in COLUMNS:
         made.add_column(name, justify="left" if name == "kind" else "right")
     for found in figures:

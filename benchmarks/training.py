@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.contenders import CONTENDERS, contend
-from training.distributed.launch import free_port
-from training.reporting import processor
+from training.distributed.launch import find_free_port
+from training.reporting import read_processor_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,9 @@ def main() -> None:
     figures = {name: figure(found, turns) for name, found in turns.items()}
     Console(width=110).print(table(figures, options))
     if options.json:
-        options.json.write_text(json.dumps({"processor": processor(), **figures}, indent=2))
+        options.json.write_text(
+            json.dumps({"processor": read_processor_name(), **figures}, indent=2)
+        )
 
 
 def measure(options: Options, home: str) -> dict[str, list[Turn]]:
@@ -94,7 +96,7 @@ def measure(options: Options, home: str) -> dict[str, list[Turn]]:
 
 def start(name: str, options: Options, home: str) -> list["subprocess.Popen[str]"]:
     """The processes of a contender, ready for their first turn."""
-    count, port = CONTENDERS[name].processes, str(free_port())
+    count, port = CONTENDERS[name].processes, str(find_free_port())
     told = json.dumps(
         {
             "name": name,
@@ -160,7 +162,7 @@ def figure(found: list[Turn], turns: dict[str, list[Turn]]) -> dict[str, float]:
 
 def table(figures: dict[str, dict[str, float]], options: Options) -> Table:
     """The figures for people."""
-    made = Table(title=f"{processor()}, batches of {options.batch}")
+    made = Table(title=f"{read_processor_name()}, batches of {options.batch}")
     for heading in ("contender", "images/s", *(f"to {name}" for name in figures), "wait", "GiB"):
         made.add_column(heading, justify="left" if heading == "contender" else "right")
     for name, found in figures.items():

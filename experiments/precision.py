@@ -24,14 +24,14 @@ from torch import Tensor, nn
 
 from model.predict import find_device
 from storage.home import home_from_environment
-from training.compiling import compile_state
+from training.compiling import compile_network
 from training.config import SMALL
 from training.dataset.prepare import prepare
 from training.dataset.source import find_source
 from training.loop import run_epoch
-from training.machine import has_bf16, keep_memory
-from training.schedule import plan
-from training.state import Epoch, Partial, Reports, State, start
+from training.machine import has_bf16, keep_freed_memory
+from training.schedule import schedule_epoch
+from training.state import Callbacks, Epoch, EpochProgress, TrainingState, init_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +49,23 @@ class Options:
 def main() -> None:
     """Train both, an epoch each in turn, and print their errors side by side."""
     options = tyro.cli(Options)
-    keep_memory()
+    keep_freed_memory()
     data = prepare(find_source(options.data), home_from_environment().prepared, lambda _: None)
     recipe = replace(SMALL, epochs=options.epochs, seed=options.seed)
     device = find_device()
     native = has_bf16(device)
-    states: dict[bool, State] = {}
+    states: dict[bool, TrainingState] = {}
     for bf16 in (False, True):
-        states[bf16] = start(recipe.network(len(data.names)), recipe, device)
-        compile_state(states[bf16], "auto", options.epochs * len(data.train))
+        states[bf16] = init_state(recipe.network(len(data.names)), recipe, device)
+        compile_network(states[bf16], "auto", options.epochs * len(data.train))
         if bf16 and not native:
             round_to_bf16(states[bf16].network)
     for _ in range(options.epochs):
         for bf16, state in states.items():
-            step = plan([epoch.top1_error for epoch in state.history], recipe)
+            step = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
             state.sgd.set_rates(step.rates)
-            state.history.append(run_epoch(state, data, recipe, step, bf16 and native, Reports()))
-            state.partial = Partial()
+            state.history.append(run_epoch(state, data, recipe, step, bf16 and native, Callbacks()))
+            state.progress = EpochProgress()
         Console().print(table(states[False].history, states[True].history))
 
 

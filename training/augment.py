@@ -65,7 +65,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Draws:
+class AugmentationDraws:
     """The random numbers of one epoch, one row an image.
 
     offsets: int64 [N, 2], top and left.
@@ -78,7 +78,7 @@ class Draws:
     alphas: npt.NDArray[np.float32]
 
 
-def draw(
+def draw_augmentations(
     augmentation: Augmentation,
     order: npt.NDArray[np.int64],
     *,
@@ -86,14 +86,14 @@ def draw(
     side: int,
     seed: int,
     epoch: int,
-) -> Draws:
+) -> AugmentationDraws:
     """Draw the crops, mirrors and colours of all images for one epoch.
 
     order: int64 [N], the epoch's permutation of the images; only sharing depends on it.
     """
     random = np.random.default_rng([seed, epoch, 1])
     images, positions = len(order), augmentation.positions(side)
-    own = Draws(
+    own = AugmentationDraws(
         offsets=random.integers(0, positions, (images, 2)),
         mirrors=random.random(images) < 0.5,
         alphas=random.normal(0, augmentation.colour_noise, (images, 3)).astype(np.float32),
@@ -108,7 +108,7 @@ def draw(
     most = (images // batch + 1) * groups
     offsets[order] = random.integers(0, positions, (most, 2))[group]
     mirrors[order] = (random.random(most) < 0.5)[group]
-    return Draws(offsets, mirrors, own.alphas)
+    return AugmentationDraws(offsets, mirrors, own.alphas)
 
 
 class Augmenter:
@@ -124,7 +124,10 @@ class Augmenter:
         self.mirrored = rows[:, ::-1].reshape(self.side, -1).copy()
 
     def __call__(
-        self, images: Iterable[npt.NDArray[np.uint8]], draws: Draws, rows: npt.NDArray[np.int64]
+        self,
+        images: Iterable[npt.NDArray[np.uint8]],
+        draws: AugmentationDraws,
+        rows: npt.NDArray[np.int64],
     ) -> Tensor:
         """uint8 [s, s, 3], one for each row of the draws → float32 [B, 3, crop, crop].
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from model.checkpoint import WeightsError, read_tensors, write_tensors
 from training.divergence import check_weights
-from training.run_folder import Run, RunError, Told
-from training.state import Epoch, Partial, State
+from training.run_folder import Run, RunError, RunSpec
+from training.state import Epoch, EpochProgress, TrainingState
 
 VELOCITY = "velocity."
 
 
-def save_checkpoint(run: Run | None, state: State, told: Told) -> None:
+def save_checkpoint(run: Run | None, state: TrainingState, told: RunSpec) -> None:
     """Write weights, velocities and history, whole or not at all.
 
     Called in all processes; written by the first, whose `run` is not None. Raises DivergedError,
@@ -23,17 +23,17 @@ def save_checkpoint(run: Run | None, state: State, told: Told) -> None:
     """
     check_weights(state)
     config, mesh = state.network.config, state.mesh
-    weights = mesh.whole(state.network.state_dict(), config)
+    weights = mesh.gather(state.network.state_dict(), config)
     named = dict(state.network.named_parameters())
     held = {name: state.sgd.velocity(parameter) for name, parameter in named.items()}
-    velocities = mesh.whole({k: v for k, v in held.items() if v is not None}, config)
+    velocities = mesh.gather({k: v for k, v in held.items() if v is not None}, config)
     if run is None:
         return
     header = {
-        "told": json.dumps(told.values()),
+        "told": json.dumps(told.to_json()),
         "history": json.dumps([asdict(epoch) for epoch in state.history]),
-        "partial": json.dumps(asdict(state.partial)),
-        "recent": json.dumps(list(state.recent)),
+        "partial": json.dumps(asdict(state.progress)),
+        "recent": json.dumps(list(state.recent_losses)),
         "rates": json.dumps(state.sgd.rates),
     }
     write_tensors(
@@ -41,7 +41,9 @@ def save_checkpoint(run: Run | None, state: State, told: Told) -> None:
     )
 
 
-def load_checkpoint(run: Run, state: State, told: Told, accept: Collection[str] = ()) -> None:
+def load_checkpoint(
+    run: Run, state: TrainingState, told: RunSpec, accept: Collection[str] = ()
+) -> None:
     """Take up a checkpoint into a fresh state, whatever number of processes it came from.
 
     Raises RunError when it is damaged, or was told other things than now; what `accept` names may
@@ -50,28 +52,28 @@ def load_checkpoint(run: Run, state: State, told: Told, accept: Collection[str] 
     mesh, config = state.mesh, state.network.config
     try:
         header, tensors = read_tensors(run.checkpoint)
-        refuse_changes(json.loads(header["told"]), told.values(), run, accept)
+        check_same_spec(json.loads(header["told"]), told.to_json(), run, accept)
         state.history[:] = [Epoch(**values) for values in json.loads(header["history"])]
-        state.partial = Partial(**json.loads(header["partial"]))
-        state.recent.extend(json.loads(header["recent"]))
+        state.progress = EpochProgress(**json.loads(header["partial"]))
+        state.recent_losses.extend(json.loads(header["recent"]))
         velocities = {
             k.removeprefix(VELOCITY): tensors.pop(k) for k in list(tensors) if VELOCITY in k
         }
-        state.network.load_state_dict(mesh.own(tensors, config))
+        state.network.load_state_dict(mesh.split(tensors, config))
         state.sgd.set_rates(json.loads(header["rates"]))
-        restore(state, mesh.own(velocities, config))
+        restore_velocities(state, mesh.split(velocities, config))
     except (WeightsError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
         raise RunError(f"{run.folder} cannot be resumed: {error}") from error
 
 
-def restore(state: State, velocities: dict[str, Tensor]) -> None:
+def restore_velocities(state: TrainingState, velocities: dict[str, Tensor]) -> None:
     """Give every parameter its velocity back."""
     named = dict(state.network.named_parameters())
     for name, velocity in velocities.items():
-        state.sgd.restore(named[name], velocity)
+        state.sgd.restore_velocity(named[name], velocity)
 
 
-def refuse_changes(
+def check_same_spec(
     then: dict[str, Any], now: dict[str, Any], run: Run, accept: Collection[str]
 ) -> None:
     """Raise RunError naming what a run was told differently and nobody accepted."""

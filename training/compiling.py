@@ -7,27 +7,27 @@ import torch
 from torch import nn
 
 from model.lrn import LocalResponseNorm
-from training.state import State
+from training.state import TrainingState
 
-Wanted = Literal["auto", "on", "off"]
-PAYS_FROM = 20_000
+CompileMode = Literal["auto", "on", "off"]
+MIN_IMAGES_TO_COMPILE = 20_000
 """Images to be trained on in all from which on a CPU wins back the half minute of compiling."""
 
 
-def compile_state(state: State, wanted: Wanted, images: int) -> str:
+def compile_network(state: TrainingState, wanted: CompileMode, images: int) -> str:
     """Compile what pays on the run's device: on a GPU the whole network, on a CPU the response
     normalisation, since the other layers are libraries' kernels there. Gives what was done.
 
     images: how many are going to be trained on, all epochs together.
     """
-    if not pays(wanted, state.device.type, images):
+    if not should_compile(wanted, state.device.type, images):
         return "not compiled"
-    norms = normalisations(state.network)
+    norms = find_lrn_layers(state.network)
     if state.device.type == "cpu" and not norms:
         return "nothing to compile"
     # It warns of a CUDA that it does not need.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    if why := no_compiler(state.device):
+    if why := find_compiler_error(state.device):
         return f"not compiled, since torch.compile fails here: {why}"
     if state.device.type == "cpu":
         for module in norms:
@@ -37,25 +37,25 @@ def compile_state(state: State, wanted: Wanted, images: int) -> str:
     return "compiled"
 
 
-def normalisations(network: nn.Module) -> list[LocalResponseNorm]:
+def find_lrn_layers(network: nn.Module) -> list[LocalResponseNorm]:
     """The layers that a CPU compiles."""
     return [module for module in network.modules() if isinstance(module, LocalResponseNorm)]
 
 
-def without_loops(network: nn.Module) -> None:
+def unfuse_lrn(network: nn.Module) -> None:
     """Go back to the plain layers, once training is done."""
-    for module in normalisations(network):
+    for module in find_lrn_layers(network):
         module.fuse(wanted=False)
 
 
-def pays(wanted: Wanted, device: str, images: int) -> bool:
+def should_compile(wanted: CompileMode, device: str, images: int) -> bool:
     """Whether to compile for a run over so many images on a device of this type."""
     if wanted != "auto":
         return wanted == "on"
-    return device == "cuda" or (device == "cpu" and images >= PAYS_FROM)
+    return device == "cuda" or (device == "cpu" and images >= MIN_IMAGES_TO_COMPILE)
 
 
-def no_compiler(device: torch.device) -> str:
+def find_compiler_error(device: torch.device) -> str:
     """Why torch.compile does not work on this machine; empty where it does."""
     try:
         torch.compile(nn.Tanh())(torch.zeros(8, device=device))

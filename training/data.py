@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from model.preprocess import offsets, subtract_mean
-from training.augment import Augmentation, Augmenter, draw
+from training.augment import Augmentation, Augmenter, draw_augmentations
 from training.dataset.prepare import Prepared
 
 AHEAD = 2
-Part = tuple[int, int]
+ReplicaSlice = tuple[int, int]
 Rows = npt.NDArray[np.int64]
 
 
@@ -50,20 +50,20 @@ class Batches:
     seed: int = 0
     epoch: int = 1
     first: int = 0
-    part: Part = (0, 1)
+    replica_slice: ReplicaSlice = (0, 1)
 
     def __len__(self) -> int:
         """Steps of the whole epoch, those before `first` included."""
         return max(1, len(self.data.train) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        return ahead(self.make())
+        return ahead(self.generate())
 
-    def make(self) -> Iterator[Batch]:
+    def generate(self) -> Iterator[Batch]:
         """Make them one by one, in the caller's thread."""
         data, split = self.data, self.data.train
         order = np.random.default_rng([self.seed, self.epoch, 0]).permutation(len(split))
-        draws = draw(
+        draws = draw_augmentations(
             self.augmentation,
             order,
             batch=self.batch,
@@ -73,37 +73,39 @@ class Batches:
         )
         augment = Augmenter(self.augmentation, data.mean, data.pca)
         for step in range(self.first, len(self)):
-            rows = part_of(order[step * self.batch :][: self.batch], self.part)
+            rows = slice_rows(order[step * self.batch :][: self.batch], self.replica_slice)
             x = augment(split.each(rows), draws, rows)
             yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
 
 
-def part_of(rows: Rows, part: Part) -> Rows:
+def slice_rows(rows: Rows, part: ReplicaSlice) -> Rows:
     """The i-th of n nearly equal slices."""
     number, parts = part
     return rows[len(rows) * number // parts : len(rows) * (number + 1) // parts]
 
 
-def validation(
-    data: Prepared, augmentation: Augmentation, size: int = 128, part: Part = (0, 1)
+def validation_crops(
+    data: Prepared, augmentation: Augmentation, size: int = 128, part: ReplicaSlice = (0, 1)
 ) -> Iterator[Batch]:
     """The validation images' centre crops, in order; of the i-th of n slices of the set."""
-    return ahead(centred(data, augmentation.crop, augmentation.input_scale, size, part))
+    return ahead(centre_crops(data, augmentation.crop, augmentation.input_scale, size, part))
 
 
 def validation_squares(
-    data: Prepared, augmentation: Augmentation, size: int, part: Part = (0, 1)
+    data: Prepared, augmentation: Augmentation, size: int, part: ReplicaSlice = (0, 1)
 ) -> Iterator[Batch]:
     """The validation images whole, in order: `x` is float32 [B, 3, side, side]."""
-    return ahead(centred(data, data.side, augmentation.input_scale, size, part))
+    return ahead(centre_crops(data, data.side, augmentation.input_scale, size, part))
 
 
-def centred(data: Prepared, crop: int, scale: float, size: int, part: Part) -> Iterator[Batch]:
+def centre_crops(
+    data: Prepared, crop: int, scale: float, size: int, part: ReplicaSlice
+) -> Iterator[Batch]:
     """The centre of each validation image minus that of the mean, as everywhere else."""
     top, left = offsets(data.side, crop)[4]
     middle = (slice(top, top + crop), slice(left, left + crop))
     mean = data.mean[:, *middle].contiguous()
-    rows = part_of(np.arange(len(data.val)), part)
+    rows = slice_rows(np.arange(len(data.val)), part)
     for start in range(0, len(rows), size):
         own = rows[start : start + size]
         pixels = np.empty((len(own), crop, crop, 3), np.uint8)

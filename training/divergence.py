@@ -13,11 +13,11 @@ from training.data import Batch
 from training.distributed.mesh import Mesh
 
 if TYPE_CHECKING:
-    from training.state import State
+    from training.state import TrainingState
 
 RECENT = 20
 """Steps whose mean loss is looked at."""
-BEYOND = 20.0
+MAX_LOSS_RATIO = 20.0
 """Times the loss of guessing, ln(classes), from which on a run is given up."""
 
 
@@ -26,21 +26,21 @@ class DivergedError(ArithmeticError):
 
 
 def check_loss(
-    state: "State", batch: Batch, keys: Tensor, bf16: bool, step: int, epoch: int
+    state: "TrainingState", batch: Batch, keys: Tensor, bf16: bool, step: int, epoch: int
 ) -> None:
     """Raise DivergedError, in all processes alike, when the last losses are past hope."""
-    loss, recent = state.recent[-1], state.recent
-    bound = BEYOND * math.log(max(2, state.network.config.classes))
+    loss, recent = state.recent_losses[-1], state.recent_losses
+    bound = MAX_LOSS_RATIO * math.log(max(2, state.network.config.classes))
     if math.isfinite(loss) and (len(recent) < RECENT or sum(recent) / len(recent) < bound):
         return
-    where = first_bad_layer(state, batch, keys, bf16)
+    where = find_bad_layer(state, batch, keys, bf16)
     raise DivergedError(
         f"the loss became {loss:.4g} at step {step} of epoch {epoch}; {where}. A lower --rate or "
         "the preset `small` may help"
     )
 
 
-def check_weights(state: "State") -> None:
+def check_weights(state: "TrainingState") -> None:
     """Raise DivergedError when a weight is no finite number, so that no such file is written.
 
     Called by all processes, and raised in all alike.
@@ -51,20 +51,23 @@ def check_weights(state: "State") -> None:
     first = min(earliest(state.mesh, own))
     if first < len(names):
         raise DivergedError(
-            f"{names[first]} is no longer finite after step {state.partial.step} of epoch "
+            f"{names[first]} is no longer finite after step {state.progress.step} of epoch "
             f"{len(state.history) + 1}; a lower --rate or the preset `small` may help"
         )
 
 
 @torch.no_grad()
-def first_bad_layer(state: "State", batch: Batch, keys: Tensor, bf16: bool) -> str:
+def find_bad_layer(state: "TrainingState", batch: Batch, keys: Tensor, bf16: bool) -> str:
     """Say which layer's outputs are the first that are not finite, else which are the largest.
 
     Runs the batch forward again, with the weights that the loss came from: after the update all
     layers would be at fault.
     """
     device, sizes = state.device, list[float]()
-    with watched(state.network, sizes), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with (
+        record_output_sizes(state.network, sizes),
+        torch.autocast(device.type, torch.bfloat16, enabled=bf16),
+    ):
         x = batch.x.to(device, next(state.network.parameters()).dtype)
         state.network(x, keys.to(device))
     names = [name for name, _ in state.network.named_children()]
@@ -80,12 +83,12 @@ def earliest(mesh: Mesh, own: int) -> Iterator[int]:
     """Every process's number of its first bad layer."""
     places = mesh.replicas * mesh.towers
     here = mesh.replica * mesh.towers + mesh.tower
-    values = mesh.everywhere(*(own * (place == here) for place in range(places)))
+    values = mesh.all_reduce_sum(*(own * (place == here) for place in range(places)))
     return (round(value) for value in values)
 
 
 @contextmanager
-def watched(network: AlexNet, sizes: list[float]) -> Iterator[None]:
+def record_output_sizes(network: AlexNet, sizes: list[float]) -> Iterator[None]:
     """Keep the root mean square of every layer's outputs, in order."""
 
     def keep(_module: object, _inputs: object, out: Tensor) -> None:

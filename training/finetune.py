@@ -6,10 +6,10 @@ from model.alexnet import AlexNetConfig
 from model.checkpoint import Weights
 from model.variants import VARIANTS
 from training.config import PAPER, Recipe, RecipeError
-from training.state import State
+from training.state import TrainingState
 
 
-def config_from(weights: Weights, recipe: Recipe, classes: int) -> AlexNetConfig:
+def finetune_config(weights: Weights, recipe: Recipe, classes: int) -> AlexNetConfig:
     """The network of the weights, for other classes.
 
     Its variant, its pixels' scale and its dropout are the weights' own, since the layers kept
@@ -30,11 +30,11 @@ def layers_of(config: AlexNetConfig) -> AlexNetConfig:
     return replace(config, classes=1000, dropout=0.0, init="paper", input_scale=1.0)
 
 
-def begin_from(weights: Weights, state: State) -> None:
+def init_from(weights: Weights, state: TrainingState) -> None:
     """Put the weights into a fresh state, but for the last layer's, which stay as drawn."""
     mesh, config = state.mesh, state.network.config
     last = state.network.layers[-1].name
     kept = {k: v for k, v in weights.state.items() if not k.startswith(f"{last}.")}
-    missing, odd = state.network.load_state_dict(mesh.own(kept, config), strict=False)
+    missing, odd = state.network.load_state_dict(mesh.split(kept, config), strict=False)
     assert not odd
     assert all(name.startswith(f"{last}.") for name in missing)

@@ -12,7 +12,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Of glibc's malloc.h."""
 
 
-def keep_memory() -> bool:
+def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep freed memory instead of returning it; False elsewhere.
 
     Each step frees and asks for the same gigabytes again; without this the page faults of
@@ -40,7 +40,7 @@ def has_bf16(device: torch.device) -> bool:
     return bool({"avx512_bf16", "amx_bf16"} & flags)
 
 
-def share_cores() -> None:
+def set_thread_count() -> None:
     """Have as many threads as cores fall to this process, where several were started here."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if processes > 1:
@@ -54,7 +54,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def deterministic(wanted: bool) -> None:
+def use_deterministic_algorithms(wanted: bool) -> None:
     """Have a GPU give the same numbers each time, at some speed; the CPU does in any case."""
     if wanted:
         # cuBLAS reads it when it is first used.
@@ -63,7 +63,7 @@ def deterministic(wanted: bool) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def peak_memory(device: torch.device) -> float:
+def read_peak_memory(device: torch.device) -> float:
     """The most memory that was held so far, in GiB: on a GPU its own, else this process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30

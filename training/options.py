@@ -16,7 +16,7 @@ GIGABYTE = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Options:
     """Train the network of the paper on a folder of photographs.
 
     The folder holds train/<class>/* and val/<class>/*. What is made lies in the folder named by
@@ -31,7 +31,7 @@ class Job:
     preset: Preset = "auto"
     """Recipe to start from. auto: demo for the demo photographs, cifar for variants of that
     name, small below 100,000 training images, else the paper's."""
-    start: Annotated[str | None, tyro.conf.arg(name="from")] = None
+    initial_weights: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Weights file to start from: fc8 is drawn anew for the new classes, the rest kept (the
     22,000-class row of Table 2)."""
     towers: int | None = None
@@ -63,7 +63,7 @@ class Job:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     """The numbers; each flag overrides the preset's."""
 
-    def check(self) -> None:
+    def check_ranges(self) -> None:
         """Raise RecipeError for a value out of range."""
         checks = {
             "towers": self.towers in (None, 1, 2),
@@ -78,18 +78,18 @@ class Job:
                 raise RecipeError(f"--{flag} cannot be {value}{why}")
 
 
-def parse(arguments: Sequence[str], default: Job | None = None) -> Job:
+def parse_flags(arguments: Sequence[str], default: Options | None = None) -> Options:
     """Read the command line, taking what it does not say from `default`.
 
     Raises RecipeError for a value out of range.
     """
-    job = tyro.cli(Job, args=list(arguments), default=default or Job())
+    job = tyro.cli(Options, args=list(arguments), default=default or Options())
     # Not as Job is made: tyro would answer for it, in a box of several lines.
-    job.check()
+    job.check_ranges()
     return job
 
 
-def choose_preset(job: Job, images: int, *, demo: bool) -> tuple[str, str]:
+def choose_preset(job: Options, images: int, *, demo: bool) -> tuple[str, str]:
     """Name the preset for a training set of so many images, and say why."""
     if job.preset != "auto":
         return job.preset, "as named"
@@ -102,7 +102,9 @@ def choose_preset(job: Job, images: int, *, demo: bool) -> tuple[str, str]:
     return "paper", f"{images:,} training images"
 
 
-def choose_data(job: Job, environ: Mapping[str, str] = os.environ) -> tuple[str | None, str]:
+def choose_data_source(
+    job: Options, environ: Mapping[str, str] = os.environ
+) -> tuple[str | None, str]:
     """Name the folder to train on (None: the demo photographs), and say who named it."""
     if job.data is not None:
         return job.data, "named by --data"

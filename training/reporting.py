@@ -20,20 +20,20 @@ from model.visualize import kernel_picture, towers
 from storage.home import write_whole
 from training.bars import steps_bar
 from training.checkpoints import save_checkpoint
-from training.run_folder import Run, Told, add_epoch, keep_best
-from training.state import Epoch, Reports, State
+from training.run_folder import Run, RunSpec, add_epoch, keep_best
+from training.state import Callbacks, Epoch, TrainingState
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 
 
 @contextmanager
-def journal(
+def report_run(
     run: Run | None,
-    told: Told,
+    told: RunSpec,
     console: Console,
     stop: Callable[[], int],
     checkpoint_seconds: float,
-) -> Iterator[Reports]:
+) -> Iterator[Callbacks]:
     """Print a line an epoch, write everything down, save a checkpoint now and then.
 
     run: None in the processes that write nothing.
@@ -47,28 +47,34 @@ def journal(
         what = "validation" if number == of else f"loss {loss:.3f}"
         progress.update(task, visible=True, completed=number, total=of, description=what)
 
-    def epochs(state: State) -> None:
+    def epochs(state: TrainingState) -> None:
         progress.stop()
         keep_best(run, state, told)
-        kernels = state.mesh.whole(
+        kernels = state.mesh.gather(
             {"conv1.weight": state.network.conv1.weight}, state.network.config
         )
         if run is not None:
             write_epoch(
                 run, state.history[-1], kernels["conv1.weight"], state.network.config.towers
             )
-            console.print(line(state.history[-1], told.recipe.epochs))
+            console.print(format_epoch(state.history[-1], told.recipe.epochs))
 
     def due() -> bool:
         return time.monotonic() - saved >= checkpoint_seconds
 
-    def save(state: State) -> None:
+    def save(state: TrainingState) -> None:
         nonlocal saved
         save_checkpoint(run, state, told)
         saved = time.monotonic()
 
     try:
-        yield Reports(steps=steps, epochs=epochs, due=due, stop=stop, save=save)
+        yield Callbacks(
+            on_step=steps,
+            on_epoch=epochs,
+            checkpoint_due=due,
+            stop_signal=stop,
+            save_checkpoint=save,
+        )
     finally:
         progress.stop()
 
@@ -76,14 +82,14 @@ def journal(
 def write_epoch(run: Run, epoch: Epoch, kernels: Tensor, count: int) -> None:
     """An epoch's line, its numbers for TensorBoard, conv1's picture."""
     add_epoch(run, epoch)
-    picture = side_by_side(kernels, count)
+    picture = draw_conv1(kernels, count)
     folder = run.folder / "conv1"
     folder.mkdir(exist_ok=True)
     picture.save(folder / f"epoch-{epoch.epoch:03d}.png")
-    to_tensorboard(run.folder / "tensorboard", epoch, picture)
+    write_tensorboard(run.folder / "tensorboard", epoch, picture)
 
 
-def to_tensorboard(folder: Path, epoch: Epoch, picture: Image.Image) -> None:
+def write_tensorboard(folder: Path, epoch: Epoch, picture: Image.Image) -> None:
     """Write an epoch as TensorBoard's event file has it."""
     from torch.utils.tensorboard import SummaryWriter  # takes seconds
 
@@ -104,7 +110,7 @@ def to_tensorboard(folder: Path, epoch: Epoch, picture: Image.Image) -> None:
         writer.add_image("conv1", pixels, epoch.epoch, dataformats="HWC")
 
 
-def side_by_side(kernels: Tensor, count: int = 2) -> Image.Image:
+def draw_conv1(kernels: Tensor, count: int = 2) -> Image.Image:
     """conv1's kernels, GPU 1's left and GPU 2's right; nets of one GPU have one block."""
     parts = [kernel_picture(half) for half in towers(kernels, count)]
     width = sum(part.width for part in parts) + 16 * (count - 1)
@@ -114,7 +120,7 @@ def side_by_side(kernels: Tensor, count: int = 2) -> Image.Image:
     return whole
 
 
-def line(e: Epoch, epochs: int) -> str:
+def format_epoch(e: Epoch, epochs: int) -> str:
     """An epoch in a line."""
     return (
         f"epoch {e.epoch:3d}/{epochs}  rate {e.rate:<7.2g} loss {e.loss:6.3f}  "
@@ -130,7 +136,7 @@ def write_environment(run: Run, device: torch.device, bf16: bool, processes: int
         "arguments": sys.argv[1:],
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": processor(),
+        "processor": read_processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "processes": processes,
@@ -141,7 +147,7 @@ def write_environment(run: Run, device: torch.device, bf16: bool, processes: int
     write_whole(run.folder / "environment.json", json.dumps(values, indent=2) + "\n")
 
 
-def processor() -> str:
+def read_processor_name() -> str:
     """The processor's name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []

@@ -7,9 +7,9 @@ from typing import Any
 from storage.home import Home
 from training.checkpoints import load_checkpoint
 from training.config import PRESETS
-from training.options import Job, parse
-from training.run_folder import Run, RunError, Told, recipe_of, runs_of
-from training.state import State
+from training.options import Options, parse_flags
+from training.run_folder import Run, RunError, RunSpec, recipe_of, runs_of
+from training.state import TrainingState
 
 OPTIONS = (
     "device",
@@ -22,18 +22,22 @@ OPTIONS = (
 """What a run keeps beside its recipe, to be resumed alike."""
 
 
-def read_job(arguments: Sequence[str]) -> Job:
+def parse_options(arguments: Sequence[str]) -> Options:
     """Read the command line over what the run to resume was told, or the preset named.
 
     Raises RecipeError, and RunError when the folder to resume is not a run's.
     """
-    job = parse(arguments)
+    job = parse_flags(arguments)
     if job.resume:
         return resumed_job(arguments, Run(Path(job.resume)), job.preset)
-    return parse(arguments, Job(recipe=PRESETS[job.preset])) if job.preset in PRESETS else job
+    return (
+        parse_flags(arguments, Options(recipe=PRESETS[job.preset]))
+        if job.preset in PRESETS
+        else job
+    )
 
 
-def resumed_job(arguments: Sequence[str], run: Run, preset: str) -> Job:
+def resumed_job(arguments: Sequence[str], run: Run, preset: str) -> Options:
     """What the command line says, over what the run was told."""
     recipe, then = recipe_of(run), run.described()
     if preset not in ("auto", then.get("preset")):
@@ -41,22 +45,22 @@ def resumed_job(arguments: Sequence[str], run: Run, preset: str) -> Job:
             f"{run.folder} cannot be resumed with another preset: it was {then.get('preset')}; "
             "name the values that shall differ"
         )
-    told = Job(
+    told = Options(
         data=then.get("data"),
         preset=then.get("preset", "auto"),
-        start=then.get("start_file"),
+        initial_weights=then.get("start_file"),
         recipe=recipe,
         **then.get("options", {}),
     )
-    return parse(arguments, told)
+    return parse_flags(arguments, told)
 
 
-def options(job: Job) -> dict[str, Any]:
+def options_to_json(job: Options) -> dict[str, Any]:
     """As run.json holds them."""
     return {name: getattr(job, name) for name in OPTIONS}
 
 
-def finished_before(job: Job, home: Home, told: Told) -> Run | None:
+def find_finished_run(job: Options, home: Home, told: RunSpec) -> Run | None:
     """With --if-needed, the newest run that did the same to the end and whose weights remain."""
     if not job.if_needed:
         return None
@@ -64,7 +68,7 @@ def finished_before(job: Job, home: Home, told: Told) -> Run | None:
     return next((r for r in same if r.described()["finished"] and r.weights.exists()), None)
 
 
-def cut_off(job: Job, home: Home, told: Told) -> Run | None:
+def find_unfinished_run(job: Options, home: Home, told: RunSpec) -> Run | None:
     """The run to go on with: the one named, or with --if-needed one of the same."""
     if job.resume:
         return Run(Path(job.resume))
@@ -73,7 +77,7 @@ def cut_off(job: Job, home: Home, told: Told) -> Run | None:
     return next((run for run in runs_of(home, told) if run.checkpoint.exists()), None)
 
 
-def take_up(run: Run, job: Job, told: Told, state: State) -> None:
+def resume(run: Run, job: Options, told: RunSpec, state: TrainingState) -> None:
     """Read a run's checkpoint; one that has none yet is begun again."""
     if run.checkpoint.exists():
         load_checkpoint(run, state, told, job.accept)

@@ -12,26 +12,26 @@ from rich.console import Console
 
 from storage.home import home_from_environment
 from training.distributed.launch import ProcessError, launch
-from training.distributed.mesh import LOST, LostError, rank
-from training.distributed.messages import Alone, Voice
+from training.distributed.mesh import PEER_LOST, PeerLostError, rank
+from training.distributed.messages import Channel, StderrChannel
 from training.state import StoppedError
-from training.train import EXPECTED, run
+from training.train import EXPECTED_ERRORS, train_from_options
 
 
-def work(arguments: Sequence[str], voice: Voice) -> int:
+def work(arguments: Sequence[str], voice: Channel) -> int:
     """Train, as the only process or one of several; give the exit code."""
     console = Console(highlight=False, soft_wrap=True, quiet=rank() > 0)
     try:
-        run(arguments, home_from_environment(), console, voice.note)
-    except EXPECTED as error:
+        train_from_options(arguments, home_from_environment(), console, voice.note)
+    except EXPECTED_ERRORS as error:
         voice.say(f"training/run.py: {error}")
         return 2
     except (StoppedError, KeyboardInterrupt) as error:
         voice.say("training/run.py: interrupted")
         return 128 + getattr(error, "signal", 2)
-    except LostError as error:
+    except PeerLostError as error:
         voice.lost(str(error))
-        return LOST
+        return PEER_LOST
     return 0
 
 
@@ -39,8 +39,8 @@ def main() -> int:
     """0 when weights were made, 2 and one line when not, 128 + its number after a signal."""
     try:
         return launch(work, sys.argv[1:])
-    except (ProcessError, *EXPECTED) as error:
-        Alone().say(f"training/run.py: {error}")
+    except (ProcessError, *EXPECTED_ERRORS) as error:
+        StderrChannel().say(f"training/run.py: {error}")
         return 2
 
 

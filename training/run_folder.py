@@ -15,7 +15,7 @@ from model.checkpoint import Provenance, Weights, save
 from storage.home import Home, point, write_whole
 from training.config import Recipe, RecipeError
 from training.dataset.prepare import Prepared
-from training.state import Epoch, State
+from training.state import Epoch, TrainingState
 
 
 class RunError(ValueError):
@@ -70,28 +70,28 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Told:
+class RunSpec:
     """What makes two runs the same: the data's content, the recipe, the weights begun from."""
 
     data: Prepared
     recipe: Recipe
-    start: str | None = None
+    initial_weights: str | None = None
     """The identity of the weights begun from."""
     precision: Literal["f32", "bf16"] = "f32"
     """Of the layers' arithmetic."""
 
-    def values(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As run.json holds it."""
         return {
             "data": str(self.data.root),
             "content": self.data.key,
             "recipe": json.loads(json.dumps(asdict(self.recipe))),
-            "from": self.start,
+            "from": self.initial_weights,
             "precision": self.precision,
         }
 
 
-def new_run(home: Home, told: Told, preset: str) -> Run:
+def new_run(home: Home, told: RunSpec, preset: str) -> Run:
     """Begin a folder under runs/, named by time, preset and data."""
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}-{Path(str(told.data.root)).name}"
     for number in range(1, 1000):
@@ -101,17 +101,17 @@ def new_run(home: Home, told: Told, preset: str) -> Run:
         except FileExistsError:
             continue
         run = Run(folder)
-        run.describe(**told.values(), preset=preset, finished=False, commit=commit())
+        run.describe(**told.to_json(), preset=preset, finished=False, commit=commit())
         return run
     raise RunError(f"{home.runs} holds too many runs named {stamp}")
 
 
-def runs_of(home: Home, told: Told) -> Iterator[Run]:
+def runs_of(home: Home, told: RunSpec) -> Iterator[Run]:
     """The runs found on disk that were told the same, newest first.
 
     Their precision may differ: it is the machine's, unless somebody chose one.
     """
-    same = {k: v for k, v in told.values().items() if k != "precision"}
+    same = {k: v for k, v in told.to_json().items() if k != "precision"}
     for folder in sorted(home.runs.glob("*"), reverse=True):
         run = Run(folder)
         if run.described().items() >= same.items():
@@ -137,7 +137,9 @@ def keep_epochs(run: Run, history: list[Epoch]) -> None:
     write_whole(run.epochs, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history))
 
 
-def weights_of(state: State, told: Told, run: Run, tensors: dict[str, Tensor]) -> Weights:
+def weights_of(
+    state: TrainingState, told: RunSpec, run: Run, tensors: dict[str, Tensor]
+) -> Weights:
     """The weights file's content after the last epoch."""
     last, described = state.history[-1], run.described()
     provenance = Provenance(
@@ -160,12 +162,12 @@ def weights_of(state: State, told: Told, run: Run, tensors: dict[str, Tensor]) -
     )
 
 
-def keep_best(run: Run | None, state: State, told: Told) -> None:
+def keep_best(run: Run | None, state: TrainingState, told: RunSpec) -> None:
     """Write the weights when the last epoch's validation error is the lowest; all processes."""
     errors = [epoch.top1_error for epoch in state.history]
     if errors[-1] > min(errors[:-1], default=1.0):
         return
-    tensors = state.mesh.whole(state.network.state_dict(), state.network.config)
+    tensors = state.mesh.gather(state.network.state_dict(), state.network.config)
     if run is not None:
         save(weights_of(state, told, run, tensors), run.best)
 
@@ -173,8 +175,8 @@ def keep_best(run: Run | None, state: State, told: Told) -> None:
 def finish(
     run: Run,
     home: Home,
-    state: State,
-    told: Told,
+    state: TrainingState,
+    told: RunSpec,
     tensors: dict[str, Tensor],
     ten: tuple[float, float],
 ) -> Weights:

@@ -10,7 +10,7 @@ from training.config import Recipe
 
 
 @dataclass(frozen=True)
-class Group:
+class ParameterGroup:
     """Parameters that share a learning rate and a weight decay."""
 
     name: str
@@ -18,7 +18,7 @@ class Group:
     decay: float
 
 
-def groups(network: nn.Module, recipe: Recipe) -> list[Group]:
+def group_parameters(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]:
     """The network's parameters by kind: conv1's apart, since the run of 2012 slowed it.
 
     With the paper's recipe all have the same rate and decay.
@@ -34,11 +34,11 @@ def groups(network: nn.Module, recipe: Recipe) -> list[Group]:
     }
     found: dict[str, list[Tensor]] = {name: [] for name in decays}
     for name, parameter in network.named_parameters():
-        found[kind(name)].append(parameter)
-    return [Group(name, found[name], decays[name]) for name in decays]
+        found[find_group(name)].append(parameter)
+    return [ParameterGroup(name, found[name], decays[name]) for name in decays]
 
 
-def kind(name: str) -> str:
+def find_group(name: str) -> str:
     """The group of a parameter, by its name."""
     layer, what = name.rsplit(".", 1)
     if layer == "conv1":
@@ -57,7 +57,7 @@ class PaperSGD(torch.optim.SGD):
     weights on CPU and CUDA.
     """
 
-    def __init__(self, parts: Iterable[Group], rate: float, momentum: float) -> None:
+    def __init__(self, parts: Iterable[ParameterGroup], rate: float, momentum: float) -> None:
         held = [part for part in parts if part.parameters]
         values = [
             {"name": part.name, "params": part.parameters, "weight_decay": part.decay}
@@ -90,7 +90,7 @@ class PaperSGD(torch.optim.SGD):
         return found
 
     @torch.no_grad()
-    def restore(self, parameter: Tensor, velocity: Tensor) -> None:
+    def restore_velocity(self, parameter: Tensor, velocity: Tensor) -> None:
         """Take up a velocity of a checkpoint."""
         # Laid out in memory as the parameter is: the fused update walks both in step.
         self.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(velocity)

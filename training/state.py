@@ -10,9 +10,9 @@ from torch import nn
 from model.alexnet import AlexNet, AlexNetConfig
 from training.config import Recipe
 from training.distributed.mesh import Mesh
-from training.distributed.signals import STOPPING
+from training.distributed.signals import STOP_SIGNALS
 from training.divergence import RECENT
-from training.sgd import PaperSGD, groups
+from training.sgd import PaperSGD, group_parameters
 
 
 class StoppedError(Exception):
@@ -48,7 +48,7 @@ class Epoch:
 
 
 @dataclass
-class Partial:
+class EpochProgress:
     """How far the current epoch is."""
 
     step: int = 0
@@ -58,7 +58,7 @@ class Partial:
 
 
 @dataclass
-class State:
+class TrainingState:
     """A run between two steps. `forward` is the network as it is called in training."""
 
     network: AlexNet
@@ -66,8 +66,8 @@ class State:
     sgd: PaperSGD
     mesh: Mesh
     history: list[Epoch] = field(default_factory=list)
-    partial: Partial = field(default_factory=Partial)
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    progress: EpochProgress = field(default_factory=EpochProgress)
+    recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +76,7 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reports:
+class Callbacks:
     """Who is told, and who says when to save and stop.
 
     steps:  after each step: its number, of how many, its loss.
@@ -86,42 +86,42 @@ class Reports:
     save:   write a checkpoint; called in all processes at the same step.
     """
 
-    steps: Callable[[int, int, float], None] = lambda *_: None
-    epochs: Callable[[State], None] = lambda _: None
-    due: Callable[[], bool] = lambda: False
-    stop: Callable[[], int] = lambda: 0
-    save: Callable[[State], None] = lambda _: None
+    on_step: Callable[[int, int, float], None] = lambda *_: None
+    on_epoch: Callable[[TrainingState], None] = lambda _: None
+    checkpoint_due: Callable[[], bool] = lambda: False
+    stop_signal: Callable[[], int] = lambda: 0
+    save_checkpoint: Callable[[TrainingState], None] = lambda _: None
 
 
-def start(
+def init_state(
     config: AlexNetConfig,
     recipe: Recipe,
     device: torch.device,
     mesh: Mesh | None = None,
     dtype: torch.dtype = torch.float32,
-) -> State:
+) -> TrainingState:
     """Draw the initial weights."""
     mesh = mesh or Mesh()
     torch.manual_seed(recipe.seed)
-    network = mesh.network(config)
+    network = mesh.build_network(config)
     network = network.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    sgd = PaperSGD(groups(network, recipe), recipe.rate, recipe.momentum)
-    return State(network, mesh.spread(network), sgd, mesh)
+    sgd = PaperSGD(group_parameters(network, recipe), recipe.rate, recipe.momentum)
+    return TrainingState(network, mesh.wrap_data_parallel(network), sgd, mesh)
 
 
-def agree(mesh: Mesh, loss: float, reports: Reports) -> tuple[float, int, bool]:
+def all_reduce_status(mesh: Mesh, loss: float, reports: Callbacks) -> tuple[float, int, bool]:
     """The batch's mean loss, the signal to stop if any process got one, whether to save."""
-    due, stop = mesh.first and reports.due(), reports.stop()
-    asked = (stop == number for number in STOPPING)
-    total, saves, *counts = mesh.everywhere(loss, due, *asked)
-    stops = [int(number) for number, count in zip(STOPPING, counts, strict=True) if count]
+    due, stop = mesh.is_main and reports.checkpoint_due(), reports.stop_signal()
+    asked = (stop == number for number in STOP_SIGNALS)
+    total, saves, *counts = mesh.all_reduce_sum(loss, due, *asked)
+    stops = [int(number) for number, count in zip(STOP_SIGNALS, counts, strict=True) if count]
     return total / mesh.towers, stops[0] if stops else 0, bool(saves)
 
 
-def save_and_stop(state: State, stop: int, reports: Reports) -> None:
+def save_and_stop(state: TrainingState, stop: int, reports: Callbacks) -> None:
     """Write a checkpoint; raise StoppedError when a signal asked for it."""
-    reports.save(state)
+    reports.save_checkpoint(state)
     if stop:
         # Nobody ends before the file is written: who misses a process ends, too.
-        state.mesh.everywhere(0.0)
+        state.mesh.all_reduce_sum(0.0)
         raise StoppedError(stop)

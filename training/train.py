@@ -16,27 +16,38 @@ from model.dataset import Folder, FolderError
 from model.predict import find_device
 from storage.home import Home, point
 from training.bars import bar
-from training.compiling import compile_state
+from training.compiling import compile_network
 from training.config import PRESETS, RecipeError
 from training.dataset.demo import make_demo
 from training.dataset.fetch import FetchError, imagenette
 from training.dataset.prepare import Prepared, prepare
 from training.dataset.shards import Shards
 from training.dataset.source import DataError, describe, expected, find_source
-from training.distributed.mesh import Mesh, join_mesh, leave, local_rank, missing_others
-from training.distributed.signals import stop_signals
+from training.distributed.mesh import Mesh, detect_lost_peers, join_mesh, leave_mesh, local_rank
+from training.distributed.signals import catch_stop_signals
 from training.divergence import DivergedError
-from training.finetune import begin_from, config_from
-from training.loop import train
-from training.machine import deterministic, has_bf16, keep_memory, share_cores
-from training.options import GIGABYTE, Job, choose_data, choose_preset, parse
-from training.reporting import journal, write_environment
-from training.resume import cut_off, finished_before, options, read_job, take_up
-from training.run_folder import Run, RunError, Told, finish, keep_epochs, new_run
-from training.state import State, StoppedError, start
+from training.finetune import finetune_config, init_from
+from training.loop import train_network
+from training.machine import (
+    has_bf16,
+    keep_freed_memory,
+    set_thread_count,
+    use_deterministic_algorithms,
+)
+from training.options import GIGABYTE, Options, choose_data_source, choose_preset, parse_flags
+from training.reporting import report_run, write_environment
+from training.resume import (
+    find_finished_run,
+    find_unfinished_run,
+    options_to_json,
+    parse_options,
+    resume,
+)
+from training.run_folder import Run, RunError, RunSpec, finish, keep_epochs, new_run
+from training.state import StoppedError, TrainingState, init_state
 from training.validate import measure_ten_crops
 
-EXPECTED = (
+EXPECTED_ERRORS = (
     FolderError,
     DataError,
     ConfigError,
@@ -48,7 +59,7 @@ EXPECTED = (
     OSError,
 )
 """What a wrong command line, folder or disk leads to: one line, exit code 2."""
-COPIES = 6
+COPIES_ON_DISK = 6
 """Sets of the network's size on the disk at once: a checkpoint, with velocities, beside the one
 that it replaces, and the best weights beside those that they replace."""
 
@@ -57,15 +68,15 @@ that it replaces, and the best weights beside those that they replace."""
 class Plan:
     """All that is decided before the work begins."""
 
-    job: Job
+    job: Options
     preset: str
-    told: Told
+    told: RunSpec
     config: AlexNetConfig
     start: Weights | None
     device: torch.device
 
 
-def run(
+def train_from_options(
     arguments: Sequence[str], home: Home, console: Console, note: Callable[[str], None]
 ) -> Path | None:
     """Do what the command line says; give the weights file, in the process that wrote it.
@@ -74,26 +85,26 @@ def run(
     Raises FolderError, DataError, RecipeError, ConfigError, WeightsError, RunError, FetchError,
     DivergedError, StoppedError, LostError, OSError.
     """
-    keep_memory()
-    share_cores()
-    plan = understand(arguments, home, console)
+    keep_freed_memory()
+    set_thread_count()
+    plan = make_plan(arguments, home, console)
     job, told = plan.job, plan.told
-    done = finished_before(job, home, told)
+    done = find_finished_run(job, home, told)
     if done:
         point(home.weights, done.weights)
         console.print(f"Nothing to train: {done.folder.name} did it; its weights are in use.")
         return done.weights
     if not job.resume:
-        refuse_full_disk(plan.config, home)
-    deterministic(job.deterministic)
-    with missing_others():
+        check_disk_space(plan.config, home)
+    use_deterministic_algorithms(job.deterministic)
+    with detect_lost_peers():
         mesh = join_mesh(plan.config, job.towers, plan.device)
         try:
             made = work(plan, home, mesh, console, note)
         except StoppedError:
-            leave()
+            leave_mesh()
             raise
-    leave()
+    leave_mesh()
     return made
 
 
@@ -102,11 +113,11 @@ def work(
 ) -> Path | None:
     """Train, measure and record, as one of the processes."""
     job, told, device = plan.job, plan.told, plan.device
-    refuse_small_batches(told, mesh)
+    check_batch_size(told, mesh)
     bf16 = told.precision == "bf16"
-    record, state = begin(plan, home, mesh, console)
+    record, state = start_or_resume(plan, home, mesh, console)
     # Of the whole run, also when it is resumed: it shall compute alike.
-    how = compile_state(state, job.compile, len(told.data.train) * told.recipe.epochs)
+    how = compile_network(state, job.compile, len(told.data.train) * told.recipe.epochs)
     console.print(
         f"{len(told.data.train):,} images, {told.precision}, {device.type}, "
         f"{mesh.replicas} × {mesh.towers} processes, {how}."
@@ -115,19 +126,19 @@ def work(
         write_environment(record, device, bf16, mesh.replicas * mesh.towers)
         note(f"To go on: python training/run.py --resume {record.folder}")
     with (
-        stop_signals() as stop,
-        journal(record, told, console, stop, job.checkpoint_seconds) as reports,
+        catch_stop_signals() as stop,
+        report_run(record, told, console, stop, job.checkpoint_seconds) as reports,
     ):
         try:
-            train(state, told.data, told.recipe, bf16, reports)
+            train_network(state, told.data, told.recipe, bf16, reports)
             # Whatever happens to the last measurement, the training is done.
-            reports.save(state)
+            reports.save_checkpoint(state)
             ten = measure_ten_crops(state, told, bf16, console, reports)
         except StoppedError:
             if record:
                 console.print(f"Saved. To go on: python training/run.py --resume {record.folder}")
             raise
-    tensors = mesh.whole(state.network.state_dict(), plan.config)
+    tensors = mesh.gather(state.network.state_dict(), plan.config)
     if record is None:
         return None
     weights = finish(record, home, state, told, tensors, ten)
@@ -135,28 +146,30 @@ def work(
     return record.weights
 
 
-def understand(arguments: Sequence[str], home: Home, console: Console) -> Plan:
+def make_plan(arguments: Sequence[str], home: Home, console: Console) -> Plan:
     """Read the command line twice: for the data, then with its preset's numbers."""
-    job = read_job(arguments)
-    device = own_device(job)
-    where, why = choose_data(job)
-    source = find_data(where, home, console)
+    job = parse_options(arguments)
+    device = select_device(job)
+    where, why = choose_data_source(job)
+    source = find_or_fetch_data(where, home, console)
     console.print(f"Training on {source.root} ({why}): {describe(source)}.")
-    begun = load(Path(job.start)) if job.start else None
-    config = config_from(begun, job.recipe, 2) if begun else job.recipe.network(2)
-    data = prepare_visibly(source, home, console, config.side, job.prepared_gigabytes)
+    begun = load(Path(job.initial_weights)) if job.initial_weights else None
+    config = finetune_config(begun, job.recipe, 2) if begun else job.recipe.network(2)
+    data = prepare_data(source, home, console, config.side, job.prepared_gigabytes)
     preset, reason = choose_preset(job, len(data.train), demo=data.root == home.demo)
     if job.preset == "auto":
-        job = parse(arguments, Job(recipe=PRESETS[preset]))
+        job = parse_flags(arguments, Options(recipe=PRESETS[preset]))
     console.print(f"Preset {preset}: {reason}.")
     config = job.recipe.network(len(data.names))
     if begun:
-        config = config_from(begun, job.recipe, len(data.names))
-    told = Told(data, job.recipe, begun.identity if begun else None, choose_precision(job, device))
+        config = finetune_config(begun, job.recipe, len(data.names))
+    told = RunSpec(
+        data, job.recipe, begun.identity if begun else None, choose_precision(job, device)
+    )
     return Plan(job, preset, told, config, begun, device)
 
 
-def choose_precision(job: Job, device: torch.device) -> Literal["f32", "bf16"]:
+def choose_precision(job: Options, device: torch.device) -> Literal["f32", "bf16"]:
     """The precision asked for, else what the device is good at."""
     # DEVIATION: layers compute in bf16 where the processor has it because such processors multiply
     # it several times as fast; weights, update and softmax stay float32, --precision f32 forces it.
@@ -165,7 +178,7 @@ def choose_precision(job: Job, device: torch.device) -> Literal["f32", "bf16"]:
     return job.precision
 
 
-def find_data(where: str | None, home: Home, console: Console) -> Folder | Shards:
+def find_or_fetch_data(where: str | None, home: Home, console: Console) -> Folder | Shards:
     """Give the photographs, made or fetched when they are known by name."""
     if where is None:
         return find_source(str(make_demo(home.demo)))
@@ -175,7 +188,7 @@ def find_data(where: str | None, home: Home, console: Console) -> Folder | Shard
     return find_source(where)
 
 
-def own_device(job: Job) -> torch.device:
+def select_device(job: Options) -> torch.device:
     """The device of this process: with several GPUs, that of its number on this machine.
 
     Raises RecipeError when there are too few.
@@ -196,18 +209,18 @@ def own_device(job: Job) -> torch.device:
     return own
 
 
-def refuse_small_batches(told: Told, mesh: Mesh) -> None:
+def check_batch_size(told: RunSpec, mesh: Mesh) -> None:
     """Raise RecipeError when a batch is not an image for every replica."""
     images = min(told.recipe.batch, len(told.data.train), len(told.data.val))
     if images < mesh.replicas:
         raise RecipeError(f"{mesh.replicas} replicas cannot share batches of {images} images")
 
 
-def refuse_full_disk(config: AlexNetConfig, home: Home) -> None:
+def check_disk_space(config: AlexNetConfig, home: Home) -> None:
     """Raise RunError unless the disk has room for the run's files."""
     with torch.device("meta"):
         parameters = sum(p.numel() for p in AlexNet(config).parameters())
-    need, free = COPIES * 4 * parameters, shutil.disk_usage(home.root).free
+    need, free = COPIES_ON_DISK * 4 * parameters, shutil.disk_usage(home.root).free
     if need > free:
         raise RunError(
             f"a run needs {need / 1e9:.1f} GB for checkpoints and weights under {home.runs}, where "
@@ -215,30 +228,32 @@ def refuse_full_disk(config: AlexNetConfig, home: Home) -> None:
         )
 
 
-def begin(plan: Plan, home: Home, mesh: Mesh, console: Console) -> tuple[Run | None, State]:
+def start_or_resume(
+    plan: Plan, home: Home, mesh: Mesh, console: Console
+) -> tuple[Run | None, TrainingState]:
     """Begin a run, or take up one that was cut off; the run is None where nothing is written."""
     told, job = plan.told, plan.job
-    state = start(plan.config, told.recipe, plan.device, mesh)
+    state = init_state(plan.config, told.recipe, plan.device, mesh)
     if plan.start:
-        begin_from(plan.start, state)
-    record = cut_off(job, home, told)
+        init_from(plan.start, state)
+    record = find_unfinished_run(job, home, told)
     if record is None:
-        made = new_run(home, told, plan.preset) if mesh.first else None
+        made = new_run(home, told, plan.preset) if mesh.is_main else None
         if made:
-            start_file = str(Path(job.start).absolute()) if job.start else None
-            made.describe(start_file=start_file, options=options(job))
+            start_file = str(Path(job.initial_weights).absolute()) if job.initial_weights else None
+            made.describe(start_file=start_file, options=options_to_json(job))
         return made, state
-    take_up(record, job, told, state)
-    if not mesh.first:
+    resume(record, job, told, state)
+    if not mesh.is_main:
         return None, state
-    record.describe(**told.values(), options=options(job))
+    record.describe(**told.to_json(), options=options_to_json(job))
     keep_epochs(record, state.history)
-    where = f"epoch {len(state.history)}, step {state.partial.step}"
+    where = f"epoch {len(state.history)}, step {state.progress.step}"
     console.print(f"Going on with {record.folder.name} after {where}.")
     return record, state
 
 
-def prepare_visibly(
+def prepare_data(
     source: Folder | Shards, home: Home, console: Console, side: int, gigabytes: float
 ) -> Prepared:
     """Decode the photographs, with a bar; name those that cannot be read."""

@@ -9,45 +9,47 @@ from torch import Tensor
 
 from model.predict import ask_ten_crops
 from training.bars import bar
-from training.compiling import without_loops
+from training.compiling import unfuse_lrn
 from training.config import Recipe
-from training.data import Batch, validation, validation_squares
+from training.data import Batch, validation_crops, validation_squares
 from training.dataset.prepare import Prepared
 from training.distributed.mesh import Mesh
-from training.run_folder import Told
-from training.state import Reports, State, StoppedError, agree, save_and_stop
+from training.run_folder import RunSpec
+from training.state import Callbacks, StoppedError, TrainingState, all_reduce_status, save_and_stop
 
 VALIDATION_BATCH = 128
-TEN_CROPS_OF = 16
+TEN_CROP_BATCH = 16
 """Images whose ten crops are asked together."""
 
 
 @torch.no_grad()
 def validate(
-    state: State, data: Prepared, recipe: Recipe, bf16: bool, reports: Reports
+    state: TrainingState, data: Prepared, recipe: Recipe, bf16: bool, reports: Callbacks
 ) -> tuple[float, float]:
     """Top-1 and top-5 error, 0–1, of the validation images' centre crops."""
     state.network.eval()
     augmentation = recipe.augmentation(state.network.config)
-    batches = validation(data, augmentation, VALIDATION_BATCH, state.mesh.part)
+    batches = validation_crops(data, augmentation, VALIDATION_BATCH, state.mesh.replica_slice)
     wrong = torch.zeros(2, dtype=torch.int64)
-    for batch in in_step(batches, len(data.val), VALIDATION_BATCH, state.mesh):
+    for batch in pad_batches(batches, len(data.val), VALIDATION_BATCH, state.mesh):
         if batch is not None:
-            wrong += count_errors(ask(state, batch.x, bf16), batch.classes)
-        _, stop, _ = agree(state.mesh, 0.0, reports)
+            wrong += count_errors(predict_logits(state, batch.x, bf16), batch.classes)
+        _, stop, _ = all_reduce_status(state.mesh, 0.0, reports)
         if stop:
             save_and_stop(state, stop, reports)
-    top1, top5 = state.mesh.total(*wrong.tolist())
+    top1, top5 = state.mesh.sum_over_replicas(*wrong.tolist())
     return top1 / len(data.val), top5 / len(data.val)
 
 
-def in_step(batches: Iterator[Batch], images: int, size: int, mesh: Mesh) -> Iterator[Batch | None]:
+def pad_batches(
+    batches: Iterator[Batch], images: int, size: int, mesh: Mesh
+) -> Iterator[Batch | None]:
     """As many items in every process: None where a replica's share has one batch less."""
     for _ in range(math.ceil(math.ceil(images / mesh.replicas) / size)):
         yield next(batches, None)
 
 
-def ask(state: State, x: Tensor, bf16: bool) -> Tensor:
+def predict_logits(state: TrainingState, x: Tensor, bf16: bool) -> Tensor:
     """The logits of float32 [B, 3, 224, 224] crops: float32 [B, classes] on the CPU."""
     device, dtype = state.device, next(state.network.parameters()).dtype
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -63,17 +65,17 @@ def count_errors(scores: Tensor, classes: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def measure_ten_crops(
-    state: State, told: Told, bf16: bool, console: Console, reports: Reports
+    state: TrainingState, told: RunSpec, bf16: bool, console: Console, reports: Callbacks
 ) -> tuple[float, float]:
     """Top-1 and top-5 error, 0–1, of the validation images with ten crops averaged (§4.1)."""
     network, mesh, data = state.network.eval(), state.mesh, told.data
-    without_loops(network)
+    unfuse_lrn(network)
     wrong = torch.zeros(2, dtype=torch.int64)
     augmentation = told.recipe.augmentation(network.config)
-    squares = validation_squares(data, augmentation, TEN_CROPS_OF, mesh.part)
+    squares = validation_squares(data, augmentation, TEN_CROP_BATCH, mesh.replica_slice)
     with bar(console, "ten crops", len(data.val)) as advance:
-        for batch in in_step(squares, len(data.val), TEN_CROPS_OF, mesh):
-            if stop := agree(mesh, 0.0, reports)[1]:
+        for batch in pad_batches(squares, len(data.val), TEN_CROP_BATCH, mesh):
+            if stop := all_reduce_status(mesh, 0.0, reports)[1]:
                 raise StoppedError(stop)
             if batch is None:
                 continue
@@ -81,6 +83,6 @@ def measure_ten_crops(
                 each, _ = ask_ten_crops(network, batch.x.to(state.device))
             wrong += count_errors(each.mean(1).float().cpu(), batch.classes)
             advance(len(batch.classes) * mesh.replicas)
-    top1, top5 = (count / len(data.val) for count in mesh.total(*wrong.tolist()))
+    top1, top5 = (count / len(data.val) for count in mesh.sum_over_replicas(*wrong.tolist()))
     console.print(f"Ten crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
     return top1, top5

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from model.checkpoint import Pca
-from training.augment import Augmentation, Augmenter, Draws, colour_shift, draw
+from training.augment import (
+    Augmentation,
+    AugmentationDraws,
+    Augmenter,
+    colour_shift,
+    draw_augmentations,
+)
 
 PAPER = Augmentation()
 ORIGINAL = Augmentation(sharing=32, inclusive=True, colour="original")
@@ -17,10 +23,10 @@ IMAGENET = torch.tensor([0.2175, 0.0188, 0.0045])
 
 def drawn(
     augmentation: Augmentation, images: int, seed: int = 0, epoch: int = 1, batch: int = 128
-) -> tuple[Draws, np.ndarray]:
+) -> tuple[AugmentationDraws, np.ndarray]:
     order = np.random.default_rng(seed + epoch).permutation(images)
     how = {"batch": batch, "side": 256, "seed": seed, "epoch": epoch}
-    return draw(augmentation, order, **how), order
+    return draw_augmentations(augmentation, order, **how), order
 
 
 def test_crops_lie_within_32_offsets_and_half_are_mirrored() -> None:
@@ -87,7 +93,7 @@ def test_a_batch_is_what_each_image_gives_alone(
     vectors, _ = np.linalg.qr(random.normal(size=(3, 3)))
     pca = Pca(IMAGENET, torch.tensor(vectors, dtype=torch.float32))
     most = side - crop
-    draws = Draws(
+    draws = AugmentationDraws(
         offsets=random.integers(0, most + 1, (9, 2)),
         mirrors=np.arange(9) % 2 == 0,
         alphas=random.normal(0, 0.1, (9, 3)).astype(np.float32),

@@ -6,20 +6,20 @@ import pytest
 
 from model.variants import VARIANTS
 from training.config import CIFAR, DEMO, ORIGINAL, PAPER, PRESETS, SMALL, Recipe, RecipeError
-from training.options import Job, choose_data, choose_preset, parse
+from training.options import Options, choose_data_source, choose_preset, parse_flags
 
 
 def test_the_preset_follows_the_size_of_the_training_set() -> None:
-    assert choose_preset(Job(), 9_469, demo=False)[0] == "small"
-    assert choose_preset(Job(), 1_281_167, demo=False)[0] == "paper"
-    assert choose_preset(Job(), 672, demo=True)[0] == "demo"
-    assert choose_preset(Job(preset="paper"), 100, demo=True) == ("paper", "as named")
-    assert "9,469" in choose_preset(Job(), 9_469, demo=False)[1]
+    assert choose_preset(Options(), 9_469, demo=False)[0] == "small"
+    assert choose_preset(Options(), 1_281_167, demo=False)[0] == "paper"
+    assert choose_preset(Options(), 672, demo=True)[0] == "demo"
+    assert choose_preset(Options(preset="paper"), 100, demo=True) == ("paper", "as named")
+    assert "9,469" in choose_preset(Options(), 9_469, demo=False)[1]
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS if name.startswith("cifar")])
 def test_nets_for_cifar_get_the_rates_their_authors_published(variant: str) -> None:
-    job = Job(recipe=replace(PAPER, variant=variant))
+    job = Options(recipe=replace(PAPER, variant=variant))
     assert choose_preset(job, 50_000, demo=False)[0] == "cifar"
     # ORIGINAL.md: rates 0.001, biases 0.002, momentum 0.9, decay 0.004 on the local and fc
     # layers, 0 on the convolutions.
@@ -58,14 +58,14 @@ def test_as_run_in_2012_every_difference_is_a_field() -> None:
 
 
 def test_flags_override_the_preset() -> None:
-    job = parse(["--data", "x", "--epochs", "3", "--rate", "0.5"], Job(recipe=SMALL))
+    job = parse_flags(["--data", "x", "--epochs", "3", "--rate", "0.5"], Options(recipe=SMALL))
     assert (job.data, job.recipe.epochs, job.recipe.rate) == ("x", 3, 0.5)
     assert (job.recipe.init, job.recipe.input_scale) == ("he", 60.0)
 
 
 def test_every_number_of_the_recipe_has_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(["--help"])
+        parse_flags(["--help"])
     helped = capsys.readouterr().out
     for field in fields(Recipe):
         assert f"--{field.name.replace('_', '-')}" in helped
@@ -73,10 +73,10 @@ def test_every_number_of_the_recipe_has_its_flag(capsys: pytest.CaptureFixture[s
 
 def test_the_data_is_the_flags_then_the_settings_then_the_demo() -> None:
     there = {"ALEXNET_DATA": "there"}
-    assert choose_data(Job(data="here"), there) == ("here", "named by --data")
-    assert choose_data(Job(), there) == ("there", "named by ALEXNET_DATA")
-    assert choose_data(Job(), {"ALEXNET_DATA": ""})[0] is None
-    assert "demo" in choose_data(Job(), {})[1]
+    assert choose_data_source(Options(data="here"), there) == ("here", "named by --data")
+    assert choose_data_source(Options(), there) == ("there", "named by ALEXNET_DATA")
+    assert choose_data_source(Options(), {"ALEXNET_DATA": ""})[0] is None
+    assert "demo" in choose_data_source(Options(), {})[1]
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ def test_a_value_out_of_range_is_refused_by_its_flag(
     flag: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RecipeError, match=f"--{flag} cannot be"):
-        parse([f"--{flag}={value}"])
+        parse_flags([f"--{flag}={value}"])
     assert capsys.readouterr() == ("", "")
 
 
 def test_an_unknown_variant_is_told_the_known_ones() -> None:
     with pytest.raises(RecipeError) as refused:
-        parse(["--variant", "vgg"])
+        parse_flags(["--variant", "vgg"])
     assert all(name in str(refused.value) for name in VARIANTS)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from model.preprocess import centre_crop, subtract_mean
-from training.augment import Augmentation, draw
-from training.data import Batch, Batches, ahead, validation, validation_squares
+from training.augment import Augmentation, draw_augmentations
+from training.data import Batch, Batches, ahead, validation_crops, validation_squares
 from training.dataset.prepare import Prepared
 
 SCALED = Augmentation(input_scale=60.0)
@@ -33,7 +33,7 @@ def test_an_epoch_shows_every_image_once_cut_mirrored_and_coloured(data: Prepare
     assert all(b.x.is_contiguous(memory_format=torch.channels_last) for b in batches)
     order = np.random.default_rng([0, 3, 0]).permutation(24)
     assert sorted(order) == list(range(24))
-    draws = draw(SCALED, order, batch=8, side=256, seed=0, epoch=3)
+    draws = draw_augmentations(SCALED, order, batch=8, side=256, seed=0, epoch=3)
     x, classes, rows = (torch.cat(parts).numpy() for parts in zip(*batches, strict=True))
     np.testing.assert_array_equal(rows, order)
     np.testing.assert_array_equal(classes, data.train.classes[order])
@@ -63,7 +63,9 @@ def test_replicas_get_the_slices_of_each_batch(
     whole = list(Batches(prepared, augmentation, batch=8, seed=5, epoch=2))
     for parts in (2, 3, 8):
         own = [
-            list(Batches(prepared, augmentation, batch=8, seed=5, epoch=2, part=(i, parts)))
+            list(
+                Batches(prepared, augmentation, batch=8, seed=5, epoch=2, replica_slice=(i, parts))
+            )
             for i in range(parts)
         ]
         assert {len(batches) for batches in own} == {3}
@@ -97,7 +99,7 @@ def test_epochs_and_seeds_are_shuffled_differently(prepared: Prepared) -> None:
 
 
 def test_validation_is_the_centre_crop_in_order(data: Prepared) -> None:
-    batches = list(validation(data, SCALED, 5))
+    batches = list(validation_crops(data, SCALED, 5))
     x, classes, rows = map(torch.cat, zip(*batches, strict=True))
     assert [len(batch.x) for batch in batches] == [5, 5, 2]
     assert batches[0].x.is_contiguous(memory_format=torch.channels_last)
@@ -113,7 +115,7 @@ def test_validation_is_the_centre_crop_in_order(data: Prepared) -> None:
 
 def test_validation_has_no_colour_and_no_1_1(prepared: Prepared) -> None:
     ours, papers = (
-        torch.cat([batch.x for batch in validation(prepared, how)])
+        torch.cat([batch.x for batch in validation_crops(prepared, how)])
         for how in (SHARED, Augmentation())
     )
     assert torch.equal(ours, papers)

@@ -16,24 +16,24 @@ from training.config import CIFAR, Recipe
 from training.data import Batch, Batches
 from training.dataset.prepare import Prepared
 from training.divergence import DivergedError, check_loss, check_weights
-from training.loop import train
-from training.run_folder import Run, Told
-from training.state import Reports, State, start
+from training.loop import train_network
+from training.run_folder import Run, RunSpec
+from training.state import Callbacks, TrainingState, init_state
 
 CPU = torch.device("cpu")
 RECIPE = replace(CIFAR, batch=5, epochs=2)
 
 
-def fresh(data: Prepared, recipe: Recipe = RECIPE) -> State:
-    return start(recipe.network(len(data.names)), recipe, CPU)
+def fresh(data: Prepared, recipe: Recipe = RECIPE) -> TrainingState:
+    return init_state(recipe.network(len(data.names)), recipe, CPU)
 
 
-def batch_of(data: Prepared, state: State, step: int = 1) -> Batch:
+def batch_of(data: Prepared, state: TrainingState, step: int = 1) -> Batch:
     augmentation = RECIPE.augmentation(state.network.config)
     return next(iter(Batches(data, augmentation, batch=5, first=step - 1)))
 
 
-def layers_that_are_not_finite(state: State, x: torch.Tensor) -> list[str]:
+def layers_that_are_not_finite(state: TrainingState, x: torch.Tensor) -> list[str]:
     """By hand, one layer after the other."""
     found = []
     with torch.no_grad():
@@ -48,7 +48,9 @@ def test_a_rate_far_too_high_names_the_step_and_the_first_bad_layer(tiny: Prepar
     wild = replace(RECIPE, rate=1e12)
     state, done = fresh(tiny, wild), list[int]()
     with pytest.raises(DivergedError) as stopped:
-        train(state, tiny, wild, False, Reports(steps=lambda step, *_: done.append(step)))
+        train_network(
+            state, tiny, wild, False, Callbacks(on_step=lambda step, *_: done.append(step))
+        )
     step = len(done) + 1
     # The weights are still those that the loss came from: all finite, as large as they are.
     assert all(torch.isfinite(p).all() for p in state.network.parameters())
@@ -66,7 +68,7 @@ def test_the_first_bad_layer_is_found_wherever_it_is(tiny: Prepared, layer: str)
     with torch.no_grad():
         state.network.get_parameter(f"{layer}.bias").view(-1)[0] = math.inf
     with pytest.raises(DivergedError, match=rf"at step 1 of epoch 1; .* not finite is {layer}\."):
-        train(state, tiny, RECIPE, False, Reports())
+        train_network(state, tiny, RECIPE, False, Callbacks())
 
 
 @pytest.mark.parametrize(("loss", "past"), [(19.9, False), (20.1, True)])
@@ -74,8 +76,8 @@ def test_a_loss_far_beyond_guessing_is_past_hope(tiny: Prepared, loss: float, pa
     state = fresh(tiny)
     batch = batch_of(tiny, state)
     keys = image_keys(0, 1, batch.rows)
-    state.recent.extend([loss * math.log(3)] * 19)
-    state.recent.append(loss * math.log(3))
+    state.recent_losses.extend([loss * math.log(3)] * 19)
+    state.recent_losses.append(loss * math.log(3))
     if not past:
         check_loss(state, batch, keys, False, 20, 1)
         return
@@ -86,7 +88,7 @@ def test_a_loss_far_beyond_guessing_is_past_hope(tiny: Prepared, loss: float, pa
 def test_one_wild_batch_is_not_the_end(tiny: Prepared) -> None:
     state = fresh(tiny)
     batch = batch_of(tiny, state)
-    state.recent.extend([1.0] * 19 + [300.0])
+    state.recent_losses.extend([1.0] * 19 + [300.0])
     check_loss(state, batch, image_keys(0, 1, batch.rows), False, 20, 1)
 
 
@@ -94,7 +96,7 @@ def test_one_wild_batch_is_not_the_end(tiny: Prepared) -> None:
 def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(
     tiny: Prepared, tmp_path: Path, value: float
 ) -> None:
-    state, told, run = fresh(tiny), Told(tiny, RECIPE), Run(tmp_path)
+    state, told, run = fresh(tiny), RunSpec(tiny, RECIPE), Run(tmp_path)
     save_checkpoint(run, state, told)
     before = run.checkpoint.read_bytes()
     with torch.no_grad():
@@ -108,7 +110,7 @@ def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(
 
 def test_weights_lost_in_the_last_step_of_an_epoch_are_never_validated(tiny: Prepared) -> None:
     """The loss of the last step is still a number; what its update made is not."""
-    state, epochs = fresh(tiny), list[State]()
+    state, epochs = fresh(tiny), list[TrainingState]()
     steps = 24 // 5
 
     def spoil(step: int, *_: object) -> None:
@@ -117,7 +119,7 @@ def test_weights_lost_in_the_last_step_of_an_epoch_are_never_validated(tiny: Pre
                 state.network.get_parameter("fc10.weight")[0, 0] = math.nan
 
     with pytest.raises(DivergedError, match=rf"fc10\.weight .* after step {steps} of epoch 1"):
-        train(state, tiny, RECIPE, False, Reports(steps=spoil, epochs=epochs.append))
+        train_network(state, tiny, RECIPE, False, Callbacks(on_step=spoil, on_epoch=epochs.append))
     assert epochs == []
 
 

@@ -14,8 +14,8 @@ from model.checkpoint import Weights, load, save
 from model.variants import VARIANTS
 from training.config import CIFAR, PAPER, Recipe, RecipeError
 from training.dataset.prepare import Prepared
-from training.finetune import begin_from, config_from
-from training.state import start
+from training.finetune import finetune_config, init_from
+from training.state import init_state
 
 CPU = torch.device("cpu")
 Begin = Callable[..., subprocess.Popen[str]]
@@ -41,10 +41,13 @@ def made(weights_of: Callable[..., Weights]) -> Make:
 @pytest.mark.parametrize("variant", ["cifar", "cifar-lrn-24"])
 def test_only_the_last_layer_is_drawn_anew(made: Make, tiny: Prepared, variant: str) -> None:
     weights = made(replace(VARIANTS[variant].config, classes=22), tiny)
-    config = config_from(weights, PAPER, 3)
+    config = finetune_config(weights, PAPER, 3)
     assert config == replace(weights.config, classes=3)
-    state, drawn = start(config, CIFAR, CPU), start(config, CIFAR, CPU).network.state_dict()
-    begin_from(weights, state)
+    state, drawn = (
+        init_state(config, CIFAR, CPU),
+        init_state(config, CIFAR, CPU).network.state_dict(),
+    )
+    init_from(weights, state)
     for name, tensor in state.network.state_dict().items():
         expected = drawn[name] if name.startswith("fc10.") else weights.state[name]
         assert torch.equal(tensor, expected), name
@@ -55,9 +58,9 @@ def test_scale_and_dropout_are_those_that_the_kept_layers_learned_with(
     made: Make, tiny: Prepared
 ) -> None:
     weights = made(replace(VARIANTS["cifar"].config, input_scale=60.0, dropout=0.25), tiny)
-    assert config_from(weights, PAPER, 3).input_scale == 60.0
-    assert config_from(weights, PAPER, 3).dropout == 0.25
-    assert config_from(weights, replace(PAPER, dropout=0.5), 3).dropout == 0.5
+    assert finetune_config(weights, PAPER, 3).input_scale == 60.0
+    assert finetune_config(weights, PAPER, 3).dropout == 0.25
+    assert finetune_config(weights, replace(PAPER, dropout=0.5), 3).dropout == 0.5
 
 
 @pytest.mark.parametrize(
@@ -69,8 +72,8 @@ def test_a_variant_that_is_not_the_weights_is_refused(
 ) -> None:
     weights = made(VARIANTS[ours].config, tiny)
     with pytest.raises(RecipeError, match=f"--variant {asked} does not go with --from"):
-        config_from(weights, replace(PAPER, variant=asked), 3)
-    assert config_from(weights, replace(PAPER, variant=ours), 3).classes == 3
+        finetune_config(weights, replace(PAPER, variant=asked), 3)
+    assert finetune_config(weights, replace(PAPER, variant=ours), 3).classes == 3
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def test_a_rate_of_next_to_nothing_leaves_the_kept_layers_as_they_were(
     before, after = load(whole), load(tmp_path / "weights.safetensors")
     assert after.config.classes == len(after.classes) == 3
     recipe = Recipe(seed=4)
-    drawn = start(after.config, recipe, CPU).network.state_dict()
+    drawn = init_state(after.config, recipe, CPU).network.state_dict()
     for name, tensor in after.state.items():
         expected = drawn[name] if name.startswith("fc8.") else before.state.get(name)
         assert expected is not None

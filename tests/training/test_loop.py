@@ -22,10 +22,10 @@ from training.checkpoints import load_checkpoint
 from training.config import CIFAR
 from training.data import Batches
 from training.dataset.prepare import Prepared
-from training.loop import train, update
-from training.reporting import journal
-from training.run_folder import Told, new_run
-from training.state import Epoch, Reports, State, StoppedError, start
+from training.loop import train_network, update
+from training.reporting import report_run
+from training.run_folder import RunSpec, new_run
+from training.state import Callbacks, Epoch, StoppedError, TrainingState, init_state
 from training.train import measure_ten_crops
 from training.validate import count_errors
 
@@ -43,15 +43,15 @@ def home(tmp_path: Path) -> Home:
     return Home(root=tmp_path / "home")
 
 
-def fresh(data: Prepared) -> State:
-    return start(RECIPE.network(len(data.names)), RECIPE, CPU)
+def fresh(data: Prepared) -> TrainingState:
+    return init_state(RECIPE.network(len(data.names)), RECIPE, CPU)
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Prepared) -> State:
+def whole(tiny: Prepared) -> TrainingState:
     """Three epochs without a break."""
     state = fresh(tiny)
-    train(state, tiny, RECIPE, False, Reports())
+    train_network(state, tiny, RECIPE, False, Callbacks())
     return state
 
 
@@ -61,7 +61,7 @@ def result(epoch: Epoch | dict[str, Any]) -> dict[str, Any]:
     return {k: values[k] for k in ("epoch", "rate", "loss", "top1_error", "top5_error")}
 
 
-def same(a: State, b: State) -> bool:
+def same(a: TrainingState, b: TrainingState) -> bool:
     """Whether weights and velocities are the same to the bit."""
     pairs = zip(a.network.parameters(), b.network.parameters(), strict=True)
     return all(
@@ -70,7 +70,7 @@ def same(a: State, b: State) -> bool:
     )
 
 
-def test_the_loss_falls(whole: State) -> None:
+def test_the_loss_falls(whole: TrainingState) -> None:
     losses = [epoch.loss for epoch in whole.history]
     assert losses[-1] < losses[0]
     assert [epoch.epoch for epoch in whole.history] == [1, 2, 3]
@@ -82,22 +82,22 @@ def test_the_loss_falls(whole: State) -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_whatever_torchs_generator_does(
-    tiny: Prepared, whole: State
+    tiny: Prepared, whole: TrainingState
 ) -> None:
     state = fresh(tiny)
 
     def disturb(*_: object) -> None:
         torch.manual_seed(random.randrange(1000))
 
-    train(state, tiny, RECIPE, False, Reports(steps=disturb))
+    train_network(state, tiny, RECIPE, False, Callbacks(on_step=disturb))
     assert same(state, whole)
 
 
 @pytest.mark.parametrize("asked", range(1, 3 * ASKED + 1))
 def test_a_run_cut_off_at_any_moment_goes_on_to_the_same_bits(
-    tiny: Prepared, whole: State, home: Home, asked: int
+    tiny: Prepared, whole: TrainingState, home: Home, asked: int
 ) -> None:
-    told = Told(tiny, RECIPE)
+    told = RunSpec(tiny, RECIPE)
     run = new_run(home, told, "cifar")
     moments = iter(range(1, 10_000))
     quiet = Console(quiet=True)
@@ -105,34 +105,38 @@ def test_a_run_cut_off_at_any_moment_goes_on_to_the_same_bits(
     def stop() -> int:
         return signal.SIGTERM if next(moments) == asked else 0
 
-    with journal(run, told, quiet, stop, 1e9) as reports, pytest.raises(StoppedError):
-        train(fresh(tiny), tiny, RECIPE, False, reports)
+    with report_run(run, told, quiet, stop, 1e9) as reports, pytest.raises(StoppedError):
+        train_network(fresh(tiny), tiny, RECIPE, False, reports)
     torch.manual_seed(12345)  # another process has another state
     resumed = fresh(tiny)
     load_checkpoint(run, resumed, told)
     epoch, moment = divmod(asked - 1, ASKED)
     assert len(resumed.history) == epoch
-    assert resumed.partial.step == min(moment + 1, STEPS)
-    with journal(run, told, quiet, lambda: 0, 1e9) as reports:
-        train(resumed, tiny, RECIPE, False, reports)
+    assert resumed.progress.step == min(moment + 1, STEPS)
+    with report_run(run, told, quiet, lambda: 0, 1e9) as reports:
+        train_network(resumed, tiny, RECIPE, False, reports)
     assert same(resumed, whole)
     lines = [json.loads(line) for line in run.epochs.read_text().splitlines()]
     assert [result(line) for line in lines] == [result(epoch) for epoch in whole.history]
 
 
-def test_checkpoints_change_nothing(tiny: Prepared, whole: State) -> None:
+def test_checkpoints_change_nothing(tiny: Prepared, whole: TrainingState) -> None:
     saved: list[int] = []
     state = fresh(tiny)
-    reports = Reports(due=lambda: True, save=lambda s: saved.append(s.partial.step))
-    train(state, tiny, RECIPE, False, reports)
+    reports = Callbacks(
+        checkpoint_due=lambda: True, save_checkpoint=lambda s: saved.append(s.progress.step)
+    )
+    train_network(state, tiny, RECIPE, False, reports)
     assert saved == [1, 2, 3, 4] * 3
     assert same(state, whole)
 
 
-def test_the_measurement_at_the_end_can_be_stopped_too(tiny: Prepared, whole: State) -> None:
-    stopped = Reports(stop=lambda: signal.SIGTERM)
+def test_the_measurement_at_the_end_can_be_stopped_too(
+    tiny: Prepared, whole: TrainingState
+) -> None:
+    stopped = Callbacks(stop_signal=lambda: signal.SIGTERM)
     with pytest.raises(StoppedError) as told:
-        measure_ten_crops(whole, Told(tiny, RECIPE), False, Console(quiet=True), stopped)
+        measure_ten_crops(whole, RunSpec(tiny, RECIPE), False, Console(quiet=True), stopped)
     assert told.value.signal == signal.SIGTERM
 
 

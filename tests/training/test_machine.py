@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.compiling import pays
-from training.machine import cores, has_bf16, peak_memory
+from training.compiling import should_compile
+from training.machine import cores, has_bf16, read_peak_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,7 +120,7 @@ def test_the_peak_of_memory_counts_what_was_freed() -> None:
         print(peak_memory(torch.device("cpu")) - before)
     """
     assert float(ask(program)) == pytest.approx(1, abs=0.3)
-    assert 0.1 < peak_memory(torch.device("cpu")) < 64
+    assert 0.1 < read_peak_memory(torch.device("cpu")) < 64
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_the_peak_of_memory_counts_what_was_freed() -> None:
 def test_compiling_pays_on_gpus_and_in_long_runs(
     wanted: str, device: str, images: int, expected: bool
 ) -> None:
-    assert pays(wanted, device, images) is expected  # type: ignore[arg-type]
+    assert should_compile(wanted, device, images) is expected  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

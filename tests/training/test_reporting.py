@@ -15,10 +15,10 @@ from storage.home import Home
 from training.bars import bar
 from training.config import CIFAR
 from training.dataset.prepare import Prepared
-from training.loop import train
-from training.reporting import journal, line, processor, side_by_side
-from training.run_folder import Run, Told, new_run
-from training.state import Epoch, start
+from training.loop import train_network
+from training.reporting import draw_conv1, format_epoch, read_processor_name, report_run
+from training.run_folder import Run, RunSpec, new_run
+from training.state import Epoch, init_state
 
 RECIPE = replace(CIFAR, epochs=1, batch=5)
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
@@ -46,13 +46,13 @@ def shown(to: Console) -> str:
     return to.file.getvalue()
 
 
-def run_of(data: Prepared, tmp_path: Path) -> tuple[Run, Told]:
-    told = Told(data, RECIPE)
+def run_of(data: Prepared, tmp_path: Path) -> tuple[Run, RunSpec]:
+    told = RunSpec(data, RECIPE)
     return new_run(Home(root=tmp_path), told, "cifar"), told
 
 
 def test_an_epochs_line_says_all_that_people_compare() -> None:
-    said = line(EPOCH, 90)
+    said = format_epoch(EPOCH, 90)
     for part in ("7/90", "0.001", "2.346", "40.70%", "18.20%", "123.5", "0.2 s", "3.2 GiB", "61 s"):
         assert part in said
 
@@ -60,9 +60,11 @@ def test_an_epochs_line_says_all_that_people_compare() -> None:
 def test_a_log_file_gets_the_lines_and_no_bars(tiny: Prepared, tmp_path: Path) -> None:
     run, told = run_of(tiny, tmp_path)
     to = console(terminal=False)
-    with journal(run, told, to, lambda: 0, 1e9) as reports, bar(to, "decoding", 3) as advance:
+    with report_run(run, told, to, lambda: 0, 1e9) as reports, bar(to, "decoding", 3) as advance:
         advance(3)
-        train(start(RECIPE.network(3), RECIPE, torch.device("cpu")), tiny, RECIPE, False, reports)
+        train_network(
+            init_state(RECIPE.network(3), RECIPE, torch.device("cpu")), tiny, RECIPE, False, reports
+        )
     (only,) = shown(to).splitlines()
     assert only.startswith("epoch   1/1  rate 0.001")
 
@@ -74,8 +76,8 @@ def test_a_terminal_sees_the_loss_and_has_its_cursor_back_after_an_error(
     to = console(terminal=True)
 
     def fail() -> None:
-        with journal(run, told, to, lambda: 0, 1e9) as reports:
-            reports.steps(1, 4, 2.345)
+        with report_run(run, told, to, lambda: 0, 1e9) as reports:
+            reports.on_step(1, 4, 2.345)
             time.sleep(0.3)
             raise OSError("no room")
 
@@ -89,35 +91,37 @@ def test_a_terminal_sees_the_loss_and_has_its_cursor_back_after_an_error(
 
 def test_a_checkpoint_is_due_by_the_clock(tiny: Prepared, tmp_path: Path) -> None:
     run, told = run_of(tiny, tmp_path)
-    state = start(RECIPE.network(3), RECIPE, torch.device("cpu"))
-    with journal(run, told, console(terminal=False), lambda: 0, 0.2) as reports:
-        assert not reports.due()
+    state = init_state(RECIPE.network(3), RECIPE, torch.device("cpu"))
+    with report_run(run, told, console(terminal=False), lambda: 0, 0.2) as reports:
+        assert not reports.checkpoint_due()
         time.sleep(0.25)
-        assert reports.due()
-        reports.save(state)
-        assert not reports.due()
+        assert reports.checkpoint_due()
+        reports.save_checkpoint(state)
+        assert not reports.checkpoint_due()
         assert run.checkpoint.exists()
 
 
 def test_a_process_that_does_not_write_writes_nothing(tiny: Prepared, tmp_path: Path) -> None:
-    told, to = Told(tiny, RECIPE), console(terminal=False)
-    with journal(None, told, to, lambda: 0, 0) as reports:
-        train(start(RECIPE.network(3), RECIPE, torch.device("cpu")), tiny, RECIPE, False, reports)
+    told, to = RunSpec(tiny, RECIPE), console(terminal=False)
+    with report_run(None, told, to, lambda: 0, 0) as reports:
+        train_network(
+            init_state(RECIPE.network(3), RECIPE, torch.device("cpu")), tiny, RECIPE, False, reports
+        )
     assert list(tmp_path.iterdir()) == []
     assert shown(to) == ""
 
 
 @pytest.mark.parametrize("kernels", [torch.randn(96, 3, 11, 11), torch.randn(64, 3, 5, 5)])
 def test_conv1s_halves_stand_side_by_side(kernels: Tensor) -> None:
-    picture = np.array(side_by_side(kernels))
+    picture = np.array(draw_conv1(kernels))
     side = 4 * kernels.shape[-1]
     assert picture.shape[1] == 2 * (8 * (side + 4) - 4) + 16
     # The largest weight of the first kernel is drawn as far from mid-grey as can be.
     assert np.abs(picture[:side, :side].astype(int) - 128).max() in (127, 128)
-    assert side_by_side(kernels, 1).size[0] == 8 * (side + 4) - 4
+    assert draw_conv1(kernels, 1).size[0] == 8 * (side + 4) - 4
 
 
 def test_the_processor_has_a_name() -> None:
     info = Path("/proc/cpuinfo")
     if info.exists() and "model name" in info.read_text():
-        assert processor() in info.read_text()
+        assert read_processor_name() in info.read_text()

@@ -21,19 +21,19 @@ from storage.home import Home
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import CIFAR, Recipe, RecipeError
 from training.dataset.prepare import Prepared
-from training.loop import train
-from training.reporting import journal, write_environment
+from training.loop import train_network
+from training.reporting import report_run, write_environment
 from training.run_folder import (
     Run,
     RunError,
-    Told,
+    RunSpec,
     finish,
     keep_epochs,
     new_run,
     recipe_of,
     runs_of,
 )
-from training.state import Reports, State, StoppedError, start
+from training.state import Callbacks, StoppedError, TrainingState, init_state
 
 CPU = torch.device("cpu")
 RECIPE = replace(CIFAR, epochs=6, batch=5, seed=7, rate=0.003)
@@ -45,35 +45,35 @@ def home(tmp_path: Path) -> Home:
     return Home(root=tmp_path / "home")
 
 
-def fresh(data: Prepared, recipe: Recipe = RECIPE) -> State:
-    return start(recipe.network(len(data.names)), recipe, CPU)
+def fresh(data: Prepared, recipe: Recipe = RECIPE) -> TrainingState:
+    return init_state(recipe.network(len(data.names)), recipe, CPU)
 
 
-def copied(state: State) -> dict[str, Tensor]:
+def copied(state: TrainingState) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
 
 
 def recorded(
-    run: Run, told: Told, state: State, stop: Callable[[], int] = lambda: 0
+    run: Run, told: RunSpec, state: TrainingState, stop: Callable[[], int] = lambda: 0
 ) -> list[dict[str, Tensor]]:
     """Train with the records on; give the weights after each epoch."""
     kept: list[dict[str, Tensor]] = []
-    with journal(run, told, QUIET, stop, 1e9) as reports:
+    with report_run(run, told, QUIET, stop, 1e9) as reports:
 
-        def epochs(state: State) -> None:
-            reports.epochs(state)
+        def epochs(state: TrainingState) -> None:
+            reports.on_epoch(state)
             kept.append(copied(state))
 
-        train(state, told.data, told.recipe, False, replace(reports, epochs=epochs))
+        train_network(state, told.data, told.recipe, False, replace(reports, epochs=epochs))
     return kept
 
 
 @pytest.fixture(scope="module")
 def done(
     tiny: Prepared, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Run, State, list[dict[str, Tensor]]]:
+) -> tuple[Run, TrainingState, list[dict[str, Tensor]]]:
     """Six epochs, cut off in the fourth and gone on with."""
-    told = Told(tiny, RECIPE)
+    told = RunSpec(tiny, RECIPE)
     run = new_run(Home(root=tmp_path_factory.mktemp("home")), told, "cifar")
     asked = iter(range(1, 1000))
     kept: list[dict[str, Tensor]] = []
@@ -86,7 +86,7 @@ def done(
     return run, state, recorded(run, told, state)
 
 
-Done = tuple[Run, State, list[dict[str, Tensor]]]
+Done = tuple[Run, TrainingState, list[dict[str, Tensor]]]
 
 
 def test_there_is_a_line_for_every_epoch(done: Done) -> None:
@@ -125,23 +125,23 @@ def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
     tiny: Prepared, home: Home
 ) -> None:
     """Killed in epoch 3 with a checkpoint of epoch 1: epoch 2 is made, and written, twice."""
-    told = Told(tiny, replace(RECIPE, epochs=3))
+    told = RunSpec(tiny, replace(RECIPE, epochs=3))
     run = new_run(home, told, "cifar")
 
     class KilledError(Exception):
         pass
 
-    with journal(run, told, QUIET, lambda: 0, 1e9) as reports:
+    with report_run(run, told, QUIET, lambda: 0, 1e9) as reports:
 
-        def epochs(state: State) -> None:
-            reports.epochs(state)
+        def epochs(state: TrainingState) -> None:
+            reports.on_epoch(state)
             if len(state.history) == 1:
                 save_checkpoint(run, state, told)
             if len(state.history) == 2:
                 raise KilledError
 
         with pytest.raises(KilledError):
-            train(fresh(tiny), tiny, told.recipe, False, replace(reports, epochs=epochs))
+            train_network(fresh(tiny), tiny, told.recipe, False, replace(reports, epochs=epochs))
     state = fresh(tiny)
     load_checkpoint(run, state, told)
     keep_epochs(run, state.history)
@@ -178,7 +178,7 @@ def test_the_best_weights_are_those_of_the_epoch_with_the_lowest_error(done: Don
 
 
 def test_the_best_are_kept_when_later_epochs_are_worse(tiny: Prepared, home: Home) -> None:
-    told = Told(tiny, replace(RECIPE, epochs=12, rate=0.006))
+    told = RunSpec(tiny, replace(RECIPE, epochs=12, rate=0.006))
     run, state = new_run(home, told, "cifar"), fresh(tiny, replace(RECIPE, epochs=12, rate=0.006))
     kept = recorded(run, told, state)
     errors = [epoch.top1_error for epoch in state.history]
@@ -193,9 +193,9 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
     tiny: Prepared, home: Home
 ) -> None:
     recipe = replace(RECIPE, epochs=1)
-    told, state = Told(tiny, recipe), fresh(tiny, recipe)
+    told, state = RunSpec(tiny, recipe), fresh(tiny, recipe)
     run = new_run(home, told, "cifar")
-    train(state, tiny, recipe, False, Reports())
+    train_network(state, tiny, recipe, False, Callbacks())
     save_checkpoint(run, state, told)
     made = finish(run, home, state, told, state.network.state_dict(), (0.25, 0.0))
     assert home.weights.is_symlink()
@@ -216,14 +216,14 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
         torch.testing.assert_close(read.network()(x).logits, theirs, rtol=1e-4, atol=1e-5)
     assert run.described()["finished"] is True
     assert [r.folder for r in runs_of(home, told)] == [run.folder]
-    assert list(runs_of(home, Told(tiny, replace(recipe, seed=8)))) == []
+    assert list(runs_of(home, RunSpec(tiny, replace(recipe, seed=8)))) == []
     # Where the machine computes in another precision, it is the same run all the same.
-    assert list(runs_of(home, Told(tiny, recipe, precision="bf16"))) == [run]
+    assert list(runs_of(home, RunSpec(tiny, recipe, precision="bf16"))) == [run]
 
 
 def test_the_configuration_comes_back_as_it_was_told(tiny: Prepared, home: Home) -> None:
     recipe = replace(RECIPE, drop_after=(2, 4), bias_rate=0.002, colour_until=3)
-    run = new_run(home, Told(tiny, recipe), "cifar")
+    run = new_run(home, RunSpec(tiny, recipe), "cifar")
     assert recipe_of(Run(run.folder)) == recipe
     described = json.loads((run.folder / "run.json").read_text())
     assert described["data"] == str(tiny.root)
@@ -232,7 +232,7 @@ def test_the_configuration_comes_back_as_it_was_told(tiny: Prepared, home: Home)
 
 
 def test_the_environment_is_this_one(tiny: Prepared, home: Home) -> None:
-    run = new_run(home, Told(tiny, RECIPE), "cifar")
+    run = new_run(home, RunSpec(tiny, RECIPE), "cifar")
     write_environment(run, CPU, True, 4)
     found = json.loads((run.folder / "environment.json").read_text())
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -244,7 +244,7 @@ def test_the_environment_is_this_one(tiny: Prepared, home: Home) -> None:
 def test_two_runs_begun_in_the_same_second_have_folders_of_their_own(
     tiny: Prepared, home: Home
 ) -> None:
-    told = Told(tiny, RECIPE)
+    told = RunSpec(tiny, RECIPE)
     folders = {new_run(home, told, "cifar").folder for _ in range(3)}
     assert len(folders) == 3
 
@@ -252,29 +252,29 @@ def test_two_runs_begun_in_the_same_second_have_folders_of_their_own(
 def test_a_checkpoint_of_another_recipe_is_refused_by_the_fields_name(
     tiny: Prepared, home: Home
 ) -> None:
-    told, state = Told(tiny, RECIPE), fresh(tiny)
+    told, state = RunSpec(tiny, RECIPE), fresh(tiny)
     run = new_run(home, told, "cifar")
     save_checkpoint(run, state, told)
     other = replace(RECIPE, rate=0.001, momentum=0.5)
     resumed = fresh(tiny, other)
     with pytest.raises(RunError, match="rate was") as refused:
-        load_checkpoint(run, resumed, Told(tiny, other))
+        load_checkpoint(run, resumed, RunSpec(tiny, other))
     assert "rate was 0.003, is 0.001" in str(refused.value)
     assert "momentum was 0.9, is 0.5" in str(refused.value)
     assert "--accept rate momentum" in str(refused.value)
     with pytest.raises(RunError, match="momentum was") as refused:
-        load_checkpoint(run, resumed, Told(tiny, other), accept=["rate"])
+        load_checkpoint(run, resumed, RunSpec(tiny, other), accept=["rate"])
     assert "rate was" not in str(refused.value)
-    load_checkpoint(run, resumed, Told(tiny, other), accept=["rate", "momentum"])
+    load_checkpoint(run, resumed, RunSpec(tiny, other), accept=["rate", "momentum"])
     assert resumed.sgd.rates == state.sgd.rates  # until the next epoch begins
 
 
 def test_other_data_weights_and_precision_are_named_too(tiny: Prepared, home: Home) -> None:
-    told, state = Told(tiny, RECIPE), fresh(tiny)
+    told, state = RunSpec(tiny, RECIPE), fresh(tiny)
     run = new_run(home, told, "cifar")
     save_checkpoint(run, state, told)
     moved = replace(tiny, key="other", root=Path("/there"))
-    changed = Told(moved, RECIPE, start="abc", precision="bf16")
+    changed = RunSpec(moved, RECIPE, initial_weights="abc", precision="bf16")
     with pytest.raises(RunError) as refused:
         load_checkpoint(run, fresh(tiny), changed)
     for name in ("data was", "content was", "from was None, is abc", "precision was f32, is bf16"):
@@ -283,7 +283,7 @@ def test_other_data_weights_and_precision_are_named_too(tiny: Prepared, home: Ho
 
 
 def test_what_is_accepted_must_be_known(tiny: Prepared, home: Home) -> None:
-    told, state = Told(tiny, RECIPE), fresh(tiny)
+    told, state = RunSpec(tiny, RECIPE), fresh(tiny)
     run = new_run(home, told, "cifar")
     save_checkpoint(run, state, told)
     with pytest.raises(RunError, match="--accept does not know raet"):
@@ -292,7 +292,7 @@ def test_what_is_accepted_must_be_known(tiny: Prepared, home: Home) -> None:
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not a checkpoint", "weights", "empty"])
 def test_a_damaged_checkpoint_is_refused(tiny: Prepared, home: Home, damage: str) -> None:
-    told, state = Told(tiny, RECIPE), fresh(tiny)
+    told, state = RunSpec(tiny, RECIPE), fresh(tiny)
     run = new_run(home, told, "cifar")
     if damage != "missing":
         save_checkpoint(run, state, told)
@@ -302,7 +302,7 @@ def test_a_damaged_checkpoint_is_refused(tiny: Prepared, home: Home, damage: str
     if damage == "not a checkpoint":
         run.checkpoint.write_bytes(b"{}" * 100)
     if damage == "weights":  # a file of safetensors, but another
-        train(state, tiny, replace(RECIPE, epochs=1), False, Reports())
+        train_network(state, tiny, replace(RECIPE, epochs=1), False, Callbacks())
         finish(run, home, state, told, state.network.state_dict(), (0, 0))
         run.weights.rename(run.checkpoint)
     if damage == "empty":
@@ -323,7 +323,7 @@ def test_a_folder_that_is_no_runs_is_refused(tmp_path: Path, content: str | None
 def test_a_full_disk_leaves_the_last_checkpoint(
     tiny: Prepared, small_disk: Callable[[str], AbstractContextManager[Path]]
 ) -> None:
-    state, told = fresh(tiny), Told(tiny, RECIPE)
+    state, told = fresh(tiny), RunSpec(tiny, RECIPE)
     with small_disk("60m") as place:
         run = new_run(Home(root=place), told, "cifar")
         save_checkpoint(run, state, told)

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from training.config import CIFAR, ORIGINAL, PAPER, Recipe
-from training.schedule import plan
+from training.schedule import schedule_epoch
 
 RECIPE = replace(PAPER, epochs=1000, patience=3)
 
 
 def rates(errors: list[float], recipe: Recipe = RECIPE) -> list[float]:
-    return [plan(errors[:n], recipe).rate for n in range(len(errors) + 1)]
+    return [schedule_epoch(errors[:n], recipe).rate for n in range(len(errors) + 1)]
 
 
 def test_the_rate_stays_while_the_error_falls() -> None:
@@ -25,7 +25,7 @@ def test_it_is_divided_by_ten_when_three_epochs_bring_nothing_better() -> None:
 
 def test_three_drops_then_the_end() -> None:
     errors = [0.5] * 100
-    drops = [plan(errors[:n], RECIPE) for n in range(100)]
+    drops = [schedule_epoch(errors[:n], RECIPE) for n in range(100)]
     ends = next(n for n, step in enumerate(drops) if step.stop)
     assert ends == 1 + 4 * 3  # the first epoch improves on nothing; four plateaus of three
     assert [drops[n].rate for n in (3, 4, 7, 10)] == pytest.approx([0.01, 1e-3, 1e-4, 1e-5])
@@ -34,7 +34,7 @@ def test_three_drops_then_the_end() -> None:
 def test_all_three_drops_come_before_the_end_of_a_run_that_never_stalls() -> None:
     recipe = replace(PAPER, epochs=10)
     errors = [0.9 - 0.01 * n for n in range(10)]
-    found = [plan(errors[:n], recipe) for n in range(11)]
+    found = [schedule_epoch(errors[:n], recipe) for n in range(11)]
     assert [step.rate for step in found[:10]] == pytest.approx(
         [0.01] * 6 + [0.001] * 2 + [0.0001] + [0.00001]
     )
@@ -50,7 +50,7 @@ def test_the_papers_numbers() -> None:
 
 def test_the_paper_has_one_rate_for_all_layers() -> None:
     for errors in ([], [0.5] * 40):
-        step = plan(errors, RECIPE)
+        step = schedule_epoch(errors, RECIPE)
         assert set(step.rates.values()) == {step.rate}
 
 
@@ -71,7 +71,7 @@ def log_of_2012(epoch: int) -> dict[str, float]:
 @pytest.mark.parametrize("epoch", range(1, 92))
 def test_as_run_every_epoch_has_the_rates_of_the_log(epoch: int) -> None:
     # Errors that never improve: as run, they do not matter.
-    step = plan([0.5] * (epoch - 1), ORIGINAL)
+    step = schedule_epoch([0.5] * (epoch - 1), ORIGINAL)
     assert step.rates == pytest.approx(log_of_2012(epoch))
     assert step.rate == pytest.approx(step.rates["dense"])
     assert not step.stop
@@ -81,16 +81,16 @@ def test_as_run_every_epoch_has_the_rates_of_the_log(epoch: int) -> None:
 
 
 def test_as_run_it_stops_after_91_epochs() -> None:
-    assert plan([0.5] * 91, ORIGINAL).stop
+    assert schedule_epoch([0.5] * 91, ORIGINAL).stop
 
 
 def test_conv1_slows_by_a_tenth_of_what_it_had_under_the_plateau_rule_too() -> None:
     recipe = replace(RECIPE, slow_conv1_after=6)
     # One drop, after epoch 4; conv1's own after epoch 6; the next drop, after 7, leaves it alone.
-    found = [plan([0.5] * n, recipe).rates for n in range(9)]
+    found = [schedule_epoch([0.5] * n, recipe).rates for n in range(9)]
     assert [r["conv1"] for r in found] == pytest.approx([0.01] * 4 + [1e-3] * 2 + [1e-4] * 3)
     assert [r["conv"] for r in found] == pytest.approx([0.01] * 4 + [1e-3] * 3 + [1e-4] * 2)
 
 
 def test_the_biases_of_the_cifar_nets_keep_their_rate() -> None:
-    assert plan([0.5] * 40, CIFAR).rates["bias"] == 0.002
+    assert schedule_epoch([0.5] * 40, CIFAR).rates["bias"] == 0.002

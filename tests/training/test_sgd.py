@@ -10,7 +10,7 @@ from torch import nn
 
 from model.alexnet import AlexNet
 from training.config import CIFAR, ORIGINAL, PAPER
-from training.sgd import Group, PaperSGD, groups
+from training.sgd import PaperSGD, ParameterGroup, group_parameters
 
 MOMENTUM, DECAY = 0.9, 0.0005
 Floats = npt.NDArray[np.float64]
@@ -28,7 +28,7 @@ def take(sgd: torch.optim.SGD, w: nn.Parameter, gradient: float) -> float:
 
 def test_three_steps_by_hand() -> None:
     w = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    sgd = PaperSGD([Group("all", [w], DECAY)], 0.01, MOMENTUM)
+    sgd = PaperSGD([ParameterGroup("all", [w], DECAY)], 0.01, MOMENTUM)
     # v1 = 0.9·0 − 0.0005·0.01·1 − 0.01·0.5 = −0.005005;              w1 = 0.994995
     assert take(sgd, w, 0.5) == pytest.approx(0.994995, abs=1e-12)
     # v2 = 0.9·(−0.005005) − 0.000005·0.994995 + 0.01 = 0.005490525025; w2 = 1.000485525025
@@ -47,7 +47,7 @@ def test_a_falling_rate_leaves_the_velocity_as_the_paper_has_it() -> None:
         v = MOMENTUM * v - DECAY * rate * w - rate * g
         w = w + v
     ours, torchs = parameter(start), parameter(start)
-    sgd = PaperSGD([Group("all", [ours], DECAY)], rates[0], MOMENTUM)
+    sgd = PaperSGD([ParameterGroup("all", [ours], DECAY)], rates[0], MOMENTUM)
     plain = torch.optim.SGD([torchs], rates[0], MOMENTUM, weight_decay=DECAY)
     for rate, g in zip(rates, gradients, strict=True):
         sgd.set_rates({"all": rate})
@@ -68,7 +68,7 @@ def test_groups_have_rates_and_decays_of_their_own_and_one_may_stand_still() -> 
     starts = random.normal(size=(3, 5))
     gradients = random.normal(size=(len(rates), 3, 5))
     ours = [parameter(start) for start in starts]
-    parts = [Group(n, [p], d) for n, p, d in zip(names, ours, decays, strict=True)]
+    parts = [ParameterGroup(n, [p], d) for n, p, d in zip(names, ours, decays, strict=True)]
     sgd = PaperSGD(parts, 0.01, MOMENTUM)
     w, v = starts.copy(), np.zeros((3, 5))
     for step, now in enumerate(rates):
@@ -91,14 +91,14 @@ def test_every_parameter_is_in_the_group_that_the_paper_or_the_log_gives_it() ->
     named = {id(p): name for name, p in network.named_parameters()}
 
     def decays(recipe: object) -> dict[str, float]:
-        parts = groups(network, recipe)  # type: ignore[arg-type]
+        parts = group_parameters(network, recipe)  # type: ignore[arg-type]
         return {named[id(p)]: part.decay for part in parts for p in part.parameters}
 
     assert set(decays(PAPER).values()) == {0.0005}
     assert set(decays(PAPER)) == set(named.values())
     for name, decay in decays(ORIGINAL).items():
         assert decay == (0.0 if name.endswith("bias") else 0.0005), name
-    by_name = {named[id(p)]: g.name for g in groups(network, PAPER) for p in g.parameters}
+    by_name = {named[id(p)]: g.name for g in group_parameters(network, PAPER) for p in g.parameters}
     assert by_name["conv1.weight"] == "conv1"
     assert by_name["conv1.bias"] == "conv1 bias"
     assert {by_name[f"conv{n}.weight"] for n in (2, 3, 4, 5)} == {"conv"}
@@ -109,7 +109,7 @@ def test_the_cifar_nets_decay_in_the_local_and_last_layers_only() -> None:
     with torch.device("meta"):
         network = AlexNet(CIFAR.network(10))
     named = {id(p): name for name, p in network.named_parameters()}
-    decays = {named[id(p)]: g.decay for g in groups(network, CIFAR) for p in g.parameters}
+    decays = {named[id(p)]: g.decay for g in group_parameters(network, CIFAR) for p in g.parameters}
     assert {name for name, decay in decays.items() if decay == 0.004} == {
         "local3.weight",
         "local4.weight",
@@ -123,7 +123,9 @@ def test_restored_velocities_go_on_alike_to_the_bit(layout: torch.memory_format)
     def fresh() -> tuple[nn.Conv2d, PaperSGD]:
         torch.manual_seed(0)
         made = nn.Conv2d(4, 8, 3).to(memory_format=layout)
-        return made, PaperSGD(groups(nn.ModuleDict({"conv2": made}), PAPER), 0.01, MOMENTUM)
+        return made, PaperSGD(
+            group_parameters(nn.ModuleDict({"conv2": made}), PAPER), 0.01, MOMENTUM
+        )
 
     x = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(1))
 
@@ -142,7 +144,7 @@ def test_restored_velocities_go_on_alike_to_the_bit(layout: torch.memory_format)
     for held, taken in zip(second.parameters(), first.parameters(), strict=True):
         velocity = before.velocity(taken)
         assert velocity is not None
-        after.restore(held, velocity.contiguous())
+        after.restore_velocity(held, velocity.contiguous())
     go(second, after, 3)
     assert torch.equal(whole.weight, second.weight)
     assert torch.equal(whole.bias, second.bias)  # type: ignore[arg-type]
@@ -152,7 +154,7 @@ def test_a_recipe_with_the_same_numbers_is_plain_sgd_while_the_rate_stays() -> N
     start = np.random.default_rng(2).normal(size=20)
     ours, torchs = parameter(start), parameter(start)
     recipe = replace(PAPER, momentum=0.5, decay=0.01)
-    sgd = PaperSGD([Group("all", [ours], recipe.decay)], recipe.rate, recipe.momentum)
+    sgd = PaperSGD([ParameterGroup("all", [ours], recipe.decay)], recipe.rate, recipe.momentum)
     plain = torch.optim.SGD([torchs], recipe.rate, recipe.momentum, weight_decay=recipe.decay)
     for gradient in (0.5, -1.0, 2.0):
         for held, optimizer in ((ours, sgd), (torchs, plain)):

@@ -9,7 +9,7 @@ Message = tuple[Literal["said", "note", "lost"], str]
 Messages = SimpleQueue[Message]
 
 
-class Voice(Protocol):
+class Channel(Protocol):
     """How a process speaks.
 
     say:  to people, once.
@@ -25,7 +25,7 @@ class Voice(Protocol):
 
 
 @dataclass(frozen=True)
-class Alone:
+class StderrChannel:
     """The voice of a process that this project did not start: it speaks itself."""
 
     notes: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Alone:
 
 
 @dataclass(frozen=True)
-class Through:
+class QueueChannel:
     """The voice of one process of several: the process that started it speaks."""
 
     messages: Messages

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask a run to stop."""
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], int]]:
+def catch_stop_signals() -> Iterator[Callable[[], int]]:
     """Note SIGTERM and SIGINT; give what tells the one noted, or 0.
 
     A second SIGINT interrupts at once, for people who do not want to wait for the checkpoint; but
@@ -26,12 +26,12 @@ def stop_signals() -> Iterator[Callable[[], int]]:
             raise KeyboardInterrupt
         noted = noted or number
 
-    with handling(note):
+    with handle_stop_signals(note):
         yield lambda: noted
 
 
 @contextmanager
-def handing_on(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
+def forward_stop_signals(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
     """Have these processes save and end when this one is asked to; give the signals that came."""
     handed: list[int] = []
 
@@ -41,31 +41,31 @@ def handing_on(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
             if process.is_alive():
                 process.terminate()
 
-    with handling(hand_on):
+    with handle_stop_signals(hand_on):
         yield handed
 
 
 @contextmanager
-def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Have this called for SIGTERM and SIGINT, for a while."""
-    before = [signal.signal(number, handler) for number in STOPPING]
+    before = [signal.signal(number, handler) for number in STOP_SIGNALS]
     try:
         yield
     finally:
-        for number, old in zip(STOPPING, before, strict=True):
+        for number, old in zip(STOP_SIGNALS, before, strict=True):
             signal.signal(number, old)
 
 
 @contextmanager
-def interrupts_held_back() -> Iterator[None]:
+def block_interrupts() -> Iterator[None]:
     """Let SIGINT wait, also in the processes started meanwhile, until `let_interrupts_in`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        let_interrupts_in()
+        unblock_interrupts()
 
 
-def let_interrupts_in() -> None:
+def unblock_interrupts() -> None:
     """Take SIGINT again, and what has waited."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -31,7 +31,7 @@ from training.evaluation.output import check_writable, keep, write_json
 from training.evaluation.picture import draw
 from training.evaluation.predictions import Answered, Crops, Model, answer
 from training.evaluation.tables import show
-from training.machine import has_bf16, keep_memory
+from training.machine import has_bf16, keep_freed_memory
 
 NAMED = 20
 """Classes left out that are named in the terminal; the JSON file names all."""
@@ -85,7 +85,7 @@ def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Verdict:
     """
     trial = tyro.cli(Trial, args=list(arguments))
     check(trial)
-    keep_memory()
+    keep_freed_memory()
     device = find_device(trial.device)
     models = open_models(trial.runs or (home.weights,), best=trial.best, device=device)
     first = models[0].predictor.weights

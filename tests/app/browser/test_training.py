@@ -18,7 +18,7 @@ from training.config import PAPER
 from training.evaluation.confidence import rate
 from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
 from training.evaluation.output import keep
-from training.reporting import side_by_side
+from training.reporting import draw_conv1
 from training.run_folder import Run as Record
 from training.run_folder import add_epoch
 from training.state import Epoch
@@ -68,7 +68,7 @@ def record(home: Home, name: str, epochs: int, *, finished: bool = True) -> Reco
 def add(run: Record, number: int) -> None:
     """Write an epoch."""
     kernels = torch.randn(96, 3, 11, 11, generator=torch.manual_seed(number))
-    side_by_side(kernels).save(run.folder / f"conv1/epoch-{number:03d}.png")
+    draw_conv1(kernels).save(run.folder / f"conv1/epoch-{number:03d}.png")
     add_epoch(run, epoch(number))
 
 

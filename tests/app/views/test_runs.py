@@ -25,7 +25,7 @@ from training.config import PAPER
 from training.evaluation.confidence import rate
 from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
 from training.evaluation.output import keep
-from training.reporting import side_by_side
+from training.reporting import draw_conv1
 from training.run_folder import Run as Record
 from training.run_folder import add_epoch
 from training.state import Epoch
@@ -293,7 +293,7 @@ def test_what_is_not_there_is_not_found(home: Home, client: FlaskClient, address
 def test_conv1_is_that_of_the_run_with_its_gaps_open(home: Home, client: FlaskClient, page) -> None:
     run = record(home)
     kernels = torch.randn(96, 3, 11, 11, generator=torch.manual_seed(0))
-    drawing = side_by_side(kernels)
+    drawing = draw_conv1(kernels)
     (run.folder / "conv1").mkdir()
     for number in range(1, 21):
         drawing.save(run.folder / "conv1" / f"epoch-{number:03d}.png")

@@ -15,10 +15,15 @@ from safetensors import safe_open
 
 from model.checkpoint import load
 from training.config import ORIGINAL, PAPER, RecipeError
-from training.distributed.launch import ProcessError, own_processes, refuse_crowd, verdict
-from training.distributed.mesh import LOST
-from training.distributed.messages import Messages, Through
-from training.options import Job
+from training.distributed.launch import (
+    ProcessError,
+    check_process_count,
+    collect_exit_code,
+    count_processes,
+)
+from training.distributed.mesh import PEER_LOST
+from training.distributed.messages import Messages, QueueChannel
+from training.options import Options
 
 Begin = Callable[..., subprocess.Popen[str]]
 End = Callable[..., tuple[str, str]]
@@ -29,45 +34,45 @@ PAIR = ["--towers", "2", "--batch", "2", "--epochs", "50"]
 @pytest.mark.parametrize(
     ("gpus", "job", "expected"),
     [
-        (0, Job(), (1, 1)),
-        (1, Job(), (1, 1)),
-        (2, Job(), (2, 2)),
-        (8, Job(), (2, 2)),
-        (8, Job(replicas=4), (8, 2)),
-        (8, Job(replicas=8), (8, 1)),
-        (8, Job(device="cpu"), (1, 1)),
-        (8, Job(towers=1), (1, 1)),
-        (0, Job(towers=2), (2, 2)),
-        (0, Job(towers=2, replicas=2), (4, 2)),
-        (0, Job(replicas=3), (3, 1)),
-        (2, Job(recipe=ORIGINAL), (2, 2)),
+        (0, Options(), (1, 1)),
+        (1, Options(), (1, 1)),
+        (2, Options(), (2, 2)),
+        (8, Options(), (2, 2)),
+        (8, Options(replicas=4), (8, 2)),
+        (8, Options(replicas=8), (8, 1)),
+        (8, Options(device="cpu"), (1, 1)),
+        (8, Options(towers=1), (1, 1)),
+        (0, Options(towers=2), (2, 2)),
+        (0, Options(towers=2, replicas=2), (4, 2)),
+        (0, Options(replicas=3), (3, 1)),
+        (2, Options(recipe=ORIGINAL), (2, 2)),
         # Networks of one GPU stay on one.
-        (2, Job(recipe=replace(PAPER, variant="one-gpu")), (1, 1)),
-        (2, Job(recipe=replace(PAPER, variant="cifar-lrn")), (1, 1)),
-        (2, Job(recipe=replace(PAPER, variant="torchvision")), (1, 1)),
+        (2, Options(recipe=replace(PAPER, variant="one-gpu")), (1, 1)),
+        (2, Options(recipe=replace(PAPER, variant="cifar-lrn")), (1, 1)),
+        (2, Options(recipe=replace(PAPER, variant="torchvision")), (1, 1)),
     ],
 )
-def test_two_gpus_take_a_tower_each(gpus: int, job: Job, expected: tuple[int, int]) -> None:
-    assert own_processes(job, gpus) == expected
+def test_two_gpus_take_a_tower_each(gpus: int, job: Options, expected: tuple[int, int]) -> None:
+    assert count_processes(job, gpus) == expected
 
 
 @pytest.mark.parametrize(
     ("job", "processes", "gpus", "cores", "why"),
     [
-        (Job(replicas=99), 99, 0, 2, "99 processes: this machine has 2 cores"),
-        (Job(towers=2), 2, 1, 16, "this machine has 1 GPU; --device cpu"),
-        (Job(replicas=9), 9, 8, 64, "this machine has 8 GPUs; --device cpu"),
+        (Options(replicas=99), 99, 0, 2, "99 processes: this machine has 2 cores"),
+        (Options(towers=2), 2, 1, 16, "this machine has 1 GPU; --device cpu"),
+        (Options(replicas=9), 9, 8, 64, "this machine has 8 GPUs; --device cpu"),
     ],
 )
-def test_a_crowd_is_refused(job: Job, processes: int, gpus: int, cores: int, why: str) -> None:
+def test_a_crowd_is_refused(job: Options, processes: int, gpus: int, cores: int, why: str) -> None:
     with pytest.raises(RecipeError, match=why):
-        refuse_crowd(job, processes, gpus, cores)
+        check_process_count(job, processes, gpus, cores)
 
 
 def test_what_has_room_is_not_refused() -> None:
-    refuse_crowd(Job(towers=2, replicas=2), 4, 0, 2)
-    refuse_crowd(Job(towers=2), 2, 2, 2)
-    refuse_crowd(Job(towers=2, device="cpu"), 2, 1, 2)
+    check_process_count(Options(towers=2, replicas=2), 4, 0, 2)
+    check_process_count(Options(towers=2), 2, 2, 2)
+    check_process_count(Options(towers=2, device="cpu"), 2, 1, 2)
 
 
 @pytest.fixture
@@ -79,29 +84,32 @@ def test_what_all_processes_say_is_said_once(
     messages: Messages, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        Through(messages).say("training/run.py: no such folder")
-    assert verdict([2, 2], messages, []) == 2
+        QueueChannel(messages).say("training/run.py: no such folder")
+    assert collect_exit_code([2, 2], messages, []) == 2
     assert capsys.readouterr().err == "training/run.py: no such folder\n"
 
 
 @pytest.mark.parametrize(
     ("codes", "said"),
     [
-        ([LOST, -9], "process 1 of 2 was killed by SIGKILL, and the run ends with it. Go on so."),
-        ([-11, LOST], "process 0 of 2 was killed by SIGSEGV"),
+        (
+            [PEER_LOST, -9],
+            "process 1 of 2 was killed by SIGKILL, and the run ends with it. Go on so.",
+        ),
+        ([-11, PEER_LOST], "process 0 of 2 was killed by SIGSEGV"),
         ([-15, 1], "process 1 of 2 failed with code 1"),
         ([-15, -9], "process 1 of 2 was killed by SIGKILL"),
         ([0, -9], "process 1 of 2 was killed by SIGKILL"),
-        ([LOST, LOST], r"process 0 of 2 lost touch with the others \(NCCL says no\)"),
+        ([PEER_LOST, PEER_LOST], r"process 0 of 2 lost touch with the others \(NCCL says no\)"),
     ],
 )
 def test_who_died_first_is_named_and_how_to_go_on(
     messages: Messages, codes: list[int], said: str
 ) -> None:
-    Through(messages).note("Go on so.")
-    Through(messages).lost("NCCL says no")
+    QueueChannel(messages).note("Go on so.")
+    QueueChannel(messages).lost("NCCL says no")
     with pytest.raises(ProcessError, match=said):
-        verdict(codes, messages, [])
+        collect_exit_code(codes, messages, [])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +120,7 @@ def test_who_died_first_is_named_and_how_to_go_on(
         ([143, 143], [signal.SIGINT], 130),
         # Before they could note signals, processes die of them.
         ([-15, -15], [signal.SIGTERM], 143),
-        ([-15, LOST], [signal.SIGINT, signal.SIGINT], 130),
+        ([-15, PEER_LOST], [signal.SIGINT, signal.SIGINT], 130),
         ([143, 130], [], 130),
         ([0, 0], [signal.SIGTERM], 0),
     ],
@@ -120,14 +128,14 @@ def test_who_died_first_is_named_and_how_to_go_on(
 def test_asked_to_stop_a_run_ends_with_the_signals_code(
     messages: Messages, codes: list[int], handed: list[int], code: int
 ) -> None:
-    assert verdict(codes, messages, handed) == code
+    assert collect_exit_code(codes, messages, handed) == code
 
 
 def test_a_signal_does_not_hide_a_full_disk(
     messages: Messages, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Through(messages).say("training/run.py: no room")
-    assert verdict([2, LOST], messages, [signal.SIGTERM]) == 2
+    QueueChannel(messages).say("training/run.py: no room")
+    assert collect_exit_code([2, PEER_LOST], messages, [signal.SIGTERM]) == 2
     assert capsys.readouterr().err == "training/run.py: no room\n"
 
 

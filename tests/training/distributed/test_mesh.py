@@ -21,14 +21,14 @@ from model.checkpoint import load
 from model.dataset import scan
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import SMALL, RecipeError
-from training.data import validation
+from training.data import validation_crops
 from training.dataset.prepare import Prepared, prepare
-from training.distributed.launch import free_port
-from training.distributed.mesh import Mesh, choose_towers, join_mesh, leave
-from training.loop import train
-from training.run_folder import Run, Told
-from training.state import Reports, start
-from training.train import refuse_small_batches
+from training.distributed.launch import find_free_port
+from training.distributed.mesh import Mesh, choose_towers, join_mesh, leave_mesh
+from training.loop import train_network
+from training.run_folder import Run, RunSpec
+from training.state import Callbacks, init_state
+from training.train import check_batch_size
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
@@ -42,28 +42,30 @@ SHAPES = {"towers": (1, 2), "replicas": (2, 1), "both": (2, 2)}
 def main(photographs: Path, store: Path, towers: int, folder: Path, one: Path) -> None:
     """Train in both precisions; then take up the checkpoint of `one` and write it again."""
     data = prepare(scan(photographs), store, lambda _count: None)
-    mesh, told = join_mesh(CONFIG, towers, CPU), Told(data, RECIPE)
+    mesh, told = join_mesh(CONFIG, towers, CPU), RunSpec(data, RECIPE)
     found: dict[str, dict[str, object]] = {}
     for name, dtype in DTYPES.items():
-        run = Run(folder / name) if mesh.first else None
+        run = Run(folder / name) if mesh.is_main else None
         found[name] = dict(learn(data, mesh, dtype))
         state = found[name].pop("state")
         save_checkpoint(run, state, told)  # type: ignore[arg-type]
     if one != folder:
-        again = start(CONFIG, RECIPE, CPU, mesh)
+        again = init_state(CONFIG, RECIPE, CPU, mesh)
         load_checkpoint(Run(one / "float32"), again, told)
-        save_checkpoint(Run(folder / "again") if mesh.first else None, again, told)
-    if mesh.first:
+        save_checkpoint(Run(folder / "again") if mesh.is_main else None, again, told)
+    if mesh.is_main:
         (folder / "found.json").write_text(json.dumps(found))
-    leave()
+    leave_mesh()
 
 
 def learn(data: Prepared, mesh: Mesh, dtype: torch.dtype) -> Iterator[tuple[str, object]]:
     """Train for an epoch; give what came out."""
     losses: list[float] = []
-    state = start(CONFIG, RECIPE, CPU, mesh, dtype)
-    train(state, data, RECIPE, False, Reports(steps=lambda *told: losses.append(told[2])))
-    batch = next(validation(data, RECIPE.augmentation(CONFIG), 4))
+    state = init_state(CONFIG, RECIPE, CPU, mesh, dtype)
+    train_network(
+        state, data, RECIPE, False, Callbacks(on_step=lambda *told: losses.append(told[2]))
+    )
+    batch = next(validation_crops(data, RECIPE.augmentation(CONFIG), 4))
     with torch.inference_mode():
         logits = state.network.eval()(batch.x.to(dtype)).logits
     last = state.history[-1]
@@ -100,7 +102,7 @@ def together(
 
 def start_all(command: list[str], count: int) -> None:
     """Run so many processes, each told its place, to their end."""
-    port, started = str(free_port()), []
+    port, started = str(find_free_port()), []
     for rank in range(count):
         place = {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_PORT": port}
         env = os.environ | place | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
@@ -158,7 +160,7 @@ def test_a_checkpoint_of_four_processes_is_taken_up_by_one_bit_for_bit(
     together: Callable[[int, int], Path], prepared: Prepared, tmp_path: Path
 ) -> None:
     written = together(2, 2) / "float32"
-    state, told = start(CONFIG, RECIPE, CPU), Told(prepared, RECIPE)
+    state, told = init_state(CONFIG, RECIPE, CPU), RunSpec(prepared, RECIPE)
     load_checkpoint(Run(written), state, told)
     save_checkpoint(Run(tmp_path), state, told)
     ours, theirs = (load_file(f / "checkpoint.safetensors") for f in (tmp_path, written))
@@ -173,7 +175,7 @@ def test_torchrun_starts_it_too(photographs: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--master-port", str(free_port()), "training/run.py", *map(str, words)),
+            *("--master-port", str(find_free_port()), "training/run.py", *map(str, words)),
         ],
         cwd=ROOT,
         env=os.environ | {"ALEXNET_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"},
@@ -192,10 +194,10 @@ def test_torchrun_starts_it_too(photographs: Path, tmp_path: Path) -> None:
 
 
 def test_more_replicas_than_images_are_refused(prepared: Prepared) -> None:
-    told = Told(prepared, replace(RECIPE, batch=3))
-    refuse_small_batches(told, Mesh(replicas=3))
+    told = RunSpec(prepared, replace(RECIPE, batch=3))
+    check_batch_size(told, Mesh(replicas=3))
     with pytest.raises(RecipeError, match="4 replicas cannot share batches of 3 images"):
-        refuse_small_batches(told, Mesh(replicas=4))
+        check_batch_size(told, Mesh(replicas=4))
 
 
 def test_a_network_of_two_towers_is_split_where_it_can_be() -> None:
@@ -207,8 +209,8 @@ def test_a_network_of_two_towers_is_split_where_it_can_be() -> None:
 
 def test_alone_a_process_is_a_mesh_of_one() -> None:
     mesh = join_mesh(CONFIG, None, CPU)
-    assert (mesh.replicas, mesh.towers, mesh.first, mesh.part) == (1, 1, True, (0, 1))
-    assert mesh.everywhere(1.5, 2) == [1.5, 2.0]
+    assert (mesh.replicas, mesh.towers, mesh.is_main, mesh.replica_slice) == (1, 1, True, (0, 1))
+    assert mesh.all_reduce_sum(1.5, 2) == [1.5, 2.0]
 
 
 if __name__ == "__main__":
