@@ -187,4 +187,6 @@ def colour_shift(
     thousand. "original": Σ pᵢ αᵢ √λᵢ, as run in 2012, which is the same on either scale.
     """
     values = pca.eigenvalues if colour == "paper" else pca.eigenvalues.sqrt()
-    return (alphas * values) @ pca.eigenvectors.T * 255.0
+    weights, vectors = alphas * values, pca.eigenvectors
+    # Not a matrix product: BLAS rounds that differently for different batch sizes.
+    return sum((weights[:, i, None] * vectors[:, i] for i in range(3)), torch.tensor(0.0)) * 255.0
