@@ -17,7 +17,7 @@ from app.database.session import DatabaseError, Sessions, session_factory
 from app.indexing import build
 from index import store
 from index.manifest import FILE as MANIFEST
-from storage.home import point
+from storage.files import switch_link
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK, SHARD, NEAR = 8, 24, 4
@@ -62,7 +62,7 @@ class Scene:
         """A home with weights and nothing else."""
         settings = Settings.from_environment(variables(home))
         settings.home.root.mkdir(exist_ok=True)
-        point(settings.home.weights, weights)
+        switch_link(settings.home.weights, weights)
         return cls(settings=settings, sessions=session_factory(settings))
 
     @property

@@ -5,12 +5,11 @@ is switched by one rename. Whatever moment a build dies at, what was served befo
 the next build removes what it left.
 """
 
-import fcntl
 import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,7 +32,7 @@ from index.manifest import (
 from index.placing import Placing
 from index.search import Index
 from index.vectors import Vectors, digest
-from storage.home import make_durable, point, sync
+from storage.files import fsync, fsync_folder, lock_file, switch_link
 
 __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
 
@@ -51,16 +50,14 @@ def building(root: Path) -> Iterator[list[str]]:
     build is at work or the folder cannot be written. The system takes the lock back when its
     holder dies.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        file = (root / LOCK).open("w")
-    except OSError as error:
-        raise StoreError(f"The index cannot be kept in {root}: {error.strerror}") from error
-    with file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            root.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock_file(root / LOCK, wait=False, keep=True))
+        except BlockingIOError as error:
             raise StoreError(f"Another build is at work in {root}; wait until it ends") from error
+        except OSError as error:
+            raise StoreError(f"The index cannot be kept in {root}: {error.strerror}") from error
         yield sweep(root)
 
 
@@ -110,9 +107,9 @@ class Draft:
             **facts,
         )
         write_manifest(manifest, self.folder)
-        make_durable(self.folder)
+        fsync_folder(self.folder)
         self.folder.rename(self.root / self.name)
-        sync(self.root)
+        fsync(self.root)
         return manifest
 
 
@@ -158,8 +155,8 @@ def publish(root: Path, name: str) -> None:
     """Make a version the one that is served. Raises StoreError."""
     read_manifest(root / name)
     try:
-        point(root / CURRENT, root / name)
-        sync(root)
+        switch_link(root / CURRENT, root / name)
+        fsync(root)
     except OSError as error:
         raise StoreError(f"{root / CURRENT} cannot be switched: {error.strerror}") from error
 

@@ -20,7 +20,7 @@ import torch
 
 from index.manifest import MEND, Shard, StoreError
 from model.alexnet import FEATURES
-from storage.home import sync
+from storage.files import replace_atomically
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -37,22 +37,15 @@ def write_shard(path: Path, parts: Iterable[npt.NDArray[Any]], dtype: str) -> Sh
     Raises StoreError for a number that is not finite or too large for the dtype, and OSError.
     """
     rows, largest = 0, 0.0
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as out:
-            out.write(header(0, dtype))
-            for values in parts:
-                stored = as_stored(values, dtype)
-                largest = max(largest, largest_norm(stored))
-                out.write(stored.tobytes())
-                rows += len(stored)
-            out.seek(0)
-            out.write(header(rows, dtype))
-        sync(part)
-        part.replace(path)
-        sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    with replace_atomically(path) as part, part.open("wb") as out:
+        out.write(header(0, dtype))
+        for values in parts:
+            stored = as_stored(values, dtype)
+            largest = max(largest, largest_norm(stored))
+            out.write(stored.tobytes())
+            rows += len(stored)
+        out.seek(0)
+        out.write(header(rows, dtype))
     return Shard(
         file=path.name,
         rows=rows,

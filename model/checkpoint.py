@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model.alexnet import AlexNet, AlexNetConfig, ConfigError
 from model.dataset import ClassName
-from storage.home import sync
+from storage.files import replace_atomically
 
 T = TypeVar("T")
 FORMAT = 1
@@ -135,21 +135,16 @@ def save(weights: Weights, path: Path) -> None:
 def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
     """Write a safetensors file atomically and durably: whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     try:
-        # safetensors lets nobody else read its files; these get the mode of any other new file.
-        part.unlink(missing_ok=True)
-        part.touch()
-        mode = part.stat().st_mode & 0o777
-        save_file({k: v.contiguous() for k, v in values.items()}, part, metadata=header)
-        part.chmod(mode)
-        sync(part)
-        part.replace(path)
-        sync(path.parent)
+        with replace_atomically(path) as part:
+            # safetensors lets nobody else read its files; these get the mode of any other new file.
+            part.unlink(missing_ok=True)
+            part.touch()
+            mode = part.stat().st_mode & 0o777
+            save_file({k: v.contiguous() for k, v in values.items()}, part, metadata=header)
+            part.chmod(mode)
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Weights:

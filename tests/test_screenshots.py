@@ -18,7 +18,8 @@ from docs.pages import SHOTS
 from docs.screenshots import FOLDER, GALLERY, gallery
 from model.alexnet import AlexNetConfig
 from model.checkpoint import Weights, save
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 from training.dataset.demo import make_demo
 
 MOST = 1_500_000
@@ -41,7 +42,7 @@ def home(tmp_path: Path, weights_of: Callable[..., Weights]) -> Callable[[Path],
         weights = home.runs / "one" / "weights.safetensors"
         config = AlexNetConfig(net="cifar", side=32, crop=24, classes=2)
         save(weights_of(config, ("a", "b"), torch.zeros(3, 32, 32), str(photographs)), weights)
-        point(home.weights, weights)
+        switch_link(home.weights, weights)
         (home.index / "current").mkdir(parents=True)
         with closing(sqlite3.connect(home.database)) as database:
             database.execute("CREATE TABLE shown (id INTEGER)")

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from model.visualize import kernel_picture, towers
-from storage.home import write_whole
+from storage.files import write_atomically
 from training.bars import steps_bar
 from training.checkpoints import save_checkpoint
 from training.run_folder import Run, RunSpec, add_epoch, keep_best
@@ -144,7 +144,7 @@ def write_environment(run: Run, device: torch.device, bf16: bool, processes: int
         "precision": "bf16" if bf16 else "f32",
         "versions": {name: version(name) for name in LIBRARIES},
     }
-    write_whole(run.folder / "environment.json", json.dumps(values, indent=2) + "\n")
+    write_atomically(run.folder / "environment.json", json.dumps(values, indent=2) + "\n")
 
 
 def read_processor_name() -> str:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Provenance, Weights, save
-from storage.home import Home, point, write_whole
+from storage.files import switch_link, write_atomically
+from storage.home import Home
 from training.config import Recipe, RecipeError
 from training.dataset.prepare import Prepared
 from training.state import Epoch, TrainingState
@@ -66,7 +67,7 @@ class Run:
     def describe(self, **values: Any) -> None:
         """Add to run.json, atomically."""
         text = json.dumps(self.described() | values, indent=2) + "\n"
-        write_whole(self.folder / "run.json", text)
+        write_atomically(self.folder / "run.json", text)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def add_epoch(run: Run, epoch: Epoch) -> None:
 
 def keep_epochs(run: Run, history: list[Epoch]) -> None:
     """Write the epochs' lines anew: as many as the checkpoint knows."""
-    write_whole(run.epochs, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history))
+    write_atomically(run.epochs, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history))
 
 
 def weights_of(
@@ -188,7 +189,7 @@ def finish(
     provenance = replace(made.provenance, ten_crop_top1_error=ten[0], ten_crop_top5_error=ten[1])
     weights = replace(made, provenance=provenance)
     save(weights, run.weights)
-    point(home.weights, run.weights)
+    switch_link(home.weights, run.weights)
     run.describe(finished=True, weights=weights.identity, ten_crops=ten)
     run.checkpoint.unlink(missing_ok=True)
     return weights

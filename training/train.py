@@ -14,7 +14,8 @@ from model.alexnet import AlexNet, AlexNetConfig, ConfigError
 from model.checkpoint import Weights, WeightsError, load
 from model.dataset import Folder, FolderError
 from model.predict import find_device
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 from training.bars import bar
 from training.compiling import compile_network
 from training.config import PRESETS, RecipeError
@@ -91,7 +92,7 @@ def train_from_options(
     job, told = plan.job, plan.told
     done = find_finished_run(job, home, told)
     if done:
-        point(home.weights, done.weights)
+        switch_link(home.weights, done.weights)
         console.print(f"Nothing to train: {done.folder.name} did it; its weights are in use.")
         return done.weights
     if not job.resume:

@@ -12,7 +12,8 @@ from app.inference.weights_files import Model, find, fitting
 from index import store
 from index.manifest import StoreError
 from model.checkpoint import WeightsError, load
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 
 
 class SwitchError(Exception):
@@ -104,11 +105,11 @@ def exchange(home: Home, model: Model, index: str | None) -> None:
     """Point at the file, then at the version; both or neither. Raises SwitchError."""
     before = home.weights.readlink() if home.weights.is_symlink() else None
     try:
-        point(home.weights, model.file)
+        switch_link(home.weights, model.file)
         if index is not None:
             store.publish(home.index, index)
     except (OSError, StoreError) as error:
         if before is not None:
             with suppress(OSError):
-                point(home.weights, home.weights.parent / before)
+                switch_link(home.weights, home.weights.parent / before)
         raise SwitchError(UNWRITABLE) from error

@@ -19,7 +19,7 @@ from typing import Any
 from index.building.file_list import Entry, LeftOut
 from index.manifest import PREPROCESSING, Shard, StoreError
 from index.vectors import OFFSET, Floats, Vectors, write_shard
-from storage.home import write_whole
+from storage.files import write_atomically
 
 PIECE = re.compile(r"(block-\d+|shard)-(\d+)")
 Found = Entry | LeftOut
@@ -122,7 +122,7 @@ class Work:
                     json.dumps(asdict(one) | {"row": row})
                     for one, row in zip(found, rows, strict=True)
                 )
-                write_whole(said(file), "\n".join([json.dumps(asdict(shard)), *told]) + "\n")
+                write_atomically(said(file), "\n".join([json.dumps(asdict(shard)), *told]) + "\n")
             except BaseException:
                 with suppress(OSError):
                     file.unlink(missing_ok=True)

@@ -28,7 +28,8 @@ from index import store
 from index.candidates import SearchError
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Weights, load, save
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 
 CLASSES = ("astronaut", "brick", "chelsea", "coffee", "grass", "rocket")
 LABELS = {name: name for name in CLASSES} | {
@@ -159,7 +160,7 @@ def make_weights(weights_of: Callable[..., Weights], home: Home, photographs: Pa
     )
     file = home.runs / "first" / "weights.safetensors"
     save(weights, file)
-    point(home.weights, file)
+    switch_link(home.weights, file)
 
 
 def settings_of(root: Path, **changes: str) -> Settings:
@@ -383,7 +384,7 @@ def built_shop(
     old = load(settings.home.weights)
     provenance = replace(old.provenance, data=str(shop.photographs))
     save(replace(old, provenance=provenance), place / "weights.safetensors")
-    point(shop.settings.home.weights, place / "weights.safetensors")
+    switch_link(shop.settings.home.weights, place / "weights.safetensors")
     shop.right("build")
     for folder in ("home", "photographs"):
         shutil.copytree(place / folder, place / "kept" / folder, symlinks=True)
@@ -404,7 +405,7 @@ def shop(built_shop: Shop) -> Shop:
 def weights_alone(tmp_path: Path, settings: Settings) -> FlaskClient:
     """The application with weights, but without an index or a database."""
     home = Home(root=tmp_path / "alone")
-    point(home.weights, settings.home.weights.resolve())
+    switch_link(home.weights, settings.home.weights.resolve())
     return opened(replace(settings, home=home)).test_client()
 
 
@@ -415,7 +416,7 @@ def with_weights(tmp_path: Path, settings: Settings) -> Callable[[Weights], Flas
     def make(weights: Weights) -> Flask:
         home = Home(root=tmp_path / "other")
         save(weights, tmp_path / "weights.safetensors")
-        point(home.weights, tmp_path / "weights.safetensors")
+        switch_link(home.weights, tmp_path / "weights.safetensors")
         database = f"sqlite:///{settings.home.database}"
         return opened(replace(settings, home=home, database_url=database))
 

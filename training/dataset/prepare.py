@@ -14,6 +14,7 @@ from pathlib import Path
 
 from model.dataset import Folder
 from model.preprocess import SIDE
+from storage.files import write_atomically
 from training.dataset.decode import PieceId, Progress, Work, flow
 from training.dataset.disk import locked, writing
 from training.dataset.folder import FolderSource
@@ -76,14 +77,13 @@ def count(source: Source, store: Path) -> int:
     if isinstance(source, FolderSource):
         return source.images()
     note = store / f".{digest(source.listing())}.count"
-    with suppress(OSError, ValueError):
-        return int(note.read_text())
-    images = source.images()
-    part = note.with_name(f"{note.name}.{os.getpid()}.part")
-    with writing(store):
-        part.write_text(str(images))
-        part.replace(note)
-    return images
+    with locked(note.with_suffix(".lock")):
+        with suppress(OSError, ValueError):
+            return int(note.read_text())
+        images = source.images()
+        with writing(store):
+            write_atomically(note, str(images))
+        return images
 
 
 def make(work: Work, images: int) -> None:

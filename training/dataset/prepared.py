@@ -13,7 +13,7 @@ from torch import Tensor
 from model.checkpoint import Pca
 from model.dataset import ClassName, different_classes, wordnet_labels
 from model.preprocess import SIDE
-from storage.home import write_whole
+from storage.files import write_atomically
 from training.dataset.decode import PieceId, Work
 from training.dataset.disk import writing
 from training.dataset.folder import FolderSource
@@ -70,7 +70,7 @@ def finish(work: Work, pieces: Sequence[PieceId]) -> None:
         arrays |= {f"{split}_{key}": value for key, value in joined(own, names).items()}
     with writing(work.place.parent):
         write_arrays(work.place / ARRAYS, arrays)
-        write_whole(work.place / META, json.dumps(meta))
+        write_atomically(work.place / META, json.dumps(meta))
         for piece in pieces:
             index_file(work.place, piece.name).unlink()
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from storage.home import sync
+from storage.files import fsync, replace_atomically
 from training.dataset.moments import Moments
 from training.machine import cores
 
@@ -154,7 +154,7 @@ class Writer:
         os.fsync(self.file.fileno())
         self.file.close()
         self.part.replace(bin_file(self.place, self.name))
-        sync(self.place)
+        fsync(self.place)
         labels, codes = np.unique(np.array(self.labels, np.str_), return_inverse=True)
         values = {
             "labels": labels,
@@ -176,16 +176,8 @@ class Writer:
 
 def write_arrays(path: Path, values: dict[str, npt.NDArray[np.generic]]) -> None:
     """Write an npz file durably, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("wb") as out:
-            np.savez(out, allow_pickle=False, **values)
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(path)
-        sync(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
+    with replace_atomically(path) as part, part.open("wb") as out:
+        np.savez(out, allow_pickle=False, **values)
 
 
 def finished_piece(place: Path, name: str) -> Index | None:

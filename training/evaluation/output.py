@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from storage.home import Home, write_whole
+from storage.files import temporary_path, write_atomically
+from storage.home import Home
 from training.evaluation.metrics import Verdict
 from training.evaluation.predictions import ENSEMBLE
 
@@ -18,7 +19,7 @@ def check_writable(path: Path) -> None:
     """Raise OSError, naming the file, unless it can be written; nothing stays."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} cannot be written: it is a folder")
-    part = beside(path)
+    part = temporary_path(path)
     try:
         part.open("wb").close()
         part.unlink()
@@ -28,7 +29,7 @@ def check_writable(path: Path) -> None:
 
 def write_json(content: Any, path: Path) -> None:
     """Write JSON, indented, in UTF-8."""
-    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def keep(verdict: Verdict, home: Home, root: Path) -> Path:
@@ -47,8 +48,3 @@ def keep(verdict: Verdict, home: Home, root: Path) -> Path:
     own = {"created": f"{now:%Y-%m-%dT%H:%M:%SZ}", "root": str(root.resolve())}
     write_json(own | asdict(verdict), file)
     return file
-
-
-def beside(path: Path) -> Path:
-    """Where a file is made before it takes its name."""
-    return path.with_name(f".{path.name}.part")

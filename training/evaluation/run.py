@@ -23,7 +23,8 @@ from rich.text import Text
 
 from model.checkpoint import Weights
 from model.predict import find_device
-from storage.home import Home, write_whole
+from storage.files import write_atomically
+from storage.home import Home
 from training.evaluation.labels import Labelled, Matched, find, match
 from training.evaluation.metrics import Data, Verdict, judge
 from training.evaluation.networks import open_models
@@ -109,7 +110,7 @@ def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Verdict:
     if trial.json:
         write_json(asdict(verdict), trial.json)
     if trial.picture:
-        write_whole(trial.picture, draw(verdict, root))
+        write_atomically(trial.picture, draw(verdict, root))
     return verdict
 
 

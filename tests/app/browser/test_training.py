@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from app.config import Settings
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 from training.config import PAPER
 from training.evaluation.confidence import rate
 from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
@@ -242,7 +243,7 @@ def test_weights_are_switched_by_whoever_knows_the_token(
         place = home.runs / name / "weights.safetensors"
         place.parent.mkdir(parents=True)
         place.hardlink_to(settings.home.weights.resolve())
-    point(home.weights, home.runs / "a/weights.safetensors")
+    switch_link(home.weights, home.runs / "a/weights.safetensors")
     variables = {"ALEXNET_HOME": str(home.root), "ALEXNET_ADMIN_TOKEN": TOKEN}
     with serve(variables) as address:
         page = chromium.new_page(viewport={"width": 360, "height": 740}, color_scheme="dark")

@@ -25,7 +25,8 @@ from app.config import Settings
 from app.database import images
 from app.inference.loader import Ready
 from model.preprocess import read
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 
 PROJECT = Path(__file__).parents[3]
 Run = Callable[..., Result]
@@ -146,7 +147,7 @@ def test_without_neighbours_no_index_is_needed(
     tmp_path: Path, settings: Settings, folder: Path
 ) -> None:
     home = Home(root=tmp_path / "home")
-    point(home.weights, settings.home.weights.resolve())
+    switch_link(home.weights, settings.home.weights.resolve())
     runner = create_app(replace(settings, home=home)).test_cli_runner()
     asked = ["classify", str(folder / "b.jpg"), "--format", "json"]
     refused = runner.invoke(args=asked)

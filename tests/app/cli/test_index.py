@@ -19,7 +19,7 @@ from index.manifest import FILE, Manifest
 from index.sample import Sample, small_of
 from model import checkpoint
 from model.preprocess import read_file
-from storage.home import point
+from storage.files import switch_link
 
 SIX = 6
 
@@ -104,10 +104,10 @@ def test_update_needs_an_index_of_the_weights_in_use(shop) -> None:
     file = shop.settings.home.runs / "other" / "weights.safetensors"
     checkpoint.save(replace(old, mean=old.mean + 1), file)
     before = shop.settings.home.weights.resolve()
-    point(shop.settings.home.weights, file)
+    switch_link(shop.settings.home.weights, file)
     assert "other weights" in (line := shop.refused("update"))
     assert "flask index build" in line
-    point(shop.settings.home.weights, before)
+    switch_link(shop.settings.home.weights, before)
     (shop.version / "ids.npy").write_bytes(b"damaged")
     assert "flask index build" in shop.refused("update")
     shutil.rmtree(shop.index)
@@ -229,9 +229,9 @@ def test_a_version_that_cannot_serve_is_not_rolled_back_to(shop) -> None:
     old = checkpoint.load(weights)
     file = shop.settings.home.runs / "other" / "weights.safetensors"
     checkpoint.save(replace(old, mean=old.mean + 1), file)
-    point(shop.settings.home.weights, file)
+    switch_link(shop.settings.home.weights, file)
     assert f"{first} is of other weights" in shop.refused("rollback")
-    point(shop.settings.home.weights, weights)
+    switch_link(shop.settings.home.weights, weights)
     with session_factory(shop.settings).begin() as session:
         session.connection().exec_driver_sql(
             "DELETE FROM index_class WHERE version_id = "

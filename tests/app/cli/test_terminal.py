@@ -23,7 +23,8 @@ from app.database.session import session_factory
 from app.inference.loader import Engine, Ready
 from index import store
 from model import checkpoint
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 
 PROJECT = Path(__file__).parents[3]
 
@@ -35,7 +36,7 @@ def home(tmp_path: Path, settings: Settings, root: Path) -> Settings:
     weights = replace(old, provenance=replace(old.provenance, data=str(root)))
     home = Home(root=tmp_path / "home")
     checkpoint.save(weights, home.runs / "one" / "weights.safetensors")
-    point(home.weights, home.runs / "one" / "weights.safetensors")
+    switch_link(home.weights, home.runs / "one" / "weights.safetensors")
     return replace(settings, home=home)
 
 

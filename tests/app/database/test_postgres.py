@@ -36,7 +36,8 @@ from app.indexing import build
 from app.inference.loader import Engine, Ready
 from index.building.reader import Read, read_photograph
 from model.dataset import scan
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 
 pytestmark = pytest.mark.postgres
 OWNER = "postgres"
@@ -105,7 +106,7 @@ def server() -> Iterator[str]:
 def on_postgres(server: str, tmp_path: Path, settings: Settings) -> Iterator[Settings]:
     """A home with weights whose empty database, up to date, is on the server."""
     home = Home(root=tmp_path / "home")
-    point(home.weights, settings.home.weights.resolve())
+    switch_link(home.weights, settings.home.weights.resolve())
     changed = replace(settings, home=home, database_url=server)
     upgrade(changed)
     yield changed

@@ -26,7 +26,8 @@ from app.inference.loader import Ready
 from index.building.build import gather
 from index.building.checkpoint import Work
 from index.manifest import FILE
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 
 
 def flip(file: Path) -> None:
@@ -247,7 +248,7 @@ def on_small_disk(shop, small_disk) -> Iterator:
         home = Home(root=disk / "home")
         shutil.copytree(shop.settings.home.root, home.root, symlinks=True)
         home.weights.unlink()
-        point(home.weights, shop.settings.home.weights.resolve())
+        switch_link(home.weights, shop.settings.home.weights.resolve())
         yield replace(shop, settings=replace(shop.settings, home=home))
 
 

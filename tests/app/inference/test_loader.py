@@ -24,7 +24,8 @@ from model import checkpoint
 from model.alexnet import AlexNet, AlexNetConfig
 from model.predict import Predictor
 from model.preprocess import ImageError, read
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 
 
 def no_steps(name: str, total: int) -> Callable[[int], None]:
@@ -45,7 +46,7 @@ def train_anew(home: Home, shift: float) -> str:
     new = replace(old, mean=old.mean + shift)
     file = home.runs / f"run{shift}" / "weights.safetensors"
     checkpoint.save(new, file)
-    point(home.weights, file)
+    switch_link(home.weights, file)
     return new.identity
 
 
@@ -92,7 +93,7 @@ def home(tmp_path: Path, settings: Settings) -> Settings:
 def new_home(tmp_path: Path, settings: Settings) -> Settings:
     """A home with weights alone."""
     home = Home(root=tmp_path / "home")
-    point(home.weights, settings.home.weights.resolve())
+    switch_link(home.weights, settings.home.weights.resolve())
     return replace(settings, home=home)
 
 
@@ -247,7 +248,7 @@ def train_for_cifar(home: Home, config: AlexNetConfig) -> None:
     new = replace(old, config=config, classes=classes, mean=mean)
     file = home.runs / "cifar" / "weights.safetensors"
     checkpoint.save(replace(new, state=AlexNet(config).state_dict()), file)
-    point(home.weights, file)
+    switch_link(home.weights, file)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from app.inference.loader import Ready
 from app.tries import MOST, Tries
 from index import store
 from model.checkpoint import load
-from storage.home import point
+from storage.files import switch_link
 
 TOKEN = "an administrator's token"
 Post = Callable[..., Any]
@@ -177,7 +177,7 @@ def test_weights_and_the_index_made_by_them_are_switched_together(
 ) -> None:
     other, first = add(shop, "other", changed(0.5)), shop.name
     add(shop, "same", weights)
-    point(shop.settings.home.weights, other)
+    switch_link(shop.settings.home.weights, other)
     shop.right("build")
     second = shop.name
     assert second != first
@@ -299,7 +299,7 @@ def test_several_switches_at_once_and_a_build_do_not_meet(
 
 
 def test_pages_say_so_when_the_weights_in_use_are_not_finite(shop, changed, open_app, page) -> None:
-    point(shop.settings.home.weights, changed(float("nan")))
+    switch_link(shop.settings.home.weights, changed(float("nan")))
     client = open_app(shop.settings).test_client()
     for address in ("/", "/filters", "/explore"):
         answer = client.get(address)

@@ -26,7 +26,8 @@ from app.uploads import expiry, picture_files
 from app.uploads.expiry import clean
 from app.uploads.receive import shown_name
 from model import decode
-from storage.home import Home, point
+from storage.files import switch_link
+from storage.home import Home
 
 ACCEPTED = "JPEG, PNG"
 
@@ -380,7 +381,7 @@ def test_uploads_that_cannot_be_written_are_no_traceback(
     tmp_path: Path, settings: Settings, page, jpeg, open_app
 ):
     home = Home(root=tmp_path)
-    point(home.weights, settings.home.weights.resolve())
+    switch_link(home.weights, settings.home.weights.resolve())
     home.index.symlink_to(settings.home.index)
     home.uploads.write_text("a file where the folder should be")
     other = dataclasses.replace(

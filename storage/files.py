@@ -1,0 +1,102 @@
+"""Files written whole or not at all, links switched in one step, locks between processes."""
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Values of `OSError.errno` that mean no room: the disk is full, or the user's quota used up."""
+
+
+@contextmanager
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Give the body a temporary path beside `path` to write to; then make it durable and rename it.
+
+    Readers see the old file or the new one, never a part, and so does a machine after a power
+    failure. If the body raises, the temporary file is removed and `path` is as it was.
+    Raises OSError when the file cannot be written.
+    """
+    part = temporary_path(path)
+    try:
+        yield part
+        fsync(part)
+        part.replace(path)
+        fsync(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Where `replace_atomically` writes: hidden, in the same folder."""
+    return path.with_name(f".{path.name}.part")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file by `replace_atomically`, text as UTF-8. Raises OSError."""
+    with replace_atomically(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def switch_link(link: Path, target: Path) -> None:
+    """Make `link` a symbolic link to `target`, replacing it by one atomic rename.
+
+    The link is relative, so that the folder that holds both can be moved.
+    """
+    link.parent.mkdir(parents=True, exist_ok=True)
+    new = link.with_name(f".{link.name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    new.symlink_to(os.path.relpath(target, link.parent))
+    new.replace(link)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush a folder and the files in it to the disk."""
+    for file in folder.iterdir():
+        fsync(file)
+    fsync(folder)
+
+
+def fsync(path: Path) -> None:
+    """Flush one file or folder to the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+@contextmanager
+def lock_file(path: Path, *, wait: bool = True, keep: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock among the processes of this machine.
+
+    The system releases the lock when its holder dies. Afterwards the file is removed, or with
+    `keep` left to show by its time when the lock was last taken. Raises BlockingIOError when
+    another process holds the lock and `wait` is false, and OSError when the file cannot be made.
+    """
+    opened = open_locked(path, wait=wait)
+    try:
+        yield
+    finally:
+        if not keep:
+            path.unlink(missing_ok=True)
+        os.close(opened)
+
+
+def open_locked(path: Path, *, wait: bool) -> int:
+    """Open and lock a file; give its descriptor."""
+    how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+    while True:
+        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(opened, how)
+            # Its last holder may have removed it meanwhile: then another file has the name.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(opened), path.stat()):
+                    return opened
+        except BaseException:
+            os.close(opened)
+            raise
+        os.close(opened)
