@@ -1,1 +1,1 @@
-"""The documentation's screenshots, and what makes them."""
+"""The documentation, and the commands that write parts of it."""

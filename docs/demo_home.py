@@ -1,4 +1,4 @@
-"""The home whose pages are shown: made of the demo photographs, and left as it is."""
+"""The home that the screenshots show: one trained on the demo photographs, which is only read."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -13,74 +13,84 @@ from model.checkpoint import WeightsError, load
 from storage.home import Home
 from training.dataset.demo import PICTURES, crops_of
 
-ALIKE = 12.0
-"""Mean difference of pixels, 0–255, that encoding the same crop anew may make."""
-FIRST = "run `make demo` first, and end it when it serves"
+MAX_PIXEL_DIFFERENCE = 12.0
+"""Mean absolute difference, of 0–255, that JPEG compression of the same crop may cause."""
+ADVICE = "run `make demo`, and stop it once it serves"
 
 
-class NotDemoError(Exception):
-    """A home that cannot be shown, and why."""
+class ScreenshotError(Exception):
+    """Why no screenshots can be taken."""
 
 
-def demo_folder(home: Home) -> Path:
-    """The demo photographs on which a home's weights were trained. Raises NotDemoError."""
+def find_demo_photographs(home: Home) -> Path:
+    """Return the folder of demo photographs that a home's weights were trained on.
+
+    Raises ScreenshotError if the home is incomplete, or was made from any other photographs: those
+    must not appear in public documents.
+    """
     if not home.weights.exists():
-        raise NotDemoError(f"There are no weights at {home.weights}: {FIRST}")
+        raise ScreenshotError(f"There are no weights at {home.weights}: {ADVICE}")
     if not (home.index / "current").exists() or not home.database.exists():
-        raise NotDemoError(f"There is no index in {home.root}: {FIRST}")
+        raise ScreenshotError(f"There is no index in {home.root}: {ADVICE}")
     try:
         folder = Path(load(home.weights).provenance.data)
     except WeightsError as error:
-        raise NotDemoError(f"{error}: {FIRST}") from error
-    if wrong := difference(folder):
-        raise NotDemoError(
-            f"The weights in {home.root} were trained on {folder}, which is not the demo "
-            f"photographs ({wrong}). Only those may be shown in public documents. Set ALEXNET_HOME "
-            f"to another folder and {FIRST}"
+        raise ScreenshotError(f"{error}: {ADVICE}") from error
+    if difference := difference_from_demo(folder):
+        raise ScreenshotError(
+            f"The weights in {home.root} were trained on {folder}, which differs from the demo "
+            f"photographs: {difference}. Only those may be published. Set ALEXNET_HOME to another "
+            f"folder and {ADVICE}"
         )
     return folder
 
 
-def difference(folder: Path) -> str | None:
-    """Say in what a folder differs from the demo photographs; None where it does not."""
+def difference_from_demo(folder: Path) -> str | None:
+    """Describe the first difference between a folder and the demo photographs; None if equal.
+
+    File names are all compared, pixels only of the first file in each class and split.
+    """
     for split in ("train", "val"):
-        found = {entry.name for entry in (folder / split).glob("*")}
-        if found != {picture.name for picture in PICTURES}:
-            return f"{split} holds other classes"
+        classes = {entry.name for entry in (folder / split).glob("*")}
+        if classes != {picture.name for picture in PICTURES}:
+            return f"{split} has other classes"
     for picture in PICTURES:
         image = Image.fromarray(picture.load()).convert("RGB")
         for split, crops in crops_of(picture, image.size).items():
             place = folder / split / picture.name
             names = [f"{picture.name}_{number:02d}.jpg" for number in range(len(crops))]
             if sorted(file.name for file in place.iterdir()) != names:
-                return f"{split}/{picture.name} holds other files"
-            if not alike(place / names[0], image.crop(crops[0].box())):
-                return f"{split}/{picture.name}/{names[0]} shows something else"
+                return f"{split}/{picture.name} has other files"
+            if not is_same_picture(place / names[0], image.crop(crops[0].box())):
+                return f"{split}/{picture.name}/{names[0]} has other pixels"
     return None
 
 
-def alike(file: Path, crop: Image.Image) -> bool:
-    """Whether a file shows a crop."""
+def is_same_picture(file: Path, crop: Image.Image) -> bool:
+    """Whether a file shows a crop, apart from JPEG compression."""
     with Image.open(file) as picture:
         if picture.size != crop.size:
             return False
         difference = np.asarray(picture.convert("RGB"), float) - np.asarray(crop, float)
-    return float(np.abs(difference).mean()) < ALIKE
+    return float(np.abs(difference).mean()) < MAX_PIXEL_DIFFERENCE
 
 
 @contextmanager
-def beside(home: Home) -> Iterator[Home]:
-    """A home of its own over the same weights, runs and index, so that nothing is kept in it."""
+def temporary_copy(home: Home) -> Iterator[Home]:
+    """Make a home with links to the same weights, runs and index, and a copy of the database.
+
+    What the visits to the pages store goes into the copy, which is deleted afterwards.
+    """
     with TemporaryDirectory(prefix="screenshots-") as folder:
-        shown = Home(root=Path(folder))
+        copy = Home(root=Path(folder))
         for name in ("runs", "index"):
-            (shown.root / name).symlink_to((home.root / name).resolve())
+            (copy.root / name).symlink_to((home.root / name).resolve())
         link = home.weights
-        target = link.readlink() if link.is_symlink() else link
-        shown.weights.symlink_to(target)
+        # Relative, as in the home itself, so that the weights are found inside runs/.
+        copy.weights.symlink_to(link.readlink() if link.is_symlink() else link)
         with (
             closing(sqlite3.connect(home.database)) as source,
-            closing(sqlite3.connect(shown.database)) as copy,
+            closing(sqlite3.connect(copy.database)) as target,
         ):
-            source.backup(copy)
-        yield shown
+            source.backup(target)
+        yield copy

@@ -1,103 +1,106 @@
-"""The pages that are shown in the documentation, and how a visitor comes to each."""
+"""The pages in the gallery, and the steps that lead a visitor to each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from playwright.sync_api import Page
 
 Steps = Callable[[Page, Path], None]
-"""What a visitor does, given the folder of the demo photographs."""
+"""What a visitor does in the browser, given the folder of demo photographs."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """How a page is looked at: the window's width and height, the scheme of colours."""
+class View:
+    """How a page is viewed: the window's width and height in pixels, and the colour scheme."""
 
     suffix: str
     width: int
     height: int
-    scheme: str = "light"
+    scheme: Literal["light", "dark"] = "light"
 
 
-LIGHT = Look(suffix="", width=1280, height=900)
-DARK = Look(suffix="-dark", width=1280, height=900, scheme="dark")
-SMALL = Look(suffix="-small", width=360, height=740)
-SMALL_DARK = Look(suffix="-small-dark", width=360, height=740, scheme="dark")
+LIGHT = View(suffix="", width=1280, height=900)
+DARK = View(suffix="-dark", width=1280, height=900, scheme="dark")
+SMALL = View(suffix="-small", width=360, height=740)
+SMALL_DARK = View(suffix="-small-dark", width=360, height=740, scheme="dark")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
-    """A page of the gallery.
+class Screenshot:
+    """A page of the gallery, with a picture for each of its views."""
 
-    room: the heading it stands under, as the navigation calls it. name: of its files. until: what
-    is there when the page is whole. most: pixels of its height that are shown at 1280 of width.
-    """
-
-    room: str
+    section: str
+    """The gallery's heading, as in the application's navigation."""
     name: str
+    """Stem of the file names."""
     caption: str
     steps: Steps
-    until: str = "h1"
-    most: int = 1000
-    looks: tuple[Look, ...] = (LIGHT,)
+    wait_for: str = "h1"
+    """Selector of an element that is there once the page is complete."""
+    max_height: int = 1000
+    """Pixels of the page's height that are kept at a width of 1280."""
+    views: tuple[View, ...] = (LIGHT,)
 
-    def file(self, look: Look) -> str:
-        """The file of one of its looks."""
-        return f"{self.name}{look.suffix}.webp"
+    def file_name(self, view: View) -> str:
+        """Return the file name of one of its views."""
+        return f"{self.name}{view.suffix}.webp"
 
 
-def at(address: str) -> Steps:
-    """Open an address."""
+def open_page(address: str) -> Steps:
+    """Return the step that opens an address."""
 
-    def steps(page: Page, demo: Path) -> None:
+    def step(page: Page, demo: Path) -> None:
         page.goto(address)
 
-    return steps
+    return step
 
 
-def photograph(demo: Path, label: str, number: int = 0) -> Path:
-    """A validation photograph of the demo."""
+def validation_photograph(demo: Path, label: str, number: int = 0) -> Path:
+    """Return the path of a validation photograph of the demo."""
     return demo / "val" / label / f"{label}_{number:02d}.jpg"
 
 
-def classified(page: Page, demo: Path) -> None:
-    """Have a photograph classified."""
+def classify_cat(page: Page, demo: Path) -> None:
+    """Upload a photograph of a cat."""
     page.goto("/")
-    page.set_input_files("#image", photograph(demo, "cat"))
+    page.set_input_files("#image", validation_photograph(demo, "cat"))
     page.wait_for_url("**/results/*")
 
 
-def with_crops(page: Page, demo: Path) -> None:
-    """See what each crop said."""
-    classified(page, demo)
+def open_crops(page: Page, demo: Path) -> None:
+    """Upload a photograph and open the predictions for each crop."""
+    classify_cat(page, demo)
     page.click("summary")
 
 
-def several(page: Page, demo: Path) -> None:
-    """Have several photographs classified."""
+def classify_several(page: Page, demo: Path) -> None:
+    """Upload several photographs at once."""
     page.goto("/")
-    files = [photograph(demo, label) for label in ("rocket", "coffee", "coins", "motorcycle")]
+    files = [
+        validation_photograph(demo, label) for label in ("rocket", "coffee", "coins", "motorcycle")
+    ]
     page.set_input_files("#image", files)
     page.wait_for_url("**/results/together/*")
 
 
-def class_of_cats(page: Page, demo: Path) -> None:
-    """Go to a class."""
+def open_class(page: Page, demo: Path) -> None:
+    """Open the class of cats."""
     page.goto("/explore")
     page.click(".classes a:has-text('cat')")
     page.wait_for_selector("h1:has-text('cat')")
 
 
-def training_image(page: Page, demo: Path) -> None:
-    """Go to a training image."""
-    class_of_cats(page, demo)
+def open_training_image(page: Page, demo: Path) -> None:
+    """Open a training image."""
+    open_class(page, demo)
     page.click(".tile >> nth=0")
     page.wait_for_url("**/images/*")
 
 
-def mean_of_two(page: Page, demo: Path) -> None:
-    """Search by the mean of two images."""
+def open_mean(page: Page, demo: Path) -> None:
+    """Open the search by the mean of two images."""
     numbers = []
     for label in ("coffee", "rocket"):
         page.goto("/explore")
@@ -108,164 +111,165 @@ def mean_of_two(page: Page, demo: Path) -> None:
     page.goto("/explore/mean?" + "&".join(f"image={number}" for number in numbers))
 
 
-def responding(page: Page, demo: Path) -> None:
-    """Choose a kernel, and see what excites it and how it responds to the photograph."""
-    classified(page, demo)
+def open_kernel(page: Page, demo: Path) -> None:
+    """Upload a photograph and open a kernel, with its patches and its response."""
+    classify_cat(page, demo)
     page.goto("/filters")
     page.locator("[data-kernel='60']").click()
 
 
-def through_the_layers(page: Page, demo: Path) -> None:
-    """Follow the photograph through the layers."""
-    classified(page, demo)
+def open_layers(page: Page, demo: Path) -> None:
+    """Upload a photograph and open the layers."""
+    classify_cat(page, demo)
     page.goto("/layers")
 
 
-def one_layer(page: Page, demo: Path) -> None:
-    """Open one layer."""
-    through_the_layers(page, demo)
+def open_layer(page: Page, demo: Path) -> None:
+    """Upload a photograph and open one layer."""
+    open_layers(page, demo)
     page.click("h2 a:has-text('conv2')")
 
 
-def latest_run(page: Page, demo: Path) -> None:
+def open_latest_run(page: Page, demo: Path) -> None:
     """Open the latest run."""
     page.goto("/training")
     page.click(".run h2 a >> nth=0")
 
 
-FIGURE = ".plate:not([data-from])"
-SHOTS = (
-    Shot(
-        room="Classify",
+FIGURE_4_READY = ".plate:not([data-from])"
+SCREENSHOTS = (
+    Screenshot(
+        section="Classify",
         name="classify",
-        caption="Drop, paste, choose or take a picture, or click an example.",
-        steps=at("/"),
-        looks=(LIGHT, SMALL_DARK),
+        caption="Drop, paste, choose or take a photograph, or click an example.",
+        steps=open_page("/"),
+        views=(LIGHT, SMALL_DARK),
     ),
-    Shot(
-        room="Classify",
+    Screenshot(
+        section="Classify",
         name="result",
-        caption="The five most probable labels, and the nearest training images: by the features "
-        "of fc7, then by pixels.",
-        steps=classified,
-        until=".bars",
-        looks=(LIGHT, DARK, SMALL),
+        caption="The five most probable labels, and the nearest training images by fc7 features "
+        "and by pixels.",
+        steps=classify_cat,
+        wait_for=".bars",
+        views=(LIGHT, DARK, SMALL),
     ),
-    Shot(
-        room="Classify",
+    Screenshot(
+        section="Classify",
         name="crops",
-        caption="What each of the ten crops said, and where it lies.",
-        steps=with_crops,
-        until=".crops",
-        most=1300,
+        caption="The prediction for each of the ten crops, and where the crop lies.",
+        steps=open_crops,
+        wait_for=".crops",
+        max_height=1300,
     ),
-    Shot(
-        room="Classify",
+    Screenshot(
+        section="Classify",
         name="together",
-        caption="Several images sent at once.",
-        steps=several,
+        caption="Several images uploaded at once.",
+        steps=classify_several,
     ),
-    Shot(
-        room="Explore",
+    Screenshot(
+        section="Explore",
         name="explore",
         caption="The training images by class.",
-        steps=at("/explore"),
-        until=".shelf",
+        steps=open_page("/explore"),
+        wait_for=".shelf",
     ),
-    Shot(
-        room="Explore",
+    Screenshot(
+        section="Explore",
         name="class",
-        caption="All images of a class; more come as one scrolls.",
-        steps=class_of_cats,
+        caption="The images of a class; more load while scrolling.",
+        steps=open_class,
     ),
-    Shot(
-        room="Explore",
+    Screenshot(
+        section="Explore",
         name="image",
-        caption="A training image, its own answer and its neighbours.",
-        steps=training_image,
-        until=".bars",
+        caption="A training image, its own classification and its neighbours.",
+        steps=open_training_image,
+        wait_for=".bars",
     ),
-    Shot(
-        room="Explore",
+    Screenshot(
+        section="Explore",
         name="mean",
-        caption="The nearest to the mean of two images' features.",
-        steps=mean_of_two,
+        caption="The images nearest to the mean of two images' features.",
+        steps=open_mean,
     ),
-    Shot(
-        room="Map",
+    Screenshot(
+        section="Map",
         name="map",
-        caption="The training images in two dimensions of their features.",
-        steps=at("/map"),
-        until="canvas",
-        looks=(LIGHT, DARK),
+        caption="The training images in two dimensions, by t-SNE of their features.",
+        steps=open_page("/map"),
+        wait_for="canvas",
+        views=(LIGHT, DARK),
     ),
-    Shot(
-        room="Filters",
+    Screenshot(
+        section="Filters",
         name="filters",
-        caption="The 96 kernels of conv1, 48 of each GPU.",
-        steps=at("/filters"),
-        until=".tower",
+        caption="The 96 kernels of conv1, 48 on each GPU.",
+        steps=open_page("/filters"),
+        wait_for=".tower",
     ),
-    Shot(
-        room="Filters",
+    Screenshot(
+        section="Filters",
         name="kernel",
-        caption="One kernel: the training patches that excite it most, and its response.",
-        steps=responding,
-        most=1300,
+        caption="One kernel: the training patches that excite it most, and its response to a "
+        "photograph.",
+        steps=open_kernel,
+        max_height=1300,
     ),
-    Shot(
-        room="Layers",
+    Screenshot(
+        section="Layers",
         name="layers",
         caption="A photograph on its way through the two towers.",
-        steps=through_the_layers,
-        most=1300,
-        looks=(LIGHT, SMALL),
+        steps=open_layers,
+        max_height=1300,
+        views=(LIGHT, SMALL),
     ),
-    Shot(
-        room="Layers",
+    Screenshot(
+        section="Layers",
         name="layer",
         caption="The maps of one layer.",
-        steps=one_layer,
+        steps=open_layer,
     ),
-    Shot(
-        room="Figure 4",
+    Screenshot(
+        section="Figure 4",
         name="figure-4",
-        caption="The paper's Figure 4, of the demo's validation images; white on any ground.",
-        steps=at("/figure-4?draw=3"),
-        until=FIGURE,
-        looks=(LIGHT, DARK, SMALL),
+        caption="Figure 4 of the demo's validation images; white in both colour schemes.",
+        steps=open_page("/figure-4?draw=3"),
+        wait_for=FIGURE_4_READY,
+        views=(LIGHT, DARK, SMALL),
     ),
-    Shot(
-        room="Figure 4",
+    Screenshot(
+        section="Figure 4",
         name="figure-4-choose",
-        caption="Its images can be chosen.",
-        steps=at("/figure-4/choose?draw=3"),
-        most=900,
+        caption="Choosing its images.",
+        steps=open_page("/figure-4/choose?draw=3"),
+        max_height=900,
     ),
-    Shot(
-        room="Training",
+    Screenshot(
+        section="Training",
         name="training",
         caption="The runs found on disk.",
-        steps=at("/training"),
+        steps=open_page("/training"),
     ),
-    Shot(
-        room="Training",
+    Screenshot(
+        section="Training",
         name="run",
-        caption="One run: its curves, conv1 over time, its configuration.",
-        steps=latest_run,
-        most=1300,
+        caption="One run: its curves, conv1 by epoch, its configuration.",
+        steps=open_latest_run,
+        max_height=1300,
     ),
-    Shot(
-        room="Models",
+    Screenshot(
+        section="Models",
         name="models",
-        caption="The weights files found, and which is in use.",
-        steps=at("/models"),
+        caption="The weights files found, and the one in use.",
+        steps=open_page("/models"),
     ),
-    Shot(
-        room="API",
+    Screenshot(
+        section="API",
         name="api",
-        caption="The API's documentation, made from its code.",
-        steps=at("/api"),
-        most=900,
+        caption="The API's documentation, generated from its code.",
+        steps=open_page("/api"),
+        max_height=900,
     ),
 )

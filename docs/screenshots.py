@@ -1,8 +1,8 @@
 """Screenshots of every page, of the demo photographs only: `make screenshots`.
 
-They are taken of the home that `make demo` made, which is only read, and written to
-docs/screenshots beside docs/README.md, which shows them all. With names of pages, as in `python -m
-docs.screenshots figure-4 map`, only those are taken.
+They show the home that `make demo` made, which is only read, and are written to docs/screenshots;
+docs/gallery.md shows them all. `python -m docs.screenshots figure-4 map` photographs only the pages
+with these names.
 """
 
 import io
@@ -24,155 +24,163 @@ import tyro
 from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Page, sync_playwright
 
-from docs.demo_home import NotDemoError, beside, demo_folder
-from docs.pages import SHOTS, Look, Shot
+from docs.demo_home import ScreenshotError, find_demo_photographs, temporary_copy
+from docs.pages import SCREENSHOTS, Screenshot, View
 from storage.home import home_from_environment
 
 ROOT = Path(__file__).resolve().parent.parent
-GALLERY, FOLDER = ROOT / "docs/README.md", ROOT / "docs/screenshots"
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
-QUALITY = 68
-SETTLED = "document.readyState === 'complete' && ![...document.images].some(i => " + (
-    "i.loading !== 'lazy' && !i.complete)"
+GALLERY, FOLDER = ROOT / "docs/gallery.md", ROOT / "docs/screenshots"
+CHROMIUM_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+WEBP_QUALITY = 68
+IMAGES_LOADED = (
+    "document.readyState === 'complete' && "
+    "![...document.images].some(image => image.loading !== 'lazy' && !image.complete)"
 )
-STILL, LONGEST = 700, 30
-"""Milliseconds in which what is drawn by script comes to rest; seconds to wait for pictures."""
-INTRODUCTION = """# What it looks like
+IMAGES_TIMEOUT = 30.0
+"""Seconds to wait for a page's images."""
+DRAWING_TIME = 700.0
+"""Milliseconds after which scripts have finished drawing."""
+INTRODUCTION = """# Gallery
 
-Every page, of the demo photographs that `make demo` trains on. `make screenshots` takes these
+Every page, with the demo photographs that `make demo` trains on. `make screenshots` takes these
 pictures and writes this page.
 """
 
 
 @dataclass(frozen=True)
 class Options:
-    """Which pages."""
+    """Take screenshots of the pages and write the gallery."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Names of the pages to take, as their files are called; all of them when none is named."""
+    """Pages to photograph, by the stems of their file names; all of them by default."""
 
 
 def main() -> None:
-    """Take the screenshots and write the gallery."""
+    """Take the screenshots and write the gallery; exit with 2 if that is impossible."""
     options = tyro.cli(Options)
     home = home_from_environment()
-    chosen = [shot for shot in SHOTS if not options.names or shot.name in options.names]
+    selected = [page for page in SCREENSHOTS if not options.names or page.name in options.names]
     try:
-        demo = demo_folder(home)
-        if not chosen:
-            raise NotDemoError(f"No page is called {' or '.join(options.names)}")
-        with beside(home) as shown, serving(shown.root) as site, browser() as chromium:
-            take_all(chromium, site, demo, chosen)
-    except NotDemoError as error:
+        if not selected:
+            raise ScreenshotError(f"No page is called {' or '.join(options.names)}")
+        demo = find_demo_photographs(home)
+        with temporary_copy(home) as copy, serve(copy.root) as url, launch_chromium() as chromium:
+            take_screenshots(chromium, url, demo, selected)
+    except ScreenshotError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
-    GALLERY.write_text(gallery(), encoding="utf-8")
+    GALLERY.write_text(gallery_page(), encoding="utf-8")
     size = sum(file.stat().st_size for file in FOLDER.iterdir())
-    click.echo(f"{FOLDER.relative_to(ROOT)}: {size / 1e6:.2f} MB in all")
+    click.echo(f"{FOLDER.relative_to(ROOT)}: {size / 1e6:.2f} MB in total")
 
 
-def take_all(chromium: Browser, site: str, demo: Path, shots: Sequence[Shot]) -> None:
-    """Take the pages in all their looks; remove files that no page has any more."""
+def take_screenshots(
+    chromium: Browser, url: str, demo: Path, screenshots: Sequence[Screenshot]
+) -> None:
+    """Photograph pages in all their views, and remove pictures that the gallery no longer has."""
     FOLDER.mkdir(exist_ok=True)
-    known = {shot.file(look) for shot in SHOTS for look in shot.looks}
+    known = {shot.file_name(view) for shot in SCREENSHOTS for view in shot.views}
     for file in FOLDER.iterdir():
         if file.name not in known:
             file.unlink()
-    for shot in shots:
-        for look in shot.looks:
-            picture = take(chromium, site, demo, shot, look)
-            (FOLDER / shot.file(look)).write_bytes(picture)
-            click.echo(f"{shot.file(look)} {len(picture) / 1000:.0f} kB")
+    for shot in screenshots:
+        for view in shot.views:
+            picture = take_screenshot(chromium, url, demo, shot, view)
+            (FOLDER / shot.file_name(view)).write_bytes(picture)
+            click.echo(f"{shot.file_name(view)} {len(picture) / 1000:.0f} kB")
 
 
-def take(chromium: Browser, site: str, demo: Path, shot: Shot, look: Look) -> bytes:
-    """Go to a page as a new visitor would, and take its picture as WebP."""
+def take_screenshot(chromium: Browser, url: str, demo: Path, shot: Screenshot, view: View) -> bytes:
+    """Go to a page as a new visitor would, and return its picture as WebP."""
     context = chromium.new_context(
-        base_url=site,
-        viewport={"width": look.width, "height": look.height},
-        color_scheme="dark" if look.scheme == "dark" else "light",
+        base_url=url,
+        viewport={"width": view.width, "height": view.height},
+        color_scheme=view.scheme,
         reduced_motion="reduce",
     )
     try:
         page = context.new_page()
         shot.steps(page, demo)
-        page.wait_for_selector(shot.until, state="attached")
-        settle(page)
-        return encoded(page, look, shot.most)
+        page.wait_for_selector(shot.wait_for, state="attached")
+        wait_until_drawn(page)
+        return capture_webp(page, view, shot.max_height)
     finally:
         context.close()
 
 
-def settle(page: Page) -> None:
-    """Wait until the pictures of a page are there and what a script draws has come to rest."""
-    deadline = time.monotonic() + LONGEST
-    # Not wait_for_function: the pages' policy of content forbids what that does.
-    while not page.evaluate(SETTLED) and time.monotonic() < deadline:
+def wait_until_drawn(page: Page) -> None:
+    """Wait until a page's images have loaded and its scripts have finished drawing."""
+    deadline = time.monotonic() + IMAGES_TIMEOUT
+    # Not wait_for_function, which evaluates strings: the Content-Security-Policy forbids that.
+    while not page.evaluate(IMAGES_LOADED) and time.monotonic() < deadline:
         page.wait_for_timeout(100)
-    page.wait_for_timeout(STILL)
+    page.wait_for_timeout(DRAWING_TIME)
 
 
-def encoded(page: Page, look: Look, most: int) -> bytes:
-    """The upper part of the page that is open; a narrow one is longer."""
-    whole = int(page.evaluate("document.documentElement.scrollHeight"))
-    height = min(whole, most * max(1, 1280 // (2 * look.width)))
-    clip: FloatRect = {"x": 0.0, "y": 0.0, "width": float(look.width), "height": float(height)}
+def capture_webp(page: Page, view: View, max_height: int) -> bytes:
+    """Capture the upper part of a page; a narrow page may be longer in proportion."""
+    full_height = int(page.evaluate("document.documentElement.scrollHeight"))
+    height = min(full_height, max_height * max(1, 1280 // (2 * view.width)))
+    clip: FloatRect = {"x": 0.0, "y": 0.0, "width": float(view.width), "height": float(height)}
     out = io.BytesIO()
     with Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip))) as picture:
-        picture.convert("RGB").save(out, "WEBP", quality=QUALITY, method=6)
+        picture.convert("RGB").save(out, "WEBP", quality=WEBP_QUALITY, method=6)
     return out.getvalue()
 
 
 @contextmanager
-def serving(home: Path) -> Iterator[str]:
-    """Serve a home on a free port, and end the server afterwards. Raises NotDemoError."""
+def serve(home: Path) -> Iterator[str]:
+    """Serve a home on a free port and yield its URL. Raises ScreenshotError if that fails."""
     command = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", "app:create_app()"]
     env = {**os.environ, "ALEXNET_HOME": str(home), "DATABASE_URL": ""}
     with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr
             line = server.stderr.readline()
-            found = re.search(r"http://127\.0\.0\.1:\d+", line)
-            if found is None:
-                raise NotDemoError(f"The server does not start: {line}{server.stderr.read()}")
-            yield found[0]
+            url = re.search(r"http://127\.0\.0\.1:\d+", line)
+            if url is None:
+                raise ScreenshotError(f"The server does not start: {line}{server.stderr.read()}")
+            yield url[0]
         finally:
             server.send_signal(signal.SIGINT)
             server.communicate(timeout=60)
 
 
 @contextmanager
-def browser() -> Iterator[Browser]:
-    """The system's Chromium. Raises NotDemoError where there is none."""
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        raise NotDemoError("No Chromium was found; install it, as with `apt-get install chromium`")
+def launch_chromium() -> Iterator[Browser]:
+    """Launch the system's Chromium. Raises ScreenshotError if it is not installed."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        raise ScreenshotError(
+            "Chromium was not found: install it, as with `apt-get install chromium`"
+        )
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=found, args=list(FLAGS))
+        chromium = driver.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
         try:
             yield chromium
         finally:
             chromium.close()
 
 
-def gallery() -> str:
-    """The page that shows them all."""
+def gallery_page() -> str:
+    """Write the gallery in Markdown: each section's pages, with their captions and pictures."""
+    view_names = {
+        "": "",
+        "-dark": ", dark",
+        "-small": ", narrow",
+        "-small-dark": ", narrow and dark",
+    }
     parts = [INTRODUCTION]
-    for room, shots in groupby(SHOTS, key=lambda shot: shot.room):
-        parts.append(f"## {room}\n")
-        parts += [described(shot) for shot in shots]
+    for section, screenshots in groupby(SCREENSHOTS, key=lambda shot: shot.section):
+        parts.append(f"## {section}\n")
+        for shot in screenshots:
+            parts.append(f"{shot.caption}\n")
+            title = shot.name.replace("-", " ").capitalize()
+            parts += [
+                f"![{title}{view_names[view.suffix]}](screenshots/{shot.file_name(view)})\n"
+                for view in shot.views
+            ]
     return "\n".join(parts)
-
-
-def described(shot: Shot) -> str:
-    """A page's caption and its pictures."""
-    words = {"-dark": ", in the dark", "-small": ", at 360 pixels"}
-    pictures = []
-    for look in shot.looks:
-        kind = "".join(said for suffix, said in words.items() if suffix in look.suffix)
-        name = shot.name.replace("-", " ").capitalize()
-        pictures.append(f"![{name}{kind}](screenshots/{shot.file(look)})\n")
-    return "\n".join([f"{shot.caption}\n", *pictures])
 
 
 if __name__ == "__main__":

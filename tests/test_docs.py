@@ -1,0 +1,269 @@
+"""The documentation against the code: commands, flags, settings, tables, links, names."""
+
+import importlib.util
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+from flask import Flask
+
+from app import create_app
+from app.config import Settings
+from docs.configuration import PAGE, configuration_page
+from index.engines.factory import KINDS
+from index.engines.kinds import EXACT_ROWS
+from model.variants import VARIANTS
+from training.config import PRESETS, Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+README, APPLICATION = ROOT / "README.md", ROOT / "docs/application.md"
+CODE = ("app", "index", "model", "storage", "training")
+FOLDERS = (*CODE, "benchmarks", "docs", "experiments", "templates", "tests")
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
+    home = tmp_path_factory.mktemp("home")
+    return create_app(Settings.from_environment({"ALEXNET_HOME": str(home)}))
+
+
+@pytest.fixture(scope="module")
+def script_help() -> Callable[[str], str]:
+    """Returns what a script prints for --help; each script runs once."""
+    texts: dict[str, str] = {}
+
+    def run(script: str) -> str:
+        if script not in texts:
+            texts[script] = run_help(script)
+        return texts[script]
+
+    return run
+
+
+def run_help(script: str) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr(sys, "argv", [script, "--help"])
+        patch.setattr(sys, "path", list(sys.path))
+        patch.setattr(sys.stdout, "write", lines.append)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert ended.value.code in (0, None)
+    return "".join(lines)
+
+
+def shell_lines(page: Path) -> list[str]:
+    """Every line of a page's shell blocks."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def code_spans(page: Path) -> list[str]:
+    """Every `span of code` outside code blocks."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
+
+
+def table(page: Path, heading: str) -> list[list[str]]:
+    """The rows of the table whose header begins with `heading`."""
+    section = page.read_text().split(f"\n| {heading} |", 1)[1].split("\n\n", 1)[0]
+    lines = section.splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def commands() -> Iterator[list[str]]:
+    """Every command the documentation shows, in a block or a span, split into words."""
+    for line in [line for page in PAGES for line in (*shell_lines(page), *code_spans(page))]:
+        try:
+            words = shlex.split(line)
+        except ValueError:
+            continue  # a span that is not a command
+        if words:
+            yield words
+
+
+def flags(words: list[str]) -> set[str]:
+    return {word.split("=")[0] for word in words if word.startswith("--")} - {"--help"}
+
+
+def test_readme_starts_with_the_two_commands() -> None:
+    assert shell_lines(README)[:2] == ["make demo", "make test"]
+    assert {"make test", "make lint"} <= set((ROOT / ".ci/run").read_text().splitlines())
+
+
+def test_make_targets_exist() -> None:
+    targets = {words[1] for words in commands() if words[0] == "make" and len(words) > 1}
+    targets = {target for target in targets if "=" not in target}
+    assert {"demo", "test", "check", "screenshots"} <= targets
+    words = ["make", "--dry-run", *targets]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_flask_commands_and_their_flags_exist(app: Flask) -> None:
+    documented = set()
+    for words in commands():
+        if "flask" not in words[:6] or words[-1] in ("flask", "…"):
+            continue
+        rest = words[words.index("flask") + 1 :]
+        command: click.Command = app.cli
+        path = []
+        while isinstance(command, click.Group) and rest:
+            path.append(rest.pop(0))
+            assert path[-1] in command.commands, words
+            command = command.commands[path[-1]]
+        assert flags(rest) <= options(command), words
+        documented.add(" ".join(path))
+    groups = [(name, app.cli.commands[name]) for name in ("index", "db")]
+    assert documented >= {"classify"} | {
+        f"{name} {command}"
+        for name, group in groups
+        if isinstance(group, click.Group)
+        for command in group.commands
+    }
+
+
+def options(command: click.Command) -> set[str]:
+    return {flag for option in command.params for flag in option.opts}
+
+
+def test_scripts_and_their_flags_exist(script_help: Callable[[str], str]) -> None:
+    for words in commands():
+        if words[0] not in ("python", "torchrun"):
+            continue
+        scripts = [number for number, word in enumerate(words) if word.endswith(".py")]
+        if scripts:
+            assert (ROOT / words[scripts[0]]).is_file(), words
+            given = flags(words[scripts[0] + 1 :])
+            help_text = script_help(words[scripts[0]]) if given else ""
+            assert all(re.search(rf"{flag}\b", help_text) for flag in given), words
+        elif words[1] == "-m":
+            assert importlib.util.find_spec(words[2]), words
+
+
+def test_training_lists_every_hyperparameter(script_help: Callable[[str], str]) -> None:
+    for hyperparameter in fields(Recipe):
+        flag = f"--{hyperparameter.name.replace('_', '-')}"
+        assert re.search(rf"{flag}\b", script_help("training/run.py")), flag
+
+
+def test_flags_in_the_text_exist(app: Flask, script_help: Callable[[str], str]) -> None:
+    known = script_help("training/run.py") + script_help("training/evaluate.py")
+    index = app.cli.commands["index"]
+    assert isinstance(index, click.Group)
+    known += " ".join(flag for command in index.commands.values() for flag in options(command))
+    named = {words[0] for words in commands() if words[0].startswith("--")}
+    assert {"--preset", "--resume", "--if-needed", "--replicas", "--from"} <= named
+    for flag in named - {"--bind"}:  # gunicorn's
+        assert re.search(rf"{flag}\b", known), flag
+
+
+def test_requests_exist(app: Flask) -> None:
+    requests = [("GET", row[0].split()[0].strip("`")) for row in table(APPLICATION, "page")]
+    for cell, _ in table(APPLICATION, "request"):
+        method = "POST" if "POST" in cell else "GET"
+        requests += [(method, path) for path in re.findall(r"/[^\s`]+", cell)]
+    for line in shell_lines(APPLICATION):
+        requests += [("POST", path) for path in re.findall(r"curl .*:8000(/\S+)", line)]
+    assert len(requests) > 20
+    urls = app.url_map.bind("127.0.0.1:8000")
+    for method, path in requests:
+        url = path.replace("ID", "1").replace("TOKEN", "A" * 22)
+        assert urls.test(url, method), f"{method} {path}"
+
+
+def test_presets_are_documented() -> None:
+    assert [row[0].strip("`") for row in table(ROOT / "docs/training.md", "preset")] == list(
+        PRESETS
+    )
+
+
+def test_variants_are_documented() -> None:
+    assert table(ROOT / "docs/training.md", "variant") == [
+        [f"`{name}`", known.what, f"{known.parameters:,}"] for name, known in VARIANTS.items()
+    ]
+
+
+def test_kinds_of_index_are_documented() -> None:
+    rows = table(ROOT / "docs/index.md", "kind")
+    assert [row[0].strip("`") for row in rows] == list(KINDS)
+    assert f"{EXACT_ROWS:,}" in rows[0][2]
+
+
+def test_configuration_is_current() -> None:
+    assert PAGE.read_text() == configuration_page(), "run: python -m docs.configuration"
+
+
+def test_every_deviation_is_documented() -> None:
+    assert deviations()
+    assert table(ROOT / "docs/fidelity.md", "file") == deviations()
+
+
+def deviations() -> list[list[str]]:
+    """File, departure and reason of every `# DEVIATION: … because …` in the code."""
+    found = []
+    for file in sorted(file for folder in CODE for file in (ROOT / folder).rglob("*.py")):
+        for block in re.findall(r"# DEVIATION: ((?:.*\n)(?:\s*# .*\n)*)", file.read_text()):
+            comment = " ".join(line.strip().lstrip("# ") for line in block.splitlines())
+            departure, reason = re.split(r",? because ", comment.rstrip("."), maxsplit=1)
+            found.append([f"`{file.relative_to(ROOT).as_posix()}`", departure, reason])
+    return found
+
+
+def test_links_lead_somewhere() -> None:
+    links = [(page, to) for page in PAGES for to in re.findall(r"\]\(([^)]+)\)", page.read_text())]
+    for page, target in links:
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(file), f"{page.name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as a Markdown renderer makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+def test_paths_and_names_of_the_code_exist() -> None:
+    for page in PAGES:
+        text = page.read_text()
+        for path in re.findall(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)", text):
+            assert (ROOT / path).exists(), f"{page.name}: {path}"
+        for name in re.findall(rf"`((?:{'|'.join(CODE)})(?:\.\w+)+)(?:\(\))?`", text):
+            if Path(name).suffix not in (".md", ".sqlite3"):
+                assert resolve(name), f"{page.name}: {name}"
+
+
+def resolve(name: str) -> object:
+    """The module, class or function of a dotted name."""
+    module, _, attribute = name.rpartition(".")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return getattr(resolve(module), attribute)
+
+
+def test_every_dependency_is_pinned() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = sum(project["optional-dependencies"].values(), project["dependencies"])
+    pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    names = {re.split(r"[\[=;<> ]", need)[0].lower().replace("-", "_") for need in needed}
+    assert names <= {name.lower().replace("-", "_") for name in pinned}
+
+
+def test_nothing_names_a_registry_or_a_machine() -> None:
+    workflows = (ROOT / ".github").rglob("*.yml")
+    for file in (*PAGES, *workflows, *map(ROOT.joinpath, ("constraints.txt", "pyproject.toml"))):
+        assert not re.search(r"pypi|pythonhosted|index-url|/root/|/home/\w", file.read_text()), file
