@@ -25,7 +25,7 @@ from app.views.filters import page as filters
 from app.views.format import register_wording
 from app.views.headers import add_headers
 from app.views.layers import page as layers
-from app.views.layers.activations import KEPT
+from app.views.layers.activations import MAX_CACHED_ACTIVATIONS
 from app.views.map import page as map
 from app.views.runs import page as training
 from app.web import Finite
@@ -55,8 +55,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["settings"] = settings
     app.extensions["sessions"] = sessions
     app.extensions["engine"] = Engine(settings, sessions)
-    app.extensions["kept"] = Kept(KEPT)
-    app.extensions["figures"] = page.Figures()
+    app.extensions["kept"] = Kept(MAX_CACHED_ACTIVATIONS)
+    app.extensions["figures"] = page.FigureState()
     app.extensions["turns"] = threading.BoundedSemaphore(AT_ONCE)
     register_views(app)
     register_wording(app)

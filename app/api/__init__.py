@@ -23,24 +23,24 @@ from app.api import (
     uploads,
 )
 from app.api.cors import allow_origins
-from app.api.openapi import Subject, describe
+from app.api.openapi import ApiBlueprint, register_blueprints
 from app.problems import PAGE
 
-SUBJECTS: tuple[Subject, ...] = (
-    classify.subject,
-    neighbours.subject,
-    features.subject,
-    images.subject,
-    map.subject,
-    filters.subject,
-    layers.subject,
-    figure4.subject,
-    runs.subject,
-    models.subject,
-    results.subject,
-    health.subject,
+BLUEPRINTS: tuple[ApiBlueprint, ...] = (
+    classify.blueprint,
+    neighbours.blueprint,
+    features.blueprint,
+    images.blueprint,
+    map.blueprint,
+    filters.blueprint,
+    layers.blueprint,
+    figure4.blueprint,
+    runs.blueprint,
+    models.blueprint,
+    results.blueprint,
+    health.blueprint,
 )
-SCHEMAS = (classify.AnswerSchema, features.FeatureSchema, uploads.RefusedSchema)
+SCHEMAS = (classify.ClassificationSchema, features.FeatureSchema, uploads.RejectedUploadSchema)
 __all__ = ["allow_origins", "register_api"]
 
 
@@ -50,19 +50,19 @@ def register_api(app: Flask, forms: CSRFProtect) -> None:
     The API needs no token against forged requests: it reads no cookie and changes nothing, so
     there is nothing that another site could have a browser do there in somebody's name.
     """
-    document = describe(app, SUBJECTS, SCHEMAS)
+    document = register_blueprints(app, BLUEPRINTS, SCHEMAS)
     app.extensions["api"] = document
     app.extensions["api-digest"] = hashlib.sha256(json.dumps(document).encode()).hexdigest()
     app.register_blueprint(docs.blueprint)
-    for subject in SUBJECTS:
+    for subject in BLUEPRINTS:
         forms.exempt(subject)
-    app.after_request(bare)
+    app.after_request(strip_html_body)
 
 
-def bare(response: Response) -> Response:
+def strip_html_body(response: Response) -> Response:
     """Leave out the pages that Flask answers redirects and OPTIONS with: no program wants them."""
     inside = request.path.startswith(f"{PAGE}/")
-    if inside and response.mimetype == "text/html" and request.endpoint != "api-docs.show":
+    if inside and response.mimetype == "text/html" and request.endpoint != "api-docs.show_api":
         response.set_data(b"")
         del response.headers["Content-Type"]
     return response

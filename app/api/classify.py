@@ -7,27 +7,27 @@ from marshmallow import Schema, fields
 
 from app import context
 from app.api import etags, schemas, uploads
-from app.api.openapi import ID, Subject
+from app.api.openapi import ID_RULE, ApiBlueprint
 from app.inference.answers import Answer
 from app.uploads.receive import Upload
 from app.views.images import classify_image, find_image
 
-subject = Subject("classify", "What the network and the index say of images.")
+blueprint = ApiBlueprint("classify", "What the network and the index say of images.")
 
 
-class AnswerSchema(Schema):
+class ClassificationSchema(Schema):
     """What is said of one image."""
 
     filename = fields.String(required=True)
     width = fields.Integer(required=True, metadata={"description": "in pixels, upright"})
     height = fields.Integer(required=True)
     top5 = fields.List(
-        fields.Nested(schemas.GuessSchema),
+        fields.Nested(schemas.LabelProbabilitySchema),
         required=True,
         metadata={"description": "the mean of the ten crops' softmax outputs, falling"},
     )
     crops = fields.List(
-        fields.Nested(schemas.GuessSchema),
+        fields.Nested(schemas.LabelProbabilitySchema),
         required=True,
         metadata={"description": "the best of each of the ten crops"},
     )
@@ -56,7 +56,7 @@ class AnswerSchema(Schema):
     index = fields.String(required=True, metadata={"description": "which version of the index"})
 
 
-class AnswersSchema(Schema):
+class ClassificationsSchema(Schema):
     """What is said of each image, in their order."""
 
     answers = fields.List(
@@ -72,43 +72,43 @@ class AnswersSchema(Schema):
     )
 
 
-@subject.post("/classify")
-@subject.doc(requestBody=uploads.body_of(uploads.MANY), operationId="classify")
-@subject.response(200, AnswersSchema)
-def classify() -> dict[str, Any]:
+@blueprint.post("/classify")
+@blueprint.doc(requestBody=uploads.image_body(uploads.SEVERAL_IMAGES), operationId="classify")
+@blueprint.response(200, ClassificationsSchema)
+def classify_uploads() -> dict[str, Any]:
     """Classify one or several images
 
     Of several, one that cannot be read has its problem in the place of an answer; one alone is
     answered with the problem. Nothing that is sent is kept.
     """
     context.ready()
-    return {"answers": uploads.each(answer_to)}
+    return {"answers": uploads.process_uploads(classify_upload)}
 
 
-@subject.get(f"/images/{ID}:image_id>/answer", lasting=True)
-@subject.doc(operationId="answerForImage")
-@subject.response(200, AnswerSchema)
-def of_image(image_id: int) -> dict[str, Any]:
+@blueprint.get(f"/images/{ID_RULE}:image_id>/answer", lasting=True)
+@blueprint.doc(operationId="answerForImage")
+@blueprint.response(200, ClassificationSchema)
+def classify_stored_image(image_id: int) -> dict[str, Any]:
     """Classify an image of the catalogue, itself left out of its neighbours"""
     state, picture = context.ready(), find_image(image_id)
     etags.etag_by_version(state.version.name, picture.sha256)
-    return {"filename": Path(picture.path).name, **told(classify_image(picture))}
+    return {"filename": Path(picture.path).name, **dump_classification(classify_image(picture))}
 
 
-def answer_to(upload: Upload) -> dict[str, Any]:
+def classify_upload(upload: Upload) -> dict[str, Any]:
     """Answer for one image."""
-    return {"filename": upload.filename, **told(context.answer(upload))}
+    return {"filename": upload.filename, **dump_classification(context.answer(upload))}
 
 
-def told(answer: Answer) -> dict[str, Any]:
+def dump_classification(answer: Answer) -> dict[str, Any]:
     """Tell an answer."""
     return {
         "width": answer.width,
         "height": answer.height,
-        "top5": schemas.guesses(answer.top5),
-        "crops": schemas.guesses(answer.crops),
-        "neighbours": schemas.neighbours(answer.neighbours),
-        "by_pixels": schemas.neighbours(answer.by_pixels),
+        "top5": schemas.dump_labels(answer.top5),
+        "crops": schemas.dump_labels(answer.crops),
+        "neighbours": schemas.dump_neighbours(answer.neighbours),
+        "by_pixels": schemas.dump_neighbours(answer.by_pixels),
         "sampled": answer.sampled,
         "milliseconds": answer.milliseconds,
         "weights": answer.weights,

@@ -8,7 +8,7 @@ from flask_cors import CORS
 from app.config import Settings
 from app.problems import PAGE
 
-READABLE = ("ETag", "Link", "Retry-After")
+EXPOSED_HEADERS = ("ETag", "Link", "Retry-After")
 """Headers of an answer that such a page may read, beside those that all may."""
 
 
@@ -19,23 +19,23 @@ def allow_origins(app: Flask, settings: Settings) -> None:
     CORS(
         app,
         resources=re.compile(rf"{PAGE}/.*"),
-        origins=[pattern(origin) for origin in settings.cors_origins],
+        origins=[origin_pattern(origin) for origin in settings.cors_origins],
         methods=["GET", "HEAD", "POST"],
         allow_headers=["Content-Type", "If-None-Match"],
-        expose_headers=READABLE,
+        expose_headers=EXPOSED_HEADERS,
         send_wildcard=True,
         max_age=600,
     )
-    app.after_request(varied)
+    app.after_request(add_vary_origin)
 
 
-def varied(response: Response) -> Response:
+def add_vary_origin(response: Response) -> Response:
     """Say to caches that the headers of an answer depend on whose page asks."""
     if request.path.startswith(f"{PAGE}/"):
         response.vary.add("Origin")
     return response
 
 
-def pattern(origin: str) -> str | re.Pattern[str]:
+def origin_pattern(origin: str) -> str | re.Pattern[str]:
     """Give exactly this origin: the brackets of an address would be taken for a pattern."""
     return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z")

@@ -18,13 +18,13 @@ FOLDER = Path(str(files("flask_swagger_ui"))) / "dist"
 
 
 @blueprint.get("", strict_slashes=False)
-def show() -> str:
+def show_api() -> str:
     """Show the operations, and what each kind of problem means."""
     return render_template("api.html", kinds=KINDS, version=version(PACKAGE))
 
 
 @blueprint.get("/openapi.json")
-def document() -> Response:
+def openapi_document() -> Response:
     """Give the OpenAPI document."""
     etags.etag_by_content()
     servers = [{"url": request.script_root or "/"}]
@@ -32,7 +32,7 @@ def document() -> Response:
 
 
 @blueprint.get("/swagger-ui/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>")
-def swagger_ui(name: str) -> Response:
+def swagger_ui_file(name: str) -> Response:
     """Give a file of Swagger UI, to be kept for a year under the address of its version."""
     own = request.args.get("v") == version(PACKAGE)
     answer = send(FOLDER, name, max_age=SECONDS_PER_YEAR if own else None)

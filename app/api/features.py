@@ -9,17 +9,17 @@ from marshmallow import Schema, fields, validate
 from app import context
 from app.api import etags
 from app.api import uploads as sending
-from app.api.openapi import ID, Subject
+from app.api.openapi import ID_RULE, ApiBlueprint
 from app.database.images import Picture
 from app.uploads import receive
-from app.views.current_image import of_picture
+from app.views.current_image import image_of_picture
 from app.views.images import find_image
 from index.vectors import Floats
 from model.alexnet import FEATURES
 from model.predict import Pixels, Predictor
 from model.preprocess import central_square, decode
 
-subject = Subject("features", "The 4096 features of fc7, the network's last hidden layer.")
+blueprint = ApiBlueprint("features", "The 4096 features of fc7, the network's last hidden layer.")
 JSON, BYTES = "application/json", "application/octet-stream"
 RAW = {
     "type": "string",
@@ -67,11 +67,11 @@ class ImageFeatureSchema(Schema):
     index = fields.String(required=True)
 
 
-@subject.post("/features")
-@subject.doc(requestBody=sending.body_of(sending.MANY), operationId="features")
-@subject.response(200, FeaturesSchema)
-@subject.alt_response(200, schema=RAW, content_type=BYTES)
-def features() -> dict[str, Any] | Response:
+@blueprint.post("/features")
+@blueprint.doc(requestBody=sending.image_body(sending.SEVERAL_IMAGES), operationId="features")
+@blueprint.response(200, FeaturesSchema)
+@blueprint.alt_response(200, schema=RAW, content_type=BYTES)
+def extract_features() -> dict[str, Any] | Response:
     """Compute the features of one or several images
 
     Of several, one that cannot be read has its problem in the place of its features; as bytes,
@@ -79,16 +79,22 @@ def features() -> dict[str, Any] | Response:
     """
     predictor = context.predictor()
     if wants_bytes():
-        rows = [compute(receive.read_upload(f, context.settings())) for f in sending.files()]
-        return as_bytes(np.stack(rows))
-    return {"features": sending.each(featured), "weights": predictor.identity}
+        rows = [
+            extract_upload_features(receive.read_upload(f, context.settings()))
+            for f in sending.uploaded_files()
+        ]
+        return features_as_bytes(np.stack(rows))
+    return {
+        "features": sending.process_uploads(dump_upload_features),
+        "weights": predictor.identity,
+    }
 
 
-@subject.get(f"/images/{ID}:image_id>/features", lasting=True)
-@subject.doc(operationId="featuresOfImage")
-@subject.response(200, ImageFeatureSchema)
-@subject.alt_response(200, schema=RAW, content_type=BYTES)
-def of_image(image_id: int) -> dict[str, Any] | Response:
+@blueprint.get(f"/images/{ID_RULE}:image_id>/features", lasting=True)
+@blueprint.doc(operationId="featuresOfImage")
+@blueprint.response(200, ImageFeatureSchema)
+@blueprint.alt_response(200, schema=RAW, content_type=BYTES)
+def get_image_features(image_id: int) -> dict[str, Any] | Response:
     """Tell the features of an image
 
     Of those that are indexed, the features as the index keeps them; of the others, computed from
@@ -96,9 +102,9 @@ def of_image(image_id: int) -> dict[str, Any] | Response:
     """
     state, picture, in_bytes = context.ready(), find_image(image_id), wants_bytes()
     etags.etag_by_version(state.version.name, picture.sha256, in_bytes)
-    feature = stored_or_computed(picture)
+    feature = load_or_extract_features(picture)
     if in_bytes:
-        return as_bytes(feature[None])
+        return features_as_bytes(feature[None])
     return {
         "id": image_id,
         "feature": feature.tolist(),
@@ -109,44 +115,44 @@ def of_image(image_id: int) -> dict[str, Any] | Response:
 
 def wants_bytes() -> bool:
     """Whether bytes are asked for rather than JSON."""
-    after_this_request(varied)
+    after_this_request(add_vary_accept)
     return request.accept_mimetypes.best_match([JSON, BYTES]) == BYTES
 
 
-def varied(response: Response) -> Response:
+def add_vary_accept(response: Response) -> Response:
     """Say to caches that the answer depends on what is accepted."""
     response.vary.add("Accept")
     return response
 
 
-def featured(upload: receive.Upload) -> dict[str, Any]:
+def dump_upload_features(upload: receive.Upload) -> dict[str, Any]:
     """Tell the features of one image that was sent."""
-    return {"filename": upload.filename, "feature": compute(upload).tolist()}
+    return {"filename": upload.filename, "feature": extract_upload_features(upload).tolist()}
 
 
-def compute(upload: receive.Upload) -> Floats:
+def extract_upload_features(upload: receive.Upload) -> Floats:
     """Compute the features of an image that was sent, waiting for a turn: float32 [4096]."""
     with context.turn():
         square = central_square(decode(upload.data, max_pixels=context.settings().upload_pixels))
-        return one_of(context.predictor(), square)
+        return extract_square_features(context.predictor(), square)
 
 
-def stored_or_computed(picture: Picture) -> Floats:
+def load_or_extract_features(picture: Picture) -> Floats:
     """Give the features of an image of the catalogue, float32 [4096]; 404 without its file."""
     state = context.ready()
     if state.index.members.row_of(picture.id) is not None:
         stored: Floats = state.index.features([picture.id])[0]
         return stored
     with context.turn():
-        return one_of(state.predictor, of_picture(picture).square())
+        return extract_square_features(state.predictor, image_of_picture(picture).square())
 
 
-def one_of(predictor: Predictor, square: Pixels) -> Floats:
+def extract_square_features(predictor: Predictor, square: Pixels) -> Floats:
     """Compute the features of uint8 [256, 256, 3]: float32 [4096]."""
     found: Floats = predictor.features(square[None])[0]
     return found
 
 
-def as_bytes(rows: Floats) -> Response:
+def features_as_bytes(rows: Floats) -> Response:
     """Give features as bytes: float32 [N, 4096], little-endian, one image after another."""
     return Response(np.ascontiguousarray(rows, dtype="<f4").tobytes(), content_type=BYTES)

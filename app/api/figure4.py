@@ -8,42 +8,42 @@ from webargs.flaskparser import abort as refuse
 
 from app import context
 from app.api import etags, schemas
-from app.api.openapi import Subject
+from app.api.openapi import ApiBlueprint
 from app.database.images import Picture
 from app.views.figure4 import page
-from app.views.figure4.caption import caption
-from app.views.figure4.choice import Choice, ChoiceError
-from app.views.figure4.rows import Judged, Row
+from app.views.figure4.caption import write_caption
+from app.views.figure4.choice import Selection, SelectionError
+from app.views.figure4.rows import LabelledImage, Retrieval
 
-subject = Subject("figure-4", "Figure 4 of the paper, of this data set's validation images.")
-PICKED = {"description": "ids of validation images; repeated"}
+blueprint = ApiBlueprint("figure-4", "Figure 4 of the paper, of this data set's validation images.")
+PICKED_IDS = {"description": "ids of validation images; repeated"}
 
 
-class FigureAskedSchema(Schema):
+class FigureQuerySchema(Schema):
     """Which images: drawn by a number, or picked."""
 
     draw = fields.Integer(
         validate=validate.Range(min=0, max=10**18 - 1),
         metadata={"description": "the same number draws the same images; by default 1"},
     )
-    image = fields.List(fields.Integer(), metadata=PICKED)
-    row = fields.List(fields.Integer(), metadata=PICKED)
+    image = fields.List(fields.Integer(), metadata=PICKED_IDS)
+    row = fields.List(fields.Integer(), metadata=PICKED_IDS)
 
 
-class BarSchema(schemas.GuessSchema):
+class BarSchema(schemas.LabelProbabilitySchema):
     """A label, its probability, and whether it is the correct one."""
 
     correct = fields.Boolean(required=True)
 
 
-class JudgedSchema(Schema):
+class LabelledImageSchema(Schema):
     """An image and its five most probable labels."""
 
     image = fields.Nested(schemas.ImageSchema, required=True)
     bars = fields.List(fields.Nested(BarSchema), required=True)
 
 
-class RowSchema(Schema):
+class RetrievalSchema(Schema):
     """An image and the training images nearest to it."""
 
     image = fields.Nested(schemas.ImageSchema, required=True)
@@ -56,8 +56,8 @@ class FigureSchema(Schema):
     draw = fields.Integer(
         required=True, allow_none=True, metadata={"description": "null: picked one by one"}
     )
-    left = fields.List(fields.Nested(JudgedSchema), required=True)
-    right = fields.List(fields.Nested(RowSchema), required=True)
+    left = fields.List(fields.Nested(LabelledImageSchema), required=True)
+    right = fields.List(fields.Nested(RetrievalSchema), required=True)
     caption = fields.String(required=True)
     png = fields.String(required=True, metadata={"format": "uri-reference"})
     svg = fields.String(required=True, metadata={"format": "uri-reference"})
@@ -66,48 +66,48 @@ class FigureSchema(Schema):
     index = fields.String(required=True)
 
 
-@subject.get("/figure-4", lasting=True)
-@subject.arguments(FigureAskedSchema, location="query")
-@subject.doc(operationId="figure4")
-@subject.response(200, FigureSchema)
-def figure(_: dict[str, Any]) -> dict[str, Any]:
+@blueprint.get("/figure-4", lasting=True)
+@blueprint.arguments(FigureQuerySchema, location="query")
+@blueprint.doc(operationId="figure4")
+@blueprint.response(200, FigureSchema)
+def get_figure(_: dict[str, Any]) -> dict[str, Any]:
     """Tell what the figure shows"""
     state = context.ready()
-    choice = chosen(page.images_known(state))
+    choice = require_selection(page.list_validation_images(state))
     etags.etag_by_version(state.version.name, choice.key)
-    plate = page.plate(state, choice)
+    plate = page.get_content(state, choice)
     return {
         "draw": choice.draw,
-        "left": [judged(one) for one in plate.left],
-        "right": [row(one) for one in plate.right],
-        "caption": caption(choice, state.predictor.weights.provenance),
-        "png": page.address(choice, "figure.png"),
-        "svg": page.address(choice, "figure.svg"),
-        "page": page.address(choice, "figure.show"),
+        "left": [dump_labelled_image(one) for one in plate.left],
+        "right": [dump_retrieval(one) for one in plate.right],
+        "caption": write_caption(choice, state.predictor.weights.provenance),
+        "png": page.figure_url(choice, "figure4.figure_png"),
+        "svg": page.figure_url(choice, "figure4.figure_svg"),
+        "page": page.figure_url(choice, "figure4.show_figure"),
         "weights": plate.weights,
         "index": plate.version,
     }
 
 
-def chosen(known: list[Picture]) -> Choice:
+def require_selection(known: list[Picture]) -> Selection:
     """Give the images that the address asks for; 422 where they cannot be shown together."""
     try:
-        choice = page.choice_asked(known)
-    except ChoiceError as error:
+        choice = page.requested_selection(known)
+    except SelectionError as error:
         refuse(422, exc=error, messages={"query": {"image, row": [str(error)]}})
     if not choice.left:
-        abort(404, f"{page.NOTHING[0]}. {page.NOTHING[1]}")
+        abort(404, f"{page.NO_IMAGES[0]}. {page.NO_IMAGES[1]}")
     return choice
 
 
-def judged(one: Judged) -> dict[str, Any]:
+def dump_labelled_image(one: LabelledImage) -> dict[str, Any]:
     """Tell of an image and its labels."""
-    return {"image": schemas.image(one.picture), "bars": one.bars}
+    return {"image": schemas.dump_image(one.picture), "bars": one.bars}
 
 
-def row(one: Row) -> dict[str, Any]:
+def dump_retrieval(one: Retrieval) -> dict[str, Any]:
     """Tell of an image and its neighbours."""
     return {
-        "image": schemas.image(one.picture),
-        "neighbours": schemas.neighbours(list(one.neighbours)),
+        "image": schemas.dump_image(one.picture),
+        "neighbours": schemas.dump_neighbours(list(one.neighbours)),
     }

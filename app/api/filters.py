@@ -1,6 +1,5 @@
 """The kernels of conv1: how much colour each sees, its weights, what excites it."""
 
-from dataclasses import asdict
 from typing import Any
 
 from flask import url_for
@@ -8,15 +7,15 @@ from marshmallow import Schema, fields
 
 from app import context
 from app.api import etags, schemas
-from app.api.openapi import Subject
+from app.api.openapi import ApiBlueprint
 from app.views.filters import page
-from app.views.filters.kernels import Contrast, Kernel, kernels
-from app.views.filters.page import STEP, TILE, Block, Exciting
+from app.views.filters.kernels import Kernel, SelectivityContrast, list_kernels
+from app.views.filters.page import KERNEL_PIXELS, KERNEL_STEP, KernelBlock, TopPatches
 
-subject = Subject("filters", "The kernels of conv1, of each GPU apart (Figure 3).")
+blueprint = ApiBlueprint("filters", "The kernels of conv1, of each GPU apart (Figure 3).")
 
 
-class SpotSchema(Schema):
+class KernelPictureSchema(Schema):
     """A picture, and the square in it where a kernel lies, in pixels."""
 
     url = fields.String(required=True, metadata={"format": "uri-reference"})
@@ -36,7 +35,7 @@ class KernelSchema(Schema):
     place = fields.Integer(
         required=True, metadata={"description": "by selectivity among its GPU's, from 1"}
     )
-    picture = fields.Nested(SpotSchema, required=True)
+    picture = fields.Nested(KernelPictureSchema, required=True)
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
@@ -112,61 +111,71 @@ class FilterSchema(KernelSchema):
     )
 
 
-@subject.get("/filters", lasting=True)
-@subject.doc(operationId="filters")
-@subject.response(200, FiltersSchema)
-def filters() -> dict[str, Any]:
+@blueprint.get("/filters", lasting=True)
+@blueprint.doc(operationId="filters")
+@blueprint.response(200, FiltersSchema)
+def list_filters() -> dict[str, Any]:
     """List the kernels"""
     predictor = context.predictor()
     etags.etag_by_version(predictor.identity)
-    every = kernels(predictor)
-    blocks, contrast = page.blocks(predictor, every), page.compared(predictor, every)
+    every = list_kernels(predictor)
+    blocks, contrast = (
+        page.list_kernel_blocks(predictor, every),
+        page.compare_gpus(predictor, every),
+    )
     return {
-        "kernels": [told(kernel, block) for block in blocks for kernel in block.kernels],
-        "gpus": [gpu(block) for block in blocks],
-        "contrast": compared(contrast) if contrast else None,
+        "kernels": [dump_kernel(kernel, block) for block in blocks for kernel in block.kernels],
+        "gpus": [dump_gpu(block) for block in blocks],
+        "contrast": dump_contrast(contrast) if contrast else None,
         "weights": predictor.identity,
     }
 
 
-@subject.get("/filters/<int(min=1, max=9999):number>", lasting=True)
-@subject.doc(operationId="filter")
-@subject.response(200, FilterSchema)
-def one_filter(number: int) -> dict[str, Any]:
+@blueprint.get("/filters/<int(min=1, max=9999):number>", lasting=True)
+@blueprint.doc(operationId="filter")
+@blueprint.response(200, FilterSchema)
+def get_filter(number: int) -> dict[str, Any]:
     """Tell of a kernel, its weights and the training patches that excite it most"""
     predictor = context.predictor()
-    every, version = kernels(predictor), index()
-    kernel, found = page.of_number(every, number), page.exciting(number)
+    every, version = list_kernels(predictor), patch_index_name()
+    kernel, found = page.find_kernel(every, number), page.find_top_patches(number)
     etags.etag_by_version(version or predictor.identity, immutable=version is not None)
-    (block,) = [b for b in page.blocks(predictor, every) if b.gpu == kernel.gpu]
-    known = found if isinstance(found, Exciting) else None
+    (block,) = [b for b in page.list_kernel_blocks(predictor, every) if b.gpu == kernel.gpu]
+    known = found if isinstance(found, TopPatches) else None
     return {
-        **told(kernel, block),
+        **dump_kernel(kernel, block),
         "values": predictor.conv1()[number - 1].permute(1, 2, 0).tolist(),
-        "patches": patches(known) if known else None,
+        "patches": dump_patches(known) if known else None,
         "sampled": known.count if known else None,
         "weights": predictor.identity,
         "index": version,
     }
 
 
-def index() -> str | None:
+def patch_index_name() -> str | None:
     """Name the version of the index that knows patches, if there is one."""
     version = getattr(context.engine().state(), "version", None)
     return version.name if version else None
 
 
-def told(kernel: Kernel, block: Block) -> dict[str, Any]:
+def dump_kernel(kernel: Kernel, block: KernelBlock) -> dict[str, Any]:
     """Tell of a kernel, and where it lies in its GPU's picture."""
-    spot = {"left": STEP * kernel.column, "top": STEP * kernel.row, "side": TILE}
+    spot = {
+        "left": KERNEL_STEP * kernel.column,
+        "top": KERNEL_STEP * kernel.row,
+        "side": KERNEL_PIXELS,
+    }
     return {
-        **asdict(kernel),
+        "number": kernel.number,
+        "gpu": kernel.gpu,
+        "selectivity": kernel.selectivity,
+        "place": kernel.rank,
         "picture": {"url": block.url, **spot},
-        "page": url_for("filters.kernel", number=kernel.number),
+        "page": url_for("filters.show_kernel", number=kernel.number),
     }
 
 
-def gpu(block: Block) -> dict[str, Any]:
+def dump_gpu(block: KernelBlock) -> dict[str, Any]:
     """Tell of a GPU."""
     return {
         "gpu": block.gpu,
@@ -178,16 +187,16 @@ def gpu(block: Block) -> dict[str, Any]:
     }
 
 
-def compared(contrast: Contrast) -> dict[str, Any]:
+def dump_contrast(contrast: SelectivityContrast) -> dict[str, Any]:
     """Tell how the GPUs differ."""
     return {
         "difference": contrast.difference,
-        "beyond": contrast.beyond,
+        "beyond": contrast.as_extreme,
         "splits": contrast.splits,
     }
 
 
-def patches(found: Exciting) -> list[dict[str, Any]]:
+def dump_patches(found: TopPatches) -> list[dict[str, Any]]:
     """Tell the patches, strongest first."""
     return [
         {
@@ -196,7 +205,7 @@ def patches(found: Exciting) -> list[dict[str, Any]]:
             "response": patch.response,
             "row": patch.row,
             "column": patch.column,
-            **schemas.addresses(patch.image),
+            **schemas.image_urls(patch.image),
         }
         for patch in found.patches
     ]

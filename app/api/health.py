@@ -6,10 +6,10 @@ from marshmallow import Schema, fields
 
 from app import context
 from app.api import etags
-from app.api.openapi import Subject
+from app.api.openapi import ApiBlueprint
 from app.inference.answers import NotReady, NotReadyError
 
-subject = Subject("health", "Whether there is something to answer with.")
+blueprint = ApiBlueprint("health", "Whether there is something to answer with.")
 
 
 class HealthSchema(Schema):
@@ -21,10 +21,10 @@ class HealthSchema(Schema):
     images = fields.Integer(required=True, metadata={"description": "in the index"})
 
 
-@subject.get("/health")
-@subject.doc(operationId="health")
-@subject.response(200, HealthSchema)
-def health() -> dict[str, Any]:
+@blueprint.get("/health")
+@blueprint.doc(operationId="health")
+@blueprint.response(200, HealthSchema)
+def get_health() -> dict[str, Any]:
     """Tell which weights and index answer
 
     The problem, with status 503, says what is missing and the command that mends it.

@@ -7,16 +7,16 @@ from marshmallow import Schema, fields, validate
 
 from app import context
 from app.api import etags, pagination, schemas
-from app.api.openapi import ID, Subject
+from app.api.openapi import ID_RULE, ApiBlueprint
 from app.database import browse
 from app.database.browse import ClassOrder, ImageOrder
 from app.views.explore import LONGEST_QUERY
 from app.views.images import find_image
 
-subject = Subject("images", "The training images that are indexed, by class and by id.")
+blueprint = ApiBlueprint("images", "The training images that are indexed, by class and by id.")
 
 
-class ClassesAskedSchema(pagination.PageAskedSchema):
+class ClassesQuerySchema(pagination.PageQuerySchema):
     """Which classes, and in which order."""
 
     q = fields.String(
@@ -27,7 +27,7 @@ class ClassesAskedSchema(pagination.PageAskedSchema):
     sort = fields.Enum(ClassOrder, by_value=True, load_default=ClassOrder.NAME)
 
 
-class ImagesAskedSchema(pagination.PageAskedSchema):
+class ImagesQuerySchema(pagination.PageQuerySchema):
     """Which of a class's images, and in which order."""
 
     sort = fields.Enum(ImageOrder, by_value=True, load_default=ImageOrder.NAME)
@@ -56,49 +56,49 @@ class ImagesSchema(pagination.PageSchema):
     index = fields.String(required=True)
 
 
-@subject.get("/classes", lasting=True)
-@subject.arguments(ClassesAskedSchema, location="query")
-@subject.doc(operationId="classes")
-@subject.response(200, ClassesSchema, headers=pagination.LINKED)
-def classes(asked: dict[str, Any]) -> dict[str, Any]:
+@blueprint.get("/classes", lasting=True)
+@blueprint.arguments(ClassesQuerySchema, location="query")
+@blueprint.doc(operationId="classes")
+@blueprint.response(200, ClassesSchema, headers=pagination.LINK_HEADER)
+def list_classes(asked: dict[str, Any]) -> dict[str, Any]:
     """List the classes"""
     state, _ = context.listed()
     etags.etag_by_version(state.version.name)
     found = browse.classes(
         context.sessions(), state.version.id, order=asked["sort"], query=asked["q"]
     )
-    page = pagination.page_of(asked, len(found))
-    return {**page, "classes": pagination.cut(found, asked), "index": state.version.name}
+    page = pagination.paginate(asked, len(found))
+    return {**page, "classes": pagination.slice_page(found, asked), "index": state.version.name}
 
 
-@subject.get(f"/classes/{ID}:class_id>/images", lasting=True)
-@subject.arguments(ImagesAskedSchema, location="query")
-@subject.doc(operationId="imagesOfClass")
-@subject.response(200, ImagesSchema, headers=pagination.LINKED)
-def of_class(asked: dict[str, Any], class_id: int) -> dict[str, Any]:
+@blueprint.get(f"/classes/{ID_RULE}:class_id>/images", lasting=True)
+@blueprint.arguments(ImagesQuerySchema, location="query")
+@blueprint.doc(operationId="imagesOfClass")
+@blueprint.response(200, ImagesSchema, headers=pagination.LINK_HEADER)
+def list_class_images(asked: dict[str, Any], class_id: int) -> dict[str, Any]:
     """List a class's images"""
     state, listed = context.listed()
     etags.etag_by_version(state.version.name)
     total = next((c.images for c in listed if c.id == class_id), None)
     if total is None:
         abort(404, "There is no class of this number.")
-    told = pagination.page_of(asked, total)
+    told = pagination.paginate(asked, total)
     found = browse.class_page(
         context.sessions(),
         state.version.id,
         class_id,
         asked["page"],
-        pagination.size_of(asked),
+        pagination.page_size(asked),
         asked["sort"],
     )
     pictures = found.pictures if found else []
-    return {**told, "images": map(schemas.image, pictures), "index": state.version.name}
+    return {**told, "images": map(schemas.dump_image, pictures), "index": state.version.name}
 
 
-@subject.get(f"/images/{ID}:image_id>")
-@subject.doc(operationId="image")
-@subject.response(200, schemas.ImageSchema)
-def image(image_id: int) -> dict[str, Any]:
+@blueprint.get(f"/images/{ID_RULE}:image_id>")
+@blueprint.doc(operationId="image")
+@blueprint.response(200, schemas.ImageSchema)
+def get_image(image_id: int) -> dict[str, Any]:
     """Tell of an image"""
     etags.etag_by_content()
-    return schemas.image(find_image(image_id))
+    return schemas.dump_image(find_image(image_id))

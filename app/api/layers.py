@@ -7,17 +7,19 @@ from marshmallow import Schema, fields, validate
 
 from app import context
 from app.api import etags, schemas
-from app.api.openapi import Subject
-from app.views.current_image import UNKNOWN, asked
-from app.views.current_image import Subject as Looked
+from app.api.openapi import ApiBlueprint
+from app.views.current_image import UNKNOWN_IMAGE, get_current_image
+from app.views.current_image import CurrentImage as Looked
 from app.views.layers import activations, sheets
 from model.activations import Maps
 from model.layers import Shape
 
-subject = Subject("layers", "What each layer computes of an image, a tower at a time (Figure 2).")
+blueprint = ApiBlueprint(
+    "layers", "What each layer computes of an image, a tower at a time (Figure 2)."
+)
 
 
-class LayersAskedSchema(Schema):
+class LayersQuerySchema(Schema):
     """Of which image."""
 
     of = fields.String(
@@ -71,33 +73,33 @@ class LayersSchema(Schema):
     name = fields.String(required=True)
     layers = fields.List(fields.Nested(LayerSchema), required=True)
     top5 = fields.List(
-        fields.Nested(schemas.GuessSchema),
+        fields.Nested(schemas.LabelProbabilitySchema),
         required=True,
         metadata={"description": "of this one crop"},
     )
     weights = fields.String(required=True)
 
 
-@subject.get("/layers", lasting=True)
-@subject.arguments(LayersAskedSchema, location="query")
-@subject.doc(operationId="layers")
-@subject.response(200, LayersSchema)
-def layers(_: dict[str, Any]) -> dict[str, Any]:
+@blueprint.get("/layers", lasting=True)
+@blueprint.arguments(LayersQuerySchema, location="query")
+@blueprint.doc(operationId="layers")
+@blueprint.response(200, LayersSchema)
+def get_layers(_: dict[str, Any]) -> dict[str, Any]:
     """Tell what each layer computes of an image"""
     predictor = context.predictor()
-    image = asked("none") or abort(404, UNKNOWN)
+    image = get_current_image("none") or abort(404, UNKNOWN_IMAGE)
     etags.etag_by_version(predictor.identity, image.key, image.name, immutable=not image.private)
-    found = activations.seen(image)
+    found = activations.compute_activations(image)
     return {
         "of": image.of,
         "name": image.name,
-        "layers": [layer(image, maps) for maps in found.stages[:-1]],
-        "top5": schemas.guesses(predictor.top5(found.probabilities)),
+        "layers": [dump_layer(image, maps) for maps in found.stages[:-1]],
+        "top5": schemas.dump_labels(predictor.top5(found.probabilities)),
         "weights": predictor.identity,
     }
 
 
-def layer(image: Looked, maps: Maps) -> dict[str, Any]:
+def dump_layer(image: Looked, maps: Maps) -> dict[str, Any]:
     """Tell of a layer."""
     stage = maps.stage
     return {
@@ -109,22 +111,22 @@ def layer(image: Looked, maps: Maps) -> dict[str, Any]:
         "sees": stage.sees,
         "meets": stage.meets,
         "after": stage.after,
-        "leaves": listed(stage.leaves),
+        "leaves": dump_shape(stage.leaves),
         "towers": [
             {
                 "tower": sheet.tower,
-                "shape": listed(Shape(stage.maps, stage.side)),
+                "shape": dump_shape(Shape(stage.maps, stage.side)),
                 "first": sheet.first,
                 "largest": sheet.largest,
                 "picture": sheet.url,
                 "width": sheet.width,
                 "height": sheet.height,
             }
-            for sheet in sheets.sheets(image, maps)
+            for sheet in sheets.list_sheets(image, maps)
         ],
     }
 
 
-def listed(shape: Shape) -> list[int]:
+def dump_shape(shape: Shape) -> list[int]:
     """Tell a shape: maps, rows, columns."""
     return [shape.maps, shape.side, shape.side]

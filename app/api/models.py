@@ -7,14 +7,16 @@ from marshmallow import Schema, fields
 
 from app import context
 from app.api import etags
-from app.api.openapi import Subject
+from app.api.openapi import ApiBlueprint
 from app.inference.weights_files import Model, read_models
 from app.views.models import versions
 
-subject = Subject("models", "The weights files found; switching them is for the page of models.")
+blueprint = ApiBlueprint(
+    "models", "The weights files found; switching them is for the page of models."
+)
 
 
-class FactsSchema(Schema):
+class WeightsFactsSchema(Schema):
     """What a file says of itself; null where it does not say. Errors are from 0 to 1."""
 
     identity = fields.String(required=True)
@@ -44,7 +46,10 @@ class ModelSchema(Schema):
         required=True, metadata={"description": "whether its run may still exchange it"}
     )
     facts = fields.Nested(
-        FactsSchema, required=True, allow_none=True, metadata={"description": "null: damaged"}
+        WeightsFactsSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "null: damaged"},
     )
     wrong = fields.String(required=True, metadata={"description": "why it cannot be used"})
     index = fields.String(
@@ -61,18 +66,18 @@ class ModelsSchema(Schema):
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
-@subject.get("/models")
-@subject.doc(operationId="models")
-@subject.response(200, ModelsSchema)
-def models() -> dict[str, Any]:
+@blueprint.get("/models")
+@blueprint.doc(operationId="models")
+@blueprint.response(200, ModelsSchema)
+def list_models() -> dict[str, Any]:
     """List the weights files"""
     etags.etag_by_content()
     fits = versions() or {}
-    found = [told(model, fits) for model in read_models(context.settings().home)]
+    found = [dump_model(model, fits) for model in read_models(context.settings().home)]
     return {"models": found, "page": url_for("models.show")}
 
 
-def told(model: Model, fits: dict[str, str]) -> dict[str, Any]:
+def dump_model(model: Model, fits: dict[str, str]) -> dict[str, Any]:
     """Tell of a file."""
     return {
         "key": model.key,

@@ -9,7 +9,7 @@ from webargs.flaskparser import FlaskParser, abort
 
 from app import context
 from app.api import etags, features, schemas, uploads
-from app.api.openapi import ID, Subject
+from app.api.openapi import ID_RULE, ApiBlueprint
 from app.inference.answers import Ready
 from app.inference.classify import NEIGHBOURS, nearest
 from app.inference.mean_query import LEAST, MOST, PickError, nearest_to_mean
@@ -20,13 +20,13 @@ from index.search import QueryError
 from index.vectors import Floats
 from model.alexnet import FEATURES
 
-subject = Subject("neighbours", "The training images nearest by the 4096 features of fc7.")
-JSON_BYTES = 512 * 1024
+blueprint = ApiBlueprint("neighbours", "The training images nearest by the 4096 features of fc7.")
+MAX_JSON_BYTES = 512 * 1024
 """The longest body of JSON: 4096 numbers of some twenty characters are 90 kilobytes."""
 PARSER = FlaskParser()
 
 
-class OptionsSchema(Schema):
+class SearchOptionsSchema(Schema):
     """How many neighbours, and of which classes."""
 
     k = fields.Integer(load_default=NEIGHBOURS, validate=validate.Range(min=1, max=MOST_NEIGHBOURS))
@@ -38,7 +38,7 @@ class OptionsSchema(Schema):
     )
 
 
-class QuestionSchema(Schema):
+class NeighbourQuerySchema(Schema):
     """What to find the neighbours of: features, or the mean of images' features."""
 
     feature = fields.List(
@@ -76,62 +76,66 @@ class NeighboursSchema(Schema):
     index = fields.String(required=True)
 
 
-@subject.post("/neighbours")
-@subject.arguments(OptionsSchema, location="query")
-@subject.doc(
-    requestBody=uploads.body_of(
-        uploads.ONE,
-        **{"application/json": {"schema": QuestionSchema}},
+@blueprint.post("/neighbours")
+@blueprint.arguments(SearchOptionsSchema, location="query")
+@blueprint.doc(
+    requestBody=uploads.image_body(
+        uploads.ONE_IMAGE,
+        **{"application/json": {"schema": NeighbourQuerySchema}},
     ),
     operationId="neighbours",
 )
-@subject.response(200, NeighboursSchema)
-def neighbours(options: dict[str, Any]) -> dict[str, Any]:
+@blueprint.response(200, NeighboursSchema)
+def search_neighbours(options: dict[str, Any]) -> dict[str, Any]:
     """Find the neighbours of an image, of features, or of several images' mean
 
     The images whose mean is asked for, and exact copies of them, are left out.
     """
     state = context.ready()
     if not request.is_json:
-        return found(state, features.compute(only_upload()), options)
-    asked = question()
+        return search_by_feature(
+            state, features.extract_upload_features(read_single_upload()), options
+        )
+    asked = parse_json_query()
     if "images" in asked:
-        return of_mean(state, asked["images"], options)
+        return search_by_mean(state, asked["images"], options)
     # Numbers beyond float32 become infinite, and are refused as such.
     with np.errstate(over="ignore"):
-        return found(state, np.array(asked["feature"], np.float32), options)
+        return search_by_feature(state, np.array(asked["feature"], np.float32), options)
 
 
-@subject.get(f"/images/{ID}:image_id>/neighbours", lasting=True)
-@subject.arguments(OptionsSchema, location="query")
-@subject.doc(operationId="neighboursOfImage")
-@subject.response(200, NeighboursSchema)
-def of_image(options: dict[str, Any], image_id: int) -> dict[str, Any]:
+@blueprint.get(f"/images/{ID_RULE}:image_id>/neighbours", lasting=True)
+@blueprint.arguments(SearchOptionsSchema, location="query")
+@blueprint.doc(operationId="neighboursOfImage")
+@blueprint.response(200, NeighboursSchema)
+def search_image_neighbours(options: dict[str, Any], image_id: int) -> dict[str, Any]:
     """Find the neighbours of an image of the catalogue, itself left out"""
     state, picture = context.ready(), find_image(image_id)
     etags.etag_by_version(state.version.name, picture.sha256)
-    return found(state, features.stored_or_computed(picture), options, without=image_id)
+    return search_by_feature(
+        state, features.load_or_extract_features(picture), options, without=image_id
+    )
 
 
-def question() -> dict[str, Any]:
+def parse_json_query() -> dict[str, Any]:
     """Read the JSON of the request."""
-    request.max_content_length = JSON_BYTES
+    request.max_content_length = MAX_JSON_BYTES
     try:
-        asked: dict[str, Any] = PARSER.parse(QuestionSchema, request, location="json")
+        asked: dict[str, Any] = PARSER.parse(NeighbourQuerySchema, request, location="json")
     except RecursionError as error:
         abort(400, exc=error, messages={"json": ["Nested too deeply."]})
     return asked
 
 
-def only_upload() -> Upload:
+def read_single_upload() -> Upload:
     """Take the one image of the request. Raises UploadError."""
-    sent = uploads.files()
+    sent = uploads.uploaded_files()
     if len(sent) > 1:
         raise UploadError("One image at a time can be asked about.")
     return read_upload(sent[0], context.settings())
 
 
-def found(
+def search_by_feature(
     state: Ready, feature: Floats, options: dict[str, Any], without: int | None = None
 ) -> dict[str, Any]:
     """Tell the neighbours of features, float32 [4096]."""
@@ -148,10 +152,10 @@ def found(
     except QueryError as error:
         where, field = ("query", "class") if classes else ("json", "feature")
         abort(422, exc=error, messages={where: {field: [str(error)]}})
-    return {"neighbours": schemas.neighbours(near), **versions(state)}
+    return {"neighbours": schemas.dump_neighbours(near), **dump_versions(state)}
 
 
-def of_mean(state: Ready, images: list[int], options: dict[str, Any]) -> dict[str, Any]:
+def search_by_mean(state: Ready, images: list[int], options: dict[str, Any]) -> dict[str, Any]:
     """Tell the neighbours of the mean of images' features."""
     try:
         near = nearest_to_mean(
@@ -165,9 +169,13 @@ def of_mean(state: Ready, images: list[int], options: dict[str, Any]) -> dict[st
         {"id": one.picture.id, "label": one.picture.label, "distance": one.distance}
         for one in near.picked
     ]
-    return {"neighbours": schemas.neighbours(near.neighbours), "picked": picked, **versions(state)}
+    return {
+        "neighbours": schemas.dump_neighbours(near.neighbours),
+        "picked": picked,
+        **dump_versions(state),
+    }
 
 
-def versions(state: Ready) -> dict[str, str]:
+def dump_versions(state: Ready) -> dict[str, str]:
     """Name what answered."""
     return {"weights": state.predictor.identity, "index": state.version.name}

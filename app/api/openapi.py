@@ -11,11 +11,11 @@ from marshmallow import Schema, fields
 from app import context
 from app.problems import MEDIA
 
-ID = f"<int(max={context.MOST_ID})"
+ID_RULE = f"<int(max={context.MOST_ID})"
 """Begins the part of an address that is an id."""
 OPENAPI = "3.1.0"
 VERSION = "1.0.0"
-ABOUT = """\
+DESCRIPTION = """\
 What the pages show, as JSON. Nothing that is sent here is kept, no cookie is read, and no token is
 needed. The address of a page or a picture is relative to this server.
 
@@ -31,14 +31,14 @@ the first, previous, next and last.
 Which weights are in use is switched on the page of models, not here."""
 
 
-LASTING = {
+VERSION_PARAMETER = {
     "name": "v",
     "description": "the version that the answer names, so that it may be kept for a year",
     "schema": {"type": "string"},
 }
 
 
-class WrongFieldSchema(Schema):
+class FieldErrorSchema(Schema):
     """One thing that is wrong with a request."""
 
     within = fields.String(
@@ -50,7 +50,7 @@ class WrongFieldSchema(Schema):
     detail = fields.String(required=True)
 
 
-class AcceptedSchema(Schema):
+class UploadLimitsSchema(Schema):
     """What images are taken."""
 
     types = fields.List(fields.String(), required=True)
@@ -71,11 +71,11 @@ class ProblemSchema(Schema):
     detail = fields.String(required=True)
     instance = fields.String(required=True, metadata={"format": "uri-reference"})
     command = fields.String(metadata={"description": "what mends it, on the server"})
-    accepted = fields.Nested(AcceptedSchema)
-    errors = fields.List(fields.Nested(WrongFieldSchema))
+    accepted = fields.Nested(UploadLimitsSchema)
+    errors = fields.List(fields.Nested(FieldErrorSchema))
 
 
-class Described(Api):
+class ProblemApi(Api):
     """flask-smorest's Api; the application tells errors itself, as it does everywhere."""
 
     def _register_error_handlers(self) -> None:
@@ -96,7 +96,7 @@ class Described(Api):
         self.spec.components.response(name, {"description": "A problem", **told}, lazy=True)
 
 
-class Subject(Blueprint):
+class ApiBlueprint(Blueprint):
     """Some of the API's addresses that belong together, and their section of the document."""
 
     def __init__(self, subject: str, about: str) -> None:
@@ -115,23 +115,23 @@ class Subject(Blueprint):
         return lambda view: attach(self.alt_response(304, "NOT_MODIFIED")(view))
 
 
-def describe(
-    app: Flask, subjects: Sequence[Subject], schemas: Sequence[type[Schema]]
+def register_blueprints(
+    app: Flask, subjects: Sequence[ApiBlueprint], schemas: Sequence[type[Schema]]
 ) -> dict[str, Any]:
     """Attach the subjects to the application; give the document of them all.
 
     schemas: those that the subjects name only by their place in the document.
     """
-    api = Described(
+    api = ProblemApi(
         app,
         spec_kwargs={
             "title": "AlexNet",
             "version": VERSION,
             "openapi_version": OPENAPI,
-            "info": {"description": ABOUT},
+            "info": {"description": DESCRIPTION},
         },
     )
-    api.spec.components.parameter("VERSION", "query", LASTING)
+    api.spec.components.parameter("VERSION", "query", VERSION_PARAMETER)
     for schema in schemas:
         api.spec.components.schema(schema.__name__.removesuffix("Schema"), schema=schema)
     for subject in subjects:

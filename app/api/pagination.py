@@ -8,10 +8,10 @@ from marshmallow import Schema, fields, validate
 
 from app import context
 
-LARGEST = 1000
+MAX_PAGE_SIZE = 1000
 
 
-class PageAskedSchema(Schema):
+class PageQuerySchema(Schema):
     """Which page of a list."""
 
     page = fields.Integer(
@@ -20,7 +20,7 @@ class PageAskedSchema(Schema):
         metadata={"description": "from 1 on"},
     )
     size = fields.Integer(
-        validate=validate.Range(min=1, max=LARGEST),
+        validate=validate.Range(min=1, max=MAX_PAGE_SIZE),
         metadata={"description": "entries on a page; by default ALEXNET_PAGE_SIZE"},
     )
 
@@ -34,7 +34,7 @@ class PageSchema(Schema):
     total = fields.Integer(required=True, metadata={"description": "entries on all pages"})
 
 
-LINKED = {
+LINK_HEADER = {
     "Link": {
         "description": "first, prev, next and last page (RFC 8288)",
         "schema": {"type": "string"},
@@ -42,38 +42,38 @@ LINKED = {
 }
 
 
-def size_of(asked: dict[str, Any]) -> int:
+def page_size(asked: dict[str, Any]) -> int:
     """Give the entries that a page shall have."""
     return int(asked.get("size") or context.settings().page_size)
 
 
-def page_of(asked: dict[str, Any], total: int) -> dict[str, int]:
+def paginate(asked: dict[str, Any], total: int) -> dict[str, int]:
     """Give what is told of a page, and put its links into the answer; 404 beyond the last."""
-    page, size = asked["page"], size_of(asked)
+    page, size = asked["page"], page_size(asked)
     pages = max(1, -(-total // size))
     if page > pages:
         abort(404, f"There is no page {page}; the last is {pages}.")
-    after_this_request(lambda response: linked(response, page, pages))
+    after_this_request(lambda response: add_link_header(response, page, pages))
     return {"page": page, "pages": pages, "size": size, "total": total}
 
 
-def cut(entries: Sequence[Any], asked: dict[str, Any]) -> list[Any]:
+def slice_page(entries: Sequence[Any], asked: dict[str, Any]) -> list[Any]:
     """Give the entries of a page out of them all."""
-    size = size_of(asked)
+    size = page_size(asked)
     return list(entries[(asked["page"] - 1) * size : asked["page"] * size])
 
 
-def linked(response: Response, page: int, pages: int) -> Response:
+def add_link_header(response: Response, page: int, pages: int) -> Response:
     """Lead to the pages around this one."""
     around = {"first": 1, "prev": page - 1, "next": page + 1, "last": pages}
     there = {name: number for name, number in around.items() if 1 <= number <= pages}
     response.headers["Link"] = ", ".join(
-        f'<{address_of(number)}>; rel="{name}"' for name, number in there.items()
+        f'<{page_url(number)}>; rel="{name}"' for name, number in there.items()
     )
     return response
 
 
-def address_of(number: int) -> str:
+def page_url(number: int) -> str:
     """Give the address asked for, with another page."""
     same = {**(request.view_args or {}), **request.args.to_dict(flat=False), "page": number}
     return url_for(request.endpoint or "", **same)

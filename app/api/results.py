@@ -8,12 +8,12 @@ from marshmallow import Schema, fields
 
 from app import context
 from app.api import etags, schemas
-from app.api.openapi import Subject
+from app.api.openapi import ApiBlueprint
 from app.inference.answers import Neighbour
 from app.uploads.results import correct_label
 from app.views import results as page
 
-subject = Subject("results", "Results of uploads on the pages, for whoever has their token.")
+blueprint = ApiBlueprint("results", "Results of uploads on the pages, for whoever has their token.")
 
 
 class ResultSchema(Schema):
@@ -32,8 +32,8 @@ class ResultSchema(Schema):
         allow_none=True,
         metadata={"description": "the correct label, where one of the examples was sent"},
     )
-    top5 = fields.List(fields.Nested(schemas.GuessSchema), required=True)
-    crops = fields.List(fields.Nested(schemas.GuessSchema), required=True)
+    top5 = fields.List(fields.Nested(schemas.LabelProbabilitySchema), required=True)
+    crops = fields.List(fields.Nested(schemas.LabelProbabilitySchema), required=True)
     neighbours = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
     by_pixels = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
     sampled = fields.Integer(required=True, allow_none=True)
@@ -44,10 +44,10 @@ class ResultSchema(Schema):
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
-@subject.get("/results/<token>")
-@subject.doc(operationId="result")
-@subject.response(200, ResultSchema)
-def result(token: str) -> dict[str, Any]:
+@blueprint.get("/results/<token>")
+@blueprint.doc(operationId="result")
+@blueprint.response(200, ResultSchema)
+def get_result(token: str) -> dict[str, Any]:
     """Tell a kept result"""
     found = page.known(token)
     after_this_request(page.unlisted)
@@ -55,15 +55,15 @@ def result(token: str) -> dict[str, Any]:
     return {
         "token": found.token,
         "created": found.created_at,
-        "expires": expiry(found.created_at),
+        "expires": expiry_time(found.created_at),
         "filename": found.filename,
         "width": found.width,
         "height": found.height,
         "correct": correct_label(found, context.sessions()),
         "top5": found.top5,
         "crops": found.crops,
-        "neighbours": neighbours(found.neighbours),
-        "by_pixels": neighbours(found.by_pixels),
+        "neighbours": dump_stored_neighbours(found.neighbours),
+        "by_pixels": dump_stored_neighbours(found.by_pixels),
         "sampled": found.sampled,
         "milliseconds": found.milliseconds,
         "weights": found.weights,
@@ -73,12 +73,12 @@ def result(token: str) -> dict[str, Any]:
     }
 
 
-def neighbours(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def dump_stored_neighbours(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Tell neighbours as they were kept."""
-    return schemas.neighbours([Neighbour(**row) for row in kept])
+    return schemas.dump_neighbours([Neighbour(**row) for row in kept])
 
 
-def expiry(created: datetime) -> datetime | None:
+def expiry_time(created: datetime) -> datetime | None:
     """Say when a result is deleted, if ever."""
     days = context.settings().upload_days
     return created + timedelta(days=days) if days else None

@@ -8,7 +8,7 @@ from marshmallow import Schema, fields
 
 from app import context
 from app.api import etags, pagination
-from app.api.openapi import Subject
+from app.api.openapi import ApiBlueprint
 from app.views.runs import evaluation as judged
 from app.views.runs.facts import identities, machine_of
 from app.views.runs.page import known
@@ -16,11 +16,13 @@ from app.views.runs.state import state_of
 from storage.evaluations import Result
 from storage.runs import Run, read_runs
 
-subject = Subject("runs", "The runs of training found on disk, while they go on and afterwards.")
-ERROR = {"minimum": 0, "maximum": 1}
+blueprint = ApiBlueprint(
+    "runs", "The runs of training found on disk, while they go on and afterwards."
+)
+ERROR_RANGE = {"minimum": 0, "maximum": 1}
 
 
-def number(**metadata: Any) -> fields.Float:
+def nullable_float(**metadata: Any) -> fields.Float:
     """Describe a number that may not be known."""
     return fields.Float(required=True, allow_none=True, metadata=metadata)
 
@@ -29,14 +31,14 @@ class EpochSchema(Schema):
     """What a pass over the training images gave; null for what is not known."""
 
     epoch = fields.Integer(required=True)
-    rate = number(description="the learning rate")
-    loss = number(description="the mean cross-entropy of the training batches")
-    top1_error = number(description="of the validation images' centre crops", **ERROR)
-    top5_error = number(**ERROR)
-    images_per_second = number()
-    data_wait = number(description="seconds it waited for images")
-    seconds = number(description="in all, validation included")
-    memory = number(description="the most so far, in GiB")
+    rate = nullable_float(description="the learning rate")
+    loss = nullable_float(description="the mean cross-entropy of the training batches")
+    top1_error = nullable_float(description="of the validation images' centre crops", **ERROR_RANGE)
+    top5_error = nullable_float(**ERROR_RANGE)
+    images_per_second = nullable_float()
+    data_wait = nullable_float(description="seconds it waited for images")
+    seconds = nullable_float(description="in all, validation included")
+    memory = nullable_float(description="the most so far, in GiB")
 
 
 class RunSchema(Schema):
@@ -44,7 +46,7 @@ class RunSchema(Schema):
 
     name = fields.String(required=True)
     state = fields.String(required=True, metadata={"enum": ["finished", "running", "stopped"]})
-    remaining = number(description="seconds until the last planned epoch, as estimated")
+    remaining = nullable_float(description="seconds until the last planned epoch, as estimated")
     preset = fields.String(required=True)
     data = fields.String(required=True, metadata={"description": "the folder trained on"})
     began = fields.AwareDateTime(required=True, allow_none=True)
@@ -70,7 +72,7 @@ class RunsSchema(pagination.PageSchema):
     runs = fields.List(fields.Nested(RunSchema), required=True)
 
 
-class DrawnSchema(Schema):
+class Conv1PictureSchema(Schema):
     """conv1 after an epoch."""
 
     epoch = fields.Integer(required=True)
@@ -82,12 +84,12 @@ class RateSchema(Schema):
 
     wrong = fields.Integer(required=True)
     images = fields.Integer(required=True)
-    error = fields.Float(required=True, metadata=ERROR)
-    low = fields.Float(required=True, metadata=ERROR)
-    high = fields.Float(required=True, metadata=ERROR)
+    error = fields.Float(required=True, metadata=ERROR_RANGE)
+    low = fields.Float(required=True, metadata=ERROR_RANGE)
+    high = fields.Float(required=True, metadata=ERROR_RANGE)
 
 
-class VerdictSchema(Schema):
+class EvaluationResultSchema(Schema):
     """How a network of the run answered."""
 
     name = fields.String(required=True)
@@ -104,10 +106,10 @@ class EvaluationSchema(Schema):
     data = fields.String(required=True)
     split = fields.String(required=True)
     images = fields.Integer(required=True)
-    results = fields.List(fields.Nested(VerdictSchema), required=True)
+    results = fields.List(fields.Nested(EvaluationResultSchema), required=True)
 
 
-class WholeRunSchema(RunSchema):
+class RunDetailsSchema(RunSchema):
     """A run with all that its pages show."""
 
     epochs = fields.List(fields.Nested(EpochSchema), required=True)
@@ -120,7 +122,7 @@ class WholeRunSchema(RunSchema):
         required=True,
         metadata={"description": "what it ran on"},
     )
-    conv1 = fields.List(fields.Nested(DrawnSchema), required=True)
+    conv1 = fields.List(fields.Nested(Conv1PictureSchema), required=True)
     ten_crops = fields.List(
         fields.Float(),
         required=True,
@@ -130,27 +132,27 @@ class WholeRunSchema(RunSchema):
     evaluation = fields.Nested(EvaluationSchema, required=True, allow_none=True)
 
 
-@subject.get("/runs")
-@subject.arguments(pagination.PageAskedSchema, location="query")
-@subject.doc(operationId="runs")
-@subject.response(200, RunsSchema, headers=pagination.LINKED)
-def runs(asked: dict[str, Any]) -> dict[str, Any]:
+@blueprint.get("/runs")
+@blueprint.arguments(pagination.PageQuerySchema, location="query")
+@blueprint.doc(operationId="runs")
+@blueprint.response(200, RunsSchema, headers=pagination.LINK_HEADER)
+def list_runs(asked: dict[str, Any]) -> dict[str, Any]:
     """List the runs"""
     found = read_runs(context.settings().home)
     etags.etag_by_content()
-    page = pagination.page_of(asked, len(found))
-    return {**page, "runs": map(told, pagination.cut(found, asked))}
+    page = pagination.paginate(asked, len(found))
+    return {**page, "runs": map(dump_run, pagination.slice_page(found, asked))}
 
 
-@subject.get("/runs/<name>")
-@subject.doc(operationId="run")
-@subject.response(200, WholeRunSchema)
-def run(name: str) -> dict[str, Any]:
+@blueprint.get("/runs/<name>")
+@blueprint.doc(operationId="run")
+@blueprint.response(200, RunDetailsSchema)
+def get_run(name: str) -> dict[str, Any]:
     """Tell of a run"""
     found = known(name)
     etags.etag_by_content()
     return {
-        **told(found),
+        **dump_run(found),
         "epochs": found.epochs,
         "recipe": found.recipe,
         "machine": dict(machine_of(found)),
@@ -159,11 +161,11 @@ def run(name: str) -> dict[str, Any]:
             for epoch in found.pictures
         ],
         "ten_crops": found.ten_crops,
-        "evaluation": evaluation(found),
+        "evaluation": dump_evaluation(found),
     }
 
 
-def told(found: Run) -> dict[str, Any]:
+def dump_run(found: Run) -> dict[str, Any]:
     """Tell of a run in short."""
     state = state_of(found, datetime.now(UTC))
     return {
@@ -183,7 +185,7 @@ def told(found: Run) -> dict[str, Any]:
     }
 
 
-def evaluation(found: Run) -> dict[str, Any] | None:
+def dump_evaluation(found: Run) -> dict[str, Any] | None:
     """Tell the newest evaluation of a run's networks, where there is one."""
     judgement = judged.judgement(identities(found), "")
     if judgement is None:

@@ -11,7 +11,7 @@ from app.inference.answers import Neighbour
 from model.predict import Guess
 
 
-class GuessSchema(Schema):
+class LabelProbabilitySchema(Schema):
     """A label and its probability."""
 
     label = fields.String(required=True)
@@ -51,17 +51,17 @@ class ImageSchema(Schema):
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
-def guesses(found: list[Guess]) -> list[dict[str, Any]]:
+def dump_labels(found: list[Guess]) -> list[dict[str, Any]]:
     """Tell labels and their probabilities."""
     return [asdict(guess) for guess in found]
 
 
-def neighbours(found: list[Neighbour]) -> list[dict[str, Any]]:
+def dump_neighbours(found: list[Neighbour]) -> list[dict[str, Any]]:
     """Tell neighbours, nearest first."""
-    return [{**asdict(one), **addresses(one.id)} for one in found]
+    return [{**asdict(one), **image_urls(one.id)} for one in found]
 
 
-def addresses(image_id: int) -> dict[str, str]:
+def image_urls(image_id: int) -> dict[str, str]:
     """Give the addresses of an image's thumbnail and page."""
     return {
         "thumbnail": url_for("images.serve_thumbnail", image_id=image_id),
@@ -69,7 +69,7 @@ def addresses(image_id: int) -> dict[str, str]:
     }
 
 
-def image(picture: Picture) -> dict[str, Any]:
+def dump_image(picture: Picture) -> dict[str, Any]:
     """Tell of an image of the catalogue; where its file lies is the server's own business."""
     version = picture.sha256[:12]
     return {

@@ -23,50 +23,50 @@ from app.uploads.receive import (
 )
 from model.preprocess import ImageError
 
-FORM = "multipart/form-data"
-RAW = (*problems.ACCEPTED, "application/octet-stream")
-WANTED = (
+FORM_TYPE = "multipart/form-data"
+IMAGE_TYPES = (*problems.ACCEPTED, "application/octet-stream")
+EXPECTED_BODY = (
     f"Send a multipart form with the field “{FIELD}”, or the bytes of one image as "
-    f"{', '.join(RAW[:-1])} or {RAW[-1]}."
+    f"{', '.join(IMAGE_TYPES[:-1])} or {IMAGE_TYPES[-1]}."
 )
-ONE = {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP"}
-MANY = {"type": "array", "items": ONE, "minItems": 1}
-Look = Callable[[Upload], dict[str, Any]]
+ONE_IMAGE = {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP"}
+SEVERAL_IMAGES = {"type": "array", "items": ONE_IMAGE, "minItems": 1}
+Process = Callable[[Upload], dict[str, Any]]
 
 
-class RefusedSchema(Schema):
+class RejectedUploadSchema(Schema):
     """An image among several that could not be taken, and why."""
 
     filename = fields.String(required=True)
     problem = fields.Nested("ProblemSchema", required=True)
 
 
-def form_of(field: dict[str, Any]) -> dict[str, Any]:
+def form_body(field: dict[str, Any]) -> dict[str, Any]:
     """Describe a form with one image, or several."""
     form = {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
-    return {FORM: {"schema": form}}
+    return {FORM_TYPE: {"schema": form}}
 
 
-def body_of(field: dict[str, Any], **others: Any) -> dict[str, Any]:
+def image_body(field: dict[str, Any], **others: Any) -> dict[str, Any]:
     """Describe a body that holds an image, or several, or something else."""
-    raw = {kind: {"schema": ONE} for kind in RAW}
-    return {"required": True, "content": {**form_of(field), **raw, **others}}
+    raw = {kind: {"schema": ONE_IMAGE} for kind in IMAGE_TYPES}
+    return {"required": True, "content": {**form_body(field), **raw, **others}}
 
 
-def files() -> list[FileStorage]:
+def uploaded_files() -> list[FileStorage]:
     """Take the files of the request, at least one.
 
     Raises UploadError where there is none or there are too many; aborts with 413 or 415.
     """
     kind = request.mimetype
-    if kind in RAW or kind.startswith("image/"):
-        return [FileStorage(io.BytesIO(whole_body(context.settings())))]
-    if kind not in (FORM, ""):
-        abort(415, f"{kind} is not taken. {WANTED}")
+    if kind in IMAGE_TYPES or kind.startswith("image/"):
+        return [FileStorage(io.BytesIO(read_image_body(context.settings())))]
+    if kind not in (FORM_TYPE, ""):
+        abort(415, f"{kind} is not taken. {EXPECTED_BODY}")
     return sent_files(request, context.settings())
 
 
-def whole_body(settings: Settings) -> bytes:
+def read_image_body(settings: Settings) -> bytes:
     """Read the body. Raises UploadError where it is larger than an image may be."""
     request.max_content_length = settings.upload_bytes
     try:
@@ -76,18 +76,18 @@ def whole_body(settings: Settings) -> bytes:
         raise UploadError(too_many_bytes(settings), 413) from None
 
 
-def each(look: Look) -> list[dict[str, Any]]:
+def process_uploads(look: Process) -> list[dict[str, Any]]:
     """What `look` gives for every image; of several, a bad one has its problem in that place.
 
     One alone that is bad raises UploadError or ImageError.
     """
-    sent = files()
+    sent = uploaded_files()
     if len(sent) == 1:
         return [look(read_upload(sent[0], context.settings()))]
-    return [looked_at(file, look) for file in sent]
+    return [process_upload(file, look) for file in sent]
 
 
-def looked_at(file: FileStorage, look: Look) -> dict[str, Any]:
+def process_upload(file: FileStorage, look: Process) -> dict[str, Any]:
     """Look at one of several images."""
     try:
         return look(read_upload(file, context.settings()))

@@ -20,12 +20,12 @@ from app.views.images import GONE, find_image, read_unchanged
 from model.predict import Pixels
 from model.preprocess import ImageError, central_square, decode
 
-IMAGE = re.compile(r"image-(\d{1,10})")
-UNKNOWN = "There is no such image here, or it has been deleted."
+IMAGE_NAME = re.compile(r"image-(\d{1,10})")
+UNKNOWN_IMAGE = "There is no such image here, or it has been deleted."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class CurrentImage:
     """An image that a page looks at.
 
     of: what an address names it by. name: what people read. picture: the address of the picture.
@@ -53,31 +53,31 @@ class Subject:
             abort(404, GONE)
 
 
-def asked(default: Literal["own", "none"] = "own") -> Subject | None:
+def get_current_image(default: Literal["own", "none"] = "own") -> CurrentImage | None:
     """Give the image that the address names, or this browser's last; 404 for an unknown one."""
     of = request.args.get("of", "")
     if of:
-        return named(of) or abort(404, UNKNOWN)
+        return resolve_image(of) or abort(404, UNKNOWN_IMAGE)
     if default == "none":
         return None
-    return next((found for token in mine() if (found := named(token))), None)
+    return next((found for token in mine() if (found := resolve_image(token))), None)
 
 
-def named(of: str) -> Subject | None:
+def resolve_image(of: str) -> CurrentImage | None:
     """Give the image of that name, or None when there is none."""
     if TOKEN.fullmatch(of):
         result = find(of, context.settings(), context.sessions())
-        return of_result(result) if result else None
-    match = IMAGE.fullmatch(of)
+        return image_of_result(result) if result else None
+    match = IMAGE_NAME.fullmatch(of)
     if match and int(match[1]) <= context.MOST_ID:
-        return of_picture(find_image(int(match[1])))
+        return image_of_picture(find_image(int(match[1])))
     return None
 
 
-def of_result(result: Result) -> Subject:
+def image_of_result(result: Result) -> CurrentImage:
     """Look at the image of a kept result."""
     file = picture_file(context.settings(), result.token)
-    return Subject(
+    return CurrentImage(
         of=result.token,
         name=result.filename,
         picture=url_for("results.serve_picture", token=result.token),
@@ -88,9 +88,9 @@ def of_result(result: Result) -> Subject:
     )
 
 
-def of_picture(image: Picture) -> Subject:
+def image_of_picture(image: Picture) -> CurrentImage:
     """Look at an image of the catalogue."""
-    return Subject(
+    return CurrentImage(
         of=f"image-{image.id}",
         name=image.label,
         picture=url_for("images.serve_thumbnail", image_id=image.id, v=image.sha256[:12]),

@@ -28,7 +28,7 @@ HEADERS = {
 
 def add_headers(response: Response) -> Response:
     """Add the headers of safety, and say how long this may be kept."""
-    policy = SWAGGER_UI if request.endpoint == "api-docs.show" else POLICY
+    policy = SWAGGER_UI if request.endpoint == "api-docs.show_api" else POLICY
     response.headers["Content-Security-Policy"] = "; ".join(f"{k} {v}" for k, v in policy.items())
     response.headers.update(HEADERS)
     if "Access-Control-Allow-Origin" in response.headers:

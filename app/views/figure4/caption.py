@@ -4,42 +4,44 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from app.database.images import Picture
-from app.views.figure4.choice import LEFT, RIGHT, Choice, counted
+from app.views.figure4.choice import LEFT, RIGHT, Selection, count_in_words
 from model.checkpoint import Provenance
 
 TITLE = "Figure 4"
-ENTERED = "Some of those that can be read are entered when the index is built."
+SOME_ARE_STORED = "Building the index stores a selection of the readable ones."
 
 
-def caption(choice: Choice, provenance: Provenance) -> str:
-    """Say what is seen, of which data, and how it was computed."""
+def write_caption(choice: Selection, provenance: Provenance) -> str:
+    """Write the caption: what the figure shows, from which data, and how it was computed."""
     data = Path(provenance.data).name
-    passes = "epoch" if provenance.epochs == 1 else "epochs"
+    epochs = "epoch" if provenance.epochs == 1 else "epochs"
     each = "each image" if len(choice.left) > 1 else "it"
+    left, right = (
+        count_in_words(len(side), "validation image") for side in (choice.left, choice.right)
+    )
     return (
-        f"Left: {counted(len(choice.left), 'validation image')} of {data}, with the correct "
-        f"label under {each} and the five labels that the network finds most probable; the bar "
-        "of the correct one is red where it is among them. Probabilities are the mean over ten "
-        f"crops. Right: {counted(len(choice.right), 'validation image')} in the first column, "
-        "then the six training images whose 4096 features of fc7 are nearest by Euclidean "
-        f"distance. Trained on {data} for {provenance.epochs} {passes}."
+        f"Left: {left} of {data}, with the correct label under {each} and the five labels that "
+        "the network finds most probable; the bar of the correct label is red where it is among "
+        f"them. Probabilities are averaged over ten crops. Right: {right} in the first column, "
+        "followed by the six training images with the nearest 4096-d fc7 features by Euclidean "
+        f"distance. Trained on {data} for {provenance.epochs} {epochs}."
     )
 
 
-def remarks(choice: Choice, known: Sequence[Picture]) -> list[str]:
-    """Say where there are too few validation images for what the paper shows."""
-    said = []
+def list_remarks(choice: Selection, known: Sequence[Picture]) -> list[str]:
+    """Say where there are too few validation images for the paper's layout."""
+    remarks = []
+    available = count_in_words(len(choice.pictures), "validation image")
     if len(choice.left) < LEFT:
-        said.append(f"Only {counted(len(choice.left), 'validation image')} can be shown. {ENTERED}")
+        remarks.append(f"Only {available} can be shown. {SOME_ARE_STORED}")
     elif len(choice.pictures) < LEFT + RIGHT and choice.draw is not None:
-        said.append(
-            f"Only {counted(len(choice.pictures), 'validation image')} can be shown, so that "
-            f"some stand on both sides. {ENTERED}"
+        remarks.append(
+            f"Only {available} can be shown, so some appear on both sides. {SOME_ARE_STORED}"
         )
     classes = len({one.class_id for one in choice.left})
     if classes < len(choice.left) and classes == len({one.class_id for one in known}):
-        said.append(
-            f"There are validation images of {counted(classes, 'class', 'classes')} only, so "
-            "that a class comes more than once."
+        count = count_in_words(classes, "class", "classes")
+        remarks.append(
+            f"The validation images cover only {count}, so some classes appear more than once."
         )
-    return said
+    return remarks

@@ -10,17 +10,20 @@ from app.database.images import Picture
 
 LEFT, RIGHT = 8, 5
 """Images with their five most probable labels, and images with their nearest (Figure 4)."""
-NUMBERS = (*("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), "ten")
-Serves = Callable[[Picture], bool]
+NUMBER_WORDS = (
+    *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    "ten",
+)
+IsReadable = Callable[[Picture], bool]
 """Whether an image's file is still the one that was entered."""
 
 
-class ChoiceError(ValueError):
+class SelectionError(ValueError):
     """Images that cannot be shown together, in a sentence for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Selection:
     """The images shown, in their order; draw: the number they were drawn by, if they were."""
 
     left: tuple[Picture, ...]
@@ -43,18 +46,18 @@ class Choice:
         return {one.id: one for one in (*self.left, *self.right)}
 
 
-def drawn(known: Sequence[Picture], draw: int, serves: Serves) -> Choice:
+def draw_selection(known: Sequence[Picture], draw: int, serves: IsReadable) -> Selection:
     """Draw images by a number, spread over classes; the same of the same images every time.
 
     Those on the right are others than those on the left as far as there are others. There are
     fewer on both sides where fewer are known; none where none is.
     """
-    usable = tuple(islice(filter(serves, in_order(known, draw)), LEFT + RIGHT))
+    usable = tuple(islice(filter(serves, shuffle_by_class(known, draw)), LEFT + RIGHT))
     left = usable[:LEFT]
-    return Choice(left=left, right=(*usable[LEFT:], *left)[:RIGHT], draw=draw)
+    return Selection(left=left, right=(*usable[LEFT:], *left)[:RIGHT], draw=draw)
 
 
-def in_order(known: Iterable[Picture], draw: int) -> list[Picture]:
+def shuffle_by_class(known: Iterable[Picture], draw: int) -> list[Picture]:
     """Mix images by a number: one of each class, then a second one of each, and so on."""
 
     def place(one: Picture) -> str:
@@ -70,47 +73,47 @@ def in_order(known: Iterable[Picture], draw: int) -> list[Picture]:
     return [mixed[i] for i in sorted(range(len(mixed)), key=turns.__getitem__)]
 
 
-def picked(
-    known: Sequence[Picture], left: Sequence[str], right: Sequence[str], serves: Serves
-) -> Choice:
+def pick_selection(
+    known: Sequence[Picture], left: Sequence[str], right: Sequence[str], serves: IsReadable
+) -> Selection:
     """Take the images that were picked by their ids, as an address writes them.
 
     Without any for the right they are the first of the left. Raises ChoiceError.
     """
     by_id = {str(one.id): one for one in known}
-    shown = pick(by_id, left, LEFT, "left")
-    choice = Choice(
-        left=shown, right=pick(by_id, right, RIGHT, "right") if right else shown[:RIGHT]
+    shown = pick_side(by_id, left, LEFT, "left")
+    choice = Selection(
+        left=shown, right=pick_side(by_id, right, RIGHT, "right") if right else shown[:RIGHT]
     )
     for one in choice.pictures.values():
         if not serves(one):
-            raise ChoiceError(
+            raise SelectionError(
                 f"The file of image {one.id}, {one.label}, has been moved, changed or damaged "
                 "since it was indexed."
             )
     return choice
 
 
-def pick(
+def pick_side(
     by_id: dict[str, Picture], names: Sequence[str], most: int, side: str
 ) -> tuple[Picture, ...]:
     """Take exactly as many as a side holds, or as there are. Raises ChoiceError."""
     for name, times in Counter(names).items():
         if name not in by_id:
-            raise ChoiceError(f"“{name[:20]}” is the number of no validation image known here.")
+            raise SelectionError(f"“{name[:20]}” is the number of no validation image known here.")
         if times > 1:
             label = by_id[name].label
-            raise ChoiceError(f"Image {name}, {label}, is picked twice for the {side}.")
+            raise SelectionError(f"Image {name}, {label}, is picked twice for the {side}.")
     wanted = min(most, len(by_id))
     if len(names) != wanted:
-        raise ChoiceError(
-            f"The {side} takes exactly {counted(wanted)}; {counted(len(names))} "
+        raise SelectionError(
+            f"The {side} takes exactly {count_in_words(wanted)}; {count_in_words(len(names))} "
             f"{'is' if len(names) == 1 else 'are'} picked."
         )
     return tuple(by_id[name] for name in names)
 
 
-def counted(count: int, one: str = "image", several: str | None = None) -> str:
+def count_in_words(count: int, one: str = "image", several: str | None = None) -> str:
     """Write so many of something: one image, eight images, 12 images."""
-    word = NUMBERS[count] if count < len(NUMBERS) else str(count)
+    word = NUMBER_WORDS[count] if count < len(NUMBER_WORDS) else str(count)
     return f"{word} {one if count == 1 else several or f'{one}s'}"

@@ -19,8 +19,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 
 from app.views.figure4.caption import TITLE
-from app.views.figure4.fonts import families
-from app.views.figure4.rows import Bar, Judged, Plate, Row
+from app.views.figure4.fonts import choose_fonts
+from app.views.figure4.rows import Bar, FigureContent, LabelledImage, Retrieval
 from app.views.figure4.svg import with_small_pictures
 from model.predict import Pixels
 
@@ -49,7 +49,7 @@ SETTINGS: Any = {
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Paper:
     """What is drawn on.
 
     families: the fonts, the preferred ones first. sharp: whether pictures are made for paper's
@@ -80,11 +80,11 @@ class Sheet:
         font = FontProperties(
             family=self.families, weight="bold" if bold else "normal", size=POINTS
         )
-        font.set_size(max(SMALLEST, min(1, width * ROOM / inches(text, font)) * POINTS))
+        font.set_size(max(SMALLEST, min(1, width * ROOM / text_width(text, font)) * POINTS))
         self.axes.text(
             x + width / 2 if middle else x,
             y,
-            fitted(text, width, font),
+            fit_text(text, width, font),
             fontproperties=font,
             color=INK,
             ha="center" if middle else "left",
@@ -92,13 +92,13 @@ class Sheet:
         )
 
 
-def png(plate: Plate, squares: Squares, caption: str) -> bytes:
+def render_png(plate: FigureContent, squares: Squares, caption: str) -> bytes:
     """Draw it as a PNG of 300 dots an inch, 7.22 inches wide."""
     facts = {"Title": TITLE, "Description": caption}
-    return drawn(plate, squares, lambda figure, out: figure.savefig(out, metadata=facts))
+    return render_figure(plate, squares, lambda figure, out: figure.savefig(out, metadata=facts))
 
 
-def svg(plate: Plate, squares: Squares, caption: str) -> bytes:
+def render_svg(plate: FigureContent, squares: Squares, caption: str) -> bytes:
     """Draw it as an SVG that holds all it needs, its words as text."""
     facts = {"Title": TITLE, "Description": caption, "Date": None}
 
@@ -106,12 +106,12 @@ def svg(plate: Plate, squares: Squares, caption: str) -> bytes:
         FigureCanvasSVG(figure)
         figure.savefig(out, format="svg", metadata=facts)
 
-    whole = drawn(plate, squares, save, sharp=False)
+    whole = render_figure(plate, squares, save, sharp=False)
     return with_small_pictures(whole, caption)
 
 
-def drawn(
-    plate: Plate,
+def render_figure(
+    plate: FigureContent,
     squares: Squares,
     save: Callable[[Figure, io.BytesIO], None],
     *,
@@ -129,14 +129,16 @@ def drawn(
         axes = figure.add_axes((0, 0, 1, 1), xlim=across, ylim=down)
         axes.set_axis_off()
         axes.set_autoscale_on(False)
-        sheet = Sheet(axes, families(text for one in plate.left for text in labels(one)), sharp)
+        sheet = Paper(
+            axes, choose_fonts(text for one in plate.left for text in list_texts(one)), sharp
+        )
         draw_left(sheet, plate, squares)
         draw_right(sheet, plate, squares)
         save(figure, out)
     return out.getvalue()
 
 
-def labels(one: Judged) -> list[str]:
+def list_texts(one: LabelledImage) -> list[str]:
     """All that is written of an image."""
     return [one.picture.label, *(bar.label for bar in one.bars)]
 
@@ -151,31 +153,33 @@ def right_side() -> float:
     return (WIDTH - LEFT_WIDTH - BETWEEN - FIRST_GAP - (COLUMNS - 2) * NEAR_GAP) / COLUMNS
 
 
-def cell_height(plate: Plate) -> float:
+def cell_height(plate: FigureContent) -> float:
     """The height of an image of the left with all that stands under it."""
     return left_side() + NAME + LINE * max(len(one.bars) for one in plate.left)
 
 
-def left_height(plate: Plate) -> float:
+def left_height(plate: FigureContent) -> float:
     """The height of the left."""
     rows = -(-len(plate.left) // ACROSS)
     return rows * cell_height(plate) + (rows - 1) * DOWN
 
 
-def right_height(plate: Plate) -> float:
+def right_height(plate: FigureContent) -> float:
     """The height of the right."""
     return len(plate.right) * (right_side() + NEAR_GAP) - NEAR_GAP
 
 
-def draw_left(sheet: Sheet, plate: Plate, squares: Squares) -> None:
+def draw_left(sheet: Paper, plate: FigureContent, squares: Squares) -> None:
     """Draw the images with their five labels, four in a row."""
     step = left_side() + GAP, cell_height(plate) + DOWN
     for number, one in enumerate(plate.left):
         row, column = divmod(number, ACROSS)
-        draw_judged(sheet, one, squares, column * step[0], row * step[1])
+        draw_labelled_image(sheet, one, squares, column * step[0], row * step[1])
 
 
-def draw_judged(sheet: Sheet, one: Judged, squares: Squares, x: float, y: float) -> None:
+def draw_labelled_image(
+    sheet: Paper, one: LabelledImage, squares: Squares, x: float, y: float
+) -> None:
     """Draw an image, its correct label, and its five bars."""
     side = left_side()
     sheet.picture(squares.get(one.picture.id), x, y, side)
@@ -185,7 +189,7 @@ def draw_judged(sheet: Sheet, one: Judged, squares: Squares, x: float, y: float)
         draw_bar(sheet, bar, x, below + NAME + number * LINE, side)
 
 
-def draw_bar(sheet: Sheet, bar: Bar, x: float, y: float, width: float) -> None:
+def draw_bar(sheet: Paper, bar: Bar, x: float, y: float, width: float) -> None:
     """Draw a label and, under it, how probable it is."""
     sheet.words(bar.label, x, y + 0.073, width, bold=bar.correct, middle=False)
     top = y + 0.094
@@ -193,13 +197,13 @@ def draw_bar(sheet: Sheet, bar: Bar, x: float, y: float, width: float) -> None:
     sheet.box(x, top, width * bar.probability, THICK, CORRECT if bar.correct else BAR)
 
 
-def draw_right(sheet: Sheet, plate: Plate, squares: Squares) -> None:
+def draw_right(sheet: Paper, plate: FigureContent, squares: Squares) -> None:
     """Draw each image with those nearest to it."""
     for number, row in enumerate(plate.right):
-        draw_row(sheet, row, squares, number * (right_side() + NEAR_GAP))
+        draw_retrieval(sheet, row, squares, number * (right_side() + NEAR_GAP))
 
 
-def draw_row(sheet: Sheet, row: Row, squares: Squares, y: float) -> None:
+def draw_retrieval(sheet: Paper, row: Retrieval, squares: Squares, y: float) -> None:
     """Draw one of them, its row."""
     side, start = right_side(), LEFT_WIDTH + BETWEEN
     sheet.picture(squares.get(row.picture.id), start, y, side)
@@ -208,15 +212,15 @@ def draw_row(sheet: Sheet, row: Row, squares: Squares, y: float) -> None:
         sheet.picture(squares.get(near.id), x, y, side)
 
 
-def fitted(text: str, width: float, font: FontProperties) -> str:
+def fit_text(text: str, width: float, font: FontProperties) -> str:
     """Cut a line so that it is at most so many inches wide."""
     kept = text
-    while kept and inches(kept + "…" * (kept != text), font) > width * ROOM:
+    while kept and text_width(kept + "…" * (kept != text), font) > width * ROOM:
         kept = kept[:-1].rstrip()
     return kept if kept == text else f"{kept}…"
 
 
-def inches(text: str, font: FontProperties) -> float:
+def text_width(text: str, font: FontProperties) -> float:
     """How wide a line is."""
     points, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return float(points) / 72

@@ -8,7 +8,7 @@ SHIPPED = ("STIXGeneral", "DejaVu Sans")
 """The first is what `serif` stands for in the drawing's settings."""
 
 
-def families(texts: Iterable[str]) -> list[str]:
+def choose_fonts(texts: Iterable[str]) -> list[str]:
     """The families that can write all of these texts as far as any can, the preferred ones first.
 
     A character that no font has is drawn as a box; in an SVG whoever shows it may do better.
@@ -16,17 +16,17 @@ def families(texts: Iterable[str]) -> list[str]:
     missing = {ord(c) for text in texts for c in text}
     chosen = ["serif", *SHIPPED[1:]]
     for name in SHIPPED:
-        missing -= characters(entry_of(name))
+        missing -= font_characters(regular_font(name))
     for entry in fontManager.ttflist if missing else []:
         if not missing:
             break
-        if found := missing & characters(entry):
+        if found := missing & font_characters(entry):
             missing -= found
             chosen.append(entry.name)
     return chosen
 
 
-def entry_of(family: str) -> FontEntry:
+def regular_font(family: str) -> FontEntry:
     """The upright, regular font of a family."""
     return next(
         one
@@ -35,7 +35,7 @@ def entry_of(family: str) -> FontEntry:
     )
 
 
-def characters(entry: FontEntry) -> set[int]:
+def font_characters(entry: FontEntry) -> set[int]:
     """The characters of a font; none of one that cannot be read."""
     try:
         return set(get_font(entry.fname).get_charmap())

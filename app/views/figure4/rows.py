@@ -9,11 +9,11 @@ from app.database.images import Picture
 from app.database.session import Sessions
 from app.inference.answers import Neighbour, Ready
 from app.inference.classify import nearest
-from app.views.figure4.choice import Choice
+from app.views.figure4.choice import Selection
 from model.predict import Floats, Pixels, Predictor
 from model.preprocess import central_square, decode
 
-Read = Callable[[Picture], bytes]
+ReadFile = Callable[[Picture], bytes]
 """Reads an image's file; raises ImageError or OSError when it is not the one entered."""
 
 
@@ -27,7 +27,7 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class LabelledImage:
     """An image of the left and its five most probable labels, falling."""
 
     picture: Picture
@@ -35,7 +35,7 @@ class Judged:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Retrieval:
     """An image of the right and the training images nearest to it, rising."""
 
     picture: Picture
@@ -43,32 +43,34 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plate:
+class FigureContent:
     """The whole figure; weights and version name what answered."""
 
-    left: tuple[Judged, ...]
-    right: tuple[Row, ...]
+    left: tuple[LabelledImage, ...]
+    right: tuple[Retrieval, ...]
     weights: str
     version: str
 
 
-def answered(ready: Ready, sessions: Sessions, choice: Choice, read: Read) -> Plate:
+def compute_content(
+    ready: Ready, sessions: Sessions, choice: Selection, read: ReadFile
+) -> FigureContent:
     """Answer for all images of a choice: the left in one batch, the right in one search.
 
     Raises what `read` does, DatabaseError and SearchError.
     """
-    squares = {key: square(read(one)) for key, one in choice.pictures.items()}
+    squares = {key: decode_square(read(one)) for key, one in choice.pictures.items()}
     predictor = ready.predictor
-    shares = predictor.probabilities(stacked(squares, choice.left))
-    features = predictor.features(stacked(squares, choice.right))
+    shares = predictor.probabilities(stack_squares(squares, choice.left))
+    features = predictor.features(stack_squares(squares, choice.right))
     found = nearest(ready, sessions, features)
-    return Plate(
+    return FigureContent(
         left=tuple(
-            Judged(picture=one, bars=bars(predictor, own, one))
+            LabelledImage(picture=one, bars=top_bars(predictor, own, one))
             for one, own in zip(choice.left, shares, strict=True)
         ),
         right=tuple(
-            Row(picture=one, neighbours=tuple(near))
+            Retrieval(picture=one, neighbours=tuple(near))
             for one, near in zip(choice.right, found, strict=True)
         ),
         weights=predictor.identity,
@@ -76,26 +78,26 @@ def answered(ready: Ready, sessions: Sessions, choice: Choice, read: Read) -> Pl
     )
 
 
-def square(data: bytes) -> Pixels:
+def decode_square(data: bytes) -> Pixels:
     """Give what the network sees of a file: uint8 [256, 256, 3]."""
     return central_square(decode(data))
 
 
-def stacked(squares: dict[int, Pixels], pictures: Sequence[Picture]) -> Pixels:
+def stack_squares(squares: dict[int, Pixels], pictures: Sequence[Picture]) -> Pixels:
     """Put images after one another: uint8 [N, 256, 256, 3]."""
     return np.stack([squares[one.id] for one in pictures])
 
 
-def bars(predictor: Predictor, shares: Floats, picture: Picture) -> tuple[Bar, ...]:
+def top_bars(predictor: Predictor, shares: Floats, picture: Picture) -> tuple[Bar, ...]:
     """Give the five most probable labels of float32 [classes], the correct one marked."""
-    correct = correct_place(predictor, shares, picture)
+    correct = rank_of_correct(predictor, shares, picture)
     return tuple(
         Bar(label=guess.label, probability=guess.probability, correct=place == correct)
         for place, guess in enumerate(predictor.top5(shares))
     )
 
 
-def correct_place(predictor: Predictor, shares: Floats, picture: Picture) -> int | None:
+def rank_of_correct(predictor: Predictor, shares: Floats, picture: Picture) -> int | None:
     """Find how many labels come before the correct one; None where the network has no such class.
 
     By the class's folder: labels may have been changed since, and two classes may have the same.

@@ -10,7 +10,7 @@ from model.predict import Predictor
 from model.visualize import COLUMNS, colour_selectivity, towers
 
 SPLITS = 9_999
-AT_ONCE = 1_000
+BATCH = 1_000
 SEED = 2012
 
 
@@ -25,13 +25,13 @@ class Kernel:
     number: int
     gpu: int
     selectivity: float
-    place: int
+    rank: int
     row: int
     column: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contrast:
+class SelectivityContrast:
     """How far two GPUs' mean colour selectivities lie apart, and how often chance does as much.
 
     means: of each GPU. beyond: of `splits` splits of all kernels into two halves, drawn at random,
@@ -39,7 +39,7 @@ class Contrast:
     """
 
     means: tuple[float, float]
-    beyond: int
+    as_extreme: int
     splits: int
 
     @property
@@ -48,13 +48,13 @@ class Contrast:
         return self.means[1] - self.means[0]
 
     @property
-    def chance(self) -> bool:
+    def by_chance(self) -> bool:
         """Whether one split in twenty does as much: then the difference says little."""
-        return (self.beyond + 1) / (self.splits + 1) > 0.05
+        return (self.as_extreme + 1) / (self.splits + 1) > 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patch:
+class KernelPatch:
     """A place of a training image that excites a kernel: conv1's response, before the ReLU."""
 
     image: int
@@ -63,7 +63,7 @@ class Patch:
     column: int
 
 
-def kernels(predictor: Predictor) -> list[Kernel]:
+def list_kernels(predictor: Predictor) -> list[Kernel]:
     """Every kernel of a network's conv1, in order."""
     found: list[Kernel] = []
     for gpu, part in enumerate(towers(predictor.conv1(), predictor.weights.config.towers), 1):
@@ -74,7 +74,7 @@ def kernels(predictor: Predictor) -> list[Kernel]:
                 number=len(found) + 1 + index,
                 gpu=gpu,
                 selectivity=float(value),
-                place=int(place),
+                rank=int(place),
                 row=index // COLUMNS,
                 column=index % COLUMNS,
             )
@@ -83,24 +83,26 @@ def kernels(predictor: Predictor) -> list[Kernel]:
     return found
 
 
-def contrast(first: Sequence[float], second: Sequence[float]) -> Contrast:
+def compare_selectivities(first: Sequence[float], second: Sequence[float]) -> SelectivityContrast:
     """Compare the colour selectivities of two GPUs: a test by permutation, with a fixed seed."""
     pooled, half = np.array([*first, *second]), len(first)
     means = float(np.mean(first)), float(np.mean(second))
     apart, beyond, drawn = abs(means[1] - means[0]), 0, np.random.default_rng(SEED)
-    for start in range(0, SPLITS, AT_ONCE):
-        count = min(AT_ONCE, SPLITS - start)
+    for start in range(0, SPLITS, BATCH):
+        count = min(BATCH, SPLITS - start)
         mixed = drawn.permuted(np.broadcast_to(pooled, (count, len(pooled))), axis=1)
         found = np.abs(mixed[:, :half].mean(1) - mixed[:, half:].mean(1))
         beyond += int((found >= apart - 1e-12).sum())
-    return Contrast(means=means, beyond=beyond, splits=SPLITS)
+    return SelectivityContrast(means=means, as_extreme=beyond, splits=SPLITS)
 
 
-def patches(sample: Sample, number: int) -> list[Patch]:
+def list_patches(sample: Sample, number: int) -> list[KernelPatch]:
     """The training patches that excite a kernel most, strongest first, an image counting once."""
     held, row = sample.patches, number - 1
     return [
-        Patch(image=int(image), response=float(value), row=int(place[0]), column=int(place[1]))
+        KernelPatch(
+            image=int(image), response=float(value), row=int(place[0]), column=int(place[1])
+        )
         for image, value, place in zip(
             held.ids[row], held.values[row], held.places[row], strict=True
         )

@@ -12,27 +12,34 @@ from app.database import images as catalogue
 from app.database.images import Picture
 from app.http_cache import not_modified
 from app.inference.loader import NotReady, Ready
-from app.views.current_image import Subject, asked
-from app.views.filters.kernels import Contrast, Kernel, Patch, contrast, kernels, patches
+from app.views.current_image import CurrentImage, get_current_image
+from app.views.filters.kernels import (
+    Kernel,
+    KernelPatch,
+    SelectivityContrast,
+    compare_selectivities,
+    list_kernels,
+    list_patches,
+)
 from app.views.format import origin
 from app.views.layers import activations
-from app.views.layers.activations import Spot
+from app.views.layers.activations import Peak
 from app.views.pictures import encode_png, picture_response
 from model.predict import Predictor
 from model.sheets import sheet
 from model.visualize import kernel_picture, towers
 
 blueprint = Blueprint("filters", __name__, url_prefix="/filters")
-blueprint.context_processor(activations.addresses)
-blueprint.add_app_template_filter(activations.response)
-KERNEL = "/<int(min=1, max=9999):number>"
-TILE, STEP = 44, 48
+blueprint.context_processor(activations.template_functions)
+blueprint.add_app_template_filter(activations.format_response, "response")
+KERNEL_RULE = "/<int(min=1, max=9999):number>"
+KERNEL_PIXELS, KERNEL_STEP = 44, 48
 """Pixels of a kernel in its block, and from one to the next."""
 PATCH_SCALE, RESPONSE_SCALE = 8, 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block:
+class KernelBlock:
     """One GPU's half of conv1, as the page shows it."""
 
     gpu: int
@@ -44,13 +51,13 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exciting:
+class TopPatches:
     """The training patches that excite a kernel most, strongest first, and their images by id.
 
     count, whole: of how many images, and whether these are all that are indexed.
     """
 
-    patches: list[Patch]
+    patches: list[KernelPatch]
     images: dict[int, Picture]
     sprite: str
     count: int
@@ -58,19 +65,19 @@ class Exciting:
 
 
 @blueprint.get("")
-def show() -> str:
+def show_filters() -> str:
     """Show both GPUs' kernels."""
-    return page(context.predictor(), None)
+    return render_filters(context.predictor(), None)
 
 
-@blueprint.get(KERNEL)
-def kernel(number: int) -> str:
+@blueprint.get(KERNEL_RULE)
+def show_kernel(number: int) -> str:
     """Show both GPUs' kernels, and one of them closer."""
-    return page(context.predictor(), number)
+    return render_filters(context.predictor(), number)
 
 
 @blueprint.get("/gpu-<int(min=1, max=2):number>.png")
-def block_picture(number: int) -> Response:
+def gpu_picture(number: int) -> Response:
     """Give the picture of one GPU's 48 kernels."""
     predictor = context.predictor()
     parts = towers(predictor.conv1(), predictor.weights.config.towers)
@@ -84,11 +91,11 @@ def block_picture(number: int) -> Response:
     )
 
 
-@blueprint.get(f"{KERNEL}/patches.png")
+@blueprint.get(f"{KERNEL_RULE}/patches.png")
 def patches_picture(number: int) -> Response:
     """Give the patches that excite a kernel most, side by side, each pixel a square of eight."""
     state = context.ready()
-    check_number(state.predictor.conv1(), number)
+    check_kernel_number(state.predictor.conv1(), number)
     if state.sample is None:
         abort(404, "This index knows no patches.")
     etag = f"{state.version.name}-patches-{number}"
@@ -99,87 +106,89 @@ def patches_picture(number: int) -> Response:
     return picture_response(encode_png(Image.fromarray(enlarged)), etag, "image/png", version=etag)
 
 
-@blueprint.get(f"{KERNEL}/response.png")
+@blueprint.get(f"{KERNEL_RULE}/response.png")
 def response_picture(number: int) -> Response:
     """Give a kernel's response to an image, where it is above zero."""
-    check_number(context.predictor().conv1(), number)
-    subject = activations.named()
+    check_kernel_number(context.predictor().conv1(), number)
+    subject = activations.require_current_image()
     name = f"response-{number}"
-    if fresh := activations.unchanged(subject, name):
+    if fresh := activations.picture_not_modified(subject, name):
         return fresh
-    values = np.maximum(activations.seen(subject).conv1[number - 1], 0)
+    values = np.maximum(activations.compute_activations(subject).conv1[number - 1], 0)
     picture = sheet(values[None], 1, scale=RESPONSE_SCALE, largest=float(values.max()), gap=0)
-    return activations.draw(subject, name, picture)
+    return activations.send_picture(subject, name, picture)
 
 
-def page(predictor: Predictor, number: int | None) -> str:
+def render_filters(predictor: Predictor, number: int | None) -> str:
     """Show the kernels, one of them chosen or none."""
-    found = kernels(predictor)
-    chosen = None if number is None else of_number(found, number)
-    subject = asked() if chosen else None
+    found = list_kernels(predictor)
+    chosen = None if number is None else find_kernel(found, number)
+    subject = get_current_image() if chosen else None
     return render_template(
         "filters.html",
-        blocks=blocks(predictor, found),
+        blocks=list_kernel_blocks(predictor, found),
         kernels=found,
         size=predictor.conv1().shape[-1],
-        contrast=compared(predictor, found),
+        contrast=compare_gpus(predictor, found),
         chosen=chosen,
-        exciting=exciting(chosen.number) if chosen else None,
+        exciting=find_top_patches(chosen.number) if chosen else None,
         subject=subject,
-        spot=spot(subject, chosen.number) if subject and chosen else None,
-        examples=activations.examples() if chosen and not subject else [],
+        spot=find_kernel_peak(subject, chosen.number) if subject and chosen else None,
+        examples=activations.list_examples() if chosen and not subject else [],
         config=predictor.weights.config,
         origin=origin(predictor.weights.provenance),
     )
 
 
-def of_number(found: list[Kernel], number: int) -> Kernel:
+def find_kernel(found: list[Kernel], number: int) -> Kernel:
     """Find a kernel by its number, or answer 404."""
-    check_number(found, number)
+    check_kernel_number(found, number)
     return found[number - 1]
 
 
-def check_number(kernels: Sized, number: int) -> None:
+def check_kernel_number(kernels: Sized, number: int) -> None:
     """Answer 404 where there are fewer kernels."""
     if number > len(kernels):
         abort(404, f"conv1 has the kernels 1 to {len(kernels)}.")
 
 
-def blocks(predictor: Predictor, found: list[Kernel]) -> list[Block]:
+def list_kernel_blocks(predictor: Predictor, found: list[Kernel]) -> list[KernelBlock]:
     """Give what the page shows of each GPU."""
     return [
-        Block(
+        KernelBlock(
             gpu=gpu,
             kernels=own,
             selectivity=float(np.mean([k.selectivity for k in own])),
-            url=url_for("filters.block_picture", number=gpu, v=predictor.identity[:12]),
-            width=STEP * max(k.column for k in own) + TILE,
-            height=STEP * max(k.row for k in own) + TILE,
+            url=url_for("filters.gpu_picture", number=gpu, v=predictor.identity[:12]),
+            width=KERNEL_STEP * max(k.column for k in own) + KERNEL_PIXELS,
+            height=KERNEL_STEP * max(k.row for k in own) + KERNEL_PIXELS,
         )
-        for gpu, own in by_gpu(found).items()
+        for gpu, own in group_by_gpu(found).items()
     ]
 
 
-def by_gpu(found: list[Kernel]) -> dict[int, list[Kernel]]:
+def group_by_gpu(found: list[Kernel]) -> dict[int, list[Kernel]]:
     """Give the kernels of each GPU."""
     return {gpu: [k for k in found if k.gpu == gpu] for gpu in sorted({k.gpu for k in found})}
 
 
-def compared(predictor: Predictor, found: list[Kernel]) -> Contrast | None:
+def compare_gpus(predictor: Predictor, found: list[Kernel]) -> SelectivityContrast | None:
     """Compare two GPUs; None for a network of one."""
-    values = [[k.selectivity for k in own] for own in by_gpu(found).values()]
+    values = [[k.selectivity for k in own] for own in group_by_gpu(found).values()]
     if len(values) != 2:
         return None
-    return activations.kept().get(("contrast", predictor.identity), lambda: contrast(*values))
+    return activations.activation_cache().get(
+        ("contrast", predictor.identity), lambda: compare_selectivities(*values)
+    )
 
 
-def exciting(number: int) -> Exciting | NotReady | None:
+def find_top_patches(number: int) -> TopPatches | NotReady | None:
     """Give the patches that excite a kernel; what is missing, or None where the index is older."""
     state = context.engine().state()
     if not isinstance(state, Ready) or state.sample is None:
         return None if isinstance(state, Ready) else state
-    best = patches(state.sample, number)
-    return Exciting(
+    best = list_patches(state.sample, number)
+    return TopPatches(
         patches=best,
         images=catalogue.pictures_by_id(context.sessions(), [patch.image for patch in best]),
         sprite=url_for("filters.patches_picture", number=number, v=state.version.name),
@@ -188,8 +197,8 @@ def exciting(number: int) -> Exciting | NotReady | None:
     )
 
 
-def spot(subject: Subject, number: int) -> Spot:
+def find_kernel_peak(subject: CurrentImage, number: int) -> Peak:
     """Find the place of an image that excites a kernel most."""
-    found = activations.seen(subject)
+    found = activations.compute_activations(subject)
     field = found.stages[0].stage.field
-    return activations.strongest(found.conv1[number - 1], field, context.predictor().weights.config)
+    return activations.find_peak(found.conv1[number - 1], field, context.predictor().weights.config)

@@ -14,7 +14,7 @@ from app.database.images import Picture
 from app.http_cache import not_modified
 from app.inference.loader import Ready
 from app.inference.lru_cache import Kept
-from app.views.current_image import Subject, asked
+from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import distance
 from app.views.pictures import encode_png, picture_response
 from model.activations import Activations, activations
@@ -23,12 +23,12 @@ from model.predict import Floats
 from model.preprocess import offsets
 from model.receptive_field import Field
 
-KEPT = 8
+MAX_CACHED_ACTIVATIONS = 8
 """Images whose activations are in memory at a time; of the paper's network 4 MB each."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Box:
+class Rectangle:
     """A rectangle on the 256×256, in its pixels."""
 
     left: float
@@ -38,7 +38,7 @@ class Box:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spot:
+class Peak:
     """The strongest place of a map: its value, and where it lies, rows and columns from 1.
 
     side: places of the map's side. map: where the whole map lies on the 256×256. cell: where this
@@ -49,12 +49,12 @@ class Spot:
     row: int
     column: int
     side: int
-    map: Box
-    cell: Box
-    sees: Box
+    map: Rectangle
+    cell: Rectangle
+    sees: Rectangle
 
 
-def seen(subject: Subject) -> Activations:
+def compute_activations(subject: CurrentImage) -> Activations:
     """Give what the network computes of an image, waiting for a turn where it is not kept."""
     predictor = context.predictor()
 
@@ -62,21 +62,21 @@ def seen(subject: Subject) -> Activations:
         with context.turn():
             return activations(predictor, subject.square())
 
-    return kept().get(("activations", predictor.identity, subject.key), compute)
+    return activation_cache().get(("activations", predictor.identity, subject.key), compute)
 
 
-def named() -> Subject:
+def require_current_image() -> CurrentImage:
     """Give the image that the address of a picture names; 404 where it names none."""
-    return asked("none") or abort(404, "The address names no image.")
+    return get_current_image("none") or abort(404, "The address names no image.")
 
 
-def kept() -> Kept:
+def activation_cache() -> Kept:
     """Give what was computed last."""
     found: Kept = current_app.extensions["kept"]
     return found
 
 
-def strongest(values: Floats, field: Field | None, config: AlexNetConfig) -> Spot:
+def find_peak(values: Floats, field: Field | None, config: AlexNetConfig) -> Peak:
     """Find the largest value of a map, float32 [side, side]."""
     assert field is not None, "neurons have no place"
     row, column = np.unravel_index(int(values.argmax()), values.shape)
@@ -87,39 +87,39 @@ def strongest(values: Floats, field: Field | None, config: AlexNetConfig) -> Spo
         [min(max(into + edge, 1), config.side - 1) for edge in field.span(int(place))]
         for place in (column, row)
     )
-    return Spot(
+    return Peak(
         value=float(values[row, column]),
         row=int(row) + 1,
         column=int(column) + 1,
         side=len(values),
-        map=Box(left=first, top=first, width=whole, height=whole),
-        cell=Box(left=first + step * column, top=first + step * row, width=step, height=step),
-        sees=Box(
+        map=Rectangle(left=first, top=first, width=whole, height=whole),
+        cell=Rectangle(left=first + step * column, top=first + step * row, width=step, height=step),
+        sees=Rectangle(
             left=across[0], top=down[0], width=across[1] - across[0], height=down[1] - down[0]
         ),
     )
 
 
-def version(subject: Subject) -> str:
+def picture_version(subject: CurrentImage) -> str:
     """Name in an address what pictures are made of: the weights and the image."""
     return f"{context.predictor().identity[:12]}-{subject.key[:22]}"
 
 
-def unchanged(subject: Subject, name: str) -> Response | None:
+def picture_not_modified(subject: CurrentImage, name: str) -> Response | None:
     """Give the 304 answer where the browser has this picture of the image already."""
-    etag = f"{version(subject)}-{name}"
+    etag = f"{picture_version(subject)}-{name}"
     return not_modified(etag, version="" if subject.private else etag)
 
 
-def draw(subject: Subject, name: str, picture: Image) -> Response:
+def send_picture(subject: CurrentImage, name: str, picture: Image) -> Response:
     """Answer with a picture of what the network computes of an image."""
-    etag = f"{version(subject)}-{name}"
+    etag = f"{picture_version(subject)}-{name}"
     return picture_response(
         encode_png(picture), etag, "image/png", version="" if subject.private else etag
     )
 
 
-def examples() -> list[Picture]:
+def list_examples() -> list[Picture]:
     """Give a few validation images to look at, where an index knows some."""
     state = context.engine().state()
     if not isinstance(state, Ready):
@@ -127,7 +127,7 @@ def examples() -> list[Picture]:
     return images.examples(context.sessions(), state.version.dataset_id)
 
 
-def onward(endpoint: str, **values: Any) -> str:
+def same_image_url(endpoint: str, **values: Any) -> str:
     """Give the address of a page that looks at the same image as this one.
 
     Only an image that this page's own address names is named: an upload is shown to whoever has
@@ -136,21 +136,25 @@ def onward(endpoint: str, **values: Any) -> str:
     return url_for(endpoint, **values, of=request.args.get("of") or None)
 
 
-def picture_of(endpoint: str, subject: Subject, **values: Any) -> str:
+def activation_picture_url(endpoint: str, subject: CurrentImage, **values: Any) -> str:
     """Give the address of a picture of what the network computes of an image."""
-    return url_for(endpoint, **values, of=subject.of, v=version(subject))
+    return url_for(endpoint, **values, of=subject.of, v=picture_version(subject))
 
 
-def response(value: float) -> str:
+def format_response(value: float) -> str:
     """Write a response with three figures or one decimal, and a minus sign as it should be."""
     return f"{'−' if value < 0 else ''}{distance(abs(value))}"
 
 
-def said(config: AlexNetConfig) -> str:
+def activation_name(config: AlexNetConfig) -> str:
     """Name the neurons' nonlinearity as people write it."""
     return "ReLU" if config.activation == "relu" else config.activation
 
 
-def addresses() -> dict[str, Callable[..., str]]:
+def template_functions() -> dict[str, Callable[..., str]]:
     """Give what the templates of these pages make addresses and words by."""
-    return {"onward": onward, "picture_of": picture_of, "activation": said}
+    return {
+        "onward": same_image_url,
+        "picture_of": activation_picture_url,
+        "activation": activation_name,
+    }

@@ -12,66 +12,71 @@ from app.inference.answers import Ready
 from app.inference.loader import BUILD
 from app.views.format import thousands
 from app.views.map.colours import COLOURS
-from app.views.map.layout import Atlas, atlas_of, columns
-from app.views.map.picture import HEIGHT, WIDTH, Scheme, draw
+from app.views.map.layout import MapLayout, build_map_layout, map_columns
+from app.views.map.picture import HEIGHT, WIDTH, ColourScheme, render_map
 from app.views.pictures import picture_response
 from index.building.tsne import DIMENSIONS, FEW
 
 blueprint = Blueprint("map", __name__)
-FORM = 1
+FORMAT_VERSION = 1
 """Of what is sent under a version's name; another form has another address."""
 PRINCIPAL = "The first two principal components"
 REDUCED = f"by their first {DIMENSIONS} principal components"
-READING = "Images that the network sees alike lie together; how far groups lie apart means little."
-NONE = "This index was built before there were maps; building it again makes one."
+HOW_TO_READ = (
+    "Images that the network sees alike lie together; how far groups lie apart means little."
+)
+NO_MAP = "This index was built before there were maps; building it again makes one."
 
 
 @blueprint.get("/map")
-def show() -> str:
+def show_map() -> str:
     """Show the map, or what makes one."""
     state, classes = context.listed()
-    atlas = atlas_of(state, classes)
+    atlas = build_map_layout(state, classes)
     if atlas is None:
         heading = "There is no map in this index"
-        return render_template("notice.html", heading=heading, sentence=NONE, command=BUILD)
-    key = key_of(state)
+        return render_template("notice.html", heading=heading, sentence=NO_MAP, command=BUILD)
+    key = map_version(state)
     return render_template(
         "map.html",
         atlas=atlas,
-        how=how(atlas),
+        how=describe_map(atlas),
         colours=len(COLOURS),
-        points=url_for(".points", v=key),
-        drawings={scheme: url_for(".picture", scheme=scheme, v=key) for scheme in get_args(Scheme)},
+        points=url_for(".map_points", v=key),
+        drawings={
+            scheme: url_for(".map_picture", scheme=scheme, v=key)
+            for scheme in get_args(ColourScheme)
+        },
         width=WIDTH,
         height=HEIGHT,
     )
 
 
 @blueprint.get("/map/points.json")
-def points() -> Response:
+def map_points() -> Response:
     """Give the points, a list a column."""
     state, classes = context.listed()
-    etag = f"{key_of(state)}-points"
+    etag = f"{map_version(state)}-points"
     if fresh := not_modified(etag, version=etag):
         return fresh
-    text = json.dumps(columns(mapped(state, classes)), separators=(",", ":"))
+    text = json.dumps(map_columns(require_map(state, classes)), separators=(",", ":"))
     return set_cache_headers(Response(text, mimetype="application/json"), etag, version=etag)
 
 
 @blueprint.get("/map.png")
-def picture() -> Response:
+def map_picture() -> Response:
     """Give the map as a picture, on the light ground or, with `scheme=dark`, on the dark one."""
-    scheme: Scheme = "dark" if request.args.get("scheme") == "dark" else "light"
+    scheme: ColourScheme = "dark" if request.args.get("scheme") == "dark" else "light"
     state, classes = context.listed()
-    etag = f"{key_of(state)}-{scheme}"
+    etag = f"{map_version(state)}-{scheme}"
     if fresh := not_modified(etag, version=etag):
         return fresh
     with context.turn():
-        data = draw(mapped(state, classes), scheme)
+        data = render_map(require_map(state, classes), scheme)
     return picture_response(data, etag, "image/png", version=etag)
 
 
-def how(atlas: Atlas) -> str:
+def describe_map(atlas: MapLayout) -> str:
     """Say how the map was computed, of which images, and how to read it."""
     count, everything = len(atlas.ids), thousands(atlas.images)
     if count == 1:
@@ -79,14 +84,14 @@ def how(atlas: Atlas) -> str:
     few = f"{PRINCIPAL} of the 4096 features of fc7"
     method = few if count < FEW else f"t-SNE of the 4096 features of fc7, {REDUCED}"
     of = f"all {everything}" if atlas.whole else f"a sample of {thousands(count)} of {everything}"
-    return f"{method}; {of} images. {READING}"
+    return f"{method}; {of} images. {HOW_TO_READ}"
 
 
-def mapped(state: Ready, classes: list[ClassCount]) -> Atlas:
+def require_map(state: Ready, classes: list[ClassCount]) -> MapLayout:
     """Give the map of what is served, or answer 404 where it has none."""
-    return atlas_of(state, classes) or abort(404, NONE)
+    return build_map_layout(state, classes) or abort(404, NO_MAP)
 
 
-def key_of(state: Ready) -> str:
+def map_version(state: Ready) -> str:
     """Name what is sent of a version."""
-    return f"{state.version.name}-{FORM}"
+    return f"{state.version.name}-{FORMAT_VERSION}"

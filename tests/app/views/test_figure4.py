@@ -18,9 +18,9 @@ from PIL import Image
 
 from app.database import images
 from app.inference.loader import Ready
-from app.views.figure4.choice import ChoiceError, drawn, picked
-from app.views.figure4.fonts import characters, families, fontManager
-from app.views.figure4.rows import bars
+from app.views.figure4.choice import SelectionError, draw_selection, pick_selection
+from app.views.figure4.fonts import choose_fonts, font_characters, fontManager
+from app.views.figure4.rows import top_bars
 from model.preprocess import read_file
 
 Page = Callable[[Any], Any]
@@ -134,7 +134,7 @@ def test_a_number_draws_the_same_images_every_time_spread_over_classes(
 
 
 def test_what_is_drawn_does_not_hang_on_ids_or_order(known: list[images.Picture]) -> None:
-    ways = [drawn(some, 5, lambda one: True) for some in (known, known[::-1])]
+    ways = [draw_selection(some, 5, lambda one: True) for some in (known, known[::-1])]
     assert ways[0].ids == ways[1].ids
 
 
@@ -291,9 +291,9 @@ def check_svg(data: bytes, shown: Any, red: int) -> None:
 
 
 def test_a_label_in_another_script_is_written_where_a_font_has_it() -> None:
-    assert families(["<b>coffee & cream</b>", "трава"]) == ["serif", "DejaVu Sans"]
-    chosen = families(["草"])
-    have = [font for font in fontManager.ttflist if ord("草") in characters(font)]
+    assert choose_fonts(["<b>coffee & cream</b>", "трава"]) == ["serif", "DejaVu Sans"]
+    chosen = choose_fonts(["草"])
+    have = [font for font in fontManager.ttflist if ord("草") in font_characters(font)]
     assert len(chosen) == (3 if have else 2)
     assert not have or chosen[-1] in {font.name for font in have}
 
@@ -354,11 +354,11 @@ def test_whichever_of_them_is_sent_has_its_correct_label_in_red(
 
 def test_exactly_as_many_as_there_are_can_be_picked(known: list[images.Picture]) -> None:
     some = known[:3]
-    choice = picked(some, [str(one.id) for one in some], [], lambda one: True)
+    choice = pick_selection(some, [str(one.id) for one in some], [], lambda one: True)
     assert choice.ids == (tuple(one.id for one in some),) * 2
-    with pytest.raises(ChoiceError, match="exactly three images; two images are picked"):
-        picked(some, [str(one.id) for one in some[:2]], [], lambda one: True)
-    assert drawn([], 1, lambda one: True).left == ()
+    with pytest.raises(SelectionError, match="exactly three images; two images are picked"):
+        pick_selection(some, [str(one.id) for one in some[:2]], [], lambda one: True)
+    assert draw_selection([], 1, lambda one: True).left == ()
 
 
 def test_the_correct_class_is_told_by_its_folder_not_by_its_words(
@@ -367,8 +367,8 @@ def test_the_correct_class_is_told_by_its_folder_not_by_its_words(
     brick = next(one for one in known if one.path.split("/")[1] == "brick")
     shares = np.array([0.1, 0.4, 0.2, 0.15, 0.05, 0.1], np.float32)
     renamed = replace(brick, label="masonry")
-    assert [bar.correct for bar in bars(state.predictor, shares, renamed)] == [
+    assert [bar.correct for bar in top_bars(state.predictor, shares, renamed)] == [
         *(True, False, False, False, False)
     ]
     other = replace(brick, label="brick", path="val/elsewhere/1.jpg")
-    assert not any(bar.correct for bar in bars(state.predictor, shares, other))
+    assert not any(bar.correct for bar in top_bars(state.predictor, shares, other))

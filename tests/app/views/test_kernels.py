@@ -5,12 +5,12 @@ import pytest
 from flask import Flask
 from scipy.stats import permutation_test
 
-from app.views.filters.kernels import contrast, kernels
+from app.views.filters.kernels import compare_selectivities, list_kernels
 
 
 def test_the_kernels_are_numbered_and_ranked_within_their_gpu(app: Flask) -> None:
     predictor = app.extensions["engine"].state().predictor
-    found, weights = kernels(predictor), predictor.conv1().double().numpy()
+    found, weights = list_kernels(predictor), predictor.conv1().double().numpy()
     assert [k.number for k in found] == list(range(1, 97))
     assert [k.gpu for k in found] == [1] * 48 + [2] * 48
     assert [(k.row, k.column) for k in found[:9]] == [(0, n) for n in range(8)] + [(1, 0)]
@@ -19,7 +19,7 @@ def test_the_kernels_are_numbered_and_ranked_within_their_gpu(app: Flask) -> Non
         assert k.selectivity == pytest.approx(1 - grey / (kernel**2).sum(), abs=1e-5)
     for half in (found[:48], found[48:]):
         order = sorted(half, key=lambda k: -k.selectivity)
-        assert [k.place for k in order] == list(range(1, 49))
+        assert [k.rank for k in order] == list(range(1, 49))
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.8, -1.2])
@@ -30,14 +30,14 @@ def test_chance_is_that_of_an_exact_test_by_permutation(shift: float) -> None:
         (first, second), lambda a, b: abs(a.mean() - b.mean()), alternative="greater"
     )
     assert exact.null_distribution.size == 924  # every split there is
-    found = contrast(first, second)
+    found = compare_selectivities(first, second)
     error = (exact.pvalue * (1 - exact.pvalue) / found.splits) ** 0.5
-    assert found.beyond / found.splits == pytest.approx(exact.pvalue, abs=5 * error)
+    assert found.as_extreme / found.splits == pytest.approx(exact.pvalue, abs=5 * error)
     assert found.means == pytest.approx((first.mean(), second.mean()))
     assert found.difference == pytest.approx(second.mean() - first.mean())
-    assert found.chance == (exact.pvalue > 0.05)
+    assert found.by_chance == (exact.pvalue > 0.05)
 
 
 def test_gpus_wholly_apart_are_not_by_chance() -> None:
-    found = contrast(np.linspace(0, 0.2, 48), np.linspace(0.6, 0.9, 48))
-    assert (found.beyond, found.chance) == (0, False)
+    found = compare_selectivities(np.linspace(0, 0.2, 48), np.linspace(0.6, 0.9, 48))
+    assert (found.as_extreme, found.by_chance) == (0, False)

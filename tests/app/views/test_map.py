@@ -17,9 +17,15 @@ from werkzeug.test import TestResponse
 from app.database import browse, images
 from app.inference.answers import Ready
 from app.views.map.colours import COLOURS, colour_of
-from app.views.map.layout import SCALE, Atlas, Group, atlas_of, densest
-from app.views.map.page import how
-from app.views.map.picture import HEIGHT, WIDTH, draw, on_paper, placed, radius
+from app.views.map.layout import (
+    MAX_COORDINATE,
+    MapClass,
+    MapLayout,
+    build_map_layout,
+    find_densest_places,
+)
+from app.views.map.page import describe_map
+from app.views.map.picture import HEIGHT, WIDTH, dot_radius, place_labels, render_map, to_pixels
 from index import sample
 from index.manifest import FILE, read_manifest, write_manifest
 
@@ -37,9 +43,9 @@ def state(app: Flask) -> Ready:
 
 
 @pytest.fixture
-def atlas(app: Flask, state: Ready) -> Atlas:
+def atlas(app: Flask, state: Ready) -> MapLayout:
     """The map of what is served."""
-    found = atlas_of(state, browse.classes(app.extensions["sessions"], state.version.id))
+    found = build_map_layout(state, browse.classes(app.extensions["sessions"], state.version.id))
     assert found is not None
     return found
 
@@ -66,12 +72,12 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def alone(atlas: Atlas, one: int) -> Atlas:
+def alone(atlas: MapLayout, one: int) -> MapLayout:
     """A map of one image."""
     return replace(
         atlas,
         images=1,
-        groups=[replace(atlas.groups[atlas.numbers[one]], images=1, beside=None)],
+        groups=[replace(atlas.classes[atlas.numbers[one]], images=1, beside=None)],
         numbers=np.zeros(1, np.int64),
         **{name: getattr(atlas, name)[one : one + 1] for name in ("ids", "xs", "ys")},
     )
@@ -88,7 +94,7 @@ def test_the_points_are_those_of_the_index_and_their_classes_the_database_s(
     assert [sent["classes"][n]["id"] for n in sent["numbers"]] == [classes[i] for i in sent["ids"]]
     places = np.stack([sent["x"], sent["y"]], axis=1)
     assert abs(places / sent["scale"] - points).max() <= 0.51 / sent["scale"]
-    assert (sent["images"], sent["whole"], sent["scale"]) == (54, True, SCALE)
+    assert (sent["images"], sent["whole"], sent["scale"]) == (54, True, MAX_COORDINATE)
     assert {c["images"] for c in sent["classes"]} == {9}
     labels = [c["label"] for c in sent["classes"]]
     assert labels == sorted(labels, key=str.casefold)
@@ -101,7 +107,7 @@ def test_a_class_s_place_is_where_most_of_its_images_lie() -> None:
     others = generator.normal((9000, 9000), 100, (50, 2))
     xs, ys = np.rint(np.concatenate([few, many, others])).astype(np.int64).T
     numbers = np.repeat([0, 1], [120, 50])
-    found = densest(numbers, xs, ys, 2)
+    found = find_densest_places(numbers, xs, ys, 2)
     assert np.abs(found - [[4000, 12000], [9000, 9000]]).max() < 100
 
 
@@ -145,11 +151,11 @@ def test_the_page_says_how_the_map_was_made_and_leads_to_each_class(
     assert all(row.all("td")[1].text in set(labels) - {row.one("th").text} for row in rows)
 
 
-def test_the_nearest_class_in_words_is_the_nearest(atlas: Atlas) -> None:
-    for group in atlas.groups:
-        others = [g for g in atlas.groups if g is not group]
+def test_the_nearest_class_in_words_is_the_nearest(atlas: MapLayout) -> None:
+    for group in atlas.classes:
+        others = [g for g in atlas.classes if g is not group]
         near = min(others, key=lambda g: np.hypot(g.x - group.x, g.y - group.y))
-        assert group.beside == near.label
+        assert group.nearest == near.label
 
 
 def test_a_sample_says_of_how_many_images_it_is(app: Flask, state: Ready) -> None:
@@ -157,24 +163,24 @@ def test_a_sample_says_of_how_many_images_it_is(app: Flask, state: Ready) -> Non
     part = replace(state.sample, ids=some, points=state.sample.points[::2], whole=False)
     version = replace(state.version, count=1_281_167)
     classes = browse.classes(app.extensions["sessions"], version.id)
-    atlas = atlas_of(replace(state, sample=part, version=version), classes)
-    assert "a sample of 27 of 1,281,167 images" in how(atlas)
-    assert sum(group.images for group in atlas.groups) == 27
+    atlas = build_map_layout(replace(state, sample=part, version=version), classes)
+    assert "a sample of 27 of 1,281,167 images" in describe_map(atlas)
+    assert sum(group.images for group in atlas.classes) == 27
     known = images.listed(app.extensions["sessions"], version.id)
-    assert [atlas.groups[n].id for n in atlas.numbers] == [known[int(i)] for i in some]
+    assert [atlas.classes[n].id for n in atlas.numbers] == [known[int(i)] for i in some]
 
 
-def test_one_image_alone_is_a_map_too(atlas: Atlas) -> None:
+def test_one_image_alone_is_a_map_too(atlas: MapLayout) -> None:
     one = alone(atlas, 20)
-    assert "nothing to compare" in how(one)
-    drawn = np.asarray(Image.open(io.BytesIO(draw(one, "light"))).convert("RGB"))
-    across, down = np.rint(on_paper(np.array([one.xs[0], one.ys[0]]))).astype(int)
-    assert abs(drawn[down, across] - rgb(one.groups[0].colour.light)).max() <= 8
+    assert "nothing to compare" in describe_map(one)
+    drawn = np.asarray(Image.open(io.BytesIO(render_map(one, "light"))).convert("RGB"))
+    across, down = np.rint(to_pixels(np.array([one.xs[0], one.ys[0]]))).astype(int)
+    assert abs(drawn[down, across] - rgb(one.classes[0].colour.light)).max() <= 8
 
 
 @pytest.mark.parametrize(("scheme", "ground"), [("light", LIGHT), ("dark", DARK)])
 def test_the_picture_has_a_dot_of_its_class_s_colour_for_each_image(
-    client: FlaskClient, atlas: Atlas, scheme: str, ground: str
+    client: FlaskClient, atlas: MapLayout, scheme: str, ground: str
 ) -> None:
     answer = client.get(f"/map.png?scheme={scheme}")
     assert answer.mimetype == "image/png"
@@ -182,17 +188,17 @@ def test_the_picture_has_a_dot_of_its_class_s_colour_for_each_image(
     assert drawn.size == (2 * WIDTH, 2 * HEIGHT)
     pixels = np.asarray(drawn).astype(float)
     assert abs(pixels[0, 0] - rgb(ground)).max() <= 4
-    places = on_paper(np.stack([atlas.xs, atlas.ys], axis=1))
+    places = to_pixels(np.stack([atlas.xs, atlas.ys], axis=1))
     apart = [
         n
         for n, place in enumerate(places)
-        if np.sort(np.hypot(*(places - place).T))[1] > 4 * radius(len(places))
+        if np.sort(np.hypot(*(places - place).T))[1] > 4 * dot_radius(len(places))
     ]
     assert len(apart) > 10
     right = 0
     for n in apart:
         across, down = np.rint(places[n]).astype(int)
-        colour = getattr(atlas.groups[atlas.numbers[n]].colour, scheme)
+        colour = getattr(atlas.classes[atlas.numbers[n]].colour, scheme)
         right += abs(pixels[down, across] - rgb(colour)).max() <= 10
     # A name may stand over a few.
     assert right >= 0.8 * len(apart)
@@ -201,22 +207,22 @@ def test_the_picture_has_a_dot_of_its_class_s_colour_for_each_image(
 def test_names_stand_apart_and_within_the_picture() -> None:
     generator = np.random.default_rng(5)
     groups = [
-        Group(
+        MapClass(
             id=n,
             label="a class of some length"[: 6 + n % 16],
             images=1 + n,
             x=int(x),
             y=int(y),
             where="",
-            beside=None,
+            nearest=None,
             colour=colour_of(n),
         )
-        for n, (x, y) in enumerate(generator.integers(0, SCALE, (80, 2)))
+        for n, (x, y) in enumerate(generator.integers(0, MAX_COORDINATE, (80, 2)))
     ]
-    places = on_paper(generator.integers(0, SCALE, (2000, 2)))
-    names = list(placed(groups, places, ImageFont.load_default(26)))
+    places = to_pixels(generator.integers(0, MAX_COORDINATE, (2000, 2)))
+    names = list(place_labels(groups, places, ImageFont.load_default(26)))
     assert len(names) > 25
-    assert names[0].group.images == 80
+    assert names[0].map_class.images == 80
     paper = Image.new("L", (2 * WIDTH, 2 * HEIGHT))
     area = 0
     for name in names:
