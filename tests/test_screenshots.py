@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from app import create_app
@@ -45,7 +44,7 @@ def make_home(tmp_path: Path, weights_of: Callable[..., Weights]) -> Callable[[P
         home = Home(root=tmp_path / "var")
         weights = home.runs / "one" / "weights.safetensors"
         config = AlexNetConfig(net="cifar", side=32, crop=24, classes=2)
-        save(weights_of(config, ("a", "b"), torch.zeros(3, 32, 32), str(photographs)), weights)
+        save(weights_of(config, data=str(photographs)), weights)
         switch_link(home.weights, weights)
         (home.index / "current").mkdir(parents=True)
         with closing(sqlite3.connect(home.database)) as database:
