@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from model.predict import find_device
 from storage.home import home_from_environment
+from storage.runs import Epoch
 from training.compiling import compile_network
 from training.config import SMALL
 from training.dataset.prepare import prepare
@@ -31,7 +32,7 @@ from training.dataset.source import find_source
 from training.loop import run_epoch
 from training.machine import has_bf16, keep_freed_memory
 from training.schedule import schedule_epoch
-from training.state import Callbacks, Epoch, EpochProgress, TrainingState, init_state
+from training.state import Callbacks, EpochProgress, TrainingState, init_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def rounded(layer: nn.Conv2d | nn.Linear, x: Tensor, *, last: bool) -> Tensor:
     return out.bfloat16().float() if last else out.bfloat16()
 
 
-def table(exact: list[Epoch], other: list[Epoch]) -> Table:
+def table(exact: list[Epoch[float]], other: list[Epoch[float]]) -> Table:
     """Both runs, an epoch a row."""
     made = Table(title="float32 and bf16, the same seed")
     for heading in ("epoch", "loss", "loss, bf16", "top-1", "top-1, bf16", "top-5", "top-5, bf16"):

@@ -8,16 +8,16 @@ from typing import Any
 
 from storage.home import Home
 from storage.tolerant_json import (
-    as_object,
-    entries,
-    number,
-    read_bytes,
-    rows,
-    sayable,
-    share,
-    table,
-    text,
-    whole,
+    bounded_text,
+    dict_or_empty,
+    finite_number,
+    fraction,
+    is_encodable,
+    list_entries,
+    list_of_dicts,
+    natural_number,
+    parse_json_object,
+    read_bounded,
 )
 
 FORMAT = 1
@@ -132,7 +132,9 @@ class Evaluations:
 
     def stamped(self) -> Iterator[tuple[Stamp, Path]]:
         """The files and what changes with each, newest first by their names."""
-        named = [f for f in entries(self.folder) if f.suffix == ".json" and sayable(f.name)]
+        named = [
+            f for f in list_entries(self.folder) if f.suffix == ".json" and is_encodable(f.name)
+        ]
         for file in sorted(named, key=lambda f: f.stem, reverse=True)[:MOST_FILES]:
             if stamp := stamp_of(file):
                 yield stamp, file
@@ -154,7 +156,7 @@ class Evaluations:
 
     def read(self, stamp: Stamp, file: Path) -> Evaluation | None:
         """Read a verdict, keeping the last few: their pictures are asked for next."""
-        verdict = understood(file.stem, read_bytes(file, MOST_BYTES))
+        verdict = understood(file.stem, read_bounded(file, MOST_BYTES))
         if verdict:
             self.opened = dict([*self.opened.items(), (stamp, verdict)][-MOST_OPEN:])
         return verdict
@@ -171,22 +173,27 @@ def stamp_of(file: Path) -> Stamp | None:
 
 def understood(name: str, data: bytes | None) -> Evaluation | None:
     """Read a verdict; None when it is none of this format."""
-    told = as_object(data)
+    told = parse_json_object(data)
     if told.get("format") != FORMAT:
         return None
-    data_, root = table(told.get("data")), text(told.get("root"))
+    data_, root = dict_or_empty(told.get("data")), bounded_text(told.get("root"))
     return Evaluation(
         name=name,
-        created=moment(text(told.get("created"))),
+        created=moment(bounded_text(told.get("created"))),
         root=Path(root) if root.startswith("/") and "\0" not in root else None,
-        data=Path(root or text(data_.get("folder"))).name,
-        split=text(data_.get("split")),
-        images=whole(data_.get("images")) or 0,
-        classes=whole(data_.get("classes")) or 0,
-        precision=text(told.get("precision")),
-        networks={text(m.get("name")): text(m.get("identity")) for m in rows(told.get("models"))},
-        labels={text(k): text(v) for k, v in table(told.get("labels")).items()},
-        results=tuple(result(row) for row in rows(told.get("results"))),
+        data=Path(root or bounded_text(data_.get("folder"))).name,
+        split=bounded_text(data_.get("split")),
+        images=natural_number(data_.get("images")) or 0,
+        classes=natural_number(data_.get("classes")) or 0,
+        precision=bounded_text(told.get("precision")),
+        networks={
+            bounded_text(m.get("name")): bounded_text(m.get("identity"))
+            for m in list_of_dicts(told.get("models"))
+        },
+        labels={
+            bounded_text(k): bounded_text(v) for k, v in dict_or_empty(told.get("labels")).items()
+        },
+        results=tuple(result(row) for row in list_of_dicts(told.get("results"))),
     )
 
 
@@ -202,22 +209,26 @@ def moment(iso: str) -> datetime | None:
 def result(row: dict[str, Any]) -> Result:
     """Read a result."""
     return Result(
-        name=text(row.get("name")),
-        crops=text(row.get("crops")),
-        top1=rate(table(row.get("top1"))),
-        top5=rate(table(row.get("top5"))),
+        name=bounded_text(row.get("name")),
+        crops=bounded_text(row.get("crops")),
+        top1=rate(dict_or_empty(row.get("top1"))),
+        top5=rate(dict_or_empty(row.get("top5"))),
         confusion={
-            text(true): {text(g): n for g, count in table(guesses).items() if (n := whole(count))}
-            for true, guesses in table(row.get("confusion")).items()
+            bounded_text(true): {
+                bounded_text(g): n
+                for g, count in dict_or_empty(guesses).items()
+                if (n := natural_number(count))
+            }
+            for true, guesses in dict_or_empty(row.get("confusion")).items()
         },
-        mistakes=tuple(mistakes(rows(row.get("mistakes"))[:MOST_MISTAKES])),
+        mistakes=tuple(mistakes(list_of_dicts(row.get("mistakes"))[:MOST_MISTAKES])),
     )
 
 
 def rate(row: dict[str, Any]) -> Rate | None:
     """Read an error and its interval."""
-    wrong, images = whole(row.get("wrong")), whole(row.get("images"))
-    error, low, high = (share(row.get(name)) for name in ("error", "low", "high"))
+    wrong, images = natural_number(row.get("wrong")), natural_number(row.get("images"))
+    error, low, high = (fraction(row.get(name)) for name in ("error", "low", "high"))
     if wrong is None or not images or error is None or low is None or high is None:
         return None
     return Rate(wrong=wrong, images=images, error=error, low=low, high=high)
@@ -226,15 +237,18 @@ def rate(row: dict[str, Any]) -> Rate | None:
 def mistakes(found: list[dict[str, Any]]) -> Iterator[Mistake]:
     """Read the mistakes that are whole."""
     for place, row in enumerate(found):
-        given, own = number(row.get("probability")), number(row.get("true_probability"))
-        path = text(row.get("path"))
+        given, own = (
+            finite_number(row.get("probability")),
+            finite_number(row.get("true_probability")),
+        )
+        path = bounded_text(row.get("path"))
         if path and given is not None and own is not None:
             yield Mistake(
                 number=place,
                 path=path,
-                true_label=text(row.get("true_label")),
+                true_label=bounded_text(row.get("true_label")),
                 true_probability=own,
-                guess_label=text(row.get("guess_label")),
+                guess_label=bounded_text(row.get("guess_label")),
                 probability=given,
             )
 

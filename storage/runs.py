@@ -1,223 +1,325 @@
-"""A run's folder: what it was told, its epochs, what it left, and when it last wrote."""
+"""A training run's folder: where its files lie, how training writes them, how others read them.
+
+Training writes by `RunFolder`. Whoever looks on while it does, or afterwards, reads a `Run` by
+`read_runs` and `read_run`, in which what a file lacks is empty or None.
+"""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from storage.files import write_atomically
 from storage.home import Home
 from storage.tolerant_json import (
-    entries,
-    folders,
-    number,
-    read_bytes,
-    read_object,
-    share,
-    table,
-    text,
-    whole,
-    written,
+    bounded_text,
+    dict_or_empty,
+    finite_number,
+    fraction,
+    list_entries,
+    list_folders,
+    modification_time,
+    natural_number,
+    read_bounded,
+    read_json_object,
 )
 
-MOST_JSON = 256 * 1024
-MOST_EPOCHS = 1024 * 1024
-"""Bytes read of a run's epochs, the last ones: some three thousand."""
-STAMP = re.compile(r"(\d{8}-\d{6})-")
-PICTURE = re.compile(r"epoch-(\d{1,6})\.png")
-WEIGHTS, BEST, CHECKPOINT = "weights.safetensors", "best.safetensors", "checkpoint.safetensors"
-WRITTEN = ("run.json", "environment.json", "epochs.jsonl", "conv1", CHECKPOINT, BEST, WEIGHTS)
-"""What a run writes, each anew or longer as it goes on."""
+MAX_JSON_BYTES = 256 * 1024
+MAX_EPOCHS_BYTES = 1024 * 1024
+"""Read of a run's epochs, the last ones: some three thousand."""
+START_TIME = re.compile(r"(\d{8}-\d{6})-")
+"""How a run's name begins."""
+CONV1_PICTURE = re.compile(r"epoch-(\d{1,6})\.png")
+Number_co = TypeVar("Number_co", bound=float | None, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What one pass over the training images gave; None for what is missing or no number.
+class Epoch(Generic[Number_co]):
+    """What one pass over the training set gave: a line of epochs.jsonl.
 
-    rate: learning rate. loss: mean cross-entropy of the training batches. top1_error, top5_error:
-    of the validation images' centre crops, 0–1. data_wait: seconds it waited for images.
-    seconds: in all, validation included. memory: the most so far, in GiB.
+    Training makes an `Epoch[float]`; an `Epoch[float | None]` is one read back, with None for what
+    is missing or not a number.
     """
 
     epoch: int
-    rate: float | None
-    loss: float | None
-    top1_error: float | None
-    top5_error: float | None
-    images_per_second: float | None
-    data_wait: float | None
-    seconds: float | None
-    memory: float | None
+    """Counted from 1."""
+    rate: Number_co
+    """The learning rate."""
+    loss: Number_co
+    """Mean cross-entropy of the training batches, dropout and augmentation on."""
+    top1_error: Number_co
+    """Of the validation images' centre crops, 0–1."""
+    top5_error: Number_co
+    """The same for five guesses."""
+    images_per_second: Number_co
+    """Training speed, validation left out."""
+    data_wait: Number_co
+    """Seconds the training loop waited for batches."""
+    seconds: Number_co
+    """In all, validation included."""
+    memory: Number_co
+    """Peak memory of the process so far, in GiB; of the GPU where it trains on one."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, `runs/<time>-<preset>-<dataset>` in ALEXNET_HOME."""
+
+    path: Path
+
+    @property
+    def description(self) -> Path:
+        """What makes the run what it is: preset, recipe, data, options; and whether it finished."""
+        return self.path / "run.json"
+
+    @property
+    def environment(self) -> Path:
+        """The machine and the versions it ran on."""
+        return self.path / "environment.json"
+
+    @property
+    def epochs(self) -> Path:
+        """The finished epochs, a line of JSON each."""
+        return self.path / "epochs.jsonl"
+
+    @property
+    def conv1(self) -> Path:
+        """Pictures of conv1's kernels, one after each epoch."""
+        return self.path / "conv1"
+
+    def conv1_picture(self, epoch: int) -> Path:
+        """conv1's kernels after an epoch."""
+        return self.conv1 / f"epoch-{epoch:03d}.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The epochs' numbers as TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Weights and velocities to resume from; removed when the run has finished."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The weights of the epoch with the lowest validation error so far."""
+        return self.path / "best.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        """The run's result."""
+        return self.path / "weights.safetensors"
+
+    def read_description(self) -> dict[str, Any]:
+        """The content of run.json; empty when it is missing or damaged."""
+        try:
+            found = json.loads(self.description.read_text())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def update_description(self, **values: Any) -> None:
+        """Set values in run.json, atomically."""
+        content = json.dumps(self.read_description() | values, indent=2) + "\n"
+        write_atomically(self.description, content)
+
+    def append_epoch(self, epoch: Epoch[float]) -> None:
+        """Append a line to epochs.jsonl."""
+        with self.epochs.open("a") as file:
+            file.write(json_line(epoch))
+
+    def write_epochs(self, epochs: Sequence[Epoch[float]]) -> None:
+        """Write epochs.jsonl anew, atomically: on resuming, as far as the checkpoint goes."""
+        write_atomically(self.epochs, "".join(map(json_line, epochs)))
+
+
+def json_line(epoch: Epoch[float]) -> str:
+    """An epoch as a line of epochs.jsonl."""
+    return json.dumps(asdict(epoch)) + "\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run as its files tell of it; what they do not tell is empty or None.
-
-    data: the name of its folder of photographs. start: the identity of the weights it began from.
-    weights: that of its result. ten_crops: the result's top-1 and top-5 error from ten crops, 0–1.
-    pictures: the epochs after which conv1 was drawn. began, noted, wrote: when it began, noted its
-    last epoch, and wrote anything. resumable: whether it can be gone on with.
-    """
+    """A run as read from its files; what they lack is empty or None."""
 
     name: str
-    folder: Path
+    folder: RunFolder
     preset: str
     data: str
-    start: str
+    """The name of its folder of photographs."""
+    initial_weights: str
+    """The identity of the weights it was initialised from; empty: drawn at random."""
     precision: str
+    """Of the layers' arithmetic: f32 or bf16."""
     commit: str
+    """The project's commit that trained it."""
     finished: bool
     weights: str
+    """The identity of its result."""
     ten_crops: tuple[float, float] | None
+    """Top-1 and top-5 error of its result from ten crops, 0–1."""
     recipe: Mapping[str, Any]
     options: Mapping[str, Any]
     environment: Mapping[str, Any]
-    epochs: tuple[Epoch, ...]
-    pictures: tuple[int, ...]
-    began: datetime | None
-    noted: datetime | None
-    wrote: datetime | None
+    epochs: tuple[Epoch[float | None], ...]
+    conv1_epochs: tuple[int, ...]
+    """After which conv1's kernels were drawn."""
+    started_at: datetime | None
+    last_epoch_at: datetime | None
+    """When its last epoch was recorded."""
+    last_write_at: datetime | None
+    """When it last wrote any of its files."""
     resumable: bool
 
     @property
-    def planned(self) -> int | None:
-        """Epochs that it makes at most."""
-        return whole(self.recipe.get("epochs")) or None
+    def planned_epochs(self) -> int | None:
+        """The most epochs it will train for."""
+        return natural_number(self.recipe.get("epochs")) or None
 
     @property
-    def last(self) -> Epoch | None:
-        """Its last epoch."""
+    def last_epoch(self) -> Epoch[float | None] | None:
+        """The last finished epoch."""
         return self.epochs[-1] if self.epochs else None
 
     @property
-    def best(self) -> Epoch | None:
+    def best_epoch(self) -> Epoch[float | None] | None:
         """The epoch of the lowest top-1 error."""
-        judged = [epoch for epoch in self.epochs if epoch.top1_error is not None]
-        return min(judged, key=lambda epoch: epoch.top1_error or 0, default=None)
+        validated = [epoch for epoch in self.epochs if epoch.top1_error is not None]
+        return min(validated, key=lambda epoch: epoch.top1_error or 0, default=None)
 
 
 def read_runs(home: Home) -> list[Run]:
     """Every run found on disk, newest first."""
-    found = (read(name, folder) for name, folder in folders(home.runs).items())
-    return sorted((run for run in found if run), key=newness, reverse=True)
+    found = (read_run_folder(name, path) for name, path in list_folders(home.runs).items())
+    return sorted((run for run in found if run), key=recency, reverse=True)
 
 
 def read_run(home: Home, name: str) -> Run | None:
-    """The run of that name; None where none of the folders is one."""
-    folder = folders(home.runs).get(name)
-    return read(name, folder) if folder else None
+    """The run of that name; None when there is no such run."""
+    path = list_folders(home.runs).get(name)
+    return read_run_folder(name, path) if path else None
 
 
-def newness(run: Run) -> tuple[float, str]:
-    """Sort by the time a run began."""
-    moment = run.began or run.wrote
+def recency(run: Run) -> tuple[float, str]:
+    """Sort key: when a run was started, then its name."""
+    moment = run.started_at or run.last_write_at
     return (moment.timestamp() if moment else 0.0), run.name
 
 
-def read(name: str, folder: Path) -> Run | None:
-    """Read a folder; None when nothing in it is a run's."""
-    told, epochs = read_object(folder / "run.json", MOST_JSON), read_epochs(folder)
-    if not told and not epochs:
+def read_run_folder(name: str, path: Path) -> Run | None:
+    """Read a folder; None when it holds nothing of a run."""
+    folder = RunFolder(path)
+    description = read_json_object(folder.description, MAX_JSON_BYTES)
+    epochs = read_epochs(folder.epochs)
+    if not description and not epochs:
         return None
-    last = max((t for file in WRITTEN if (t := written(folder / file))), default=None)
     return Run(
         name=name,
         folder=folder,
-        preset=text(told.get("preset")),
-        # Its own name: where it lies on the server is nobody's business.
-        data=Path(text(told.get("data"))).name,
-        start=text(told.get("from")),
-        precision=text(told.get("precision")),
-        commit=text(told.get("commit")),
-        finished=told.get("finished") is True,
-        weights=text(told.get("weights")),
-        ten_crops=pair(told.get("ten_crops")),
-        recipe=table(told.get("recipe")),
-        options=table(told.get("options")),
-        environment=read_object(folder / "environment.json", MOST_JSON),
+        preset=bounded_text(description.get("preset")),
+        # The name alone: where it lies on the server is not for visitors.
+        data=Path(bounded_text(description.get("data"))).name,
+        initial_weights=bounded_text(description.get("from")),
+        precision=bounded_text(description.get("precision")),
+        commit=bounded_text(description.get("commit")),
+        finished=description.get("finished") is True,
+        weights=bounded_text(description.get("weights")),
+        ten_crops=fraction_pair(description.get("ten_crops")),
+        recipe=dict_or_empty(description.get("recipe")),
+        options=dict_or_empty(description.get("options")),
+        environment=read_json_object(folder.environment, MAX_JSON_BYTES),
         epochs=epochs,
-        pictures=tuple(sorted(pictures(folder))),
-        began=began(name),
-        noted=moment(written(folder / "epochs.jsonl")),
-        wrote=moment(last),
-        resumable=written(folder / CHECKPOINT) is not None,
+        conv1_epochs=tuple(sorted(conv1_epochs(folder))),
+        started_at=parse_start_time(name),
+        last_epoch_at=datetime_from_timestamp(modification_time(folder.epochs)),
+        last_write_at=datetime_from_timestamp(last_write(folder)),
+        resumable=modification_time(folder.checkpoint) is not None,
     )
 
 
-def read_epochs(folder: Path) -> tuple[Epoch, ...]:
-    """The epochs in their order; of several with one number, as after a resumption, the last.
+def last_write(folder: RunFolder) -> float | None:
+    """When any file of a run was last written, in seconds since 1970."""
+    files = (
+        folder.description,
+        folder.environment,
+        folder.epochs,
+        folder.conv1,
+        folder.checkpoint,
+        folder.best,
+        folder.weights,
+    )
+    return max((time for file in files if (time := modification_time(file))), default=None)
 
-    A line that is not whole, as the last one may be, is left out.
+
+def read_epochs(file: Path) -> tuple[Epoch[float | None], ...]:
+    """The epochs of an epochs.jsonl in order; of several with one number the last.
+
+    A run resumed after a kill repeats epochs. A line cut off, as the last may be, is left out.
     """
-    file = folder / "epochs.jsonl"
     try:
         found = file.stat()
     except OSError:
         return ()
-    return epochs_in(file, (found.st_ino, found.st_size, found.st_mtime_ns))
+    return parse_epochs(file, (found.st_ino, found.st_size, found.st_mtime_ns))
 
 
 @lru_cache(maxsize=1024)
-def epochs_in(file: Path, stamp: tuple[int, ...]) -> tuple[Epoch, ...]:
-    """The epochs of a file, which is read once as long as its stamp stays: few of many grow."""
-    data = read_bytes(file, MOST_EPOCHS, end=True) or b""
-    found: dict[int, Epoch] = {}
+def parse_epochs(file: Path, stamp: tuple[int, ...]) -> tuple[Epoch[float | None], ...]:
+    """The epochs of a file, cached until its stamp changes: of many runs few still grow."""
+    data = read_bounded(file, MAX_EPOCHS_BYTES, tail_only=True) or b""
+    found: dict[int, Epoch[float | None]] = {}
     for line in data.split(b"\n"):
-        if epoch := read_epoch(line):
+        if epoch := parse_epoch(line):
             found[epoch.epoch] = epoch
     return tuple(found[n] for n in sorted(found))
 
 
-def read_epoch(line: bytes) -> Epoch | None:
-    """Read a line; None when it is no epoch's."""
+def parse_epoch(line: bytes) -> Epoch[float | None] | None:
+    """Read a line; None when it is not an epoch's."""
     try:
-        values = table(json.loads(line.decode("utf-8", "replace")))
+        values = dict_or_empty(json.loads(line.decode("utf-8", "replace")))
     except (ValueError, RecursionError):
         return None
-    epoch = whole(values.get("epoch"), most=1_000_000)
+    epoch = natural_number(values.get("epoch"), maximum=1_000_000)
     if not epoch:
         return None
-    numbers = {field.name: number(values.get(field.name)) for field in fields(Epoch)}
-    errors = {name: share(values.get(name)) for name in ("top1_error", "top5_error")}
+    numbers = {field.name: finite_number(values.get(field.name)) for field in fields(Epoch)}
+    errors = {name: fraction(values.get(name)) for name in ("top1_error", "top5_error")}
     return Epoch(**{**numbers, **errors, "epoch": epoch})  # type: ignore[arg-type]
 
 
-def pictures(folder: Path) -> Iterator[int]:
+def conv1_epochs(folder: RunFolder) -> Iterator[int]:
     """The epochs after which conv1 was drawn."""
-    for path in entries(folder / "conv1"):
-        if match := PICTURE.fullmatch(path.name):
+    for path in list_entries(folder.conv1):
+        if match := CONV1_PICTURE.fullmatch(path.name):
             yield int(match[1])
 
 
-def picture_file(run: Run, epoch: int) -> Path:
-    """Where conv1 after an epoch is drawn."""
-    return run.folder / "conv1" / f"epoch-{epoch:03d}.png"
-
-
-def began(name: str) -> datetime | None:
-    """The moment in the names that training gives its runs' folders."""
-    match = STAMP.match(name)
+def parse_start_time(name: str) -> datetime | None:
+    """The time in a run's name; None when it holds none."""
+    match = START_TIME.match(name)
     try:
         return datetime.strptime(match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if match else None
     except ValueError:
         return None
 
 
-def moment(seconds: float | None) -> datetime | None:
-    """A moment of so many seconds since 1970; None for one that no calendar has."""
+def datetime_from_timestamp(seconds: float | None) -> datetime | None:
+    """Seconds since 1970 as a time; None when they are out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
     except (OverflowError, ValueError, OSError):
         return None
 
 
-def pair(value: object) -> tuple[float, float] | None:
-    """Two shares, or None."""
-    found = [share(part) for part in value] if isinstance(value, list) else []
+def fraction_pair(value: object) -> tuple[float, float] | None:
+    """Two numbers from 0 to 1, or None."""
+    found = [fraction(part) for part in value] if isinstance(value, list) else []
     match found:
         case [float() as first, float() as second]:
             return first, second

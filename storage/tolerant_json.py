@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-LONGEST_TEXT = 500
-LARGEST, SMALLEST = 1e15, 1e-30
+MAX_TEXT_LENGTH = 500
+MAX_MAGNITUDE, MIN_MAGNITUDE = 1e15, 1e-30
 
 
-def read_bytes(file: Path, most: int, *, end: bool = False) -> bytes | None:
+def read_bounded(file: Path, max_bytes: int, *, tail_only: bool = False) -> bytes | None:
     """Give a file's content; None where there is none to read, or more than `most` bytes.
 
     With `end` of a longer one its last `most` bytes.
@@ -23,19 +23,19 @@ def read_bytes(file: Path, most: int, *, end: bool = False) -> bytes | None:
     # A pipe in a file's place would keep the page waiting for somebody to write into it.
     with suppress(OSError), os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
         found = os.fstat(opened.fileno())
-        if not stat.S_ISREG(found.st_mode) or (found.st_size > most and not end):
+        if not stat.S_ISREG(found.st_mode) or (found.st_size > max_bytes and not tail_only):
             return None
-        opened.seek(max(0, found.st_size - most))
-        return opened.read(most)
+        opened.seek(max(0, found.st_size - max_bytes))
+        return opened.read(max_bytes)
     return None
 
 
-def read_object(file: Path, most: int) -> dict[str, Any]:
+def read_json_object(file: Path, max_bytes: int) -> dict[str, Any]:
     """Give the object of a JSON file; empty where there is none."""
-    return as_object(read_bytes(file, most))
+    return parse_json_object(read_bounded(file, max_bytes))
 
 
-def as_object(data: bytes | None) -> dict[str, Any]:
+def parse_json_object(data: bytes | None) -> dict[str, Any]:
     """Read a JSON object, NaN and Infinity among its numbers; empty where it is none."""
     try:
         found = json.loads((data or b"").decode("utf-8", "replace"))
@@ -44,19 +44,23 @@ def as_object(data: bytes | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def folders(place: Path) -> dict[str, Path]:
+def list_folders(place: Path) -> dict[str, Path]:
     """The folders directly under a place, by name, that can be named in an address."""
-    return {path.name: path for path in entries(place) if is_folder(path) and sayable(path.name)}
+    return {
+        path.name: path
+        for path in list_entries(place)
+        if is_visible_folder(path) and is_encodable(path.name)
+    }
 
 
-def entries(place: Path, most: int = 10_000) -> Iterator[Path]:
+def list_entries(place: Path, limit: int = 10_000) -> Iterator[Path]:
     """What lies in a folder, in no order; nothing when it cannot be looked into."""
     with suppress(OSError), os.scandir(place) as found:
-        for _, entry in zip(range(most), found, strict=False):
+        for _, entry in zip(range(limit), found, strict=False):
             yield Path(entry.path)
 
 
-def is_folder(path: Path) -> bool:
+def is_visible_folder(path: Path) -> bool:
     """Whether this is a folder that may be looked at."""
     try:
         return not path.name.startswith(".") and path.is_dir()
@@ -64,7 +68,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def sayable(name: str) -> bool:
+def is_encodable(name: str) -> bool:
     """Whether a file's name is text: others cannot be written on a page."""
     try:
         return bool(name.encode())
@@ -72,7 +76,7 @@ def sayable(name: str) -> bool:
         return False
 
 
-def written(file: Path) -> float | None:
+def modification_time(file: Path) -> float | None:
     """When a file was written last, in seconds since 1970; None when there is none."""
     try:
         return file.stat().st_mtime
@@ -89,39 +93,41 @@ def file_size(file: Path) -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def number(value: object) -> float | None:
+def finite_number(value: object) -> float | None:
     """A number of a size that can be drawn, those next to nothing being nothing; or None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if not -LARGEST <= value <= LARGEST:  # nor is NaN
+    if not -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE:  # nor is NaN
         return None
-    return float(value) if abs(value) >= SMALLEST else 0.0
+    return float(value) if abs(value) >= MIN_MAGNITUDE else 0.0
 
 
-def share(value: object) -> float | None:
+def fraction(value: object) -> float | None:
     """A number from 0 to 1, or None."""
-    found = number(value)
+    found = finite_number(value)
     return found if found is not None and 0 <= found <= 1 else None
 
 
-def whole(value: object, most: int = 10**12) -> int | None:
+def natural_number(value: object, maximum: int = 10**12) -> int | None:
     """A whole number from 0, or None."""
-    found = number(value)
-    return int(found) if found is not None and 0 <= found <= most and found == int(found) else None
+    found = finite_number(value)
+    return (
+        int(found) if found is not None and 0 <= found <= maximum and found == int(found) else None
+    )
 
 
-def text(value: object) -> str:
+def bounded_text(value: object) -> str:
     """A text, cut where it is very long; empty for anything else."""
     if not isinstance(value, str):
         return ""
-    return value[:LONGEST_TEXT].encode("utf-8", "replace").decode()
+    return value[:MAX_TEXT_LENGTH].encode("utf-8", "replace").decode()
 
 
-def table(value: object) -> dict[str, Any]:
+def dict_or_empty(value: object) -> dict[str, Any]:
     """An object, or an empty one."""
     return value if isinstance(value, dict) else {}
 
 
-def rows(value: object) -> list[dict[str, Any]]:
+def list_of_dicts(value: object) -> list[dict[str, Any]]:
     """The objects of a list."""
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []

@@ -8,14 +8,15 @@ from typing import Any
 from torch import Tensor
 
 from model.checkpoint import WeightsError, read_tensors, write_tensors
+from storage.runs import Epoch, RunFolder
 from training.divergence import check_weights
-from training.run_folder import Run, RunError, RunSpec
-from training.state import Epoch, EpochProgress, TrainingState
+from training.run_folder import RunError, RunSpec
+from training.state import EpochProgress, TrainingState
 
 VELOCITY = "velocity."
 
 
-def save_checkpoint(run: Run | None, state: TrainingState, told: RunSpec) -> None:
+def save_checkpoint(run: RunFolder | None, state: TrainingState, told: RunSpec) -> None:
     """Write weights, velocities and history, whole or not at all.
 
     Called in all processes; written by the first, whose `run` is not None. Raises DivergedError,
@@ -42,7 +43,7 @@ def save_checkpoint(run: Run | None, state: TrainingState, told: RunSpec) -> Non
 
 
 def load_checkpoint(
-    run: Run, state: TrainingState, told: RunSpec, accept: Collection[str] = ()
+    run: RunFolder, state: TrainingState, told: RunSpec, accept: Collection[str] = ()
 ) -> None:
     """Take up a checkpoint into a fresh state, whatever number of processes it came from.
 
@@ -53,7 +54,9 @@ def load_checkpoint(
     try:
         header, tensors = read_tensors(run.checkpoint)
         check_same_spec(json.loads(header["told"]), told.to_json(), run, accept)
-        state.history[:] = [Epoch(**values) for values in json.loads(header["history"])]
+        state.history[:] = [
+            Epoch(**{"memory": 0.0} | values) for values in json.loads(header["history"])
+        ]
         state.progress = EpochProgress(**json.loads(header["partial"]))
         state.recent_losses.extend(json.loads(header["recent"]))
         velocities = {
@@ -63,7 +66,7 @@ def load_checkpoint(
         state.sgd.set_rates(json.loads(header["rates"]))
         restore_velocities(state, mesh.split(velocities, config))
     except (WeightsError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
-        raise RunError(f"{run.folder} cannot be resumed: {error}") from error
+        raise RunError(f"{run.path} cannot be resumed: {error}") from error
 
 
 def restore_velocities(state: TrainingState, velocities: dict[str, Tensor]) -> None:
@@ -74,7 +77,7 @@ def restore_velocities(state: TrainingState, velocities: dict[str, Tensor]) -> N
 
 
 def check_same_spec(
-    then: dict[str, Any], now: dict[str, Any], run: Run, accept: Collection[str]
+    then: dict[str, Any], now: dict[str, Any], run: RunFolder, accept: Collection[str]
 ) -> None:
     """Raise RunError naming what a run was told differently and nobody accepted."""
     old, new = then | then["recipe"], now | now["recipe"]
@@ -84,6 +87,6 @@ def check_same_spec(
     if changed:
         said = "; ".join(f"{k} was {old.get(k)}, is {new[k]}" for k in changed)
         raise RunError(
-            f"{run.folder} cannot be resumed with other values: {said}; "
+            f"{run.path} cannot be resumed with other values: {said}; "
             f"to go on all the same: --accept {' '.join(changed)}"
         )

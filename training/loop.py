@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.counter_rng import image_keys
+from storage.runs import Epoch
 from training.config import Recipe
 from training.data import Batch, Batches
 from training.dataset.prepare import Prepared
@@ -15,7 +16,6 @@ from training.machine import read_peak_memory
 from training.schedule import EpochSchedule, schedule_epoch
 from training.state import (
     Callbacks,
-    Epoch,
     EpochProgress,
     TrainingState,
     all_reduce_status,
@@ -49,7 +49,7 @@ def run_epoch(
     step: EpochSchedule,
     bf16: bool,
     reports: Callbacks,
-) -> Epoch:
+) -> Epoch[float]:
     """One pass over the training set, or what is left of it, then the validation set."""
     number, partial = len(state.history) + 1, state.progress
     augmentation = recipe.augmentation(state.network.config, number)

@@ -18,17 +18,18 @@ from torch import Tensor
 
 from model.visualize import kernel_picture, towers
 from storage.files import write_atomically
+from storage.runs import Epoch, RunFolder
 from training.bars import steps_bar
 from training.checkpoints import save_checkpoint
-from training.run_folder import Run, RunSpec, add_epoch, keep_best
-from training.state import Callbacks, Epoch, TrainingState
+from training.run_folder import RunSpec, keep_best
+from training.state import Callbacks, TrainingState
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 
 
 @contextmanager
 def report_run(
-    run: Run | None,
+    run: RunFolder | None,
     told: RunSpec,
     console: Console,
     stop: Callable[[], int],
@@ -79,17 +80,16 @@ def report_run(
         progress.stop()
 
 
-def write_epoch(run: Run, epoch: Epoch, kernels: Tensor, count: int) -> None:
+def write_epoch(run: RunFolder, epoch: Epoch[float], kernels: Tensor, count: int) -> None:
     """An epoch's line, its numbers for TensorBoard, conv1's picture."""
-    add_epoch(run, epoch)
+    run.append_epoch(epoch)
     picture = draw_conv1(kernels, count)
-    folder = run.folder / "conv1"
-    folder.mkdir(exist_ok=True)
-    picture.save(folder / f"epoch-{epoch.epoch:03d}.png")
-    write_tensorboard(run.folder / "tensorboard", epoch, picture)
+    run.conv1.mkdir(exist_ok=True)
+    picture.save(run.conv1_picture(epoch.epoch))
+    write_tensorboard(run.tensorboard, epoch, picture)
 
 
-def write_tensorboard(folder: Path, epoch: Epoch, picture: Image.Image) -> None:
+def write_tensorboard(folder: Path, epoch: Epoch[float], picture: Image.Image) -> None:
     """Write an epoch as TensorBoard's event file has it."""
     from torch.utils.tensorboard import SummaryWriter  # takes seconds
 
@@ -120,7 +120,7 @@ def draw_conv1(kernels: Tensor, count: int = 2) -> Image.Image:
     return whole
 
 
-def format_epoch(e: Epoch, epochs: int) -> str:
+def format_epoch(e: Epoch[float], epochs: int) -> str:
     """An epoch in a line."""
     return (
         f"epoch {e.epoch:3d}/{epochs}  rate {e.rate:<7.2g} loss {e.loss:6.3f}  "
@@ -130,7 +130,7 @@ def format_epoch(e: Epoch, epochs: int) -> str:
     )
 
 
-def write_environment(run: Run, device: torch.device, bf16: bool, processes: int) -> None:
+def write_environment(run: RunFolder, device: torch.device, bf16: bool, processes: int) -> None:
     """environment.json: the machine, the versions and what was computed with."""
     values = {
         "arguments": sys.argv[1:],
@@ -144,7 +144,7 @@ def write_environment(run: Run, device: torch.device, bf16: bool, processes: int
         "precision": "bf16" if bf16 else "f32",
         "versions": {name: version(name) for name in LIBRARIES},
     }
-    write_atomically(run.folder / "environment.json", json.dumps(values, indent=2) + "\n")
+    write_atomically(run.environment, json.dumps(values, indent=2) + "\n")
 
 
 def read_processor_name() -> str:

@@ -12,62 +12,16 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Provenance, Weights, save
-from storage.files import switch_link, write_atomically
+from storage.files import switch_link
 from storage.home import Home
+from storage.runs import RunFolder
 from training.config import Recipe, RecipeError
 from training.dataset.prepare import Prepared
-from training.state import Epoch, TrainingState
+from training.state import TrainingState
 
 
 class RunError(ValueError):
     """A run's folder that cannot be gone on with."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's folder.
-
-    run.json holds what it was told and whether it is finished; environment.json the machine and
-    the versions; epochs.jsonl a line an epoch; conv1/ its kernels after each; tensorboard/ the
-    same numbers for TensorBoard; checkpoint.safetensors weights and velocities after the last
-    step saved; best.safetensors the weights of the lowest validation error so far;
-    weights.safetensors the result.
-    """
-
-    folder: Path
-
-    @property
-    def weights(self) -> Path:
-        """What the run is for."""
-        return self.folder / "weights.safetensors"
-
-    @property
-    def best(self) -> Path:
-        """The weights of the epoch with the lowest validation error."""
-        return self.folder / "best.safetensors"
-
-    @property
-    def checkpoint(self) -> Path:
-        """What it can be resumed from."""
-        return self.folder / "checkpoint.safetensors"
-
-    @property
-    def epochs(self) -> Path:
-        """Its epochs, a line each."""
-        return self.folder / "epochs.jsonl"
-
-    def described(self) -> dict[str, Any]:
-        """The content of run.json; empty when there is none that can be read."""
-        try:
-            found = json.loads((self.folder / "run.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def describe(self, **values: Any) -> None:
-        """Add to run.json, atomically."""
-        text = json.dumps(self.described() | values, indent=2) + "\n"
-        write_atomically(self.folder / "run.json", text)
 
 
 @dataclass(frozen=True)
@@ -92,7 +46,7 @@ class RunSpec:
         }
 
 
-def new_run(home: Home, told: RunSpec, preset: str) -> Run:
+def new_run(home: Home, told: RunSpec, preset: str) -> RunFolder:
     """Begin a folder under runs/, named by time, preset and data."""
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}-{Path(str(told.data.root)).name}"
     for number in range(1, 1000):
@@ -101,48 +55,37 @@ def new_run(home: Home, told: RunSpec, preset: str) -> Run:
             folder.mkdir(parents=True)
         except FileExistsError:
             continue
-        run = Run(folder)
-        run.describe(**told.to_json(), preset=preset, finished=False, commit=commit())
+        run = RunFolder(folder)
+        run.update_description(**told.to_json(), preset=preset, finished=False, commit=commit())
         return run
     raise RunError(f"{home.runs} holds too many runs named {stamp}")
 
 
-def runs_of(home: Home, told: RunSpec) -> Iterator[Run]:
+def find_runs(home: Home, told: RunSpec) -> Iterator[RunFolder]:
     """The runs found on disk that were told the same, newest first.
 
     Their precision may differ: it is the machine's, unless somebody chose one.
     """
     same = {k: v for k, v in told.to_json().items() if k != "precision"}
     for folder in sorted(home.runs.glob("*"), reverse=True):
-        run = Run(folder)
-        if run.described().items() >= same.items():
+        run = RunFolder(folder)
+        if run.read_description().items() >= same.items():
             yield run
 
 
-def recipe_of(run: Run) -> Recipe:
+def read_recipe(run: RunFolder) -> Recipe:
     """The recipe a run was told; RunError when the folder is not a run's."""
     try:
-        return Recipe(**run.described()["recipe"])
+        return Recipe(**run.read_description()["recipe"])
     except (KeyError, TypeError, RecipeError) as error:
-        raise RunError(f"{run.folder} is not the folder of a run: no run.json to read") from error
-
-
-def add_epoch(run: Run, epoch: Epoch) -> None:
-    """Append an epoch's line."""
-    with run.epochs.open("a") as file:
-        file.write(json.dumps(asdict(epoch)) + "\n")
-
-
-def keep_epochs(run: Run, history: list[Epoch]) -> None:
-    """Write the epochs' lines anew: as many as the checkpoint knows."""
-    write_atomically(run.epochs, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in history))
+        raise RunError(f"{run.path} is not the folder of a run: no run.json to read") from error
 
 
 def weights_of(
-    state: TrainingState, told: RunSpec, run: Run, tensors: dict[str, Tensor]
+    state: TrainingState, told: RunSpec, run: RunFolder, tensors: dict[str, Tensor]
 ) -> Weights:
     """The weights file's content after the last epoch."""
-    last, described = state.history[-1], run.described()
+    last, described = state.history[-1], run.read_description()
     provenance = Provenance(
         data=str(told.data.root),
         images=len(told.data.train),
@@ -163,7 +106,7 @@ def weights_of(
     )
 
 
-def keep_best(run: Run | None, state: TrainingState, told: RunSpec) -> None:
+def keep_best(run: RunFolder | None, state: TrainingState, told: RunSpec) -> None:
     """Write the weights when the last epoch's validation error is the lowest; all processes."""
     errors = [epoch.top1_error for epoch in state.history]
     if errors[-1] > min(errors[:-1], default=1.0):
@@ -174,7 +117,7 @@ def keep_best(run: Run | None, state: TrainingState, told: RunSpec) -> None:
 
 
 def finish(
-    run: Run,
+    run: RunFolder,
     home: Home,
     state: TrainingState,
     told: RunSpec,
@@ -190,7 +133,7 @@ def finish(
     weights = replace(made, provenance=provenance)
     save(weights, run.weights)
     switch_link(home.weights, run.weights)
-    run.describe(finished=True, weights=weights.identity, ten_crops=ten)
+    run.update_description(finished=True, weights=weights.identity, ten_crops=ten)
     run.checkpoint.unlink(missing_ok=True)
     return weights
 

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from model.alexnet import AlexNet, AlexNetConfig
+from storage.runs import Epoch
 from training.config import Recipe
 from training.distributed.mesh import Mesh
 from training.distributed.signals import STOP_SIGNALS
@@ -21,30 +22,6 @@ class StoppedError(Exception):
     def __init__(self, signal: int) -> None:
         super().__init__(f"stopped by signal {signal}")
         self.signal = signal
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What one pass over the training set gave."""
-
-    epoch: int
-    """Counted from 1."""
-    rate: float
-    """Its learning rate."""
-    loss: float
-    """Mean cross-entropy of its training batches, dropout and augmentation on."""
-    top1_error: float
-    """Of the validation images' centre crops, 0–1."""
-    top5_error: float
-    """The same for five guesses."""
-    images_per_second: float
-    """Training speed, validation left out."""
-    data_wait: float
-    """Seconds the loop waited for batches."""
-    seconds: float
-    """In all, validation included."""
-    memory: float = 0.0
-    """Most memory that this process has held so far, in GiB; a GPU's where it trains on one."""
 
 
 @dataclass
@@ -65,7 +42,7 @@ class TrainingState:
     forward: nn.Module
     sgd: PaperSGD
     mesh: Mesh
-    history: list[Epoch] = field(default_factory=list)
+    history: list[Epoch[float]] = field(default_factory=list)
     progress: EpochProgress = field(default_factory=EpochProgress)
     recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
 

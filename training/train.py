@@ -16,6 +16,7 @@ from model.dataset import Folder, FolderError
 from model.predict import find_device
 from storage.files import switch_link
 from storage.home import Home
+from storage.runs import RunFolder
 from training.bars import bar
 from training.compiling import compile_network
 from training.config import PRESETS, RecipeError
@@ -44,7 +45,7 @@ from training.resume import (
     parse_options,
     resume,
 )
-from training.run_folder import Run, RunError, RunSpec, finish, keep_epochs, new_run
+from training.run_folder import RunError, RunSpec, finish, new_run
 from training.state import StoppedError, TrainingState, init_state
 from training.validate import measure_ten_crops
 
@@ -93,7 +94,7 @@ def train_from_options(
     done = find_finished_run(job, home, told)
     if done:
         switch_link(home.weights, done.weights)
-        console.print(f"Nothing to train: {done.folder.name} did it; its weights are in use.")
+        console.print(f"Nothing to train: {done.path.name} did it; its weights are in use.")
         return done.weights
     if not job.resume:
         check_disk_space(plan.config, home)
@@ -125,7 +126,7 @@ def work(
     )
     if record is not None:
         write_environment(record, device, bf16, mesh.replicas * mesh.towers)
-        note(f"To go on: python training/run.py --resume {record.folder}")
+        note(f"To go on: python training/run.py --resume {record.path}")
     with (
         catch_stop_signals() as stop,
         report_run(record, told, console, stop, job.checkpoint_seconds) as reports,
@@ -137,7 +138,7 @@ def work(
             ten = measure_ten_crops(state, told, bf16, console, reports)
         except StoppedError:
             if record:
-                console.print(f"Saved. To go on: python training/run.py --resume {record.folder}")
+                console.print(f"Saved. To go on: python training/run.py --resume {record.path}")
             raise
     tensors = mesh.gather(state.network.state_dict(), plan.config)
     if record is None:
@@ -231,7 +232,7 @@ def check_disk_space(config: AlexNetConfig, home: Home) -> None:
 
 def start_or_resume(
     plan: Plan, home: Home, mesh: Mesh, console: Console
-) -> tuple[Run | None, TrainingState]:
+) -> tuple[RunFolder | None, TrainingState]:
     """Begin a run, or take up one that was cut off; the run is None where nothing is written."""
     told, job = plan.told, plan.job
     state = init_state(plan.config, told.recipe, plan.device, mesh)
@@ -242,15 +243,15 @@ def start_or_resume(
         made = new_run(home, told, plan.preset) if mesh.is_main else None
         if made:
             start_file = str(Path(job.initial_weights).absolute()) if job.initial_weights else None
-            made.describe(start_file=start_file, options=options_to_json(job))
+            made.update_description(start_file=start_file, options=options_to_json(job))
         return made, state
     resume(record, job, told, state)
     if not mesh.is_main:
         return None, state
-    record.describe(**told.to_json(), options=options_to_json(job))
-    keep_epochs(record, state.history)
+    record.update_description(**told.to_json(), options=options_to_json(job))
+    record.write_epochs(state.history)
     where = f"epoch {len(state.history)}, step {state.progress.step}"
-    console.print(f"Going on with {record.folder.name} after {where}.")
+    console.print(f"Going on with {record.path.name} after {where}.")
     return record, state
 
 

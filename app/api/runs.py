@@ -158,7 +158,7 @@ def get_run(name: str) -> dict[str, Any]:
         "machine": dict(machine_of(found)),
         "conv1": [
             {"epoch": epoch, "picture": url_for("training.conv1", name=name, epoch=epoch)}
-            for epoch in found.pictures
+            for epoch in found.conv1_epochs
         ],
         "ten_crops": found.ten_crops,
         "evaluation": dump_evaluation(found),
@@ -174,12 +174,12 @@ def dump_run(found: Run) -> dict[str, Any]:
         "remaining": state.remaining,
         "preset": found.preset,
         "data": found.data,
-        "began": found.began,
-        "wrote": found.wrote,
-        "planned": found.planned,
+        "began": found.started_at,
+        "wrote": found.last_write_at,
+        "planned": found.planned_epochs,
         "done": len(found.epochs),
-        "last": found.last,
-        "best": found.best,
+        "last": found.last_epoch,
+        "best": found.best_epoch,
         "weights": found.weights,
         "page": url_for("training.show", name=found.name),
     }

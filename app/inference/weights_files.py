@@ -12,11 +12,16 @@ from index.manifest import StoreError, read_manifest
 from model.checkpoint import Header, WeightsError, read_header
 from model.preprocess import SIDE
 from storage.home import Home
-from storage.runs import BEST, WEIGHTS, Run, moment, newness
-from storage.runs import read as read_run
-from storage.tolerant_json import file_size, folders, share, text, whole, written
+from storage.runs import Run, RunFolder, datetime_from_timestamp, read_run_folder, recency
+from storage.tolerant_json import (
+    bounded_text,
+    file_size,
+    fraction,
+    list_folders,
+    modification_time,
+    natural_number,
+)
 
-KINDS = {WEIGHTS: "result", BEST: "best epoch"}
 ELSEWHERE = "elsewhere"
 
 
@@ -113,12 +118,16 @@ def resolved(path: Path) -> Path | None:
 
 def in_runs(home: Home) -> Iterator[Model]:
     """The files in the folders of runs; folders of which nothing else is known come last."""
-    known = [(name, folder, read_run(name, folder)) for name, folder in folders(home.runs).items()]
-    known.sort(key=lambda one: newness(one[2]) if one[2] else (0.0, one[0]), reverse=True)
+    known = [
+        (name, folder, read_run_folder(name, folder))
+        for name, folder in list_folders(home.runs).items()
+    ]
+    known.sort(key=lambda one: recency(one[2]) if one[2] else (0.0, one[0]), reverse=True)
     for name, folder, run in known:
-        for file, kind in KINDS.items():
-            if file_size(folder / file) is not None:
-                yield read(f"{home.runs.name}/{name}/{file}", folder / file, kind, name, run)
+        files = RunFolder(folder)
+        for file, kind in ((files.weights, "result"), (files.best, "best epoch")):
+            if file_size(file) is not None:
+                yield read(f"{home.runs.name}/{name}/{file.name}", file, kind, name, run)
 
 
 def read(key: str, file: Path, kind: str, name: str, run: Run | None) -> Model:
@@ -131,7 +140,7 @@ def read(key: str, file: Path, kind: str, name: str, run: Run | None) -> Model:
         kind=kind,
         active=False,
         bytes=file_size(file) or 0,
-        written=moment(written(file)),
+        written=datetime_from_timestamp(modification_time(file)),
         unfinished=run is not None and not run.finished,
         facts=facts,
         wrong=wrong,
@@ -150,7 +159,7 @@ def understood(file: Path, run: Run | None) -> tuple[Facts | None, str]:
     facts, side = facts_of(header), header.config.side
     if side != SIDE:
         return facts, f"Its net sees {side} × {side} pixels; the pages need {SIDE} × {SIDE}."
-    if not facts.identity and run and file.name == WEIGHTS:
+    if not facts.identity and run and file == run.folder.weights:
         return replace(facts, identity=run.weights), ""
     return facts, ""
 
@@ -159,14 +168,14 @@ def facts_of(header: Header) -> Facts:
     """Take from a header what can be shown."""
     told = header.provenance
     return Facts(
-        identity=text(header.identity),
-        preset=text(told.preset),
-        data=Path(text(told.data)).name,
-        images=whole(told.images),
-        epochs=whole(told.epochs),
+        identity=bounded_text(header.identity),
+        preset=bounded_text(told.preset),
+        data=Path(bounded_text(told.data)).name,
+        images=natural_number(told.images),
+        epochs=natural_number(told.epochs),
         classes=len(header.classes),
-        top1=share(told.top1_error),
-        top5=share(told.top5_error),
-        ten1=share(told.ten_crop_top1_error),
-        ten5=share(told.ten_crop_top5_error),
+        top1=fraction(told.top1_error),
+        top5=fraction(told.top5_error),
+        ten1=fraction(told.ten_crop_top1_error),
+        ten5=fraction(told.ten_crop_top5_error),
     )

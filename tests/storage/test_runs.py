@@ -18,11 +18,8 @@ from hypothesis import strategies as st
 from app.views.runs.recipe import TERMS, settings_of
 from app.views.runs.state import state_of
 from storage.home import Home
-from storage.runs import Run, read_run, read_runs
+from storage.runs import Epoch, Run, RunFolder, read_run, read_runs
 from training.config import PAPER, PRESETS, Recipe
-from training.run_folder import Run as Record
-from training.run_folder import add_epoch
-from training.state import Epoch
 
 NOW = datetime(2026, 11, 24, 18, 0, tzinfo=UTC)
 TOLD = {"preset": "demo", "data": "/somewhere/photographs", "finished": False}
@@ -34,7 +31,7 @@ def home(tmp_path: Path) -> Home:
     return Home(root=tmp_path / "home")
 
 
-def epoch(number: int, **changes: Any) -> Epoch:
+def epoch(number: int, **changes: Any) -> Epoch[float]:
     """An epoch as training has it."""
     known = Epoch(
         epoch=number,
@@ -50,20 +47,22 @@ def epoch(number: int, **changes: Any) -> Epoch:
     return replace(known, **changes)
 
 
-def record(home: Home, name: str, epochs: int = 3, recipe: Recipe = PAPER, **told: Any) -> Record:
+def record(
+    home: Home, name: str, epochs: int = 3, recipe: Recipe = PAPER, **told: Any
+) -> RunFolder:
     """Write a run's folder by training's own means."""
-    run = Record(home.runs / name)
-    run.folder.mkdir(parents=True)
-    run.describe(**{**TOLD, "recipe": asdict(recipe), **told})
+    run = RunFolder(home.runs / name)
+    run.path.mkdir(parents=True)
+    run.update_description(**{**TOLD, "recipe": asdict(recipe), **told})
     for number in range(1, epochs + 1):
-        add_epoch(run, epoch(number))
+        run.append_epoch(epoch(number))
     return run
 
 
-def age(run: Record, seconds: float) -> None:
+def age(run: RunFolder, seconds: float) -> None:
     """Have everything in a run's folder written so many seconds before now."""
     moment = NOW.timestamp() - seconds
-    for path in (*run.folder.rglob("*"), run.folder):
+    for path in (*run.path.rglob("*"), run.path):
         os.utime(path, (moment, moment))
 
 
@@ -78,10 +77,10 @@ def test_what_training_writes_comes_back(home: Home) -> None:
     record(home, "20261124-150627-demo-photographs", weights="abc", ten_crops=[0.25, 0.125])
     (run,) = read_runs(home)
     assert [asdict(e) for e in run.epochs] == [asdict(epoch(n)) for n in (1, 2, 3)]
-    assert (run.preset, run.data, run.planned) == ("demo", "photographs", 90)
+    assert (run.preset, run.data, run.planned_epochs) == ("demo", "photographs", 90)
     assert (run.weights, run.ten_crops, run.finished) == ("abc", (0.25, 0.125), False)
-    assert run.began == datetime(2026, 11, 24, 15, 6, 27, tzinfo=UTC)
-    assert run.best == run.last == run.epochs[2]
+    assert run.started_at == datetime(2026, 11, 24, 15, 6, 27, tzinfo=UTC)
+    assert run.best_epoch == run.last_epoch == run.epochs[2]
 
 
 def test_every_value_of_a_recipe_has_a_word_and_the_papers_value() -> None:
@@ -108,8 +107,8 @@ def test_a_line_that_is_being_written_is_left_out(home: Home) -> None:
 
 def test_what_is_no_number_is_unknown_and_a_repeated_epoch_counts_last(home: Home) -> None:
     run = record(home, "run", epochs=1)
-    add_epoch(run, epoch(2, loss=math.nan, top1_error=7.0, seconds=math.inf))
-    add_epoch(run, epoch(1, loss=0.25))
+    run.append_epoch(epoch(2, loss=math.nan, top1_error=7.0, seconds=math.inf))
+    run.append_epoch(epoch(1, loss=0.25))
     with run.epochs.open("a") as file:
         file.write('{"epoch": 3, "loss": "low", "rate": true, "memory": 1e999}\n[1]\n\n')
         file.write('{"epoch": 1.5}\n{"epoch": 0}\n{"epoch": -1}\n{"epoch": 1e300}\n')
@@ -128,7 +127,7 @@ def test_of_a_huge_file_the_end_is_read(home: Home) -> None:
     assert read[-1].epoch == 20_000
     assert 1000 < len(read) < 20_000
     assert [e.epoch for e in read] == list(range(read[0].epoch, 20_001))
-    (run.folder / "run.json").write_text(json.dumps({"preset": "x" * 1_000_000}))
+    (run.path / "run.json").write_text(json.dumps({"preset": "x" * 1_000_000}))
     assert one(home).preset == ""
 
 
@@ -136,14 +135,14 @@ def test_of_a_huge_file_the_end_is_read(home: Home) -> None:
 def test_what_is_no_file_is_nothing(home: Home, kind: str) -> None:
     run = record(home, "run")
     for file in ("run.json", "environment.json"):
-        (run.folder / file).unlink(missing_ok=True)
+        (run.path / file).unlink(missing_ok=True)
         make: dict[str, Callable[[Path], Any]] = {
             "folder": Path.mkdir,
             "pipe": os.mkfifo,
             "link to itself": lambda path: path.symlink_to(path),
             "device": lambda path: path.symlink_to("/dev/zero"),
         }
-        make[kind](run.folder / file)
+        make[kind](run.path / file)
     assert len(one(home).epochs) == 3
     assert (one(home).preset, one(home).environment) == ("", {})
 
@@ -189,19 +188,19 @@ def test_how_far_it_is_is_told_by_its_last_write(
 ) -> None:
     age(record(home, "run", epochs, **told), seconds)
     assert state_of(one(home), NOW).name == name
-    assert one(home).wrote == NOW - timedelta(seconds=seconds)
+    assert one(home).last_write_at == NOW - timedelta(seconds=seconds)
 
 
 def test_what_remains_is_estimated_from_the_last_epochs(home: Home) -> None:
     run = record(home, "run", epochs=0, recipe=replace(PAPER, epochs=10))
     for number, seconds in enumerate((500.0, 60.0, 50.0, 40.0), start=1):
-        add_epoch(run, epoch(number, seconds=seconds))
+        run.append_epoch(epoch(number, seconds=seconds))
     age(run, 20)
     # Six epochs of 50 s, of which 20 s have gone.
     assert state_of(one(home), NOW).remaining == pytest.approx(6 * 50 - 20)
     age(run, 75)
     assert state_of(one(home), NOW).remaining == pytest.approx(5 * 50)
-    run.describe(recipe={"epochs": 4})
+    run.update_description(recipe={"epochs": 4})
     age(run, 20)
     assert state_of(one(home), NOW).remaining is None
 

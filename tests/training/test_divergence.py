@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from model.counter_rng import image_keys
+from storage.runs import RunFolder
 from training.checkpoints import save_checkpoint
 from training.config import CIFAR, Recipe
 from training.data import Batch, Batches
 from training.dataset.prepare import Prepared
 from training.divergence import DivergedError, check_loss, check_weights
 from training.loop import train_network
-from training.run_folder import Run, RunSpec
+from training.run_folder import RunSpec
 from training.state import Callbacks, TrainingState, init_state
 
 CPU = torch.device("cpu")
@@ -96,7 +97,7 @@ def test_one_wild_batch_is_not_the_end(tiny: Prepared) -> None:
 def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(
     tiny: Prepared, tmp_path: Path, value: float
 ) -> None:
-    state, told, run = fresh(tiny), RunSpec(tiny, RECIPE), Run(tmp_path)
+    state, told, run = fresh(tiny), RunSpec(tiny, RECIPE), RunFolder(tmp_path)
     save_checkpoint(run, state, told)
     before = run.checkpoint.read_bytes()
     with torch.no_grad():

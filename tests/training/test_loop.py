@@ -18,6 +18,7 @@ from rich.console import Console
 from model.checkpoint import load
 from model.counter_rng import image_keys
 from storage.home import Home
+from storage.runs import Epoch
 from training.checkpoints import load_checkpoint
 from training.config import CIFAR
 from training.data import Batches
@@ -25,7 +26,7 @@ from training.dataset.prepare import Prepared
 from training.loop import train_network, update
 from training.reporting import report_run
 from training.run_folder import RunSpec, new_run
-from training.state import Callbacks, Epoch, StoppedError, TrainingState, init_state
+from training.state import Callbacks, StoppedError, TrainingState, init_state
 from training.train import measure_ten_crops
 from training.validate import count_errors
 
@@ -55,7 +56,7 @@ def whole(tiny: Prepared) -> TrainingState:
     return state
 
 
-def result(epoch: Epoch | dict[str, Any]) -> dict[str, Any]:
+def result(epoch: Epoch[float] | dict[str, Any]) -> dict[str, Any]:
     """What an epoch gave, without the times that it took."""
     values = epoch if isinstance(epoch, dict) else asdict(epoch)
     return {k: values[k] for k in ("epoch", "rate", "loss", "top1_error", "top5_error")}

@@ -12,13 +12,14 @@ from rich.console import Console
 from torch import Tensor
 
 from storage.home import Home
+from storage.runs import Epoch, RunFolder
 from training.bars import bar
 from training.config import CIFAR
 from training.dataset.prepare import Prepared
 from training.loop import train_network
 from training.reporting import draw_conv1, format_epoch, read_processor_name, report_run
-from training.run_folder import Run, RunSpec, new_run
-from training.state import Epoch, init_state
+from training.run_folder import RunSpec, new_run
+from training.state import init_state
 
 RECIPE = replace(CIFAR, epochs=1, batch=5)
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
@@ -46,7 +47,7 @@ def shown(to: Console) -> str:
     return to.file.getvalue()
 
 
-def run_of(data: Prepared, tmp_path: Path) -> tuple[Run, RunSpec]:
+def run_of(data: Prepared, tmp_path: Path) -> tuple[RunFolder, RunSpec]:
     told = RunSpec(data, RECIPE)
     return new_run(Home(root=tmp_path), told, "cifar"), told
 

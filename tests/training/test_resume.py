@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from storage.home import Home
+from storage.runs import RunFolder
 from training.config import CIFAR, ORIGINAL, PRESETS
 from training.dataset.prepare import Prepared
 from training.options import Options
 from training.resume import find_finished_run, find_unfinished_run, options_to_json, parse_options
-from training.run_folder import Run, RunError, RunSpec, new_run
+from training.run_folder import RunError, RunSpec, new_run
 
 RECIPE = replace(CIFAR, epochs=6, batch=5, seed=7, drop_after=(2, 4))
 TOLD_WITH = Options(precision="f32", compile="off", prepared_gigabytes=0.0, checkpoint_seconds=7.0)
@@ -22,9 +23,9 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def run(tiny: Prepared, home: Home) -> Run:
+def run(tiny: Prepared, home: Home) -> RunFolder:
     made = new_run(home, RunSpec(tiny, RECIPE), "cifar")
-    made.describe(start_file="/weights.safetensors", options=options_to_json(TOLD_WITH))
+    made.update_description(start_file="/weights.safetensors", options=options_to_json(TOLD_WITH))
     return made
 
 
@@ -39,8 +40,8 @@ def test_without_one_the_recipe_waits_for_the_photographs() -> None:
     assert parse_options([]) == Options()
 
 
-def test_a_run_is_resumed_as_it_was_told(run: Run, tiny: Prepared) -> None:
-    job = parse_options(["--resume", str(run.folder)])
+def test_a_run_is_resumed_as_it_was_told(run: RunFolder, tiny: Prepared) -> None:
+    job = parse_options(["--resume", str(run.path)])
     assert job.recipe == RECIPE
     assert (job.data, job.preset, job.initial_weights) == (
         str(tiny.root),
@@ -52,21 +53,23 @@ def test_a_run_is_resumed_as_it_was_told(run: Run, tiny: Prepared) -> None:
     assert (job.towers, job.replicas) == (None, 1)
 
 
-def test_what_the_command_line_says_comes_first(run: Run) -> None:
-    words = ["--resume", str(run.folder), "--rate", "0.5", "--precision", "bf16", "--towers", "1"]
+def test_what_the_command_line_says_comes_first(run: RunFolder) -> None:
+    words = ["--resume", str(run.path), "--rate", "0.5", "--precision", "bf16", "--towers", "1"]
     job = parse_options(words)
     assert (job.recipe.rate, job.precision, job.towers) == (0.5, "bf16", 1)
     assert job.recipe.drop_after == (2, 4)
 
 
-def test_another_preset_is_refused(run: Run) -> None:
-    words = ["--resume", str(run.folder), "--preset"]
+def test_another_preset_is_refused(run: RunFolder) -> None:
+    words = ["--resume", str(run.path), "--preset"]
     assert parse_options([*words, "cifar"]).recipe == RECIPE
     with pytest.raises(RunError, match="another preset: it was cifar"):
         parse_options([*words, "small"])
 
 
-def test_if_needed_finds_what_was_done_or_cut_off(home: Home, tiny: Prepared, run: Run) -> None:
+def test_if_needed_finds_what_was_done_or_cut_off(
+    home: Home, tiny: Prepared, run: RunFolder
+) -> None:
     told, needed = RunSpec(tiny, RECIPE), Options(if_needed=True)
     assert find_unfinished_run(needed, home, told) is None  # there is no checkpoint yet
     run.checkpoint.write_bytes(b"")
@@ -74,7 +77,7 @@ def test_if_needed_finds_what_was_done_or_cut_off(home: Home, tiny: Prepared, ru
     assert find_unfinished_run(Options(), home, told) is None
     assert find_unfinished_run(needed, home, RunSpec(tiny, ORIGINAL)) is None
     assert find_finished_run(needed, home, told) is None
-    run.describe(finished=True)
+    run.update_description(finished=True)
     assert find_finished_run(needed, home, told) is None  # its weights were removed
     run.weights.write_bytes(b"")
     assert find_finished_run(needed, home, told) == run

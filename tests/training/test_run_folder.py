@@ -18,20 +18,19 @@ from torch import Tensor
 
 from model.checkpoint import Pca, load
 from storage.home import Home
+from storage.runs import RunFolder
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import CIFAR, Recipe, RecipeError
 from training.dataset.prepare import Prepared
 from training.loop import train_network
 from training.reporting import report_run, write_environment
 from training.run_folder import (
-    Run,
     RunError,
     RunSpec,
+    find_runs,
     finish,
-    keep_epochs,
     new_run,
-    recipe_of,
-    runs_of,
+    read_recipe,
 )
 from training.state import Callbacks, StoppedError, TrainingState, init_state
 
@@ -54,7 +53,7 @@ def copied(state: TrainingState) -> dict[str, Tensor]:
 
 
 def recorded(
-    run: Run, told: RunSpec, state: TrainingState, stop: Callable[[], int] = lambda: 0
+    run: RunFolder, told: RunSpec, state: TrainingState, stop: Callable[[], int] = lambda: 0
 ) -> list[dict[str, Tensor]]:
     """Train with the records on; give the weights after each epoch."""
     kept: list[dict[str, Tensor]] = []
@@ -71,7 +70,7 @@ def recorded(
 @pytest.fixture(scope="module")
 def done(
     tiny: Prepared, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Run, TrainingState, list[dict[str, Tensor]]]:
+) -> tuple[RunFolder, TrainingState, list[dict[str, Tensor]]]:
     """Six epochs, cut off in the fourth and gone on with."""
     told = RunSpec(tiny, RECIPE)
     run = new_run(Home(root=tmp_path_factory.mktemp("home")), told, "cifar")
@@ -81,12 +80,12 @@ def done(
         kept += recorded(run, told, fresh(tiny), lambda: 15 * (next(asked) == 3 * 5 + 2))
     state = fresh(tiny)
     load_checkpoint(run, state, told)
-    keep_epochs(run, state.history)
+    run.write_epochs(state.history)
     assert len(state.history) == 3
     return run, state, recorded(run, told, state)
 
 
-Done = tuple[Run, TrainingState, list[dict[str, Tensor]]]
+Done = tuple[RunFolder, TrainingState, list[dict[str, Tensor]]]
 
 
 def test_there_is_a_line_for_every_epoch(done: Done) -> None:
@@ -103,7 +102,7 @@ def test_there_is_a_line_for_every_epoch(done: Done) -> None:
 
 def test_tensorboard_reads_every_epoch_once_also_after_a_resume(done: Done) -> None:
     run, state, _ = done
-    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
     expected = {
         "loss/training": [e.loss for e in state.history],
@@ -144,11 +143,11 @@ def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
             train_network(fresh(tiny), tiny, told.recipe, False, replace(reports, epochs=epochs))
     state = fresh(tiny)
     load_checkpoint(run, state, told)
-    keep_epochs(run, state.history)
+    run.write_epochs(state.history)
     recorded(run, told, state)
     lines = [json.loads(line)["epoch"] for line in run.epochs.read_text().splitlines()]
     assert lines == [1, 2, 3]
-    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss/training")] == [1, 2, 3]
 
@@ -156,8 +155,8 @@ def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
 def test_conv1_is_pictured_after_every_epoch(done: Done) -> None:
     run, _, _ = done
     names = [f"epoch-{n:03d}.png" for n in range(1, 7)]
-    assert sorted(path.name for path in (run.folder / "conv1").iterdir()) == names
-    first, last = (np.array(Image.open(run.folder / "conv1" / names[i])) for i in (0, -1))
+    assert sorted(path.name for path in (run.path / "conv1").iterdir()) == names
+    first, last = (np.array(Image.open(run.path / "conv1" / names[i])) for i in (0, -1))
     # 64 kernels of 5×5 of a net of one GPU: eight rows of eight, each weight 4 pixels wide.
     side = 8 * (5 * 4 + 4) - 4
     assert first.shape == (side, side, 3)
@@ -202,7 +201,7 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
     assert home.weights.resolve() == run.weights.resolve()
     assert not run.checkpoint.exists()
     read = load(home.weights)
-    assert read.identity == made.identity == run.described()["weights"]
+    assert read.identity == made.identity == run.read_description()["weights"]
     assert (read.provenance.epochs, read.provenance.images) == (1, 24)
     assert read.provenance.preset == "cifar"
     assert read.provenance.top1_error == state.history[-1].top1_error
@@ -214,18 +213,18 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
     with torch.inference_mode():
         theirs = state.network.eval()(x).logits
         torch.testing.assert_close(read.network()(x).logits, theirs, rtol=1e-4, atol=1e-5)
-    assert run.described()["finished"] is True
-    assert [r.folder for r in runs_of(home, told)] == [run.folder]
-    assert list(runs_of(home, RunSpec(tiny, replace(recipe, seed=8)))) == []
+    assert run.read_description()["finished"] is True
+    assert [r.path for r in find_runs(home, told)] == [run.path]
+    assert list(find_runs(home, RunSpec(tiny, replace(recipe, seed=8)))) == []
     # Where the machine computes in another precision, it is the same run all the same.
-    assert list(runs_of(home, RunSpec(tiny, recipe, precision="bf16"))) == [run]
+    assert list(find_runs(home, RunSpec(tiny, recipe, precision="bf16"))) == [run]
 
 
 def test_the_configuration_comes_back_as_it_was_told(tiny: Prepared, home: Home) -> None:
     recipe = replace(RECIPE, drop_after=(2, 4), bias_rate=0.002, colour_until=3)
     run = new_run(home, RunSpec(tiny, recipe), "cifar")
-    assert recipe_of(Run(run.folder)) == recipe
-    described = json.loads((run.folder / "run.json").read_text())
+    assert read_recipe(RunFolder(run.path)) == recipe
+    described = json.loads((run.path / "run.json").read_text())
     assert described["data"] == str(tiny.root)
     assert described["content"] == tiny.key
     assert described["finished"] is False
@@ -234,7 +233,7 @@ def test_the_configuration_comes_back_as_it_was_told(tiny: Prepared, home: Home)
 def test_the_environment_is_this_one(tiny: Prepared, home: Home) -> None:
     run = new_run(home, RunSpec(tiny, RECIPE), "cifar")
     write_environment(run, CPU, True, 4)
-    found = json.loads((run.folder / "environment.json").read_text())
+    found = json.loads((run.path / "environment.json").read_text())
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert found["python"] == platform.python_version()
     assert (found["device"], found["precision"], found["processes"]) == ("cpu", "bf16", 4)
@@ -245,7 +244,7 @@ def test_two_runs_begun_in_the_same_second_have_folders_of_their_own(
     tiny: Prepared, home: Home
 ) -> None:
     told = RunSpec(tiny, RECIPE)
-    folders = {new_run(home, told, "cifar").folder for _ in range(3)}
+    folders = {new_run(home, told, "cifar").path for _ in range(3)}
     assert len(folders) == 3
 
 
@@ -316,7 +315,7 @@ def test_a_folder_that_is_no_runs_is_refused(tmp_path: Path, content: str | None
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(RunError, match="not the folder of a run") as refused:
-        recipe_of(Run(tmp_path))
+        read_recipe(RunFolder(tmp_path))
     assert not isinstance(refused.value, RecipeError)
 
 

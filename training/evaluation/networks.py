@@ -7,6 +7,7 @@ import torch
 
 from model.checkpoint import Weights, load
 from model.predict import Predictor
+from storage.runs import RunFolder
 from training.evaluation.labels import match_names
 from training.evaluation.predictions import ENSEMBLE, Model
 
@@ -34,7 +35,7 @@ def weights_file(run: Path, *, best: bool) -> Path:
     """The weights that a run's folder or a file's name stand for."""
     if not run.is_dir():
         return run
-    file = run / ("best.safetensors" if best else "weights.safetensors")
+    file = RunFolder(run).best if best else RunFolder(run).weights
     if not file.exists():
         raise NetworksError(f"{run} is not the folder of a finished run: it holds no {file.name}")
     return file
@@ -58,7 +59,7 @@ def class_order(file: Path, first_file: Path, weights: Weights, first: Weights) 
 def name_of(file: Path) -> str:
     """What a weights file is called: by its run, else by itself."""
     real = file.resolve()
-    return real.parent.name if (real.parent / "run.json").exists() else real.stem
+    return real.parent.name if RunFolder(real.parent).description.exists() else real.stem
 
 
 def distinct(names: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from statistics import fmean
 
 from app.views.runs.recipe import plain, settings_of
 from storage.runs import Run
-from storage.tolerant_json import table
+from storage.tolerant_json import dict_or_empty
 
 UNKNOWN = "–"
 
@@ -40,11 +40,11 @@ def differences(runs: Sequence[Run]) -> list[Row]:
 
 def described(run: Run) -> dict[str, tuple[str, str]]:
     """What a run was told and ran on, by word: section and value."""
-    machine, versions = run.environment, table(run.environment.get("versions"))
+    machine, versions = run.environment, dict_or_empty(run.environment.get("versions"))
     facts = {
         "Preset": run.preset,
         "Photographs": run.data,
-        "Began from weights": run.start[:8] or "none",
+        "Began from weights": run.initial_weights[:8] or "none",
         "Arithmetic": run.precision,
         "Commit": run.commit,
         "Processor": plain(machine.get("processor")),

@@ -8,7 +8,7 @@ from flask.blueprints import BlueprintSetupState
 
 from app.views.pictures import missing_picture, serve_image_file
 from storage.evaluations import Evaluation, Evaluations, Known, Result, photograph
-from storage.tolerant_json import read_bytes
+from storage.tolerant_json import read_bounded
 
 blueprint = Blueprint("judged", __name__, url_prefix="/evaluations")
 MOST_CLASSES = 30
@@ -174,5 +174,5 @@ def picture(name: str, place: int, number: int, whole: bool) -> Response:
         return missing_picture()
     etag = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}-{whole:d}"
     return serve_image_file(
-        lambda: read_bytes(file, MOST_BYTES) or b"", etag, whole=whole, version=etag
+        lambda: read_bounded(file, MOST_BYTES) or b"", etag, whole=whole, version=etag
     )

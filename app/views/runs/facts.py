@@ -9,8 +9,8 @@ from app.views.runs.plots import figures
 from app.views.runs.recipe import plain
 from model.checkpoint import WeightsError, read_header
 from model.variants import VARIANTS
-from storage.runs import BEST, Epoch, Run
-from storage.tolerant_json import table
+from storage.runs import Epoch, Run
+from storage.tolerant_json import dict_or_empty
 
 UNKNOWN = "–"
 MOST_VERSIONS = 12
@@ -19,7 +19,7 @@ MOST_VERSIONS = 12
 def identities(run: Run) -> list[str]:
     """What the networks are called that a run has made: its result, and its best epoch's."""
     try:
-        best = read_header(run.folder / BEST).identity
+        best = read_header(run.folder.best).identity
     except (WeightsError, OSError):
         best = None
     return list(dict.fromkeys(one for one in (run.weights, best) if one))
@@ -35,11 +35,11 @@ def towers_of(run: Run) -> int:
 def machine_of(run: Run) -> list[tuple[str, str]]:
     """What a run began from and ran on, by word; what is not known is left out."""
     machine = run.environment
-    versions = table(machine.get("versions"))
+    versions = dict_or_empty(machine.get("versions"))
     found = {
         "Preset": run.preset,
         "Photographs": run.data,
-        "Began from weights": run.start[:8],
+        "Began from weights": run.initial_weights[:8],
         "Arithmetic": run.precision,
         "Processor": machine.get("processor"),
         "Device": machine.get("device"),
@@ -69,18 +69,18 @@ def results(runs: Sequence[Run]) -> list[Row]:
     """What came out of runs and what they took: a line a figure, a value a run."""
     lines = [
         ("Epochs", [f"{len(run.epochs)}" for run in runs]),
-        ("Top-1 error, lowest", [error(of(run.best, "top1_error")) for run in runs]),
-        ("Top-1 error, last", [error(of(run.last, "top1_error")) for run in runs]),
-        ("Top-5 error, last", [error(of(run.last, "top5_error")) for run in runs]),
+        ("Top-1 error, lowest", [error(of(run.best_epoch, "top1_error")) for run in runs]),
+        ("Top-1 error, last", [error(of(run.last_epoch, "top1_error")) for run in runs]),
+        ("Top-5 error, last", [error(of(run.last_epoch, "top5_error")) for run in runs]),
         ("Top-1 error, ten crops", [error(run.ten_crops and run.ten_crops[0]) for run in runs]),
-        ("Training loss, last", [loss(of(run.last, "loss")) for run in runs]),
+        ("Training loss, last", [loss(of(run.last_epoch, "loss")) for run in runs]),
     ]
     taken = [dict(figures_of(run)) for run in runs]
     lines += [(word, [each[word] for each in taken]) for word in (taken[0] if taken else {})]
     return [Row(word=word, section="", values=tuple(values)) for word, values in lines]
 
 
-def of(epoch: Epoch | None, name: str) -> float | None:
+def of(epoch: Epoch[float | None] | None, name: str) -> float | None:
     """A value of an epoch, where there is one."""
     return getattr(epoch, name) if epoch else None
 

@@ -20,8 +20,8 @@ from app.views.runs.plots import LETTERS, Spark, figures, plots_of, plots_over, 
 from app.views.runs.recipe import plain, settings_of
 from app.views.runs.state import State, state_of
 from model.preprocess import ImageError, decode
-from storage.runs import Run, picture_file, read_run, read_runs
-from storage.tolerant_json import read_bytes
+from storage.runs import Run, read_run, read_runs
+from storage.tolerant_json import read_bounded
 
 blueprint = Blueprint("training", __name__, url_prefix="/training")
 blueprint.register_blueprint(evaluation.blueprint)
@@ -82,7 +82,7 @@ def show(name: str) -> Response:
         machine=machine_of(run),
         figures_of=figures_of(run),
         towers=towers_of(run),
-        chosen=spread(run.pictures),
+        chosen=spread(run.conv1_epochs),
         size=picture_size(run),
         judgement=evaluation.judgement(identities(run), request.args.get("evaluation", "")),
         crops=evaluation.CROPS,
@@ -119,9 +119,9 @@ def compare() -> Response:
 def conv1(name: str, epoch: int) -> Response:
     """Give the picture of conv1 after an epoch, the gaps between its kernels left open."""
     run = known(name)
-    if epoch not in run.pictures:
+    if epoch not in run.conv1_epochs:
         abort(404, "conv1 was not drawn after this epoch.")
-    data = read_bytes(picture_file(run, epoch), MOST_PICTURE)
+    data = read_bounded(run.folder.conv1_picture(epoch), MOST_PICTURE)
     etag = hashlib.sha256(data or b"").hexdigest()[:32]
     if fresh := not_modified(etag, version=etag):
         return fresh
@@ -143,7 +143,7 @@ def shown(run: Run) -> Shown:
     return Shown(
         run=run,
         state=state_of(run, now),
-        wrote=durations.ago(run.wrote, now),
+        wrote=durations.ago(run.last_write_at, now),
         command=f"python training/run.py --resume {folder}",
         evaluate=f"python training/evaluate.py {folder}{'' if run.finished else ' --best'}",
     )
@@ -158,7 +158,11 @@ def spread(epochs: tuple[int, ...], most: int = PICTURES) -> list[int]:
 
 def picture_size(run: Run) -> tuple[int, int]:
     """The width and height of a run's pictures of conv1, in pixels."""
-    data = read_bytes(picture_file(run, run.pictures[0]), MOST_PICTURE) if run.pictures else None
+    data = (
+        read_bounded(run.folder.conv1_picture(run.conv1_epochs[0]), MOST_PICTURE)
+        if run.conv1_epochs
+        else None
+    )
     try:
         return decode(data or b"").size
     except ImageError:

@@ -41,9 +41,9 @@ class Spark:
 
 def plots_of(run: Run, *, running: bool) -> list[Plot]:
     """The drawings of one run: errors with the drops of the rate, loss, learning rate."""
-    if run.last is None:
+    if run.last_epoch is None:
         return []
-    axis, last = across(shown_epochs(run, running=running)), run.last.epoch
+    axis, last = across(shown_epochs(run, running=running)), run.last_epoch.epoch
     beyond = axis.x(last + 0.5) if running and last + 0.5 < axis.high else None
     marks, rates = drops(run.epochs, axis), values_of(run, "rate", above=0.0)
     errors = [(word, n, values_of(run, f"top{k}_error")) for word, n, k in TOPS]
@@ -58,7 +58,7 @@ def plots_of(run: Run, *, running: bool) -> list[Plot]:
 
 def plots_over(runs: Sequence[Run]) -> list[Plot]:
     """The drawings of several runs: top-1 errors and losses, a letter a run."""
-    axis = across(max((run.last.epoch for run in runs if run.last), default=1))
+    axis = across(max((run.last_epoch.epoch for run in runs if run.last_epoch), default=1))
     found = []
     for name, title, value, say in (
         ("error", "Top-1 error", "top1_error", percent),
@@ -107,13 +107,13 @@ def shown_epochs(run: Run, *, running: bool) -> int:
 
     Not all of ninety from the first on: the curve would be a dot for hours.
     """
-    done = run.last.epoch if run.last else 1
-    if not running or not run.planned:
+    done = run.last_epoch.epoch if run.last_epoch else 1
+    if not running or not run.planned_epochs:
         return done
-    return max(done, min(run.planned, max(2 * done, FEWEST_SHOWN)))
+    return max(done, min(run.planned_epochs, max(2 * done, FEWEST_SHOWN)))
 
 
-def drops(epochs: Sequence[Epoch], axis: Axis) -> tuple[Tick, ...]:
+def drops(epochs: Sequence[Epoch[float | None]], axis: Axis) -> tuple[Tick, ...]:
     """Where the learning rate fell, and by how much."""
     found = [
         Tick(place=axis.x(after.epoch - 0.5), text=f"÷{THIN}{before.rate / after.rate:.3g}")
@@ -157,10 +157,10 @@ def spark(run: Run, width: float = 168.0, height: float = 44.0, edge: float = 4.
     """The small curve of a run's top-1 errors over the epochs planned."""
     values = values_of(run, "top1_error")
     shown = finite(values)
-    if not shown or run.last is None:
+    if not shown or run.last_epoch is None:
         return Spark(path="", end=None, says="No epoch has ended yet")
-    planned = 1 if run.finished else run.planned or 1
-    x, y = across(max(run.last.epoch, planned)), Axis(low=0.0, high=max(*shown, 1e-9))
+    planned = 1 if run.finished else run.planned_epochs or 1
+    x, y = across(max(run.last_epoch.epoch, planned)), Axis(low=0.0, high=max(*shown, 1e-9))
     wide, tall = (width - 2 * edge) / 100, (height - 2 * edge) / 100
     places = [v is not None and (edge + wide * x.x(n), edge + tall * y.y(v)) for n, v in values]
     known = [place for place in places if place]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from model.variants import VARIANTS
-from storage.tolerant_json import number, text
+from storage.tolerant_json import bounded_text, finite_number
 
 MOST_LISTED = 12
 Say = Callable[[Any], str]
@@ -33,11 +33,11 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
-        found = number(value)
+        found = finite_number(value)
         return f"{value}" if found is None else f"{found:,.10g}".replace(",", "\u202f")
     if isinstance(value, list | tuple):
         return ", ".join(plain(part) for part in value[:MOST_LISTED]) or "–"
-    return text(value) or "–"
+    return bounded_text(value) or "–"
 
 
 def or_words(words: str) -> Say:
@@ -115,7 +115,7 @@ def settings_of(recipe: Mapping[str, Any]) -> list[Setting]:
     known = [setting(term, recipe[term.name]) for term in TERMS if term.name in recipe]
     others = sorted(set(map(str, recipe)) - {term.name for term in TERMS})
     return known + [
-        Setting(word=text(name), section="", value=plain(recipe[name]), paper=None)
+        Setting(word=bounded_text(name), section="", value=plain(recipe[name]), paper=None)
         for name in others[:MOST_LISTED]
     ]
 

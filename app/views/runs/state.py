@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from storage.runs import Epoch, Run
-from storage.tolerant_json import number
+from storage.tolerant_json import finite_number
 
 CHECKPOINT_SECONDS = 300.0
 """How often a checkpoint is saved where a run does not say."""
@@ -40,7 +40,9 @@ def state_of(run: Run, now: datetime) -> State:
     """Tell how far a run is at a moment."""
     if run.finished:
         return State(name="finished")
-    if run.wrote is None or now - run.wrote > timedelta(seconds=longest_silence(run)):
+    if run.last_write_at is None or now - run.last_write_at > timedelta(
+        seconds=longest_silence(run)
+    ):
         return State(name="stopped")
     return State(name="running", remaining=remaining(run, now))
 
@@ -50,7 +52,7 @@ def longest_silence(run: Run) -> float:
 
     Two of its checkpoints or epochs, whichever come more often, and the time for judging.
     """
-    saving = number(run.options.get("checkpoint_seconds"))
+    saving = finite_number(run.options.get("checkpoint_seconds"))
     saving = min(CHECKPOINT_SECONDS if saving is None else max(saving, 0.0), 24 * 3600.0)
     epoch = max(durations(run.epochs), default=0.0)
     if not epoch:
@@ -61,14 +63,14 @@ def longest_silence(run: Run) -> float:
 def remaining(run: Run, now: datetime) -> float | None:
     """Seconds until the last epoch, by the time of the last few and what this one has had."""
     recent = durations(run.epochs[-RECENT:])
-    if run.planned is None or run.last is None or not recent:
+    if run.planned_epochs is None or run.last_epoch is None or not recent:
         return None
-    left = run.planned - run.last.epoch
+    left = run.planned_epochs - run.last_epoch.epoch
     epoch = fmean(recent)
-    spent = (now - run.noted).total_seconds() if run.noted else 0.0
+    spent = (now - run.last_epoch_at).total_seconds() if run.last_epoch_at else 0.0
     return max(left * epoch - min(max(spent, 0.0), epoch), 0.0) if left > 0 else None
 
 
-def durations(epochs: tuple[Epoch, ...]) -> list[float]:
+def durations(epochs: tuple[Epoch[float | None], ...]) -> list[float]:
     """The seconds that epochs took, where known."""
     return [e.seconds for e in epochs if e.seconds is not None and e.seconds > 0]

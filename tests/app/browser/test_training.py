@@ -15,14 +15,12 @@ import torch
 from app.config import Settings
 from storage.files import switch_link
 from storage.home import Home
+from storage.runs import Epoch, RunFolder
 from training.config import PAPER
 from training.evaluation.confidence import rate
 from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
 from training.evaluation.output import keep
 from training.reporting import draw_conv1
-from training.run_folder import Run as Record
-from training.run_folder import add_epoch
-from training.state import Epoch
 
 Open = Callable[..., Any]
 LOADED = "one => one.decode().then(() => one.naturalWidth)"
@@ -40,7 +38,7 @@ def home(settings: Settings) -> Iterator[Home]:
     shutil.rmtree(home.evaluations, ignore_errors=True)
 
 
-def epoch(number: int) -> Epoch:
+def epoch(number: int) -> Epoch[float]:
     """An epoch."""
     return Epoch(
         epoch=number,
@@ -55,22 +53,24 @@ def epoch(number: int) -> Epoch:
     )
 
 
-def record(home: Home, name: str, epochs: int, *, finished: bool = True) -> Record:
+def record(home: Home, name: str, epochs: int, *, finished: bool = True) -> RunFolder:
     """Write a run by training's own means, conv1 with it."""
-    run = Record(home.runs / name)
-    (run.folder / "conv1").mkdir(parents=True)
+    run = RunFolder(home.runs / name)
+    (run.path / "conv1").mkdir(parents=True)
     told = asdict(replace(PAPER, epochs=10))
-    run.describe(preset="demo", data="/x", recipe=told, finished=finished, weights="a" * 32)
+    run.update_description(
+        preset="demo", data="/x", recipe=told, finished=finished, weights="a" * 32
+    )
     for number in range(1, epochs + 1):
         add(run, number)
     return run
 
 
-def add(run: Record, number: int) -> None:
+def add(run: RunFolder, number: int) -> None:
     """Write an epoch."""
     kernels = torch.randn(96, 3, 11, 11, generator=torch.manual_seed(number))
-    draw_conv1(kernels).save(run.folder / f"conv1/epoch-{number:03d}.png")
-    add_epoch(run, epoch(number))
+    draw_conv1(kernels).save(run.path / f"conv1/epoch-{number:03d}.png")
+    run.append_epoch(epoch(number))
 
 
 def evaluate(home: Home, photographs: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_run_is_followed_while_it_goes_on(tab: Open, home: Home) -> None:
     page.click("text=Pause")
     assert page.locator("[data-following]").inner_text().startswith("Following has been paused")
     page.click("text=Go on")
-    run.describe(finished=True)
+    run.update_description(finished=True)
     page.wait_for_selector("[data-part=now] .state.finished", timeout=20_000)
     page.wait_for_selector("[data-following]", state="hidden")
     assert page.evaluate("window.same")  # it was never loaded anew
@@ -152,7 +152,7 @@ def test_a_run_that_is_deleted_meanwhile_is_said_to_be(tab: Open, home: Home) ->
     run = record(home, "live", 2, finished=False)
     page = tab()
     page.goto("/training/live")
-    shutil.rmtree(run.folder)
+    shutil.rmtree(run.path)
     page.wait_for_selector("text=The run has been deleted", timeout=20_000)
     assert page.locator(".plot").count() == 3
 

@@ -21,14 +21,12 @@ from PIL import Image
 from app.config import Settings
 from app.views.runs.curves import decades, power, ticks_across, up
 from storage.home import Home
+from storage.runs import Epoch, RunFolder
 from training.config import PAPER
 from training.evaluation.confidence import rate
 from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
 from training.evaluation.output import keep
 from training.reporting import draw_conv1
-from training.run_folder import Run as Record
-from training.run_folder import add_epoch
-from training.state import Epoch
 
 NAME = "20261124-150627-demo-photographs"
 RATES = (0.01, 0.01, 0.001, 0.001, 0.0001)
@@ -52,18 +50,18 @@ def home(app: Flask) -> Home:
     return home
 
 
-def record(home: Home, name: str = NAME, **told: Any) -> Record:
+def record(home: Home, name: str = NAME, **told: Any) -> RunFolder:
     """Write a run by training's own means."""
-    run = Record(home.runs / name)
-    run.folder.mkdir(parents=True)
+    run = RunFolder(home.runs / name)
+    run.path.mkdir(parents=True)
     known = {"preset": "demo", "data": "/server/photographs", "finished": True, "weights": "a" * 32}
-    run.describe(**{**known, "recipe": asdict(replace(PAPER, epochs=10)), **told})
+    run.update_description(**{**known, "recipe": asdict(replace(PAPER, epochs=10)), **told})
     for number, values in enumerate(zip(RATES, LOSSES, ERRORS, strict=True), start=1):
-        add_epoch(run, epoch(number, *values))
+        run.append_epoch(epoch(number, *values))
     return run
 
 
-def epoch(number: int, rate: float, loss: float, error: float) -> Epoch:
+def epoch(number: int, rate: float, loss: float, error: float) -> Epoch[float]:
     """An epoch of these values."""
     return Epoch(
         epoch=number,
@@ -141,7 +139,7 @@ def test_the_drops_of_the_rate_are_marked_between_their_epochs(
 
 def test_every_number_is_in_the_table(home: Home, client: FlaskClient, page) -> None:
     run = record(home)
-    add_epoch(run, epoch(6, 0.00001, float("nan"), float("inf")))
+    run.append_epoch(epoch(6, 0.00001, float("nan"), float("inf")))
     tables = page(client.get(f"/training/{NAME}")).all("table")
     table = next(table for table in tables if table.attributes.get("id") == "epochs")
     rows = [[cell.text for cell in row.children] for row in table.one("tbody").all("tr")]
@@ -156,7 +154,7 @@ def test_every_number_is_in_the_table(home: Home, client: FlaskClient, page) -> 
 def test_a_gap_interrupts_the_curve(home: Home, client: FlaskClient, page) -> None:
     run = record(home)
     for number, loss in ((6, float("nan")), (7, 0.5)):
-        add_epoch(run, epoch(number, 0.0001, loss, 0.2))
+        run.append_epoch(epoch(number, 0.0001, loss, 0.2))
     loss = page(client.get(f"/training/{NAME}")).all("svg", "plot")[1]
     assert loss.one("path").attributes["d"].count("M") == 2
     assert len(drawn(loss)) == 6
@@ -222,14 +220,14 @@ def test_a_page_is_sent_again_only_when_something_was_written(
         answer = client.get(address, headers={"If-None-Match": tag})
         assert (answer.status_code, answer.data) == (304, b"")
         assert "no-cache" in answer.headers["Cache-Control"]
-        add_epoch(run, epoch(len(run.epochs.read_text().splitlines()) + 1, 0.0001, 0.8, 0.2))
+        run.append_epoch(epoch(len(run.epochs.read_text().splitlines()) + 1, 0.0001, 0.8, 0.2))
         assert client.get(address, headers={"If-None-Match": tag}).status_code == 200
 
 
 def test_only_what_is_running_is_followed(home: Home, client: FlaskClient, page) -> None:
     run = record(home, finished=False)
     for finished in (False, True):
-        run.describe(finished=finished)
+        run.update_description(finished=finished)
         shown = page(client.get(f"/training/{NAME}"))
         live = [part for part in shown.all("div") if "data-live" in part.attributes]
         assert bool(live) is not finished
@@ -294,9 +292,9 @@ def test_conv1_is_that_of_the_run_with_its_gaps_open(home: Home, client: FlaskCl
     run = record(home)
     kernels = torch.randn(96, 3, 11, 11, generator=torch.manual_seed(0))
     drawing = draw_conv1(kernels)
-    (run.folder / "conv1").mkdir()
+    (run.path / "conv1").mkdir()
     for number in range(1, 21):
-        drawing.save(run.folder / "conv1" / f"epoch-{number:03d}.png")
+        drawing.save(run.path / "conv1" / f"epoch-{number:03d}.png")
     shown = page(client.get(f"/training/{NAME}"))
     pictures = shown.one("ol", "kernels").all("img")
     assert [p.attributes["alt"] for p in pictures] == [
@@ -313,7 +311,7 @@ def test_conv1_is_that_of_the_run_with_its_gaps_open(home: Home, client: FlaskCl
     tag = served.headers["ETag"]
     again = client.get(pictures[0].attributes["src"], headers={"If-None-Match": tag})
     assert again.status_code == 304
-    (run.folder / "conv1/epoch-001.png").write_bytes(b"half a pic")
+    (run.path / "conv1/epoch-001.png").write_bytes(b"half a pic")
     assert client.get(pictures[0].attributes["src"]).status_code == 404
 
 

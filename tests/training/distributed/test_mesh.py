@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from model.alexnet import AlexNetConfig
 from model.checkpoint import load
 from model.dataset import scan
+from storage.runs import RunFolder
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import SMALL, RecipeError
 from training.data import validation_crops
@@ -26,7 +27,7 @@ from training.dataset.prepare import Prepared, prepare
 from training.distributed.launch import find_free_port
 from training.distributed.mesh import Mesh, choose_towers, join_mesh, leave_mesh
 from training.loop import train_network
-from training.run_folder import Run, RunSpec
+from training.run_folder import RunSpec
 from training.state import Callbacks, init_state
 from training.train import check_batch_size
 
@@ -45,14 +46,14 @@ def main(photographs: Path, store: Path, towers: int, folder: Path, one: Path) -
     mesh, told = join_mesh(CONFIG, towers, CPU), RunSpec(data, RECIPE)
     found: dict[str, dict[str, object]] = {}
     for name, dtype in DTYPES.items():
-        run = Run(folder / name) if mesh.is_main else None
+        run = RunFolder(folder / name) if mesh.is_main else None
         found[name] = dict(learn(data, mesh, dtype))
         state = found[name].pop("state")
         save_checkpoint(run, state, told)  # type: ignore[arg-type]
     if one != folder:
         again = init_state(CONFIG, RECIPE, CPU, mesh)
-        load_checkpoint(Run(one / "float32"), again, told)
-        save_checkpoint(Run(folder / "again") if mesh.is_main else None, again, told)
+        load_checkpoint(RunFolder(one / "float32"), again, told)
+        save_checkpoint(RunFolder(folder / "again") if mesh.is_main else None, again, told)
     if mesh.is_main:
         (folder / "found.json").write_text(json.dumps(found))
     leave_mesh()
@@ -161,8 +162,8 @@ def test_a_checkpoint_of_four_processes_is_taken_up_by_one_bit_for_bit(
 ) -> None:
     written = together(2, 2) / "float32"
     state, told = init_state(CONFIG, RECIPE, CPU), RunSpec(prepared, RECIPE)
-    load_checkpoint(Run(written), state, told)
-    save_checkpoint(Run(tmp_path), state, told)
+    load_checkpoint(RunFolder(written), state, told)
+    save_checkpoint(RunFolder(tmp_path), state, told)
     ours, theirs = (load_file(f / "checkpoint.safetensors") for f in (tmp_path, written))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
