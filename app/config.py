@@ -13,8 +13,8 @@ import click
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from index.engines.milvus_server import parse_url
-from index.placing import PLACES, Placing
+from index.engines.milvus_server import parse_milvus_url
+from index.placing import SEARCH_DEVICES, SearchDevice
 from storage.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -90,7 +90,7 @@ def flag(text: str) -> bool:
 
 def milvus_address(text: str) -> str:
     """Read the address of a Milvus server."""
-    parse_url(text)
+    parse_milvus_url(text)
     if find_spec("pymilvus") is None:
         raise ValueError("needs pymilvus; install it with `pip install pymilvus`")
     return text
@@ -205,7 +205,7 @@ class Settings:
         metadata=about(
             "ALEXNET_INDEX_DEVICE",
             "Where the index is searched: auto, cpu, gpu, or gpus, which parts it among several.",
-            one_of(PLACES),
+            one_of(SEARCH_DEVICES),
         ),
     )
     index_float16: bool = field(
@@ -274,9 +274,11 @@ class Settings:
         return cls(**values)
 
     @property
-    def placing(self) -> Placing:
+    def placing(self) -> SearchDevice:
         """Where the index is searched."""
-        return Placing(device=self.index_device, float16=self.index_float16, url=self.index_url)
+        return SearchDevice(
+            device=self.index_device, float16=self.index_float16, url=self.index_url
+        )
 
     @property
     def upload_bytes(self) -> int:

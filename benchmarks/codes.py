@@ -36,10 +36,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from index.candidates import View
+from index.candidates import RowFilter
 from index.engines import binary
-from index.engines.options import Options as Wanted
-from index.engines.reduction import SAMPLE, components, drawn
+from index.engines.options import EngineOptions as Wanted
+from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca
 from index.vectors import Vectors, write_shard
 from model.checkpoint import load
 from model.dataset import Photograph, scan
@@ -181,8 +181,8 @@ def compare(of: Sides, options: Options) -> list[Figures]:
     flat.add(of.rows)
     truth = flat.search(of.queries, K)[1]
     found = [measure("full vectors", 0, 4 * flat.d, lambda q, k: flat.search(q, k)[1], of, truth)]
-    some = drawn(np.arange(len(of.rows)), SAMPLE, options.seed)
-    transform = components(of.rows[some], MOST, options.seed)
+    some = draw_rows(np.arange(len(of.rows)), PCA_SAMPLE_ROWS, options.seed)
+    transform = fit_pca(of.rows[some], MOST, options.seed)
     for kind, make in KINDS.items():
         if options.only and kind not in options.only:
             continue
@@ -251,9 +251,11 @@ def autoencoder(rows: Floats, bits: int, _: Any, seed: int) -> tuple[int, Propos
         folder = Path(home)
         vectors = Vectors(folder, [write_shard(folder / "rows.npy", [rows], "float32")], "float32")
         wanted = Wanted(bits=bits, seed=seed)
-        told = binary.train(vectors, None, folder, wanted, lambda _name, _total: lambda _done: None)
+        told = binary.train_binary(
+            vectors, None, folder, wanted, lambda _name, _total: lambda _done: None
+        )
         found = binary.open_binary(folder, told)
-    return bits // 8, lambda queries, count: found.propose(queries, count, View(), 0)
+    return bits // 8, lambda queries, count: found.propose(queries, count, RowFilter(), 0)
 
 
 def signs(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:

@@ -17,14 +17,14 @@ import torch
 
 from benchmarks.windows import SLICE
 from index import store
-from index.engines.factory import Wanted, make
-from index.engines.kinds import EXACT_ROWS
-from index.id_map import Members, write_members
+from index.engines.factory import IndexSpec, build_engine
+from index.engines.kinds import MAX_EXACT_ROWS
+from index.id_map import IdMap, write_id_map
 from index.manifest import Manifest, Shard
-from index.placing import Placing
+from index.placing import SearchDevice
 from index.search import Index
-from index.store import Draft, drafting, open_version
-from index.vectors import Floats, digest, largest_norm, write_shard
+from index.store import Draft, draft_version, open_version
+from index.vectors import Floats, file_sha256, max_squared_norm, write_shard
 
 NEAREST = 100
 AT_ONCE = 64
@@ -63,32 +63,32 @@ def described(file: Path) -> Shard:
     note = file.with_suffix(".json")
     if not note.exists():
         rows = np.load(file, mmap_mode="r")
-        largest = max(largest_norm(rows[i : i + 1024]) for i in range(0, len(rows), 1024))
+        largest = max(max_squared_norm(rows[i : i + 1024]) for i in range(0, len(rows), 1024))
         size = file.stat().st_size
         shard = {"file": file.name, "rows": len(rows), "largest": largest, "bytes": size}
-        note.write_text(json.dumps(shard | {"sha256": digest(file)}))
+        note.write_text(json.dumps(shard | {"sha256": file_sha256(file)}))
     return Shard(**json.loads(note.read_text()))
 
 
-def draft_of(draft: Draft, told: Told, dtype: str = "float16") -> Members:
+def draft_of(draft: Draft, told: Told, dtype: str = "float16") -> IdMap:
     """Put the vectors of a size into a draft, an image each."""
     for path, shard in shards(told):
         if dtype == "float16":
-            draft.add(path, shard)
+            draft.link_shard(path, shard)
         else:
             values = np.load(path, mmap_mode="r")
             parts = (values[i : i + 1024] for i in range(0, len(values), 1024))
             draft.shards.append(write_shard(draft.folder / shard.file, parts, dtype))
     numbers = np.arange(told["size"], dtype=np.int64)
     lists = numbers + 1, numbers, np.zeros(len(numbers), np.int32)
-    write_members(draft.folder, *lists)
-    return Members(*lists)
+    write_id_map(draft.folder, *lists)
+    return IdMap(*lists)
 
 
 def sealed(draft: Draft, told: Told, **facts: Any) -> Manifest:
     """Make a version of a draft that knows nothing of weights and files."""
     counts = {"images": told["size"], "vectors": told["size"], "unreadable": 0}
-    return draft.seal(weights="", data="", listing="", **counts, **facts)
+    return draft.commit(weights="", data="", listing="", **counts, **facts)
 
 
 def root_of(told: Told, kind: str) -> Path:
@@ -110,17 +110,17 @@ def built(root: Path, told: Told) -> Told:
     """Build a kind as `flask index build` does, once the features are there."""
     began = time.perf_counter()
     kind = "exact" if told["kind"] == "flat" else told["kind"]
-    with drafting(root) as draft:
+    with draft_version(root) as draft:
         # As a build without further wishes stores them.
-        dtype = "float32" if kind == "exact" and told["size"] <= EXACT_ROWS else "float16"
+        dtype = "float32" if kind == "exact" and told["size"] <= MAX_EXACT_ROWS else "float16"
         members = draft_of(draft, told, dtype)
-        made = make(
-            Wanted(kind=kind, target=told["recall"]),
+        made = build_engine(
+            IndexSpec(kind=kind, target=told["recall"]),
             draft.name,
             draft.folder,
             draft.vectors(dtype),
             members,
-            Placing(),
+            SearchDevice(),
             lambda _name, _total: lambda _done: None,
             held_out=np.load(Path(told["work"], "held_out.npy")),
         )
@@ -147,7 +147,7 @@ def built(root: Path, told: Told) -> Told:
 def truth(told: Told) -> None:
     """The nearest of every query, by comparing with every vector."""
     root = root_of(told, "truth")
-    with drafting(root) as draft:
+    with draft_version(root) as draft:
         members = draft_of(draft, told)
         manifest = sealed(draft, told, dtype="float16", kind="exact", target=1.0)
     index = open_version(root, manifest.name)
@@ -201,7 +201,7 @@ def opened(told: Told) -> Search:
             flat.add(np.load(path).astype(np.float32))
         return lambda some, k: flat.search(some, k)[1] + 1
     root = root_of(told, told["kind"])
-    index: Index = open_version(root, store.current_name(root) or "")
+    index: Index = open_version(root, store.current_version(root) or "")
     return lambda some, k: index.search(some, k).ids
 
 

@@ -16,7 +16,7 @@ from app.database.images import version_names
 from app.database.session import DatabaseError, Sessions, session_factory
 from app.indexing import build
 from index import store
-from index.manifest import FILE as MANIFEST
+from index.manifest import MANIFEST_FILE as MANIFEST
 from storage.files import switch_link
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,7 +78,7 @@ class Scene:
     @property
     def served(self) -> str | None:
         """The version that is served."""
-        return store.current_name(self.root)
+        return store.current_version(self.root)
 
     def listed(self) -> set[str]:
         """The versions that the database lists."""
@@ -138,9 +138,9 @@ def flask_in_small(words: tuple[str, ...], environ: dict[str, str], said: Path) 
     output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    small = partial(build.gather, batch=BLOCK, block=BLOCK, rows=SHARD)  # type: ignore[attr-defined]
-    build.gather = small  # type: ignore[attr-defined]
-    build.near_distance = partial(build.near_distance, sample=NEAR)  # type: ignore[attr-defined]
+    small = partial(build.gather_features, batch=BLOCK, block=BLOCK, rows=SHARD)  # type: ignore[attr-defined]
+    build.gather_features = small  # type: ignore[attr-defined]
+    build.near_duplicate_distance = partial(build.near_duplicate_distance, sample=NEAR)  # type: ignore[attr-defined]
     sys.argv = ["flask", "index", *words]
     flask()
 
@@ -160,7 +160,7 @@ class Command:
     @classmethod
     def of(cls, name: str, kind: str, scene: Scene) -> "Command":
         """The command in a scene; only builds have a kind."""
-        served, versions = scene.served, tuple(store.versions(scene.root))
+        served, versions = scene.served, tuple(store.list_versions(scene.root))
         words: tuple[str, ...] = (name,)
         if name == "build":
             words += KINDS[kind]
@@ -201,7 +201,7 @@ class Command:
 def taken(root: Path) -> int:
     """When the right to build was taken last, in nanoseconds; 0: never."""
     try:
-        return (root / store.LOCK).stat().st_mtime_ns
+        return (root / store.LOCK_FILE).stat().st_mtime_ns
     except FileNotFoundError:
         return 0
 
@@ -213,8 +213,8 @@ def phase_of(command: Command, scene: Scene) -> str:
         return "starting"
     if command.name == "rollback":
         return "ending" if scene.served == command.words[1] else "switching"
-    whole = {name for name in names if store.NAME.fullmatch(name)}
-    hidden = [name for name in names if name.startswith(".") and name != store.LOCK]
+    whole = {name for name in names if store.VERSION_NAME.fullmatch(name)}
+    hidden = [name for name in names if name.startswith(".") and name != store.LOCK_FILE]
     if command.name == "prune":
         tidy = len(whole) == 1 and not hidden and scene.listed() == whole
         return "ending" if tidy else "deleting"
@@ -229,7 +229,7 @@ def phase_of(command: Command, scene: Scene) -> str:
 
 def phase_before(root: Path, hidden: list[str]) -> str:
     """How far a version is that is not there yet."""
-    drafts = [name for name in hidden if store.NAME.fullmatch(name[1:])]
+    drafts = [name for name in hidden if store.VERSION_NAME.fullmatch(name[1:])]
     if drafts:
         there = (root / drafts[0] / MANIFEST).exists()
         return "sealing" if there else "making the kind"

@@ -7,16 +7,16 @@ from app.indexing.verify import verify
 from experiments.commands import BrokenError, Command, Scene, contents
 from experiments.photographs import Photographs
 from index import store
-from index.building.checkpoint import Work
-from index.building.file_list import FILE as LISTING
-from index.building.file_list import Entry, read_listing
+from index.building.checkpoint import BuildCheckpoint
+from index.building.file_list import FILE_LIST as LISTING
+from index.building.file_list import FileEntry, read_file_list
 from index.manifest import StoreError, read_manifest
 from index.vectors import DTYPES
 
 
 def check_served(command: Command, scene: Scene, photographs: Photographs) -> str:
     """See that what is served may be, and verifies: none, before or new. Raises BrokenError."""
-    served, whole = scene.served, store.versions(scene.root)
+    served, whole = scene.served, store.list_versions(scene.root)
     new = set(whole) - set(command.versions)
     if len(new) > command.makes:
         raise BrokenError(f"{command.label} left {len(new)} new versions")
@@ -57,11 +57,13 @@ def vectors_left(command: Command, scene: Scene) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for folder in scene.root.glob(".work-*"):
         for dtype in DTYPES:
-            pieces = Work(folder, dtype).pieces()
-            pairs = [pair for p in pieces for pair in zip(p.found, p.rows, strict=True)]
-            found |= {(e.path, e.sha256) for e, row in pairs if isinstance(e, Entry) and row >= 0}
+            pieces = BuildCheckpoint(folder, dtype).segments()
+            pairs = [pair for p in pieces for pair in zip(p.files, p.rows, strict=True)]
+            found |= {
+                (e.path, e.sha256) for e, row in pairs if isinstance(e, FileEntry) and row >= 0
+            }
     if command.name == "update" and command.before:
-        entries, _ = read_listing(scene.root / command.before / LISTING)
+        entries, _ = read_file_list(scene.root / command.before / LISTING)
         found -= {(entry.path, entry.sha256) for entry in entries}
     return found
 
@@ -70,8 +72,8 @@ def check_next(
     command: Command, scene: Scene, photographs: Photographs, said: str, finished: int
 ) -> int:
     """See that the same command did its work; the vectors it saved. Raises BrokenError."""
-    whole, names = store.versions(scene.root), contents(scene.root)
-    hidden = [name for name in names if name.startswith(".") and name != store.LOCK]
+    whole, names = store.list_versions(scene.root), contents(scene.root)
+    hidden = [name for name in names if name.startswith(".") and name != store.LOCK_FILE]
     if hidden:
         raise BrokenError(f"{command.label}, done again, leaves {', '.join(hidden)}")
     if len(whole) > command.kept:

@@ -12,7 +12,7 @@ class SearchError(Exception):
 
 
 @dataclass(frozen=True)
-class View:
+class RowFilter:
     """Which rows may be answered with.
 
     rows: int64, distinct and rising; None where every row may that an image points to.
@@ -24,25 +24,25 @@ class View:
     without: int | None = None
 
 
-MOST = 2048
+MAX_CANDIDATES = 2048
 """The most candidates that every engine proposes at once."""
-SIX = 6
-SPARE = 32
+TUNED_NEIGHBOURS = 6
+MIN_EXTRA_CANDIDATES = 32
 """Candidates beyond those asked for, at least."""
 
 
-def asked_for(k: int, candidates: int, effort: int) -> tuple[int, int]:
+def scale_effort(k: int, candidates: int, effort: int) -> tuple[int, int]:
     """How many candidates, and with what effort, for k neighbours.
 
     candidates and effort: what was found to serve the six nearest. Neighbours farther off lie in
     more lists, so more are looked into; and codes tell them apart less well, so more are compared.
     """
-    growth = math.sqrt(max(k, SIX) / SIX)
-    count = min(MOST, max(4 * k, math.ceil(candidates * growth)))
-    return max(count, k + SPARE), effort + (k > 24) + (k >= 100)
+    growth = math.sqrt(max(k, TUNED_NEIGHBOURS) / TUNED_NEIGHBOURS)
+    count = min(MAX_CANDIDATES, max(4 * k, math.ceil(candidates * growth)))
+    return max(count, k + MIN_EXTRA_CANDIDATES), effort + (k > 24) + (k >= 100)
 
 
-class Candidates(Protocol):
+class SearchEngine(Protocol):
     """Proposes rows; may be called from several threads at once.
 
     levels: efforts from 0 to levels − 1, of rising recall and cost. exhaustive: whether every
@@ -52,7 +52,7 @@ class Candidates(Protocol):
     levels: int
     exhaustive: bool
 
-    def propose(self, queries: Floats, count: int, view: View, effort: int) -> Ids:
+    def propose(self, queries: Floats, count: int, view: RowFilter, effort: int) -> Ids:
         """Rows near each query: float32 [N, 4096] → int64 [N, count], −1 where there are fewer.
 
         In any order; rows that the view does not hold may be among them. Raises SearchError.

@@ -8,28 +8,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index.manifest import MEND, StoreError
+from index.manifest import REBUILD_HINT, StoreError
 
-Column = npt.NDArray[Any]
-BROKEN = (
+Array = npt.NDArray[Any]
+DAMAGED_FILE_ERRORS = (
     *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
     *(zipfile.BadZipFile, zlib.error),
 )
 """What NumPy and zipfile raise on broken bytes."""
 
 
-def write_columns(path: Path, columns: dict[str, Column]) -> None:
+def save_arrays(path: Path, columns: dict[str, Array]) -> None:
     """Write arrays under their names. Raises OSError."""
     with path.open("wb") as out:
         np.savez(out, allow_pickle=False, **columns)
 
 
-def read_columns(path: Path, *names: str) -> dict[str, Column]:
+def load_arrays(path: Path, *names: str) -> dict[str, Array]:
     """The arrays of these names, or all. Raises StoreError."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             return {name: found[name] for name in names or found.files}
     except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror or error}); {MEND}") from error
-    except BROKEN as error:
-        raise StoreError(f"{path} is damaged ({error}); {MEND}") from error
+        raise StoreError(
+            f"{path} cannot be read ({error.strerror or error}); {REBUILD_HINT}"
+        ) from error
+    except DAMAGED_FILE_ERRORS as error:
+        raise StoreError(f"{path} is damaged ({error}); {REBUILD_HINT}") from error

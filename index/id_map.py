@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index.manifest import MEND, Manifest, StoreError
+from index.manifest import REBUILD_HINT, Manifest, StoreError
 from index.vectors import Ids
 
 Classes = npt.NDArray[np.int32]
-FILES: dict[str, np.dtype[Any]] = {
+ARRAY_FILES: dict[str, np.dtype[Any]] = {
     "ids.npy": np.dtype("<i8"),
     "rows.npy": np.dtype("<i8"),
     "classes.npy": np.dtype("<i4"),
 }
 
 
-class Members:
+class IdMap:
     """The images of a version: id, row and class of each, sorted by row and then by id.
 
     ids, rows: int64 [M]. classes: int32 [M], the database's class ids.
@@ -35,34 +35,34 @@ class Members:
         return len(self.ids)
 
     @cached_property
-    def distinct(self) -> Ids:
+    def live_rows(self) -> Ids:
         """The rows that an image points to: int64, rising."""
         return np.unique(self.rows)
 
     @cached_property
-    def by_id(self) -> Ids:
+    def order_by_id(self) -> Ids:
         """The places of the images in the order of their ids."""
         return np.argsort(self.ids)
 
-    def of(self, classes: Collection[int]) -> "Members":
+    def with_classes(self, classes: Collection[int]) -> "IdMap":
         """The images of these classes only."""
         mask = np.isin(self.classes, np.array(sorted(classes), np.int64))
-        return Members(self.ids[mask], self.rows[mask], self.classes[mask])
+        return IdMap(self.ids[mask], self.rows[mask], self.classes[mask])
 
     def row_of(self, image: int | None) -> int | None:
         """The row of an image, if it is here."""
         if image is None or not len(self):
             return None
-        place = int(np.searchsorted(self.ids, image, sorter=self.by_id))
-        found = self.by_id[min(place, len(self) - 1)]
+        place = int(np.searchsorted(self.ids, image, sorter=self.order_by_id))
+        found = self.order_by_id[min(place, len(self) - 1)]
         return int(self.rows[found]) if self.ids[found] == image else None
 
     def classes_of(self, images: Ids) -> Classes:
         """The class of each image, all of which must be here: int64 [n] → int32 [n]."""
-        places = self.by_id[np.searchsorted(self.ids, images, sorter=self.by_id)]
+        places = self.order_by_id[np.searchsorted(self.ids, images, sorter=self.order_by_id)]
         return self.classes[places]
 
-    def told(self, rows: Ids, without: int | None) -> tuple[Ids, Ids]:
+    def first_ids_and_counts(self, rows: Ids, without: int | None) -> tuple[Ids, Ids]:
         """The smallest id of each row's images and their count, one image left out.
 
         int64 [n] → int64 [n] each; the count is 0 for a row that no image here points to, and the
@@ -78,28 +78,30 @@ class Members:
         return np.where(own & (ids == without), second, ids), counts - own
 
 
-def write_members(folder: Path, ids: Ids, rows: Ids, classes: Classes) -> None:
+def write_id_map(folder: Path, ids: Ids, rows: Ids, classes: Classes) -> None:
     """Write the three files. Raises StoreError unless the ids rise from 0 on, and OSError."""
     if not len(ids):
         raise StoreError("No image could be read, so there is nothing to index")
     if not len(ids) == len(rows) == len(classes) or (np.diff(ids) <= 0).any() or ids[0] < 0:
         raise StoreError("Every image needs an id, a row and a class, and the ids must rise")
     values = (ids, rows, classes)
-    for (name, dtype), array in zip(FILES.items(), values, strict=True):
+    for (name, dtype), array in zip(ARRAY_FILES.items(), values, strict=True):
         with (folder / name).open("wb") as out:
             np.save(out, np.asarray(array).astype(dtype))
 
 
-def read_members(folder: Path, manifest: Manifest) -> Members:
+def read_id_map(folder: Path, manifest: Manifest) -> IdMap:
     """Read the three files. Raises StoreError when they do not fit the manifest."""
-    ids, rows, classes = (read_array(folder / name, dtype) for name, dtype in FILES.items())
+    ids, rows, classes = (read_array(folder / name, dtype) for name, dtype in ARRAY_FILES.items())
     if not len(ids) == len(rows) == len(classes) == manifest.images:
         raise StoreError(
-            f"{folder} is damaged: it does not hold {manifest.images:,} images; {MEND}"
+            f"{folder} is damaged: it does not hold {manifest.images:,} images; {REBUILD_HINT}"
         )
     if len(rows) and not 0 <= rows.min() <= rows.max() < manifest.rows:
-        raise StoreError(f"{folder / 'rows.npy'} is damaged: it names rows that are not; {MEND}")
-    return Members(ids, rows, classes)
+        raise StoreError(
+            f"{folder / 'rows.npy'} is damaged: it names rows that are not; {REBUILD_HINT}"
+        )
+    return IdMap(ids, rows, classes)
 
 
 def read_array(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -107,10 +109,12 @@ def read_array(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     try:
         found = np.load(file, allow_pickle=False)
     except OSError as error:
-        raise StoreError(f"{file} cannot be read ({error.strerror or error}); {MEND}") from error
+        raise StoreError(
+            f"{file} cannot be read ({error.strerror or error}); {REBUILD_HINT}"
+        ) from error
     except ValueError as error:
-        raise StoreError(f"{file} is damaged ({error}); {MEND}") from error
+        raise StoreError(f"{file} is damaged ({error}); {REBUILD_HINT}") from error
     if found.dtype != dtype or found.ndim != 1:
-        raise StoreError(f"{file} is damaged: it is no list of {dtype}; {MEND}")
+        raise StoreError(f"{file} is damaged: it is no list of {dtype}; {REBUILD_HINT}")
     values: npt.NDArray[Any] = found
     return values

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, get_origin
 
 FORMAT = 2
-FILE = "manifest.json"
-SEAL = "sha256"
+MANIFEST_FILE = "manifest.json"
+CHECKSUM_KEY = "sha256"
 """The manifest's own checksum, in itself."""
-MEND = "`flask index build` makes it anew"
+REBUILD_HINT = "`flask index build` makes it anew"
 PREPROCESSING = (
     "short side 256, central 256×256, minus the mean image, central crop; "
     "fc7 after its ReLU, without the factor ½ of test time"
@@ -23,7 +23,7 @@ class StoreError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sealed:
+class FileChecksum:
     """A file's size and SHA-256 in hex."""
 
     bytes: int
@@ -79,7 +79,7 @@ class Manifest:
     near: float = 0.0
     """The distance at and below which two images are nearly the same one."""
     shards: list[Shard]
-    files: dict[str, Sealed]
+    files: dict[str, FileChecksum]
     """Every other file of the folder."""
 
     @property
@@ -88,64 +88,71 @@ class Manifest:
         return sum(shard.rows for shard in self.shards)
 
     @property
-    def largest(self) -> float:
+    def max_squared_norm(self) -> float:
         """The largest squared norm of a vector: bounds the rounding of FAISS's distances."""
         return max((shard.largest for shard in self.shards), default=0.0)
 
     @property
-    def sealed(self) -> dict[str, Sealed]:
+    def checksums(self) -> dict[str, FileChecksum]:
         """Every file of the folder but the manifest itself."""
-        shards = {s.file: Sealed(bytes=s.bytes, sha256=s.sha256) for s in self.shards}
+        shards = {s.file: FileChecksum(bytes=s.bytes, sha256=s.sha256) for s in self.shards}
         return shards | self.files
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write the manifest into its version's folder."""
     values = asdict(manifest)
-    text = json.dumps({SEAL: seal(values), **values}, indent=2, ensure_ascii=False) + "\n"
-    (folder / FILE).write_text(text, encoding="utf-8")
+    text = (
+        json.dumps(
+            {CHECKSUM_KEY: manifest_checksum(values), **values}, indent=2, ensure_ascii=False
+        )
+        + "\n"
+    )
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
-def seal(values: dict[str, Any]) -> str:
+def manifest_checksum(values: dict[str, Any]) -> str:
     """The checksum of a manifest's values: SHA-256 in hex."""
-    own = {name: value for name, value in values.items() if name != SEAL}
+    own = {name: value for name, value in values.items() if name != CHECKSUM_KEY}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a version's folder. Raises StoreError."""
-    file = folder / FILE
+    file = folder / MANIFEST_FILE
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StoreError(f"{file} cannot be read ({error.strerror}); {MEND}") from error
+        raise StoreError(f"{file} cannot be read ({error.strerror}); {REBUILD_HINT}") from error
     except ValueError as error:
-        raise StoreError(f"{file} is damaged ({error}); {MEND}") from error
-    return manifest_from(values, file)
+        raise StoreError(f"{file} is damaged ({error}); {REBUILD_HINT}") from error
+    return parse_manifest(values, file)
 
 
-def manifest_from(values: Any, file: Path) -> Manifest:
+def parse_manifest(values: Any, file: Path) -> Manifest:
     """Check what a manifest's JSON holds. Raises StoreError."""
     found = values.get("format") if isinstance(values, dict) else None
     if type(found) is not int:
-        raise StoreError(f"{file} is not the manifest of an index; {MEND}")
+        raise StoreError(f"{file} is not the manifest of an index; {REBUILD_HINT}")
     if found != FORMAT:
         age = "a newer" if found > FORMAT else "an older"
         raise StoreError(
             f"{file} has format {found}, of {age} version of this project, which reads {FORMAT}; "
-            f"{MEND}"
+            f"{REBUILD_HINT}"
         )
-    if values.get(SEAL) != seal(values):
-        raise StoreError(f"{file} is damaged: it is not what was written; {MEND}")
+    if values.get(CHECKSUM_KEY) != manifest_checksum(values):
+        raise StoreError(f"{file} is damaged: it is not what was written; {REBUILD_HINT}")
     for known in fields(Manifest):
         if type(values.get(known.name)) is not (get_origin(known.type) or known.type):
-            raise StoreError(f"{file} is damaged: {known.name} is missing or odd; {MEND}")
+            raise StoreError(f"{file} is damaged: {known.name} is missing or odd; {REBUILD_HINT}")
     try:
         shards = [Shard(**shard) for shard in values["shards"]]
-        files = {name: Sealed(**sealed) for name, sealed in values["files"].items()}
+        files = {name: FileChecksum(**sealed) for name, sealed in values["files"].items()}
     except TypeError as error:
-        raise StoreError(f"{file} is damaged ({error}); {MEND}") from error
+        raise StoreError(f"{file} is damaged ({error}); {REBUILD_HINT}") from error
     if values["preprocessing"] != PREPROCESSING:
-        raise StoreError(f"{file} is of images prepared in another way than today's; {MEND}")
+        raise StoreError(
+            f"{file} is of images prepared in another way than today's; {REBUILD_HINT}"
+        )
     known_values = {known.name: values[known.name] for known in fields(Manifest)}
     return Manifest(**known_values | {"shards": shards, "files": files})

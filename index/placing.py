@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-PLACES = ("auto", "cpu", "gpu", "gpus")
+SEARCH_DEVICES = ("auto", "cpu", "gpu", "gpus")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placing:
+class SearchDevice:
     """device: auto, cpu, gpu, or gpus, which parts the vectors among several.
 
     float16: whether a GPU holds them in half precision. url: where Milvus is, with what it takes

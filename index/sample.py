@@ -13,21 +13,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from index.columns import Column, read_columns, write_columns
-from index.manifest import MEND, Manifest, StoreError
+from index.columns import Array, load_arrays, save_arrays
+from index.manifest import REBUILD_HINT, Manifest, StoreError
 from index.vectors import Floats, Ids
 from model.preprocess import SIDE
 
 Pixels = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
-FILE = "sample.npz"
-SAMPLE = 10_000
+SAMPLE_FILE = "sample.npz"
+MAX_SAMPLE_IMAGES = 10_000
 """Images in it at most."""
-SMALL = 32
+THUMBNAIL_SIDE = 32
 """Pixels of a small picture's side."""
-BEST = 9
+PATCHES_PER_KERNEL = 9
 """Patches of each kernel of conv1."""
-DTYPES = {
+COLUMN_DTYPES = {
     **{"ids": "<i8", "points": "<f4", "span": "<f8", "small": "|u1", "peaks": "<f4"},
     "spots": "<u2",
     **{"patch_ids": "<i8", "patch_values": "<f4", "patch_places": "<i8", "patch_pixels": "|u1"},
@@ -35,14 +35,22 @@ DTYPES = {
 """The arrays of the file. Three are for the next version: peaks [S, K] and spots [S, K], each
 kernel's strongest response to each image, and its place, row · the maps' width + column; and span,
 how many of t-SNE's own units the map is wide."""
-SHOWN = ("ids", "points", "small", "patch_ids", "patch_values", "patch_places", "patch_pixels")
+PAGE_COLUMNS = (
+    "ids",
+    "points",
+    "small",
+    "patch_ids",
+    "patch_values",
+    "patch_places",
+    "patch_pixels",
+)
 """Those that the pages need."""
-AT_ONCE = 512
+THUMBNAILS_PER_STEP = 512
 """Small pictures that are compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patches:
+class TopPatches:
     """For each of K kernels of conv1 the strongest places, an image counting once.
 
     ids: int64 [K, n] images, strongest first; equal ones by their ids; n is 9, or as many as the
@@ -58,7 +66,7 @@ class Patches:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
+class ImageSample:
     """Images of a version: all of them where there are not many, else some, drawn.
 
     ids: int64 [S], rising. points: float32 [S, 2], where t-SNE puts their features of fc7, from
@@ -67,63 +75,67 @@ class Sample:
 
     ids: Ids
     points: Floats
-    small: Pixels
-    patches: Patches
+    thumbnails: Pixels
+    patches: TopPatches
     whole: bool
 
-    def nearest(self, square: Pixels, k: int, without: int | None = None) -> tuple[Ids, Doubles]:
+    def nearest_by_pixels(
+        self, square: Pixels, k: int, without: int | None = None
+    ) -> tuple[Ids, Doubles]:
         """The k images whose small pictures are nearest to that of uint8 [256, 256, 3].
 
         int64 [k] ids and float64 [k] Euclidean distances of the 3072 values, each 0–255; ties by
         id. `without` is left out. Fewer where the sample has fewer.
         """
-        squared = self.squared(small_of(square))
+        squared = self.squared_distances(make_thumbnail(square))
         counts = np.ones(len(squared), bool) if without is None else self.ids != without
         ids, squared = self.ids[counts], squared[counts]
         order = np.argsort(squared, kind="stable")[:k]
         return ids[order], np.sqrt(squared[order])
 
-    def squared(self, picture: Pixels) -> Doubles:
+    def squared_distances(self, picture: Pixels) -> Doubles:
         """Each small picture's squared distance from one, float64 [S]: whole numbers, exactly."""
         wanted = picture.reshape(-1).astype(np.float64)
-        found = wanted @ wanted + self.norms
-        for start in range(0, len(found), AT_ONCE):
-            some = self.small[start : start + AT_ONCE].reshape(-1, wanted.size)
-            found[start : start + AT_ONCE] -= 2 * (some.astype(np.float64) @ wanted)
+        found = wanted @ wanted + self.squared_norms
+        for start in range(0, len(found), THUMBNAILS_PER_STEP):
+            some = self.thumbnails[start : start + THUMBNAILS_PER_STEP].reshape(-1, wanted.size)
+            found[start : start + THUMBNAILS_PER_STEP] -= 2 * (some.astype(np.float64) @ wanted)
         return found
 
     @cached_property
-    def norms(self) -> Doubles:
+    def squared_norms(self) -> Doubles:
         """The squared norm of each small picture: float64 [S]."""
-        rows = self.small.reshape(-1, SMALL * SMALL * 3)
+        rows = self.thumbnails.reshape(-1, THUMBNAIL_SIDE * THUMBNAIL_SIDE * 3)
         return np.array([np.square(row, dtype=np.int64).sum() for row in rows], np.float64)
 
 
-def small_of(square: Pixels) -> Pixels:
+def make_thumbnail(square: Pixels) -> Pixels:
     """uint8 [256, 256, 3] → uint8 [32, 32, 3]: each 8×8 pixels' mean, a half rounded up."""
     if square.shape != (SIDE, SIDE, 3) or square.dtype != np.uint8:
         raise ValueError(f"a square is uint8 [256, 256, 3], not {square.dtype} {square.shape}")
-    return np.array(Image.fromarray(square).reduce(SIDE // SMALL))
+    return np.array(Image.fromarray(square).reduce(SIDE // THUMBNAIL_SIDE))
 
 
-def write_sample(folder: Path, columns: dict[str, Column]) -> None:
-    """Write the arrays of `DTYPES` into a version's folder. Raises OSError."""
-    stored = {name: np.asarray(columns[name], dtype) for name, dtype in DTYPES.items()}
-    write_columns(folder / FILE, stored)
+def write_sample(folder: Path, columns: dict[str, Array]) -> None:
+    """Write the arrays of `COLUMN_DTYPES` into a version's folder. Raises OSError."""
+    stored = {name: np.asarray(columns[name], dtype) for name, dtype in COLUMN_DTYPES.items()}
+    save_arrays(folder / SAMPLE_FILE, stored)
 
 
-def read_sample(folder: Path, manifest: Manifest) -> Sample | None:
+def read_sample(folder: Path, manifest: Manifest) -> ImageSample | None:
     """A version's sample, or None: it was made before there were any. Raises StoreError."""
-    if FILE not in manifest.files:
+    if SAMPLE_FILE not in manifest.files:
         return None
-    found = read_checked(folder, *SHOWN)
+    found = read_sample_columns(folder, *PAGE_COLUMNS)
     if len(found["ids"]) > manifest.images:
-        raise StoreError(f"{folder / FILE} is damaged: it holds too many images; {MEND}")
-    return Sample(
+        raise StoreError(
+            f"{folder / SAMPLE_FILE} is damaged: it holds too many images; {REBUILD_HINT}"
+        )
+    return ImageSample(
         ids=found["ids"],
         points=found["points"],
-        small=found["small"],
-        patches=Patches(
+        thumbnails=found["small"],
+        patches=TopPatches(
             ids=found["patch_ids"],
             values=found["patch_values"],
             places=found["patch_places"],
@@ -133,26 +145,28 @@ def read_sample(folder: Path, manifest: Manifest) -> Sample | None:
     )
 
 
-def read_checked(folder: Path, *names: str) -> dict[str, Column]:
+def read_sample_columns(folder: Path, *names: str) -> dict[str, Array]:
     """These arrays of the file, or all, each of the dtype and shape it must have. StoreError."""
-    found = read_columns(folder / FILE, *(names or DTYPES))
-    wanted = shapes(found)
-    wrong = [n for n, a in found.items() if a.dtype != DTYPES[n] or a.shape != wanted[n]]
+    found = load_arrays(folder / SAMPLE_FILE, *(names or COLUMN_DTYPES))
+    wanted = expected_shapes(found)
+    wrong = [n for n, a in found.items() if a.dtype != COLUMN_DTYPES[n] or a.shape != wanted[n]]
     if wrong or (np.diff(found["ids"]) <= 0).any():
         name = wrong[0] if wrong else "ids"
-        raise StoreError(f"{folder / FILE} is damaged: {name} is not as it was written; {MEND}")
+        raise StoreError(
+            f"{folder / SAMPLE_FILE} is damaged: {name} is not as it was written; {REBUILD_HINT}"
+        )
     return found
 
 
-def shapes(found: dict[str, Column]) -> dict[str, tuple[int, ...]]:
+def expected_shapes(found: dict[str, Array]) -> dict[str, tuple[int, ...]]:
     """The shape each array must have beside the others."""
-    count, best = found["ids"].size, min(BEST, found["ids"].size)
+    count, best = found["ids"].size, min(PATCHES_PER_KERNEL, found["ids"].size)
     kernels, width = found["patch_ids"].shape[:1], found["patch_pixels"].shape[2:3]
     return {
         "ids": (count,),
         "points": (count, 2),
         "span": (),
-        "small": (count, SMALL, SMALL, 3),
+        "small": (count, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3),
         "peaks": (count, *kernels),
         "spots": (count, *kernels),
         "patch_ids": (*kernels, best),

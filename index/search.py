@@ -15,21 +15,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from index.candidates import SPARE, Candidates, View, asked_for
-from index.exact import Exact
-from index.id_map import Members
+from index.candidates import MIN_EXTRA_CANDIDATES, RowFilter, SearchEngine, scale_effort
+from index.exact import ExactSearch
+from index.id_map import IdMap
 from index.manifest import Manifest
-from index.vectors import CHUNK, DTYPES, Floats, Ids, Vectors
+from index.vectors import DTYPES, ROWS_PER_CHUNK, Floats, Ids, Vectors
 from model.alexnet import FEATURES
 
 Doubles = npt.NDArray[np.float64]
-MOST = 1000
+MAX_NEIGHBOURS = 1000
 """The most neighbours that can be asked for."""
-AT_ONCE = 1 << 22
+MAX_BATCH_CANDIDATES = 1 << 22
 """Candidates that are proposed at a time, of all queries together: 32 MB of numbers."""
-SCANNED = 20_000
+MAX_SCANNED_ROWS = 20_000
 """Vectors of a class filter up to which all of them are compared, whatever the kind."""
-ROUNDING = 2.0**-12
+FLOAT32_ERROR = 2.0**-12
 """Bounds the error of a squared distance in float32.
 
 A sum of 4096 products has a relative error of at most 4096 · 2⁻²⁴ = 2⁻¹² when summed one by one,
@@ -62,18 +62,18 @@ class Index:
         self,
         manifest: Manifest,
         vectors: Vectors,
-        members: Members,
-        candidates: Candidates | None = None,
+        members: IdMap,
+        candidates: SearchEngine | None = None,
     ) -> None:
         """Without `candidates` every vector is compared."""
-        self.manifest, self.vectors, self.members = manifest, vectors, members
-        self.exact = Exact.of(vectors, members)
-        self.candidates: Candidates = candidates or self.exact
+        self.manifest, self.vectors, self.id_map = manifest, vectors, members
+        self.exact = ExactSearch.for_id_map(vectors, members)
+        self.engine: SearchEngine = candidates or self.exact
         self.effort = int(manifest.parameters.get("effort", 0))
         self.proposed = int(manifest.parameters.get("candidates", 0))
 
     def __len__(self) -> int:
-        return len(self.members)
+        return len(self.id_map)
 
     def search(
         self,
@@ -91,16 +91,20 @@ class Index:
         Raises QueryError for another k, shape, a number that is not finite, or classes without an
         image; SearchError when the engine is gone.
         """
-        queries = self.checked(features)
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MOST:
-            raise QueryError(f"k must be a whole number from 1 to {MOST}, not {k!r}")
-        question = Question(self.members, classes, without)
-        k = min(int(k), question.available)
+        queries = self.validate_queries(features)
+        if (
+            isinstance(k, bool)
+            or not isinstance(k, int | np.integer)
+            or not 1 <= k <= MAX_NEIGHBOURS
+        ):
+            raise QueryError(f"k must be a whole number from 1 to {MAX_NEIGHBOURS}, not {k!r}")
+        question = ImageFilter(self.id_map, classes, without)
+        k = min(int(k), question.count)
         shape = len(queries), k
         found = Neighbours(np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape, np.int64))
         asked = np.arange(len(queries) if k else 0)
-        for step in self.plan(k, question):
-            asked = self.settle(queries, asked, k, step, question, found)
+        for step in self.search_steps(k, question):
+            asked = self.refine(queries, asked, k, step, question, found)
             if not len(asked):
                 break
         return found
@@ -112,7 +116,7 @@ class Index:
         *,
         classes: Collection[int] | None = None,
         without: int | None = None,
-        most: int = MOST,
+        most: int = MAX_NEIGHBOURS,
     ) -> list[Neighbours]:
         """All within a Euclidean distance of each query, at most the `most` nearest of them.
 
@@ -137,13 +141,13 @@ class Index:
 
         Raises QueryError for an image that is not here.
         """
-        rows = {image: self.members.row_of(image) for image in images}
+        rows = {image: self.id_map.row_of(image) for image in images}
         missing = [str(image) for image, row in rows.items() if row is None]
         if missing:
             raise QueryError(f"the index has no image {', '.join(missing)}")
         return self.vectors.take([rows[image] for image in images])
 
-    def checked(self, features: Any) -> Floats:
+    def validate_queries(self, features: Any) -> Floats:
         """Queries, rounded as the vectors were, in one piece. Raises QueryError."""
         try:
             queries = np.ascontiguousarray(features, dtype=np.float32)
@@ -157,73 +161,82 @@ class Index:
             raise QueryError(f"features must be finite numbers of {self.manifest.dtype}")
         return rounded
 
-    def plan(self, k: int, question: "Question") -> Iterator["Step"]:
+    def search_steps(self, k: int, question: "ImageFilter") -> Iterator["SearchStep"]:
         """What to ask for candidates for k neighbours, and what next where these do not do."""
-        rows = question.view.rows
-        if not isinstance(self.candidates, Exact) and (rows is None or len(rows) > SCANNED):
-            count, effort = asked_for(k, self.proposed, self.effort)
-            least = min(effort, self.candidates.levels - 1)
-            for more, effort in enumerate(range(least, self.candidates.levels)):
-                yield Step(self.candidates, count << more, effort)
-        count, everything = 2 * k + SPARE, len(question.members.distinct)
+        rows = question.row_filter.rows
+        if not isinstance(self.engine, ExactSearch) and (
+            rows is None or len(rows) > MAX_SCANNED_ROWS
+        ):
+            count, effort = scale_effort(k, self.proposed, self.effort)
+            least = min(effort, self.engine.levels - 1)
+            for more, effort in enumerate(range(least, self.engine.levels)):
+                yield SearchStep(self.engine, count << more, effort)
+        count, everything = 2 * k + MIN_EXTRA_CANDIDATES, len(question.id_map.live_rows)
         while count < everything:
-            yield Step(self.exact, count, 0)
+            yield SearchStep(self.exact, count, 0)
             count *= 8
-        yield Step(self.exact, everything, 0)
+        yield SearchStep(self.exact, everything, 0)
 
-    def settle(
+    def refine(
         self,
         queries: Floats,
         asked: Ids,
         k: int,
-        step: "Step",
-        question: "Question",
+        step: "SearchStep",
+        question: "ImageFilter",
         found: Neighbours,
     ) -> Ids:
         """Take a step for the queries of these numbers; give those that need another."""
         left = []
         # Few at a time where each may be given very many.
-        size = max(1, AT_ONCE // step.count)
+        size = max(1, MAX_BATCH_CANDIDATES // step.count)
         for start in range(0, len(asked), size):
             some = asked[start : start + size]
-            for number, rows in zip(some, step.propose(queries[some], question.view), strict=True):
-                looked = question.answer(self.vectors, queries[number], rows, k)
-                if not self.settled(looked, queries[number], k, step, question):
+            for number, rows in zip(
+                some, step.propose(queries[some], question.row_filter), strict=True
+            ):
+                looked = question.rank(self.vectors, queries[number], rows, k)
+                if not self.is_final(looked, queries[number], k, step, question):
                     left.append(number)
                     continue
                 found.ids[number], found.copies[number] = looked.ids[:k], looked.copies[:k]
                 found.distances[number] = np.sqrt(looked.squared[:k])
         return np.array(left, np.int64)
 
-    def settled(
-        self, looked: "Looked", query: Floats, k: int, step: "Step", question: "Question"
+    def is_final(
+        self,
+        looked: "RankedCandidates",
+        query: Floats,
+        k: int,
+        step: "SearchStep",
+        question: "ImageFilter",
     ) -> bool:
         """Whether no other vector can be among the k nearest, as far as the kind can tell."""
-        if looked.rows >= len(question.members.distinct):
+        if looked.rows >= len(question.id_map.live_rows):
             return True
-        if len(looked.ids) < k or not step.finder.exhaustive:
+        if len(looked.ids) < k or not step.engine.exhaustive:
             return len(looked.ids) >= k
         norm = float(np.square(query, dtype=np.float64).sum())
         # Twice: once for the candidate farthest off, once for the vector left out.
-        unsure = 2 * ROUNDING * (norm + self.manifest.largest)
+        unsure = 2 * FLOAT32_ERROR * (norm + self.manifest.max_squared_norm)
         return bool(looked.squared[k - 1] < looked.farthest - unsure)
 
 
 @dataclass(frozen=True)
-class Step:
+class SearchStep:
     """Whom to ask for how many candidates with what effort."""
 
-    finder: Candidates
+    engine: SearchEngine
     count: int
     effort: int
 
-    def propose(self, queries: Floats, view: View) -> Ids:
+    def propose(self, queries: Floats, view: RowFilter) -> Ids:
         """Ask."""
-        return self.finder.propose(queries, self.count, view, self.effort)
+        return self.engine.propose(queries, self.count, view, self.effort)
 
 
 @dataclass(frozen=True)
-class Looked:
+class RankedCandidates:
     """Candidates by their exact distances, nearest first, ties by id.
 
     rows: how many different ones were looked at; farthest: the largest squared distance of them.
@@ -235,12 +248,12 @@ class Looked:
     rows: int
     farthest: float
 
-    def and_more(self, ids: Ids, copies: Ids, squared: Doubles, farthest: float) -> "Looked":
+    def merge(self, ids: Ids, copies: Ids, squared: Doubles, farthest: float) -> "RankedCandidates":
         """These and others, in their order."""
         every = np.concatenate([self.squared, squared])
         names = np.concatenate([self.ids, ids])
         order = np.lexsort((names, every))
-        return Looked(
+        return RankedCandidates(
             names[order],
             np.concatenate([self.copies, copies])[order],
             every[order],
@@ -249,62 +262,65 @@ class Looked:
         )
 
 
-class Question:
+class ImageFilter:
     """Which images count, for one call."""
 
     def __init__(
-        self, everything: Members, classes: Collection[int] | None, without: int | None
+        self, everything: IdMap, classes: Collection[int] | None, without: int | None
     ) -> None:
         """Raises QueryError for classes that no image is of."""
-        self.members, self.without = everything, without
+        self.id_map, self.without = everything, without
         rows = None
         if classes is not None:
-            self.members = everything.of(classes)
-            if not len(self.members):
+            self.id_map = everything.with_classes(classes)
+            if not len(self.id_map):
                 named = ", ".join(map(str, sorted(classes))) or "no class at all"
                 raise QueryError(f"the index has no image of the classes asked for: {named}")
-            rows = self.members.distinct
+            rows = self.id_map.live_rows
         chosen = None if classes is None else tuple(sorted(int(c) for c in classes))
-        self.view = View(rows, chosen, without)
+        self.row_filter = RowFilter(rows, chosen, without)
 
     @property
-    def available(self) -> int:
+    def count(self) -> int:
         """How many entries there can be at most."""
-        row = self.members.row_of(self.without)
-        alone = row is not None and self.members.told(np.array([row]), self.without)[1][0] == 0
-        return len(self.members.distinct) - int(alone)
+        row = self.id_map.row_of(self.without)
+        alone = (
+            row is not None
+            and self.id_map.first_ids_and_counts(np.array([row]), self.without)[1][0] == 0
+        )
+        return len(self.id_map.live_rows) - int(alone)
 
-    def answer(self, vectors: Vectors, query: Floats, rows: Ids, k: int) -> Looked:
+    def rank(self, vectors: Vectors, query: Floats, rows: Ids, k: int) -> RankedCandidates:
         """The candidates that count and may be among the k nearest, by exact distance."""
         different = np.unique(rows[rows >= 0])
-        ids, copies = self.members.told(different, self.without)
+        ids, copies = self.id_map.first_ids_and_counts(different, self.without)
         counts = copies > 0
         kept, ids, copies = different[counts], ids[counts], copies[counts]
-        best = Looked(ids[:0], copies[:0], np.empty(0), len(different), 0.0)
-        for start in range(0, len(kept), CHUNK):
-            part = slice(start, start + CHUNK)
+        best = RankedCandidates(ids[:0], copies[:0], np.empty(0), len(different), 0.0)
+        for start in range(0, len(kept), ROWS_PER_CHUNK):
+            part = slice(start, start + ROWS_PER_CHUNK)
             values = vectors.take(kept[part])
-            rough = rough_squared(values, query)
+            rough = squared_distances_float32(values, query)
             # float32's sums may be wrong in their last digits; those far off are not needed.
             last = min(k, len(rough)) - 1
-            near = rough <= np.partition(rough, last)[last] * (1 + 4 * ROUNDING)
-            best = best.and_more(
+            near = rough <= np.partition(rough, last)[last] * (1 + 4 * FLOAT32_ERROR)
+            best = best.merge(
                 ids[part][near],
                 copies[part][near],
-                exact_squared(values[near], query),
-                float(rough.max()) * (1 - 2 * ROUNDING),
+                squared_distances_float64(values[near], query),
+                float(rough.max()) * (1 - 2 * FLOAT32_ERROR),
             )
         return best
 
 
-def rough_squared(values: Floats, query: Floats) -> Floats:
+def squared_distances_float32(values: Floats, query: Floats) -> Floats:
     """Squared distances in float32: [n, 4096] and [4096] → [n]."""
     difference = torch.from_numpy(values) - torch.from_numpy(query)
     found: Floats = difference.square_().sum(1).numpy()
     return found
 
 
-def exact_squared(values: Floats, query: Floats) -> Doubles:
+def squared_distances_float64(values: Floats, query: Floats) -> Doubles:
     """Squared distances in float64: [n, 4096] and [4096] → [n]."""
     difference = values.astype(np.float64) - query
     # Not einsum or a product: their order of summation could depend on how many there are.

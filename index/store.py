@@ -17,33 +17,33 @@ from typing import Any
 
 import faiss
 
-from index.engines.factory import open_candidates
-from index.id_map import read_members
+from index.engines.factory import open_engine
+from index.id_map import read_id_map
 from index.manifest import (
-    FILE,
-    MEND,
+    MANIFEST_FILE,
+    REBUILD_HINT,
+    FileChecksum,
     Manifest,
-    Sealed,
     Shard,
     StoreError,
     read_manifest,
     write_manifest,
 )
-from index.placing import Placing
+from index.placing import SearchDevice
 from index.search import Index
-from index.vectors import Vectors, digest
+from index.vectors import Vectors, file_sha256
 from storage.files import fsync, fsync_folder, lock_file, switch_link
 
 __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
 
-CURRENT = "current"
-LOCK = ".lock"
-NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
+CURRENT_LINK = "current"
+LOCK_FILE = ".lock"
+VERSION_NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
 """A version's folder; a dot stands before it while it is being written."""
 
 
 @contextmanager
-def building(root: Path) -> Iterator[list[str]]:
+def build_lock(root: Path) -> Iterator[list[str]]:
     """Hold the right to change versions: one at a time. Removes what others left unfinished.
 
     Gives the names of the versions that dead builds were writing. Raises StoreError when another
@@ -53,22 +53,22 @@ def building(root: Path) -> Iterator[list[str]]:
     with ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock_file(root / LOCK, wait=False, keep=True))
+            stack.enter_context(lock_file(root / LOCK_FILE, wait=False, keep=True))
         except BlockingIOError as error:
             raise StoreError(f"Another build is at work in {root}; wait until it ends") from error
         except OSError as error:
             raise StoreError(f"The index cannot be kept in {root}: {error.strerror}") from error
-        yield sweep(root)
+        yield remove_unfinished(root)
 
 
-def sweep(root: Path) -> list[str]:
+def remove_unfinished(root: Path) -> list[str]:
     """Remove what a dead build left, and give its versions' names."""
     dead = []
     for entry in list(root.iterdir()):
-        if entry.name.startswith(".") and NAME.fullmatch(entry.name[1:]):
+        if entry.name.startswith(".") and VERSION_NAME.fullmatch(entry.name[1:]):
             shutil.rmtree(entry, ignore_errors=True)
             dead.append(entry.name[1:])
-        elif entry.name.startswith(f".{CURRENT}.") and entry.is_symlink():
+        elif entry.name.startswith(f".{CURRENT_LINK}.") and entry.is_symlink():
             entry.unlink(missing_ok=True)
     return dead
 
@@ -82,16 +82,16 @@ class Draft:
         self.folder = root / f".{self.name}"
         self.shards: list[Shard] = []
 
-    def add(self, path: Path, shard: Shard) -> None:
+    def link_shard(self, path: Path, shard: Shard) -> None:
         """Take over a shard that lies elsewhere under the root, without copying it."""
         self.shards.append(shard)
-        link(path, self.folder / shard.file)
+        hardlink_or_copy(path, self.folder / shard.file)
 
     def vectors(self, dtype: str) -> Vectors:
         """The vectors of the shards taken over."""
         return Vectors(self.folder, self.shards, dtype)
 
-    def seal(self, **facts: Any) -> Manifest:
+    def commit(self, **facts: Any) -> Manifest:
         """Write the manifest of all that lies in the folder, and make the version durable.
 
         `facts` are the manifest's fields that are not known here.
@@ -101,9 +101,11 @@ class Draft:
         manifest = Manifest(
             name=self.name,
             created=self.created.isoformat(timespec="seconds"),
-            made_by=made_by(),
+            made_by=software_versions(),
             shards=self.shards,
-            files={f.name: Sealed(bytes=f.stat().st_size, sha256=digest(f)) for f in others},
+            files={
+                f.name: FileChecksum(bytes=f.stat().st_size, sha256=file_sha256(f)) for f in others
+            },
             **facts,
         )
         write_manifest(manifest, self.folder)
@@ -114,7 +116,7 @@ class Draft:
 
 
 @contextmanager
-def drafting(root: Path) -> Iterator[Draft]:
+def draft_version(root: Path) -> Iterator[Draft]:
     """Write a new version beside the others; nothing is switched. Unless sealed, nothing stays.
 
     Raises StoreError where the disk refuses.
@@ -132,7 +134,7 @@ def drafting(root: Path) -> Iterator[Draft]:
         shutil.rmtree(draft.folder, ignore_errors=True)
 
 
-def link(source: Path, target: Path) -> None:
+def hardlink_or_copy(source: Path, target: Path) -> None:
     """Give a file a second name, or copy it where the file system has no hard links."""
     try:
         target.hardlink_to(source)
@@ -142,7 +144,7 @@ def link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def made_by() -> str:
+def software_versions() -> str:
     """This project's version, and FAISS's."""
     try:
         own = version("alexnet-two-towers")
@@ -155,18 +157,18 @@ def publish(root: Path, name: str) -> None:
     """Make a version the one that is served. Raises StoreError."""
     read_manifest(root / name)
     try:
-        switch_link(root / CURRENT, root / name)
+        switch_link(root / CURRENT_LINK, root / name)
         fsync(root)
     except OSError as error:
-        raise StoreError(f"{root / CURRENT} cannot be switched: {error.strerror}") from error
+        raise StoreError(f"{root / CURRENT_LINK} cannot be switched: {error.strerror}") from error
 
 
-def earlier(root: Path, name: str | None = None) -> str:
+def find_earlier(root: Path, name: str | None = None) -> str:
     """The whole version of that name, or the one before the version served.
 
     Raises StoreError when there is none, or it is damaged.
     """
-    whole, served = versions(root), current_name(root)
+    whole, served = list_versions(root), current_version(root)
     if name is None:
         before = [v for v in whole if served is None or v < served]
         if not before:
@@ -178,44 +180,52 @@ def earlier(root: Path, name: str | None = None) -> str:
     return name
 
 
-def current_name(root: Path) -> str | None:
+def current_version(root: Path) -> str | None:
     """The name of the version that is served, or None. Raises StoreError on an odd `current`."""
     try:
-        target = (root / CURRENT).readlink()
+        target = (root / CURRENT_LINK).readlink()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f"{root / CURRENT} is no link ({error.strerror}); remove it") from error
-    if not NAME.fullmatch(str(target)):
-        raise StoreError(f"{root / CURRENT} points to {target}, no index version; {MEND}")
+        raise StoreError(
+            f"{root / CURRENT_LINK} is no link ({error.strerror}); remove it"
+        ) from error
+    if not VERSION_NAME.fullmatch(str(target)):
+        raise StoreError(
+            f"{root / CURRENT_LINK} points to {target}, no index version; {REBUILD_HINT}"
+        )
     return str(target)
 
 
-def open_version(root: Path, name: str, placing: Placing | None = None) -> Index:
+def open_version(root: Path, name: str, placing: SearchDevice | None = None) -> Index:
     """Read a version, whole and checked, to be searched where `placing` says.
 
     Raises StoreError: it is missing, damaged, or of another format; SearchError: it lies in Milvus
     and that is gone.
     """
     manifest, folder = check_version(root, name), root / name
-    members = read_members(folder, manifest)
+    members = read_id_map(folder, manifest)
     vectors = Vectors(folder, manifest.shards, manifest.dtype)
-    candidates = open_candidates(folder, manifest, vectors, members, placing or Placing())
+    candidates = open_engine(folder, manifest, vectors, members, placing or SearchDevice())
     return Index(manifest, vectors, members, candidates)
 
 
 def check_version(root: Path, name: str) -> Manifest:
     """See that a version is whole, every byte of it, and give its manifest. Raises StoreError."""
     manifest = read_manifest(root / name)
-    wrong = [f"{root / name / FILE} names {manifest.name}"] if manifest.name != name else []
+    wrong = (
+        [f"{root / name / MANIFEST_FILE} names {manifest.name}"] if manifest.name != name else []
+    )
     # What lies in Milvus may be too much to read whenever a server starts: `verify` does.
-    wrong += damages(root / name, manifest.files if manifest.kind == "milvus" else manifest.sealed)
+    wrong += find_damage(
+        root / name, manifest.files if manifest.kind == "milvus" else manifest.checksums
+    )
     if wrong:
-        raise StoreError(f"{wrong[0]}; {MEND}")
+        raise StoreError(f"{wrong[0]}; {REBUILD_HINT}")
     return manifest
 
 
-def damages(folder: Path, files: Mapping[str, Sealed]) -> list[str]:
+def find_damage(folder: Path, files: Mapping[str, FileChecksum]) -> list[str]:
     """What is wrong with a version's files, each by name."""
     found = []
     for name, sealed in files.items():
@@ -225,31 +235,31 @@ def damages(folder: Path, files: Mapping[str, Sealed]) -> list[str]:
                 found.append(
                     f"{file} is damaged: {file.stat().st_size:,} bytes, not {sealed.bytes:,}"
                 )
-            elif digest(file) != sealed.sha256:
+            elif file_sha256(file) != sealed.sha256:
                 found.append(f"{file} is damaged or not the one of its manifest")
         except OSError as error:
             found.append(f"{file} cannot be read ({error.strerror})")
     return found
 
 
-def versions(root: Path) -> list[str]:
+def list_versions(root: Path) -> list[str]:
     """The names of the whole versions on disk, oldest first."""
     if not root.is_dir():
         return []
-    return sorted(e.name for e in root.iterdir() if NAME.fullmatch(e.name) and e.is_dir())
+    return sorted(e.name for e in root.iterdir() if VERSION_NAME.fullmatch(e.name) and e.is_dir())
 
 
-def prune(
+def prune_versions(
     root: Path, keep: int, known: Collection[str] | None = None
 ) -> tuple[list[str], list[str]]:
     """Delete all but the version served and the newest others, `keep` in all.
 
     `known` are those that may be kept; a build that died before its end left others. Only for who
-    holds `building`. Gives the names of those kept and of those deleted.
+    holds `build_lock`. Gives the names of those kept and of those deleted.
     """
-    whole = versions(root)
+    whole = list_versions(root)
     try:
-        served = current_name(root)
+        served = current_version(root)
     except StoreError:
         served = None
     others = [n for n in whole if n != served and (known is None or n in known)]
@@ -257,11 +267,11 @@ def prune(
     kept += others[len(others) - max(keep - len(kept), 0) :] if keep > len(kept) else []
     gone = [name for name in whole if name not in kept]
     for name in gone:
-        delete(root, name)
+        delete_version(root, name)
     return sorted(kept), gone
 
 
-def delete(root: Path, name: str) -> None:
+def delete_version(root: Path, name: str) -> None:
     """Delete a version: first out of sight, so that a half-deleted one is none."""
     hidden = (root / name).rename(root / f".{name}")
     shutil.rmtree(hidden, ignore_errors=True)

@@ -18,16 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from index.manifest import MEND, Shard, StoreError
+from index.manifest import REBUILD_HINT, Shard, StoreError
 from model.alexnet import FEATURES
 from storage.files import replace_atomically
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
-ROWS = 16384
+ROWS_PER_SHARD = 16384
 """Rows of a whole shard: 128 MiB in float16."""
-CHUNK = 2048
+ROWS_PER_CHUNK = 2048
 """Rows read at a time."""
 
 
@@ -38,24 +38,24 @@ def write_shard(path: Path, parts: Iterable[npt.NDArray[Any]], dtype: str) -> Sh
     """
     rows, largest = 0, 0.0
     with replace_atomically(path) as part, part.open("wb") as out:
-        out.write(header(0, dtype))
+        out.write(npy_header(0, dtype))
         for values in parts:
-            stored = as_stored(values, dtype)
-            largest = max(largest, largest_norm(stored))
+            stored = convert_rows(values, dtype)
+            largest = max(largest, max_squared_norm(stored))
             out.write(stored.tobytes())
             rows += len(stored)
         out.seek(0)
-        out.write(header(rows, dtype))
+        out.write(npy_header(rows, dtype))
     return Shard(
         file=path.name,
         rows=rows,
         largest=largest,
         bytes=path.stat().st_size,
-        sha256=digest(path),
+        sha256=file_sha256(path),
     )
 
 
-def as_stored(values: Any, dtype: str) -> npt.NDArray[Any]:
+def convert_rows(values: Any, dtype: str) -> npt.NDArray[Any]:
     """Rows as they lie on disk. Raises StoreError unless all are finite there."""
     rows = np.ascontiguousarray(values, np.float32)
     if rows.ndim != 2 or rows.shape[1] != FEATURES:
@@ -71,7 +71,7 @@ def as_stored(values: Any, dtype: str) -> npt.NDArray[Any]:
     return stored
 
 
-def largest_norm(rows: npt.NDArray[Any]) -> float:
+def max_squared_norm(rows: npt.NDArray[Any]) -> float:
     """The largest squared norm of rows, an upper bound to rounding; 0 of none."""
     if not len(rows):
         return 0.0
@@ -80,7 +80,7 @@ def largest_norm(rows: npt.NDArray[Any]) -> float:
     return float(norms.max()) * (1 + 2.0**-10)
 
 
-def header(rows: int, dtype: str) -> bytes:
+def npy_header(rows: int, dtype: str) -> bytes:
     """The beginning of an .npy file of so many rows: 128 bytes, whatever the count."""
     described = f"{{'descr': '{DTYPES[dtype].str}', 'fortran_order': False, "
     described += f"'shape': ({rows}, {FEATURES}), }}"
@@ -95,14 +95,14 @@ class Vectors:
 
     def __init__(self, folder: Path, shards: Sequence[Shard], dtype: str) -> None:
         """Open the shards. Raises StoreError for one that is missing or of another size."""
-        self.dtype, self.kind = dtype, DTYPES[dtype]
-        self.width = FEATURES * self.kind.itemsize
+        self.dtype, self.stored_dtype = dtype, DTYPES[dtype]
+        self.row_bytes = FEATURES * self.stored_dtype.itemsize
         self.starts = np.cumsum([0, *(shard.rows for shard in shards)])
         self.files: list[int] = []
         self.maps: dict[int, Floats] = {}
-        weakref.finalize(self, close, self.files)
+        weakref.finalize(self, close_files, self.files)
         for shard in shards:
-            self.files.append(opened(folder / shard.file, shard, self.dtype))
+            self.files.append(open_shard(folder / shard.file, shard, self.dtype))
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -110,27 +110,29 @@ class Vectors:
     def take(self, rows: Any) -> Floats:
         """These rows, in this order: int64 [n] → float32 [n, 4096]."""
         wanted = np.asarray(rows, np.int64)
-        found = np.empty((len(wanted), FEATURES), self.kind)
+        found = np.empty((len(wanted), FEATURES), self.stored_dtype)
         shards = np.searchsorted(self.starts, wanted, side="right") - 1
-        places = OFFSET + (wanted - self.starts[shards]) * self.width
+        places = HEADER_BYTES + (wanted - self.starts[shards]) * self.row_bytes
         for target, shard, place in zip(found, shards.tolist(), places.tolist(), strict=True):
-            fill(self.files[shard], target, place)
-        return widened(found)
+            read_exactly(self.files[shard], target, place)
+        return to_float32(found)
 
-    def chunks(self, size: int = CHUNK) -> Iterator[tuple[int, Floats]]:
+    def chunks(self, size: int = ROWS_PER_CHUNK) -> Iterator[tuple[int, Floats]]:
         """All rows in order: the number of the first, and float32 [n, 4096], n ≤ `size`."""
         for number, file in enumerate(self.files):
             first, end = int(self.starts[number]), int(self.starts[number + 1])
-            mapped = self.mapped(number) if self.kind.itemsize == 4 and end > first else None
+            mapped = (
+                self.map_shard(number) if self.stored_dtype.itemsize == 4 and end > first else None
+            )
             for start in range(first, end, size):
                 if mapped is not None:
                     yield start, mapped[start - first : start - first + size]
                     continue
-                rows = np.empty((min(size, end - start), FEATURES), self.kind)
-                fill(file, rows, OFFSET + (start - first) * self.width)
-                yield start, widened(rows)
+                rows = np.empty((min(size, end - start), FEATURES), self.stored_dtype)
+                read_exactly(file, rows, HEADER_BYTES + (start - first) * self.row_bytes)
+                yield start, to_float32(rows)
 
-    def parts(self, rows: Ids | None = None) -> Iterator[tuple[Ids, Floats]]:
+    def chunks_of(self, rows: Ids | None = None) -> Iterator[tuple[Ids, Floats]]:
         """These rows, rising, or all, part by part: their numbers and their vectors."""
         for start, values in self.chunks():
             end = start + len(values)
@@ -143,51 +145,53 @@ class Vectors:
             elif high > low:
                 yield rows[low:high], values[rows[low:high] - start]
 
-    def mapped(self, number: int) -> Floats:
+    def map_shard(self, number: int) -> Floats:
         """A whole shard of float32 without reading it; mapped once, as long as this is there."""
         if number not in self.maps:
             shape = int(self.starts[number + 1] - self.starts[number]), FEATURES
             held = mmap.mmap(self.files[number], 0, access=mmap.ACCESS_READ)
-            self.maps[number] = np.ndarray(shape, self.kind, held, OFFSET)
+            self.maps[number] = np.ndarray(shape, self.stored_dtype, held, HEADER_BYTES)
         return self.maps[number]
 
 
-OFFSET = 128
+HEADER_BYTES = 128
 """Bytes before the first row of a shard."""
 
 
-def opened(path: Path, shard: Shard, dtype: str) -> int:
+def open_shard(path: Path, shard: Shard, dtype: str) -> int:
     """A shard's file, open. Raises StoreError."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error.strerror}); {MEND}") from error
-    wanted = OFFSET + shard.rows * FEATURES * DTYPES[dtype].itemsize
+        raise StoreError(f"{path} cannot be read ({error.strerror}); {REBUILD_HINT}") from error
+    wanted = HEADER_BYTES + shard.rows * FEATURES * DTYPES[dtype].itemsize
     whole = os.fstat(file).st_size == wanted == shard.bytes
-    if whole and os.pread(file, OFFSET, 0) == header(shard.rows, dtype):
+    if whole and os.pread(file, HEADER_BYTES, 0) == npy_header(shard.rows, dtype):
         return file
     os.close(file)
-    raise StoreError(f"{path} is damaged: it is not {shard.rows:,} vectors; {MEND}")
+    raise StoreError(f"{path} is damaged: it is not {shard.rows:,} vectors; {REBUILD_HINT}")
 
 
-def close(files: list[int]) -> None:
+def close_files(files: list[int]) -> None:
     """Close files."""
     while files:
         os.close(files.pop())
 
 
-def fill(file: int, target: npt.NDArray[Any], place: int) -> None:
+def read_exactly(file: int, target: npt.NDArray[Any], place: int) -> None:
     """Read an array's bytes from a place of a file. Raises StoreError when there are fewer."""
     view = target.data.cast("B")
     done = 0
     while done < len(view):
         count = os.preadv(file, [view[done:]], place + done)
         if not count:
-            raise StoreError(f"A file of the index has become shorter while it was read; {MEND}")
+            raise StoreError(
+                f"A file of the index has become shorter while it was read; {REBUILD_HINT}"
+            )
         done += count
 
 
-def widened(rows: npt.NDArray[Any]) -> Floats:
+def to_float32(rows: npt.NDArray[Any]) -> Floats:
     """Rows as float32. torch converts float16 several times as fast as NumPy."""
     if rows.dtype == np.float32:
         return rows
@@ -195,7 +199,7 @@ def widened(rows: npt.NDArray[Any]) -> Floats:
     return wide
 
 
-def digest(file: Path) -> str:
+def file_sha256(file: Path) -> str:
     """SHA-256 of a file, in hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

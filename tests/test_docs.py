@@ -19,7 +19,7 @@ from app import create_app
 from app.config import Settings
 from docs.configuration import PAGE, configuration_page
 from index.engines.factory import KINDS
-from index.engines.kinds import EXACT_ROWS
+from index.engines.kinds import MAX_EXACT_ROWS
 from model.variants import VARIANTS
 from training.config import PRESETS, Recipe
 
@@ -196,7 +196,7 @@ def test_variants_are_documented() -> None:
 def test_kinds_of_index_are_documented() -> None:
     rows = table(ROOT / "docs/index.md", "kind")
     assert [row[0].strip("`") for row in rows] == list(KINDS)
-    assert f"{EXACT_ROWS:,}" in rows[0][2]
+    assert f"{MAX_EXACT_ROWS:,}" in rows[0][2]
 
 
 def test_configuration_is_current() -> None:

@@ -140,7 +140,7 @@ def extract_upload_features(upload: receive.Upload) -> Floats:
 def load_or_extract_features(picture: Picture) -> Floats:
     """Give the features of an image of the catalogue, float32 [4096]; 404 without its file."""
     state = context.ready()
-    if state.index.members.row_of(picture.id) is not None:
+    if state.index.id_map.row_of(picture.id) is not None:
         stored: Floats = state.index.features([picture.id])[0]
         return stored
     with context.turn():

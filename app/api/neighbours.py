@@ -15,7 +15,7 @@ from app.inference.classify import NEIGHBOURS, nearest
 from app.inference.mean_query import LEAST, MOST, PickError, nearest_to_mean
 from app.uploads.receive import Upload, UploadError, read_upload
 from app.views.images import find_image
-from index.search import MOST as MOST_NEIGHBOURS
+from index.search import MAX_NEIGHBOURS as MOST_NEIGHBOURS
 from index.search import QueryError
 from index.vectors import Floats
 from model.alexnet import FEATURES

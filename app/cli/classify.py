@@ -18,7 +18,7 @@ from app.cli.terminal import INTERRUPTED, end, in_one_line, progress_bars, steps
 from app.inference.answers import NotReady, NotReadyError
 from app.inference.classify_files import Failed, Find, Outcome, classify, finder, found
 from app.inference.loader import Engine
-from index.search import MOST
+from index.search import MAX_NEIGHBOURS
 from model.predict import Predictor
 
 WIDE = 160
@@ -45,7 +45,7 @@ WIDE = 160
 )
 @click.option(
     "--neighbours",
-    type=click.IntRange(0, MOST),
+    type=click.IntRange(0, MAX_NEIGHBOURS),
     default=6,
     show_default=True,
     help="Nearest training images of each file; 0 needs no index.",

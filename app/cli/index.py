@@ -15,16 +15,16 @@ from app.indexing import build, versions
 from app.indexing.build import Asked, Built
 from app.indexing.precision import measure_precision
 from app.indexing.verify import statistics, verify
-from index.engines.factory import KINDS, Wanted
-from index.engines.kinds import Options
-from index.placing import PLACES
+from index.engines.factory import KINDS, IndexSpec
+from index.engines.kinds import EngineOptions
+from index.placing import SEARCH_DEVICES
 
-NAMES = tuple(known.name for known in fields(Options))
+NAMES = tuple(known.name for known in fields(EngineOptions))
 index_commands = AppGroup("index", help="The index of the training images' features.")
 
 on_device = click.option(
     "--index-device",
-    type=click.Choice(PLACES),
+    type=click.Choice(SEARCH_DEVICES),
     help="Where the index is searched; by default as ALEXNET_INDEX_DEVICE says.",
 )
 
@@ -72,7 +72,7 @@ def build_index(
     """Index the training set of the weights in use, then serve that index."""
     settings = placed(index_device)
     asked = Asked(
-        wanted=Wanted(kind=kind, target=recall, options=read_options(options)), dtype=storage
+        wanted=IndexSpec(kind=kind, target=recall, options=read_options(options)), dtype=storage
     )
     with progress_bars() as bars:
         built = build.build(
@@ -175,7 +175,7 @@ def placed(index_device: str | None) -> Settings:
     return replace(settings, index_device=index_device) if index_device else settings
 
 
-def read_options(texts: tuple[str, ...]) -> Options:
+def read_options(texts: tuple[str, ...]) -> EngineOptions:
     """The numbers of a kind out of NAME=NUMBER. Ends the command where there is no such."""
     values: dict[str, Any] = {}
     for text in texts:
@@ -183,7 +183,7 @@ def read_options(texts: tuple[str, ...]) -> Options:
         if name not in NAMES or not number.isdecimal():
             end(f"--set takes NAME=NUMBER with one of {', '.join(NAMES)}, not {text}", 2)
         values[name] = int(number)
-    return Options(**values)
+    return EngineOptions(**values)
 
 
 def shown(value: object) -> str:
@@ -219,8 +219,8 @@ def report(built: Built) -> list[str]:
     return [
         *(f"Left out: {bad.path}: {bad.reason}" for bad in built.unreadable),
         *built.said,
-        f"{counts.added:,} images added, {counts.changed:,} changed, {counts.vanished:,} vanished, "
-        f"{counts.kept:,} kept; {counts.reused:,} vectors were there already.",
+        f"{counts.added:,} images added, {counts.changed:,} changed, {counts.removed:,} vanished, "
+        f"{counts.unchanged:,} kept; {counts.reused:,} vectors were there already.",
         *measured(manifest.recall),
         f"Indexed {manifest.images:,} images of {manifest.data}, left out {manifest.unreadable:,}.",
         f"Features took {built.seconds:,.1f} s, {rate:,.1f} images/s. Serving {manifest.name}.",

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from app.database.session import DatabaseError, Sessions, reading, writing
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
-from index.building.file_list import Entry, shown
-from index.building.reader import Read, read_photograph
+from index.building.file_list import FileEntry, escape_file_name
+from index.building.reader import DecodedFile, read_photograph
 from index.id_map import Classes
 from index.store import Manifest
 from index.vectors import Ids
@@ -48,7 +48,7 @@ def register(
     sessions: Sessions,
     folder: Folder,
     photographs: Sequence[Photograph],
-    entries: Sequence[Entry],
+    entries: Sequence[FileEntry],
 ) -> Registration:
     """Enter training images as they were read, and some validation images as examples.
 
@@ -122,8 +122,10 @@ def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
 def check_names(folder: Folder) -> None:
     """Raise DatabaseError where the root's or a class's name is no text a database can hold."""
     for name in (str(folder.root), *(c.folder for c in folder.classes)):
-        if shown(name) != name:
-            raise DatabaseError(f"The folder's name {shown(name)} is not UTF-8; rename it")
+        if escape_file_name(name) != name:
+            raise DatabaseError(
+                f"The folder's name {escape_file_name(name)} is not UTF-8; rename it"
+            )
 
 
 def enter_classes(sessions: Sessions, folder: Folder) -> tuple[int, list[int]]:
@@ -147,7 +149,7 @@ def enter_images(
     sessions: Sessions,
     split: str,
     photographs: Sequence[Photograph],
-    entries: Sequence[Entry],
+    entries: Sequence[FileEntry],
     class_ids: list[int],
 ) -> dict[tuple[str, str], int]:
     """Enter images that are new; give the ids of all, by path and hash."""
@@ -185,14 +187,14 @@ def known_images(
         return {(path, sha256): image for image, path, sha256 in session.execute(query)}
 
 
-def readable_examples(folder: Folder) -> list[tuple[Photograph, Entry]]:
+def readable_examples(folder: Folder) -> list[tuple[Photograph, FileEntry]]:
     """Some readable validation images, spread over the list of classes and a class's files.
 
     The first ones, which are those to be clicked, are of classes far from each other.
     """
     groups: dict[int, list[Photograph]] = {}
     for photograph in folder.val:
-        if shown(photograph.path) == photograph.path:
+        if escape_file_name(photograph.path) == photograph.path:
             groups.setdefault(photograph.class_index, []).append(photograph)
     classes = spread(list(groups), EXAMPLES)
     each = -(-EXAMPLES // max(1, len(classes)))
@@ -209,10 +211,10 @@ def spread(values: Sequence[T], most: int) -> list[T]:
 
 def readable(
     root: Path, group: Sequence[Photograph], count: int
-) -> Iterator[tuple[Photograph, Entry]]:
+) -> Iterator[tuple[Photograph, FileEntry]]:
     """The photographs of a class that can be read, evenly spaced ones first; not all are tried."""
     order = dict.fromkeys([*spread(group, count), *group])
     for photograph in islice(order, TRIES * count):
         read = read_photograph(root, photograph.path, lambda _: None)
-        if isinstance(read, Read):
+        if isinstance(read, DecodedFile):
             yield photograph, read.entry

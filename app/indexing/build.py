@@ -14,17 +14,17 @@ from app.database.session import Sessions
 from app.indexing.versions import discard, forget_collections, manifest_in_use, ready_database
 from app.inference.loader import servable
 from index import store
-from index.building.assembly import Base
-from index.building.build import Gathered, compute_features, gather
-from index.building.checkpoint import forget_published, forget_work
-from index.building.distributed import is_first, own_device
-from index.building.file_list import FILE as LISTING
-from index.building.file_list import LeftOut, write_listing
-from index.building.near_duplicates import near_distance
-from index.building.sampling import Images, earlier_sample, make_sample
+from index.building.assembly import BaseVersion
+from index.building.build import GatheredFeatures, compute_features, gather_features
+from index.building.checkpoint import delete_checkpoints, delete_published_checkpoints
+from index.building.distributed import build_device, is_first
+from index.building.file_list import FILE_LIST as LISTING
+from index.building.file_list import UnreadableFile, write_file_list
+from index.building.near_duplicates import near_duplicate_distance
+from index.building.sampling import VersionImages, make_sample, read_earlier_sample
 from index.engines import factory as engines
 from index.engines.kinds import choose_kind
-from index.id_map import Members, write_members
+from index.id_map import IdMap, write_id_map
 from index.manifest import StoreError
 from index.progress import Report
 from index.sample import write_sample
@@ -42,7 +42,7 @@ HELD_OUT = 256
 class Asked:
     """What is asked of an index. kind and dtype may be `auto`: then size and memory decide."""
 
-    wanted: engines.Wanted = field(default_factory=lambda: engines.Wanted(kind="auto"))
+    wanted: engines.IndexSpec = field(default_factory=lambda: engines.IndexSpec(kind="auto"))
     dtype: str = "auto"
 
 
@@ -54,12 +54,12 @@ class Built:
     """
 
     manifest: Manifest
-    gathered: Gathered | None = None
+    gathered: GatheredFeatures | None = None
     seconds: float = 0.0
     said: list[str] = field(default_factory=list)
 
     @property
-    def unreadable(self) -> list[LeftOut]:
+    def unreadable(self) -> list[UnreadableFile]:
         """The files that were left out."""
         return self.gathered.unreadable if self.gathered else []
 
@@ -144,9 +144,9 @@ class Job:
         """Remove what a build left that died after its switch, unless another is at work."""
         if not is_first():
             return
-        with suppress(StoreError), store.building(self.root) as dead:
+        with suppress(StoreError), store.build_lock(self.root) as dead:
             forget_collections(self.settings, dead)
-            forget_published(self.root, self.root / served.name)
+            delete_published_checkpoints(self.root, self.root / served.name)
             discard(self.settings, self.sessions, self.settings.index_kept)
 
     def run(self, asked: Asked, before: Manifest | None) -> Built | None:
@@ -154,10 +154,10 @@ class Job:
         if not is_first():
             self.gathered(chosen(asked, self.settings, self.folder, before)[0], None)
             return None
-        with store.building(self.root) as dead:
+        with store.build_lock(self.root) as dead:
             forget_collections(self.settings, dead)
             asked, said = chosen(asked, self.settings, self.folder, before)
-            base = Base.of(self.root / before.name, before) if before else None
+            base = BaseVersion.read(self.root / before.name, before) if before else None
             listing, began = self.listing, time.perf_counter()
             gathered = self.gathered(asked, base)
             assert gathered is not None
@@ -168,11 +168,11 @@ class Job:
     @cached_property
     def predictor(self) -> Predictor:
         """The network, where this process computes."""
-        return Predictor.from_weights(self.weights, own_device(self.settings.device))
+        return Predictor.from_weights(self.weights, build_device(self.settings.device))
 
-    def gathered(self, asked: Asked, base: Base | None) -> Gathered | None:
+    def gathered(self, asked: Asked, base: BaseVersion | None) -> GatheredFeatures | None:
         """The features of all photographs, on disk; None in all processes but the first."""
-        return gather(
+        return gather_features(
             self.predictor,
             self.folder.root,
             self.folder.train,
@@ -184,7 +184,7 @@ class Job:
         )
 
     def publish(
-        self, asked: Asked, listing: str, gathered: Gathered, before: Manifest | None
+        self, asked: Asked, listing: str, gathered: GatheredFeatures, before: Manifest | None
     ) -> tuple[Manifest, list[str]]:
         """Write the version, enter it in the database, switch to it, and delete what is too old.
 
@@ -193,9 +193,9 @@ class Job:
         if not gathered.entries:
             raise StoreError("No image could be read, so there is nothing to index")
         entered = register(self.sessions, self.folder, gathered.photographs, gathered.entries)
-        with store.drafting(self.root) as draft:
+        with store.draft_version(self.root) as draft:
             made = self.fill(draft, asked, gathered, entered, before)
-            manifest = draft.seal(
+            manifest = draft.commit(
                 weights=self.weights.identity,
                 data=str(self.folder.root),
                 images=len(entered.ids),
@@ -213,34 +213,34 @@ class Job:
             record_version(self.sessions, manifest, entered.dataset_id, np.sort(entered.ids))
             store.publish(self.root, manifest.name)
         except BaseException:
-            store.delete(self.root, manifest.name)
+            store.delete_version(self.root, manifest.name)
             raise
-        forget_work(self.root)
+        delete_checkpoints(self.root)
         discard(self.settings, self.sessions, self.settings.index_kept)
-        return manifest, made.said
+        return manifest, made.notes
 
     def fill(
         self,
         draft: Draft,
         asked: Asked,
-        gathered: Gathered,
+        gathered: GatheredFeatures,
         entered: Registration,
         before: Manifest | None,
-    ) -> engines.Made:
+    ) -> engines.BuiltEngine:
         """Write everything but the manifest into a version's folder."""
-        for stored in gathered.stored:
-            draft.add(stored.path, stored.shard)
+        for stored in gathered.shards:
+            draft.link_shard(stored.path, stored.shard)
         order = np.argsort(entered.ids)
         lists = entered.ids[order], gathered.rows[order], entered.classes[order]
-        write_members(draft.folder, *lists)
-        write_listing(draft.folder / LISTING, gathered.entries, gathered.rows)
+        write_id_map(draft.folder, *lists)
+        write_file_list(draft.folder / LISTING, gathered.entries, gathered.rows)
         self.add_sample(draft, asked.dtype, gathered, order, entered.ids, before)
-        return engines.make(
+        return engines.build_engine(
             asked.wanted,
             draft.name,
             draft.folder,
             draft.vectors(asked.dtype),
-            Members(*lists),
+            IdMap(*lists),
             self.settings.placing,
             self.step,
             (self.root / before.name, before) if before else None,
@@ -251,19 +251,19 @@ class Job:
         self,
         draft: Draft,
         dtype: str,
-        gathered: Gathered,
+        gathered: GatheredFeatures,
         order: Ids,
         ids: Ids,
         before: Manifest | None,
     ) -> None:
         """Write what the pages show of a sample of the images; order: int64 [M], by their ids."""
-        images = Images(
+        images = VersionImages(
             root=self.folder.root,
             ids=ids[order],
             entries=[gathered.entries[i] for i in order.tolist()],
             rows=gathered.rows[order],
         )
-        known = earlier_sample(self.root / before.name) if before else None
+        known = read_earlier_sample(self.root / before.name) if before else None
         vectors = draft.vectors(dtype)
         columns = make_sample(self.predictor, images, vectors, known, self.step)
         write_sample(draft.folder, columns)
@@ -276,12 +276,12 @@ class Job:
         items = list(enumerate(files))
         return compute_features(self.predictor, items, on_progress=step).features
 
-    def near(self, gathered: Gathered, before: Manifest | None) -> float:
+    def near(self, gathered: GatheredFeatures, before: Manifest | None) -> float:
         """The distance of near-duplicates: the earlier version's, or measured."""
         if before is not None:
             return before.near
         paths = [self.folder.root / entry.path for entry in gathered.entries]
-        return near_distance(self.predictor, paths)
+        return near_duplicate_distance(self.predictor, paths)
 
 
 def chosen(

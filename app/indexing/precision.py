@@ -9,7 +9,7 @@ from app.database.images import class_folders
 from app.database.session import Sessions
 from app.inference.loader import Engine, NotReady
 from index.building.build import compute_features
-from index.building.file_list import shown
+from index.building.file_list import escape_file_name
 from index.progress import Report
 from index.recall import nearest_class_share
 from index.store import StoreError
@@ -57,7 +57,9 @@ def measure_precision(
     return Precision(
         images=len(classes),
         share=nearest_class_share(state.index, computed.features, classes, class_of),
-        unreadable=[f"{shown(str(path))}: {reason}" for _, path, reason in computed.unreadable],
+        unreadable=[
+            f"{escape_file_name(str(path))}: {reason}" for _, path, reason in computed.unreadable
+        ],
     )
 
 

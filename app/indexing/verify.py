@@ -10,14 +10,14 @@ from app.config import Settings
 from app.database import images
 from app.database.session import Sessions
 from index import store
-from index.building.file_list import FILE as LISTING
-from index.building.file_list import read_listing
+from index.building.file_list import FILE_LIST as LISTING
+from index.building.file_list import read_file_list
 from index.building.reader import read_ahead
 from index.engines import milvus_filling
 from index.manifest import Manifest, StoreError, read_manifest
 from index.progress import Report
 from index.search import Index
-from index.vectors import digest
+from index.vectors import file_sha256
 from model.dataset import FolderError, scan
 
 SAMPLE = 64
@@ -58,7 +58,9 @@ def verify(
     name = chosen(root, name)
     found = Findings()
     manifest = read_manifest(root / name)
-    found.add("Checksums of the version's files", store.damages(root / name, manifest.sealed))
+    found.add(
+        "Checksums of the version's files", store.find_damage(root / name, manifest.checksums)
+    )
     if found.wrong:
         return found
     index = store.open_version(root, name, settings.placing)
@@ -74,10 +76,10 @@ def verify(
 
 def chosen(root: Path, name: str | None) -> str:
     """The version of that name, by default the one served. Raises StoreError: there is none."""
-    whole = store.versions(root)
+    whole = store.list_versions(root)
     if name is not None and name not in whole:
         raise StoreError(f"There is no version {name}; there are {', '.join(whole) or 'none'}")
-    name = name or store.current_name(root)
+    name = name or store.current_version(root)
     if name is None:
         raise StoreError("There is no index yet; run `flask index build`")
     return name
@@ -89,7 +91,7 @@ def disagreements(sessions: Sessions, index: Index) -> list[str]:
     if version is None:
         return [f"the database has no list of {index.manifest.name}"]
     listed = images.listed(sessions, version.id)
-    members = dict(zip(index.members.ids.tolist(), index.members.classes.tolist(), strict=True))
+    members = dict(zip(index.id_map.ids.tolist(), index.id_map.classes.tolist(), strict=True))
     wrong = [f"image {i} is in the index, not in the database" for i in members.keys() - listed]
     wrong += [f"image {i} is in the database, not in the index" for i in listed.keys() - members]
     both = members.keys() & listed.keys()
@@ -98,7 +100,7 @@ def disagreements(sessions: Sessions, index: Index) -> list[str]:
 
 def changes(folder: Path, manifest: Manifest, step: Report) -> list[str]:
     """Training files that are not as they were read, and those that are new."""
-    entries, _ = read_listing(folder / LISTING)
+    entries, _ = read_file_list(folder / LISTING)
     root, known = Path(manifest.data), {entry.path for entry in entries}
     try:
         new = [p.path for p in scan(root).train if p.path not in known]
@@ -122,7 +124,7 @@ def changes(folder: Path, manifest: Manifest, step: Report) -> list[str]:
 def digest_of(file: Path) -> str | None:
     """SHA-256 of a file, or None where it cannot be read."""
     try:
-        return digest(file)
+        return file_sha256(file)
     except OSError:
         return None
 
@@ -130,7 +132,9 @@ def digest_of(file: Path) -> str | None:
 def in_milvus(settings: Settings, index: Index) -> list[str]:
     """What is wrong with what Milvus holds of a version."""
     try:
-        milvus_filling.check(settings.index_url, index.manifest.name, index.vectors, index.members)
+        milvus_filling.verify_collection(
+            settings.index_url, index.manifest.name, index.vectors, index.id_map
+        )
     except StoreError as error:
         return [str(error)]
     return []
@@ -139,11 +143,11 @@ def in_milvus(settings: Settings, index: Index) -> list[str]:
 def neighbours(index: Index) -> tuple[float, list[str]]:
     """The recall@6 of a sample of images, themselves left out, and what is wrong with it."""
     places = np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int))
-    truth = Index(index.manifest, index.vectors, index.members)
+    truth = Index(index.manifest, index.vectors, index.id_map)
     hits = asked = 0
     wrong = []
     for place in places.tolist():
-        image, row = int(index.members.ids[place]), index.members.rows[place]
+        image, row = int(index.id_map.ids[place]), index.id_map.rows[place]
         query = index.vectors.take([row])
         found = index.search(query, K, without=image)
         right = truth.search(query, K, without=image)
@@ -170,11 +174,11 @@ def statistics(settings: Settings, name: str | None = None) -> dict[str, object]
     root = settings.home.index
     manifest = read_manifest(root / chosen(root, name))
     made = datetime.fromisoformat(manifest.created)
-    sizes = {file: sealed.bytes for file, sealed in manifest.sealed.items()}
+    sizes = {file: sealed.bytes for file, sealed in manifest.checksums.items()}
     vectors = sum(shard.bytes for shard in manifest.shards)
     return {
         "version": manifest.name,
-        "served": manifest.name == store.current_name(root),
+        "served": manifest.name == store.current_version(root),
         "kind": manifest.kind,
         "images": manifest.images,
         "vectors": manifest.vectors,
@@ -193,7 +197,7 @@ def statistics(settings: Settings, name: str | None = None) -> dict[str, object]
         "made": manifest.created,
         "age": age((datetime.now(UTC) - made).total_seconds()),
         "made by": manifest.made_by,
-        "versions kept": store.versions(root),
+        "versions kept": store.list_versions(root),
     }
 
 

@@ -30,7 +30,7 @@ def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
     """The manifest of what is served, when that is whole and the database knows it."""
     root = settings.home.index
     try:
-        name = store.current_name(root)
+        name = store.current_version(root)
         manifest = store.check_version(root, name) if name else None
         return manifest if manifest and version(sessions, manifest.name) else None
     except StoreError:
@@ -49,8 +49,8 @@ def rollback(settings: Settings, sessions: Sessions, name: str | None) -> Manife
     unknown to the database; WeightsError and DatabaseError.
     """
     root = settings.home.index
-    with store.building(root):
-        found = read_manifest(root / store.earlier(root, name))
+    with store.build_lock(root):
+        found = read_manifest(root / store.find_earlier(root, name))
         if found.weights != load(settings.home.weights).identity:
             raise StoreError(
                 f"Version {found.name} is of other weights than those in use, and would answer "
@@ -64,13 +64,13 @@ def rollback(settings: Settings, sessions: Sessions, name: str | None) -> Manife
 
 def prune(settings: Settings, sessions: Sessions, keep: int) -> tuple[list[str], list[str]]:
     """Delete all versions but `keep`, the served one among them; those kept, those deleted."""
-    with store.building(settings.home.index):
+    with store.build_lock(settings.home.index):
         return discard(settings, sessions, keep)
 
 
 def discard(settings: Settings, sessions: Sessions, keep: int) -> tuple[list[str], list[str]]:
     """As `prune`, for who holds the right to build."""
-    kept, gone = store.prune(settings.home.index, keep, version_names(sessions))
+    kept, gone = store.prune_versions(settings.home.index, keep, version_names(sessions))
     forget_versions(sessions, kept)
     forget_collections(settings, gone)
     return kept, gone
@@ -80,4 +80,4 @@ def forget_collections(settings: Settings, names: Iterable[str]) -> None:
     """Drop what lies in Milvus of versions; what cannot be dropped now stays there unused."""
     if settings.index_url:
         with suppress(SearchError):
-            milvus_filling.drop(settings.index_url, names)
+            milvus_filling.drop_collections(settings.index_url, names)

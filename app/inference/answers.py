@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.database import images
-from index.sample import Sample
+from index.sample import ImageSample
 from index.store import Index, Manifest
 from model.predict import Guess, Predictor
 
@@ -22,7 +22,7 @@ class Ready:
     predictor: Predictor
     index: Index
     version: images.Version
-    sample: Sample | None = None
+    sample: ImageSample | None = None
 
     @property
     def manifest(self) -> Manifest:

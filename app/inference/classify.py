@@ -89,7 +89,7 @@ def nearest_by_pixels(
     """
     if ready.sample is None:
         return []
-    ids, distances = ready.sample.nearest(square, count, without)
+    ids, distances = ready.sample.nearest_by_pixels(square, count, without)
     labels = images.labels(sessions, ids.tolist())
     return [
         Neighbour(id=image, label=labels.get(image, ""), distance=distance)

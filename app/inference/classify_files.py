@@ -11,7 +11,7 @@ from app.database import images
 from app.database.session import Sessions
 from app.inference.answers import Neighbour, Ready
 from app.inference.classify import nearest
-from index.building.extractor import groups
+from index.building.extractor import split_batches
 from index.building.reader import read_ahead
 from index.vectors import Floats
 from model.dataset import SUFFIXES, is_photograph
@@ -96,7 +96,7 @@ def classify(
     `on_progress` is told how many are done, after each batch.
     """
     done = 0
-    for group in groups(read_ahead(read, files, 2 * batch), batch):
+    for group in split_batches(read_ahead(read, files, 2 * batch), batch):
         squares = [square for _, square in group if not isinstance(square, str)]
         looks = predictor.looks(np.stack(squares)) if squares else []
         near = iter(find(features_of(looks)) if find and looks else [])

@@ -21,7 +21,7 @@ class Signature:
 
 def signature(home: Home) -> Signature:
     """Look at the links, without reading what they point to."""
-    current = home.index / store.CURRENT
+    current = home.index / store.CURRENT_LINK
     return Signature(
         weights=stamp(home.weights, home.weights),
         index=stamp(current, *contents(current)),

@@ -22,7 +22,7 @@ from app.inference.classify import answer_from
 from app.inference.freshness import Remembered, Signature, signature
 from index import store
 from index.candidates import SearchError
-from index.sample import Sample, read_sample
+from index.sample import ImageSample, read_sample
 from index.store import Index
 from model.alexnet import FEATURES, layers
 from model.checkpoint import Weights, WeightsError, check_finite, load
@@ -55,7 +55,7 @@ class Engine:
         self.known: Ready | NotReady | None = None
         self.predictors: Remembered[Predictor] = Remembered(WeightsError)
         self.indexes: Remembered[Index] = Remembered(store.StoreError)
-        self.samples: Remembered[Sample | None] = Remembered(store.StoreError)
+        self.samples: Remembered[ImageSample | None] = Remembered(store.StoreError)
 
     def state(self) -> Ready | NotReady:
         """What there is to answer with; cheap when nothing has changed since the last call."""
@@ -105,7 +105,7 @@ class Engine:
         try:
             if seen.weights is None:
                 return no_weights(self.settings)
-            name = store.current_name(self.settings.home.index)
+            name = store.current_version(self.settings.home.index)
             if name is None:
                 return no_index()
             if not is_current(self.sessions):

@@ -10,7 +10,7 @@ from app.database.images import Picture
 from app.database.session import Sessions
 from app.inference.answers import Neighbour, Ready
 from app.inference.classify import nearest
-from index.search import MOST as MOST_FOUND
+from index.search import MAX_NEIGHBOURS as MOST_FOUND
 from index.search import Doubles
 
 LEAST, MOST, FOUND = 2, 6, 24
@@ -76,7 +76,7 @@ def check_known(ready: Ready, chosen: Sequence[int], known: Iterable[int]) -> No
     if unknown:
         raise PickError(f"There is no image {unknown[0]}.")
     for image in chosen:
-        if ready.index.members.row_of(image) is None:
+        if ready.index.id_map.row_of(image) is None:
             raise PickError(
                 f"Image {image} is not in the index, so its features are not known; "
                 "only the training images that are indexed can be picked."
@@ -92,7 +92,7 @@ def others(
     classes: Collection[int] | None,
 ) -> list[Neighbour]:
     """The nearest to a mean, float64 [4096], but for images with the pixels of those chosen."""
-    row_of = ready.index.members.row_of
+    row_of = ready.index.id_map.row_of
     own = {row_of(image) for image in chosen}
     asked = min(count + len(own), MOST_FOUND)
     (found,) = nearest(ready, sessions, mean[None], asked, classes=classes)

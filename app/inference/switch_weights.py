@@ -74,7 +74,7 @@ AT_WORK = "The index is being built, or weights are being switched; try again wh
 def alone(home: Home) -> Iterator[None]:
     """Hold the right to change weights and index. Raises SwitchError where another has it."""
     try:
-        with store.building(home.index):
+        with store.build_lock(home.index):
             yield
     except StoreError as error:
         busy = isinstance(error.__cause__, BlockingIOError)

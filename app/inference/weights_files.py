@@ -90,7 +90,7 @@ def fitting(home: Home, sessions: Sessions) -> dict[str, str]:
     Of those on disk that the database knows. Raises DatabaseError.
     """
     found: dict[str, str] = {}
-    names = store.versions(home.index)
+    names = store.list_versions(home.index)
     known = catalogue.version_names(sessions) if names else set()
     for name in names:
         try:

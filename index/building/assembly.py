@@ -11,33 +11,45 @@ from pathlib import Path
 
 import numpy as np
 
-from index.building.checkpoint import Found, Piece, Work
-from index.building.compaction import Placed, Source, Wanted, copy_all, whole
-from index.building.file_list import FILE, Entry, LeftOut, read_listing, shown
+from index.building.checkpoint import BuildCheckpoint, ScannedFile, Segment
+from index.building.compaction import (
+    OutputShard,
+    SortedEntries,
+    SourceShard,
+    compact_shards,
+    keep_shard,
+)
+from index.building.file_list import (
+    FILE_LIST,
+    FileEntry,
+    UnreadableFile,
+    escape_file_name,
+    read_file_list,
+)
 from index.manifest import Manifest, Shard
 from index.progress import Report
 from index.vectors import Ids, Vectors
 from model.dataset import Photograph
 
-FEW = 8
+MAX_SMALL_SHARDS = 8
 """Shards of an earlier version that may have fewer than half the rows of a whole one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Base:
+class BaseVersion:
     """An earlier version to go on from. rows: int64 [M], the row of each entry's vector."""
 
     folder: Path
     shards: Sequence[Shard]
     dtype: str
-    entries: Sequence[Entry]
+    entries: Sequence[FileEntry]
     rows: Ids
 
     @classmethod
-    def of(cls, folder: Path, manifest: Manifest) -> "Base":
+    def read(cls, folder: Path, manifest: Manifest) -> "BaseVersion":
         """Read a version's listing, and see that its vectors are there. Raises StoreError."""
         Vectors(folder, manifest.shards, manifest.dtype)
-        entries, rows = read_listing(folder / FILE)
+        entries, rows = read_file_list(folder / FILE_LIST)
         return cls(
             folder=folder,
             shards=manifest.shards,
@@ -48,7 +60,7 @@ class Base:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class ChangeCounts:
     """What is different from the earlier version, in images; without one all are added.
 
     added, changed, vanished, kept: by path and content. computed: vectors that were computed now.
@@ -58,14 +70,14 @@ class Counts:
 
     added: int
     changed: int
-    vanished: int
-    kept: int
+    removed: int
+    unchanged: int
     computed: int
     reused: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredShard:
     """A shard of the version to come, and the file to link: `shard.file` is its name there."""
 
     path: Path
@@ -73,166 +85,176 @@ class Stored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gathered:
+class GatheredFeatures:
     """The readable photographs in the order of the scan, and their vectors.
 
     photographs and entries: M of each. rows: int64 [M], counted through the shards.
     """
 
     photographs: list[Photograph]
-    entries: list[Entry]
+    entries: list[FileEntry]
     rows: Ids
-    stored: list[Stored]
-    unreadable: list[LeftOut]
-    counts: Counts
+    shards: list[StoredShard]
+    unreadable: list[UnreadableFile]
+    counts: ChangeCounts
 
 
-def assemble(
-    work: Work,
-    base: Base | None,
+def assemble_version(
+    work: BuildCheckpoint,
+    base: BaseVersion | None,
     photographs: Sequence[Photograph],
     number: int,
     report: Report,
     most: int,
-) -> Gathered:
+) -> GatheredFeatures:
     """Put the shards together, of at most `most` rows each. Raises StoreError.
 
     number: of the first block that was computed now.
     """
-    pieces = work.pieces()
+    pieces = work.segments()
     earlier = {entry.path: entry for entry in base.entries} if base else {}
-    taken, left = divide(photographs, newest(earlier, pieces))
+    taken, left = split_readable(photographs, latest_scans(earlier, pieces))
     entries = [entry for _, entry in taken]
-    at = places(entries, base, pieces)
-    sources = sources_of(work, base, pieces, at)
-    kept = choose_kept(sources, most)
+    at = locate_vectors(entries, base, pieces)
+    sources = list_sources(work, base, pieces, at)
+    kept = choose_reused(sources, most)
     loose = [source for source in sources if source not in kept]
-    extra: list[Found] = [*left, *(e for e in entries if earlier.get(e.path) is not e)]
+    extra: list[ScannedFile] = [*left, *(e for e in entries if earlier.get(e.path) is not e)]
     free = 1 + max((piece.number for piece in pieces), default=-1)
-    copied = copy_all(work, loose, Wanted.of(entries, at), extra, free, most, report)
-    stored, moved = number_rows([*map(whole, kept), *copied], base)
+    copied = compact_shards(work, loose, SortedEntries.sort(entries, at), extra, free, most, report)
+    stored, moved = renumber_rows([*map(keep_shard, kept), *copied], base)
     computed = sum(p.shard.rows for p in pieces if p.number >= number)
-    return Gathered(
+    return GatheredFeatures(
         photographs=[photograph for photograph, _ in taken],
         entries=entries,
         rows=moved[at],
-        stored=stored,
+        shards=stored,
         unreadable=left,
-        counts=count(earlier, entries, computed),
+        counts=count_changes(earlier, entries, computed),
     )
 
 
-def newest(earlier: dict[str, Entry], pieces: Sequence[Piece]) -> dict[str, Found]:
+def latest_scans(
+    earlier: dict[str, FileEntry], pieces: Sequence[Segment]
+) -> dict[str, ScannedFile]:
     """What was found out last of every file, by its path."""
-    found: dict[str, Found] = dict(earlier)
+    found: dict[str, ScannedFile] = dict(earlier)
     for piece in sorted(pieces, key=lambda piece: piece.number):
-        found.update((one.path, one) for one in piece.found)
+        found.update((one.path, one) for one in piece.files)
     return found
 
 
-def divide(
-    photographs: Sequence[Photograph], found: dict[str, Found]
-) -> tuple[list[tuple[Photograph, Entry]], list[LeftOut]]:
+def split_readable(
+    photographs: Sequence[Photograph], found: dict[str, ScannedFile]
+) -> tuple[list[tuple[Photograph, FileEntry]], list[UnreadableFile]]:
     """The photographs that could be read, in their order, and those that could not."""
-    taken: list[tuple[Photograph, Entry]] = []
-    left: list[LeftOut] = []
+    taken: list[tuple[Photograph, FileEntry]] = []
+    left: list[UnreadableFile] = []
     for photograph in photographs:
-        name = shown(photograph.path)
+        name = escape_file_name(photograph.path)
         if name != photograph.path:
-            left.append(LeftOut(path=name, reason="Its name is not UTF-8."))
-        elif isinstance(one := found[photograph.path], Entry):
+            left.append(UnreadableFile(path=name, reason="Its name is not UTF-8."))
+        elif isinstance(one := found[photograph.path], FileEntry):
             taken.append((photograph, one))
         else:
             left.append(one)
     return taken, left
 
 
-def places(entries: Sequence[Entry], base: Base | None, pieces: Sequence[Piece]) -> Ids:
+def locate_vectors(
+    entries: Sequence[FileEntry], base: BaseVersion | None, pieces: Sequence[Segment]
+) -> Ids:
     """The row of each entry's pixels among all sources' rows: int64 [M].
 
     Of equal ones the first counts: what was put together, then the earlier version, then blocks.
     """
     found: dict[str, int] = {}
     start = 0
-    for shards, pairs in ordered(base, pieces):
+    for shards, pairs in order_sources(base, pieces):
         for entry, row in pairs:
-            if isinstance(entry, Entry) and row >= 0:
+            if isinstance(entry, FileEntry) and row >= 0:
                 found.setdefault(entry.pixels, start + row)
         start += sum(shard.rows for shard in shards)
     return np.array([found[entry.pixels] for entry in entries], np.int64)
 
 
-def ordered(
-    base: Base | None, pieces: Sequence[Piece]
-) -> Iterator[tuple[Sequence[Shard], Iterable[tuple[Found, int]]]]:
+def order_sources(
+    base: BaseVersion | None, pieces: Sequence[Segment]
+) -> Iterator[tuple[Sequence[Shard], Iterable[tuple[ScannedFile, int]]]]:
     """The sources of vectors, and what each knows of its rows."""
     for piece in pieces:
-        if piece.whole:
-            yield [piece.shard], zip(piece.found, piece.rows, strict=True)
+        if piece.is_compacted:
+            yield [piece.shard], zip(piece.files, piece.rows, strict=True)
     if base is not None:
         yield base.shards, zip(base.entries, base.rows.tolist(), strict=True)
     for piece in pieces:
-        if not piece.whole:
-            yield [piece.shard], zip(piece.found, piece.rows, strict=True)
+        if not piece.is_compacted:
+            yield [piece.shard], zip(piece.files, piece.rows, strict=True)
 
 
-def sources_of(work: Work, base: Base | None, pieces: Sequence[Piece], at: Ids) -> list[Source]:
-    """Every shard there is, in the order of `ordered`, with its rows that are alive."""
-    before = [(work.folder, piece.shard, piece) for piece in pieces if piece.whole]
+def list_sources(
+    work: BuildCheckpoint, base: BaseVersion | None, pieces: Sequence[Segment], at: Ids
+) -> list[SourceShard]:
+    """Every shard there is, in the order of `order_sources`, with its rows that are alive."""
+    before = [(work.folder, piece.shard, piece) for piece in pieces if piece.is_compacted]
     middle = [(base.folder, shard, None) for shard in base.shards] if base else []
-    after = [(work.folder, piece.shard, piece) for piece in pieces if not piece.whole]
+    after = [(work.folder, piece.shard, piece) for piece in pieces if not piece.is_compacted]
     alive = np.unique(at)
-    sources: list[Source] = []
+    sources: list[SourceShard] = []
     start = 0
     for folder, shard, piece in (*before, *middle, *after):
         first, end = np.searchsorted(alive, [start, start + shard.rows])
         sources.append(
-            Source(
+            SourceShard(
                 path=folder / shard.file,
                 shard=shard,
                 start=start,
-                piece=piece,
-                alive=alive[first:end] - start,
+                segment=piece,
+                live_rows=alive[first:end] - start,
             )
         )
         start += shard.rows
     return sources
 
 
-def choose_kept(sources: Sequence[Source], most: int) -> list[Source]:
+def choose_reused(sources: Sequence[SourceShard], most: int) -> list[SourceShard]:
     """The shards that are kept as they are: the earlier version's first, in their order."""
-    worth = [source for source in sources if source.worth_keeping]
-    small = [source for source in worth if 2 * len(source.alive) < most]
-    if len(small) > FEW:
+    worth = [source for source in sources if source.is_reusable]
+    small = [source for source in worth if 2 * len(source.live_rows) < most]
+    if len(small) > MAX_SMALL_SHARDS:
         worth = [source for source in worth if source not in small]
-    return sorted(worth, key=lambda source: source.piece is not None)
+    return sorted(worth, key=lambda source: source.segment is not None)
 
 
-def number_rows(placed: Sequence[Placed], base: Base | None) -> tuple[list[Stored], Ids]:
+def renumber_rows(
+    placed: Sequence[OutputShard], base: BaseVersion | None
+) -> tuple[list[StoredShard], Ids]:
     """The shards under their new names, and every source row's new number, −1 where it has none."""
     taken = {shard.file for shard in base.shards} if base else set()
     free = (name for n in range(10**9) if (name := f"vectors-{n:05}.npy") not in taken)
     moved = np.full(1 + max((int(p.rows.max()) for p in placed), default=-1), -1, np.int64)
-    stored: list[Stored] = []
+    stored: list[StoredShard] = []
     start = 0
     for one in placed:
-        shard = one.shard if one.named else replace(one.shard, file=next(free))
-        stored.append(Stored(path=one.path, shard=shard))
+        shard = one.shard if one.keeps_name else replace(one.shard, file=next(free))
+        stored.append(StoredShard(path=one.path, shard=shard))
         moved[one.rows] = start + np.arange(len(one.rows))
         start += len(one.rows)
     return stored, moved
 
 
-def count(earlier: dict[str, Entry], entries: Sequence[Entry], computed: int) -> Counts:
+def count_changes(
+    earlier: dict[str, FileEntry], entries: Sequence[FileEntry], computed: int
+) -> ChangeCounts:
     """Compare with the earlier version."""
     before = [earlier.get(entry.path) for entry in entries]
     known = [pair for pair in zip(before, entries, strict=True) if pair[0] is not None]
     kept = sum(old is not None and old.sha256 == new.sha256 for old, new in known)
-    return Counts(
+    return ChangeCounts(
         added=len(entries) - len(known),
         changed=len(known) - kept,
-        vanished=len(earlier) - len(known),
-        kept=kept,
+        removed=len(earlier) - len(known),
+        unchanged=kept,
         computed=computed,
         reused=max(0, len(entries) - kept - computed),
     )

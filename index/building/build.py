@@ -12,30 +12,37 @@ from pathlib import Path
 
 import numpy as np
 
-from index.building.assembly import Base, Gathered, assemble
-from index.building.checkpoint import Work, work_folder
-from index.building.distributed import together
-from index.building.extractor import BATCH, Known, Run, Todo, groups
-from index.building.file_list import shown
+from index.building.assembly import BaseVersion, GatheredFeatures, assemble_version
+from index.building.checkpoint import BuildCheckpoint, checkpoint_folder
+from index.building.distributed import join_processes
+from index.building.extractor import BATCH, BuildPlan, Extractor, KnownFiles, split_batches
+from index.building.file_list import escape_file_name
 from index.building.reader import read_ahead
-from index.building.sampling import sample_bytes
+from index.building.sampling import sample_bytes_needed
 from index.manifest import StoreError
 from index.progress import Report, silent
-from index.vectors import ROWS, Floats, Ids
+from index.vectors import ROWS_PER_SHARD, Floats, Ids
 from model.alexnet import FEATURES
 from model.dataset import Photograph
 from model.predict import Pixels, Predictor
 from model.preprocess import ImageError, read_file
 
-__all__ = ["Base", "Features", "Gathered", "compute_features", "gather", "needed_bytes"]
+__all__ = [
+    "BaseVersion",
+    "ComputedFeatures",
+    "GatheredFeatures",
+    "compute_features",
+    "disk_bytes_needed",
+    "gather_features",
+]
 
-BLOCK = 512
+FILES_PER_BLOCK = 512
 """Files whose features are kept together: what a build loses when it is killed, at most."""
 Item = tuple[int, Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Features:
+class ComputedFeatures:
     """What was computed.
 
     ids: int64 [M], rising as the items' did. features: float32 [M, 4096] of the centre crops.
@@ -53,7 +60,7 @@ def compute_features(
     *,
     batch: int = BATCH,
     on_progress: Callable[[int], None] | None = None,
-) -> Features:
+) -> ComputedFeatures:
     """Compute fc7 for the centre crop of every file, an id and a path each, in memory.
 
     A file that cannot be read is listed and left out. `on_progress` is told how many items are
@@ -63,7 +70,7 @@ def compute_features(
     features = np.empty((len(items), FEATURES), np.float32)
     unreadable: list[tuple[int, Path, str]] = []
     done = 0
-    for group in groups(read_ahead(decode, items, 2 * batch), batch):
+    for group in split_batches(read_ahead(decode_item, items, 2 * batch), batch):
         good = [(item, pixels) for item, pixels in group if not isinstance(pixels, str)]
         unreadable += [(*item, bad) for item, bad in group if isinstance(bad, str)]
         if good:
@@ -73,12 +80,12 @@ def compute_features(
         done += len(group)
         if on_progress:
             on_progress(done)
-    return Features(
+    return ComputedFeatures(
         ids=np.array(ids, np.int64), features=features[: len(ids)], unreadable=unreadable
     )
 
 
-def decode(item: Item) -> tuple[Item, Pixels | str]:
+def decode_item(item: Item) -> tuple[Item, Pixels | str]:
     """The pixels of one file, or what is wrong with it, without its path, which stands beside."""
     try:
         return item, read_file(item[1])
@@ -86,7 +93,7 @@ def decode(item: Item) -> tuple[Item, Pixels | str]:
         return item, str(error).removeprefix(f"{item[1]}: ")
 
 
-def gather(
+def gather_features(
     predictor: Predictor,
     root: Path,
     photographs: Sequence[Photograph],
@@ -94,16 +101,17 @@ def gather(
     *,
     dtype: str = "float16",
     kind: str = "exact",
-    base: Base | None = None,
+    base: BaseVersion | None = None,
     report: Report = silent,
     batch: int = BATCH,
-    block: int = BLOCK,
-    rows: int = ROWS,
-) -> Gathered | None:
+    block: int = FILES_PER_BLOCK,
+    rows: int = ROWS_PER_SHARD,
+) -> GatheredFeatures | None:
     """Bring the features of every readable photograph under `root` into shards on disk.
 
     place: the folder of the index, in which a hidden work folder keeps what is finished; the
-    caller, who holds the right to build, deletes it (`forget_work`) when the version is there.
+    caller, who holds the right to build, deletes it (`delete_checkpoints`) once the version is
+    there.
     base: an earlier version of the same weights and dtype, whose vectors are taken where the
     files or their pixels are the same. kind: of the index to come, for the room it will take.
 
@@ -113,47 +121,65 @@ def gather(
     """
     if base is not None and base.dtype != dtype:
         raise StoreError(f"An index of {base.dtype} cannot become one of {dtype}; build it anew")
-    work = Work(work_folder(place, predictor.identity, root, dtype), dtype)
-    with together() as company:
-        todo = company.tell(plan(work, root, photographs, base, kind) if company.first else None)
+    work = BuildCheckpoint(checkpoint_folder(place, predictor.identity, root, dtype), dtype)
+    with join_processes() as company:
+        todo = company.broadcast(
+            plan_build(work, root, photographs, base, kind) if company.is_first else None
+        )
         told = report("Computing their features", len(todo.paths)) if todo.paths else None
-        run = Run(predictor, root, work, company, todo, batch, block, told)
-        run.compute(Known(base, work.pieces()))
-        company.wait()
-        if not company.first:
+        run = Extractor(predictor, root, work, company, todo, batch, block, told)
+        run.run(KnownFiles(base, work.segments()))
+        company.barrier()
+        if not company.is_first:
             return None
     if told is not None:
         told(len(todo.paths))
-    return assemble(work, base, photographs, todo.number, report, rows)
+    return assemble_version(work, base, photographs, todo.first_block, report, rows)
 
 
-def plan(
-    work: Work, root: Path, photographs: Sequence[Photograph], base: Base | None, kind: str
-) -> Todo:
+def plan_build(
+    work: BuildCheckpoint,
+    root: Path,
+    photographs: Sequence[Photograph],
+    base: BaseVersion | None,
+    kind: str,
+) -> BuildPlan:
     """Find what there is to do. Raises StoreError when the disk has no room for that."""
-    work.sweep()
-    pieces = work.pieces()
-    known = Known(base, pieces)
-    paths = [p.path for p in photographs if shown(p.path) == p.path]
-    todo = [path for path in paths if not known.still(root, path)]
-    need = needed_bytes(len(todo), work.dtype, kind) + sample_bytes(len(photographs))
-    check_room(work.folder, len(todo), need)
-    return Todo(paths=todo, number=1 + max((piece.number for piece in pieces), default=-1))
+    work.remove_partial()
+    pieces = work.segments()
+    known = KnownFiles(base, pieces)
+    paths = [p.path for p in photographs if escape_file_name(p.path) == p.path]
+    todo = [path for path in paths if not known.is_unchanged(root, path)]
+    need = disk_bytes_needed(len(todo), work.dtype, kind) + sample_bytes_needed(len(photographs))
+    check_disk_space(work.folder, len(todo), need)
+    return BuildPlan(
+        paths=todo, first_block=1 + max((piece.number for piece in pieces), default=-1)
+    )
 
 
-BESIDE = {"exact": 0, "ivf": 400, "hnsw": 800, "pq": 150, "binary": 150, "milvus": 0}
+ENGINE_BYTES_PER_IMAGE = {
+    "exact": 0,
+    "ivf": 400,
+    "hnsw": 800,
+    "pq": 150,
+    "binary": 150,
+    "milvus": 0,
+}
 """Bytes an image that each kind's own files take beside the vectors, with something to spare."""
-LISTED = 700
+LISTING_BYTES_PER_IMAGE = 700
 """Bytes an image that the listings take, the work folder's included."""
 
 
-def needed_bytes(count: int, dtype: str, kind: str) -> int:
+def disk_bytes_needed(count: int, dtype: str, kind: str) -> int:
     """How much room on the disk so many new images take, while they are built too."""
     width = FEATURES * np.dtype(dtype).itemsize
-    return count * (width + BESIDE.get(kind, 0) + LISTED) + min(count, ROWS) * width
+    return (
+        count * (width + ENGINE_BYTES_PER_IMAGE.get(kind, 0) + LISTING_BYTES_PER_IMAGE)
+        + min(count, ROWS_PER_SHARD) * width
+    )
 
 
-def check_room(folder: Path, count: int, need: int) -> None:
+def check_disk_space(folder: Path, count: int, need: int) -> None:
     """Raise StoreError unless the disk can hold so many bytes more."""
     free = shutil.disk_usage(folder).free
     if need > free:

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from index.building.checkpoint import Found, Piece, Work
-from index.building.file_list import Entry
+from index.building.checkpoint import BuildCheckpoint, ScannedFile, Segment
+from index.building.file_list import FileEntry
 from index.manifest import Shard
 from index.progress import Report
-from index.vectors import CHUNK, Floats, Ids, Vectors
+from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Source:
+class SourceShard:
     """A shard, of the earlier version or of the work folder, some of whose rows are alive.
 
     start: its first row, where all sources' rows are counted through. alive: int64, rising, its
@@ -27,70 +27,70 @@ class Source:
     path: Path
     shard: Shard
     start: int
-    piece: Piece | None
-    alive: Ids
+    segment: Segment | None
+    live_rows: Ids
 
     @property
-    def worth_keeping(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether it may be part of the new version as it is."""
-        whole = self.piece is None or self.piece.whole
-        return whole and 0 < self.shard.rows <= 2 * len(self.alive)
+        whole = self.segment is None or self.segment.is_compacted
+        return whole and 0 < self.shard.rows <= 2 * len(self.live_rows)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
+class OutputShard:
     """A shard of the new version. rows: int64 [R], where its rows are among the sources'."""
 
     path: Path
     shard: Shard
-    named: bool
+    keeps_name: bool
     rows: Ids
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class SortedEntries:
     """Entries sorted by their row among the sources': int64 [M], rising."""
 
-    entries: Sequence[Entry]
+    entries: Sequence[FileEntry]
     at: Ids
     order: Ids
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], at: Ids) -> "Wanted":
+    def sort(cls, entries: Sequence[FileEntry], at: Ids) -> "SortedEntries":
         """Sort entries."""
         order = np.argsort(at, kind="stable")
         return cls(entries=entries, at=at[order], order=order)
 
-    def within(self, source: Source) -> tuple[list[Entry], list[int]]:
+    def in_source(self, source: SourceShard) -> tuple[list[FileEntry], list[int]]:
         """The entries of a source's rows, and for each which of its alive rows it is."""
         first, end = np.searchsorted(self.at, [source.start, source.start + source.shard.rows])
         entries = [self.entries[i] for i in self.order[first:end].tolist()]
-        rows = np.searchsorted(source.alive, self.at[first:end] - source.start)
+        rows = np.searchsorted(source.live_rows, self.at[first:end] - source.start)
         return entries, rows.tolist()
 
 
-def copy_all(
-    work: Work,
-    loose: Sequence[Source],
-    wanted: Wanted,
-    extra: Sequence[Found],
+def compact_shards(
+    work: BuildCheckpoint,
+    loose: Sequence[SourceShard],
+    wanted: SortedEntries,
+    extra: Sequence[ScannedFile],
     number: int,
     most: int,
     report: Report,
-) -> list[Placed]:
+) -> list[OutputShard]:
     """Copy the rows that are alive into new shards, deleting what was copied after each.
 
     extra: what else the work folder has to know, since it may have stood in what is deleted.
     number: of the first new piece.
     """
-    placed: list[Placed] = []
-    total, done = sum(len(source.alive) for source in loose), 0
+    placed: list[OutputShard] = []
+    total, done = sum(len(source.live_rows) for source in loose), 0
     told = report("Putting them together", total) if total else None
-    for group in grouped(loose, most):
-        placed.append(copy(work, f"shard-{number:07}", group, wanted, extra))
+    for group in group_sources(loose, most):
+        placed.append(compact_group(work, f"shard-{number:07}", group, wanted, extra))
         for source in group:
-            if source.piece is not None:
-                work.drop(source.piece)
+            if source.segment is not None:
+                work.delete_segment(source.segment)
         number, extra = number + 1, []
         done += len(placed[-1].rows)
         if told is not None:
@@ -98,56 +98,62 @@ def copy_all(
     return placed
 
 
-def grouped(loose: Sequence[Source], most: int) -> Iterator[list[Source]]:
+def group_sources(loose: Sequence[SourceShard], most: int) -> Iterator[list[SourceShard]]:
     """The sources whose rows go into one shard; none is torn apart, none without rows."""
-    group: list[Source] = []
+    group: list[SourceShard] = []
     rows = 0
     for source in loose:
-        if not len(source.alive):
+        if not len(source.live_rows):
             continue
-        if group and rows + len(source.alive) > most:
+        if group and rows + len(source.live_rows) > most:
             yield group
             group, rows = [], 0
         group.append(source)
-        rows += len(source.alive)
+        rows += len(source.live_rows)
     if group:
         yield group
 
 
-def copy(
-    work: Work, name: str, group: Sequence[Source], wanted: Wanted, extra: Sequence[Found]
-) -> Placed:
+def compact_group(
+    work: BuildCheckpoint,
+    name: str,
+    group: Sequence[SourceShard],
+    wanted: SortedEntries,
+    extra: Sequence[ScannedFile],
+) -> OutputShard:
     """Write one shard of the rows of several that are alive."""
-    found: list[Found] = []
+    found: list[ScannedFile] = []
     rows: list[int] = []
     start = 0
     for source in group:
-        entries, own = wanted.within(source)
+        entries, own = wanted.in_source(source)
         found += entries
         rows += [start + row for row in own]
-        start += len(source.alive)
+        start += len(source.live_rows)
     listed = {one.path for one in found}
     more = [one for one in extra if one.path not in listed]
-    shard = work.write(name, parts(group, work.dtype), [*found, *more], [*rows, *[-1] * len(more)])
-    globally = [source.start + source.alive for source in group]
-    return Placed(
-        path=work.folder / shard.file, shard=shard, named=False, rows=np.concatenate(globally)
+    shard = work.write_segment(
+        name, read_live_rows(group, work.dtype), [*found, *more], [*rows, *[-1] * len(more)]
+    )
+    globally = [source.start + source.live_rows for source in group]
+    return OutputShard(
+        path=work.folder / shard.file, shard=shard, keeps_name=False, rows=np.concatenate(globally)
     )
 
 
-def parts(group: Sequence[Source], dtype: str) -> Iterator[Floats]:
+def read_live_rows(group: Sequence[SourceShard], dtype: str) -> Iterator[Floats]:
     """The rows that are alive, float32 [n, 4096] at a time."""
     for source in group:
         vectors = Vectors(source.path.parent, [source.shard], dtype)
-        for start in range(0, len(source.alive), CHUNK):
-            yield vectors.take(source.alive[start : start + CHUNK])
+        for start in range(0, len(source.live_rows), ROWS_PER_CHUNK):
+            yield vectors.take(source.live_rows[start : start + ROWS_PER_CHUNK])
 
 
-def whole(source: Source) -> Placed:
+def keep_shard(source: SourceShard) -> OutputShard:
     """A shard that is kept as it is."""
-    return Placed(
+    return OutputShard(
         path=source.path,
         shard=source.shard,
-        named=source.piece is None,
+        keeps_name=source.segment is None,
         rows=source.start + np.arange(source.shard.rows),
     )

@@ -14,14 +14,14 @@ from torch.distributed.rendezvous import rendezvous
 from index.manifest import StoreError
 
 T = TypeVar("T")
-MEETING = timedelta(minutes=5)
+JOIN_TIMEOUT = timedelta(minutes=5)
 """How long a process waits for the others to be there."""
-WORKING = timedelta(days=7)
+BUILD_TIMEOUT = timedelta(days=7)
 """How long it waits for the others to finish; one that dies is noticed at once."""
 
 
 @dataclass
-class Company:
+class ProcessGroup:
     """This process's place among those that build. done: files that it has read."""
 
     rank: int = 0
@@ -30,11 +30,11 @@ class Company:
     done: int = 0
 
     @property
-    def first(self) -> bool:
+    def is_first(self) -> bool:
         """Whether this is the process that plans, puts together and publishes."""
         return self.rank == 0
 
-    def tell(self, value: T | None) -> T:
+    def broadcast(self, value: T | None) -> T:
         """The first process's value, in every process. Raises StoreError."""
         held = [value]
         if self.size > 1:
@@ -43,7 +43,7 @@ class Company:
         assert held[0] is not None
         return held[0]
 
-    def count(self, more: int) -> int:
+    def count_files(self, more: int) -> int:
         """Files that were read, and more now: how many by all. Raises StoreError."""
         self.done += more
         if self.store is None:
@@ -51,27 +51,29 @@ class Company:
         with missing_others():
             return int(self.store.add("index/done", more))
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process is here. Raises StoreError when one will never be."""
         if self.size > 1:
             with missing_others():
-                dist.monitored_barrier(timeout=WORKING)
+                dist.monitored_barrier(timeout=BUILD_TIMEOUT)
 
 
 @contextmanager
-def together() -> Iterator[Company]:
+def join_processes() -> Iterator[ProcessGroup]:
     """Meet the other processes that torchrun's variables tell of, and part at the end.
 
     Raises StoreError when they do not come.
     """
     if not in_company():
-        yield Company()
+        yield ProcessGroup()
         return
     with missing_others():
-        store, rank, size = next(rendezvous("env://", timeout=MEETING))
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=MEETING)
+        store, rank, size = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
+        dist.init_process_group(
+            "gloo", store=store, rank=rank, world_size=size, timeout=JOIN_TIMEOUT
+        )
     try:
-        yield Company(rank, size, store)
+        yield ProcessGroup(rank, size, store)
     finally:
         dist.destroy_process_group()
 
@@ -86,7 +88,7 @@ def is_first() -> bool:
     return not in_company() or int(os.environ.get("RANK", "0")) == 0
 
 
-def own_device(name: str) -> str:
+def build_device(name: str) -> str:
     """The setting of the device, for this process: each of several has a GPU of its own."""
     gpus = torch.cuda.device_count() if name in ("auto", "cuda") and in_company() else 0
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else name

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from index.building.assembly import Base
-from index.building.checkpoint import Found, Piece, Work
-from index.building.distributed import Company
-from index.building.file_list import Entry, LeftOut
-from index.building.reader import Read, read_ahead, read_photograph, stamp_of
+from index.building.assembly import BaseVersion
+from index.building.checkpoint import BuildCheckpoint, ScannedFile, Segment
+from index.building.distributed import ProcessGroup
+from index.building.file_list import FileEntry, UnreadableFile
+from index.building.reader import DecodedFile, file_stamp, read_ahead, read_photograph
 from index.manifest import StoreError
 from index.vectors import Floats
 from model.predict import Pixels, Predictor
@@ -22,142 +22,148 @@ from model.predict import Pixels, Predictor
 T = TypeVar("T")
 BATCH = 64
 """Images that go through the network at once."""
-AHEAD = 2 * BATCH
+MAX_WAITING_IMAGES = 2 * BATCH
 """Squares that wait in memory, of 192 KiB each."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Todo:
+class BuildPlan:
     """The files to read, by their paths, and the number of the first block that they make."""
 
     paths: list[str]
-    number: int
+    first_block: int
 
 
-class Known:
+class KnownFiles:
     """The files whose vectors are there already."""
 
-    def __init__(self, base: Base | None, pieces: Sequence[Piece]) -> None:
-        self.by_path: dict[str, Found] = {}
-        self.by_sha256: dict[str, Entry] = {}
+    def __init__(self, base: BaseVersion | None, pieces: Sequence[Segment]) -> None:
+        self.by_path: dict[str, ScannedFile] = {}
+        self.by_sha256: dict[str, FileEntry] = {}
         self.pixels: set[str] = set()
         if base is not None:
-            self.learn(base.entries, base.rows.tolist())
+            self.add(base.entries, base.rows.tolist())
         for piece in sorted(pieces, key=lambda piece: piece.number):
-            self.learn(piece.found, piece.rows)
+            self.add(piece.files, piece.rows)
 
-    def learn(self, found: Sequence[Found], rows: Sequence[int]) -> None:
+    def add(self, found: Sequence[ScannedFile], rows: Sequence[int]) -> None:
         """Take in what is known of files; their row is −1 where it is another's."""
         for one, row in zip(found, rows, strict=True):
             self.by_path[one.path] = one
-            if isinstance(one, Entry):
+            if isinstance(one, FileEntry):
                 self.by_sha256[one.sha256] = one
                 if row >= 0:
                     self.pixels.add(one.pixels)
 
-    def same_bytes(self, sha256: str) -> Entry | None:
+    def find_by_sha256(self, sha256: str) -> FileEntry | None:
         """An entry of these bytes whose vector is there."""
         found = self.by_sha256.get(sha256)
         return found if found is not None and found.pixels in self.pixels else None
 
-    def still(self, root: Path, path: str) -> bool:
+    def is_unchanged(self, root: Path, path: str) -> bool:
         """Whether a file is as it was when it became known, and need not be read."""
         found = self.by_path.get(path)
-        if found is None or (isinstance(found, Entry) and found.pixels not in self.pixels):
+        if found is None or (isinstance(found, FileEntry) and found.pixels not in self.pixels):
             return False
-        return found.stamp is not None and found.stamp == stamp_of(root / path)
+        return found.stamp is not None and found.stamp == file_stamp(root / path)
 
 
 @dataclass(frozen=True)
-class Run:
+class Extractor:
     """What this process does of a build."""
 
     predictor: Predictor
     root: Path
-    work: Work
-    company: Company
-    todo: Todo
+    checkpoint: BuildCheckpoint
+    processes: ProcessGroup
+    plan: BuildPlan
     batch: int
     block: int
-    told: Callable[[int], None] | None
+    report_done: Callable[[int], None] | None
 
-    def compute(self, known: Known) -> None:
+    def run(self, known: KnownFiles) -> None:
         """Compute this process's blocks, writing each while the next is computed."""
-        total, block = len(self.todo.paths), self.block
-        numbers = range(self.company.rank, -(-total // block), self.company.size)
-        paths = (path for n in numbers for path in self.todo.paths[n * block : (n + 1) * block])
+        total, block = len(self.plan.paths), self.block
+        numbers = range(self.processes.rank, -(-total // block), self.processes.size)
+        paths = (path for n in numbers for path in self.plan.paths[n * block : (n + 1) * block])
 
-        def read(path: str) -> Read | LeftOut:
-            return read_photograph(self.root, path, known.same_bytes)
+        def read(path: str) -> DecodedFile | UnreadableFile:
+            return read_photograph(self.root, path, known.find_by_sha256)
 
         with (
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
-            closing(read_ahead(read, paths, AHEAD)) as files,
+            closing(read_ahead(read, paths, MAX_WAITING_IMAGES)) as files,
         ):
             written: Future[object] = writer.submit(int)
             for number in numbers:
                 size = min(block, total - number * block)
                 done = self.compute_block(islice(files, size), known)
                 written.result()
-                name = f"block-{self.company.rank}-{self.todo.number + number:07}"
-                written = writer.submit(self.work.write, name, done.vectors, done.found, done.rows)
-                known.learn(done.found, done.rows)
+                name = f"block-{self.processes.rank}-{self.plan.first_block + number:07}"
+                written = writer.submit(
+                    self.checkpoint.write_segment, name, done.vectors, done.files, done.rows
+                )
+                known.add(done.files, done.rows)
             written.result()
 
-    def compute_block(self, files: Iterator[Read | LeftOut], known: Known) -> "Block":
+    def compute_block(
+        self, files: Iterator[DecodedFile | UnreadableFile], known: KnownFiles
+    ) -> "FeatureBlock":
         """Compute one block's features. Raises StoreError."""
-        block = Block(known.pixels)
-        for group in groups(files, self.batch):
+        block = FeatureBlock(known.pixels)
+        for group in split_batches(files, self.batch):
             block.add(group, self.predictor, self.batch)
-            done = self.company.count(len(group))
-            if self.told is not None:
-                self.told(done)
+            done = self.processes.count_files(len(group))
+            if self.report_done is not None:
+                self.report_done(done)
         block.compute(self.predictor, self.batch, whole=True)
-        check_there(self.root, block.found)
+        check_folder_exists(self.root, block.files)
         return block
 
 
 @dataclass
-class Block:
+class FeatureBlock:
     """Files being computed, as a piece will keep them.
 
     elsewhere: digests of the pixels whose vectors are there already.
     """
 
-    elsewhere: Collection[str]
-    found: list[Found] = field(default_factory=list)
+    known_pixels: Collection[str]
+    files: list[ScannedFile] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     vectors: list[Floats] = field(default_factory=list)
-    own: dict[str, Entry] = field(default_factory=dict)
-    waiting: list[tuple[Entry, Pixels]] = field(default_factory=list)
+    new_entries: dict[str, FileEntry] = field(default_factory=dict)
+    waiting: list[tuple[FileEntry, Pixels]] = field(default_factory=list)
 
-    def add(self, group: Sequence[Read | LeftOut], predictor: Predictor, batch: int) -> None:
+    def add(
+        self, group: Sequence[DecodedFile | UnreadableFile], predictor: Predictor, batch: int
+    ) -> None:
         """Take in files that were read, and compute what makes a whole batch."""
         for one in group:
-            entry = one.entry if isinstance(one, Read) else one
+            entry = one.entry if isinstance(one, DecodedFile) else one
             row = -1
-            if isinstance(one, Read) and one.square is not None and self.new(one.entry):
-                row = len(self.own)
-                self.own[one.entry.pixels] = one.entry
+            if isinstance(one, DecodedFile) and one.square is not None and self.is_new(one.entry):
+                row = len(self.new_entries)
+                self.new_entries[one.entry.pixels] = one.entry
                 self.waiting.append((one.entry, one.square))
-            self.found.append(entry)
+            self.files.append(entry)
             self.rows.append(row)
         self.compute(predictor, batch, whole=False)
 
-    def new(self, entry: Entry) -> bool:
+    def is_new(self, entry: FileEntry) -> bool:
         """Whether no vector of these pixels is there yet."""
-        return entry.pixels not in self.own and entry.pixels not in self.elsewhere
+        return entry.pixels not in self.new_entries and entry.pixels not in self.known_pixels
 
     def compute(self, predictor: Predictor, batch: int, *, whole: bool) -> None:
         """Compute the batches that wait; the last, smaller one when the block is whole."""
         while len(self.waiting) >= (1 if whole else batch):
             some, self.waiting = self.waiting[:batch], self.waiting[batch:]
             features = predictor.features(np.stack([square for _, square in some]))
-            check_numbers(features, [entry for entry, _ in some])
+            check_finite_features(features, [entry for entry, _ in some])
             self.vectors.append(features)
 
 
-def check_numbers(features: Floats, entries: Sequence[Entry]) -> None:
+def check_finite_features(features: Floats, entries: Sequence[FileEntry]) -> None:
     """Raise StoreError, naming the image, unless all features are numbers."""
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
@@ -167,9 +173,9 @@ def check_numbers(features: Floats, entries: Sequence[Entry]) -> None:
         )
 
 
-def check_there(root: Path, found: Sequence[Found]) -> None:
+def check_folder_exists(root: Path, found: Sequence[ScannedFile]) -> None:
     """Raise StoreError when files could not be opened because their folder is gone."""
-    lost = [one for one in found if isinstance(one, LeftOut) and one.stamp is None]
+    lost = [one for one in found if isinstance(one, UnreadableFile) and one.stamp is None]
     if not lost:
         return
     split = root / lost[0].path.partition("/")[0]
@@ -184,7 +190,7 @@ def check_there(root: Path, found: Sequence[Found]) -> None:
         )
 
 
-def groups(values: Iterator[T], size: int) -> Iterator[list[T]]:
+def split_batches(values: Iterator[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` values, the last one shorter."""
     while group := list(islice(values, size)):
         yield group

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from index.columns import BROKEN, read_columns, write_columns
-from index.manifest import MEND, StoreError
+from index.columns import DAMAGED_FILE_ERRORS, load_arrays, save_arrays
+from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Ids
 
-FILE = "files.npz"
+FILE_LIST = "files.npz"
 """The listing's name in a version's folder."""
 Stamp = tuple[int, int, int]
 """A file's size, and when it and its place were changed last, in nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
+class FileEntry:
     """A photograph that could be read.
 
     path: from the data set's root, forward slashes. size: in bytes. mtime_ns, ctime_ns: as the
@@ -49,7 +49,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LeftOut:
+class UnreadableFile:
     """A file that could not be read, and why. stamp: None where it could not even be opened."""
 
     path: str
@@ -57,12 +57,12 @@ class LeftOut:
     stamp: Stamp | None = None
 
 
-def shown(name: str) -> str:
+def escape_file_name(name: str) -> str:
     """A file's name with the bytes that are not UTF-8 written out."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def write_listing(path: Path, entries: Sequence[Entry], rows: Ids) -> None:
+def write_file_list(path: Path, entries: Sequence[FileEntry], rows: Ids) -> None:
     """Write entries and the row of each one's vector, int64 [M]. Raises OSError.
 
     About 100 bytes an entry and its path. Raises ValueError unless there are as many of both.
@@ -83,7 +83,7 @@ def write_listing(path: Path, entries: Sequence[Entry], rows: Ids) -> None:
     }
     if len(columns["rows"]) != len(entries):
         raise ValueError(f"{len(entries)} entries cannot have {len(columns['rows'])} rows")
-    write_columns(path, columns)
+    save_arrays(path, columns)
 
 
 def from_hex(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
@@ -91,16 +91,16 @@ def from_hex(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, width)
 
 
-def read_listing(path: Path) -> tuple[list[Entry], Ids]:
+def read_file_list(path: Path) -> tuple[list[FileEntry], Ids]:
     """The entries in their order, and the row of each, int64 [M]. Raises StoreError."""
-    columns = read_columns(path)
+    columns = load_arrays(path)
     try:
-        return list(entries_of(columns)), columns["rows"]
-    except BROKEN as error:
-        raise StoreError(f"{path} is damaged ({error}); {MEND}") from error
+        return list(decode_entries(columns)), columns["rows"]
+    except DAMAGED_FILE_ERRORS as error:
+        raise StoreError(f"{path} is damaged ({error}); {REBUILD_HINT}") from error
 
 
-def entries_of(columns: dict[str, npt.NDArray[np.generic]]) -> Iterator[Entry]:
+def decode_entries(columns: dict[str, npt.NDArray[np.generic]]) -> Iterator[FileEntry]:
     """Make entries of the columns. Raises ValueError where their lengths differ."""
     ends = columns["ends"].tolist()
     blob, formats = columns["paths"].tobytes(), columns["formats"].tolist()
@@ -116,7 +116,7 @@ def entries_of(columns: dict[str, npt.NDArray[np.generic]]) -> Iterator[Entry]:
         strict=True,
     )
     for start, end, (size, mtime, ctime), sha256, pixels, kind, (width, height), _ in values:
-        yield Entry(
+        yield FileEntry(
             path=blob[start:end].decode(),
             size=size,
             mtime_ns=mtime,

@@ -19,18 +19,18 @@ from model.predict import Pixels, Predictor
 from model.preprocess import ImageError, central_square, read
 
 Doubles = npt.NDArray[np.float64]
-QUALITY = 75
+JPEG_QUALITY = 75
 """Of the JPEG that a sample is saved as again: what most programs take by default."""
-SHRUNK = 0.97
-MOVED = 0.01
+SHRINK_FACTOR = 0.97
+CROPPED_SHARE = 0.01
 """How much smaller, and by what share of its sides cut off, the other changed image is."""
 PERCENTILE = 95
-ORDINARY = 0.5
+MAX_SHARE_OF_NEAREST = 0.5
 """The share of the distance to an ordinary nearest image that is never exceeded."""
 BATCH = 64
 
 
-def near_distance(
+def near_duplicate_distance(
     predictor: Predictor, paths: Sequence[Path], seed: int = 0, sample: int = 64
 ) -> float:
     """The distance at and below which two images are nearly the same one.
@@ -42,7 +42,11 @@ def near_distance(
     an ordinary neighbour is not taken for a copy. 0 when no photograph can be read.
     """
     chosen = np.random.default_rng(seed).permutation(len(paths))[:sample].tolist()
-    changed = [trio for trio in read_ahead(three, [paths[i] for i in chosen], BATCH) if trio]
+    changed = [
+        trio
+        for trio in read_ahead(original_and_variants, [paths[i] for i in chosen], BATCH)
+        if trio
+    ]
     if not changed:
         return 0.0
     squares = np.stack([square for trio in changed for square in trio])
@@ -50,34 +54,41 @@ def near_distance(
     features = np.concatenate(parts).reshape(len(changed), 3, -1).astype(np.float64)
     own = features[:, :1]
     moved = np.linalg.norm(features[:, 1:] - own, axis=2)
-    return min(float(np.percentile(moved, PERCENTILE)), ORDINARY * ordinary(features[:, 0]))
+    return min(
+        float(np.percentile(moved, PERCENTILE)),
+        MAX_SHARE_OF_NEAREST * median_nearest_distance(features[:, 0]),
+    )
 
 
-def three(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
+def original_and_variants(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
     """A photograph as the network sees it, and both changed ones; None if it is unreadable."""
     try:
         image = decode(path.read_bytes())
-        return central_square(image), read(saved_again(image)), central_square(cut(image))
+        return (
+            central_square(image),
+            read(encode_jpeg(image)),
+            central_square(crop_and_shrink(image)),
+        )
     except (ImageError, OSError):
         return None
 
 
-def saved_again(image: Image.Image) -> bytes:
+def encode_jpeg(image: Image.Image) -> bytes:
     """The bytes of a JPEG."""
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=QUALITY)
+    image.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()
 
 
-def cut(image: Image.Image) -> Image.Image:
+def crop_and_shrink(image: Image.Image) -> Image.Image:
     """The image without its left and top edge, and smaller."""
     width, height = image.size
-    left, top = int(width * MOVED), int(height * MOVED)
-    size = max(1, round(width * SHRUNK)), max(1, round(height * SHRUNK))
+    left, top = int(width * CROPPED_SHARE), int(height * CROPPED_SHARE)
+    size = max(1, round(width * SHRINK_FACTOR)), max(1, round(height * SHRINK_FACTOR))
     return image.resize(size, Image.Resampling.BICUBIC, box=(left, top, width, height))
 
 
-def ordinary(features: Doubles) -> float:
+def median_nearest_distance(features: Doubles) -> float:
     """The median distance to the nearest image that is another; infinite when there is none."""
     squares = np.square(features).sum(axis=1)
     apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * features @ features.T, 0))

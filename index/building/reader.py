@@ -12,22 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from index.building.file_list import Entry, LeftOut, Stamp
+from index.building.file_list import FileEntry, Stamp, UnreadableFile
 from model.decode import header
 from model.predict import Pixels
 from model.preprocess import ImageError, read
 
 S = TypeVar("S")
 T = TypeVar("T")
-Lookup = Callable[[str], Entry | None]
+FindBySha256 = Callable[[str], FileEntry | None]
 """Finds what is known of a file by the SHA-256 of its bytes, in hex."""
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class DecodedFile:
     """A file that was read. square: uint8 [256, 256, 3]; None where its bytes are known."""
 
-    entry: Entry
+    entry: FileEntry
     square: Pixels | None
 
 
@@ -54,24 +54,26 @@ def threads() -> int:
     return max(2, min(32, len(ours(0)) if ours else os.cpu_count() or 2))
 
 
-def read_photograph(root: Path, path: str, known: Lookup) -> Read | LeftOut:
+def read_photograph(root: Path, path: str, known: FindBySha256) -> DecodedFile | UnreadableFile:
     """Read one file; what is wrong with it is a value, since one bad file stops nothing."""
     try:
-        data, stamp = contents(root / path)
+        data, stamp = read_bytes_and_stamp(root / path)
     except OSError as error:
         why = error.strerror or type(error).__name__
-        return LeftOut(path=path, reason=f"The file cannot be opened: {why}.")
+        return UnreadableFile(path=path, reason=f"The file cannot be opened: {why}.")
     sha256 = hashlib.sha256(data).hexdigest()
     if (seen := known(sha256)) is not None:
         size, mtime, ctime = stamp
-        return Read(replace(seen, path=path, size=size, mtime_ns=mtime, ctime_ns=ctime), None)
+        return DecodedFile(
+            replace(seen, path=path, size=size, mtime_ns=mtime, ctime_ns=ctime), None
+        )
     try:
-        return decoded(path, data, stamp, sha256)
+        return decode_file(path, data, stamp, sha256)
     except ImageError as error:
-        return LeftOut(path=path, reason=str(error), stamp=stamp)
+        return UnreadableFile(path=path, reason=str(error), stamp=stamp)
 
 
-def contents(file: Path) -> tuple[bytes, Stamp]:
+def read_bytes_and_stamp(file: Path) -> tuple[bytes, Stamp]:
     """A file's bytes, and its stamp as it was before they were read. Raises OSError."""
     with file.open("rb", buffering=0) as opened:
         found = os.fstat(opened.fileno())
@@ -79,12 +81,12 @@ def contents(file: Path) -> tuple[bytes, Stamp]:
     return data, (len(data), found.st_mtime_ns, found.st_ctime_ns)
 
 
-def decoded(path: str, data: bytes, stamp: Stamp, sha256: str) -> Read:
+def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str) -> DecodedFile:
     """What the network sees of a file's bytes. Raises ImageError."""
     first = header(data)
     square = read(data)
     size, mtime, ctime = stamp
-    entry = Entry(
+    entry = FileEntry(
         path=path,
         size=size,
         mtime_ns=mtime,
@@ -95,10 +97,10 @@ def decoded(path: str, data: bytes, stamp: Stamp, sha256: str) -> Read:
         height=first.height,
         pixels=hashlib.sha256(square.data).hexdigest()[:32],
     )
-    return Read(entry, square)
+    return DecodedFile(entry, square)
 
 
-def stamp_of(file: Path) -> Stamp | None:
+def file_stamp(file: Path) -> Stamp | None:
     """A file's size and times; None where it cannot be looked at."""
     try:
         found = file.stat()

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from index.manifest import MEND, StoreError
+from index.manifest import REBUILD_HINT, StoreError
 from index.progress import Report
 from index.vectors import Floats
 from model.alexnet import FEATURES
@@ -26,19 +26,19 @@ from model.checkpoint import write_tensors
 Codes = npt.NDArray[np.uint8]
 COMPONENTS = 512
 """Principal components that are coded."""
-HIDDEN = 512
+HIDDEN_UNITS = 512
 """Units of the hidden layer on each side of the code."""
-NOISE = 1.0
+NOISE_STD = 1.0
 """Standard deviation of the noise before the code's tanh units."""
-BATCH = 256
-RATE = 1e-3
+BATCH_SIZE = 256
+PEAK_LEARNING_RATE = 1e-3
 """The learning rate at its highest; it rises over the first tenth of the steps and then falls."""
 EPOCHS = 30
-STEPS = (100, 4000)
+MIN_MAX_STEPS = (100, 4000)
 """The fewest and the most steps."""
 
 
-class Coder(nn.Module):
+class Encoder(nn.Module):
     """4096 features → principal components → hidden layer → bits.
 
     float32 [N, 4096] → [N, bits]; a bit is 1 where the number is positive.
@@ -57,9 +57,9 @@ class Coder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """What the bits are the signs of."""
-        return self.middle(self.components(features))
+        return self.encode_components(self.components(features))
 
-    def middle(self, components: Tensor) -> Tensor:
+    def encode_components(self, components: Tensor) -> Tensor:
         """The same, of the principal components."""
         found: Tensor = self.code(torch.relu(self.hidden(components)))
         return found
@@ -71,9 +71,9 @@ class Coder(nn.Module):
         return np.packbits(signs.numpy(), axis=1, bitorder="little")
 
 
-def train_coder(
+def train_encoder(
     components: faiss.LinearTransform, inputs: Floats, bits: int, seed: int, report: Report
-) -> Coder:
+) -> Encoder:
     """Train a coder on principal components, float32 [N, d], that the transform gives.
 
     All are scaled by one number, so that distances stay in proportion. The seed settles the
@@ -82,15 +82,15 @@ def train_coder(
     scale = float(np.sqrt(np.square(inputs, dtype=np.float64).mean())) or 1.0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        coder = Coder(components.d_out, HIDDEN, bits)
+        coder = Encoder(components.d_out, HIDDEN_UNITS, bits)
         axes = faiss.vector_to_array(components.A).reshape(components.d_out, FEATURES)
         coder.components.weight.copy_(torch.from_numpy(axes) / scale)
         coder.components.bias.copy_(torch.from_numpy(faiss.vector_to_array(components.b)) / scale)
-        fit(coder, torch.from_numpy(inputs / np.float32(scale)), report)
+        fit_autoencoder(coder, torch.from_numpy(inputs / np.float32(scale)), report)
     return coder.eval()
 
 
-def fit(coder: Coder, inputs: Tensor, report: Report) -> None:
+def fit_autoencoder(coder: Encoder, inputs: Tensor, report: Report) -> None:
     """Train a coder, with a decoder that is its mirror image and is not kept, to restore inputs.
 
     inputs: principal components, float32 [N, components].
@@ -98,17 +98,19 @@ def fit(coder: Coder, inputs: Tensor, report: Report) -> None:
     components, hidden, bits = inputs.shape[1], coder.hidden.out_features, coder.bits
     decoder = nn.Sequential(nn.Linear(bits, hidden), nn.ReLU(), nn.Linear(hidden, components))
     learned = [p for p in (*coder.parameters(), *decoder.parameters()) if p.requires_grad]
-    steps = int(np.clip(EPOCHS * len(inputs) // BATCH, *STEPS))
-    optimiser = torch.optim.Adam(learned, RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=0.1)
+    steps = int(np.clip(EPOCHS * len(inputs) // BATCH_SIZE, *MIN_MAX_STEPS))
+    optimiser = torch.optim.Adam(learned, PEAK_LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, PEAK_LEARNING_RATE, steps, pct_start=0.1
+    )
     done = report("Training the coder", steps)
     order = torch.empty(0, dtype=torch.int64)
     for step in range(steps):
-        if len(order) < BATCH:
+        if len(order) < BATCH_SIZE:
             order = torch.cat([order, torch.randperm(len(inputs))])
-        some, order = inputs[order[:BATCH]], order[BATCH:]
-        before = coder.middle(some)
-        code = torch.tanh(before + NOISE * torch.randn_like(before))
+        some, order = inputs[order[:BATCH_SIZE]], order[BATCH_SIZE:]
+        before = coder.encode_components(some)
+        code = torch.tanh(before + NOISE_STD * torch.randn_like(before))
         loss = nn.functional.mse_loss(decoder(code), some)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -117,26 +119,28 @@ def fit(coder: Coder, inputs: Tensor, report: Report) -> None:
         done(step + 1)
 
 
-def save_coder(coder: Coder, path: Path) -> None:
+def save_encoder(coder: Encoder, path: Path) -> None:
     """Write a coder as safetensors. Raises OSError."""
     write_tensors(coder.state_dict(), path, {"format": "1"})
 
 
-def load_coder(path: Path) -> Coder:
+def load_encoder(path: Path) -> Encoder:
     """Read a coder. Raises StoreError when it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return coder_of(tensors)
+        return build_encoder(tensors)
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, IndexError) as error:
-        raise StoreError(f"{path} is not the coder of an index ({error}); {MEND}") from error
+        raise StoreError(
+            f"{path} is not the coder of an index ({error}); {REBUILD_HINT}"
+        ) from error
 
 
-def coder_of(tensors: dict[str, Any]) -> Coder:
+def build_encoder(tensors: dict[str, Any]) -> Encoder:
     """Put a coder together. Raises KeyError, RuntimeError or ValueError for odd tensors."""
     hidden, components = tensors["hidden.weight"].shape
     with torch.device("meta"):
-        coder = Coder(components, hidden, len(tensors["code.weight"]))
+        coder = Encoder(components, hidden, len(tensors["code.weight"]))
     coder.load_state_dict(tensors, assign=True)
     if not all(t.dtype == torch.float32 and t.isfinite().all() for t in tensors.values()):
         raise ValueError("a number in it is odd")

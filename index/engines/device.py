@@ -9,17 +9,17 @@ from typing import Any
 import faiss
 import torch
 
-from index.candidates import Candidates, View
-from index.engines.reduction import Mask, living, living_chunks
+from index.candidates import RowFilter, SearchEngine
+from index.engines.reduction import Mask, live_chunks, live_rows
 from index.vectors import Floats, Ids, Vectors
 from model.alexnet import FEATURES
 
 log = logging.getLogger(__name__)
-SPARE = 2 << 30
+RESERVED_BYTES = 2 << 30
 """Bytes of each GPU left to the network and to FAISS's own work space."""
-MOST = 2048
+MAX_GPU_NEIGHBOURS = 2048
 """The most candidates, and the most lists looked into, that FAISS's GPU kernels know."""
-ON_GPU = ("exact", "ivf", "pq")
+GPU_KINDS = ("exact", "ivf", "pq")
 """Kinds that FAISS searches on GPUs."""
 
 
@@ -40,7 +40,7 @@ class Placement:
         return ("cpu", "gpu", "gpus")[min(len(self.gpus), 2)]
 
 
-def place(
+def choose_placement(
     asked: str, kind: str, needed: int, free: Sequence[int], float16: bool = False
 ) -> Placement:
     """Decide for an index of `needed` bytes, and `free` bytes on each GPU that FAISS sees.
@@ -52,49 +52,53 @@ def place(
         raise ValueError(f"the place of an index is auto, cpu, gpu or gpus, not {asked!r}")
     if asked == "cpu":
         return Placement(reason="that is how it is set")
-    if kind not in ON_GPU:
+    if kind not in GPU_KINDS:
         return Placement(reason=f"FAISS searches the kind {kind} on no GPU")
     if not free:
         return Placement(reason="FAISS sees no GPU")
     roomy = sorted(range(len(free)), key=lambda gpu: (-free[gpu], gpu))
     counts = {"gpu": [1], "gpus": [*range(len(free), 0, -1)], "auto": [*range(1, len(free) + 1)]}
     for count in counts[asked]:
-        if -(-needed // count) + SPARE <= free[roomy[count - 1]]:
+        if -(-needed // count) + RESERVED_BYTES <= free[roomy[count - 1]]:
             gpus = tuple(sorted(roomy[:count]))
-            return Placement(gpus=gpus, float16=float16, reason=described(needed, gpus))
-    return Placement(reason=f"it needs {shown(needed)} and {lacking(asked, free, roomy)}")
+            return Placement(gpus=gpus, float16=float16, reason=explain_fit(needed, gpus))
+    return Placement(
+        reason=f"it needs {format_mib(needed)} and {explain_shortage(asked, free, roomy)}"
+    )
 
 
-def decide(asked: str, kind: str, needed: int, float16: bool = False) -> Placement:
-    """`place` with what is free now; where it is the CPU, the log says why."""
-    placement = place(asked, kind, needed, free_bytes(), float16)
+def place_index(asked: str, kind: str, needed: int, float16: bool = False) -> Placement:
+    """`choose_placement` with what is free now; where it is the CPU, the log says why."""
+    placement = choose_placement(asked, kind, needed, free_gpu_bytes(), float16)
     if not placement.gpus:
         level = logging.WARNING if asked in ("gpu", "gpus") else logging.INFO
         log.log(level, "The index is searched on the CPU: %s", placement.reason)
     return placement
 
 
-def described(needed: int, gpus: tuple[int, ...]) -> str:
+def explain_fit(needed: int, gpus: tuple[int, ...]) -> str:
     """Why there: because there is room."""
     if len(gpus) == 1:
-        return f"GPU {gpus[0]} has room for {shown(needed)}"
+        return f"GPU {gpus[0]} has room for {format_mib(needed)}"
     names = ", ".join(map(str, gpus))
-    return f"the GPUs {names} have room for a part each of {shown(needed)}"
+    return f"the GPUs {names} have room for a part each of {format_mib(needed)}"
 
 
-def lacking(asked: str, free: Sequence[int], roomy: Sequence[int]) -> str:
+def explain_shortage(asked: str, free: Sequence[int], roomy: Sequence[int]) -> str:
     """What there is too little of."""
     if asked == "gpu" or len(free) == 1:
-        return f"GPU {roomy[0]} has {shown(free[roomy[0]])} free, {shown(SPARE)} of them to spare"
-    return f"the {len(free)} GPUs have {shown(sum(free))} free, {shown(SPARE)} of each to spare"
+        spare = f"{format_mib(RESERVED_BYTES)} of them to spare"
+        return f"GPU {roomy[0]} has {format_mib(free[roomy[0]])} free, {spare}"
+    spare = f"{format_mib(RESERVED_BYTES)} of each to spare"
+    return f"the {len(free)} GPUs have {format_mib(sum(free))} free, {spare}"
 
 
-def shown(count: int) -> str:
+def format_mib(count: int) -> str:
     """Bytes for people."""
     return f"{count / 2**20:,.0f} MiB"
 
 
-def needed_bytes(kind: str, rows: int, shape: Mapping[str, int], float16: bool) -> int:
+def gpu_bytes_needed(kind: str, rows: int, shape: Mapping[str, int], float16: bool) -> int:
     """Bytes of a GPU's memory that an index takes, all its rows on one.
 
     shape: of inverted lists, their `dimensions`, `lists` and `bytes` of a code.
@@ -102,21 +106,21 @@ def needed_bytes(kind: str, rows: int, shape: Mapping[str, int], float16: bool) 
     if kind == "exact":
         # The squared norms lie beside the vectors.
         return rows * (FEATURES * (2 if float16 else 4) + 4)
-    if kind not in ON_GPU:
+    if kind not in GPU_KINDS:
         return 0
     dimensions, lists, row = (int(shape[name]) for name in ("dimensions", "lists", "bytes"))
     # Every row with its 8-byte number; lists grow by doubling at worst; the centres.
     return 2 * rows * (row + 8) + 4 * lists * (dimensions + 1)
 
 
-def free_bytes() -> tuple[int, ...]:
+def free_gpu_bytes() -> tuple[int, ...]:
     """Free memory of each GPU that FAISS sees; none where torch cannot tell."""
     if not torch.cuda.is_available():
         return ()
     return tuple(torch.cuda.mem_get_info(gpu)[0] for gpu in range(faiss.get_num_gpus()))
 
 
-def moved(index: Any, placement: Placement) -> Any:
+def copy_to_gpus(index: Any, placement: Placement) -> Any:
     """A copy of an inverted index on its GPUs; None, with a warning, when that fails."""
     try:
         options = faiss.GpuMultipleClonerOptions()
@@ -130,20 +134,20 @@ def moved(index: Any, placement: Placement) -> Any:
     return copy
 
 
-def open_flat(
-    vectors: Vectors, alive: Mask | None, otherwise: Candidates, placement: Placement
-) -> Candidates:
+def open_exact_on_gpus(
+    vectors: Vectors, alive: Mask | None, otherwise: SearchEngine, placement: Placement
+) -> SearchEngine:
     """The exact search on its GPUs; `otherwise`, with a warning, where that cannot be."""
     if not placement.gpus:
         return otherwise
     try:
-        return GpuFlat(vectors, alive, otherwise, placement)
+        return GpuExactSearch(vectors, alive, otherwise, placement)
     except (RuntimeError, AttributeError) as error:
         log.warning("The index is searched on the CPU: it cannot go to the GPU: %s", error)
         return otherwise
 
 
-class GpuFlat:
+class GpuExactSearch:
     """Every living vector on one GPU, or a part of them on each of several.
 
     What a GPU cannot do is left to `otherwise`: a view of some rows, more than 2048 candidates,
@@ -153,22 +157,22 @@ class GpuFlat:
     levels = 1
 
     def __init__(
-        self, vectors: Vectors, alive: Mask | None, otherwise: Candidates, placement: Placement
+        self, vectors: Vectors, alive: Mask | None, otherwise: SearchEngine, placement: Placement
     ) -> None:
         """Copy the vectors part by part. Raises RuntimeError when a GPU fails."""
         # Half precision of what lies in float32 loses digits, so the nearest may be missed.
         self.exhaustive = vectors.dtype == "float16" or not placement.float16
         self.otherwise, self.lock = otherwise, threading.Lock()
-        self.rows = living(vectors, alive)
+        self.rows = live_rows(vectors, alive)
         self.resources = [faiss.StandardGpuResources() for _ in placement.gpus]
         self.flats = [
-            flat_on(gpu, resources, placement.float16)
+            empty_gpu_index(gpu, resources, placement.float16)
             for gpu, resources in zip(placement.gpus, self.resources, strict=True)
         ]
         self.failed = False
         share = -(-len(self.rows) // len(self.flats))
         done = 0
-        for _, values in living_chunks(vectors, alive):
+        for _, values in live_chunks(vectors, alive):
             while len(values):
                 number = done // share
                 part = values[: (number + 1) * share - done]
@@ -177,9 +181,9 @@ class GpuFlat:
         self.share = share
         log.info("The index is searched on %s: %s", placement.where, placement.reason)
 
-    def propose(self, queries: Floats, count: int, view: View, effort: int) -> Ids:
-        """As `Candidates.propose`."""
-        if not self.failed and view.rows is None and count <= MOST:
+    def propose(self, queries: Floats, count: int, view: RowFilter, effort: int) -> Ids:
+        """As `SearchEngine.propose`."""
+        if not self.failed and view.rows is None and count <= MAX_GPU_NEIGHBOURS:
             # A GPU's work space is for one search at a time.
             with self.lock:
                 try:
@@ -204,7 +208,7 @@ class GpuFlat:
         return found
 
 
-def flat_on(gpu: int, resources: Any, float16: bool) -> Any:
+def empty_gpu_index(gpu: int, resources: Any, float16: bool) -> Any:
     """An empty flat index on a GPU."""
     config = faiss.GpuIndexFlatConfig()
     config.device, config.useFloat16 = gpu, float16

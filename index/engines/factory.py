@@ -7,51 +7,51 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from index.candidates import Candidates
+from index.candidates import SearchEngine
 from index.engines import device, kinds, milvus, milvus_filling
-from index.engines.tuning import tune
-from index.exact import Exact
-from index.id_map import Members
-from index.manifest import MEND, Manifest, StoreError
-from index.placing import Placing
+from index.engines.tuning import tune_effort
+from index.exact import ExactSearch
+from index.id_map import IdMap
+from index.manifest import REBUILD_HINT, Manifest, StoreError
+from index.placing import SearchDevice
 from index.progress import Report
 from index.vectors import Floats, Vectors
 
 KINDS = (*kinds.KINDS, "milvus")
-GROWN = 2
+MAX_GROWTH = 2
 """How many times its training set an index may grow to, until the kind is trained anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class IndexSpec:
     """What is asked of an index: its kind, its options, the recall@6 it has to reach, 0–1."""
 
     kind: str
     target: float = 0.95
-    options: kinds.Options = field(default_factory=kinds.Options)
+    options: kinds.EngineOptions = field(default_factory=kinds.EngineOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class BuiltEngine:
     """What was made: facts for the manifest, and what there is to say of it."""
 
     kind: str
     parameters: dict[str, Any]
     recall: dict[str, float]
-    said: list[str]
+    notes: list[str]
 
 
-def make(
-    wanted: Wanted,
+def build_engine(
+    wanted: IndexSpec,
     name: str,
     folder: Path,
     vectors: Vectors,
-    members: Members,
-    placing: Placing,
+    members: IdMap,
+    placing: SearchDevice,
     report: Report,
     before: tuple[Path, Manifest] | None = None,
     held_out: Floats | None = None,
-) -> Made:
+) -> BuiltEngine:
     """Make what the kind needs for the version `name` in its folder, and choose its effort.
 
     held_out: float32 [N, 4096] of images that are not in the index, to choose the effort by.
@@ -60,15 +60,15 @@ def make(
     same and its training set not too small. Raises StoreError, SearchError and OSError.
     """
     if wanted.kind == "exact":
-        return Made(kind="exact", parameters={}, recall={}, said=[])
+        return BuiltEngine(kind="exact", parameters={}, recall={}, notes=[])
     if wanted.kind == "milvus":
-        step = report("Sending the vectors to Milvus", len(members.distinct))
-        parameters = milvus_filling.fill(placing.url, name, vectors, members, step)
+        step = report("Sending the vectors to Milvus", len(members.live_rows))
+        parameters = milvus_filling.fill_collection(placing.url, name, vectors, members, step)
     else:
         parameters = made_by_faiss(wanted, folder, vectors, members, report, before)
     candidates = opened(wanted.kind, parameters, name, folder, placing)
-    rows = members.distinct
-    found = tune(candidates, vectors, rows, wanted.target, held_out=held_out, report=report)
+    rows = members.live_rows
+    found = tune_effort(candidates, vectors, rows, wanted.target, held_out=held_out, report=report)
     if wanted.kind != "milvus" and not found.reached:
         for file in folder.glob("candidates.*"):
             file.unlink()
@@ -76,57 +76,61 @@ def make(
             f"The kind {wanted.kind} reaches a recall@6 of {found.recall['recall@6']:.3f} at most "
             f"here, and {wanted.target} was asked for: every vector is compared instead (exact)."
         )
-        return Made(kind="exact", parameters={}, recall={}, said=[said])
+        return BuiltEngine(kind="exact", parameters={}, recall={}, notes=[said])
     parameters |= {"effort": found.effort, "candidates": found.candidates}
-    return Made(kind=wanted.kind, parameters=parameters, recall=found.recall, said=[])
+    return BuiltEngine(kind=wanted.kind, parameters=parameters, recall=found.recall, notes=[])
 
 
 def made_by_faiss(
-    wanted: Wanted,
+    wanted: IndexSpec,
     folder: Path,
     vectors: Vectors,
-    members: Members,
+    members: IdMap,
     report: Report,
     before: tuple[Path, Manifest] | None,
 ) -> dict[str, Any]:
     """Train the kind and add the vectors, or add them to what was trained before."""
-    some = mask(vectors, members)
+    some = live_mask(vectors, members)
     if before is not None and before[1].kind == wanted.kind:
         trained = int(before[1].parameters.get("trained_for", 0))
-        if len(members.distinct) <= GROWN * trained <= GROWN**2 * len(members.distinct):
+        if len(members.live_rows) <= MAX_GROWTH * trained <= MAX_GROWTH**2 * len(members.live_rows):
             kept = {k: v for k, v in before[1].parameters.items() if k != "trained_for"}
             made = kinds.update_from(wanted.kind, before[0], vectors, some, folder, kept, report)
             return made | {"trained_for": trained}
     made = kinds.train(wanted.kind, vectors, some, folder, wanted.options, report)
-    return made | {"trained_for": len(members.distinct)}
+    return made | {"trained_for": len(members.live_rows)}
 
 
-def open_candidates(
-    folder: Path, manifest: Manifest, vectors: Vectors, members: Members, placing: Placing
-) -> Candidates | None:
+def open_engine(
+    folder: Path, manifest: Manifest, vectors: Vectors, members: IdMap, placing: SearchDevice
+) -> SearchEngine | None:
     """What proposes for a version; None where every vector is compared on the CPU.
 
     Raises StoreError.
     """
     if manifest.kind not in KINDS:
-        raise StoreError(f"{folder} is of an unknown kind, {manifest.kind}; {MEND}")
+        raise StoreError(f"{folder} is of an unknown kind, {manifest.kind}; {REBUILD_HINT}")
     if manifest.kind == "exact":
-        return exact_on_gpu(vectors, members, placing)
+        return open_exact_on_gpu(vectors, members, placing)
     return opened(manifest.kind, manifest.parameters, manifest.name, folder, placing)
 
 
-def exact_on_gpu(vectors: Vectors, members: Members, placing: Placing) -> Candidates | None:
+def open_exact_on_gpu(
+    vectors: Vectors, members: IdMap, placing: SearchDevice
+) -> SearchEngine | None:
     """A comparison with every vector on GPUs that have room; None for the CPU's."""
-    needed = device.needed_bytes("exact", len(members.distinct), {}, placing.float16)
-    placement = device.decide(placing.device, "exact", needed, placing.float16)
+    needed = device.gpu_bytes_needed("exact", len(members.live_rows), {}, placing.float16)
+    placement = device.place_index(placing.device, "exact", needed, placing.float16)
     if not placement.gpus:
         return None
-    return device.open_flat(vectors, mask(vectors, members), Exact.of(vectors, members), placement)
+    return device.open_exact_on_gpus(
+        vectors, live_mask(vectors, members), ExactSearch.for_id_map(vectors, members), placement
+    )
 
 
 def opened(
-    kind: str, parameters: dict[str, Any], name: str, folder: Path, placing: Placing
-) -> Candidates:
+    kind: str, parameters: dict[str, Any], name: str, folder: Path, placing: SearchDevice
+) -> SearchEngine:
     """What proposes for a version of any kind but exact. Raises StoreError."""
     if kind != "milvus":
         return kinds.open_candidates(kind, folder, parameters, placing)
@@ -135,10 +139,10 @@ def opened(
     return milvus.open_milvus(placing.url, name, parameters)
 
 
-def mask(vectors: Vectors, members: Members) -> npt.NDArray[np.bool_] | None:
+def live_mask(vectors: Vectors, members: IdMap) -> npt.NDArray[np.bool_] | None:
     """Which rows an image points to: bool, a row each; None when all are."""
-    if len(members.distinct) == len(vectors):
+    if len(members.live_rows) == len(vectors):
         return None
     alive = np.zeros(len(vectors), bool)
-    alive[members.distinct] = True
+    alive[members.live_rows] = True
     return alive

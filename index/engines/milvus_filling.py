@@ -12,39 +12,39 @@ import numpy as np
 
 from index.engines.milvus import open_milvus
 from index.engines.milvus_server import (
-    CLASSES,
-    CONNECTING,
-    PREFIX,
-    ROW,
-    SEARCHING,
-    VECTOR,
-    WRITING,
-    collection_of,
+    CLASSES_FIELD,
+    COLLECTION_PREFIX,
+    CONNECT_TIMEOUT,
+    ROW_FIELD,
+    SEARCH_TIMEOUT,
+    VECTOR_FIELD,
+    WRITE_TIMEOUT,
+    collection_name,
     connect,
-    counted,
-    library,
-    parse_url,
-    told,
+    count_rows,
+    import_pymilvus,
+    milvus_errors,
+    parse_milvus_url,
 )
-from index.id_map import Members
-from index.manifest import MEND, StoreError
+from index.id_map import IdMap
+from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Ids, Vectors
 from model.alexnet import FEATURES
 
-BATCH = 1000
+ROWS_PER_INSERT = 1000
 """Rows sent or fetched at a time: 16 MB, a quarter of what Milvus takes in one message."""
-MOST_CLASSES = 4096
+MAX_CLASSES_PER_ROW = 4096
 """The longest array Milvus keeps in a row."""
-FLAT_UP_TO = 10_000
+MAX_FLAT_ROWS = 10_000
 """Rows that Milvus compares one by one; beyond them it builds a graph."""
-GRAPH = {"M": 32, "efConstruction": 200}
+HNSW_PARAMETERS = {"M": 32, "efConstruction": 200}
 
 
-def fill(
+def fill_collection(
     url: str,
     name: str,
     vectors: Vectors,
-    members: Members,
+    members: IdMap,
     report: Callable[[int], None] | None = None,
     *,
     kind: str = "",
@@ -56,120 +56,137 @@ def fill(
     cannot be reached or refuses, and StoreError when rows are missing at the end; then nothing
     stays, unless Milvus is gone or this process is killed: drop the name, or fill it again.
     """
-    collection, count, address = collection_of(name), len(members.distinct), parse_url(url)
+    collection, count, address = (
+        collection_name(name),
+        len(members.live_rows),
+        parse_milvus_url(url),
+    )
     # Lite keeps float32 only.
     half = vectors.dtype == "float16" and not address.is_file
     parameters: dict[str, Any] = {
-        "index": kind or ("FLAT" if count <= FLAT_UP_TO or address.is_file else "HNSW"),
+        "index": kind or ("FLAT" if count <= MAX_FLAT_ROWS or address.is_file else "HNSW"),
         "dtype": "float16" if half else "float32",
         "rows": count,
     }
-    with closing(connect(address)) as client, told(address):
-        client.drop_collection(collection, timeout=WRITING)
+    with closing(connect(address)) as client, milvus_errors(address):
+        client.drop_collection(collection, timeout=WRITE_TIMEOUT)
         try:
-            create(client, collection, members, half)
-            insert(client, collection, vectors, members, half, report or (lambda rows: None))
+            create_collection(client, collection, members, half)
+            insert_vectors(
+                client, collection, vectors, members, half, report or (lambda rows: None)
+            )
             client.flush(collection)
-            make_index(client, collection, parameters["index"])
+            build_vector_index(client, collection, parameters["index"])
             client.load_collection(collection)
-            if (found := counted(client, collection)) != count:
-                raise StoreError(f"{address} holds {found:,} of {count:,} rows; {MEND}")
+            if (found := count_rows(client, collection)) != count:
+                raise StoreError(f"{address} holds {found:,} of {count:,} rows; {REBUILD_HINT}")
         except BaseException:
             with suppress(Exception):
-                client.drop_collection(collection, timeout=CONNECTING)
+                client.drop_collection(collection, timeout=CONNECT_TIMEOUT)
             raise
     return parameters
 
 
-def create(client: Any, collection: str, members: Members, half: bool) -> None:
+def create_collection(client: Any, collection: str, members: IdMap, half: bool) -> None:
     """Make an empty collection."""
-    kinds = library().DataType
+    kinds = import_pymilvus().DataType
     shared = int(np.unique(members.rows, return_counts=True)[1].max(initial=1))
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field(ROW, kinds.INT64, is_primary=True)
-    schema.add_field(VECTOR, kinds.FLOAT16_VECTOR if half else kinds.FLOAT_VECTOR, dim=FEATURES)
+    schema.add_field(ROW_FIELD, kinds.INT64, is_primary=True)
     schema.add_field(
-        CLASSES, kinds.ARRAY, element_type=kinds.INT64, max_capacity=min(shared, MOST_CLASSES)
+        VECTOR_FIELD, kinds.FLOAT16_VECTOR if half else kinds.FLOAT_VECTOR, dim=FEATURES
     )
-    client.create_collection(collection, schema=schema, consistency_level="Strong", timeout=WRITING)
+    schema.add_field(
+        CLASSES_FIELD,
+        kinds.ARRAY,
+        element_type=kinds.INT64,
+        max_capacity=min(shared, MAX_CLASSES_PER_ROW),
+    )
+    client.create_collection(
+        collection, schema=schema, consistency_level="Strong", timeout=WRITE_TIMEOUT
+    )
 
 
-def insert(
+def insert_vectors(
     client: Any,
     collection: str,
     vectors: Vectors,
-    members: Members,
+    members: IdMap,
     half: bool,
     report: Callable[[int], None],
 ) -> None:
     """Send the rows that an image points to, a batch at a time."""
     done = 0
-    for start, values in vectors.chunks(BATCH):
-        first, end = np.searchsorted(members.distinct, [start, start + len(values)])
-        rows = members.distinct[first:end]
+    for start, values in vectors.chunks(ROWS_PER_INSERT):
+        first, end = np.searchsorted(members.live_rows, [start, start + len(values)])
+        rows = members.live_rows[first:end]
         if not len(rows):
             continue
         sent = values[rows - start].astype(np.float16 if half else np.float32, copy=False)
-        classes = classes_of(members, rows)
+        classes = classes_of_rows(members, rows)
         records = [
-            {ROW: row, VECTOR: vector, CLASSES: own}
+            {ROW_FIELD: row, VECTOR_FIELD: vector, CLASSES_FIELD: own}
             for row, vector, own in zip(rows.tolist(), sent, classes, strict=True)
         ]
-        client.insert(collection, records, timeout=WRITING)
+        client.insert(collection, records, timeout=WRITE_TIMEOUT)
         done += len(rows)
         report(done)
 
 
-def classes_of(members: Members, rows: Ids) -> list[list[int]]:
+def classes_of_rows(members: IdMap, rows: Ids) -> list[list[int]]:
     """The classes of the images that point to each row, rising."""
     first = np.searchsorted(members.rows, rows, side="left").tolist()
     end = np.searchsorted(members.rows, rows, side="right").tolist()
     return [np.unique(members.classes[a:b]).tolist() for a, b in zip(first, end, strict=True)]
 
 
-def make_index(client: Any, collection: str, kind: str) -> None:
+def build_vector_index(client: Any, collection: str, kind: str) -> None:
     """Build the index over the vectors and wait for it."""
     wanted = client.prepare_index_params()
-    settings = GRAPH if kind == "HNSW" else {}
-    wanted.add_index(VECTOR, index_type=kind, metric_type="L2", params=settings)
+    settings = HNSW_PARAMETERS if kind == "HNSW" else {}
+    wanted.add_index(VECTOR_FIELD, index_type=kind, metric_type="L2", params=settings)
     client.create_index(collection, wanted)
 
 
-def drop(url: str, names: Iterable[str]) -> None:
+def drop_collections(url: str, names: Iterable[str]) -> None:
     """Delete the collections of versions, as far as they are there. Raises SearchError."""
-    address = parse_url(url)
-    with closing(connect(address)) as client, told(address):
+    address = parse_milvus_url(url)
+    with closing(connect(address)) as client, milvus_errors(address):
         for name in names:
-            client.drop_collection(collection_of(name), timeout=WRITING)
+            client.drop_collection(collection_name(name), timeout=WRITE_TIMEOUT)
 
 
-def collections(url: str) -> list[str]:
+def list_collections(url: str) -> list[str]:
     """The collections of versions that are there, by name. Raises SearchError."""
-    address = parse_url(url)
-    with closing(connect(address)) as client, told(address):
-        found = client.list_collections(timeout=SEARCHING)
-    return sorted(name for name in found if name.startswith(PREFIX))
+    address = parse_milvus_url(url)
+    with closing(connect(address)) as client, milvus_errors(address):
+        found = client.list_collections(timeout=SEARCH_TIMEOUT)
+    return sorted(name for name in found if name.startswith(COLLECTION_PREFIX))
 
 
-def count(url: str, name: str) -> int:
+def count_version_rows(url: str, name: str) -> int:
     """How many rows a version's collection holds. Raises SearchError."""
     with closing(open_milvus(url, name, {})) as engine:
         return engine.count()
 
 
-def check(url: str, name: str, vectors: Vectors, members: Members, sample: int = 64) -> None:
+def verify_collection(
+    url: str, name: str, vectors: Vectors, members: IdMap, sample: int = 64
+) -> None:
     """See that a collection holds a version's rows, and a sample of them equal to the shards'.
 
     Raises StoreError where they differ, and SearchError.
     """
-    mend = f"Milvus at {parse_url(url)}: {collection_of(name)}"
-    rows = members.distinct
+    mend = f"Milvus at {parse_milvus_url(url)}: {collection_name(name)}"
+    rows = members.live_rows
     with closing(open_milvus(url, name, {})) as engine:
         if (found := engine.count()) != len(rows):
-            raise StoreError(f"{mend} holds {found:,} rows and not {len(rows):,}; {MEND}")
+            raise StoreError(f"{mend} holds {found:,} rows and not {len(rows):,}; {REBUILD_HINT}")
         some = rows[np.unique(np.linspace(0, len(rows) - 1, min(sample, len(rows)), dtype=int))]
         if not np.array_equal(engine.take(some), vectors.take(some)):
-            raise StoreError(f"{mend} holds other vectors than the shards; {MEND}")
-        found_classes = [sorted(record[CLASSES]) for record in engine.records(some, CLASSES)]
-        if found_classes != classes_of(members, some):
-            raise StoreError(f"{mend} holds other classes than the version; {MEND}")
+            raise StoreError(f"{mend} holds other vectors than the shards; {REBUILD_HINT}")
+        found_classes = [
+            sorted(record[CLASSES_FIELD]) for record in engine.records(some, CLASSES_FIELD)
+        ]
+        if found_classes != classes_of_rows(members, some):
+            raise StoreError(f"{mend} holds other classes than the version; {REBUILD_HINT}")

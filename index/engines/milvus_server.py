@@ -17,21 +17,21 @@ from urllib.parse import unquote, urlsplit
 
 from index.candidates import SearchError
 
-FORM = (
+URL_FORM = (
     "must be http://HOST:PORT of a Milvus server, with USER:PASSWORD@ before the host and "
     "/DATABASE at the end where it needs them, https:// where it speaks TLS, or a file of Milvus "
     "Lite ending in .db"
 )
-PREFIX = "alexnet_"
-ROW, VECTOR, CLASSES = "row", "vector", "classes"
-CONNECTING, SEARCHING, WRITING = 5.0, 15.0, 120.0
+COLLECTION_PREFIX = "alexnet_"
+ROW_FIELD, VECTOR_FIELD, CLASSES_FIELD = "row", "vector", "classes"
+CONNECT_TIMEOUT, SEARCH_TIMEOUT, WRITE_TIMEOUT = 5.0, 15.0, 120.0
 """Seconds until a connection, a search, and the sending of a batch count as failed."""
-OPENING = threading.Lock()
+OPEN_FILE_LOCK = threading.Lock()
 """Held while a file is opened: Milvus Lite fails when two threads open the same one."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Address:
+class MilvusAddress:
     """Where Milvus is. As text it is without the user and the password."""
 
     uri: str
@@ -48,17 +48,17 @@ class Address:
         return f"{self.uri}/{self.database}" if self.database else self.uri
 
 
-def parse_url(text: str) -> Address:
+def parse_milvus_url(text: str) -> MilvusAddress:
     """Read `INDEX_URL`. Raises ValueError: what it must be, to be said after the setting's name."""
     if "://" not in text:
         if not re.search(r"[^/]\.db$", text):
-            raise ValueError(FORM)
-        return Address(uri=text)
+            raise ValueError(URL_FORM)
+        return MilvusAddress(uri=text)
     try:
         parts = urlsplit(text)
         port = parts.port or (443 if parts.scheme == "https" else 19530)
     except ValueError:
-        raise ValueError(FORM) from None
+        raise ValueError(URL_FORM) from None
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if (
         parts.scheme not in ("http", "https")
@@ -68,8 +68,8 @@ def parse_url(text: str) -> Address:
         or parts.fragment
         or bool(user) != bool(password)
     ):
-        raise ValueError(FORM)
-    return Address(
+        raise ValueError(URL_FORM)
+    return MilvusAddress(
         uri=f"{parts.scheme}://{parts.hostname}:{port}",
         user=user,
         password=password,
@@ -77,32 +77,32 @@ def parse_url(text: str) -> Address:
     )
 
 
-def collection_of(name: str) -> str:
+def collection_name(name: str) -> str:
     """The collection of a version; Milvus allows letters, digits and _ only."""
-    return PREFIX + re.sub(r"[^A-Za-z0-9]", "_", name)
+    return COLLECTION_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", name)
 
 
-def connect(address: Address) -> Any:
+def connect(address: MilvusAddress) -> Any:
     """A client that has reached Milvus. Raises SearchError."""
-    client = library().MilvusClient
+    client = import_pymilvus().MilvusClient
     if address.is_file and not importlib.util.find_spec("milvus_lite"):
         # Its faiss-cpu would overwrite the files of faiss-gpu.
         raise SearchError(
             f"{address} is a file of Milvus Lite, which is not installed: "
             "`pip install pyarrow` and `pip install --no-deps milvus-lite`"
         )
-    with told(address), OPENING if address.is_file else nullcontext():
+    with milvus_errors(address), OPEN_FILE_LOCK if address.is_file else nullcontext():
         return client(
             uri=address.uri,
             user=address.user,
             password=address.password,
             db_name=address.database,
-            timeout=CONNECTING,
+            timeout=CONNECT_TIMEOUT,
             dedicated=True,
         )
 
 
-def library() -> Any:
+def import_pymilvus() -> Any:
     """Pymilvus, which is installed for this alone. Raises SearchError."""
     try:
         import pymilvus
@@ -115,7 +115,7 @@ def library() -> Any:
 
 
 @contextmanager
-def told(address: Address) -> Iterator[None]:
+def milvus_errors(address: MilvusAddress) -> Iterator[None]:
     """Turn the errors of pymilvus and of gRPC into a SearchError of one line, without password."""
     import grpc
     from pymilvus.exceptions import MilvusException
@@ -123,12 +123,12 @@ def told(address: Address) -> Iterator[None]:
     try:
         yield
     except MilvusException as error:
-        raise SearchError(line(address, str(error.message), error.code)) from error
+        raise SearchError(error_message(address, str(error.message), error.code)) from error
     except grpc.RpcError as error:
-        raise SearchError(line(address, str(error), "gRPC")) from error
+        raise SearchError(error_message(address, str(error), "gRPC")) from error
 
 
-def line(address: Address, text: str, code: Any) -> str:
+def error_message(address: MilvusAddress, text: str, code: Any) -> str:
     """What went wrong in one line."""
     if address.is_file and "Open local milvus failed" in text:
         text = (
@@ -141,9 +141,9 @@ def line(address: Address, text: str, code: Any) -> str:
     return f"Milvus at {address}: {text} ({code})"
 
 
-def counted(client: Any, collection: str) -> int:
+def count_rows(client: Any, collection: str) -> int:
     """How many rows a loaded collection holds."""
     found = client.query(
-        collection, output_fields=["count(*)"], consistency_level="Strong", timeout=WRITING
+        collection, output_fields=["count(*)"], consistency_level="Strong", timeout=WRITE_TIMEOUT
     )
     return int(found[0]["count(*)"])

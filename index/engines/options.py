@@ -6,7 +6,7 @@ from index.manifest import StoreError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class EngineOptions:
     """The numbers of a kind, by our own names. Raises StoreError for those that cannot be."""
 
     lists: int = 0

@@ -8,27 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 from faiss.contrib.exhaustive_search import knn_ground_truth
 
-from index.candidates import Candidates, View, asked_for
-from index.engines.reduction import drawn
+from index.candidates import RowFilter, SearchEngine, scale_effort
+from index.engines.reduction import draw_rows
 from index.progress import Report, silent
 from index.vectors import DTYPES, Floats, Ids, Vectors
 
-COUNTS = (64, 128, 256, 512, 1024, 2048)
+CANDIDATE_COUNTS = (64, 128, 256, 512, 1024, 2048)
 """How many rows may be proposed for the six nearest."""
-FAR = 100
+FAR_NEIGHBOURS = 100
 """Of so many neighbours the recall is told too."""
-QUERIES = (256, 1024)
+MIN_MAX_QUERIES = (256, 1024)
 """Rows asked about: at least, where there are so many, and at most."""
-STRANGE = -1
+NOT_INDEXED = -1
 """In place of a row's number: a query that is not in the index."""
-REFINED = 1e-5
+SECONDS_PER_CANDIDATE = 1e-5
 """Seconds that a proposed row costs: 8 KiB read, 4096 differences squared and summed."""
-CERTAINTY = 1.645
+Z_95 = 1.645
 """Standard deviations of the margin for what a sample may hide: 95 % certainty, one-sided."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
+class TunedEffort:
     """The cheapest effort and number of candidates that reach the target, or else the best.
 
     recall: of the true nearest among the proposed, `recall@6` and `recall@100`, 0–1, the lower of
@@ -43,7 +43,7 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class Trial:
+class EffortTrial:
     """What one effort and number of candidates give: recall, and seconds a query."""
 
     effort: int
@@ -52,8 +52,8 @@ class Trial:
     cost: float
 
 
-def tune(
-    candidates: Candidates,
+def tune_effort(
+    candidates: SearchEngine,
     vectors: Vectors,
     rows: Ids | None,
     target: float,
@@ -62,7 +62,7 @@ def tune(
     seed: int = 2012,
     held_out: Floats | None = None,
     report: Report | None = None,
-) -> Tuned:
+) -> TunedEffort:
     """Find the least effort that gives `target` of the k nearest, 0–1, without the row itself.
 
     rows: int64, those that an image points to, rising; None for all. held_out: float32 [N, 4096]
@@ -70,44 +70,48 @@ def tune(
     those of its own vectors, and harder to find. Raises SearchError.
     """
     rows = np.arange(len(vectors)) if rows is None else rows
-    asked = sampled(rows, target, seed)
+    asked = sample_query_rows(rows, target, seed)
     queries, sample = vectors.take(asked), asked is not rows
     if held_out is not None and len(held_out):
         stored = held_out.astype(DTYPES[vectors.dtype]).astype(np.float32)
         queries = np.concatenate([queries, stored])
-        asked = np.concatenate([asked, np.full(len(stored), STRANGE)])
-    true = nearest(vectors, rows, asked, queries, max(k, FAR), report)
-    bench = Bench(candidates, asked, queries, true[:, :k], sample)
-    best = search(bench, counts_for(len(rows)), target)
-    count, effort = asked_for(FAR, best.count, best.effort)
+        asked = np.concatenate([asked, np.full(len(stored), NOT_INDEXED)])
+    true = true_neighbours(vectors, rows, asked, queries, max(k, FAR_NEIGHBOURS), report)
+    bench = RecallBench(candidates, asked, queries, true[:, :k], sample)
+    best = find_cheapest(bench, candidate_counts(len(rows)), target)
+    count, effort = scale_effort(FAR_NEIGHBOURS, best.count, best.effort)
     far = bench.recall(min(effort, candidates.levels - 1), count, true)
-    recall = {f"recall@{k}": best.recall, f"recall@{FAR}": far, "queries": float(len(asked))}
-    return Tuned(
+    recall = {
+        f"recall@{k}": best.recall,
+        f"recall@{FAR_NEIGHBOURS}": far,
+        "queries": float(len(asked)),
+    }
+    return TunedEffort(
         effort=best.effort,
         candidates=best.count,
         recall=recall,
-        reached=bench.certain(best.recall, target),
+        reached=bench.reaches(best.recall, target),
     )
 
 
-def sampled(rows: Ids, target: float, seed: int) -> Ids:
+def sample_query_rows(rows: Ids, target: float, seed: int) -> Ids:
     """Rows to ask about, rising: the more, the nearer the target is to 1."""
-    least, most = QUERIES
-    count = min(most, max(least, math.ceil(4 * CERTAINTY**2 / max(1 - target, 1e-9))))
-    return drawn(rows, count, seed)
+    least, most = MIN_MAX_QUERIES
+    count = min(most, max(least, math.ceil(4 * Z_95**2 / max(1 - target, 1e-9))))
+    return draw_rows(rows, count, seed)
 
 
-def counts_for(rows: int) -> list[int]:
+def candidate_counts(rows: int) -> list[int]:
     """The numbers of candidates to try: none much larger than the index."""
-    return [count for count in COUNTS if count < 2 * rows] or [COUNTS[0]]
+    return [count for count in CANDIDATE_COUNTS if count < 2 * rows] or [CANDIDATE_COUNTS[0]]
 
 
-def nearest(
+def true_neighbours(
     vectors: Vectors, rows: Ids, asked: Ids, queries: Floats, k: int, report: Report | None
 ) -> Ids:
     """The true k nearest rows of each query but itself, by comparing all: −1 where fewer are."""
     step = (report or silent)("Measuring", len(rows))
-    parts = told(vectors.parts(rows), step)
+    parts = vectors_with_progress(vectors.chunks_of(rows), step)
     most = min(k + 1, len(rows))
     places: Ids = knn_ground_truth(queries, parts, most, ngpu=0)[1]  # type: ignore[no-untyped-call]
     found = rows[places]
@@ -118,7 +122,9 @@ def nearest(
     return others
 
 
-def told(parts: Iterator[tuple[Ids, Floats]], step: Callable[[int], object]) -> Iterator[Floats]:
+def vectors_with_progress(
+    parts: Iterator[tuple[Ids, Floats]], step: Callable[[int], object]
+) -> Iterator[Floats]:
     """The vectors of each part, telling how many came before."""
     done = 0
     for numbers, values in parts:
@@ -127,25 +133,27 @@ def told(parts: Iterator[tuple[Ids, Floats]], step: Callable[[int], object]) -> 
         step(done)
 
 
-class Bench:
+class RecallBench:
     """Measures an effort: `propose` for every query at once, against the truth."""
 
     def __init__(
-        self, candidates: Candidates, asked: Ids, queries: Floats, true: Ids, sample: bool
+        self, candidates: SearchEngine, asked: Ids, queries: Floats, true: Ids, sample: bool
     ) -> None:
         """sample: whether the index's own queries are only some of its rows."""
         self.candidates, self.asked, self.queries, self.true = candidates, asked, queries, true
-        self.sample = sample or bool((asked == STRANGE).any())
-        self.groups = [own for own in (asked != STRANGE, asked == STRANGE) if own.any()]
-        self.tried: dict[tuple[int, int], Trial] = {}
+        self.sample = sample or bool((asked == NOT_INDEXED).any())
+        self.groups = [own for own in (asked != NOT_INDEXED, asked == NOT_INDEXED) if own.any()]
+        self.tried: dict[tuple[int, int], EffortTrial] = {}
 
-    def trial(self, effort: int, count: int) -> Trial:
+    def trial(self, effort: int, count: int) -> EffortTrial:
         """Recall and cost of an effort and number of candidates; measured once."""
         if (effort, count) not in self.tried:
             started = time.perf_counter()
             recall = self.recall(effort, count, self.true)
             seconds = (time.perf_counter() - started) / len(self.asked)
-            self.tried[effort, count] = Trial(effort, count, recall, seconds + count * REFINED)
+            self.tried[effort, count] = EffortTrial(
+                effort, count, recall, seconds + count * SECONDS_PER_CANDIDATE
+            )
         return self.tried[effort, count]
 
     def recall(self, effort: int, count: int, true: Ids) -> float:
@@ -153,13 +161,13 @@ class Bench:
 
         One more is asked for, the row itself.
         """
-        found = self.candidates.propose(self.queries, count + 1, View(), effort)
+        found = self.candidates.propose(self.queries, count + 1, RowFilter(), effort)
         if not true.size:
             return 1.0
         hits = np.array([np.isin(t, f).mean() for t, f in zip(true, found, strict=True)])
         return float(min(hits[group].mean() for group in self.groups))
 
-    def certain(self, recall: float, target: float) -> bool:
+    def reaches(self, recall: float, target: float) -> bool:
         """Whether the target is reached, less the margin for what a sample may hide.
 
         The lower end of Wilson's interval over the queries, not over their neighbours, which are
@@ -167,39 +175,39 @@ class Bench:
         """
         if not self.sample or recall == 1:
             return recall >= target
-        return wilson(recall, min(int(group.sum()) for group in self.groups)) >= target
+        return wilson_lower_bound(recall, min(int(group.sum()) for group in self.groups)) >= target
 
 
-def wilson(share: float, count: int) -> float:
+def wilson_lower_bound(share: float, count: int) -> float:
     """Lower end of Wilson's interval for a share of so many."""
-    square = CERTAINTY**2 / count
-    spread = math.sqrt(share * (1 - share) / count + square / (4 * count)) * CERTAINTY
+    square = Z_95**2 / count
+    spread = math.sqrt(share * (1 - share) / count + square / (4 * count)) * Z_95
     return (share + square / 2 - spread) / (1 + square)
 
 
-def search(bench: Bench, counts: list[int], target: float) -> Trial:
+def find_cheapest(bench: RecallBench, counts: list[int], target: float) -> EffortTrial:
     """The cheapest trial that reaches the target; where none does, the one of highest recall."""
-    good: list[Trial] = []
+    good: list[EffortTrial] = []
     for count in counts:
-        least = least_effort(bench, count, target)
+        least = find_least_effort(bench, count, target)
         if least is not None:
             good.append(least)
         # More candidates cost more: past the cheapest by refining alone there is nothing to win.
-        if good and count * 2 * REFINED > min(trial.cost for trial in good):
+        if good and count * 2 * SECONDS_PER_CANDIDATE > min(trial.cost for trial in good):
             break
     if good:
         return min(good, key=lambda trial: trial.cost)
     return max(bench.tried.values(), key=lambda trial: (trial.recall, -trial.cost))
 
 
-def least_effort(bench: Bench, count: int, target: float) -> Trial | None:
+def find_least_effort(bench: RecallBench, count: int, target: float) -> EffortTrial | None:
     """The trial of least effort that reaches the target with so many candidates, by halving."""
     low, high = 0, bench.candidates.levels - 1
-    if not bench.certain(bench.trial(high, count).recall, target):
+    if not bench.reaches(bench.trial(high, count).recall, target):
         return None
     while low < high:
         middle = (low + high) // 2
-        if bench.certain(bench.trial(middle, count).recall, target):
+        if bench.reaches(bench.trial(middle, count).recall, target):
             high = middle
         else:
             low = middle + 1

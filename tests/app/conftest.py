@@ -331,7 +331,7 @@ class Shop:
     @property
     def name(self) -> str | None:
         """The version that is served."""
-        return store.current_name(self.index)
+        return store.current_version(self.index)
 
     @property
     def version(self) -> Path:

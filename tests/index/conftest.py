@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.id_map import write_members
-from index.store import Index, drafting, open_version
+from index.id_map import write_id_map
+from index.store import Index, draft_version, open_version
 from index.vectors import write_shard
 from model.alexnet import FEATURES
 
@@ -45,7 +45,7 @@ def write_version(
 ) -> str:
     """Write a version of kind exact under `root`, a row an image unless told, and give its name."""
     numbers = np.array(ids or range(1, len(features) + 1), np.int64)
-    with drafting(root) as draft:
+    with draft_version(root) as draft:
         draft.shards += [
             write_shard(
                 draft.folder / f"vectors-{start}.npy", [features[start : start + shard]], dtype
@@ -54,10 +54,10 @@ def write_version(
         ]
         places = np.arange(len(numbers)) if rows is None else np.array(rows, np.int64)
         of = np.zeros(len(numbers), np.int32) if classes is None else np.array(classes, np.int32)
-        write_members(draft.folder, numbers, places, of)
+        write_id_map(draft.folder, numbers, places, of)
         told = {"data": "/photographs", "unreadable": 0, "listing": "l1", "target": 0.95}
         told |= {"kind": "exact", "vectors": len(np.unique(places)), "images": len(numbers)}
-        return draft.seal(weights=weights, dtype=dtype, **told | facts).name
+        return draft.commit(weights=weights, dtype=dtype, **told | facts).name
 
 
 @pytest.fixture

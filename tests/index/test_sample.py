@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.manifest import Manifest, Sealed, StoreError
+from index.manifest import FileChecksum, Manifest, StoreError
 from index.sample import (
-    DTYPES,
-    FILE,
-    Sample,
-    read_checked,
+    COLUMN_DTYPES,
+    SAMPLE_FILE,
+    ImageSample,
+    make_thumbnail,
     read_sample,
-    small_of,
+    read_sample_columns,
     write_sample,
 )
 
@@ -43,17 +43,17 @@ def columns() -> Columns:
     }
 
 
-def manifest(images: int = COUNT, files: tuple[str, ...] = (FILE,)) -> Manifest:
+def manifest(images: int = COUNT, files: tuple[str, ...] = (SAMPLE_FILE,)) -> Manifest:
     """A manifest that names these files."""
     return Manifest(
         name="n", weights="w", data="/d", created="", made_by="", images=images, vectors=images,
         unreadable=0, listing="", dtype="float32", kind="exact", target=1.0, shards=[],
-        files={name: Sealed(bytes=0, sha256="") for name in files},
+        files={name: FileChecksum(bytes=0, sha256="") for name in files},
     )  # fmt: skip
 
 
 @pytest.fixture
-def sample(tmp_path: Path) -> Sample:
+def sample(tmp_path: Path) -> ImageSample:
     """A sample that was written and read."""
     write_sample(tmp_path, columns())
     found = read_sample(tmp_path, manifest())
@@ -61,20 +61,20 @@ def sample(tmp_path: Path) -> Sample:
     return found
 
 
-def test_what_was_written_is_read(sample: Sample, tmp_path: Path) -> None:
+def test_what_was_written_is_read(sample: ImageSample, tmp_path: Path) -> None:
     right = columns()
     patches = sample.patches
     for name, read in {
         "ids": sample.ids,
         "points": sample.points,
-        "small": sample.small,
+        "small": sample.thumbnails,
         "patch_ids": patches.ids,
         "patch_values": patches.values,
         "patch_places": patches.places,
         "patch_pixels": patches.pixels,
     }.items():
-        assert read.dtype == np.dtype(DTYPES[name])
-        np.testing.assert_array_equal(read, right[name].astype(DTYPES[name]))
+        assert read.dtype == np.dtype(COLUMN_DTYPES[name])
+        np.testing.assert_array_equal(read, right[name].astype(COLUMN_DTYPES[name]))
     assert sample.whole
     of_more = read_sample(tmp_path, manifest(images=COUNT + 1))
     assert of_more is not None
@@ -82,33 +82,33 @@ def test_what_was_written_is_read(sample: Sample, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("without", [None, 3 + 2 * 103, 4])
-def test_nearest_by_pixels_as_by_brute_force(sample: Sample, without: int | None) -> None:
+def test_nearest_by_pixels_as_by_brute_force(sample: ImageSample, without: int | None) -> None:
     rng = np.random.default_rng(1)
-    equal = sample.small[5].repeat(8, axis=0).repeat(8, axis=1)
+    equal = sample.thumbnails[5].repeat(8, axis=0).repeat(8, axis=1)
     for square in (rng.integers(0, 256, (256, 256, 3), np.uint8), equal):
         query = square.reshape(32, 8, 32, 8, 3).mean(axis=(1, 3))
         query = np.floor(query + 0.5)
-        distances = np.sqrt(np.square(sample.small - query).sum(axis=(1, 2, 3)))
+        distances = np.sqrt(np.square(sample.thumbnails - query).sum(axis=(1, 2, 3)))
         order = [i for i in np.lexsort((sample.ids, distances)) if sample.ids[i] != without]
         for k in (1, 6, 20):
-            ids, found = sample.nearest(square, k, without)
+            ids, found = sample.nearest_by_pixels(square, k, without)
             assert (ids.dtype, found.dtype) == (np.int64, np.float64)
             np.testing.assert_array_equal(ids, sample.ids[order[:k]])
             np.testing.assert_array_equal(found, distances[order[:k]])
-    ids, distances = sample.nearest(equal, COUNT + 5, without)
+    ids, distances = sample.nearest_by_pixels(equal, COUNT + 5, without)
     assert len(ids) == len(distances) == COUNT - (without in sample.ids)
 
 
 def test_a_small_picture_is_the_mean_of_each_field() -> None:
     square = np.random.default_rng(2).integers(0, 256, (256, 256, 3), np.uint8)
     square[:8, :8], square[:8, :4] = 7, 8
-    small = small_of(square)
+    small = make_thumbnail(square)
     fields = square.reshape(32, 8, 32, 8, 3).astype(float).mean(axis=(1, 3))
     np.testing.assert_array_equal(small, np.floor(fields + 0.5))
     assert small[0, 0].tolist() == [8, 8, 8]
     for wrong in (square[:100], square.astype(np.int64), square[..., :1]):
         with pytest.raises(ValueError, match="a square is"):
-            small_of(wrong)
+            make_thumbnail(wrong)
 
 
 def test_an_index_of_before_has_none(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_without_any_image(tmp_path: Path) -> None:
     write_sample(tmp_path, none)
     found = read_sample(tmp_path, manifest())
     assert found is not None
-    assert len(found.nearest(np.zeros((256, 256, 3), np.uint8), 6)[0]) == 0
+    assert len(found.nearest_by_pixels(np.zeros((256, 256, 3), np.uint8), 6)[0]) == 0
 
 
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
             read_sample(tmp_path, manifest(images))
 
     refused("cannot be read")
-    file = tmp_path / FILE
+    file = tmp_path / SAMPLE_FILE
     for wrong in (b"", b"PK nothing", b"\x93NUMPY"):
         file.write_bytes(wrong)
         refused("is damaged")
@@ -163,7 +163,7 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_an_array_of_another_kind_is_told(tmp_path: Path, name: str, wrong: Any) -> None:
-    stored = {n: np.asarray(a, DTYPES[n]) for n, a in columns().items()} | {name: wrong}
-    np.savez(tmp_path / FILE, **stored)
+    stored = {n: np.asarray(a, COLUMN_DTYPES[n]) for n, a in columns().items()} | {name: wrong}
+    np.savez(tmp_path / SAMPLE_FILE, **stored)
     with pytest.raises(StoreError, match="is damaged"):
-        read_checked(tmp_path)
+        read_sample_columns(tmp_path)

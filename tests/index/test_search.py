@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index import search
-from index.candidates import View
+from index.candidates import RowFilter
 from index.search import QueryError
 from index.store import Index
 from model.alexnet import FEATURES
@@ -28,7 +28,7 @@ def brute_force(
     without: int | None = None,
 ) -> tuple[list[int], list[float], list[int]]:
     """The k nearest by comparing with every image, in float64: ids, distances, copies."""
-    members = index.members
+    members = index.id_map
     features = index.vectors.take(np.arange(len(index.vectors))).astype(np.float64)
     distances = np.sqrt(((features - query.astype(np.float64)) ** 2).sum(1))
     entries: dict[int, list[int]] = {}
@@ -189,7 +189,7 @@ class Poor:
         self.rows, self.efforts = rows, list[int]()
 
     def propose(
-        self, queries: Floats, count: int, view: View, effort: int
+        self, queries: Floats, count: int, view: RowFilter, effort: int
     ) -> npt.NDArray[np.int64]:
         """Always the same rows, as many as there are, and −1."""
         self.efforts.append(effort)
@@ -204,7 +204,7 @@ def test_where_a_kind_proposes_too_few_more_are_looked_at(
     known = vectors(50, 1)
     exact = make_index(known)
     poor = Poor([7, 7, 3])
-    index = Index(exact.manifest, exact.vectors, exact.members, poor)
+    index = Index(exact.manifest, exact.vectors, exact.id_map, poor)
     assert sorted(index.search(known[:1], 2).ids[0].tolist()) == [4, 8]
     assert poor.efforts == [0]
     check_against_brute_force(index, known[:2], 5)
@@ -217,10 +217,10 @@ def test_a_small_class_is_compared_whole_whatever_the_kind(
     known = vectors(50, 1)
     exact = make_index(known, classes=[i % 3 for i in range(50)])
     poor = Poor([])
-    index = Index(exact.manifest, exact.vectors, exact.members, poor)
+    index = Index(exact.manifest, exact.vectors, exact.id_map, poor)
     check_against_brute_force(index, known[:2], 5, classes=[1])
     assert poor.efforts == []
-    monkeypatch.setattr(search, "SCANNED", 10)
+    monkeypatch.setattr(search, "MAX_SCANNED_ROWS", 10)
     check_against_brute_force(index, known[:1], 5, classes=[1])
     assert poor.efforts == [0, 1, 2]
 
@@ -228,7 +228,7 @@ def test_a_small_class_is_compared_whole_whatever_the_kind(
 def test_many_near_ties_are_all_compared(
     vectors: Vectors, make_index: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "CHUNK", 64)
+    monkeypatch.setattr(search, "ROWS_PER_CHUNK", 64)
     known = vectors(500, 1)
     known[10:400] = known[10]
     index = make_index(known)

@@ -17,19 +17,19 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.id_map import read_members
-from index.manifest import FILE, FORMAT, SEAL, Manifest, seal
+from index.id_map import read_id_map
+from index.manifest import CHECKSUM_KEY, FORMAT, MANIFEST_FILE, Manifest, manifest_checksum
 from index.store import (
     StoreError,
-    building,
-    current_name,
-    drafting,
-    earlier,
+    build_lock,
+    current_version,
+    draft_version,
+    find_earlier,
+    list_versions,
     open_version,
-    prune,
+    prune_versions,
     publish,
     read_manifest,
-    versions,
 )
 from index.vectors import Vectors as Rows
 from index.vectors import write_shard
@@ -54,7 +54,7 @@ def test_a_version_comes_back_as_it_was_written(
     known = vectors(20, 1).astype(dtype).astype(np.float32)
     name = write(known, list(range(5, 25)), classes=[7] * 20, dtype=dtype, shard=6)
     index = open_version(tmp_path, name)
-    assert index.members.ids.tolist() == list(range(5, 25))
+    assert index.id_map.ids.tolist() == list(range(5, 25))
     assert (index.vectors.take(np.arange(20)) == known).all()
     assert (index.vectors.take([19, 3, 3]) == known[[19, 3, 3]]).all()
     parts = list(index.vectors.chunks(4))
@@ -63,7 +63,7 @@ def test_a_version_comes_back_as_it_was_written(
     assert len(index) == index.manifest.images == index.manifest.rows == 20
     assert (index.manifest.weights, index.manifest.data) == ("w1", "/photographs")
     largest = (known.astype(np.float64) ** 2).sum(1).max()
-    assert largest <= index.manifest.largest <= largest * 1.002
+    assert largest <= index.manifest.max_squared_norm <= largest * 1.002
 
 
 def test_a_shard_is_a_file_that_numpy_reads(tmp_path: Path, vectors: Vectors, write: Write) -> None:
@@ -77,13 +77,13 @@ def test_a_version_takes_over_the_shards_of_another_without_copying(
 ) -> None:
     known = vectors(20, 1)
     first = read_manifest(tmp_path / write(known[:10], shard=4))
-    with drafting(tmp_path) as draft:
+    with draft_version(tmp_path) as draft:
         for shard in first.shards[1:]:
-            draft.add(tmp_path / first.name / shard.file, shard)
+            draft.link_shard(tmp_path / first.name / shard.file, shard)
         assert (draft.vectors("float32").take(np.arange(6)) == known[4:10]).all()
         same = [(f / "vectors-4.npy").stat().st_ino for f in (tmp_path / first.name, draft.folder)]
         assert same[0] == same[1]
-    assert versions(tmp_path) == [first.name]
+    assert list_versions(tmp_path) == [first.name]
     assert left_overs(tmp_path) == []
 
 
@@ -94,19 +94,19 @@ def test_a_version_deleted_while_it_is_open_still_answers(
     first, second = write(known), write(vectors(5, 2))
     publish(tmp_path, second)
     index = open_version(tmp_path, first)
-    prune(tmp_path, 1)
-    assert versions(tmp_path) == [second]
+    prune_versions(tmp_path, 1)
+    assert list_versions(tmp_path) == [second]
     assert index.search(known, 1).ids[:, 0].tolist() == list(range(1, 21))
 
 
 def test_nothing_is_served_before_it_is_published(
     tmp_path: Path, vectors: Vectors, write: Write
 ) -> None:
-    assert current_name(tmp_path) is None
+    assert current_version(tmp_path) is None
     name = write(vectors(5, 1))
-    assert current_name(tmp_path) is None
+    assert current_version(tmp_path) is None
     publish(tmp_path, name)
-    assert current_name(tmp_path) == name
+    assert current_version(tmp_path) == name
     assert (tmp_path / "current" / SHARD).is_file()
     assert left_overs(tmp_path) == []
 
@@ -117,14 +117,14 @@ def test_publishing_switches_from_one_version_to_the_next(
     first, second = write(vectors(5, 1)), write(vectors(6, 2))
     publish(tmp_path, first)
     publish(tmp_path, second)
-    assert current_name(tmp_path) == second
-    assert versions(tmp_path) == [first, second]
+    assert current_version(tmp_path) == second
+    assert list_versions(tmp_path) == [first, second]
 
 
 def test_what_is_not_whole_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=COMMAND):
         publish(tmp_path, "20260101T000000000000Z-00000000")
-    assert current_name(tmp_path) is None
+    assert current_version(tmp_path) is None
 
 
 def test_the_served_version_and_the_newest_others_are_kept(
@@ -132,9 +132,9 @@ def test_the_served_version_and_the_newest_others_are_kept(
 ) -> None:
     names = [write(vectors(3, seed)) for seed in range(5)]
     publish(tmp_path, names[1])
-    assert prune(tmp_path, 3) == ([names[1], *names[3:]], [names[0], names[2]])
-    assert versions(tmp_path) == [names[1], *names[3:]]
-    assert prune(tmp_path, 1) == ([names[1]], names[3:])
+    assert prune_versions(tmp_path, 3) == ([names[1], *names[3:]], [names[0], names[2]])
+    assert list_versions(tmp_path) == [names[1], *names[3:]]
+    assert prune_versions(tmp_path, 1) == ([names[1]], names[3:])
     assert left_overs(tmp_path) == []
 
 
@@ -142,18 +142,18 @@ def test_the_version_before_the_served_one_can_be_gone_back_to(
     tmp_path: Path, vectors: Vectors, write: Write
 ) -> None:
     with pytest.raises(StoreError, match="no earlier version"):
-        earlier(tmp_path)
+        find_earlier(tmp_path)
     names = [write(vectors(3, seed)) for seed in range(3)]
     publish(tmp_path, names[2])
-    assert earlier(tmp_path) == names[1]
+    assert find_earlier(tmp_path) == names[1]
     publish(tmp_path, names[1])
-    assert earlier(tmp_path) == names[0]
-    assert earlier(tmp_path, names[2]) == names[2]
+    assert find_earlier(tmp_path) == names[0]
+    assert find_earlier(tmp_path, names[2]) == names[2]
     with pytest.raises(StoreError, match=f"no version 2026; there are {names[0]}"):
-        earlier(tmp_path, "2026")
+        find_earlier(tmp_path, "2026")
     (tmp_path / names[0] / SHARD).write_bytes(b"")
     with pytest.raises(StoreError, match="damaged"):
-        earlier(tmp_path)
+        find_earlier(tmp_path)
 
 
 def test_a_build_removes_what_dead_ones_left(
@@ -166,23 +166,27 @@ def test_a_build_removes_what_dead_ones_left(
     (dead / SHARD).write_bytes(b"half")
     (tmp_path / ".current.4242").symlink_to(name)
     (tmp_path / "notes.txt").write_text("not ours")
-    with building(tmp_path):
+    with build_lock(tmp_path):
         pass
     assert left_overs(tmp_path) == []
     assert (tmp_path / "notes.txt").exists()
-    assert current_name(tmp_path) == name
+    assert current_version(tmp_path) == name
 
 
 def test_two_builds_do_not_run_at_once(tmp_path: Path) -> None:
-    with building(tmp_path), pytest.raises(StoreError, match="Another build"), building(tmp_path):
+    with (
+        build_lock(tmp_path),
+        pytest.raises(StoreError, match="Another build"),
+        build_lock(tmp_path),
+    ):
         pass
-    with building(tmp_path):
+    with build_lock(tmp_path):
         pass
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot be kept"), building(tmp_path / "file" / "index"):
+    with pytest.raises(StoreError, match="cannot be kept"), build_lock(tmp_path / "file" / "index"):
         pass
 
 
@@ -191,19 +195,19 @@ import sys
 from pathlib import Path
 import numpy as np
 from index import store
-from index.id_map import write_members
+from index.id_map import write_id_map
 from index.vectors import write_shard
 root = Path(sys.argv[1])
-with store.building(root):
+with store.build_lock(root):
     while True:
         print("writing", flush=True)
-        with store.drafting(root) as draft:
+        with store.draft_version(root) as draft:
             features = np.random.default_rng(1).random((399, 4096), dtype=np.float32)
             draft.shards.append(write_shard(draft.folder / "vectors-0.npy", [features], "float32"))
             ids = np.arange(399)
-            write_members(draft.folder, ids, ids, ids)
-            draft.seal(weights="w2", data="/d", unreadable=0, listing="l", images=399, vectors=399,
-                       dtype="float32", kind="exact", target=0.95)
+            write_id_map(draft.folder, ids, ids, ids)
+            draft.commit(weights="w2", data="/d", unreadable=0, listing="l", images=399,
+                         vectors=399, dtype="float32", kind="exact", target=0.95)
 """
 
 
@@ -223,11 +227,11 @@ def test_a_killed_build_leaves_what_was_served(
         process.stdout.readline()
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
-    assert current_name(tmp_path) == name
+    assert current_version(tmp_path) == name
     assert open_version(tmp_path, name).search(known[:1], 1).ids.tolist() == [[1]]
-    for whole in versions(tmp_path):
+    for whole in list_versions(tmp_path):
         open_version(tmp_path, whole)
-    with building(tmp_path):
+    with build_lock(tmp_path):
         assert left_overs(tmp_path) == []
 
 
@@ -236,16 +240,16 @@ import resource, signal, sys
 from pathlib import Path
 import numpy as np
 from index import store
-from index.id_map import write_members
+from index.id_map import write_id_map
 from index.vectors import write_shard
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 ids, features = np.arange(1, 101), np.ones((100, 4096), np.float32)
 try:
-    with store.drafting(Path(sys.argv[1])) as draft:
+    with store.draft_version(Path(sys.argv[1])) as draft:
         draft.shards.append(write_shard(draft.folder / "vectors-0.npy", [features], "float32"))
-        write_members(draft.folder, ids, ids - 1, ids)
-        draft.seal(weights="w2", data="/d", unreadable=0, listing="l", images=100, vectors=100,
+        write_id_map(draft.folder, ids, ids - 1, ids)
+        draft.commit(weights="w2", data="/d", unreadable=0, listing="l", images=100, vectors=100,
                    dtype="float32", kind="exact", target=0.95)
 except store.StoreError as error:
     print(error)
@@ -270,9 +274,9 @@ def test_a_full_disk_leaves_nothing_behind(
     assert "cannot be written" in done.stdout
     assert "File too large" in done.stdout
     assert "run the command again" in done.stdout
-    assert versions(tmp_path) == [name]
+    assert list_versions(tmp_path) == [name]
     assert left_overs(tmp_path) == []
-    assert current_name(tmp_path) == name
+    assert current_version(tmp_path) == name
 
 
 def test_an_interrupt_while_writing_leaves_nothing_behind(
@@ -322,7 +326,7 @@ def test_a_damaged_manifest_is_told(
     tmp_path: Path, vectors: Vectors, write: Write, text: str
 ) -> None:
     name = write(vectors(5, 1))
-    (tmp_path / name / FILE).write_bytes(text.encode("latin-1"))
+    (tmp_path / name / MANIFEST_FILE).write_bytes(text.encode("latin-1"))
     with pytest.raises(StoreError, match=COMMAND):
         open_version(tmp_path, name)
 
@@ -332,7 +336,7 @@ def test_an_incomplete_manifest_is_told(
     tmp_path: Path, vectors: Vectors, write: Write, missing: str
 ) -> None:
     name = write(vectors(5, 1))
-    file = tmp_path / name / FILE
+    file = tmp_path / name / MANIFEST_FILE
     values = json.loads(file.read_text())
     del values[missing]
     rewrite(file, values)
@@ -345,7 +349,7 @@ def test_another_format_is_told(
     tmp_path: Path, vectors: Vectors, write: Write, change: int, age: str
 ) -> None:
     name = write(vectors(5, 1))
-    file = tmp_path / name / FILE
+    file = tmp_path / name / MANIFEST_FILE
     rewrite(file, json.loads(file.read_text()) | {"format": FORMAT + change})
     with pytest.raises(StoreError, match=f"of an? {age} version.*{COMMAND}"):
         open_version(tmp_path, name)
@@ -365,7 +369,7 @@ def test_a_manifest_of_something_else_is_told(
     tmp_path: Path, vectors: Vectors, write: Write, change: dict[str, object], said: str
 ) -> None:
     name = write(vectors(5, 1))
-    file = tmp_path / name / FILE
+    file = tmp_path / name / MANIFEST_FILE
     rewrite(file, json.loads(file.read_text()) | change)
     with pytest.raises(StoreError, match=f"{said}.*{COMMAND}"):
         open_version(tmp_path, name)
@@ -373,16 +377,16 @@ def test_a_manifest_of_something_else_is_told(
 
 def rewrite(manifest: Path, values: dict[str, Any]) -> None:
     """Write other values into a manifest, as if it had been made of them."""
-    manifest.write_text(json.dumps(values | {SEAL: seal(values)}))
+    manifest.write_text(json.dumps(values | {CHECKSUM_KEY: manifest_checksum(values)}))
 
 
 def test_any_changed_value_of_a_manifest_is_told(
     tmp_path: Path, vectors: Vectors, write: Write
 ) -> None:
     name = write(vectors(5, 1))
-    file = tmp_path / name / FILE
+    file = tmp_path / name / MANIFEST_FILE
     values = json.loads(file.read_text())
-    assert set(values) == {SEAL, *(known.name for known in fields(Manifest))}
+    assert set(values) == {CHECKSUM_KEY, *(known.name for known in fields(Manifest))}
     for known, value in values.items():
         match value:
             case str():
@@ -400,7 +404,7 @@ def test_any_changed_value_of_a_manifest_is_told(
 
 def reseal(folder: Path, name: str) -> None:
     """Give a file's checksum to the manifest, as if it had been written so."""
-    file, manifest = folder / name, folder / FILE
+    file, manifest = folder / name, folder / MANIFEST_FILE
     values = json.loads(manifest.read_text())
     data = file.read_bytes()
     values["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -425,17 +429,17 @@ def test_members_that_do_not_fit_are_told(
     np.save(tmp_path / version / name, values)  # type: ignore[arg-type]
     reseal(tmp_path / version, name)
     with pytest.raises(StoreError, match=f"{said}.*{COMMAND}"):
-        read_members(tmp_path / version, read_manifest(tmp_path / version))
+        read_id_map(tmp_path / version, read_manifest(tmp_path / version))
 
 
 def test_an_odd_current_is_told(tmp_path: Path, vectors: Vectors, write: Write) -> None:
     (tmp_path / "current").symlink_to("../elsewhere")
     with pytest.raises(StoreError, match=COMMAND):
-        current_name(tmp_path)
+        current_version(tmp_path)
     (tmp_path / "current").unlink()
     (tmp_path / "current").mkdir()
     with pytest.raises(StoreError, match="remove it"):
-        current_name(tmp_path)
+        current_version(tmp_path)
 
 
 def test_a_build_mends_a_link_that_leads_nowhere(
@@ -443,10 +447,10 @@ def test_a_build_mends_a_link_that_leads_nowhere(
 ) -> None:
     name = write(vectors(5, 1))
     (tmp_path / "current").symlink_to("../elsewhere")
-    with building(tmp_path):
-        assert versions(tmp_path) == [name]
+    with build_lock(tmp_path):
+        assert list_versions(tmp_path) == [name]
         publish(tmp_path, name)
-    assert current_name(tmp_path) == name
+    assert current_version(tmp_path) == name
 
 
 @pytest.mark.parametrize(

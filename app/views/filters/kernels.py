@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.sample import Sample
+from index.sample import ImageSample
 from model.predict import Predictor
 from model.visualize import COLUMNS, colour_selectivity, towers
 
@@ -96,7 +96,7 @@ def compare_selectivities(first: Sequence[float], second: Sequence[float]) -> Se
     return SelectivityContrast(means=means, as_extreme=beyond, splits=SPLITS)
 
 
-def list_patches(sample: Sample, number: int) -> list[KernelPatch]:
+def list_patches(sample: ImageSample, number: int) -> list[KernelPatch]:
     """The training patches that excite a kernel most, strongest first, an image counting once."""
     held, row = sample.patches, number - 1
     return [

@@ -61,7 +61,7 @@ def build_map_layout(state: Ready, classes: Sequence[ClassCount]) -> MapLayout |
     sample = state.sample
     if sample is None:
         return None
-    kinds, inverse = np.unique(state.index.members.classes_of(sample.ids), return_inverse=True)
+    kinds, inverse = np.unique(state.index.id_map.classes_of(sample.ids), return_inverse=True)
     labels = {c.id: c.label for c in classes}
     names = [labels.get(kind, "") for kind in kinds.tolist()]
     order = sorted(range(len(kinds)), key=lambda k: (names[k].casefold(), int(kinds[k])))

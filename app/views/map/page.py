@@ -15,13 +15,13 @@ from app.views.map.colours import COLOURS
 from app.views.map.layout import MapLayout, build_map_layout, map_columns
 from app.views.map.picture import HEIGHT, WIDTH, ColourScheme, render_map
 from app.views.pictures import picture_response
-from index.building.tsne import DIMENSIONS, FEW
+from index.building.tsne import MIN_TSNE_IMAGES, PCA_DIMENSIONS
 
 blueprint = Blueprint("map", __name__)
 FORMAT_VERSION = 1
 """Of what is sent under a version's name; another form has another address."""
 PRINCIPAL = "The first two principal components"
-REDUCED = f"by their first {DIMENSIONS} principal components"
+REDUCED = f"by their first {PCA_DIMENSIONS} principal components"
 HOW_TO_READ = (
     "Images that the network sees alike lie together; how far groups lie apart means little."
 )
@@ -82,7 +82,7 @@ def describe_map(atlas: MapLayout) -> str:
     if count == 1:
         return "One image alone: there is nothing to compare it with."
     few = f"{PRINCIPAL} of the 4096 features of fc7"
-    method = few if count < FEW else f"t-SNE of the 4096 features of fc7, {REDUCED}"
+    method = few if count < MIN_TSNE_IMAGES else f"t-SNE of the 4096 features of fc7, {REDUCED}"
     of = f"all {everything}" if atlas.whole else f"a sample of {thousands(count)} of {everything}"
     return f"{method}; {of} images. {HOW_TO_READ}"
 

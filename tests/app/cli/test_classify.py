@@ -61,7 +61,7 @@ def folder(tmp_path: Path, photographs: Path, jpeg: bytes) -> Path:
 def check(found: list[dict[str, Any]], files: list[Path], ready: Ready, sessions: Any) -> None:
     """What is written of files is what the network and a brute-force search say of each."""
     assert [one["file"] for one in found] == [str(file) for file in files]
-    ids = ready.index.members.ids.tolist()
+    ids = ready.index.id_map.ids.tolist()
     features = ready.index.features(ids)
     for one, file in zip(found, files, strict=True):
         look = ready.predictor.look(read(file.read_bytes()))

@@ -15,8 +15,8 @@ from app.database import images as catalogue
 from app.database.session import session_factory
 from app.inference.loader import Engine, NotReady, Ready
 from index import store
-from index.manifest import FILE, Manifest
-from index.sample import Sample, small_of
+from index.manifest import MANIFEST_FILE, Manifest
+from index.sample import ImageSample, make_thumbnail
 from model import checkpoint
 from model.preprocess import read_file
 from storage.files import switch_link
@@ -72,7 +72,7 @@ def test_update_computes_what_is_new_and_nothing_else(shop) -> None:
     check_sample(before.sample, shop.state(), after)
 
 
-def check_sample(old: Sample | None, state: Ready, ids: dict[str, int]) -> None:
+def check_sample(old: ImageSample | None, state: Ready, ids: dict[str, int]) -> None:
     """What the pages show is of the images as they are; those that stayed are as they were."""
     new = state.sample
     assert old is not None
@@ -81,17 +81,17 @@ def check_sample(old: Sample | None, state: Ready, ids: dict[str, int]) -> None:
     assert new.ids.tolist() == sorted(ids.values())
     _, before, after = np.intersect1d(old.ids, new.ids, return_indices=True)
     assert len(before) == 24
-    np.testing.assert_array_equal(old.small[before], new.small[after])
+    np.testing.assert_array_equal(old.thumbnails[before], new.thumbnails[after])
     paths = {image: path for path, image in ids.items()}
-    for image, small in zip(new.ids.tolist(), new.small, strict=True):
+    for image, small in zip(new.ids.tolist(), new.thumbnails, strict=True):
         square = read_file(Path(state.manifest.data) / paths[image])
-        np.testing.assert_array_equal(small, small_of(square))
+        np.testing.assert_array_equal(small, make_thumbnail(square))
 
 
 def test_update_with_nothing_to_do_says_so(shop) -> None:
     name = shop.name
     assert "fits weights and files: 27 images" in shop.right("update")
-    assert [shop.name] == store.versions(shop.index) == [name]
+    assert [shop.name] == store.list_versions(shop.index) == [name]
     # A file that was only touched is read again, no vector is computed.
     os.utime(shop.photographs / "train/coffee/00.jpg", (1, 1))
     said = shop.right("update")
@@ -188,7 +188,7 @@ def test_what_cannot_be_asked_for_is_told(shop, words: tuple[str, ...], told: st
     assert done.exit_code == 2
     assert told in done.stderr
     assert "Traceback" not in done.output
-    assert store.versions(shop.index) == [name]
+    assert store.list_versions(shop.index) == [name]
 
 
 def follow(engine: Engine, name: str | None) -> Ready:
@@ -251,7 +251,7 @@ def test_prune_keeps_what_is_served_and_the_newest(shop) -> None:
     shop.right("rollback", first)
     said = shop.right("prune", "--keep", "2")
     assert said.splitlines() == [f"Deleted {second}.", f"Kept {first}, {third}."]
-    assert store.versions(shop.index) == [first, third]
+    assert store.list_versions(shop.index) == [first, third]
     sessions = session_factory(shop.settings)
     assert [bool(catalogue.version(sessions, v)) for v in (first, second, third)] == [
         True,
@@ -281,7 +281,7 @@ def test_statistics_for_people_and_for_programs(shop) -> None:
 
 
 def test_an_index_of_an_older_version_of_the_project_is_built_anew(shop) -> None:
-    file = shop.version / FILE
+    file = shop.version / MANIFEST_FILE
     values = json.loads(file.read_text()) | {"format": 1}
     file.write_text(json.dumps(values))
     state = shop.engine().state()

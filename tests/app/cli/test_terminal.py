@@ -66,14 +66,14 @@ def test_build_makes_everything_and_serves_it(home: Settings) -> None:
     state = serves(home)
     assert len(state.index) == state.version.count == 27
     listed = class_folders(session_factory(home), state.version.id)
-    assert set(listed) == set(state.index.members.ids.tolist())
+    assert set(listed) == set(state.index.id_map.ids.tolist())
 
 
 def test_if_needed(home: Settings, root: Path) -> None:
     def build_if_needed() -> str:
         done = flask(home, "index", "build", "--if-needed")
         assert done.exit_code == 0, done.output
-        return store.current_name(home.home.index) or ""
+        return store.current_version(home.home.index) or ""
 
     first = build_if_needed()
     assert first
@@ -111,7 +111,7 @@ def test_nothing_readable_is_an_error(home: Settings, root: Path) -> None:
     for file in (root / "train").rglob("*.jpg"):
         file.write_bytes(b"")
     check_one_line(flask_after_bars(home), "nothing to index")
-    assert store.current_name(home.home.index) is None
+    assert store.current_version(home.home.index) is None
 
 
 def flask_after_bars(settings: Settings) -> Result:
@@ -129,11 +129,11 @@ def test_ids_stay_over_builds(home: Settings, root: Path) -> None:
     flask(home, "index", "build")
     after = serves(home)
     gone, new = (
-        set(before.index.members.ids) - set(after.index.members.ids),
-        set(after.index.members.ids) - set(before.index.members.ids),
+        set(before.index.id_map.ids) - set(after.index.id_map.ids),
+        set(after.index.id_map.ids) - set(before.index.id_map.ids),
     )
     assert len(gone) == len(new) == 1
-    assert min(new) > max(before.index.members.ids)
+    assert min(new) > max(before.index.id_map.ids)
 
 
 def test_the_last_versions_are_kept(home: Settings) -> None:
@@ -141,8 +141,8 @@ def test_the_last_versions_are_kept(home: Settings) -> None:
     names = []
     for _ in range(3):
         flask(home, "index", "build")
-        names.append(store.current_name(home.home.index) or "")
-    assert store.versions(home.home.index) == names[1:]
+        names.append(store.current_version(home.home.index) or "")
+    assert store.list_versions(home.home.index) == names[1:]
     sessions = session_factory(home)
     assert version(sessions, names[0]) is None
     assert version(sessions, names[1])
@@ -180,9 +180,9 @@ def test_a_database_that_fails_at_the_end_leaves_no_version(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flask(home, "index", "build")
-    name = store.current_name(home.home.index)
+    name = store.current_version(home.home.index)
     lock = sqlite3.connect(home.home.database, isolation_level=None)
-    seal = store.Draft.seal
+    seal = store.Draft.commit
 
     def seal_then_lock(*args: Any, **facts: Any) -> store.Manifest:
         sealed = seal(*args, **facts)
@@ -193,8 +193,8 @@ def test_a_database_that_fails_at_the_end_leaves_no_version(
     short = replace(home, database_url=f"sqlite:///{home.home.database}?timeout=0.1")
     check_one_line(flask_after_bars(short), "locked")
     lock.close()
-    assert store.current_name(home.home.index) == name
-    assert store.versions(home.home.index) == [name]
+    assert store.current_version(home.home.index) == name
+    assert store.list_versions(home.home.index) == [name]
     serves(home)
 
 
@@ -275,7 +275,7 @@ def test_a_build_that_is_ended_leaves_what_was_served(
     home: Settings, root: Path, start: Start, ending: signal.Signals
 ) -> None:
     assert flask(home, "index", "build").exit_code == 0
-    name = store.current_name(home.home.index)
+    name = store.current_version(home.home.index)
     more_photographs(root)
     with start() as process:
         wait_until(lambda: registered(home, 100) or process.poll() is not None)
@@ -285,7 +285,7 @@ def test_a_build_that_is_ended_leaves_what_was_served(
     if ending == signal.SIGINT:
         assert said.strip().splitlines()[-1].startswith("Interrupted")
         assert "Traceback" not in said
-    assert store.current_name(home.home.index) == name
+    assert store.current_version(home.home.index) == name
     assert serves(home).manifest.name == name
     assert flask(home, "index", "build").exit_code == 0
     assert len(serves(home).index) == 177

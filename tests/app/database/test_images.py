@@ -23,7 +23,7 @@ from app.database.session import (
     upgrade,
 )
 from app.database.tables import IndexImage
-from index.building.reader import Read, read_photograph
+from index.building.reader import DecodedFile, read_photograph
 from index.store import Manifest
 from model.dataset import Folder, scan
 from storage.home import Home
@@ -54,7 +54,7 @@ def enter(sessions: Sessions, folder: Folder) -> dict[str, int]:
 def registered(sessions: Sessions, folder: Folder) -> tuple[list[str], list[int], int]:
     """The paths of the images that could be read, their ids, and the data set's id."""
     read = [(p, read_photograph(folder.root, p.path, lambda _: None)) for p in folder.train]
-    good = [(p, r.entry) for p, r in read if isinstance(r, Read)]
+    good = [(p, r.entry) for p, r in read if isinstance(r, DecodedFile)]
     entered = register(sessions, folder, [p for p, _ in good], [e for _, e in good])
     return [p.path for p, _ in good], entered.ids.tolist(), entered.dataset_id
 

@@ -34,7 +34,7 @@ from app.database.session import (
 from app.database.tables import Dataset, Image, IndexVersion, Result, Table, Together, now
 from app.indexing import build
 from app.inference.loader import Engine, Ready
-from index.building.reader import Read, read_photograph
+from index.building.reader import DecodedFile, read_photograph
 from model.dataset import scan
 from storage.files import switch_link
 from storage.home import Home
@@ -163,7 +163,7 @@ def test_an_earlier_version_is_upgraded_with_its_results(
 def test_a_folder_is_registered_and_kept(sessions: Sessions, photographs: Path) -> None:
     folder = scan(photographs)
     read = [read_photograph(folder.root, p.path, lambda _: None) for p in folder.train]
-    entries = [one.entry for one in read if isinstance(one, Read)]
+    entries = [one.entry for one in read if isinstance(one, DecodedFile)]
     first = register(sessions, folder, folder.train, entries)
     assert len(set(first.ids.tolist())) == len(folder.train)
     assert (register(sessions, folder, folder.train, entries).ids == first.ids).all()

@@ -23,9 +23,9 @@ from app.database import images
 from app.database.session import session_factory
 from app.indexing import build
 from app.inference.loader import Ready
-from index.building.build import gather
-from index.building.checkpoint import Work
-from index.manifest import FILE
+from index.building.build import gather_features
+from index.building.checkpoint import BuildCheckpoint
+from index.manifest import MANIFEST_FILE
 from storage.files import switch_link
 from storage.home import Home
 
@@ -59,8 +59,8 @@ def test_a_flipped_byte_is_found_in_every_file(shop, file: str) -> None:
 def test_every_file_of_a_version_was_flipped(shop) -> None:
     lists = {"ids.npy", "rows.npy", "classes.npy", "files.npz", "sample.npz"}
     files = {file.name for file in shop.version.iterdir()}
-    assert files == lists | {"vectors-00000.npy", FILE}
-    flip(shop.version / FILE)
+    assert files == lists | {"vectors-00000.npy", MANIFEST_FILE}
+    flip(shop.version / MANIFEST_FILE)
     done = shop.run("verify")
     assert done.exit_code in (1, 2)
     assert str(shop.version) in done.stderr
@@ -270,7 +270,7 @@ def test_a_full_disk_is_told_and_the_build_goes_on_later(
     for name in ("brick", "grass", "rocket"):
         for file in sorted((photographs / "train" / name).iterdir())[:8]:
             shutil.copy(file, shop.photographs / "train/coffee" / f"{name}{file.name}")
-    monkeypatch.setattr(build, "gather", partial(gather, batch=4, block=8))
+    monkeypatch.setattr(build, "gather", partial(gather_features, batch=4, block=8))
     engine, first = shop.engine(), shop.name
     before = engine.answer(jpeg).neighbours
     ballast = fill(disk)
@@ -278,7 +278,7 @@ def test_a_full_disk_is_told_and_the_build_goes_on_later(
     line = shop.refused("update")
     assert f"MB under {shop.index}, which has" in line
     ballast.unlink()
-    write, written = Work.write, []
+    write, written = BuildCheckpoint.write_segment, []
 
     def write_and_fill(*args, **named):
         shard = write(*args, **named)
@@ -288,7 +288,7 @@ def test_a_full_disk_is_told_and_the_build_goes_on_later(
         return shard
 
     with monkeypatch.context() as patch:
-        patch.setattr(Work, "write", write_and_fill)
+        patch.setattr(BuildCheckpoint, "write", write_and_fill)
         line = shop.refused("update")
     assert "No space left on device. What was finished is kept" in line
     assert shop.name == first

@@ -18,8 +18,8 @@ from app.indexing import build as indexing
 from app.inference import loader as engine_module
 from app.inference.loader import Engine, NotReady, NotReadyError, Ready
 from index import store
-from index.manifest import FILE, write_manifest
-from index.sample import FILE as SAMPLE
+from index.manifest import MANIFEST_FILE, write_manifest
+from index.sample import SAMPLE_FILE as SAMPLE
 from model import checkpoint
 from model.alexnet import AlexNet, AlexNetConfig
 from model.predict import Predictor
@@ -112,7 +112,7 @@ def test_an_upload_is_answered(engine: Engine, jpeg: bytes, settings: Settings) 
     assert (answer.width, answer.height) == (300, 200)
     assert list(answer.milliseconds) == ["decode", "network", "search", "pixels"]
     assert answer.weights == state.predictor.identity == state.manifest.weights
-    assert answer.version.name == store.current_name(settings.home.index)
+    assert answer.version.name == store.current_version(settings.home.index)
     features = state.index.vectors.take(np.arange(len(state.index))).astype(np.float64)
     expected = np.sort(np.sqrt(((features - look.fc7) ** 2).sum(1)))[:6]
     assert [n.distance for n in answer.neighbours] == pytest.approx(expected.tolist())
@@ -122,7 +122,7 @@ def test_an_upload_is_answered(engine: Engine, jpeg: bytes, settings: Settings) 
 def test_a_training_image_is_not_its_own_neighbour(engine: Engine) -> None:
     state = engine.state()
     assert isinstance(state, Ready)
-    image = int(state.index.members.ids[4])
+    image = int(state.index.id_map.ids[4])
     found = images.picture(engine.sessions, image)
     assert found
     answer = engine.answer_for(image, found.file.read_bytes())
@@ -331,7 +331,7 @@ def test_an_index_of_before_samples_is_served_without(home: Settings, jpeg: byte
     assert isinstance(ready, Ready)
     assert ready.sample is not None
     assert ready.sample.whole
-    np.testing.assert_array_equal(ready.sample.ids, np.sort(ready.index.members.ids))
+    np.testing.assert_array_equal(ready.sample.ids, np.sort(ready.index.id_map.ids))
     version = home.home.index / ready.version.name
     (version / SAMPLE).unlink()
     files = {name: seal for name, seal in ready.manifest.files.items() if name != SAMPLE}
@@ -343,7 +343,7 @@ def test_an_index_of_before_samples_is_served_without(home: Settings, jpeg: byte
     assert len(engine.answer(jpeg).neighbours) == 6
 
 
-@pytest.mark.parametrize("file", ["ids.npy", "files.npz", SAMPLE, FILE, None])
+@pytest.mark.parametrize("file", ["ids.npy", "files.npz", SAMPLE, MANIFEST_FILE, None])
 def test_a_damaged_index_is_told_and_not_read_again(
     home: Settings, monkeypatch: pytest.MonkeyPatch, file: str | None
 ) -> None:

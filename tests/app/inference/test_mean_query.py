@@ -40,7 +40,7 @@ def sessions(app: Flask) -> Sessions:
 @pytest.fixture(scope="module")
 def ids(ready: Ready) -> list[int]:
     """The images of the index."""
-    return sorted(ready.index.members.ids.tolist())
+    return sorted(ready.index.id_map.ids.tolist())
 
 
 def test_the_features_of_an_image_are_those_the_network_gives(

@@ -99,7 +99,7 @@ def test_a_bar_is_red_where_and_only_where_its_label_is_the_correct_one(shown: A
 def test_the_nearest_are_those_that_a_comparison_with_all_finds(
     state: Ready, known: list[images.Picture], shown: Any
 ) -> None:
-    every = np.array(state.index.members.ids)
+    every = np.array(state.index.id_map.ids)
     features = state.index.features(every.tolist()).astype(np.float64)
     files = {one.id: one.file for one in known}
     rows = shown.one("ol", "rows").children

@@ -27,7 +27,7 @@ from app.views.map.layout import (
 from app.views.map.page import describe_map
 from app.views.map.picture import HEIGHT, WIDTH, dot_radius, place_labels, render_map, to_pixels
 from index import sample
-from index.manifest import FILE, read_manifest, write_manifest
+from index.manifest import MANIFEST_FILE, read_manifest, write_manifest
 
 Page = Callable[[TestResponse], Any]
 LIGHT, DARK = "#ffffff", "#1f1e1b"
@@ -87,7 +87,7 @@ def test_the_points_are_those_of_the_index_and_their_classes_the_database_s(
     client: FlaskClient, app: Flask, settings: Any
 ) -> None:
     sent = json.loads(client.get("/map/points.json").data)
-    with np.load(settings.home.index / "current" / sample.FILE) as stored:
+    with np.load(settings.home.index / "current" / sample.SAMPLE_FILE) as stored:
         ids, points = stored["ids"], stored["points"]
     classes = images.listed(app.extensions["sessions"], app.extensions["engine"].state().version.id)
     assert sent["ids"] == ids.tolist() == sorted(classes)
@@ -251,9 +251,9 @@ def test_an_index_of_before_says_what_makes_a_map(
     shop: Any, open_app: Callable[..., Flask], page: Page
 ) -> None:
     manifest = read_manifest(shop.version)
-    without = {name: file for name, file in manifest.files.items() if name != sample.FILE}
-    (shop.version / sample.FILE).unlink()
-    (shop.version / FILE).unlink()
+    without = {name: file for name, file in manifest.files.items() if name != sample.SAMPLE_FILE}
+    (shop.version / sample.SAMPLE_FILE).unlink()
+    (shop.version / MANIFEST_FILE).unlink()
     write_manifest(replace(manifest, files=without), shop.version)
     client = open_app(shop.settings).test_client()
     answer = client.get("/map")

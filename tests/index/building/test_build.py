@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 from index.building import build, checkpoint, extractor
-from index.building.build import Base, Gathered, compute_features, gather
+from index.building.build import BaseVersion, GatheredFeatures, compute_features, gather_features
 from index.manifest import Shard, StoreError
 from index.vectors import Vectors
 from model.alexnet import FEATURES, AlexNetConfig
@@ -49,7 +49,7 @@ def main(weights: Path, root: Path, place: Path, block: int) -> None:
     """Gather in this process, as torchrun or a test starts it, and write what came out."""
     torch.set_num_threads(1)
     predictor = Predictor.from_weights(load(weights), "cpu")
-    found = gather(predictor, root, scanned(root), place, block=block, batch=4)
+    found = gather_features(predictor, root, scanned(root), place, block=block, batch=4)
     if found is not None:
         (place / "rows.json").write_text(json.dumps(found.rows.tolist()))
 
@@ -113,35 +113,35 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "index"
 
 
-Go = Callable[..., Gathered]
+Go = Callable[..., GatheredFeatures]
 
 
 @pytest.fixture
 def go(predictor: Predictor, root: Path, place: Path) -> Go:
     """Gathers what is under `root`, in small blocks and shards of float32."""
 
-    def go(**changes: Any) -> Gathered:
+    def go(**changes: Any) -> GatheredFeatures:
         wanted = {"dtype": "float32", "batch": 3, "block": 4, "rows": 8} | changes
         photographs = wanted.pop("photographs", None) or scanned(root)
-        found = gather(predictor, root, photographs, place, **wanted)
+        found = gather_features(predictor, root, photographs, place, **wanted)
         assert found is not None
         return found
 
     return go
 
 
-def publish(found: Gathered, folder: Path) -> Base:
+def publish(found: GatheredFeatures, folder: Path) -> BaseVersion:
     """A version of what was gathered: the shards linked as they are to be named."""
     folder.mkdir(parents=True)
-    for stored in found.stored:
+    for stored in found.shards:
         (folder / stored.shard.file).hardlink_to(stored.path)
-    shards = [stored.shard for stored in found.stored]
-    return Base(
+    shards = [stored.shard for stored in found.shards]
+    return BaseVersion(
         folder=folder, shards=shards, dtype="float32", entries=found.entries, rows=found.rows
     )
 
 
-def vectors_of(base: Base) -> dict[str, Floats]:
+def vectors_of(base: BaseVersion) -> dict[str, Floats]:
     """The vector of every entry, by its path."""
     rows = Vectors(base.folder, base.shards, base.dtype).take(base.rows)
     return {entry.path: row for entry, row in zip(base.entries, rows, strict=True)}
@@ -199,8 +199,8 @@ def test_every_photograph_gets_its_features(
     found = go(report=report)
     version = publish(found, place / "v1")
     same(vectors_of(version), truth)
-    assert [s.shard.rows for s in found.stored] == [8, 8]
-    assert [s.shard.file for s in found.stored] == ["vectors-00000.npy", "vectors-00001.npy"]
+    assert [s.shard.rows for s in found.shards] == [8, 8]
+    assert [s.shard.file for s in found.shards] == ["vectors-00000.npy", "vectors-00001.npy"]
     assert [p.path for p in found.photographs] == list(truth)
     assert (found.counts.added, found.counts.computed, found.counts.reused) == (16, 16, 0)
     (_, total, steps), *_ = said
@@ -211,13 +211,13 @@ def test_every_photograph_gets_its_features(
     with Image.open(root / first.path) as image:
         assert (first.width, first.height, first.format) == (*image.size, image.format)
     assert first.bytes == (root / first.path).stat().st_size
-    checkpoint.forget_work(place)
+    checkpoint.delete_checkpoints(place)
     assert [e.name for e in place.iterdir()] == ["v1"]
 
 
 def test_float16_is_the_nearest_float16(go: Go, place: Path, truth: dict[str, Floats]) -> None:
     found = go(dtype="float16")
-    shards = [s.shard for s in found.stored]
+    shards = [s.shard for s in found.shards]
     version = replace(publish(found, place / "v1"), dtype="float16", shards=shards)
     for path, row in vectors_of(version).items():
         np.testing.assert_allclose(row, truth[path], rtol=2**-11, atol=1e-4)
@@ -272,7 +272,7 @@ def test_a_build_that_was_cut_off_goes_on(go: Go, place: Path, truth: dict[str, 
     found = go()
     same(vectors_of(publish(found, place / "v1")), truth)
     assert (found.counts.computed, found.counts.reused) == (0, 16)
-    assert [s.shard.rows for s in found.stored] == [8, 8]
+    assert [s.shard.rows for s in found.shards] == [8, 8]
 
 
 def begin(*words: Any, torchrun: bool = False) -> subprocess.Popen[str]:
@@ -315,13 +315,13 @@ def test_two_processes_do_what_one_does(
     process = begin(weights, root, place, 4, torchrun=True)
     out = process.communicate(timeout=120)[0]
     assert process.returncode == 0, out
-    again = go(dtype="float16", rows=build.ROWS)
+    again = go(dtype="float16", rows=build.ROWS_PER_SHARD)
     assert again.counts.computed == 0
     assert json.loads((place / "rows.json").read_text()) == again.rows.tolist() == [*range(16)]
-    (both,) = again.stored
-    alone = gather(predictor, root, scanned(root), place / "alone", batch=4, block=4)
+    (both,) = again.shards
+    alone = gather_features(predictor, root, scanned(root), place / "alone", batch=4, block=4)
     assert alone is not None
-    assert [s.shard.sha256 for s in alone.stored] == [both.shard.sha256]
+    assert [s.shard.sha256 for s in alone.shards] == [both.shard.sha256]
 
 
 # An earlier version to go on from
@@ -331,7 +331,7 @@ def test_an_update_touches_only_what_is_new(
     go: Go, root: Path, place: Path, truth: dict[str, Floats], predictor: Predictor
 ) -> None:
     base = publish(go(), place / "v1")
-    checkpoint.forget_work(place)
+    checkpoint.delete_checkpoints(place)
     train = root / "train"
     (train / "chelsea/0.jpg").unlink()
     os.utime(train / "chelsea/1.png")
@@ -341,30 +341,30 @@ def test_an_update_touches_only_what_is_new(
         image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(train / "coffee/new.png")
     found = go(base=base)
     counts = found.counts
-    assert (counts.added, counts.changed, counts.vanished) == (2, 1, 2)
-    assert (counts.kept, counts.computed, counts.reused) == (13, 1, 2)
-    files = [s.shard.file for s in found.stored]
+    assert (counts.added, counts.changed, counts.removed) == (2, 1, 2)
+    assert (counts.unchanged, counts.computed, counts.reused) == (13, 1, 2)
+    files = [s.shard.file for s in found.shards]
     assert files == ["vectors-00000.npy", "vectors-00001.npy", "vectors-00002.npy"]
-    assert [s.path.parent == base.folder for s in found.stored] == [True, True, False]
+    assert [s.path.parent == base.folder for s in found.shards] == [True, True, False]
     wanted = {p.path: predictor.features(read_file(root / p.path)[None])[0] for p in scanned(root)}
     version = publish(found, place / "v2")
     same(vectors_of(version), wanted)
-    checkpoint.forget_work(place)
+    checkpoint.delete_checkpoints(place)
     again = go(base=version)
-    assert again.counts == replace(counts, added=0, changed=0, vanished=0, kept=16, computed=0,
+    assert again.counts == replace(counts, added=0, changed=0, removed=0, unchanged=16, computed=0,
                                    reused=0)  # fmt: skip
-    assert [s.path.parent for s in again.stored] == [version.folder] * 3
+    assert [s.path.parent for s in again.shards] == [version.folder] * 3
 
 
 def test_a_shard_that_is_mostly_dead_is_not_kept(
     go: Go, root: Path, place: Path, truth: dict[str, Floats]
 ) -> None:
     base = publish(go(), place / "v1")
-    checkpoint.forget_work(place)
+    checkpoint.delete_checkpoints(place)
     for number in range(5):
         next((root / "train/chelsea").glob(f"{number}.*")).unlink()
     found = go(base=base)
-    assert [(s.path.parent == base.folder, s.shard.rows) for s in found.stored] == [
+    assert [(s.path.parent == base.folder, s.shard.rows) for s in found.shards] == [
         (True, 8),
         (False, 3),
     ]
@@ -386,7 +386,7 @@ def test_a_folder_that_vanishes_is_an_error_and_what_was_done_stays(
         return lambda done: root.rename(away) if done >= 4 and root.exists() else None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(extractor, "AHEAD", 1)
+        patch.setattr(extractor, "MAX_WAITING_IMAGES", 1)
         with pytest.raises(StoreError, match="has vanished"):
             go(photographs=photographs, report=report)
     away.rename(root)
@@ -419,6 +419,8 @@ def test_a_disk_without_room_is_said_before_anything_is_read(
 
 def test_a_base_of_another_type_is_refused(go: Go, tmp_path: Path) -> None:
     none: list[Shard] = []
-    base = Base(folder=tmp_path, shards=none, dtype="float16", entries=[], rows=np.empty(0, int))
+    base = BaseVersion(
+        folder=tmp_path, shards=none, dtype="float16", entries=[], rows=np.empty(0, int)
+    )
     with pytest.raises(StoreError, match="float16"):
         go(base=base)

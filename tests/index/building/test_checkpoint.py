@@ -10,8 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.building.checkpoint import Work, forget_published, forget_work, work_folder
-from index.building.file_list import Entry, LeftOut
+from index.building.checkpoint import (
+    BuildCheckpoint,
+    checkpoint_folder,
+    delete_checkpoints,
+    delete_published_checkpoints,
+)
+from index.building.file_list import FileEntry, UnreadableFile
 from index.manifest import StoreError
 from index.vectors import Vectors
 from model.alexnet import FEATURES
@@ -19,10 +24,10 @@ from model.alexnet import FEATURES
 Floats = npt.NDArray[np.float32]
 
 
-def found(start: int, count: int) -> list[Entry | LeftOut]:
+def found(start: int, count: int) -> list[FileEntry | UnreadableFile]:
     """Entries, and one that is left out."""
     entries = [
-        Entry(
+        FileEntry(
             path=f"train/a/{n}.jpg",
             size=n,
             mtime_ns=10**18 + n,
@@ -35,96 +40,102 @@ def found(start: int, count: int) -> list[Entry | LeftOut]:
         )
         for n in range(start, start + count)
     ]
-    return [*entries, LeftOut(path="train/a/bad.jpg", reason="It is empty.", stamp=(0, 1, 2))]
+    return [
+        *entries,
+        UnreadableFile(path="train/a/bad.jpg", reason="It is empty.", stamp=(0, 1, 2)),
+    ]
 
 
 def rows(count: int, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).random((count, FEATURES), np.float32)
 
 
-def put(work: Work, name: str, count: int, start: int = 0) -> None:
+def put(work: BuildCheckpoint, name: str, count: int, start: int = 0) -> None:
     """Write a piece."""
-    work.write(name, [rows(count, start)], found(start, count), [*range(count), -1])
+    work.write_segment(name, [rows(count, start)], found(start, count), [*range(count), -1])
 
 
 def test_pieces_come_back_as_they_were_written(tmp_path: Path) -> None:
-    work = Work(tmp_path / "work", "float32")
+    work = BuildCheckpoint(tmp_path / "work", "float32")
     put(work, "block-1-0000003", 3, start=5)
     put(work, "block-0-0000002", 2)
     put(work, "shard-0000004", 1, start=9)
-    pieces = work.pieces()
+    pieces = work.segments()
     assert [p.name for p in pieces] == ["shard-0000004", "block-0-0000002", "block-1-0000003"]
     assert [p.number for p in pieces] == [4, 2, 3]
     last = pieces[-1]
-    assert last.found == found(5, 3)
+    assert last.files == found(5, 3)
     assert last.rows == [0, 1, 2, -1]
     read = Vectors(work.folder, [last.shard], "float32").take(np.arange(3))
     np.testing.assert_array_equal(read, rows(3, 5))
-    work.drop(last)
-    assert [p.name for p in work.pieces()] == ["shard-0000004", "block-0-0000002"]
+    work.delete_segment(last)
+    assert [p.name for p in work.segments()] == ["shard-0000004", "block-0-0000002"]
 
 
 def test_what_was_left_half_written_is_swept_away(tmp_path: Path) -> None:
-    work = Work(tmp_path / "work", "float16")
+    work = BuildCheckpoint(tmp_path / "work", "float16")
     put(work, "block-0-0000000", 2)
     put(work, "block-0-0000001", 2)
     (work.folder / "block-0-0000001.jsonl").unlink()
     (work.folder / ".block-0-0000002.npy.part").write_bytes(b"123")
     (work.folder / ".block-0-0000002.jsonl.part").write_bytes(b"123")
-    work.sweep()
+    work.remove_partial()
     names = sorted(e.name for e in work.folder.iterdir())
     assert names == ["block-0-0000000.jsonl", "block-0-0000000.npy"]
-    assert [p.name for p in work.pieces()] == ["block-0-0000000"]
+    assert [p.name for p in work.segments()] == ["block-0-0000000"]
 
 
 def test_a_damaged_piece_does_not_count(tmp_path: Path) -> None:
-    work = Work(tmp_path / "work", "float16")
+    work = BuildCheckpoint(tmp_path / "work", "float16")
     for number in range(4):
         put(work, f"block-0-000000{number}", 2, start=number)
     os.truncate(work.folder / "block-0-0000000.npy", 5000)
     os.truncate(work.folder / "block-0-0000001.jsonl", 300)
     (work.folder / "block-0-0000002.npy").unlink()
-    assert [p.name for p in work.pieces()] == ["block-0-0000003"]
-    assert Work(tmp_path / "work", "float32").pieces() == []
+    assert [p.name for p in work.segments()] == ["block-0-0000003"]
+    assert BuildCheckpoint(tmp_path / "work", "float32").segments() == []
 
 
 def test_a_folder_is_for_what_vectors_depend_on(tmp_path: Path) -> None:
-    one = work_folder(tmp_path, "w1", Path("/d"), "float16")
-    assert one == work_folder(tmp_path, "w1", Path("/d"), "float16")
+    one = checkpoint_folder(tmp_path, "w1", Path("/d"), "float16")
+    assert one == checkpoint_folder(tmp_path, "w1", Path("/d"), "float16")
     others = {
         one,
-        work_folder(tmp_path, "w2", Path("/d"), "float16"),
-        work_folder(tmp_path, "w1", Path("/e"), "float16"),
-        work_folder(tmp_path, "w1", Path("/d"), "float32"),
+        checkpoint_folder(tmp_path, "w2", Path("/d"), "float16"),
+        checkpoint_folder(tmp_path, "w1", Path("/e"), "float16"),
+        checkpoint_folder(tmp_path, "w1", Path("/d"), "float32"),
     }
     assert len(others) == 4
     for folder in others:
-        put(Work(folder, "float16"), "block-0-0000000", 1)
-    forget_work(tmp_path)
+        put(BuildCheckpoint(folder, "float16"), "block-0-0000000", 1)
+    delete_checkpoints(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_work_that_a_version_holds_whole_is_forgotten(tmp_path: Path) -> None:
     version = tmp_path / "version"
     version.mkdir()
-    done, other = Work(tmp_path / ".work-done", "float16"), Work(tmp_path / ".work-two", "float16")
+    done, other = (
+        BuildCheckpoint(tmp_path / ".work-done", "float16"),
+        BuildCheckpoint(tmp_path / ".work-two", "float16"),
+    )
     for work in (done, other):
         put(work, "shard-0000001", 2)
     put(done, "block-0-0000000", 0)
     (version / "vectors-00000.npy").hardlink_to(done.folder / "shard-0000001.npy")
     put(done, "block-0-0000002", 1, start=5)
-    forget_published(tmp_path, version)
+    delete_published_checkpoints(tmp_path, version)
     assert done.folder.exists()
-    done.drop(done.pieces()[-1])
-    forget_published(tmp_path, version)
+    done.delete_segment(done.segments()[-1])
+    delete_published_checkpoints(tmp_path, version)
     assert not done.folder.exists()
-    assert len(other.pieces()) == 1
+    assert len(other.segments()) == 1
 
 
 def test_what_is_no_number_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
-    work = Work(tmp_path / "work", "float16")
+    work = BuildCheckpoint(tmp_path / "work", "float16")
     with pytest.raises(StoreError, match="finite"):
-        work.write("block-0-0000000", [rows(2) * 1e6], found(0, 2), [0, 1, -1])
+        work.write_segment("block-0-0000000", [rows(2) * 1e6], found(0, 2), [0, 1, -1])
     assert list(work.folder.iterdir()) == []
 
 
@@ -143,18 +154,18 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_an_error_and_finished_pieces_stay(small: Path) -> None:
-    work = Work(small / "work", "float16")
+    work = BuildCheckpoint(small / "work", "float16")
     put(work, "block-0-0000000", 5)
     with pytest.raises(StoreError, match=os.strerror(errno.ENOSPC)):
         put(work, "block-0-0000001", 8)
     # The vectors have room, but not what tells of them.
     with pytest.raises(StoreError, match=os.strerror(errno.ENOSPC)):
-        work.write("block-0-0000002", [rows(4)], found(0, 4) * 80, [0] * 400)
+        work.write_segment("block-0-0000002", [rows(4)], found(0, 4) * 80, [0] * 400)
     assert len(list(work.folder.iterdir())) == 2
-    assert [p.name for p in work.pieces()] == ["block-0-0000000"]
+    assert [p.name for p in work.segments()] == ["block-0-0000000"]
 
 
 def test_a_place_that_is_no_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be written"):
-        Work(tmp_path / "file" / "work", "float16")
+        BuildCheckpoint(tmp_path / "file" / "work", "float16")

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.building.file_list import Entry, read_listing, shown, write_listing
+from index.building.file_list import FileEntry, escape_file_name, read_file_list, write_file_list
 from index.manifest import StoreError
 
 
-def entries(count: int) -> list[Entry]:
+def entries(count: int) -> list[FileEntry]:
     """Entries with paths of every length, some not ASCII, and times of today in nanoseconds."""
     random = np.random.default_rng(0)
     return [
-        Entry(
+        FileEntry(
             path=f"train/{'ä猫 '[n % 3] * (n % 40)}/{n}.jpg",
             size=n * 10**8,
             mtime_ns=1_700_000_000_123_456_789 + n,
@@ -32,8 +32,8 @@ def entries(count: int) -> list[Entry]:
 def test_what_was_written_comes_back(tmp_path: Path, count: int) -> None:
     written = entries(count)
     rows = np.arange(count)[::-1] // 2
-    write_listing(tmp_path / "files.npz", written, rows)
-    found, places = read_listing(tmp_path / "files.npz")
+    write_file_list(tmp_path / "files.npz", written, rows)
+    found, places = read_file_list(tmp_path / "files.npz")
     assert found == written
     assert places.dtype == np.int64
     assert places.tolist() == rows.tolist()
@@ -43,23 +43,23 @@ def test_what_was_written_comes_back(tmp_path: Path, count: int) -> None:
 
 def test_every_entry_needs_a_row(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="3 entries cannot have 2 rows"):
-        write_listing(tmp_path / "files.npz", entries(3), np.arange(2))
+        write_file_list(tmp_path / "files.npz", entries(3), np.arange(2))
 
 
 def test_a_damaged_listing_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "files.npz"
     with pytest.raises(StoreError, match="cannot be read"):
-        read_listing(file)
-    write_listing(file, entries(100), np.arange(100))
+        read_file_list(file)
+    write_file_list(file, entries(100), np.arange(100))
     whole = file.read_bytes()
     for end in (0, 10, 300, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:end])
         with pytest.raises(StoreError, match=r"files\.npz is damaged"):
-            read_listing(file)
+            read_file_list(file)
     for at in range(100, len(whole), len(whole) // 40):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
         try:
-            found, _ = read_listing(file)
+            found, _ = read_file_list(file)
         except StoreError:
             continue
         # A byte that no check looks at, between the columns.
@@ -68,15 +68,15 @@ def test_a_damaged_listing_is_an_error(tmp_path: Path) -> None:
 
 def test_columns_of_different_lengths_are_an_error(tmp_path: Path) -> None:
     file = tmp_path / "files.npz"
-    write_listing(file, entries(5), np.arange(5))
+    write_file_list(file, entries(5), np.arange(5))
     with np.load(file) as found:
         columns = dict(found)
     columns["rows"] = columns["rows"][:4]
     np.savez(file, **columns)
     with pytest.raises(StoreError, match="damaged"):
-        read_listing(file)
+        read_file_list(file)
 
 
 def test_names_that_are_not_utf8_are_shown_written_out() -> None:
-    assert shown("ä.jpg") == "ä.jpg"
-    assert shown("a\udcff.jpg") == "a\\udcff.jpg"
+    assert escape_file_name("ä.jpg") == "ä.jpg"
+    assert escape_file_name("a\udcff.jpg") == "a\\udcff.jpg"

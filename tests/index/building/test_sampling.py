@@ -14,12 +14,19 @@ import torch
 from PIL import Image
 from torch.nn.functional import conv2d, pad
 
-from index.building.file_list import Entry
-from index.building.reader import Read, read_photograph
-from index.building.sampling import Images, draw, make_sample, sample_bytes
-from index.building.top_patches import MOST, Looking
-from index.manifest import Manifest, Sealed
-from index.sample import FILE, SAMPLE, Sample, read_checked, read_sample, write_sample
+from index.building.file_list import FileEntry
+from index.building.reader import DecodedFile, read_photograph
+from index.building.sampling import VersionImages, draw_sample, make_sample, sample_bytes_needed
+from index.building.top_patches import MAX_PATCHES_PER_KERNEL, SampleScan
+from index.manifest import FileChecksum, Manifest
+from index.sample import (
+    MAX_SAMPLE_IMAGES,
+    SAMPLE_FILE,
+    ImageSample,
+    read_sample,
+    read_sample_columns,
+    write_sample,
+)
 from index.vectors import Vectors, write_shard
 from model.alexnet import AlexNetConfig
 from model.checkpoint import Weights
@@ -63,19 +70,21 @@ class Place:
     predictor: Predictor
     vectors: Vectors
 
-    def images(self, ids: dict[str, int] | None = None) -> Images:
+    def images(self, ids: dict[str, int] | None = None) -> VersionImages:
         """The files as they are, read like those of a build; by default 10, 13, 16, …"""
         names = sorted(file.name for file in self.root.iterdir())
         read = [read_photograph(self.root, name, lambda _: None) for name in names]
-        entries = [one.entry for one in read if isinstance(one, Read)]
+        entries = [one.entry for one in read if isinstance(one, DecodedFile)]
         ids = ids or {entry.path: 10 + 3 * n for n, entry in enumerate(entries)}
         entries = sorted((e for e in entries if e.path in ids), key=lambda e: ids[e.path])
         numbers = np.array([ids[entry.path] for entry in entries], np.int64)
         rows = np.array([n if entry.path != f"{COUNT - 1}.png" else 0 for n, entry in
                          enumerate(entries)], np.int64)  # fmt: skip
-        return Images(root=self.root, ids=numbers, entries=entries, rows=rows)
+        return VersionImages(root=self.root, ids=numbers, entries=entries, rows=rows)
 
-    def make(self, images: Images, before: Columns | None = None, **more: Any) -> Sample:
+    def make(
+        self, images: VersionImages, before: Columns | None = None, **more: Any
+    ) -> ImageSample:
         """Make a sample, write and read it."""
         columns = make_sample(self.predictor, images, self.vectors, before, **more)
         self.index.mkdir(exist_ok=True)
@@ -86,7 +95,7 @@ class Place:
 
     def columns(self) -> Columns:
         """All that was written last."""
-        return read_checked(self.index)
+        return read_sample_columns(self.index)
 
 
 def manifest(images: int) -> Manifest:
@@ -94,7 +103,7 @@ def manifest(images: int) -> Manifest:
     return Manifest(
         name="n", weights="w", data="/d", created="", made_by="", images=images, vectors=images,
         unreadable=0, listing="", dtype="float32", kind="exact", target=1.0, shards=[],
-        files={FILE: Sealed(bytes=0, sha256="")},
+        files={SAMPLE_FILE: FileChecksum(bytes=0, sha256="")},
     )  # fmt: skip
 
 
@@ -107,17 +116,17 @@ def place(
     return Place(root, tmp_path / "index", predictor, Vectors(tmp_path, [shard], "float32"))
 
 
-def check(found: Sample, images: Images, predictor: Predictor) -> None:
+def check(found: ImageSample, images: VersionImages, predictor: Predictor) -> None:
     """Compare with what the files hold, image by image."""
     paths = dict(zip(images.ids.tolist(), (e.path for e in images.entries), strict=True))
     squares = {i: read_file(images.root / paths[i]) for i in found.ids.tolist()}
-    for image, small in zip(found.ids.tolist(), found.small, strict=True):
+    for image, small in zip(found.ids.tolist(), found.thumbnails, strict=True):
         fields = squares[image].reshape(32, 8, 32, 8, 3).astype(float).mean(axis=(1, 3))
         np.testing.assert_array_equal(small, np.floor(fields + 0.5))
     check_patches(found, squares, predictor)
 
 
-def check_patches(found: Sample, squares: dict[int, Pixels], predictor: Predictor) -> None:
+def check_patches(found: ImageSample, squares: dict[int, Pixels], predictor: Predictor) -> None:
     """Compare the best patches with a convolution of every image."""
     ids = found.ids
     x = (np.stack([squares[i][16:240, 16:240] for i in ids.tolist()]) - MEAN) / 60
@@ -285,22 +294,22 @@ def test_of_ever_stronger_images_few_patches_are_kept(predictor: Predictor) -> N
     rng = np.random.default_rng(0)
     pattern = rng.uniform(-1, 1, (256, 256, 3))
     squares = [np.rint(MEAN + (20 + n) * pattern).astype(np.uint8) for n in range(60)]
-    looking = Looking(predictor, np.arange(60))
+    looking = SampleScan(predictor, np.arange(60))
     for place, square in enumerate(squares):
-        looking.take(place, looking.look(square))
-        assert len(looking.patches) <= MOST * 96
-    best = looking.best()
+        looking.add(place, looking.measure(square))
+        assert len(looking.patches) <= MAX_PATCHES_PER_KERNEL * 96
+    best = looking.strongest_images()
     assert (np.sort(best, axis=1)[:, 0] > 40).all()
-    pixels = looking.columns()["patch_pixels"]
+    pixels = looking.arrays()["patch_pixels"]
     spots = looking.spots[best[5, 0]]
     right = looking.conv1.patch(squares[best[5, 0]], int(spots[5]))
     np.testing.assert_array_equal(pixels[5, 0], right)
 
 
-def entries(count: int) -> list[Entry]:
+def entries(count: int) -> list[FileEntry]:
     """Entries of files that are not there."""
     return [
-        Entry(path=f"train/{n % 7}/{n}.jpg", size=1, mtime_ns=0, ctime_ns=0, sha256="",
+        FileEntry(path=f"train/{n % 7}/{n}.jpg", size=1, mtime_ns=0, ctime_ns=0, sha256="",
               format="JPEG", width=1, height=1, pixels="")
         for n in range(count)
     ]  # fmt: skip
@@ -308,20 +317,20 @@ def entries(count: int) -> list[Entry]:
 
 def test_a_draw_is_even_repeatable_and_changes_little() -> None:
     listed = entries(20_000)
-    drawn = draw(listed, 5_000)
+    drawn = draw_sample(listed, 5_000)
     assert len(drawn) == 5_000
     assert (np.diff(drawn) > 0).all()
-    np.testing.assert_array_equal(drawn, draw(listed, 5_000))
+    np.testing.assert_array_equal(drawn, draw_sample(listed, 5_000))
     halves = [((start <= drawn) & (drawn < start + 10_000)).sum() for start in (0, 10_000)]
     assert abs(int(halves[0]) - int(halves[1])) < 300
     # A hundred files fewer, or in another order: the others stay.
-    fewer = draw(listed[:-100], 5_000)
+    fewer = draw_sample(listed[:-100], 5_000)
     assert len(np.setdiff1d(drawn, fewer)) < 60
-    np.testing.assert_array_equal(np.sort(19_999 - draw(listed[::-1], 5_000)), drawn)
-    np.testing.assert_array_equal(draw(listed[:50], 50), np.arange(50))
+    np.testing.assert_array_equal(np.sort(19_999 - draw_sample(listed[::-1], 5_000)), drawn)
+    np.testing.assert_array_equal(draw_sample(listed[:50], 50), np.arange(50))
 
 
 def test_the_room_it_takes_is_known(place: Place) -> None:
     place.make(place.images())
-    assert (place.index / FILE).stat().st_size <= sample_bytes(COUNT)
-    assert sample_bytes(10**6) == sample_bytes(SAMPLE) < 40e6
+    assert (place.index / SAMPLE_FILE).stat().st_size <= sample_bytes_needed(COUNT)
+    assert sample_bytes_needed(10**6) == sample_bytes_needed(MAX_SAMPLE_IMAGES) < 40e6

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.manifold import trustworthiness
 
-from index.building.tsne import Layout, lay_out
+from index.building.tsne import MapLayout, layout_images
 from index.vectors import Vectors, write_shard
 
 Floats = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ def check_scale(points: Floats) -> None:
 def test_near_images_lie_near(vectors: Callable[..., Floats], stored: Make) -> None:
     features = vectors(COUNT, seed=1, clusters=CLUSTERS)
     rows = np.arange(COUNT)
-    layout = lay_out(stored(features), rows)
+    layout = layout_images(stored(features), rows)
     check_scale(layout.points)
     assert trustworthiness(features, layout.points, n_neighbors=10) > 0.9
     apart = np.linalg.norm(layout.points[:, None] - layout.points, axis=2)
@@ -46,20 +46,20 @@ def test_near_images_lie_near(vectors: Callable[..., Floats], stored: Make) -> N
 
 def test_it_can_be_repeated(vectors: Callable[..., Floats], stored: Make) -> None:
     held, rows = stored(vectors(40, seed=1)), np.arange(40)
-    again = [lay_out(held, rows) for _ in range(2)]
+    again = [layout_images(held, rows) for _ in range(2)]
     np.testing.assert_array_equal(again[0].points, again[1].points)
 
 
 def test_images_of_one_row_lie_on_one_place(vectors: Callable[..., Floats], stored: Make) -> None:
     rows = np.array([*range(30), 7, 7, 29])
-    points = lay_out(stored(vectors(30, seed=1)), rows).points
+    points = layout_images(stored(vectors(30, seed=1)), rows).points
     np.testing.assert_array_equal(points[30:], points[[7, 7, 29]])
     assert len(np.unique(points, axis=0)) == 30
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 9])
 def test_few_images(vectors: Callable[..., Floats], stored: Make, count: int) -> None:
-    layout = lay_out(stored(vectors(max(count, 1), seed=1)), np.arange(count))
+    layout = layout_images(stored(vectors(max(count, 1), seed=1)), np.arange(count))
     assert layout.points.shape == (count, 2)
     if count < 2:
         assert (layout.points == 0.5).all()
@@ -71,7 +71,9 @@ def test_few_images(vectors: Callable[..., Floats], stored: Make, count: int) ->
 @pytest.mark.parametrize("count", [2, 3, 12, 40])
 @pytest.mark.parametrize("value", [0, 3])
 def test_equal_features_do_not_harm(stored: Make, count: int, value: float) -> None:
-    points = lay_out(stored(np.full((count, 4096), value, np.float32)), np.arange(count)).points
+    points = layout_images(
+        stored(np.full((count, 4096), value, np.float32)), np.arange(count)
+    ).points
     assert np.isfinite(points).all()
     assert points.min() >= 0
     assert points.max() <= 1
@@ -80,19 +82,21 @@ def test_equal_features_do_not_harm(stored: Make, count: int, value: float) -> N
 def test_many_equal_ones_among_others(vectors: Callable[..., Floats], stored: Make) -> None:
     features = vectors(60, seed=1)
     features[20:] = features[3]
-    assert np.isfinite(lay_out(stored(features), np.arange(60)).points).all()
+    assert np.isfinite(layout_images(stored(features), np.arange(60)).points).all()
 
 
 def test_a_later_map_is_like_the_one_before(vectors: Callable[..., Floats], stored: Make) -> None:
     """Of 150 images ten vanish and ten are new: the rest stay about where they were."""
     held = stored(vectors(COUNT, seed=1, clusters=CLUSTERS))
-    first = lay_out(held, np.arange(COUNT - 10))
+    first = layout_images(held, np.arange(COUNT - 10))
     known = np.concatenate([first.points[10:], np.full((10, 2), np.nan, np.float32)])
-    before = Layout(points=known, span=first.span, whole=False)
-    later = lay_out(held, np.arange(10, COUNT), before)
+    before = MapLayout(points=known, span=first.span, whole=False)
+    later = layout_images(held, np.arange(10, COUNT), before)
     check_scale(later.points)
     moved = np.linalg.norm(later.points[:-10] - known[:-10], axis=1)
-    anew = np.linalg.norm(lay_out(held, np.arange(10, COUNT)).points[:-10] - known[:-10], axis=1)
+    anew = np.linalg.norm(
+        layout_images(held, np.arange(10, COUNT)).points[:-10] - known[:-10], axis=1
+    )
     assert np.median(moved) < 0.1
     assert np.median(moved) < np.median(anew) / 2
     clusters = np.arange(10, COUNT) % CLUSTERS
@@ -103,8 +107,8 @@ def test_a_later_map_is_like_the_one_before(vectors: Callable[..., Floats], stor
 
 def test_a_map_of_the_same_images_stays(vectors: Callable[..., Floats], stored: Make) -> None:
     held, rows = stored(vectors(30, seed=1)), np.arange(30)
-    first = lay_out(held, rows)
-    assert lay_out(held, rows, first) == first
+    first = layout_images(held, rows)
+    assert layout_images(held, rows, first) == first
 
 
 def test_one_with_too_little_known_is_made_anew(
@@ -113,8 +117,8 @@ def test_one_with_too_little_known_is_made_anew(
     held, rows = stored(vectors(40, seed=1)), np.arange(40)
     points = np.full((40, 2), np.nan, np.float32)
     points[:10] = 0.3
-    found = lay_out(held, rows, Layout(points=points, span=10.0))
-    np.testing.assert_array_equal(found.points, lay_out(held, rows).points)
+    found = layout_images(held, rows, MapLayout(points=points, span=10.0))
+    np.testing.assert_array_equal(found.points, layout_images(held, rows).points)
 
 
 def test_it_tells_how_far_it_is_and_can_be_stopped(
@@ -126,7 +130,7 @@ def test_it_tells_how_far_it_is_and_can_be_stopped(
         told.append((name, total))
         return told.append  # type: ignore[arg-type]
 
-    lay_out(held, rows, report=report)
+    layout_images(held, rows, report=report)
     (name, total), *steps = told
     assert name == "Laying out the map"
     assert steps == sorted(steps)
@@ -136,4 +140,4 @@ def test_it_tells_how_far_it_is_and_can_be_stopped(
         return lambda done: signal.raise_signal(signal.SIGINT) if done >= 50 else None
 
     with pytest.raises(KeyboardInterrupt):
-        lay_out(held, rows, report=stop)
+        layout_images(held, rows, report=stop)

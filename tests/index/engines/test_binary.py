@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.candidates import View
+from index.candidates import RowFilter
 from index.engines import binary
-from index.engines.autoencoder import load_coder
-from index.engines.options import Options
+from index.engines.autoencoder import load_encoder
+from index.engines.options import EngineOptions
 from index.manifest import StoreError
 from index.vectors import Vectors, write_shard
 from model.alexnet import FEATURES
@@ -23,7 +23,7 @@ COUNT = 400
 ALIVE = np.arange(COUNT) % 7 != 3
 
 
-SET = Options(bits=64, seed=1)
+SET = EngineOptions(bits=64, seed=1)
 
 
 def quiet(_name: str, _total: int) -> Callable[[int], None]:
@@ -51,7 +51,7 @@ class Made:
     parameters: dict[str, Any]
     vectors: Vectors
 
-    def open(self) -> binary.Binary:
+    def open(self) -> binary.BinaryCodeSearch:
         return binary.open_binary(self.folder, self.parameters)
 
 
@@ -59,12 +59,12 @@ class Made:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("binary")
     vectors = shards(folder, fc7_like(COUNT, 2))
-    return Made(folder, binary.train(vectors, ALIVE, folder, SET, quiet), vectors)
+    return Made(folder, binary.train_binary(vectors, ALIVE, folder, SET, quiet), vectors)
 
 
 def differing(made: Made, queries: Floats) -> npt.NDArray[np.int64]:
     """How many bits differ, by counting them: [queries, rows]."""
-    coder = load_coder(made.folder / binary.CODER)
+    coder = load_encoder(made.folder / binary.ENCODER_FILE)
     rows = made.vectors.take(np.arange(COUNT))
     apart = coder.encode(queries)[:, None] ^ coder.encode(rows)[None]
     return np.unpackbits(apart, axis=2).sum(axis=2, dtype=np.int64)
@@ -74,7 +74,7 @@ def differing(made: Made, queries: Floats) -> npt.NDArray[np.int64]:
 def test_proposes_the_rows_with_the_fewest_differing_bits(made: Made, rows: Any) -> None:
     queries = fc7_like(20, 3)
     allowed = ALIVE if rows is None else ALIVE & np.isin(np.arange(COUNT), rows)
-    found = made.open().propose(queries, 30, View(rows=rows), 0)
+    found = made.open().propose(queries, 30, RowFilter(rows=rows), 0)
     assert (found.shape, found.dtype) == ((20, 30), np.int64)
     for apart, some in zip(differing(made, queries), found, strict=True):
         assert len(set(some)) == 30
@@ -84,11 +84,11 @@ def test_proposes_the_rows_with_the_fewest_differing_bits(made: Made, rows: Any)
 
 
 def test_gives_all_there_are_and_fills_up(made: Made) -> None:
-    found = made.open().propose(fc7_like(2, 3), COUNT, View(), 0)
+    found = made.open().propose(fc7_like(2, 3), COUNT, RowFilter(), 0)
     assert all(set(row) == {-1, *np.flatnonzero(ALIVE)} for row in found)
-    few = made.open().propose(fc7_like(2, 3), 5, View(rows=np.array([4, 8])), 0)
+    few = made.open().propose(fc7_like(2, 3), 5, RowFilter(rows=np.array([4, 8])), 0)
     assert few.tolist() == [[4, 8, -1, -1, -1]] * 2
-    none = made.open().propose(fc7_like(2, 3), 2, View(rows=np.empty(0, np.int64)), 0)
+    none = made.open().propose(fc7_like(2, 3), 2, RowFilter(rows=np.empty(0, np.int64)), 0)
     assert none.tolist() == [[-1, -1]] * 2
 
 
@@ -96,15 +96,15 @@ def test_the_nearest_are_among_those_proposed(made: Made) -> None:
     queries = fc7_like(40, 4)
     rows = made.vectors.take(np.flatnonzero(ALIVE)).astype(np.float64)
     exact = np.square(rows[None] - queries[:, None]).sum(axis=2).argsort(axis=1)[:, :6]
-    found = made.open().propose(queries, 100, View(), 0)
+    found = made.open().propose(queries, 100, RowFilter(), 0)
     truth = np.flatnonzero(ALIVE)[exact]
     shares = [np.isin(t, f).mean() for t, f in zip(truth, found, strict=True)]
     assert np.mean(shares) > 0.9  # By chance: 0.29.
 
 
 def test_a_seed_settles_the_codes(made: Made, tmp_path: Path) -> None:
-    binary.train(made.vectors, ALIVE, tmp_path, SET, quiet)
-    for name in (binary.CODES, binary.CODER):
+    binary.train_binary(made.vectors, ALIVE, tmp_path, SET, quiet)
+    for name in (binary.CODES_FILE, binary.ENCODER_FILE):
         assert (tmp_path / name).read_bytes() == (made.folder / name).read_bytes()
 
 
@@ -112,9 +112,9 @@ def test_answers_several_threads_alike(made: Made) -> None:
     candidates = made.open()
     queries = fc7_like(8, 5)
     queries.flags.writeable = False
-    alone = candidates.propose(queries, 20, View(), 0)
+    alone = candidates.propose(queries, 20, RowFilter(), 0)
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: candidates.propose(queries, 20, View(), 0), range(20)):
+        for found in pool.map(lambda _: candidates.propose(queries, 20, RowFilter(), 0), range(20)):
             np.testing.assert_array_equal(found, alone)
 
 
@@ -122,12 +122,14 @@ def test_an_update_codes_anew_with_the_same_coder(made: Made, tmp_path: Path) ->
     more = shards(tmp_path / "new", fc7_like(COUNT + 50, 2))
     alive = np.ones(COUNT + 50, bool)
     new = tmp_path / "new"
-    parameters = binary.update_from(made.folder, more, alive, new, made.parameters, quiet)
-    assert (new / binary.CODER).read_bytes() == (made.folder / binary.CODER).read_bytes()
+    parameters = binary.update_binary(made.folder, more, alive, new, made.parameters, quiet)
+    assert (new / binary.ENCODER_FILE).read_bytes() == (
+        made.folder / binary.ENCODER_FILE
+    ).read_bytes()
     candidates = binary.open_binary(new, parameters)
     query = more.take([COUNT + 20])
-    assert COUNT + 20 in candidates.propose(query, 10, View(), 0)
-    everything = candidates.propose(query, COUNT + 50, View(), 0)
+    assert COUNT + 20 in candidates.propose(query, 10, RowFilter(), 0)
+    everything = candidates.propose(query, COUNT + 50, RowFilter(), 0)
     assert sorted(everything[0]) == list(range(COUNT + 50))
 
 
@@ -135,15 +137,15 @@ def test_an_update_codes_anew_with_the_same_coder(made: Made, tmp_path: Path) ->
 def test_very_few_and_equal_rows_are_coded(tmp_path: Path, count: int, equal: bool) -> None:
     rows = fc7_like(1, 1).repeat(count, axis=0) if equal else fc7_like(count, 1)
     vectors = shards(tmp_path, rows)
-    parameters = binary.train(vectors, None, tmp_path, SET, quiet)
-    found = binary.open_binary(tmp_path, parameters).propose(rows[:1], count, View(), 0)
+    parameters = binary.train_binary(vectors, None, tmp_path, SET, quiet)
+    found = binary.open_binary(tmp_path, parameters).propose(rows[:1], count, RowFilter(), 0)
     assert sorted(found[0]) == list(range(count))
 
 
-@pytest.mark.parametrize("name", [binary.CODES, binary.CODER])
+@pytest.mark.parametrize("name", [binary.CODES_FILE, binary.ENCODER_FILE])
 @pytest.mark.parametrize("damage", ["missing", "empty", "half", "other"])
 def test_damaged_files_are_refused(made: Made, tmp_path: Path, name: str, damage: str) -> None:
-    for file in (binary.CODES, binary.CODER):
+    for file in (binary.CODES_FILE, binary.ENCODER_FILE):
         (tmp_path / file).write_bytes((made.folder / file).read_bytes())
     whole = (tmp_path / name).read_bytes()
     if damage == "missing":
@@ -161,16 +163,16 @@ def test_files_of_another_training_are_refused(made: Made) -> None:
 
 
 def test_a_full_disk_is_told(made: Made, tmp_path: Path) -> None:
-    coder = load_coder(made.folder / binary.CODER)
+    coder = load_encoder(made.folder / binary.ENCODER_FILE)
     with pytest.raises(OSError, match="No space left"):
         binary.write_codes(coder, made.vectors, ALIVE, Path("/dev/full"), quiet)
 
 
 def test_odd_wishes_are_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="64, 128, 256 bits, not 100"):
-        binary.train(made.vectors, ALIVE, tmp_path, Options(bits=100), quiet)
+        binary.train_binary(made.vectors, ALIVE, tmp_path, EngineOptions(bits=100), quiet)
     with pytest.raises(StoreError, match="nothing to index"):
-        binary.train(made.vectors, np.zeros(COUNT, bool), tmp_path, SET, quiet)
+        binary.train_binary(made.vectors, np.zeros(COUNT, bool), tmp_path, SET, quiet)
 
 
 def test_progress_is_told_to_its_end(made: Made, tmp_path: Path) -> None:
@@ -180,6 +182,6 @@ def test_progress_is_told_to_its_end(made: Made, tmp_path: Path) -> None:
         told[name] = [total]
         return told[name].append
 
-    binary.update_from(made.folder, made.vectors, ALIVE, tmp_path, made.parameters, report)
+    binary.update_binary(made.folder, made.vectors, ALIVE, tmp_path, made.parameters, report)
     assert list(told) == ["Coding"]
     assert told["Coding"][-1] == told["Coding"][0] == COUNT

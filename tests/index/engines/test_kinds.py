@@ -12,22 +12,22 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.candidates import View
-from index.engines.filed import FILE
+from index.candidates import RowFilter
+from index.engines.filed import FAISS_FILE
 from index.engines.kinds import (
-    EXACT_ROWS,
-    Options,
+    MAX_EXACT_ROWS,
+    EngineOptions,
     choose_kind,
     open_candidates,
     train,
     update_from,
 )
 from index.manifest import StoreError
-from index.placing import Placing
+from index.placing import SearchDevice
 from index.vectors import Vectors, write_shard
 
 KINDS = ("ivf", "hnsw", "pq")
-CPU = Placing(device="cpu")
+CPU = SearchDevice(device="cpu")
 GIB = 1 << 30
 Floats = npt.NDArray[np.float32]
 
@@ -78,7 +78,7 @@ def made(request: Any, values: Floats, tmp_path_factory: pytest.TempPathFactory)
     """A kind, the folder it was made in, its parameters, the vectors."""
     folder = tmp_path_factory.mktemp(request.param)
     vectors = open_vectors(folder, values)
-    parameters = train(request.param, vectors, None, folder, Options(), silent)
+    parameters = train(request.param, vectors, None, folder, EngineOptions(), silent)
     return request.param, folder, parameters, vectors
 
 
@@ -88,7 +88,8 @@ def test_the_most_effort_finds_the_nearest(made: Any, values: Floats) -> None:
     queries = photographs(40, seed=2)
     truth = nearest(values, queries, np.arange(len(values)), 6)
     recalls = [
-        share(found.propose(queries, 64, View(), effort), truth) for effort in range(found.levels)
+        share(found.propose(queries, 64, RowFilter(), effort), truth)
+        for effort in range(found.levels)
     ]
     assert recalls[-1] >= 0.99
     assert recalls[-1] >= recalls[0]
@@ -99,17 +100,17 @@ def test_only_rows_of_the_view_are_proposed(made: Any, values: Floats) -> None:
     found = open_candidates(kind, folder, parameters, CPU)
     queries = photographs(10, seed=3)
     rows = np.arange(5, len(values), 9)
-    proposed = found.propose(queries, 40, View(rows=rows), found.levels - 1)
+    proposed = found.propose(queries, 40, RowFilter(rows=rows), found.levels - 1)
     assert set(proposed.ravel()) <= {-1, *rows}
     assert share(proposed, nearest(values, queries, rows, 6)) >= 0.95
-    none = found.propose(queries, 4, View(rows=np.empty(0, np.int64)), found.levels - 1)
+    none = found.propose(queries, 4, RowFilter(rows=np.empty(0, np.int64)), found.levels - 1)
     assert none.tolist() == [[-1] * 4] * 10
 
 
 def test_more_than_there_are_is_filled_up(made: Any, values: Floats) -> None:
     kind, folder, parameters, _ = made
     found = open_candidates(kind, folder, parameters, CPU)
-    proposed = found.propose(values[:1], 2000, View(), found.levels - 1)[0]
+    proposed = found.propose(values[:1], 2000, RowFilter(), found.levels - 1)[0]
     assert proposed.shape == (2000,)
     there = proposed[proposed >= 0]
     assert len(set(there)) == len(there) >= 0.99 * len(values)
@@ -118,7 +119,7 @@ def test_more_than_there_are_is_filled_up(made: Any, values: Floats) -> None:
 def test_threads_with_different_efforts_and_views_do_not_meet(made: Any, values: Floats) -> None:
     kind, folder, parameters, _ = made
     found = open_candidates(kind, folder, parameters, CPU)
-    views = [View(), View(rows=np.arange(0, 700)), View(rows=np.arange(700, 1500))]
+    views = [RowFilter(), RowFilter(rows=np.arange(0, 700)), RowFilter(rows=np.arange(700, 1500))]
 
     def ask(number: int) -> Any:
         view, effort = views[number % 3], number % found.levels
@@ -135,10 +136,10 @@ def test_the_file_may_be_deleted_while_it_is_searched(
     kind, folder, parameters, _ = made
     copy = tmp_path / "version"
     copy.mkdir()
-    shutil.copy(folder / FILE, copy)
+    shutil.copy(folder / FAISS_FILE, copy)
     found = open_candidates(kind, copy, parameters, CPU)
     shutil.rmtree(copy)
-    assert found.propose(values[7:8], 5, View(), found.levels - 1)[0, 0] == 7
+    assert found.propose(values[7:8], 5, RowFilter(), found.levels - 1)[0, 0] == 7
 
 
 def test_the_file_is_mapped(made: Any, values: Floats) -> None:
@@ -147,8 +148,8 @@ def test_the_file_is_mapped(made: Any, values: Floats) -> None:
     if not maps.exists():
         pytest.skip("this system does not list what is mapped")
     found = open_candidates(kind, folder, parameters, CPU)
-    found.propose(values[:1], 5, View(), found.levels - 1)
-    assert str(folder / FILE) in maps.read_text()
+    found.propose(values[:1], 5, RowFilter(), found.levels - 1)
+    assert str(folder / FAISS_FILE) in maps.read_text()
 
 
 def test_dead_rows_are_not_proposed_and_training_is_reused(
@@ -165,14 +166,14 @@ def test_dead_rows_are_not_proposed_and_training_is_reused(
     assert again == parameters
     found = open_candidates(kind, after, again, CPU)
     queries = more[1500:1540]
-    proposed = found.propose(queries, 64, View(), found.levels - 1)
+    proposed = found.propose(queries, 64, RowFilter(), found.levels - 1)
     assert proposed.max() < len(more)
     assert not set(proposed.ravel()) & set(range(300))
     truth = nearest(more, queries, np.arange(300, len(more)), 6)
     assert share(proposed, truth) >= 0.99
     # The earlier version is what it was.
     before = open_candidates(kind, folder, parameters, CPU)
-    assert before.propose(values[:1], 5, View(), before.levels - 1)[0, 0] == 0
+    assert before.propose(values[:1], 5, RowFilter(), before.levels - 1)[0, 0] == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -182,9 +183,9 @@ def test_tiny_sets_work(
 ) -> None:
     values = photographs(count)
     vectors = open_vectors(tmp_path, values)
-    parameters = train(kind, vectors, None, tmp_path, Options(), silent)
+    parameters = train(kind, vectors, None, tmp_path, EngineOptions(), silent)
     found = open_candidates(kind, tmp_path, parameters, CPU)
-    proposed = found.propose(values, 64, View(), found.levels - 1)
+    proposed = found.propose(values, 64, RowFilter(), found.levels - 1)
     assert [row in found for row, found in enumerate(proposed)] == [True] * count
     assert sorted(set(proposed.ravel())) == [-1, *range(count)]
     assert "WARNING" not in "".join(capfd.readouterr())
@@ -193,9 +194,9 @@ def test_tiny_sets_work(
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_vectors_are_no_obstacle(kind: str, tmp_path: Path) -> None:
     vectors = open_vectors(tmp_path, np.ones((300, 4096), np.float32))
-    parameters = train(kind, vectors, None, tmp_path, Options(), silent)
+    parameters = train(kind, vectors, None, tmp_path, EngineOptions(), silent)
     found = open_candidates(kind, tmp_path, parameters, CPU)
-    proposed = found.propose(np.ones((1, 4096), np.float32), 20, View(), found.levels - 1)
+    proposed = found.propose(np.ones((1, 4096), np.float32), 20, RowFilter(), found.levels - 1)
     assert (proposed >= 0).all()
 
 
@@ -203,27 +204,27 @@ def test_the_same_seed_makes_the_same_file(values: Floats, tmp_path: Path) -> No
     vectors = open_vectors(tmp_path, values[:400])
     written = []
     for _ in range(2):
-        train("pq", vectors, None, tmp_path, Options(lists=8), silent)
-        written.append((tmp_path / FILE).read_bytes())
+        train("pq", vectors, None, tmp_path, EngineOptions(lists=8), silent)
+        written.append((tmp_path / FAISS_FILE).read_bytes())
     assert written[0] == written[1]
 
 
 @pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
 def test_a_damaged_file_is_told(made: Any, kept: float, tmp_path: Path) -> None:
     kind, folder, parameters, _ = made
-    whole = (folder / FILE).read_bytes()
+    whole = (folder / FAISS_FILE).read_bytes()
     size = int(kept * len(whole)) if kept < 1 else int(kept)
-    (tmp_path / FILE).write_bytes(whole[:size])
-    with pytest.raises(StoreError, match=FILE):
+    (tmp_path / FAISS_FILE).write_bytes(whole[:size])
+    with pytest.raises(StoreError, match=FAISS_FILE):
         open_candidates(kind, tmp_path, parameters, CPU)
 
 
 def test_a_missing_file_and_one_of_another_kind_are_told(made: Any, tmp_path: Path) -> None:
     kind, folder, parameters, _ = made
-    with pytest.raises(StoreError, match=FILE):
+    with pytest.raises(StoreError, match=FAISS_FILE):
         open_candidates(kind, tmp_path, parameters, CPU)
     other = "ivf" if kind == "hnsw" else "hnsw"
-    with pytest.raises(StoreError, match=FILE):
+    with pytest.raises(StoreError, match=FAISS_FILE):
         open_candidates(other, folder, parameters, CPU)
 
 
@@ -231,26 +232,26 @@ def test_a_full_disk_is_an_os_error(values: Floats, tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no full device")
     vectors = open_vectors(tmp_path / "vectors", values[:300])
-    (tmp_path / FILE).symlink_to("/dev/full")
+    (tmp_path / FAISS_FILE).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space"):
-        train("hnsw", vectors, None, tmp_path, Options(), silent)
+        train("hnsw", vectors, None, tmp_path, EngineOptions(), silent)
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     vectors = open_vectors(tmp_path, photographs(4))
     for kind in ("exact", "milvus", "annoy"):
         with pytest.raises(StoreError, match=kind):
-            train(kind, vectors, None, tmp_path, Options(), silent)
+            train(kind, vectors, None, tmp_path, EngineOptions(), silent)
     with pytest.raises(StoreError, match="nothing to index"):
-        train("ivf", vectors, np.zeros(4, bool), tmp_path, Options(), silent)
+        train("ivf", vectors, np.zeros(4, bool), tmp_path, EngineOptions(), silent)
     for wrong in ({"bytes": 33}, {"dimensions": 0}, {"links": 1}, {"lists": -1}):
         with pytest.raises(StoreError, match=next(iter(wrong))):
-            Options(**wrong)
+            EngineOptions(**wrong)
 
 
 def test_options_reach_faiss(values: Floats, tmp_path: Path) -> None:
     vectors = open_vectors(tmp_path, values[:400])
-    chosen = Options(lists=5, dimensions=32, bytes=16)
+    chosen = EngineOptions(lists=5, dimensions=32, bytes=16)
     parameters = train("pq", vectors, None, tmp_path, chosen, silent)
     assert parameters["factory"] == "PCA32,OPQ16,IVF5,PQ16"
     assert open_candidates("pq", tmp_path, parameters, CPU).levels == 4
@@ -280,7 +281,7 @@ def test_building_holds_a_part_of_the_vectors_only(tmp_path: Path) -> None:
         shards = [replace(shard, file=f"{number}.npy") for number in range(count)]
         forget_peak()
         vectors = Vectors(tmp_path, shards, "float16")
-        train("ivf", vectors, None, tmp_path, Options(lists=16), silent)
+        train("ivf", vectors, None, tmp_path, EngineOptions(lists=16), silent)
         peaks.append(peak())
     # In float16 alone the 16384 vectors more are 128 MiB.
     assert peaks[1] - peaks[0] < 60 * 1024
@@ -290,10 +291,10 @@ def test_building_holds_a_part_of_the_vectors_only(tmp_path: Path) -> None:
     ("count", "memory", "kind"),
     [
         (1, GIB, "exact"),
-        (EXACT_ROWS, 16 * GIB, "exact"),
-        (EXACT_ROWS + 1, 16 * GIB, "pq"),
+        (MAX_EXACT_ROWS, 16 * GIB, "exact"),
+        (MAX_EXACT_ROWS + 1, 16 * GIB, "pq"),
         (1_281_167, 1024 * GIB, "pq"),
-        (EXACT_ROWS, GIB, "pq"),
+        (MAX_EXACT_ROWS, GIB, "pq"),
         (16384, GIB, "exact"),
         (16385, GIB, "pq"),
     ],

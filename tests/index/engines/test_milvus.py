@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.candidates import SearchError, View
+from index.candidates import RowFilter, SearchError
 from index.engines import milvus_filling, milvus_server
-from index.engines.milvus import MilvusCandidates, open_milvus
-from index.engines.milvus_server import parse_url
-from index.id_map import Members
+from index.engines.milvus import MilvusSearch, open_milvus
+from index.engines.milvus_server import parse_milvus_url
+from index.id_map import IdMap
 from index.manifest import StoreError
 from index.vectors import Floats, Vectors, write_shard
 from model.alexnet import FEATURES
 
 NAME = "20260101T000000000000Z-0123abcd"
-EVERYTHING = View()
+EVERYTHING = RowFilter()
 DEAD = 7
 """A row that no image points to."""
 
@@ -34,13 +34,13 @@ class Version:
     """A version's vectors on disk, its images, and the same vectors in memory."""
 
     vectors: Vectors
-    members: Members
+    members: IdMap
     values: Floats
 
     def nearest(self, queries: Floats, count: int, classes: tuple[int, ...] | None = None) -> Any:
         """The rows nearest to each query, by comparing with every vector in float64."""
-        images = self.members if classes is None else self.members.of(classes)
-        rows = images.distinct
+        images = self.members if classes is None else self.members.with_classes(classes)
+        rows = images.live_rows
         apart = queries[:, None, :].astype(np.float64) - self.values[rows]
         return rows[np.argsort(np.square(apart).sum(axis=2), axis=1, kind="stable")[:, :count]]
 
@@ -58,7 +58,7 @@ def version(tmp_path_factory: pytest.TempPathFactory) -> Version:
     rows = np.array([*(row for row in range(60) if row != DEAD), 3, 3], np.int64)
     classes = np.array([*(rows[:-2] % 5), 9, 9], np.int32)
     vectors = Vectors(folder, shards, "float16")
-    return Version(vectors, Members(np.arange(1, len(rows) + 1), rows, classes), values)
+    return Version(vectors, IdMap(np.arange(1, len(rows) + 1), rows, classes), values)
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +87,15 @@ def url(lite: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def filled(url: str, version: Version) -> dict[str, Any]:
     """The parameters of the version, which is in Milvus."""
     told: list[int] = []
-    parameters = milvus_filling.fill(url, NAME, version.vectors, version.members, told.append)
+    parameters = milvus_filling.fill_collection(
+        url, NAME, version.vectors, version.members, told.append
+    )
     assert told == [39, 59]
     return parameters
 
 
 @pytest.fixture
-def engine(url: str, filled: dict[str, Any]) -> Iterator[MilvusCandidates]:
+def engine(url: str, filled: dict[str, Any]) -> Iterator[MilvusSearch]:
     """The version in Milvus, opened."""
     engine = open_milvus(url, NAME, filled)
     yield engine
@@ -118,18 +120,18 @@ def free_port() -> int:
     ],
 )
 def test_an_address_is_read(text: str, uri: str, database: str | None) -> None:
-    address = parse_url(text)
+    address = parse_milvus_url(text)
     assert address.uri == uri
     assert address.database == ("photographs" if database is None else database)
     assert address.is_file == text.endswith(".db")
 
 
 def test_a_password_is_read_and_never_shown() -> None:
-    address = parse_url("http://root:p%40ss@host:19530/db1")
+    address = parse_milvus_url("http://root:p%40ss@host:19530/db1")
     assert (address.user, address.password) == ("root", "p@ss")
     assert "p@ss" not in f"{address} {address!r}"
     assert str(address) == "http://host:19530/db1"
-    assert "p@ss" not in milvus_server.line(address, "token root:p@ss is wrong", 65535)
+    assert "p@ss" not in milvus_server.error_message(address, "token root:p@ss is wrong", 65535)
 
 
 @pytest.mark.parametrize(
@@ -153,13 +155,13 @@ def test_a_password_is_read_and_never_shown() -> None:
 )
 def test_a_wrong_address_is_told_without_its_password(text: str) -> None:
     with pytest.raises(ValueError, match="must be http://HOST:PORT") as told:
-        parse_url(text)
+        parse_milvus_url(text)
     assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize("count", [1, 6, 59, 200])
 def test_the_nearest_rows_are_those_of_brute_force(
-    engine: MilvusCandidates, version: Version, queries: Floats, count: int
+    engine: MilvusSearch, version: Version, queries: Floats, count: int
 ) -> None:
     rows = engine.propose(queries, count, EVERYTHING, 0)
     assert rows.shape == (len(queries), count)
@@ -174,15 +176,15 @@ def test_the_nearest_rows_are_those_of_brute_force(
 
 @pytest.mark.parametrize("classes", [(2,), (9,), (0, 4, 9), (77,), ()])
 def test_only_rows_of_the_classes_are_proposed(
-    engine: MilvusCandidates, version: Version, queries: Floats, classes: tuple[int, ...]
+    engine: MilvusSearch, version: Version, queries: Floats, classes: tuple[int, ...]
 ) -> None:
-    rows = engine.propose(queries, 8, View(classes=classes), 0)
+    rows = engine.propose(queries, 8, RowFilter(classes=classes), 0)
     truth = version.nearest(queries, 8, classes)
     for found, wanted in zip(rows, truth, strict=True):
         assert sorted(found[found >= 0]) == sorted(wanted)
 
 
-def test_a_large_batch_is_each_query_alone(engine: MilvusCandidates, version: Version) -> None:
+def test_a_large_batch_is_each_query_alone(engine: MilvusSearch, version: Version) -> None:
     queries = np.tile(version.values[:50], (3, 1))
     rows = engine.propose(queries, 4, EVERYTHING, 0)
     assert np.array_equal(rows[:50, 0], [r if r != DEAD else rows[DEAD, 0] for r in range(50)])
@@ -192,7 +194,9 @@ def test_a_large_batch_is_each_query_alone(engine: MilvusCandidates, version: Ve
 def test_a_graph_proposes_nearly_all_of_the_nearest(
     url: str, version: Version, queries: Floats
 ) -> None:
-    parameters = milvus_filling.fill(url, "graph", version.vectors, version.members, kind="HNSW")
+    parameters = milvus_filling.fill_collection(
+        url, "graph", version.vectors, version.members, kind="HNSW"
+    )
     engine = open_milvus(url, "graph", parameters)
     assert engine.levels > 1
     truth = version.nearest(queries, 6)
@@ -201,12 +205,10 @@ def test_a_graph_proposes_nearly_all_of_the_nearest(
         shares = [len(np.intersect1d(a, b)) / 6 for a, b in zip(rows, truth, strict=True)]
         assert np.mean(shares) >= 0.9
     engine.close()
-    milvus_filling.drop(url, ["graph"])
+    milvus_filling.drop_collections(url, ["graph"])
 
 
-def test_vectors_come_back_as_the_shards_hold_them(
-    engine: MilvusCandidates, version: Version
-) -> None:
+def test_vectors_come_back_as_the_shards_hold_them(engine: MilvusSearch, version: Version) -> None:
     rows = [59, 0, 3, 3, 41, 12]
     taken = engine.take(rows)
     assert taken.dtype == np.float32
@@ -217,7 +219,7 @@ def test_vectors_come_back_as_the_shards_hold_them(
 
 
 def test_threads_share_a_connection(
-    engine: MilvusCandidates, version: Version, queries: Floats
+    engine: MilvusSearch, version: Version, queries: Floats
 ) -> None:
     alone = engine.propose(queries, 6, EVERYTHING, 0)
     with ThreadPoolExecutor(4) as pool:
@@ -227,34 +229,34 @@ def test_threads_share_a_connection(
 
 def test_filling_twice_is_whole(url: str, version: Version) -> None:
     for _ in range(2):
-        milvus_filling.fill(url, "twice", version.vectors, version.members)
-        assert milvus_filling.count(url, "twice") == 59
-        milvus_filling.check(url, "twice", version.vectors, version.members)
-    milvus_filling.drop(url, ["twice"])
+        milvus_filling.fill_collection(url, "twice", version.vectors, version.members)
+        assert milvus_filling.count_version_rows(url, "twice") == 59
+        milvus_filling.verify_collection(url, "twice", version.vectors, version.members)
+    milvus_filling.drop_collections(url, ["twice"])
 
 
 def test_a_fill_that_fails_leaves_nothing(url: str, filled: object, version: Version) -> None:
     def stop(rows: int) -> None:
         raise KeyboardInterrupt
 
-    before = milvus_filling.collections(url)
+    before = milvus_filling.list_collections(url)
     with pytest.raises(KeyboardInterrupt):
-        milvus_filling.fill(url, "stopped", version.vectors, version.members, stop)
-    assert milvus_filling.collections(url) == before
+        milvus_filling.fill_collection(url, "stopped", version.vectors, version.members, stop)
+    assert milvus_filling.list_collections(url) == before
 
 
 def test_a_difference_from_the_version_is_found(url: str, filled: object, version: Version) -> None:
     images = version.members
-    milvus_filling.check(url, NAME, version.vectors, images)
-    fewer = Members(images.ids[5:], images.rows[5:], images.classes[5:])
+    milvus_filling.verify_collection(url, NAME, version.vectors, images)
+    fewer = IdMap(images.ids[5:], images.rows[5:], images.classes[5:])
     with pytest.raises(StoreError, match="holds 59 rows"):
-        milvus_filling.check(url, NAME, version.vectors, fewer)
+        milvus_filling.verify_collection(url, NAME, version.vectors, fewer)
     with pytest.raises(StoreError, match="other classes"):
-        milvus_filling.check(
-            url, NAME, version.vectors, Members(images.ids, images.rows, images.classes + 1)
+        milvus_filling.verify_collection(
+            url, NAME, version.vectors, IdMap(images.ids, images.rows, images.classes + 1)
         )
     with pytest.raises(StoreError, match="other vectors"):
-        milvus_filling.check(url, NAME, Swapped(version.vectors), images)  # type: ignore[arg-type]
+        milvus_filling.verify_collection(url, NAME, Swapped(version.vectors), images)  # type: ignore[arg-type]
 
 
 class Swapped:
@@ -271,11 +273,11 @@ class Swapped:
 def test_a_version_that_was_dropped_is_an_error(
     url: str, version: Version, queries: Floats
 ) -> None:
-    parameters = milvus_filling.fill(url, "old", version.vectors, version.members)
+    parameters = milvus_filling.fill_collection(url, "old", version.vectors, version.members)
     engine = open_milvus(url, "old", parameters)
     engine.propose(queries, 1, EVERYTHING, 0)
-    milvus_filling.drop(url, ["old", "never-there"])
-    assert milvus_server.collection_of("old") not in milvus_filling.collections(url)
+    milvus_filling.drop_collections(url, ["old", "never-there"])
+    assert milvus_server.collection_name("old") not in milvus_filling.list_collections(url)
     for _ in range(2):
         with pytest.raises(SearchError, match="alexnet_old"):
             engine.propose(queries, 1, EVERYTHING, 0)
@@ -293,7 +295,7 @@ def test_a_file_that_another_process_has_is_told(lite: object, tmp_path: Path) -
         assert other.stdout
         assert other.stdout.readline() == "open\n"
         with pytest.raises(SearchError, match="One process at a time can"):
-            milvus_filling.collections(file)
+            milvus_filling.list_collections(file)
         other.communicate("\n")
 
 
@@ -307,18 +309,18 @@ def test_nobody_listening_is_told_at_once(lite: object, queries: Floats) -> None
         assert "secret" not in str(told.value)
         assert "\n" not in str(told.value)
     with pytest.raises(SearchError, match="Milvus at"):
-        milvus_filling.drop(url, [NAME])
-    assert time.monotonic() - start < 6 * milvus_server.CONNECTING
+        milvus_filling.drop_collections(url, [NAME])
+    assert time.monotonic() - start < 6 * milvus_server.CONNECT_TIMEOUT
 
 
 def test_a_server_that_never_answers_is_given_up(
     lite: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(milvus_server, "CONNECTING", 0.5)
+    monkeypatch.setattr(milvus_server, "CONNECT_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         with pytest.raises(SearchError, match="Milvus at"):
-            milvus_filling.count(f"http://127.0.0.1:{silent.getsockname()[1]}", NAME)
+            milvus_filling.count_version_rows(f"http://127.0.0.1:{silent.getsockname()[1]}", NAME)
         assert time.monotonic() - start < 30
 
 
@@ -333,7 +335,7 @@ def test_a_server_that_was_away_is_found_again(
     # Lite has no float16.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(version.vectors, "dtype", "float32")
-        milvus_filling.fill(url, NAME, version.vectors, version.members)
+        milvus_filling.fill_collection(url, NAME, version.vectors, version.members)
     before = engine.propose(queries, 6, EVERYTHING, 0)
     server.stop(0).wait()
     kept.close()
@@ -358,7 +360,7 @@ def test_a_server_that_was_away_is_found_again(
 def test_without_pymilvus_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(SearchError, match="pip install pymilvus"):
-        milvus_filling.collections("http://127.0.0.1:1")
+        milvus_filling.list_collections("http://127.0.0.1:1")
 
 
 def test_without_milvus_lite_the_command_is_named(
@@ -366,10 +368,10 @@ def test_without_milvus_lite_the_command_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "milvus_lite", None)
     with pytest.raises(SearchError, match="pip install --no-deps milvus-lite"):
-        milvus_filling.collections(str(tmp_path / "features.db"))
+        milvus_filling.list_collections(str(tmp_path / "features.db"))
 
 
-def test_pymilvus_is_quiet(engine: MilvusCandidates, queries: Floats, capfd: Any) -> None:
+def test_pymilvus_is_quiet(engine: MilvusSearch, queries: Floats, capfd: Any) -> None:
     with pytest.raises(SearchError):
         engine.propose(queries[:, :5], 6, EVERYTHING, 0)
     assert logging.getLogger("pymilvus").getEffectiveLevel() == logging.CRITICAL
