@@ -241,7 +241,7 @@ def test_paths_and_names_of_the_code_exist() -> None:
         text = page.read_text()
         for path in re.findall(rf"(?<![\w/.-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)", text):
             assert (ROOT / path).exists(), f"{page.name}: {path}"
-        for name in re.findall(rf"`((?:{'|'.join(CODE)})(?:\.\w+)+)(?:\(\))?`", text):
+        for name in re.findall(rf"(?<![\w/.-])((?:{'|'.join(CODE)})(?:\.\w+)+)", text):
             if Path(name).suffix not in (".md", ".sqlite3"):
                 assert resolve(name), f"{page.name}: {name}"
 
