@@ -1,14 +1,17 @@
 """The documentation against the code: commands, flags, settings, tables, links, names."""
 
 import importlib.util
+import io
 import re
 import runpy
 import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import click
@@ -36,29 +39,16 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Flask:
     return create_app(Settings.from_environment({"ALEXNET_HOME": str(home)}))
 
 
-@pytest.fixture(scope="module")
-def script_help() -> Callable[[str], str]:
-    """Returns what a script prints for --help; each script runs once."""
-    texts: dict[str, str] = {}
-
-    def run(script: str) -> str:
-        if script not in texts:
-            texts[script] = run_help(script)
-        return texts[script]
-
-    return run
-
-
-def run_help(script: str) -> str:
-    with pytest.MonkeyPatch.context() as patch:
-        lines: list[str] = []
+@cache
+def script_help(script: str) -> str:
+    """What a script prints for --help."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out:
         patch.setattr(sys, "argv", [script, "--help"])
-        patch.setattr(sys, "path", list(sys.path))
-        patch.setattr(sys.stdout, "write", lines.append)
+        patch.setattr(sys, "path", list(sys.path))  # a script puts the root on it
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(ROOT / script), run_name="__main__")
     assert ended.value.code in (0, None)
-    return "".join(lines)
+    return out.getvalue()
 
 
 def shell_lines(page: Path) -> list[str]:
@@ -136,7 +126,7 @@ def options(command: click.Command) -> set[str]:
     return {flag for option in command.params for flag in option.opts}
 
 
-def test_scripts_and_their_flags_exist(script_help: Callable[[str], str]) -> None:
+def test_scripts_and_their_flags_exist() -> None:
     for words in commands():
         if words[0] not in ("python", "torchrun"):
             continue
@@ -150,13 +140,13 @@ def test_scripts_and_their_flags_exist(script_help: Callable[[str], str]) -> Non
             assert importlib.util.find_spec(words[2]), words
 
 
-def test_training_lists_every_hyperparameter(script_help: Callable[[str], str]) -> None:
+def test_training_lists_every_hyperparameter() -> None:
     for hyperparameter in fields(Recipe):
         flag = f"--{hyperparameter.name.replace('_', '-')}"
         assert re.search(rf"{flag}\b", script_help("training/run.py")), flag
 
 
-def test_flags_in_the_text_exist(app: Flask, script_help: Callable[[str], str]) -> None:
+def test_flags_in_the_text_exist(app: Flask) -> None:
     known = script_help("training/run.py") + script_help("training/evaluate.py")
     index = app.cli.commands["index"]
     assert isinstance(index, click.Group)
