@@ -19,10 +19,10 @@ from app.inference.loader import Engine
 from app.inference.lru_cache import Kept
 from app.logs import discreet
 from app.uploads.receive import FORM_BYTES
-from app.views import classify, explore, health, images, mean, models, results
+from app.views import classify, explore, health, images, models, results
 from app.views.figure4 import page
 from app.views.filters import page as filters
-from app.views.format import register_wording
+from app.views.format import register_filters
 from app.views.headers import add_headers
 from app.views.layers import page as layers
 from app.views.layers.activations import MAX_CACHED_ACTIVATIONS
@@ -59,7 +59,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["figures"] = page.FigureState()
     app.extensions["turns"] = threading.BoundedSemaphore(AT_ONCE)
     register_views(app)
-    register_wording(app)
+    register_filters(app)
     register_errors(app)
     app.logger.addFilter(discreet)
     app.after_request(add_headers)
@@ -104,7 +104,6 @@ def register_views(app: Flask) -> None:
         results,
         explore,
         images,
-        mean,
         map,
         filters,
         layers,

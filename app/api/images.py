@@ -10,7 +10,7 @@ from app.api import etags, pagination, schemas
 from app.api.openapi import ID_RULE, ApiBlueprint
 from app.database import browse
 from app.database.browse import ClassOrder, ImageOrder
-from app.views.explore import LONGEST_QUERY
+from app.views.explore import MAX_QUERY_LENGTH
 from app.views.images import find_image
 
 blueprint = ApiBlueprint("images", "The training images that are indexed, by class and by id.")
@@ -21,7 +21,7 @@ class ClassesQuerySchema(pagination.PageQuerySchema):
 
     q = fields.String(
         load_default="",
-        validate=validate.Length(max=LONGEST_QUERY),
+        validate=validate.Length(max=MAX_QUERY_LENGTH),
         metadata={"description": "words that the label has, accents and capitals aside"},
     )
     sort = fields.Enum(ClassOrder, by_value=True, load_default=ClassOrder.NAME)

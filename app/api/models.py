@@ -9,7 +9,7 @@ from app import context
 from app.api import etags
 from app.api.openapi import ApiBlueprint
 from app.inference.weights_files import Model, read_models
-from app.views.models import versions
+from app.views.models import find_fitting_indexes
 
 blueprint = ApiBlueprint(
     "models", "The weights files found; switching them is for the page of models."
@@ -72,9 +72,9 @@ class ModelsSchema(Schema):
 def list_models() -> dict[str, Any]:
     """List the weights files"""
     etags.etag_by_content()
-    fits = versions() or {}
+    fits = find_fitting_indexes() or {}
     found = [dump_model(model, fits) for model in read_models(context.settings().home)]
-    return {"models": found, "page": url_for("models.show")}
+    return {"models": found, "page": url_for("models.show_models")}
 
 
 def dump_model(model: Model, fits: dict[str, str]) -> dict[str, Any]:

@@ -49,8 +49,8 @@ class ResultSchema(Schema):
 @blueprint.response(200, ResultSchema)
 def get_result(token: str) -> dict[str, Any]:
     """Tell a kept result"""
-    found = page.known(token)
-    after_this_request(page.unlisted)
+    found = page.find_result(token)
+    after_this_request(page.forbid_indexing)
     etags.etag_by_content()
     return {
         "token": found.token,
@@ -69,7 +69,7 @@ def get_result(token: str) -> dict[str, Any]:
         "weights": found.weights,
         "picture": url_for("results.serve_picture", token=found.token),
         "thumbnail": url_for("results.serve_thumbnail", token=found.token),
-        "page": url_for("results.show", token=found.token),
+        "page": url_for("results.show_result", token=found.token),
     }
 
 

@@ -1,6 +1,7 @@
-"""The way that led to an image's page: from one to another that is like it, again and again.
+"""The breadcrumb of an image's page: the images through whose neighbours one came to it.
 
-An address carries it as `?via=12,34`, the first step first. Whatever in it is no image is ignored.
+The address carries it as `?via=12,34`, the first image first. Whatever in it names no image is
+ignored.
 """
 
 import re
@@ -12,51 +13,58 @@ from app import context
 from app.database import images
 from app.database.images import Picture
 
-STEPS = 12
-"""Steps that are shown. An address carries one more, which tells that there were earlier ones."""
-NUMBER = re.compile(r"[1-9]\d{0,9}", re.ASCII)
+MAX_STEPS = 12
+"""Steps shown. An address carries one more, so that the page knows that there were earlier ones."""
+IMAGE_ID = re.compile(r"[1-9]\d{0,9}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """An image on the way, and the address of its page with the way to it."""
+class BreadcrumbStep:
+    """An image visited before, and the address of its page with the breadcrumb it had."""
 
     picture: Picture
     url: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trail:
-    """The way to an image: its steps, whether it began earlier, and, as `via`, what leads on."""
+class Breadcrumb:
+    """The steps to an image.
 
-    steps: list[Step]
-    dropped: bool
-    onward: str
+    truncated: whether there were earlier steps. via: what a link to a neighbour carries on.
+    """
+
+    steps: list[BreadcrumbStep]
+    truncated: bool
+    via: str
 
 
-def trail_to(image: Picture) -> Trail:
-    """Read the way to an image from the address."""
-    via = walked()
-    steps = [Step(picture=p, url=page_of(p, as_text(via[:n]))) for n, p in enumerate(via)]
-    return Trail(
-        steps=steps[-STEPS:],
-        dropped=len(steps) > STEPS,
-        onward=as_text([*via, image]),
+def read_breadcrumb(image: Picture) -> Breadcrumb:
+    """Read the steps to an image from the address."""
+    visited = visited_images()
+    steps = [
+        BreadcrumbStep(
+            picture=picture,
+            url=url_for(
+                "images.show_image", image_id=picture.id, via=join_ids(visited[:n]) or None
+            ),
+        )
+        for n, picture in enumerate(visited)
+    ]
+    return Breadcrumb(
+        steps=steps[-MAX_STEPS:],
+        truncated=len(steps) > MAX_STEPS,
+        via=join_ids([*visited, image]),
     )
 
 
-def page_of(image: Picture, way: str) -> str:
-    """Give the address of an image's page with the way to it."""
-    return url_for("images.show_image", image_id=image.id, via=way or None)
+def visited_images() -> list[Picture]:
+    """Find the images that the address names, at most one more than is shown."""
+    ids = [int(word) for word in request.args.get("via", "").split(",") if IMAGE_ID.fullmatch(word)]
+    ids = ids[-MAX_STEPS - 1 :]
+    found = images.pictures_by_id(context.sessions(), ids) if ids else {}
+    return [found[image] for image in ids if image in found]
 
 
-def walked() -> list[Picture]:
-    """Find the images that the address names, at most thirteen."""
-    ids = [int(word) for word in request.args.get("via", "").split(",") if NUMBER.fullmatch(word)]
-    found = images.pictures_by_id(context.sessions(), ids[-STEPS - 1 :]) if ids else {}
-    return [found[image] for image in ids[-STEPS - 1 :] if image in found]
-
-
-def as_text(way: list[Picture]) -> str:
-    """Write a way as an address carries it."""
-    return ",".join(str(picture.id) for picture in way[-STEPS - 1 :])
+def join_ids(visited: list[Picture]) -> str:
+    """Write the breadcrumb as an address carries it."""
+    return ",".join(str(picture.id) for picture in visited[-MAX_STEPS - 1 :])

@@ -15,8 +15,8 @@ from app import context
 from app.database.images import Picture
 from app.database.tables import Result
 from app.uploads.results import TOKEN, find, picture_file
-from app.views.browser_results import mine
-from app.views.images import GONE, find_image, read_unchanged
+from app.views.images import FILE_GONE, find_image, read_unchanged
+from app.views.results import own_tokens
 from model.predict import Pixels
 from model.preprocess import ImageError, central_square, decode
 
@@ -50,7 +50,7 @@ class CurrentImage:
         try:
             return central_square(decode(self.read()))
         except (ImageError, OSError):
-            abort(404, GONE)
+            abort(404, FILE_GONE)
 
 
 def get_current_image(default: Literal["own", "none"] = "own") -> CurrentImage | None:
@@ -60,7 +60,7 @@ def get_current_image(default: Literal["own", "none"] = "own") -> CurrentImage |
         return resolve_image(of) or abort(404, UNKNOWN_IMAGE)
     if default == "none":
         return None
-    return next((found for token in mine() if (found := resolve_image(token))), None)
+    return next((found for token in own_tokens() if (found := resolve_image(token))), None)
 
 
 def resolve_image(of: str) -> CurrentImage | None:
@@ -81,7 +81,7 @@ def image_of_result(result: Result) -> CurrentImage:
         of=result.token,
         name=result.filename,
         picture=url_for("results.serve_picture", token=result.token),
-        page=url_for("results.show", token=result.token),
+        page=url_for("results.show_result", token=result.token),
         key=result.token,
         private=True,
         read=file.read_bytes,

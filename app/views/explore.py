@@ -1,4 +1,4 @@
-"""The training images by class, page by page."""
+"""The training images by class, page by page, and a search by the mean of several."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,121 +10,141 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 from app import context
 from app.database import browse
 from app.database.browse import ClassCount, ClassOrder, ImageOrder, in_order, matches
+from app.inference.mean_query import LEAST, PickError, nearest_to_mean
 
 blueprint = Blueprint("explore", __name__, url_prefix="/explore")
-SHELVES = 10
-ON_A_SHELF = 6
-LONGEST_QUERY = 100
-"""Characters of a class's name that are looked for."""
-PART = "X-Part"
-"""The header by which a script that appends pages asks for the images alone: the list of classes,
-which it has already, is long."""
+CLASSES_PER_PAGE = 10
+IMAGES_PER_CLASS = 6
+MAX_QUERY_LENGTH = 100
+PART_HEADER = "X-Part"
+"""The header by which scroll.js asks for the images without the long list of classes."""
 Order = TypeVar("Order", bound=StrEnum)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What an address asks for beside the page: a part of a class's name, and two orders."""
+class ExploreQuery:
+    """What an address asks for beside the page number: part of a class's name, and two orders."""
 
-    query: str
+    text: str
     classes: ClassOrder
     images: ImageOrder
 
-    def but(self, **changes: str) -> dict[str, Any]:
-        """Give the arguments of an address that asks for the same but for some changes."""
-        told = {"q": self.query, "classes": self.classes, "images": self.images} | changes
-        usual = {"q": "", "classes": ClassOrder.NAME, "images": ImageOrder.NAME}
-        return {name: None if value == usual[name] else str(value) for name, value in told.items()}
+    def args_with(self, **changes: str) -> dict[str, Any]:
+        """Return the same query with some changes as an address's arguments, defaults as None."""
+        values = {"q": self.text, "classes": self.classes, "images": self.images} | changes
+        defaults = {"q": "", "classes": ClassOrder.NAME, "images": ImageOrder.NAME}
+        return {
+            name: None if value == defaults[name] else str(value) for name, value in values.items()
+        }
 
-    def here(self, **changes: str) -> str:
-        """Give the address of the first page of what is shown, but for some changes."""
-        return url_for(request.endpoint or "", **(request.view_args or {}), **self.but(**changes))
+    def url_with(self, **changes: str) -> str:
+        """Return the address of the current view's first page, with some changes."""
+        return url_for(
+            request.endpoint or "", **(request.view_args or {}), **self.args_with(**changes)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pages:
-    """Links to the pages around the one that is shown. Pages count from 1."""
+class PageLinks:
+    """Links to the pages around the current one. Pages count from 1."""
 
     number: int
     last: int
     url: Callable[[int], str]
 
     @property
-    def shown(self) -> list[int | None]:
-        """The first, the last and those nearby; None where some are left out."""
+    def numbers(self) -> list[int | None]:
+        """The first, the last and the nearby page numbers; None where some are left out."""
         near = {1, self.last, *range(self.number - 2, self.number + 3)}
         numbers = sorted(n for n in near if 1 <= n <= self.last)
-        shown: list[int | None] = []
+        links: list[int | None] = []
         for before, n in zip([0, *numbers], numbers, strict=False):
-            shown += [None] * (n > before + 1) + [n]
-        return shown
+            links += [None] * (n > before + 1) + [n]
+        return links
 
 
 @blueprint.get("")
-def overview() -> str:
-    """Show a row of images from each class, some classes to a page."""
-    (state, classes), number, asked = context.listed(), page_number(), what_is_asked()
-    found = [c for c in in_order(classes, asked.classes) if matches(c.label, asked.query)]
-    chosen = found[(number - 1) * SHELVES : number * SHELVES]
+def show_classes() -> str:
+    """Show a row of images from each class, ten classes a page."""
+    (state, classes), number, query = context.listed(), read_page_number(), read_query()
+    found = [c for c in in_order(classes, query.classes) if matches(c.label, query.text)]
+    chosen = found[(number - 1) * CLASSES_PER_PAGE : number * CLASSES_PER_PAGE]
     if not chosen and number > 1:
-        abort(404, "There are fewer pages of classes than that.")
-    rows = browse.shelves(context.sessions(), state.version.id, [c.id for c in chosen], ON_A_SHELF)
+        abort(404, "The list of classes has fewer pages than that.")
+    rows = browse.shelves(
+        context.sessions(), state.version.id, [c.id for c in chosen], IMAGES_PER_CLASS
+    )
     return render_template(
         "explore.html",
-        **side(classes, asked),
+        **class_list(classes, query),
         total=state.version.count,
         found=len(found),
         shelves=[(c, rows[c.id]) for c in chosen],
-        pages=Pages(
+        pages=PageLinks(
             number=number,
-            last=max(1, -(-len(found) // SHELVES)),
-            url=lambda n: url_for(".overview", **asked.but(), page=n),
+            last=max(1, -(-len(found) // CLASSES_PER_PAGE)),
+            url=lambda n: url_for(".show_classes", **query.args_with(), page=n),
         ),
     )
 
 
 @blueprint.get(f"/<int(max={context.MOST_ID}):class_id>")
-def of_class(class_id: int) -> str:
+def show_class(class_id: int) -> str:
     """Show one page of a class's images."""
-    (state, classes), number, asked = context.listed(), page_number(), what_is_asked()
+    (state, classes), number, query = context.listed(), read_page_number(), read_query()
     page = browse.class_page(
         context.sessions(),
         state.version.id,
         class_id,
         number,
         context.settings().page_size,
-        asked.images,
+        query.images,
     )
     if page is None:
-        abort(404, "The index holds no such page of images.")
+        abort(404, "The index has no such class, or the class has fewer pages.")
     return render_template(
         "explore.html",
-        **side(classes, asked),
+        **class_list(classes, query),
         total=state.version.count,
         chosen=page.class_,
         images=page.pictures,
-        pages=Pages(
+        pages=PageLinks(
             number=page.number,
             last=page.pages,
-            url=lambda n: url_for(".of_class", class_id=class_id, **asked.but(), page=n),
+            url=lambda n: url_for(".show_class", class_id=class_id, **query.args_with(), page=n),
         ),
     )
 
 
+@blueprint.get("/mean")
+def show_mean_search() -> str:
+    """Show the training images nearest to the mean of those that the address names."""
+    state = context.ready()
+    found = nearest_to_mean(state, context.sessions(), read_image_ids())
+    ids = [picked.picture.id for picked in found.picked]
+    return render_template(
+        "mean.html",
+        picked=found.picked,
+        others={image: [other for other in ids if other != image] for image in ids},
+        removable=len(ids) > LEAST,
+        neighbours=found.neighbours,
+    )
+
+
 @blueprint.after_request
-def told_apart(response: Response) -> Response:
-    """Keep a browser from taking the images alone for the page."""
-    response.vary.add(PART)
+def vary_on_part_header(response: Response) -> Response:
+    """Keep browsers from reusing a response without the list of classes as the whole page."""
+    response.vary.add(PART_HEADER)
     return response
 
 
-def side(classes: list[ClassCount], asked: Asked) -> dict[str, object]:
-    """Give what the list of classes is made of; those that do not match are there, but hidden."""
-    listed = [] if request.headers.get(PART) else in_order(classes, asked.classes)
+def class_list(classes: list[ClassCount], query: ExploreQuery) -> dict[str, object]:
+    """Return what the list of classes shows; classes that do not match are in it, but hidden."""
+    listed = [] if request.headers.get(PART_HEADER) else in_order(classes, query.classes)
     return {
-        "asked": asked,
+        "query": query,
         "class_count": len(classes),
-        "classes": [(c, matches(c.label, asked.query)) for c in listed],
+        "classes": [(c, matches(c.label, query.text)) for c in listed],
         "class_orders": {ClassOrder.NAME: "name", ClassOrder.IMAGES: "most images"},
         "image_orders": {
             ImageOrder.NAME: "file name",
@@ -135,24 +155,33 @@ def side(classes: list[ClassCount], asked: Asked) -> dict[str, object]:
     }
 
 
-def what_is_asked() -> Asked:
-    """Read the query and the orders; an unknown order is the usual one."""
-    return Asked(
-        query=" ".join(request.args.get("q", "").split())[:LONGEST_QUERY],
-        classes=order_of("classes", ClassOrder.NAME),
-        images=order_of("images", ImageOrder.NAME),
+def read_query() -> ExploreQuery:
+    """Read what the address asks for; an unknown order counts as the default."""
+    return ExploreQuery(
+        text=" ".join(request.args.get("q", "").split())[:MAX_QUERY_LENGTH],
+        classes=read_order("classes", ClassOrder.NAME),
+        images=read_order("images", ImageOrder.NAME),
     )
 
 
-def order_of(name: str, usual: Order) -> Order:
+def read_order(name: str, default: Order) -> Order:
     """Read an order from the address."""
-    known = {order.value: order for order in type(usual)}
-    return known.get(request.args.get(name, ""), usual)
+    known = {order.value: order for order in type(default)}
+    return known.get(request.args.get(name, ""), default)
 
 
-def page_number() -> int:
-    """Read the number of the page asked for, or answer 404."""
+def read_page_number() -> int:
+    """Read the page number from the address; 404 if it is not a number from 1 on."""
     text = request.args.get("page", "1")
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 8 and int(text) > 0):
-        abort(404, "Pages are counted 1, 2, 3 and so on.")
+        abort(404, "A page number is 1, 2, 3 and so on.")
     return int(text)
+
+
+def read_image_ids() -> list[int]:
+    """Read the image numbers from the address. Raises PickError for anything but a number."""
+    texts = request.args.getlist("image")
+    for text in texts:
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(context.MOST_ID))):
+            raise PickError("An image is named by its number.")
+    return [int(text) for text in texts]

@@ -1,4 +1,4 @@
-"""How numbers and names are written on the pages."""
+"""How numbers, times and names are written on the pages."""
 
 from datetime import datetime
 from pathlib import Path
@@ -8,60 +8,121 @@ from flask import Flask
 from model.checkpoint import Provenance
 from model.preprocess import OFFSETS
 
-THIN = "\u2009"
-SMALLEST_BAR = 0.4
+THIN_SPACE = "\u2009"
+MIN_BAR_PERCENT = 0.4
 CORNERS = ("top left", "top right", "bottom left", "bottom right", "centre")
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+AGE_UNITS = ((DAY, "day"), (HOUR, "hour"), (MINUTE, "minute"))
 
 
-def percent(share: float) -> str:
-    """Write a share of 1 with one decimal and a thin space: 91.2 %."""
+def register_filters(app: Flask) -> None:
+    """Make the functions below available to the templates."""
+    app.jinja_env.filters.update(
+        percent=format_percent,
+        bar=bar_width,
+        distance=format_distance,
+        ms=format_milliseconds,
+        thousands=format_count,
+        size=format_size,
+        day=format_day,
+        duration=format_duration,
+        moment=format_moment,
+        provenance=describe_provenance,
+    )
+    app.jinja_env.globals["crop_positions"] = crop_positions()
+
+
+def format_percent(share: float) -> str:
+    """Format a fraction of 1 with one decimal and a thin space: 91.2 %."""
     if 0 < share < 0.0005:
-        return f"<{THIN}0.1{THIN}%"
-    return f"{100 * share:.1f}{THIN}%"
+        return f"<{THIN_SPACE}0.1{THIN_SPACE}%"
+    return f"{100 * share:.1f}{THIN_SPACE}%"
 
 
-def bar(share: float) -> str:
-    """Give a bar's width in per cent of its track; a sliver stays visible."""
-    return f"{max(100 * share, SMALLEST_BAR):.2f}"
+def bar_width(share: float) -> str:
+    """Return a bar's width in per cent of its track; a sliver stays visible."""
+    return f"{max(100 * share, MIN_BAR_PERCENT):.2f}"
 
 
-def distance(value: float) -> str:
-    """Write a distance with three figures or one decimal; a thousand and more without."""
+def format_distance(value: float) -> str:
+    """Format a distance with three significant digits; no decimals from a thousand on."""
     if value >= 1000:
-        return thousands(round(value))
+        return format_count(round(value))
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def milliseconds(value: float) -> str:
-    """Write a duration to the millisecond."""
-    return f"<{THIN}1{THIN}ms" if value < 0.5 else f"{value:.0f}{THIN}ms"
+def format_milliseconds(value: float) -> str:
+    """Format a time in whole milliseconds: 38 ms."""
+    return f"<{THIN_SPACE}1{THIN_SPACE}ms" if value < 0.5 else f"{value:.0f}{THIN_SPACE}ms"
 
 
-def thousands(value: int) -> str:
-    """Write a count: 12,894."""
+def format_count(value: int) -> str:
+    """Format a count: 12,894."""
     return f"{value:,}"
 
 
-def size(value: int) -> str:
-    """Write a file's size: 812 bytes, 143 kB, 1.2 MB."""
+def format_size(value: int) -> str:
+    """Format a file's size: 812 bytes, 143 kB, 1.2 MB."""
     if value < 1000:
-        return f"{value}{THIN}bytes"
-    return f"{value / 1000:.0f}{THIN}kB" if value < 999_500 else f"{value / 1e6:.1f}{THIN}MB"
+        return f"{value}{THIN_SPACE}bytes"
+    if value < 999_500:
+        return f"{value / 1000:.0f}{THIN_SPACE}kB"
+    return f"{value / 1e6:.1f}{THIN_SPACE}MB"
 
 
-def day(moment: datetime) -> str:
-    """Write a day: 4 March 2026."""
+def format_day(moment: datetime) -> str:
+    """Format a date: 4 March 2026."""
     return f"{moment.day} {moment:%B %Y}"
 
 
-def origin(provenance: Provenance) -> str:
-    """Say in a few words which training made the weights."""
-    passes = "epoch" if provenance.epochs == 1 else "epochs"
-    return f"{Path(provenance.data).name} · {provenance.epochs} {passes}"
+def format_moment(moment: datetime | None) -> str:
+    """Format a date and time: 24 November 2026, 15:10 UTC."""
+    return f"{moment.day} {moment:%B %Y, %H:%M} UTC" if moment else "–"
 
 
-def crop_places() -> list[dict[str, object]]:
-    """Where each of the ten crops lies in the 256×256, in the network's order (§4.1)."""
+def format_age(moment: datetime | None, now: datetime) -> str:
+    """Format how long ago something happened, in its largest unit: 3 minutes ago."""
+    if moment is None:
+        return "at an unknown time"
+    seconds = (now - moment).total_seconds()
+    for unit, name in AGE_UNITS:
+        if seconds >= unit:
+            count = int(seconds // unit)
+            return f"{count:,} {name}{'' if count == 1 else 's'} ago"
+    return "less than a minute ago"
+
+
+def format_duration(seconds: float | None) -> str:
+    """Format a duration in at most two units: 38 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"<{THIN_SPACE}1{THIN_SPACE}s"
+    if seconds < 2 * MINUTE:
+        return f"{seconds:.0f}{THIN_SPACE}s"
+    minutes = round(seconds / MINUTE)
+    if minutes < 60:
+        return f"{minutes}{THIN_SPACE}min"
+    if minutes < 24 * 60:
+        return join_units(minutes // 60, "h", minutes % 60, "min")
+    hours = round(minutes / 60)
+    return join_units(hours // 24, "d", hours % 24, "h")
+
+
+def join_units(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    """Format a duration in two units, the smaller left out where it is zero."""
+    smaller = f" {small}{THIN_SPACE}{small_unit}" if small else ""
+    return f"{large:,}{THIN_SPACE}{large_unit}{smaller}"
+
+
+def describe_provenance(provenance: Provenance) -> str:
+    """Name the training run that made the weights: imagenet · 90 epochs."""
+    unit = "epoch" if provenance.epochs == 1 else "epochs"
+    return f"{Path(provenance.data).name} · {provenance.epochs} {unit}"
+
+
+def crop_positions() -> list[dict[str, object]]:
+    """Return where each of the ten crops lies in the 256×256, in the network's order (§4.1)."""
     return [
         {
             "name": name + (", mirrored" if mirrored else ""),
@@ -72,17 +133,3 @@ def crop_places() -> list[dict[str, object]]:
         for mirrored in (False, True)
         for name, (top, left) in zip(CORNERS, OFFSETS, strict=True)
     ]
-
-
-def register_wording(app: Flask) -> None:
-    """Make these known to the templates."""
-    app.jinja_env.filters.update(
-        percent=percent,
-        bar=bar,
-        distance=distance,
-        ms=milliseconds,
-        thousands=thousands,
-        size=size,
-        day=day,
-    )
-    app.jinja_env.globals["crop_places"] = crop_places()

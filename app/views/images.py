@@ -9,22 +9,22 @@ from app.database import browse, images
 from app.database.browse import ImageOrder
 from app.database.images import Picture
 from app.inference.loader import Answer
-from app.views.breadcrumb import trail_to
-from app.views.explore import order_of
-from app.views.format import origin
+from app.views.breadcrumb import read_breadcrumb
+from app.views.explore import read_order
+from app.views.format import describe_provenance
 from app.views.pictures import serve_image_file
 from model.preprocess import ImageError
 
 blueprint = Blueprint("images", __name__, url_prefix="/images")
 IMAGE = f"/<int(max={context.MOST_ID}):image_id>"
-GONE = "The file of this image has been moved, changed or damaged since it was indexed."
+FILE_GONE = "The file of this image has been moved, changed or damaged since it was indexed."
 
 
 @blueprint.get(IMAGE)
 def show_image(image_id: int) -> str:
     """Show a training image, its classification and its nearest neighbours."""
     state = context.ready()
-    image, order = find_image(image_id), order_of("images", ImageOrder.NAME)
+    image, order = find_image(image_id), read_order("images", ImageOrder.NAME)
     version = image.sha256[:12]
     return render_template(
         "image.html",
@@ -32,9 +32,9 @@ def show_image(image_id: int) -> str:
         order=None if order is ImageOrder.NAME else order.value,
         place=browse.place(context.sessions(), state.version.id, image, order),
         page_size=context.settings().page_size,
-        trail=trail_to(image),
+        breadcrumb=read_breadcrumb(image),
         answer=classify_image(image),
-        origin=origin(state.predictor.weights.provenance),
+        weights=describe_provenance(state.predictor.weights.provenance),
         square=url_for("images.serve_thumbnail", image_id=image.id, v=version),
         picture=url_for("images.serve_picture", image_id=image.id, v=version),
     )
@@ -61,7 +61,7 @@ def classify_image(image: Picture) -> Answer:
             return context.engine().answer_for(image.id, read_unchanged(image))
     except (ImageError, OSError):
         # The error may name the file's path, which is not for visitors.
-        abort(404, GONE)
+        abort(404, FILE_GONE)
 
 
 def read_unchanged(image: Picture) -> bytes:

@@ -1,4 +1,4 @@
-"""The weights found on disk, and switching the ones in use, for whoever knows the token."""
+"""The weights files found on disk, and switching between them with the administrator's token."""
 
 import hmac
 import math
@@ -25,25 +25,21 @@ from app.inference.switch_weights import Unindexed, switch
 from app.inference.weights_files import fitting, read_models
 from app.problems import KINDS
 from app.tries import Tries
-from app.views.format import origin
 
 blueprint = Blueprint("models", __name__, url_prefix="/models")
-blueprint.add_app_template_filter(origin)
-SAID = "switched"
-OFF = "Switching is off: this server was started without ALEXNET_ADMIN_TOKEN."
-WRONG = "That is not the administrator's token. Nothing was switched."
-TOO_OFTEN = "A wrong token was sent too often; nobody may switch for a minute."
+SWITCHED_KEY = "switched"
+"""Where the session keeps what was switched to, for the next page."""
 
 
 @blueprint.record_once
-def count_tries(state: BlueprintSetupState) -> None:
-    """Count wrong tokens, as long as the application runs."""
+def add_rate_limit(state: BlueprintSetupState) -> None:
+    """Count wrong tokens for as long as the application runs."""
     state.app.extensions["tries"] = Tries()
 
 
 @blueprint.get("")
-def show() -> str:
-    """Show what is in use, and every weights file found."""
+def show_models() -> str:
+    """Show the weights in use, and every weights file found."""
     models, state = read_models(context.settings().home), context.engine().state()
     return render_template(
         "models.html",
@@ -51,16 +47,16 @@ def show() -> str:
         active=next((model for model in models if model.active), None),
         serving=state,
         notice=KINDS[state.reason].meaning if isinstance(state, NotReady) else "",
-        fits=versions(),
-        may=bool(context.settings().admin_token),
-        switched=session.pop(SAID, None),
+        indexes=find_fitting_indexes(),
+        can_switch=bool(context.settings().admin_token),
+        switched=session.pop(SWITCHED_KEY, None),
     )
 
 
 @blueprint.post("")
-def choose() -> Redirect | Response:
-    """Switch to a file, or ask first where no index fits it."""
-    check_token(request.form.get("token", ""))
+def switch_model() -> Redirect | Response:
+    """Switch to a weights file; ask first if no index was built with it."""
+    check_admin_token(request.form.get("token", ""))
     done = switch(
         context.settings(),
         context.sessions(),
@@ -68,30 +64,31 @@ def choose() -> Redirect | Response:
         consent=request.form.get("consent") == "yes",
     )
     if isinstance(done, Unindexed):
-        asking = render_template("models_ask.html", model=done.model, why=done.why)
-        return make_response(asking, 409)
-    current_app.logger.warning("switched to the weights of %s", done.model.key)
-    # This process reads the new pair now; others when they are next asked.
+        question = render_template("models_confirm.html", model=done.model, why=done.why)
+        return make_response(question, 409)
+    current_app.logger.warning("switched to the weights %s", done.model.key)
+    # This process reads the new pair now; others do so at their next request.
     context.engine().settled()
-    session[SAID] = {"key": done.model.key, "index": done.index}
-    return redirect(url_for(".show"), 303)
+    session[SWITCHED_KEY] = {"key": done.model.key, "index": done.index}
+    return redirect(url_for(".show_models"), 303)
 
 
-def check_token(sent: str) -> None:
-    """Answer 403 unless this is the token that was set; 429 after too many wrong ones."""
+def check_admin_token(sent: str) -> None:
+    """Abort with 403 unless this is the administrator's token, 429 after too many wrong ones."""
     token = context.settings().admin_token
     tries: Tries = current_app.extensions["tries"]
     if not token:
-        abort(403, OFF)
+        abort(403, "Switching is off: this server was started without ALEXNET_ADMIN_TOKEN.")
     if (seconds := tries.wait()) > 0:
-        abort(429, TOO_OFTEN, retry_after=math.ceil(seconds))
+        message = "Too many wrong tokens. Wait a minute before trying again."
+        abort(429, message, retry_after=math.ceil(seconds))
     if not hmac.compare_digest(sent.encode(), token.encode()):
         tries.failed()
-        abort(403, WRONG)
+        abort(403, "Wrong token. Nothing was switched.")
 
 
-def versions() -> dict[str, str] | None:
-    """The index version that fits each weights, by identity; None when the database is away."""
+def find_fitting_indexes() -> dict[str, str] | None:
+    """Return the index version built with each weights, by identity; None without a database."""
     try:
         return fitting(context.settings().home, context.sessions())
     except DatabaseError:

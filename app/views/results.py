@@ -1,14 +1,18 @@
-"""Results that are kept: their pages, their pictures, and their end."""
+"""Results of uploads: their pages, their pictures, and their deletion.
+
+Which results a browser has made is stored in its signed cookie, nowhere else.
+"""
 
 from datetime import datetime, timedelta
 
-from flask import Blueprint, Response, abort, redirect, render_template, url_for
+from flask import Blueprint, Response, abort, redirect, render_template, session, url_for
 from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.database.tables import Result, Together
 from app.uploads.receive import limits
 from app.uploads.results import (
+    TOKEN,
     correct_label,
     erase,
     erase_together,
@@ -17,50 +21,48 @@ from app.uploads.results import (
     find_together,
     picture_file,
 )
-from app.views.browser_results import RESULTS, TOGETHER, forget, mine
-from app.views.format import day, origin
+from app.views.format import describe_provenance, format_day
 from app.views.pictures import serve_image_file
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")
-GONE = "This result does not exist, or its time is up: results are deleted after {days}."
-DELETED = "This result does not exist, or it has been deleted."
-ANOTHERS = "Only the browser in which a result was made can delete it."
+RESULTS, BATCHES = "results", "together"
+"""Where the cookie keeps tokens: of results, and of images uploaded together."""
+MAX_TOKENS = 48
+"""Tokens of a kind that the cookie holds: it has room for four kilobytes."""
 
 
 @blueprint.after_request
-def unlisted(response: Response) -> Response:
-    """Keep pages and pictures out of search engines, should one come to know an address."""
+def forbid_indexing(response: Response) -> Response:
+    """Keep pages and pictures out of search engines that come to know an address."""
     response.headers["X-Robots-Tag"] = "noindex, nofollow, noarchive"
     return response
 
 
 @blueprint.get("/<token>")
-def show(token: str) -> str:
-    """Show a kept answer."""
-    found = known(token)
+def show_result(token: str) -> str:
+    """Show a stored result."""
+    result = find_result(token)
     return render_template(
         "result.html",
-        result=found,
-        correct=correct_label(found, context.sessions()),
-        origin=origin_of(found),
-        until=until(found.created_at),
+        result=result,
+        correct=correct_label(result, context.sessions()),
+        weights=weights_label(result),
+        until=deletion_day(result.created_at),
         picture=url_for(".serve_picture", token=token),
-        own=token in mine(),
+        own=token in own_tokens(),
     )
 
 
 @blueprint.get("/together/<token>")
-def together(token: str) -> str:
-    """Show what was answered for images that were sent together."""
-    found = known_together(token)
-    tokens = [item["token"] for item in found.items if "token" in item]
-    results = find_several(tokens, context.settings(), context.sessions())
+def show_batch(token: str) -> str:
+    """Show the results of images that were uploaded together."""
+    batch = find_batch(token)
     return render_template(
-        "together.html",
-        together=found,
-        results=results,
-        until=until(found.created_at),
-        own=token in mine(TOGETHER),
+        "batch.html",
+        batch=batch,
+        results=results_of(batch),
+        until=deletion_day(batch.created_at),
+        own=token in own_tokens(BATCHES),
     )
 
 
@@ -68,93 +70,121 @@ def together(token: str) -> str:
 @blueprint.get("/<token>/thumbnail.jpg", endpoint="serve_thumbnail", defaults={"whole": False})
 def serve_result_image(token: str, whole: bool) -> Response:
     """Return the stored picture of a result, or its 256×256 square."""
-    file = picture_file(context.settings(), known(token).token)
+    file = picture_file(context.settings(), find_result(token).token)
     # Without a version: a browser that kept it for a year would show it after its deletion here.
     etag = token if whole else f"{token}-square"
     return serve_image_file(file.read_bytes, etag, whole=whole, encoded_here=True)
 
 
 @blueprint.get("/<token>/delete")
-def ask(token: str) -> str:
-    """Ask whether a result shall be deleted."""
-    found = known(token)
-    check_own(token, RESULTS)
-    return render_template("delete.html", results=[found], back=url_for(".show", token=token))
+def confirm_delete_result(token: str) -> str:
+    """Ask whether to delete a result."""
+    result = find_result(token)
+    check_own_result(token, RESULTS)
+    back = url_for(".show_result", token=token)
+    return render_template("delete.html", results=[result], back=back)
 
 
 @blueprint.post("/<token>/delete")
-def delete(token: str) -> Redirect:
+def submit_delete_result(token: str) -> Redirect:
     """Delete a result and its picture."""
-    known(token)
-    check_own(token, RESULTS)
+    find_result(token)
+    check_own_result(token, RESULTS)
     erase(token, context.settings(), context.sessions())
-    forget(token, RESULTS)
-    return redirect(url_for(".deleted"), 303)
+    forget_token(token, RESULTS)
+    return redirect(url_for(".show_deleted"), 303)
 
 
 @blueprint.get("/together/<token>/delete")
-def ask_together(token: str) -> str:
-    """Ask whether all that was sent together shall be deleted."""
-    found = known_together(token)
-    check_own(token, TOGETHER)
-    tokens = [item["token"] for item in found.items if "token" in item]
-    results = find_several(tokens, context.settings(), context.sessions())
-    back = url_for(".together", token=token)
-    return render_template("delete.html", results=list(results.values()), back=back, all=True)
+def confirm_delete_batch(token: str) -> str:
+    """Ask whether to delete all results of images that were uploaded together."""
+    batch = find_batch(token)
+    check_own_result(token, BATCHES)
+    results = list(results_of(batch).values())
+    back = url_for(".show_batch", token=token)
+    return render_template("delete.html", results=results, back=back, batch=batch)
 
 
 @blueprint.post("/together/<token>/delete")
-def delete_together(token: str) -> Redirect:
-    """Delete all that was sent together, and the page that lists it."""
-    found = known_together(token)
-    check_own(token, TOGETHER)
-    erase_together(found, context.settings(), context.sessions())
-    for item in found.items:
-        forget(item.get("token", ""), RESULTS)
-    forget(token, TOGETHER)
-    return redirect(url_for(".deleted"), 303)
+def submit_delete_batch(token: str) -> Redirect:
+    """Delete all results of images that were uploaded together, and the page that lists them."""
+    batch = find_batch(token)
+    check_own_result(token, BATCHES)
+    erase_together(batch, context.settings(), context.sessions())
+    for item in batch.items:
+        forget_token(item.get("token", ""), RESULTS)
+    forget_token(token, BATCHES)
+    return redirect(url_for(".show_deleted"), 303)
 
 
 @blueprint.get("/deleted")
-def deleted() -> str:
-    """Say that something was deleted, and take another image."""
+def show_deleted() -> str:
+    """Confirm a deletion, and take another image."""
     settings, sessions = context.settings(), context.sessions()
-    own = find_several(mine(), settings, sessions).values()
-    return render_template("deleted.html", limits=limits(settings), mine=own)
+    own_results = find_several(own_tokens(), settings, sessions).values()
+    return render_template("deleted.html", limits=limits(settings), own_results=own_results)
 
 
-def known(token: str) -> Result:
-    """Find a result by its token, or answer 404."""
-    return find(token, context.settings(), context.sessions()) or abort(404, gone())
+def find_result(token: str) -> Result:
+    """Find a result by its token; 404 if there is none."""
+    found = find(token, context.settings(), context.sessions())
+    return found or abort(404, explain_missing())
 
 
-def known_together(token: str) -> Together:
-    """Find what was sent together by its token, or answer 404."""
-    return find_together(token, context.settings(), context.sessions()) or abort(404, gone())
+def find_batch(token: str) -> Together:
+    """Find images that were uploaded together by their token; 404 if there are none."""
+    found = find_together(token, context.settings(), context.sessions())
+    return found or abort(404, explain_missing())
 
 
-def gone() -> str:
-    """Say why there may be no such result."""
+def results_of(batch: Together) -> dict[str, Result]:
+    """Find the results of a batch that still exist, by token."""
+    tokens = [item["token"] for item in batch.items if "token" in item]
+    return find_several(tokens, context.settings(), context.sessions())
+
+
+def explain_missing() -> str:
+    """Explain why there may be no such result."""
     days = context.settings().upload_days
-    return GONE.format(days=f"{days} days" if days > 1 else "a day") if days else DELETED
+    if not days:
+        return "This result does not exist or has been deleted."
+    lifetime = f"{days} days" if days > 1 else "a day"
+    return f"This result does not exist or has expired: results are deleted after {lifetime}."
 
 
-def check_own(token: str, kind: str) -> None:
-    """Answer 403 unless this browser made it."""
-    if token not in mine(kind):
-        abort(403, ANOTHERS)
-
-
-def until(made: datetime) -> str | None:
-    """Say on which day something is deleted, if ever."""
+def deletion_day(created: datetime) -> str | None:
+    """Name the day on which a result is deleted, if ever."""
     days = context.settings().upload_days
-    return day(made + timedelta(days=days)) if days else None
+    return format_day(created + timedelta(days=days)) if days else None
 
 
-def origin_of(found: Result) -> str:
-    """Say which training made the weights that answered."""
+def weights_label(result: Result) -> str:
+    """Name the training run that made the weights, or the weights where they are no longer used."""
     state = context.engine().state()
-    weights = getattr(state, "predictor", None)
-    if weights is not None and weights.identity == found.weights:
-        return origin(weights.weights.provenance)
-    return f"weights {found.weights[:8]}"
+    predictor = getattr(state, "predictor", None)
+    if predictor is not None and predictor.identity == result.weights:
+        return describe_provenance(predictor.weights.provenance)
+    return f"weights {result.weights[:8]}"
+
+
+def check_own_result(token: str, kind: str) -> None:
+    """Abort with 403 unless this browser made it."""
+    if token not in own_tokens(kind):
+        abort(403, "A result can be deleted only from the browser in which it was made.")
+
+
+def own_tokens(kind: str = RESULTS) -> list[str]:
+    """Return the tokens of what this browser made, newest first; some may have expired."""
+    stored = session.get(kind, [])
+    tokens = stored if isinstance(stored, list) else []
+    return [token for token in tokens if isinstance(token, str) and TOKEN.fullmatch(token)]
+
+
+def remember_token(token: str, kind: str = RESULTS) -> None:
+    """Add a token to the cookie."""
+    session[kind] = [token, *(known for known in own_tokens(kind) if known != token)][:MAX_TOKENS]
+
+
+def forget_token(token: str, kind: str = RESULTS) -> None:
+    """Remove a token from the cookie."""
+    session[kind] = [known for known in own_tokens(kind) if known != token]

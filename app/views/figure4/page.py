@@ -25,7 +25,7 @@ from app.views.figure4.choice import (
     pick_selection,
 )
 from app.views.figure4.rows import FigureContent, compute_content, decode_square
-from app.views.images import GONE, read_unchanged
+from app.views.images import FILE_GONE, read_unchanged
 from app.views.pictures import picture_response
 from model.predict import Pixels
 from model.preprocess import ImageError
@@ -155,7 +155,7 @@ def get_content(state: Ready, choice: Selection) -> FigureContent:
             with context.turn():
                 return compute_content(state, context.sessions(), choice, read_unchanged)
         except (ImageError, OSError):
-            abort(404, GONE)
+            abort(404, FILE_GONE)
 
     found: FigureContent = figure_state().plates.get(content_key(state, choice), compute)
     return found

@@ -21,7 +21,7 @@ from app.views.filters.kernels import (
     list_kernels,
     list_patches,
 )
-from app.views.format import origin
+from app.views.format import describe_provenance
 from app.views.layers import activations
 from app.views.layers.activations import Peak
 from app.views.pictures import encode_png, picture_response
@@ -136,7 +136,7 @@ def render_filters(predictor: Predictor, number: int | None) -> str:
         spot=find_kernel_peak(subject, chosen.number) if subject and chosen else None,
         examples=activations.list_examples() if chosen and not subject else [],
         config=predictor.weights.config,
-        origin=origin(predictor.weights.provenance),
+        origin=describe_provenance(predictor.weights.provenance),
     )
 
 

@@ -15,7 +15,7 @@ from app.http_cache import not_modified
 from app.inference.loader import Ready
 from app.inference.lru_cache import Kept
 from app.views.current_image import CurrentImage, get_current_image
-from app.views.format import distance
+from app.views.format import format_distance
 from app.views.pictures import encode_png, picture_response
 from model.activations import Activations, activations
 from model.alexnet import AlexNetConfig
@@ -143,7 +143,7 @@ def activation_picture_url(endpoint: str, subject: CurrentImage, **values: Any) 
 
 def format_response(value: float) -> str:
     """Write a response with three figures or one decimal, and a minus sign as it should be."""
-    return f"{'−' if value < 0 else ''}{distance(abs(value))}"
+    return f"{'−' if value < 0 else ''}{format_distance(abs(value))}"
 
 
 def activation_name(config: AlexNetConfig) -> str:

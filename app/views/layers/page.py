@@ -7,7 +7,7 @@ from flask import Blueprint, Response, abort, render_template, request
 
 from app import context
 from app.views.current_image import CurrentImage, get_current_image
-from app.views.format import origin
+from app.views.format import describe_provenance
 from app.views.layers import activations, sheets
 from app.views.layers.sheets import TowerSheet
 from model.activations import Maps
@@ -50,7 +50,7 @@ def show_layers() -> str:
         labels=found.stages[-1].stage,
         guesses=predictor.top5(found.probabilities),
         config=predictor.weights.config,
-        origin=origin(predictor.weights.provenance),
+        origin=describe_provenance(predictor.weights.provenance),
     )
 
 

@@ -10,7 +10,7 @@ from app.database.browse import ClassCount
 from app.http_cache import not_modified, set_cache_headers
 from app.inference.answers import Ready
 from app.inference.loader import BUILD
-from app.views.format import thousands
+from app.views.format import format_count
 from app.views.map.colours import COLOURS
 from app.views.map.layout import MapLayout, build_map_layout, map_columns
 from app.views.map.picture import HEIGHT, WIDTH, ColourScheme, render_map
@@ -78,12 +78,14 @@ def map_picture() -> Response:
 
 def describe_map(atlas: MapLayout) -> str:
     """Say how the map was computed, of which images, and how to read it."""
-    count, everything = len(atlas.ids), thousands(atlas.images)
+    count, everything = len(atlas.ids), format_count(atlas.images)
     if count == 1:
         return "One image alone: there is nothing to compare it with."
     few = f"{PRINCIPAL} of the 4096 features of fc7"
     method = few if count < MIN_TSNE_IMAGES else f"t-SNE of the 4096 features of fc7, {REDUCED}"
-    of = f"all {everything}" if atlas.whole else f"a sample of {thousands(count)} of {everything}"
+    of = (
+        f"all {everything}" if atlas.whole else f"a sample of {format_count(count)} of {everything}"
+    )
     return f"{method}; {of} images. {HOW_TO_READ}"
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from app.views.format import THIN
+from app.views.format import THIN_SPACE
 
 MOST_TICKS = 6
 MOST_POINTS = 30
@@ -185,4 +185,4 @@ def power(value: float) -> str:
         return f"{value:.4g}"
     digits, exponent = f"{value:.2e}".split("e")
     tens = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
-    return tens if float(digits) == 1 else f"{float(digits):g}{THIN}·{THIN}{tens}"
+    return tens if float(digits) == 1 else f"{float(digits):g}{THIN_SPACE}·{THIN_SPACE}{tens}"

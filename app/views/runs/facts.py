@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.views.durations import duration
-from app.views.format import THIN, percent
+from app.views.format import THIN_SPACE, format_duration, format_percent
 from app.views.runs.comparison import Row, mean_of, most_of, total_of
 from app.views.runs.plots import figures
 from app.views.runs.recipe import plain
@@ -58,9 +57,9 @@ def figures_of(run: Run) -> list[tuple[str, str]]:
     """How fast a run was and what it took, by word."""
     return [
         ("Images a second", images(mean_of(run, "images_per_second"))),
-        ("Time an epoch", duration(mean_of(run, "seconds"))),
-        ("Time in all", duration(total_of(run, "seconds"))),
-        ("Waited for images", duration(total_of(run, "data_wait"))),
+        ("Time an epoch", format_duration(mean_of(run, "seconds"))),
+        ("Time in all", format_duration(total_of(run, "seconds"))),
+        ("Waited for images", format_duration(total_of(run, "data_wait"))),
         ("Memory at most", memory(most_of(run, "memory"))),
     ]
 
@@ -87,7 +86,7 @@ def of(epoch: Epoch[float | None] | None, name: str) -> float | None:
 
 def error(share: float | None) -> str:
     """Write an error, where there is one."""
-    return UNKNOWN if share is None else percent(share)
+    return UNKNOWN if share is None else format_percent(share)
 
 
 def loss(value: float | None) -> str:
@@ -102,4 +101,4 @@ def images(value: float | None) -> str:
 
 def memory(value: float | None) -> str:
     """Write an amount of memory, where it is known."""
-    return UNKNOWN if value is None else f"{value:.1f}{THIN}GiB"
+    return UNKNOWN if value is None else f"{value:.1f}{THIN_SPACE}GiB"

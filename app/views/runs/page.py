@@ -11,7 +11,7 @@ from PIL import Image
 
 from app import context
 from app.http_cache import not_modified, revalidate_by_content
-from app.views import durations
+from app.views.format import format_age
 from app.views.pictures import encode_png, missing_picture, picture_response
 from app.views.runs import comparison, evaluation
 from app.views.runs.curves import power
@@ -33,7 +33,7 @@ PICTURE_SIZE = (776, 284)
 MOST_PICTURE = 4_000_000
 GONE = "There is no run of this name; it may have been deleted."
 
-for filter_ in (durations.duration, durations.instant, power, figures, plain):
+for filter_ in (power, figures, plain):
     blueprint.add_app_template_filter(filter_)
 
 
@@ -143,7 +143,7 @@ def shown(run: Run) -> Shown:
     return Shown(
         run=run,
         state=state_of(run, now),
-        wrote=durations.ago(run.last_write_at, now),
+        wrote=format_age(run.last_write_at, now),
         command=f"python training/run.py --resume {folder}",
         evaluate=f"python training/evaluate.py {folder}{'' if run.finished else ' --best'}",
     )

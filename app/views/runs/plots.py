@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from app.views.format import THIN, percent
+from app.views.format import THIN_SPACE, format_percent
 from app.views.runs.curves import (
     Axis,
     Plot,
@@ -50,7 +50,7 @@ def plots_of(run: Run, *, running: bool) -> list[Plot]:
     loss = [("training loss", 1, values_of(run, "loss"))]
     rate, ten = [("learning rate", 1, stairs(rates))], decades(finite(rates))
     return [
-        plot("error", "Error", errors, (axis, up_to(errors)), percent, marks, beyond),
+        plot("error", "Error", errors, (axis, up_to(errors)), format_percent, marks, beyond),
         plot("loss", "Training loss", loss, (axis, up_to(loss)), figures, marks, beyond),
         plot("rate", "Learning rate", rate, (axis, ten), power, (), beyond),
     ]
@@ -61,7 +61,7 @@ def plots_over(runs: Sequence[Run]) -> list[Plot]:
     axis = across(max((run.last_epoch.epoch for run in runs if run.last_epoch), default=1))
     found = []
     for name, title, value, say in (
-        ("error", "Top-1 error", "top1_error", percent),
+        ("error", "Top-1 error", "top1_error", format_percent),
         ("loss", "Training loss", "loss", figures),
     ):
         lines = [(LETTERS[n], n + 1, values_of(run, value)) for n, run in enumerate(runs)]
@@ -86,7 +86,7 @@ def plot(
         says=". ".join(described(label, values, say) for label, _, values in curves),
         lines=lines,
         x=ticks_across(axes[0]),
-        y=ticks_up(axes[1], percent_at if say is percent else say),
+        y=ticks_up(axes[1], percent_at if say is format_percent else say),
         marks=marks,
         beyond=beyond,
         low=axes[0].low,
@@ -116,7 +116,7 @@ def shown_epochs(run: Run, *, running: bool) -> int:
 def drops(epochs: Sequence[Epoch[float | None]], axis: Axis) -> tuple[Tick, ...]:
     """Where the learning rate fell, and by how much."""
     found = [
-        Tick(place=axis.x(after.epoch - 0.5), text=f"÷{THIN}{before.rate / after.rate:.3g}")
+        Tick(place=axis.x(after.epoch - 0.5), text=f"÷{THIN_SPACE}{before.rate / after.rate:.3g}")
         for before, after in pairwise(epochs)
         if before.rate and after.rate and 0 < after.rate < before.rate
     ]
@@ -145,7 +145,7 @@ def up_to(curves: Sequence[tuple[str, int, Values]]) -> Axis:
 def percent_at(share: float) -> str:
     """Write a share of 1 beside an axis, without decimals where it is a whole per cent."""
     whole = round(100 * share)
-    return f"{whole}{THIN}%" if abs(100 * share - whole) < 1e-9 else percent(share)
+    return f"{whole}{THIN_SPACE}%" if abs(100 * share - whole) < 1e-9 else format_percent(share)
 
 
 def figures(value: float) -> str:
@@ -167,5 +167,5 @@ def spark(run: Run, width: float = 168.0, height: float = 44.0, edge: float = 4.
     return Spark(
         path=path([place or None for place in places]),
         end=known[-1],
-        says=f"Top-1 error from {percent(shown[0])} to {percent(shown[-1])}",
+        says=f"Top-1 error from {format_percent(shown[0])} to {format_percent(shown[-1])}",
     )
