@@ -172,9 +172,8 @@ def test_requests_exist(app: Flask) -> None:
 
 
 def test_presets_are_documented() -> None:
-    assert [row[0].strip("`") for row in table(ROOT / "docs/training.md", "preset")] == list(
-        PRESETS
-    )
+    rows = table(ROOT / "docs/training.md", "preset")
+    assert [row[0].strip("`") for row in rows] == list(PRESETS)
 
 
 def test_variants_are_documented() -> None:
@@ -191,6 +190,16 @@ def test_kinds_of_index_are_documented() -> None:
 
 def test_configuration_is_current() -> None:
     assert PAGE.read_text() == configuration_page(), "run: python -m docs.configuration"
+
+
+def test_every_variable_is_documented() -> None:
+    code = [file for folder in CODE for file in (ROOT / folder).rglob("*.py")]
+    named = {name for file in (*code, *PAGES) for name in variables(file.read_text())}
+    assert named == variables(configuration_page())
+
+
+def variables(text: str) -> set[str]:
+    return set(re.findall(r"\bALEXNET_\w+|\b[A-Z]+_URL\b|\bSECRET_KEY\b", text))
 
 
 def test_every_deviation_is_documented() -> None:
