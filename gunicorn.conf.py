@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from app.config import Settings, SettingsError
-from app.logs import discreet
+from app.logs import redact_tokens
 
 bind = ["127.0.0.1:8000"]
 # One process, since the weights take 240 MB in each; torch computes outside Python's lock.
@@ -32,7 +32,7 @@ def on_starting(server: Any) -> None:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     for name in ("gunicorn.access", "gunicorn.error"):
-        logging.getLogger(name).addFilter(discreet)
+        logging.getLogger(name).addFilter(redact_tokens)
 
 
 def when_ready(server: Any) -> None:
@@ -44,5 +44,5 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Read weights and index now, beside the first requests, not in the middle of one."""
-    engine = worker.wsgi.extensions["engine"]
-    threading.Thread(target=engine.state, name="first load", daemon=True).start()
+    loader = worker.wsgi.extensions["loader"]
+    threading.Thread(target=loader.state, name="first load", daemon=True).start()

@@ -15,10 +15,10 @@ from app.cli.terminal import database_commands
 from app.config import Settings
 from app.database.session import session_factory
 from app.errors import register_errors
-from app.inference.loader import Engine
-from app.inference.lru_cache import Kept
-from app.logs import discreet
-from app.uploads.receive import FORM_BYTES
+from app.inference.loader import ModelLoader
+from app.inference.lru_cache import LruCache
+from app.logs import redact_tokens
+from app.uploads.receive import FORM_OVERHEAD_BYTES
 from app.views import classify, explore, health, images, models, results
 from app.views.figure4 import page
 from app.views.filters import page as filters
@@ -28,7 +28,7 @@ from app.views.layers import page as layers
 from app.views.layers.activations import MAX_CACHED_ACTIVATIONS
 from app.views.map import page as map
 from app.views.runs import page as training
-from app.web import Finite
+from app.web import FiniteJSONProvider
 
 ROOT = Path(__file__).resolve().parent.parent
 AT_ONCE = 2
@@ -54,14 +54,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     sessions = session_factory(settings)
     app.extensions["settings"] = settings
     app.extensions["sessions"] = sessions
-    app.extensions["engine"] = Engine(settings, sessions)
-    app.extensions["kept"] = Kept(MAX_CACHED_ACTIVATIONS)
+    app.extensions["loader"] = ModelLoader(settings, sessions)
+    app.extensions["kept"] = LruCache(MAX_CACHED_ACTIVATIONS)
     app.extensions["figures"] = page.FigureState()
-    app.extensions["turns"] = threading.BoundedSemaphore(AT_ONCE)
+    app.extensions["compute_slots"] = threading.BoundedSemaphore(AT_ONCE)
     register_views(app)
     register_filters(app)
     register_errors(app)
-    app.logger.addFilter(discreet)
+    app.logger.addFilter(redact_tokens)
     app.after_request(add_headers)
     allow_origins(app, settings)
     app.cli.add_command(database_commands)
@@ -74,7 +74,7 @@ def configure(app: Flask, settings: Settings) -> None:
     """Set what Flask and Flask-WTF read from their configuration."""
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        MAX_CONTENT_LENGTH=settings.upload_files * settings.upload_bytes + FORM_BYTES,
+        MAX_CONTENT_LENGTH=settings.upload_files * settings.upload_bytes + FORM_OVERHEAD_BYTES,
         SESSION_COOKIE_NAME="alexnet",
         SESSION_COOKIE_SAMESITE="Lax",
         SESSION_COOKIE_HTTPONLY=True,
@@ -82,7 +82,7 @@ def configure(app: Flask, settings: Settings) -> None:
         WTF_CSRF_TIME_LIMIT=None,
     )
     app.session_interface = Cookies()
-    app.json = Finite(app)
+    app.json = FiniteJSONProvider(app)
     versions = asset_versions(Path(app.static_folder or ""))
     app.jinja_env.globals["asset"] = lambda name: url_for("static", filename=name, v=versions[name])
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True

@@ -13,12 +13,12 @@ import click
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from index.engines.milvus_server import parse_milvus_url
+from index.engines.milvus_server import parse_milvus_url as check_milvus_url
 from index.placing import SEARCH_DEVICES, SearchDevice
 from storage.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-SHORTEST_SECRET = 16
+MIN_SECRET_LENGTH = 16
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 DRIVERS = {
     "sqlite": "sqlite",
@@ -41,12 +41,12 @@ class SettingsError(click.ClickException):
 Parse = Callable[[str], object]
 
 
-def about(env: str, help: str, parse: Parse) -> dict[str, str | Parse]:
+def setting_metadata(env: str, help: str, parse: Parse) -> dict[str, str | Parse]:
     """Describe a setting: its environment variable, its help, how its text is read."""
     return {"env": env, "help": help, "parse": parse}
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
+def parse_whole_number(low: int, high: int) -> Callable[[str], int]:
     """Read a whole number from `low` to `high`."""
 
     def parse(text: str) -> int:
@@ -61,9 +61,9 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def present_device(text: str) -> str:
+def parse_device(text: str) -> str:
     """Read the name of a device that is there."""
-    if one_of(DEVICES)(text) in ("cuda", "mps"):
+    if parse_choice(DEVICES)(text) in ("cuda", "mps"):
         import torch  # takes a second, and is needed for these two alone
 
         there = torch.cuda if text == "cuda" else torch.backends.mps
@@ -72,7 +72,7 @@ def present_device(text: str) -> str:
     return text
 
 
-def one_of(names: Sequence[str]) -> Callable[[str], str]:
+def parse_choice(names: Sequence[str]) -> Callable[[str], str]:
     """Read one of these names."""
 
     def parse(text: str) -> str:
@@ -83,20 +83,20 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return parse
 
 
-def flag(text: str) -> bool:
+def parse_flag(text: str) -> bool:
     """Read 0 or 1."""
-    return one_of(("0", "1"))(text) == "1"
+    return parse_choice(("0", "1"))(text) == "1"
 
 
-def milvus_address(text: str) -> str:
+def parse_milvus_url(text: str) -> str:
     """Read the address of a Milvus server."""
-    parse_milvus_url(text)
+    check_milvus_url(text)
     if find_spec("pymilvus") is None:
         raise ValueError("needs pymilvus; install it with `pip install pymilvus`")
     return text
 
 
-def origins(text: str) -> tuple[str, ...]:
+def parse_origins(text: str) -> tuple[str, ...]:
     """Read the origins of other sites: scheme, host and port, or * for all."""
     found = tuple(text.split())
     for origin in found:
@@ -105,14 +105,14 @@ def origins(text: str) -> tuple[str, ...]:
     return found
 
 
-def secret(text: str) -> str:
+def parse_secret(text: str) -> str:
     """Read a secret that is long enough to be one."""
-    if len(text) < SHORTEST_SECRET:
-        raise ValueError(f"must have at least {SHORTEST_SECRET} characters")
+    if len(text) < MIN_SECRET_LENGTH:
+        raise ValueError(f"must have at least {MIN_SECRET_LENGTH} characters")
     return text
 
 
-def address(text: str) -> str:
+def parse_database_url(text: str) -> str:
     """Read a database's address. What is wrong is said without the address: it has a password."""
     try:
         url = make_url(text)
@@ -122,12 +122,12 @@ def address(text: str) -> str:
         raise ValueError(f"must begin with sqlite:// or postgresql://, not {url.drivername}://")
     if url.drivername != "sqlite" and find_spec("psycopg") is None:
         raise ValueError("needs the driver psycopg; install it with `pip install psycopg[binary]`")
-    if in_memory(url):
+    if is_in_memory(url):
         raise ValueError("cannot be in memory, since the processes of the server share it")
     return text
 
 
-def in_memory(url: URL) -> bool:
+def is_in_memory(url: URL) -> bool:
     """Whether a SQLite database would live in this process alone."""
     return url.drivername == "sqlite" and (not url.database or ":memory:" in url.database)
 
@@ -137,7 +137,7 @@ class Settings:
     """Everything that can be set from outside. `from_environment` reads and checks it."""
 
     home: Home = field(
-        metadata=about(
+        metadata=setting_metadata(
             "ALEXNET_HOME",
             "Folder in which runs, weights, index, database and uploads live; by default `var`.",
             lambda text: home_from_environment({"ALEXNET_HOME": text}),
@@ -146,110 +146,118 @@ class Settings:
     database_url: str = field(
         default="",
         repr=False,
-        metadata=about(
+        metadata=setting_metadata(
             "DATABASE_URL",
             "Address of the database, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; "
             "by default a SQLite file in ALEXNET_HOME.",
-            address,
+            parse_database_url,
         ),
     )
     secret_key: str = field(
         repr=False,
-        metadata=about(
+        metadata=setting_metadata(
             "SECRET_KEY",
-            f"Signs the forms; at least {SHORTEST_SECRET} characters. By default made once and "
+            f"Signs the forms; at least {MIN_SECRET_LENGTH} characters. By default made once and "
             "kept in ALEXNET_HOME/secret_key.",
-            secret,
+            parse_secret,
         ),
     )
     upload_megabytes: int = field(
         default=16,
-        metadata=about(
+        metadata=setting_metadata(
             "ALEXNET_UPLOAD_MEGABYTES",
             "Largest upload, in megabytes (1,000,000 bytes).",
-            whole(1, 1000),
+            parse_whole_number(1, 1000),
         ),
     )
     upload_megapixels: int = field(
         default=50,
-        metadata=about(
-            "ALEXNET_UPLOAD_MEGAPIXELS", "Largest uploaded image, in megapixels.", whole(1, 1000)
+        metadata=setting_metadata(
+            "ALEXNET_UPLOAD_MEGAPIXELS",
+            "Largest uploaded image, in megapixels.",
+            parse_whole_number(1, 1000),
         ),
     )
     upload_days: int = field(
         default=7,
-        metadata=about(
+        metadata=setting_metadata(
             "ALEXNET_UPLOAD_DAYS",
             "Days after which uploaded images and their results are deleted; 0: never.",
-            whole(0, 36500),
+            parse_whole_number(0, 36500),
         ),
     )
     upload_files: int = field(
         default=12,
-        metadata=about("ALEXNET_UPLOAD_FILES", "Images that may be sent together.", whole(1, 1000)),
+        metadata=setting_metadata(
+            "ALEXNET_UPLOAD_FILES", "Images that may be sent together.", parse_whole_number(1, 1000)
+        ),
     )
     page_size: int = field(
         default=48,
-        metadata=about("ALEXNET_PAGE_SIZE", "Images on one page of a class.", whole(1, 1000)),
+        metadata=setting_metadata(
+            "ALEXNET_PAGE_SIZE", "Images on one page of a class.", parse_whole_number(1, 1000)
+        ),
     )
     device: str = field(
         default="auto",
-        metadata=about(
+        metadata=setting_metadata(
             "ALEXNET_DEVICE",
             "Where the network computes: auto, cpu, cuda or mps.",
-            present_device,
+            parse_device,
         ),
     )
     index_device: str = field(
         default="auto",
-        metadata=about(
+        metadata=setting_metadata(
             "ALEXNET_INDEX_DEVICE",
             "Where the index is searched: auto, cpu, gpu, or gpus, which parts it among several.",
-            one_of(SEARCH_DEVICES),
+            parse_choice(SEARCH_DEVICES),
         ),
     )
     index_float16: bool = field(
         default=False,
-        metadata=about(
-            "ALEXNET_INDEX_FLOAT16", "Whether a GPU holds the vectors in float16: 0 or 1.", flag
+        metadata=setting_metadata(
+            "ALEXNET_INDEX_FLOAT16",
+            "Whether a GPU holds the vectors in float16: 0 or 1.",
+            parse_flag,
         ),
     )
     index_kept: int = field(
         default=3,
-        metadata=about(
+        metadata=setting_metadata(
             "ALEXNET_INDEX_KEPT",
             "Versions of the index that are kept, the served one among them.",
-            whole(1, 1000),
+            parse_whole_number(1, 1000),
         ),
     )
     index_url: str = field(
         default="",
         repr=False,
-        metadata=about(
+        metadata=setting_metadata(
             "INDEX_URL",
             "Address of a Milvus server, http://HOST:19530, that holds and searches the vectors; "
             "by default FAISS does, in ALEXNET_HOME.",
-            milvus_address,
+            parse_milvus_url,
         ),
     )
 
     admin_token: str = field(
         default="",
         repr=False,
-        metadata=about(
+        metadata=setting_metadata(
             "ALEXNET_ADMIN_TOKEN",
             f"Whoever knows it may switch weights on the page of models; at least "
-            f"{SHORTEST_SECRET} characters. By default nobody may.",
-            secret,
+            f"{MIN_SECRET_LENGTH} characters. By default nobody may.",
+            parse_secret,
         ),
     )
     cors_origins: tuple[str, ...] = field(
         default=(),
-        metadata=about(
+        metadata=setting_metadata(
             "ALEXNET_CORS_ORIGINS",
             "Sites whose pages may read the API, as https://HOST with a space between, or *; by "
             "default none.",
-            origins,
+            parse_origins,
         ),
     )
 
@@ -264,13 +272,13 @@ class Settings:
         wrong = []
         for known in fields(cls):
             try:
-                values |= read(known, environ)
+                values |= read_setting(known, environ)
             except ValueError as error:
                 wrong.append(f"{known.metadata['env']} {error}")
         if wrong:
             raise SettingsError("\n".join(wrong))
         if "secret_key" not in values:
-            values["secret_key"] = kept_secret(values["home"])
+            values["secret_key"] = read_or_make_secret(values["home"])
         return cls(**values)
 
     @property
@@ -299,19 +307,19 @@ class Settings:
         return url.set(drivername=DRIVERS[url.drivername])
 
 
-def read(known: Field[Any], environ: Mapping[str, str]) -> dict[str, Any]:
+def read_setting(known: Field[Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Read one setting: nothing when its variable is unset; ValueError when it is wrong."""
     text = environ.get(known.metadata["env"], "").strip()
     return {known.name: known.metadata["parse"](text)} if text else {}
 
 
-def kept_secret(home: Home) -> str:
+def read_or_make_secret(home: Home) -> str:
     """Give the secret kept in the home folder; make it, readable by its owner only, at first."""
     file = home.root / "secret_key"
     try:
         if not file.exists():
             make_secret(file)
-        return secret(file.read_text(encoding="ascii").strip())
+        return parse_secret(file.read_text(encoding="ascii").strip())
     except OSError as error:
         raise SettingsError(f"ALEXNET_HOME cannot hold a secret key: {error}") from error
     except ValueError as error:

@@ -1,76 +1,62 @@
-"""What the views are given: the settings, the database's sessions, the engine."""
+"""The running application's settings, sessions and models, for views, API, errors and commands."""
 
 import threading
 
 from flask import current_app
 
 from app.config import Settings
-from app.database import browse
-from app.database.browse import ClassCount
+from app.database.browse import ClassCount, list_classes
 from app.database.session import Sessions
-from app.inference.loader import Answer, Engine, NotReady, NotReadyError, Ready, no_index
-from app.uploads.receive import Upload
+from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready, no_index
 from model.predict import Predictor
 
-MOST_ID = 2**31 - 1
-"""The largest id a database column holds; a larger one in an address is no page of ours."""
+MAX_ID = 2**31 - 1
+"""The largest id a database column holds; an address with a larger one is not found."""
 
 
 def settings() -> Settings:
-    """Give the application's settings."""
+    """Return the application's settings."""
     found: Settings = current_app.extensions["settings"]
     return found
 
 
 def sessions() -> Sessions:
-    """Give the maker of database sessions."""
+    """Return the factory of database sessions."""
     found: Sessions = current_app.extensions["sessions"]
     return found
 
 
-def engine() -> Engine:
-    """Give what answers."""
-    found: Engine = current_app.extensions["engine"]
+def loader() -> ModelLoader:
+    """Return the loader of weights and index."""
+    found: ModelLoader = current_app.extensions["loader"]
     return found
 
 
-def ready() -> Ready:
-    """Give weights and index that fit each other. Raises NotReadyError."""
-    state = engine().state()
-    if isinstance(state, NotReady):
-        raise NotReadyError(state)
-    return state
+def compute_slot() -> threading.BoundedSemaphore:
+    """Return the semaphore that bounds how many images are decoded and computed with at once."""
+    slots: threading.BoundedSemaphore = current_app.extensions["compute_slots"]
+    return slots
 
 
-def predictor() -> Predictor:
-    """Give the network, with or without an index that fits it. Raises NotReadyError."""
-    found = engine().predictor()
-    if isinstance(found, NotReady):
-        raise NotReadyError(found)
-    return found
+def require_ready() -> Ready:
+    """Return weights and the index built with them. Raises NotReadyError."""
+    return loader().ready()
 
 
-def listed() -> tuple[Ready, list[ClassCount]]:
-    """Give what is served and the classes it holds, at least one. Raises NotReadyError.
+def require_predictor() -> Predictor:
+    """Return the network, with or without a matching index. Raises NotReadyError."""
+    return loader().predictor()
 
-    After two builds in a row without a visitor the version last read has no list any more.
+
+def require_classes() -> tuple[Ready, list[ClassCount]]:
+    """Return the pair in service and its classes, at least one. Raises NotReadyError.
+
+    After two builds in a row without a request, the database no longer lists the version read last.
     """
-    state = ready()
-    if classes := browse.classes(sessions(), state.version.id):
+    state = require_ready()
+    if classes := list_classes(sessions(), state.version.id):
         return state, classes
-    latest = engine().settled()
-    if isinstance(latest, Ready) and (classes := browse.classes(sessions(), latest.version.id)):
+    latest = loader().latest_state()
+    if isinstance(latest, Ready) and (classes := list_classes(sessions(), latest.version.id)):
         return latest, classes
     raise NotReadyError(latest if isinstance(latest, NotReady) else no_index())
-
-
-def answer(upload: Upload) -> Answer:
-    """Answer for an upload, waiting for a turn."""
-    with turn():
-        return engine().answer(upload.data)
-
-
-def turn() -> threading.BoundedSemaphore:
-    """Give what bounds how many uploads are in memory as pixels at a time."""
-    turns: threading.BoundedSemaphore = current_app.extensions["turns"]
-    return turns

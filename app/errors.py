@@ -6,28 +6,28 @@ from flask import Flask, Response, current_app, make_response, render_template, 
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from app.config import Settings
+from app import context
 from app.database.session import DatabaseError
 from app.inference.loader import NotReadyError
 from app.inference.mean_query import PickError
 from app.inference.switch_weights import SwitchError
 from app.problems import (
-    KINDS,
+    PROBLEM_KINDS,
     Problem,
-    answer,
-    of_fields,
-    of_image,
-    of_size,
-    of_upload,
-    phrase,
-    timed,
+    add_retry_after,
+    field_problem,
+    image_problem,
+    problem_response,
+    request_too_large_problem,
+    status_phrase,
+    upload_problem,
 )
-from app.uploads.receive import FORM_BYTES, UploadError, limits
+from app.uploads.receive import FORM_OVERHEAD_BYTES, UploadError, upload_limits
 from index.candidates import SearchError
 from model.preprocess import ImageError
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-DATABASE_FULL = ("disk is full", "No space left")
+DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DATABASE_FULL_MESSAGES = ("disk is full", "No space left")
 """What SQLite and PostgreSQL say when they have no room."""
 HEADINGS = {
     400: "That cannot be answered",
@@ -48,9 +48,9 @@ SENTENCES = {
     500: "The log of the server has the error; nothing that you did was wrong.",
     503: "The server cannot answer at the moment. Try again in a minute.",
 }
-PASSING = ("database", "search")
+TEMPORARY_REASONS = ("database", "search")
 """What may be mended by waiting: then the answer is a 503 for whoever asks, people or programs."""
-MOST_DRAINED = 256 * 1024 * 1024
+MAX_DRAINED_BYTES = 256 * 1024 * 1024
 
 
 def register_errors(app: Flask) -> None:
@@ -73,38 +73,40 @@ def wants_json() -> bool:
     return request.path in ("/api", "/healthz") or request.path.startswith("/api/")
 
 
-def tell(problem: Problem) -> Response:
+def error_response(problem: Problem) -> Response:
     """Make the answer, as a page or as a problem document."""
     if wants_json():
-        return answer(problem)
-    settings = settings_now()
+        return problem_response(problem)
+    settings = context.settings()
     page = render_template(
         "error.html",
-        heading=problem.heading or HEADINGS.get(problem.status) or phrase(problem.status),
+        heading=problem.heading or HEADINGS.get(problem.status) or status_phrase(problem.status),
         sentence=problem.sentence,
         retry=problem.retry,
-        limits=limits(settings),
+        limits=upload_limits(settings),
     )
-    return timed(make_response(page, problem.status))
+    return add_retry_after(make_response(page, problem.status))
 
 
 def on_http(error: HTTPException) -> Response:
     """Answer for a status raised by Flask, Werkzeug or `abort`."""
     status = error.code or 500
-    reply = tell(of_http(error, status))
+    reply = error_response(http_problem(error, status))
     for name, value in error.get_headers(request.environ):
         if name not in ("Content-Type", "Content-Length"):
             reply.headers[name] = value
     return reply
 
 
-def of_http(error: HTTPException, status: int) -> Problem:
+def http_problem(error: HTTPException, status: int) -> Problem:
     """Put a status into words; what a parser of parameters says of them has its own."""
     messages = getattr(error, "data", {}).get("messages")
     if messages:
-        return of_fields(messages, status)
+        return field_problem(messages, status)
     own = error.description if error.description != type(error).description else None
-    return Problem(status=status, sentence=own or SENTENCES.get(status) or f"{phrase(status)}.")
+    return Problem(
+        status=status, sentence=own or SENTENCES.get(status) or f"{status_phrase(status)}."
+    )
 
 
 def on_csrf(error: CSRFError) -> Response:
@@ -113,18 +115,18 @@ def on_csrf(error: CSRFError) -> Response:
         "This form is too old, came from another site, or your browser refuses cookies. "
         "Nothing was kept; send it again from here."
     )
-    return tell(
+    return error_response(
         Problem(status=400, sentence=sentence, heading="Please send that again", retry=True)
     )
 
 
 def on_too_large(error: RequestEntityTooLarge) -> Response:
     """Answer for a request over the limit, after reading it past: see `drain`."""
-    drain()
-    return tell(of_size(settings_now()))
+    drain_request()
+    return error_response(request_too_large_problem(context.settings()))
 
 
-def drain() -> None:
+def drain_request() -> None:
     """Read the rest of a refused upload and forget it.
 
     A connection closed while the browser is still sending shows it a network error, not this
@@ -133,31 +135,31 @@ def drain() -> None:
     length, most = request.content_length, request.max_content_length
     if length is None or most is None or length <= most:
         return
-    left = min(length, MOST_DRAINED)
-    while left > 0 and (got := request.environ["wsgi.input"].read(min(left, FORM_BYTES))):
+    left = min(length, MAX_DRAINED_BYTES)
+    while left > 0 and (got := request.environ["wsgi.input"].read(min(left, FORM_OVERHEAD_BYTES))):
         left -= len(got)
 
 
 def on_upload(error: UploadError) -> Response:
     """Answer for a form without the one image it should hold."""
-    return tell(of_upload(error, settings_now()))
+    return error_response(upload_problem(error, context.settings()))
 
 
 def on_image(error: ImageError) -> Response:
     """Answer for a file that cannot be taken as an image."""
-    return tell(of_image(error, settings_now()))
+    return error_response(image_problem(error, context.settings()))
 
 
 def on_pick(error: PickError) -> Response:
     """Answer for images whose mean cannot be searched by."""
-    return tell(Problem(status=400, sentence=str(error)))
+    return error_response(Problem(status=400, sentence=str(error)))
 
 
 def on_switch(error: SwitchError) -> Response:
     """Answer for weights that cannot be switched to."""
     current_app.logger.warning("nothing was switched: %s", error.__cause__ or error)
     heading = "Nothing was switched"
-    return tell(Problem(status=409, sentence=str(error), heading=heading))
+    return error_response(Problem(status=409, sentence=str(error), heading=heading))
 
 
 def on_not_ready(error: NotReadyError) -> Response:
@@ -165,48 +167,48 @@ def on_not_ready(error: NotReadyError) -> Response:
     # The engine's own words may name files of the server: they are for the log.
     current_app.logger.warning("%s", error)
     reason, command = error.state.reason, error.state.command
-    kind = KINDS[reason]
+    kind = PROBLEM_KINDS[reason]
     if wants_json():
         sentence = f"{kind.meaning} Run `{command}`."
-        return tell(Problem(status=503, kind=reason, sentence=sentence, more={"command": command}))
+        return error_response(
+            Problem(status=503, kind=reason, sentence=sentence, more={"command": command})
+        )
     page = render_template(
         "notice.html", heading=kind.title, sentence=kind.meaning, command=command
     )
-    settled = request.method in ("GET", "HEAD") and reason not in PASSING
-    return timed(make_response(page, 200 if settled else 503))
+    settled = request.method in ("GET", "HEAD") and reason not in TEMPORARY_REASONS
+    return add_retry_after(make_response(page, 200 if settled else 503))
 
 
 def on_database(error: DatabaseError) -> Response:
     """Answer for a database that is locked, gone, or full."""
     current_app.logger.error("%s", error)
-    if any(words in str(error) for words in DATABASE_FULL):
-        return tell(no_room())
+    if any(words in str(error) for words in DATABASE_FULL_MESSAGES):
+        return error_response(no_room_problem())
     heading = "The database does not answer"
-    return tell(Problem(status=503, kind="database", sentence=SENTENCES[503], heading=heading))
+    return error_response(
+        Problem(status=503, kind="database", sentence=SENTENCES[503], heading=heading)
+    )
 
 
 def on_search(error: SearchError) -> Response:
     """Answer for an index on another server that does not answer."""
     current_app.logger.error("%s", error)
-    kind = KINDS["search"]
-    return tell(Problem(status=503, kind="search", sentence=kind.meaning, heading=kind.title))
+    kind = PROBLEM_KINDS["search"]
+    return error_response(
+        Problem(status=503, kind="search", sentence=kind.meaning, heading=kind.title)
+    )
 
 
 def on_os(error: OSError) -> Response:
     """Answer for a full disk; anything else of the file system is a fault of the server."""
     current_app.logger.exception("a file could not be used", exc_info=error)
-    if error.errno in FULL:
-        return tell(no_room())
-    return tell(Problem(status=500, sentence=SENTENCES[500]))
+    if error.errno in DISK_FULL_ERRNOS:
+        return error_response(no_room_problem())
+    return error_response(Problem(status=500, sentence=SENTENCES[500]))
 
 
-def no_room() -> Problem:
+def no_room_problem() -> Problem:
     """Say that nothing more can be stored."""
     sentence = "The disk of the server is full, so the result was not kept. Nothing was stored."
     return Problem(status=507, kind="no-room", sentence=sentence)
-
-
-def settings_now() -> Settings:
-    """Give the settings of the running application."""
-    settings: Settings = current_app.extensions["settings"]
-    return settings

@@ -6,7 +6,7 @@ from typing import Any
 from flask.json.provider import DefaultJSONProvider
 
 
-class Finite(DefaultJSONProvider):
+class FiniteJSONProvider(DefaultJSONProvider):
     """Writes JSON, the members in the order they are given in."""
 
     sort_keys = False
@@ -17,13 +17,13 @@ class Finite(DefaultJSONProvider):
         try:
             return super().dumps(obj, **kwargs)
         except ValueError:
-            return super().dumps(finite(obj), **kwargs)
+            return super().dumps(null_non_finite(obj), **kwargs)
 
 
-def finite(value: Any) -> Any:
+def null_non_finite(value: Any) -> Any:
     """Give the same without numbers that are none."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: finite(inner) for name, inner in value.items()}
-    return [finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: null_non_finite(inner) for name, inner in value.items()}
+    return [null_non_finite(inner) for inner in value] if isinstance(value, list | tuple) else value

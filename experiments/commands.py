@@ -12,7 +12,7 @@ from pathlib import Path
 from flask.cli import main as flask
 
 from app.config import Settings
-from app.database.images import version_names
+from app.database.images import list_version_names
 from app.database.session import DatabaseError, Sessions, session_factory
 from app.indexing import build
 from index import store
@@ -85,7 +85,7 @@ class Scene:
         if not self.settings.home.database.exists():
             return set()
         try:
-            return version_names(self.sessions)
+            return list_version_names(self.sessions)
         except DatabaseError as error:
             # The first build dies before the tables are there.
             if "not up to date" in str(error):

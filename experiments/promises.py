@@ -3,7 +3,7 @@
 import re
 
 from app.database.session import DatabaseError
-from app.indexing.verify import verify
+from app.indexing.verify import verify_version
 from experiments.commands import BrokenError, Command, Scene, contents
 from experiments.photographs import Photographs
 from index import store
@@ -43,7 +43,7 @@ def verify_served(scene: Scene, photographs: Photographs) -> None:
         return
     same = read_manifest(scene.root / scene.served).listing == photographs.listing
     try:
-        found = verify(
+        found = verify_version(
             scene.settings, scene.sessions, lambda *_: lambda _: None, scene.served, files=same
         )
     except (StoreError, DatabaseError) as error:

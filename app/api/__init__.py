@@ -24,7 +24,7 @@ from app.api import (
 )
 from app.api.cors import allow_origins
 from app.api.openapi import ApiBlueprint, register_blueprints
-from app.problems import PAGE
+from app.problems import DOCS_PATH
 
 BLUEPRINTS: tuple[ApiBlueprint, ...] = (
     classify.blueprint,
@@ -61,7 +61,7 @@ def register_api(app: Flask, forms: CSRFProtect) -> None:
 
 def strip_html_body(response: Response) -> Response:
     """Leave out the pages that Flask answers redirects and OPTIONS with: no program wants them."""
-    inside = request.path.startswith(f"{PAGE}/")
+    inside = request.path.startswith(f"{DOCS_PATH}/")
     if inside and response.mimetype == "text/html" and request.endpoint != "api-docs.show_api":
         response.set_data(b"")
         del response.headers["Content-Type"]

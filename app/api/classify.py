@@ -8,9 +8,9 @@ from marshmallow import Schema, fields
 from app import context
 from app.api import etags, schemas, uploads
 from app.api.openapi import ID_RULE, ApiBlueprint
-from app.inference.answers import Answer
+from app.inference.classify import Classification, classify_image
 from app.uploads.receive import Upload
-from app.views.images import classify_image, find_image
+from app.views.images import classify_image_or_404, find_image_or_404
 
 blueprint = ApiBlueprint("classify", "What the network and the index say of images.")
 
@@ -63,8 +63,8 @@ class ClassificationsSchema(Schema):
         fields.Raw(
             metadata={
                 "anyOf": [
-                    {"$ref": "#/components/schemas/Answer"},
-                    {"$ref": "#/components/schemas/Refused"},
+                    {"$ref": "#/components/schemas/Classification"},
+                    {"$ref": "#/components/schemas/RejectedUpload"},
                 ]
             }
         ),
@@ -81,7 +81,7 @@ def classify_uploads() -> dict[str, Any]:
     Of several, one that cannot be read has its problem in the place of an answer; one alone is
     answered with the problem. Nothing that is sent is kept.
     """
-    context.ready()
+    context.require_ready()
     return {"answers": uploads.process_uploads(classify_upload)}
 
 
@@ -90,17 +90,27 @@ def classify_uploads() -> dict[str, Any]:
 @blueprint.response(200, ClassificationSchema)
 def classify_stored_image(image_id: int) -> dict[str, Any]:
     """Classify an image of the catalogue, itself left out of its neighbours"""
-    state, picture = context.ready(), find_image(image_id)
+    state, picture = context.require_ready(), find_image_or_404(image_id)
     etags.etag_by_version(state.version.name, picture.sha256)
-    return {"filename": Path(picture.path).name, **dump_classification(classify_image(picture))}
+    return {
+        "filename": Path(picture.path).name,
+        **dump_classification(classify_image_or_404(picture)),
+    }
 
 
 def classify_upload(upload: Upload) -> dict[str, Any]:
-    """Answer for one image."""
-    return {"filename": upload.filename, **dump_classification(context.answer(upload))}
+    """Classify one uploaded image; nothing of it is stored."""
+    with context.compute_slot():
+        classification, _ = classify_image(
+            context.require_ready(),
+            context.sessions(),
+            upload.data,
+            max_pixels=context.settings().upload_pixels,
+        )
+    return {"filename": upload.filename, **dump_classification(classification)}
 
 
-def dump_classification(answer: Answer) -> dict[str, Any]:
+def dump_classification(answer: Classification) -> dict[str, Any]:
     """Tell an answer."""
     return {
         "width": answer.width,

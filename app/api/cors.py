@@ -6,7 +6,7 @@ from flask import Flask, Response, request
 from flask_cors import CORS
 
 from app.config import Settings
-from app.problems import PAGE
+from app.problems import DOCS_PATH
 
 EXPOSED_HEADERS = ("ETag", "Link", "Retry-After")
 """Headers of an answer that such a page may read, beside those that all may."""
@@ -18,7 +18,7 @@ def allow_origins(app: Flask, settings: Settings) -> None:
         return
     CORS(
         app,
-        resources=re.compile(rf"{PAGE}/.*"),
+        resources=re.compile(rf"{DOCS_PATH}/.*"),
         origins=[origin_pattern(origin) for origin in settings.cors_origins],
         methods=["GET", "HEAD", "POST"],
         allow_headers=["Content-Type", "If-None-Match"],
@@ -31,7 +31,7 @@ def allow_origins(app: Flask, settings: Settings) -> None:
 
 def add_vary_origin(response: Response) -> Response:
     """Say to caches that the headers of an answer depend on whose page asks."""
-    if request.path.startswith(f"{PAGE}/"):
+    if request.path.startswith(f"{DOCS_PATH}/"):
         response.vary.add("Origin")
     return response
 

@@ -9,9 +9,9 @@ from flask import send_from_directory as send
 
 from app.api import etags
 from app.http_cache import SECONDS_PER_YEAR
-from app.problems import KINDS, PAGE
+from app.problems import DOCS_PATH, PROBLEM_KINDS
 
-blueprint = Blueprint("api-docs", __name__, url_prefix=PAGE)
+blueprint = Blueprint("api-docs", __name__, url_prefix=DOCS_PATH)
 PACKAGE = "flask-swagger-ui"
 FOLDER = Path(str(files("flask_swagger_ui"))) / "dist"
 """Where the package holds Swagger UI, as its makers built it."""
@@ -20,7 +20,7 @@ FOLDER = Path(str(files("flask_swagger_ui"))) / "dist"
 @blueprint.get("", strict_slashes=False)
 def show_api() -> str:
     """Show the operations, and what each kind of problem means."""
-    return render_template("api.html", kinds=KINDS, version=version(PACKAGE))
+    return render_template("api.html", kinds=PROBLEM_KINDS, version=version(PACKAGE))
 
 
 @blueprint.get("/openapi.json")

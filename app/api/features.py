@@ -10,10 +10,10 @@ from app import context
 from app.api import etags
 from app.api import uploads as sending
 from app.api.openapi import ID_RULE, ApiBlueprint
-from app.database.images import Picture
-from app.uploads import receive
+from app.database.images import CatalogueImage
+from app.uploads.receive import Upload, read_upload
 from app.views.current_image import image_of_picture
-from app.views.images import find_image
+from app.views.images import find_image_or_404
 from index.vectors import Floats
 from model.alexnet import FEATURES
 from model.predict import Pixels, Predictor
@@ -49,7 +49,7 @@ class FeaturesSchema(Schema):
             metadata={
                 "anyOf": [
                     {"$ref": "#/components/schemas/Feature"},
-                    {"$ref": "#/components/schemas/Refused"},
+                    {"$ref": "#/components/schemas/RejectedUpload"},
                 ]
             }
         ),
@@ -77,10 +77,10 @@ def extract_features() -> dict[str, Any] | Response:
     Of several, one that cannot be read has its problem in the place of its features; as bytes,
     the first such problem is the answer.
     """
-    predictor = context.predictor()
+    predictor = context.require_predictor()
     if wants_bytes():
         rows = [
-            extract_upload_features(receive.read_upload(f, context.settings()))
+            extract_upload_features(read_upload(f, context.settings()))
             for f in sending.uploaded_files()
         ]
         return features_as_bytes(np.stack(rows))
@@ -100,7 +100,7 @@ def get_image_features(image_id: int) -> dict[str, Any] | Response:
     Of those that are indexed, the features as the index keeps them; of the others, computed from
     the file.
     """
-    state, picture, in_bytes = context.ready(), find_image(image_id), wants_bytes()
+    state, picture, in_bytes = context.require_ready(), find_image_or_404(image_id), wants_bytes()
     etags.etag_by_version(state.version.name, picture.sha256, in_bytes)
     feature = load_or_extract_features(picture)
     if in_bytes:
@@ -125,25 +125,25 @@ def add_vary_accept(response: Response) -> Response:
     return response
 
 
-def dump_upload_features(upload: receive.Upload) -> dict[str, Any]:
+def dump_upload_features(upload: Upload) -> dict[str, Any]:
     """Tell the features of one image that was sent."""
     return {"filename": upload.filename, "feature": extract_upload_features(upload).tolist()}
 
 
-def extract_upload_features(upload: receive.Upload) -> Floats:
+def extract_upload_features(upload: Upload) -> Floats:
     """Compute the features of an image that was sent, waiting for a turn: float32 [4096]."""
-    with context.turn():
+    with context.compute_slot():
         square = central_square(decode(upload.data, max_pixels=context.settings().upload_pixels))
-        return extract_square_features(context.predictor(), square)
+        return extract_square_features(context.require_predictor(), square)
 
 
-def load_or_extract_features(picture: Picture) -> Floats:
+def load_or_extract_features(picture: CatalogueImage) -> Floats:
     """Give the features of an image of the catalogue, float32 [4096]; 404 without its file."""
-    state = context.ready()
+    state = context.require_ready()
     if state.index.id_map.row_of(picture.id) is not None:
         stored: Floats = state.index.features([picture.id])[0]
         return stored
-    with context.turn():
+    with context.compute_slot():
         return extract_square_features(state.predictor, image_of_picture(picture).square())
 
 

@@ -9,7 +9,7 @@ from webargs.flaskparser import abort as refuse
 from app import context
 from app.api import etags, schemas
 from app.api.openapi import ApiBlueprint
-from app.database.images import Picture
+from app.database.images import CatalogueImage
 from app.views.figure4 import page
 from app.views.figure4.caption import write_caption
 from app.views.figure4.choice import Selection, SelectionError
@@ -72,7 +72,7 @@ class FigureSchema(Schema):
 @blueprint.response(200, FigureSchema)
 def get_figure(_: dict[str, Any]) -> dict[str, Any]:
     """Tell what the figure shows"""
-    state = context.ready()
+    state = context.require_ready()
     choice = require_selection(page.list_validation_images(state))
     etags.etag_by_version(state.version.name, choice.key)
     plate = page.get_content(state, choice)
@@ -89,7 +89,7 @@ def get_figure(_: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def require_selection(known: list[Picture]) -> Selection:
+def require_selection(known: list[CatalogueImage]) -> Selection:
     """Give the images that the address asks for; 422 where they cannot be shown together."""
     try:
         choice = page.requested_selection(known)

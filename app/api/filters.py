@@ -116,7 +116,7 @@ class FilterSchema(KernelSchema):
 @blueprint.response(200, FiltersSchema)
 def list_filters() -> dict[str, Any]:
     """List the kernels"""
-    predictor = context.predictor()
+    predictor = context.require_predictor()
     etags.etag_by_version(predictor.identity)
     every = list_kernels(predictor)
     blocks, contrast = (
@@ -136,7 +136,7 @@ def list_filters() -> dict[str, Any]:
 @blueprint.response(200, FilterSchema)
 def get_filter(number: int) -> dict[str, Any]:
     """Tell of a kernel, its weights and the training patches that excite it most"""
-    predictor = context.predictor()
+    predictor = context.require_predictor()
     every, version = list_kernels(predictor), patch_index_name()
     kernel, found = page.find_kernel(every, number), page.find_top_patches(number)
     etags.etag_by_version(version or predictor.identity, immutable=version is not None)
@@ -154,7 +154,7 @@ def get_filter(number: int) -> dict[str, Any]:
 
 def patch_index_name() -> str | None:
     """Name the version of the index that knows patches, if there is one."""
-    version = getattr(context.engine().state(), "version", None)
+    version = getattr(context.loader().state(), "version", None)
     return version.name if version else None
 
 

@@ -7,7 +7,7 @@ from marshmallow import Schema, fields
 from app import context
 from app.api import etags
 from app.api.openapi import ApiBlueprint
-from app.inference.answers import NotReady, NotReadyError
+from app.inference.loader import NotReady, NotReadyError
 
 blueprint = ApiBlueprint("health", "Whether there is something to answer with.")
 
@@ -29,7 +29,7 @@ def get_health() -> dict[str, Any]:
 
     The problem, with status 503, says what is missing and the command that mends it.
     """
-    state = context.engine().reached()
+    state = context.loader().probe_state()
     if isinstance(state, NotReady):
         raise NotReadyError(state)
     etags.etag_by_content()

@@ -8,10 +8,9 @@ from marshmallow import Schema, fields, validate
 from app import context
 from app.api import etags, pagination, schemas
 from app.api.openapi import ID_RULE, ApiBlueprint
-from app.database import browse
-from app.database.browse import ClassOrder, ImageOrder
+from app.database.browse import ClassOrder, ImageOrder, find_class_page, list_classes
 from app.views.explore import MAX_QUERY_LENGTH
-from app.views.images import find_image
+from app.views.images import find_image_or_404
 
 blueprint = ApiBlueprint("images", "The training images that are indexed, by class and by id.")
 
@@ -60,11 +59,11 @@ class ImagesSchema(pagination.PageSchema):
 @blueprint.arguments(ClassesQuerySchema, location="query")
 @blueprint.doc(operationId="classes")
 @blueprint.response(200, ClassesSchema, headers=pagination.LINK_HEADER)
-def list_classes(asked: dict[str, Any]) -> dict[str, Any]:
+def get_classes(asked: dict[str, Any]) -> dict[str, Any]:
     """List the classes"""
-    state, _ = context.listed()
+    state, _ = context.require_classes()
     etags.etag_by_version(state.version.name)
-    found = browse.classes(
+    found = list_classes(
         context.sessions(), state.version.id, order=asked["sort"], query=asked["q"]
     )
     page = pagination.paginate(asked, len(found))
@@ -77,13 +76,13 @@ def list_classes(asked: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, ImagesSchema, headers=pagination.LINK_HEADER)
 def list_class_images(asked: dict[str, Any], class_id: int) -> dict[str, Any]:
     """List a class's images"""
-    state, listed = context.listed()
+    state, listed = context.require_classes()
     etags.etag_by_version(state.version.name)
     total = next((c.images for c in listed if c.id == class_id), None)
     if total is None:
         abort(404, "There is no class of this number.")
     told = pagination.paginate(asked, total)
-    found = browse.class_page(
+    found = find_class_page(
         context.sessions(),
         state.version.id,
         class_id,
@@ -101,4 +100,4 @@ def list_class_images(asked: dict[str, Any], class_id: int) -> dict[str, Any]:
 def get_image(image_id: int) -> dict[str, Any]:
     """Tell of an image"""
     etags.etag_by_content()
-    return schemas.dump_image(find_image(image_id))
+    return schemas.dump_image(find_image_or_404(image_id))

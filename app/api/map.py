@@ -47,6 +47,6 @@ class MapSchema(Schema):
 @blueprint.response(200, MapSchema)
 def get_map() -> dict[str, Any]:
     """Tell where each image lies"""
-    state, classes = context.listed()
+    state, classes = context.require_classes()
     etags.etag_by_version(state.version.name)
     return {**map_columns(require_map(state, classes)), "index": state.version.name}

@@ -8,7 +8,7 @@ from marshmallow import Schema, fields
 from app import context
 from app.api import etags
 from app.api.openapi import ApiBlueprint
-from app.inference.weights_files import Model, read_models
+from app.inference.weights_files import WeightsFile, list_weights_files
 from app.views.models import find_fitting_indexes
 
 blueprint = ApiBlueprint(
@@ -73,11 +73,11 @@ def list_models() -> dict[str, Any]:
     """List the weights files"""
     etags.etag_by_content()
     fits = find_fitting_indexes() or {}
-    found = [dump_model(model, fits) for model in read_models(context.settings().home)]
+    found = [dump_model(model, fits) for model in list_weights_files(context.settings().home)]
     return {"models": found, "page": url_for("models.show_models")}
 
 
-def dump_model(model: Model, fits: dict[str, str]) -> dict[str, Any]:
+def dump_model(model: WeightsFile, fits: dict[str, str]) -> dict[str, Any]:
     """Tell of a file."""
     return {
         "key": model.key,
@@ -87,7 +87,7 @@ def dump_model(model: Model, fits: dict[str, str]) -> dict[str, Any]:
         "bytes": model.bytes,
         "written": model.written,
         "unfinished": model.unfinished,
-        "facts": model.facts,
-        "wrong": model.wrong,
-        "index": fits.get(model.facts.identity) if model.facts else None,
+        "facts": model.info,
+        "wrong": model.problem,
+        "index": fits.get(model.info.identity) if model.info else None,
     }

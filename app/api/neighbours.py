@@ -1,4 +1,4 @@
-"""The training images nearest to something: an image, features, several images' mean."""
+"""The training images nearest_neighbours to something: an image, features, several images' mean."""
 
 from typing import Any
 
@@ -10,17 +10,19 @@ from webargs.flaskparser import FlaskParser, abort
 from app import context
 from app.api import etags, features, schemas, uploads
 from app.api.openapi import ID_RULE, ApiBlueprint
-from app.inference.answers import Ready
-from app.inference.classify import NEIGHBOURS, nearest
-from app.inference.mean_query import LEAST, MOST, PickError, nearest_to_mean
+from app.inference.classify import DEFAULT_NEIGHBOURS, nearest_neighbours
+from app.inference.loader import Ready
+from app.inference.mean_query import MAX_PICKED, MIN_PICKED, PickError, nearest_to_mean
 from app.uploads.receive import Upload, UploadError, read_upload
-from app.views.images import find_image
+from app.views.images import find_image_or_404
 from index.search import MAX_NEIGHBOURS as MOST_NEIGHBOURS
 from index.search import QueryError
 from index.vectors import Floats
 from model.alexnet import FEATURES
 
-blueprint = ApiBlueprint("neighbours", "The training images nearest by the 4096 features of fc7.")
+blueprint = ApiBlueprint(
+    "neighbours", "The training images nearest_neighbours by the 4096 features of fc7."
+)
 MAX_JSON_BYTES = 512 * 1024
 """The longest body of JSON: 4096 numbers of some twenty characters are 90 kilobytes."""
 PARSER = FlaskParser()
@@ -29,9 +31,11 @@ PARSER = FlaskParser()
 class SearchOptionsSchema(Schema):
     """How many neighbours, and of which classes."""
 
-    k = fields.Integer(load_default=NEIGHBOURS, validate=validate.Range(min=1, max=MOST_NEIGHBOURS))
+    k = fields.Integer(
+        load_default=DEFAULT_NEIGHBOURS, validate=validate.Range(min=1, max=MOST_NEIGHBOURS)
+    )
     classes = fields.List(
-        fields.Integer(validate=validate.Range(min=0, max=context.MOST_ID)),
+        fields.Integer(validate=validate.Range(min=0, max=context.MAX_ID)),
         data_key="class",
         validate=validate.Length(min=1, max=1000),
         metadata={"description": "the ids of the only classes that count; may be repeated"},
@@ -45,8 +49,8 @@ class NeighbourQuerySchema(Schema):
         fields.Float(), validate=validate.Length(equal=FEATURES), metadata={"description": "of fc7"}
     )
     images = fields.List(
-        fields.Integer(validate=validate.Range(min=0, max=context.MOST_ID)),
-        validate=validate.Length(min=LEAST, max=MOST),
+        fields.Integer(validate=validate.Range(min=0, max=context.MAX_ID)),
+        validate=validate.Length(min=MIN_PICKED, max=MAX_PICKED),
         metadata={"description": "ids of images that are indexed"},
     )
 
@@ -66,7 +70,7 @@ class PickedSchema(Schema):
 
 
 class NeighboursSchema(Schema):
-    """The nearest training images, nearest first."""
+    """The nearest_neighbours training images, nearest_neighbours first."""
 
     neighbours = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
     picked = fields.List(
@@ -91,7 +95,7 @@ def search_neighbours(options: dict[str, Any]) -> dict[str, Any]:
 
     The images whose mean is asked for, and exact copies of them, are left out.
     """
-    state = context.ready()
+    state = context.require_ready()
     if not request.is_json:
         return search_by_feature(
             state, features.extract_upload_features(read_single_upload()), options
@@ -110,7 +114,7 @@ def search_neighbours(options: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, NeighboursSchema)
 def search_image_neighbours(options: dict[str, Any], image_id: int) -> dict[str, Any]:
     """Find the neighbours of an image of the catalogue, itself left out"""
-    state, picture = context.ready(), find_image(image_id)
+    state, picture = context.require_ready(), find_image_or_404(image_id)
     etags.etag_by_version(state.version.name, picture.sha256)
     return search_by_feature(
         state, features.load_or_extract_features(picture), options, without=image_id
@@ -141,7 +145,7 @@ def search_by_feature(
     """Tell the neighbours of features, float32 [4096]."""
     classes = options.get("classes")
     try:
-        (near,) = nearest(
+        (near,) = nearest_neighbours(
             state,
             context.sessions(),
             feature[None],

@@ -9,9 +9,9 @@ from flask_smorest import Api, Blueprint
 from marshmallow import Schema, fields
 
 from app import context
-from app.problems import MEDIA
+from app.problems import MEDIA_TYPE
 
-ID_RULE = f"<int(max={context.MOST_ID})"
+ID_RULE = f"<int(max={context.MAX_ID})"
 """Begins the part of an address that is an id."""
 OPENAPI = "3.1.0"
 VERSION = "1.0.0"
@@ -86,7 +86,7 @@ class ProblemApi(Api):
 
     def _register_responses(self) -> None:
         """Describe the answer of each status that an operation may name."""
-        told = {"content": {MEDIA: {"schema": ProblemSchema}}}
+        told = {"content": {MEDIA_TYPE: {"schema": ProblemSchema}}}
         for status in HTTPStatus:
             body = told if status >= HTTPStatus.BAD_REQUEST else {}
             self.spec.components.response(

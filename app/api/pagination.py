@@ -16,7 +16,7 @@ class PageQuerySchema(Schema):
 
     page = fields.Integer(
         load_default=1,
-        validate=validate.Range(min=1, max=context.MOST_ID),
+        validate=validate.Range(min=1, max=context.MAX_ID),
         metadata={"description": "from 1 on"},
     )
     size = fields.Integer(

@@ -9,8 +9,8 @@ from marshmallow import Schema, fields
 from app import context
 from app.api import etags, schemas
 from app.api.openapi import ApiBlueprint
-from app.inference.answers import Neighbour
-from app.uploads.results import correct_label
+from app.inference.classify import Neighbour
+from app.uploads.results import find_true_label
 from app.views import results as page
 
 blueprint = ApiBlueprint("results", "Results of uploads on the pages, for whoever has their token.")
@@ -49,7 +49,7 @@ class ResultSchema(Schema):
 @blueprint.response(200, ResultSchema)
 def get_result(token: str) -> dict[str, Any]:
     """Tell a kept result"""
-    found = page.find_result(token)
+    found = page.find_result_or_404(token)
     after_this_request(page.forbid_indexing)
     etags.etag_by_content()
     return {
@@ -59,7 +59,7 @@ def get_result(token: str) -> dict[str, Any]:
         "filename": found.filename,
         "width": found.width,
         "height": found.height,
-        "correct": correct_label(found, context.sessions()),
+        "correct": find_true_label(found, context.sessions()),
         "top5": found.top5,
         "crops": found.crops,
         "neighbours": dump_stored_neighbours(found.neighbours),

@@ -6,8 +6,8 @@ from typing import Any
 from flask import url_for
 from marshmallow import Schema, fields
 
-from app.database.images import Picture
-from app.inference.answers import Neighbour
+from app.database.images import CatalogueImage
+from app.inference.classify import Neighbour
 from model.predict import Guess
 
 
@@ -69,7 +69,7 @@ def image_urls(image_id: int) -> dict[str, str]:
     }
 
 
-def dump_image(picture: Picture) -> dict[str, Any]:
+def dump_image(picture: CatalogueImage) -> dict[str, Any]:
     """Tell of an image of the catalogue; where its file lies is the server's own business."""
     version = picture.sha256[:12]
     return {

@@ -9,22 +9,23 @@ from marshmallow import Schema, fields
 from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from app import context, problems
+from app import context
 from app.config import Settings
-from app.errors import drain
+from app.errors import drain_request
+from app.problems import ACCEPTED_MEDIA_TYPES, image_problem, problem_document, upload_problem
 from app.uploads.receive import (
     FIELD,
     Upload,
     UploadError,
+    display_name,
+    file_too_large_message,
     read_upload,
     sent_files,
-    shown_name,
-    too_many_bytes,
 )
 from model.preprocess import ImageError
 
 FORM_TYPE = "multipart/form-data"
-IMAGE_TYPES = (*problems.ACCEPTED, "application/octet-stream")
+IMAGE_TYPES = (*ACCEPTED_MEDIA_TYPES, "application/octet-stream")
 EXPECTED_BODY = (
     f"Send a multipart form with the field “{FIELD}”, or the bytes of one image as "
     f"{', '.join(IMAGE_TYPES[:-1])} or {IMAGE_TYPES[-1]}."
@@ -72,8 +73,8 @@ def read_image_body(settings: Settings) -> bytes:
     try:
         return request.get_data(cache=False)
     except RequestEntityTooLarge:
-        drain()
-        raise UploadError(too_many_bytes(settings), 413) from None
+        drain_request()
+        raise UploadError(file_too_large_message(settings), 413) from None
 
 
 def process_uploads(look: Process) -> list[dict[str, Any]]:
@@ -92,7 +93,7 @@ def process_upload(file: FileStorage, look: Process) -> dict[str, Any]:
     try:
         return look(read_upload(file, context.settings()))
     except UploadError as error:
-        problem = problems.of_upload(error, context.settings())
+        problem = upload_problem(error, context.settings())
     except ImageError as error:
-        problem = problems.of_image(error, context.settings())
-    return {"filename": shown_name(file.filename), "problem": problems.document(problem)}
+        problem = image_problem(error, context.settings())
+    return {"filename": display_name(file.filename), "problem": problem_document(problem)}

@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from flask import current_app
 from flask.cli import with_appcontext
 
+from app import context
 from app.cli.classify_formats import FORMATS
-from app.cli.terminal import INTERRUPTED, end, in_one_line, progress_bars, steps
-from app.inference.answers import NotReady, NotReadyError
-from app.inference.classify_files import Failed, Find, Outcome, classify, finder, found
-from app.inference.loader import Engine
+from app.cli.terminal import INTERRUPTED, cli_errors, exit_with, progress_bars, progress_steps
+from app.inference.classify_files import (
+    FindNeighbours,
+    Outcome,
+    UnreadableFile,
+    classify_files,
+    find_files,
+    neighbour_finder,
+)
+from app.inference.loader import NotReadyError
 from index.search import MAX_NEIGHBOURS
 from model.predict import Predictor
 
@@ -51,7 +57,7 @@ WIDE = 160
     help="Nearest training images of each file; 0 needs no index.",
 )
 @with_appcontext
-@in_one_line
+@cli_errors
 def classify_command(
     files: tuple[Path, ...], form: str, output: Path | None, top: int, neighbours: int
 ) -> None:
@@ -60,59 +66,55 @@ def classify_command(
     Exit code 1 when some could not be read, 2 when none could.
     """
     try:
-        with written(output) as out:
-            predictor, find = tools(neighbours)
+        with open_output(output) as out:
+            predictor, find = load_predictor(neighbours)
             top = min(top, len(predictor.classes))
-            outcomes = answered(files, predictor, top, find)
-            text = FORMATS[form](outcomes, top, neighbours, width())
+            outcomes = classify_with_progress(files, predictor, top, find)
+            text = FORMATS[form](outcomes, top, neighbours, table_width())
             out.write(text.encode())
             out.flush()
     except NotReadyError as error:
-        end(str(error), 2)
+        exit_with(str(error), 2)
     except KeyboardInterrupt:
-        end("Interrupted; nothing was written.", INTERRUPTED)
+        exit_with("Interrupted; nothing was written.", INTERRUPTED)
     except BrokenPipeError:
         raise  # whoever reads has had enough, which click ends quietly
     except OSError as error:
-        end(f"The answers cannot be written: {error}", 2)
-    raise click.exceptions.Exit(code_of(outcomes))
+        exit_with(f"The answers cannot be written: {error}", 2)
+    raise click.exceptions.Exit(exit_code(outcomes))
 
 
-def tools(neighbours: int) -> tuple[Predictor, Find | None]:
+def load_predictor(neighbours: int) -> tuple[Predictor, FindNeighbours | None]:
     """The network, and what finds neighbours where some are wanted. Raises NotReadyError."""
-    engine: Engine = current_app.extensions["engine"]
-    if neighbours:
-        ready = engine.ready()
-        return ready.predictor, finder(ready, engine.sessions, neighbours)
-    predictor = engine.predictor()
-    if isinstance(predictor, NotReady):
-        raise NotReadyError(predictor)
-    return predictor, None
+    if not neighbours:
+        return context.require_predictor(), None
+    ready = context.require_ready()
+    return ready.predictor, neighbour_finder(ready, context.sessions(), neighbours)
 
 
-def answered(
-    files: tuple[Path, ...], predictor: Predictor, top: int, find: Find | None
+def classify_with_progress(
+    files: tuple[Path, ...], predictor: Predictor, top: int, find: FindNeighbours | None
 ) -> list[Outcome]:
     """The answers, and a bar on the error stream meanwhile."""
-    every = found(files)
+    every = find_files(files)
     with progress_bars() as bars:
-        begun = steps(bars)("Classifying", len(every))
-        return list(classify(every, predictor, top, find, begun))
+        begun = progress_steps(bars)("Classifying", len(every))
+        return list(classify_files(every, predictor, top, find, begun))
 
 
-def code_of(outcomes: list[Outcome]) -> int:
+def exit_code(outcomes: list[Outcome]) -> int:
     """The exit code: 0 where every file was read, 2 where none was."""
-    failed = sum(isinstance(outcome, Failed) for outcome in outcomes)
+    failed = sum(isinstance(outcome, UnreadableFile) for outcome in outcomes)
     return 0 if not failed else 2 if failed == len(outcomes) else 1
 
 
-def width() -> int:
+def table_width() -> int:
     """How many columns a table may take."""
     return shutil.get_terminal_size((WIDE, 0)).columns
 
 
 @contextmanager
-def written(output: Path | None) -> Iterator[BinaryIO]:
+def open_output(output: Path | None) -> Iterator[BinaryIO]:
     """Open what is written: standard output, or a file that appears in its place when it is whole.
 
     Begins with opening it, so that a place where nothing can be written is told at once. A pipe

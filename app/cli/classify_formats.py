@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.inference.classify_files import Classified, Failed, Near, Outcome
+from app.inference.classify_files import ClassifiedFile, NeighbourFile, Outcome, UnreadableFile
 
 FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes for the beginning of a formula."""
 
 
-def as_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
+def format_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
     """Rows for people: of each file as many as it has labels or neighbours."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
@@ -31,26 +31,26 @@ def as_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int)
         table.add_column("nearest training images", overflow="fold")
         table.add_column("distance", justify="right", no_wrap=True)
     for outcome in outcomes:
-        if isinstance(outcome, Classified):
-            for row in rows_of(outcome, neighbours):
+        if isinstance(outcome, ClassifiedFile):
+            for row in table_rows(outcome, neighbours):
                 table.add_row(*row)
             table.add_section()
-    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, UnreadableFile)]
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
     with console.capture() as captured:
         if len(failed) < len(outcomes):
             console.print(table)
         for bad in failed:
-            line = f"Left out: {printable(bad.file)}: {bad.reason}"
+            line = f"Left out: {printable_name(bad.file)}: {bad.reason}"
             console.print(Text(line), soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
-def rows_of(found: Classified, neighbours: int) -> Iterator[list[Text]]:
+def table_rows(found: ClassifiedFile, neighbours: int) -> Iterator[list[Text]]:
     """The rows of one file; its name stands in the first."""
     pairs = zip_longest(found.top, found.neighbours)
     for number, (guess, near) in enumerate(pairs):
-        row = [printable(found.file) if number == 0 else ""]
+        row = [printable_name(found.file) if number == 0 else ""]
         row += [guess.label, f"{100 * guess.probability:.1f}"] if guess else ["", ""]
         if neighbours:
             one = near and near.neighbour
@@ -58,7 +58,7 @@ def rows_of(found: Classified, neighbours: int) -> Iterator[list[Text]]:
         yield [Text(cell) for cell in row]
 
 
-def as_csv(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
+def format_csv(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
     """A line for each file, all as long as the first, which names the columns."""
     out = io.StringIO()
     names = ["file", "error"]
@@ -67,68 +67,68 @@ def as_csv(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -
     names += (f"{name}_{n}" for n in range(1, neighbours + 1) for name in columns)
     lines = csv.DictWriter(out, names, restval="", lineterminator="\n")
     lines.writeheader()
-    lines.writerows(dict(zip(names, cells(outcome, top), strict=False)) for outcome in outcomes)
+    lines.writerows(dict(zip(names, csv_cells(outcome, top), strict=False)) for outcome in outcomes)
     return out.getvalue()
 
 
-def cells(outcome: Outcome, top: int) -> list[str]:
+def csv_cells(outcome: Outcome, top: int) -> list[str]:
     """What a line of CSV says of a file, before it is made as long as the others."""
-    file = harmless(name_of(outcome.file))
-    if isinstance(outcome, Failed):
-        return [file, harmless(outcome.reason)]
+    file = escape_cell(decode_file_name(outcome.file))
+    if isinstance(outcome, UnreadableFile):
+        return [file, escape_cell(outcome.reason)]
     found = [file, ""]
     for guess in outcome.top:
-        found += [harmless(guess.label), f"{guess.probability:.6f}"]
+        found += [escape_cell(guess.label), f"{guess.probability:.6f}"]
     found += [""] * (2 + 2 * top - len(found))
     for near in outcome.neighbours:
         label, distance = near.neighbour.label, near.neighbour.distance
-        found += [harmless(name_of(near.file)), harmless(label), f"{distance:.4f}"]
+        found += [escape_cell(decode_file_name(near.file)), escape_cell(label), f"{distance:.4f}"]
     return found
 
 
-def as_json(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
+def format_json(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
     """A list of objects, one a file."""
-    found = [entry(outcome, bool(neighbours)) for outcome in outcomes]
+    found = [json_entry(outcome, bool(neighbours)) for outcome in outcomes]
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
-def entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
+def json_entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
     """The object of one file."""
-    file = {"file": name_of(outcome.file)}
-    if isinstance(outcome, Failed):
+    file = {"file": decode_file_name(outcome.file)}
+    if isinstance(outcome, UnreadableFile):
         return {**file, "error": outcome.reason}
     labels = {"top": [asdict(guess) for guess in outcome.top]}
-    near = {"neighbours": [neighbour_entry(one) for one in outcome.neighbours]}
+    near = {"neighbours": [json_neighbour(one) for one in outcome.neighbours]}
     return {**file, **labels, **(near if with_neighbours else {})}
 
 
-def neighbour_entry(near: Near) -> dict[str, Any]:
+def json_neighbour(near: NeighbourFile) -> dict[str, Any]:
     """The object of one training image."""
-    return {**asdict(near.neighbour), "file": name_of(near.file)}
+    return {**asdict(near.neighbour), "file": decode_file_name(near.file)}
 
 
 Format = Callable[[Sequence[Outcome], int, int, int], str]
 """Outcomes, the number of labels and of neighbours of each at most, and the width in columns."""
-FORMATS: dict[str, Format] = {"table": as_table, "csv": as_csv, "json": as_json}
+FORMATS: dict[str, Format] = {"table": format_table, "csv": format_csv, "json": format_json}
 
 
-def name_of(file: Path | None) -> str:
+def decode_file_name(file: Path | None) -> str:
     """A file's name as text; bytes in it that are not UTF-8 are written as \\xNN."""
     return os.fsencode(file).decode("utf-8", "backslashreplace") if file else ""
 
 
-def printable(file: Path) -> str:
+def printable_name(file: Path) -> str:
     """A file's name on one line, without what would steer a terminal."""
-    return visible(name_of(file), but="")
+    return escape_unprintable(decode_file_name(file), but="")
 
 
-def visible(text: str, but: str) -> str:
+def escape_unprintable(text: str, but: str) -> str:
     """Text with what cannot be printed written out, but for the characters `but`."""
     fine = (c if c.isprintable() or c in but else c.encode("unicode_escape").decode() for c in text)
     return "".join(fine)
 
 
-def harmless(text: str) -> str:
+def escape_cell(text: str) -> str:
     """Text for a cell: a spreadsheet takes it for no formula, and it steers no terminal."""
-    shown = visible(text, but="\n")
+    shown = escape_unprintable(text, but="\n")
     return f"'{shown}" if shown.startswith(FORMULA) else shown

@@ -8,13 +8,14 @@ from typing import Any
 import click
 from flask.cli import AppGroup
 
-from app.cli.terminal import end, in_one_line, progress_bars, settings_now, steps
+from app import context
+from app.cli.terminal import cli_errors, exit_with, progress_bars, progress_steps
 from app.config import Settings
-from app.database import session
-from app.indexing import build, versions
-from app.indexing.build import Asked, Built
+from app.database.session import session_factory
+from app.indexing.build import BuildOptions, BuildResult, build_index, update_index
 from app.indexing.precision import measure_precision
-from app.indexing.verify import statistics, verify
+from app.indexing.verify import index_statistics, verify_version
+from app.indexing.versions import prune_versions, rollback_version
 from index.engines.factory import KINDS, IndexSpec
 from index.engines.kinds import EngineOptions
 from index.placing import SEARCH_DEVICES
@@ -60,8 +61,8 @@ on_device = click.option(
     help=f"A number of the kind, else chosen by size: {', '.join(NAMES)}.",
 )
 @on_device
-@in_one_line
-def build_index(
+@cli_errors
+def build_command(
     if_needed: bool,
     kind: str,
     recall: float,
@@ -70,34 +71,34 @@ def build_index(
     index_device: str | None,
 ) -> None:
     """Index the training set of the weights in use, then serve that index."""
-    settings = placed(index_device)
-    asked = Asked(
+    settings = settings_with_device(index_device)
+    asked = BuildOptions(
         wanted=IndexSpec(kind=kind, target=recall, options=read_options(options)), dtype=storage
     )
     with progress_bars() as bars:
-        built = build.build(
-            settings, session.session_factory(settings), steps(bars), asked, if_needed=if_needed
+        built = build_index(
+            settings, session_factory(settings), progress_steps(bars), asked, if_needed=if_needed
         )
-    say(built)
+    print_build(built)
 
 
 @index_commands.command("update")
-@in_one_line
-def update_index() -> None:
+@cli_errors
+def update_command() -> None:
     """Add new images to the index, drop vanished ones, read changed ones again; nothing else."""
-    settings = settings_now()
+    settings = context.settings()
     with progress_bars() as bars:
-        built = build.update(settings, session.session_factory(settings), steps(bars))
-    say(built)
+        built = update_index(settings, session_factory(settings), progress_steps(bars))
+    print_build(built)
 
 
 @index_commands.command("rollback")
 @click.argument("version", required=False)
-@in_one_line
-def rollback_index(version: str | None) -> None:
+@cli_errors
+def rollback_command(version: str | None) -> None:
     """Serve an earlier version of the index again: VERSION, or the one before that served."""
-    settings = settings_now()
-    found = versions.rollback(settings, session.session_factory(settings), version)
+    settings = context.settings()
+    found = rollback_version(settings, session_factory(settings), version)
     click.echo(f"Serving {found.name}: {found.images:,} images, made {found.created}.")
 
 
@@ -105,12 +106,12 @@ def rollback_index(version: str | None) -> None:
 @click.option(
     "--keep", type=click.IntRange(1), help="Versions to keep; by default ALEXNET_INDEX_KEPT."
 )
-@in_one_line
-def prune_index(keep: int | None) -> None:
+@cli_errors
+def prune_command(keep: int | None) -> None:
     """Delete old versions of the index; the one served always stays."""
-    settings = settings_now()
+    settings = context.settings()
     keep = keep or settings.index_kept
-    kept, gone = versions.prune(settings, session.session_factory(settings), keep)
+    kept, gone = prune_versions(settings, session_factory(settings), keep)
     for name in gone:
         click.echo(f"Deleted {name}.")
     click.echo(f"Kept {', '.join(kept) or 'none'}.")
@@ -120,16 +121,16 @@ def prune_index(keep: int | None) -> None:
 @click.argument("version", required=False)
 @click.option("--files/--no-files", default=True, help="Read all training files too, or not.")
 @on_device
-@in_one_line
-def verify_index(version: str | None, files: bool, index_device: str | None) -> None:
+@cli_errors
+def verify_command(version: str | None, files: bool, index_device: str | None) -> None:
     """Check an index against its checksums, the database, the files, and brute force.
 
     Exit code 1 when anything is wrong.
     """
-    settings = placed(index_device)
-    sessions = session.session_factory(settings)
+    settings = settings_with_device(index_device)
+    sessions = session_factory(settings)
     with progress_bars() as bars:
-        found = verify(settings, sessions, steps(bars), version, files=files)
+        found = verify_version(settings, sessions, progress_steps(bars), version, files=files)
     for line in found.looked:
         click.echo(line)
     for line in found.wrong:
@@ -141,16 +142,16 @@ def verify_index(version: str | None, files: bool, index_device: str | None) -> 
 @index_commands.command("stats")
 @click.argument("version", required=False)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@in_one_line
-def index_statistics(version: str | None, as_json: bool) -> None:
+@cli_errors
+def stats_command(version: str | None, as_json: bool) -> None:
     """Print kind, sizes, recall, weights and age of an index."""
-    found = statistics(settings_now(), version)
+    found = index_statistics(context.settings(), version)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     width = max(map(len, found))
     for name, value in found.items():
-        click.echo(f"{name:<{width}}  {shown(value)}")
+        click.echo(f"{name:<{width}}  {format_value(value)}")
 
 
 @index_commands.command("precision")
@@ -159,19 +160,19 @@ def index_statistics(version: str | None, as_json: bool) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder whose val/ is asked about; by default that of the index.",
 )
-@in_one_line
-def precision(data: Path | None) -> None:
+@cli_errors
+def precision_command(data: Path | None) -> None:
     """Share of the validation images whose nearest training image has their class."""
-    settings = settings_now()
+    settings = context.settings()
     with progress_bars() as bars:
-        found = measure_precision(settings, session.session_factory(settings), data, steps(bars))
+        found = measure_precision(settings, session_factory(settings), data, progress_steps(bars))
     for line in found.report():
         click.echo(line)
 
 
-def placed(index_device: str | None) -> Settings:
+def settings_with_device(index_device: str | None) -> Settings:
     """The settings, with another place to search at where one is named."""
-    settings = settings_now()
+    settings = context.settings()
     return replace(settings, index_device=index_device) if index_device else settings
 
 
@@ -181,12 +182,12 @@ def read_options(texts: tuple[str, ...]) -> EngineOptions:
     for text in texts:
         name, _, number = text.partition("=")
         if name not in NAMES or not number.isdecimal():
-            end(f"--set takes NAME=NUMBER with one of {', '.join(NAMES)}, not {text}", 2)
+            exit_with(f"--set takes NAME=NUMBER with one of {', '.join(NAMES)}, not {text}", 2)
         values[name] = int(number)
     return EngineOptions(**values)
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -197,19 +198,19 @@ def shown(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def say(built: Built | None) -> None:
+def print_build(built: BuildResult | None) -> None:
     """Print what a build did; nothing in the processes beside the first."""
-    for line in report(built) if built else []:
+    for line in format_build(built) if built else []:
         click.echo(line)
 
 
-def measured(recall: dict[str, float]) -> list[str]:
+def format_recall(recall: dict[str, float]) -> list[str]:
     """What was measured of a kind, in a line."""
     shares = [f"{name} {value:.3f}" for name, value in recall.items() if name != "queries"]
     return [f"{' and '.join(shares)} over {recall['queries']:.0f} queries."] if shares else []
 
 
-def report(built: Built) -> list[str]:
+def format_build(built: BuildResult) -> list[str]:
     """What a build did, line by line."""
     manifest, gathered = built.manifest, built.gathered
     if gathered is None:
@@ -221,7 +222,7 @@ def report(built: Built) -> list[str]:
         *built.said,
         f"{counts.added:,} images added, {counts.changed:,} changed, {counts.removed:,} vanished, "
         f"{counts.unchanged:,} kept; {counts.reused:,} vectors were there already.",
-        *measured(manifest.recall),
+        *format_recall(manifest.recall),
         f"Indexed {manifest.images:,} images of {manifest.data}, left out {manifest.unreadable:,}.",
         f"Features took {built.seconds:,.1f} s, {rate:,.1f} images/s. Serving {manifest.name}.",
     ]

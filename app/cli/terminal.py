@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import NoReturn, ParamSpec, TypeVar
 
 import click
-from flask import current_app
 from flask.cli import AppGroup
 from rich.console import Console
 from rich.progress import (
@@ -23,8 +22,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from app.config import Settings, SettingsError
-from app.database import session
+from app import context
+from app.config import SettingsError
+from app.database.session import DatabaseError, upgrade_database
 from index.candidates import SearchError
 from index.progress import Report
 from index.store import StoreError
@@ -39,7 +39,7 @@ EXPECTED = (
     WeightsError,
     FolderError,
     SettingsError,
-    session.DatabaseError,
+    DatabaseError,
 )
 INTERRUPTED = 130
 
@@ -47,7 +47,7 @@ INTERRUPTED = 130
 database_commands = AppGroup("db", help="The database.")
 
 
-def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
+def cli_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn what a command raises into one line and an exit code."""
 
     @functools.wraps(command)
@@ -55,31 +55,25 @@ def in_one_line(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except EXPECTED as error:
-            end(" ".join(str(error).split()), 2)
+            exit_with(" ".join(str(error).split()), 2)
         except KeyboardInterrupt:
-            end("Interrupted; what was served before is unchanged.", INTERRUPTED)
+            exit_with("Interrupted; what was served before is unchanged.", INTERRUPTED)
 
     return told
 
 
-def end(message: str, code: int) -> NoReturn:
+def exit_with(message: str, code: int) -> NoReturn:
     """Say why on the error stream, and exit."""
     click.echo(message, err=True)
     raise click.exceptions.Exit(code)
 
 
 @database_commands.command("upgrade")
-@in_one_line
-def upgrade() -> None:
+@cli_errors
+def upgrade_command() -> None:
     """Make the tables, or bring them up to date."""
-    session.upgrade(settings_now())
+    upgrade_database(context.settings())
     click.echo("The database is up to date.")
-
-
-def settings_now() -> Settings:
-    """The settings of the application whose command runs."""
-    settings: Settings = current_app.extensions["settings"]
-    return settings
 
 
 @contextmanager
@@ -89,7 +83,7 @@ def progress_bars() -> Iterator[Progress]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        Speed(),
+        SpeedColumn(),
         TimeRemainingColumn(),
     )
     bars = Progress(*columns, console=Console(stderr=True))
@@ -100,7 +94,7 @@ def progress_bars() -> Iterator[Progress]:
             bars.stop()
 
 
-class Speed(ProgressColumn):
+class SpeedColumn(ProgressColumn):
     """How many are done in a second, lately; at the end, over all."""
 
     def render(self, task: Task) -> Text:
@@ -109,7 +103,7 @@ class Speed(ProgressColumn):
         return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
 
 
-def steps(bars: Progress) -> Report:
+def progress_steps(bars: Progress) -> Report:
     """Begin each step as a bar of its own."""
 
     def step(name: str, total: int) -> Callable[[int], None]:

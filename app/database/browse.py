@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Select, cast, exists, func, select, tuple_, union_all
 
-from app.database.images import Picture, pictured, pictures
-from app.database.session import Sessions, reading
+from app.database.images import CatalogueImage, images_from_rows, select_images
+from app.database.session import Sessions, read_session
 from app.database.tables import Class, Image, IndexClass, IndexImage
 
 
@@ -43,17 +43,17 @@ class ClassCount:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class ClassPage:
     """One page of a class's images. Pages count from 1."""
 
     class_: ClassCount
-    pictures: list[Picture]
+    pictures: list[CatalogueImage]
     number: int
     pages: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Position:
     """Where an image stands among its class's: ids beside it, its number from 1, how many."""
 
     previous: int | None
@@ -62,7 +62,7 @@ class Place:
     images: int
 
 
-def classes(
+def list_classes(
     sessions: Sessions,
     version_id: int,
     *,
@@ -73,49 +73,53 @@ def classes(
 
     Raises DatabaseError.
     """
-    with reading(sessions) as session:
-        rows = session.execute(counted(version_id)).all()
+    with read_session(sessions) as session:
+        rows = session.execute(select_class_counts(version_id)).all()
     found = [ClassCount(**row._mapping) for row in rows]
-    return in_order([c for c in found if matches(c.label, query)], order)
+    return sort_classes([c for c in found if matches_query(c.label, query)], order)
 
 
-def in_order(found: Iterable[ClassCount], order: ClassOrder) -> list[ClassCount]:
+def sort_classes(found: Iterable[ClassCount], order: ClassOrder) -> list[ClassCount]:
     """Give classes in an order.
 
     Not the database's: SQLite knows neither accents nor other capitals than English ones, and
     all classes are read anyway.
     """
-    by_name = sorted(found, key=lambda c: (folded(c.label), c.label, c.id))
+    by_name = sorted(found, key=lambda c: (fold_case(c.label), c.label, c.id))
     return by_name if order is ClassOrder.NAME else sorted(by_name, key=lambda c: -c.images)
 
 
-def matches(label: str, query: str) -> bool:
+def matches_query(label: str, query: str) -> bool:
     """Whether a name has every word of `query` in it, accents and capitals aside."""
-    name = folded(label)
-    return all(word in name for word in folded(query).split())
+    name = fold_case(label)
+    return all(word in name for word in fold_case(query).split())
 
 
-def folded(text: str) -> str:
+def fold_case(text: str) -> str:
     """Text as it is compared: without accents, capitals and ligatures."""
     parts = unicodedata.normalize("NFKD", text)
     return "".join(c for c in parts if unicodedata.category(c) != "Mn").casefold()
 
 
-def class_page(
+def find_class_page(
     sessions: Sessions,
     version_id: int,
     class_id: int,
     number: int,
     size: int,
     order: ImageOrder = ImageOrder.NAME,
-) -> Page | None:
+) -> ClassPage | None:
     """Page `number` of a class's images in a version; None when there is no such page.
 
     Raises DatabaseError.
     """
-    ids = of_class(select(Image.id), version_id, class_id).order_by(*KEYS[order]).limit(size)
-    with reading(sessions) as session:
-        row = session.execute(counted(version_id).where(Class.id == class_id)).one_or_none()
+    ids = (
+        within_class(select(Image.id), version_id, class_id).order_by(*SORT_KEYS[order]).limit(size)
+    )
+    with read_session(sessions) as session:
+        row = session.execute(
+            select_class_counts(version_id).where(Class.id == class_id)
+        ).one_or_none()
         if row is None:
             return None
         class_ = ClassCount(**row._mapping)
@@ -123,42 +127,48 @@ def class_page(
         if not 1 <= number <= pages:
             return None
         some = ids.offset((number - 1) * size).scalar_subquery()
-        query = pictured().where(Image.id.in_(some)).order_by(*KEYS[order])
+        query = select_images().where(Image.id.in_(some)).order_by(*SORT_KEYS[order])
         rows = session.execute(query).all()
-    return Page(class_=class_, pictures=pictures(rows), number=number, pages=pages)
+    return ClassPage(class_=class_, pictures=images_from_rows(rows), number=number, pages=pages)
 
 
-def shelves(
+def first_images_by_class(
     sessions: Sessions, version_id: int, class_ids: Sequence[int], size: int
-) -> dict[int, list[Picture]]:
+) -> dict[int, list[CatalogueImage]]:
     """The first images by path of each of a few classes, in one query. Raises DatabaseError."""
-    found: dict[int, list[Picture]] = {class_id: [] for class_id in class_ids}
+    found: dict[int, list[CatalogueImage]] = {class_id: [] for class_id in class_ids}
     if not found:
         return found
     firsts = (
-        of_class(select(Image.id), version_id, class_id).order_by(*BY_PATH).limit(size).subquery()
+        within_class(select(Image.id), version_id, class_id)
+        .order_by(*BY_PATH)
+        .limit(size)
+        .subquery()
         for class_id in found
     )
     ids = union_all(*(select(first.c.id) for first in firsts))
-    query = pictured().where(Image.id.in_(ids.scalar_subquery())).order_by(*BY_PATH)
-    with reading(sessions) as session:
+    query = select_images().where(Image.id.in_(ids.scalar_subquery())).order_by(*BY_PATH)
+    with read_session(sessions) as session:
         rows = session.execute(query).all()
-    for picture in pictures(rows):
+    for picture in images_from_rows(rows):
         found[picture.class_id].append(picture)
     return found
 
 
-def place(
-    sessions: Sessions, version_id: int, picture: Picture, order: ImageOrder = ImageOrder.NAME
-) -> Place | None:
+def find_position(
+    sessions: Sessions,
+    version_id: int,
+    picture: CatalogueImage,
+    order: ImageOrder = ImageOrder.NAME,
+) -> Position | None:
     """Where an image stands among its class's in a version; None when that does not hold it.
 
     Raises DatabaseError.
     """
-    keys, own = KEYS[order], own_keys(picture, order)
+    keys, own = SORT_KEYS[order], image_sort_keys(picture, order)
     before, after = tuple_(*keys) < own, tuple_(*keys) > own
-    ids = of_class(select(Image.id), version_id, picture.class_id).limit(1)
-    count = of_class(select(func.count()).select_from(Image), version_id, picture.class_id)
+    ids = within_class(select(Image.id), version_id, picture.class_id).limit(1)
+    count = within_class(select(func.count()).select_from(Image), version_id, picture.class_id)
     query = (
         select(
             ids.where(before).order_by(*(key.desc() for key in keys)).scalar_subquery(),
@@ -171,12 +181,12 @@ def place(
         .select_from(HELD)
         .where(HELD.c.version_id == version_id, HELD.c.image_id == picture.id)
     )
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         row = session.execute(query).one_or_none()
     if row is None:
         return None
     previous, following, earlier, images = row
-    return Place(previous=previous, next=following, number=earlier + 1, images=images)
+    return Position(previous=previous, next=following, number=earlier + 1, images=images)
 
 
 HELD = IndexImage.__table__.alias()
@@ -184,7 +194,7 @@ HELD = IndexImage.__table__.alias()
 # In 64 bits: 50,000 × 50,000 pixels are more than PostgreSQL's integers hold.
 PIXELS = cast(Image.width, BigInteger) * Image.height
 BY_PATH = (Image.path, Image.id)
-KEYS: dict[ImageOrder, tuple[Any, ...]] = {
+SORT_KEYS: dict[ImageOrder, tuple[Any, ...]] = {
     ImageOrder.NAME: BY_PATH,
     ImageOrder.LARGEST: (-PIXELS, *BY_PATH),
     ImageOrder.SMALLEST: (PIXELS, *BY_PATH),
@@ -193,7 +203,7 @@ KEYS: dict[ImageOrder, tuple[Any, ...]] = {
 """What each order compares, rising; the last of it is never equal, so that no page overlaps."""
 
 
-def own_keys(picture: Picture, order: ImageOrder) -> tuple[str | int, ...]:
+def image_sort_keys(picture: CatalogueImage, order: ImageOrder) -> tuple[str | int, ...]:
     """What an order compares of one image."""
     pixels, by_path = picture.width * picture.height, (picture.path, picture.id)
     return {
@@ -204,14 +214,14 @@ def own_keys(picture: Picture, order: ImageOrder) -> tuple[str | int, ...]:
     }[order]
 
 
-def of_class(query: Select[Any], version_id: int, class_id: int) -> Select[Any]:
+def within_class(query: Select[Any], version_id: int, class_id: int) -> Select[Any]:
     """Narrow a query about images to a class's in a version."""
     held = exists().where(IndexImage.version_id == version_id, IndexImage.image_id == Image.id)
     # Not a join: SQLite might begin with all images of the version, whatever the class.
     return query.where(Image.class_id == class_id, held.correlate(Image))
 
 
-def counted(version_id: int) -> Select[int, str, str, int]:
+def select_class_counts(version_id: int) -> Select[int, str, str, int]:
     """Select the fields of ClassCount."""
     return (
         select(Class.id, Class.folder, Class.label, IndexClass.images)

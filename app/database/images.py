@@ -10,16 +10,16 @@ from pathlib import Path
 
 from sqlalchemy import Row, Select, exists, select
 
-from app.database.ingest import Registration, forget_versions, record_version, register
-from app.database.session import Sessions, reading
+from app.database.ingest import Registration, forget_versions, record_version, register_images
+from app.database.session import Sessions, read_session
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
 from model.preprocess import MAX_PIXELS
 
-__all__ = ["Registration", "forget_versions", "record_version", "register"]
+__all__ = ["Registration", "forget_versions", "record_version", "register_images"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class CatalogueImage:
     """An image of the catalogue. `file` may have changed or gone since it was registered.
 
     bytes: of the file. width, height: in pixels, upright.
@@ -39,7 +39,7 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Version:
+class IndexVersionInfo:
     """A row of index_version, and the root of its data set."""
 
     id: int
@@ -52,7 +52,7 @@ class Version:
     unreadable: int
 
 
-def version(sessions: Sessions, name: str) -> Version | None:
+def find_version(sessions: Sessions, name: str) -> IndexVersionInfo | None:
     """The index version of that name, if its list of images is there. Raises DatabaseError."""
     query = (
         select(IndexVersion, Dataset.root)
@@ -60,12 +60,12 @@ def version(sessions: Sessions, name: str) -> Version | None:
         .where(IndexVersion.name == name)
         .where(exists().where(IndexClass.version_id == IndexVersion.id))
     )
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         found = session.execute(query).one_or_none()
     if found is None:
         return None
     row, root = found
-    return Version(
+    return IndexVersionInfo(
         id=row.id,
         name=row.name,
         dataset_id=row.dataset_id,
@@ -77,43 +77,43 @@ def version(sessions: Sessions, name: str) -> Version | None:
     )
 
 
-def version_names(sessions: Sessions) -> set[str]:
+def list_version_names(sessions: Sessions) -> set[str]:
     """The names of the index versions whose list of images is there. Raises DatabaseError."""
     query = select(IndexVersion.name).join(IndexClass, IndexClass.version_id == IndexVersion.id)
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         return set(session.scalars(query.distinct()))
 
 
-def listed(sessions: Sessions, version_id: int) -> dict[int, int]:
+def class_ids_by_image(sessions: Sessions, version_id: int) -> dict[int, int]:
     """The class id of every image that an index version lists, by id. Raises DatabaseError."""
     query = (
         select(IndexImage.image_id, Image.class_id)
         .join(Image, Image.id == IndexImage.image_id)
         .where(IndexImage.version_id == version_id)
     )
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         return dict(session.execute(query).all())
 
 
-def picture(sessions: Sessions, image_id: int) -> Picture | None:
+def find_image(sessions: Sessions, image_id: int) -> CatalogueImage | None:
     """An image by its id, also one that no index version holds any more. Raises DatabaseError."""
-    return next(iter(pictures_by_id(sessions, [image_id]).values()), None)
+    return next(iter(find_images(sessions, [image_id]).values()), None)
 
 
-def pictures_by_id(sessions: Sessions, ids: Iterable[int]) -> dict[int, Picture]:
+def find_images(sessions: Sessions, ids: Iterable[int]) -> dict[int, CatalogueImage]:
     """Images by their ids, in one query; unknown ids are left out. Raises DatabaseError."""
     known = [int(i) for i in ids if 0 < i < 2**31]
-    with reading(sessions) as session:
-        rows = session.execute(pictured().where(Image.id.in_(known))).all()
-    return {found.id: found for found in pictures(rows)}
+    with read_session(sessions) as session:
+        rows = session.execute(select_images().where(Image.id.in_(known))).all()
+    return {found.id: found for found in images_from_rows(rows)}
 
 
-def labels(sessions: Sessions, ids: Iterable[int]) -> dict[int, str]:
+def find_labels(sessions: Sessions, ids: Iterable[int]) -> dict[int, str]:
     """The class labels of images, by id; unknown ids are left out. Raises DatabaseError."""
-    return {image: found.label for image, found in pictures_by_id(sessions, ids).items()}
+    return {image: found.label for image, found in find_images(sessions, ids).items()}
 
 
-def class_folders(sessions: Sessions, version_id: int) -> dict[int, str]:
+def class_folders_by_image(sessions: Sessions, version_id: int) -> dict[int, str]:
     """The class folder of every image in a version, by the image's id. Raises DatabaseError."""
     query = (
         select(IndexImage.image_id, Class.folder)
@@ -121,17 +121,17 @@ def class_folders(sessions: Sessions, version_id: int) -> dict[int, str]:
         .join(Class, Class.id == Image.class_id)
         .where(IndexImage.version_id == version_id)
     )
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         return dict(session.execute(query).all())
 
 
-def examples(sessions: Sessions, dataset_id: int, most: int = 3) -> list[Picture]:
+def find_examples(sessions: Sessions, dataset_id: int, most: int = 3) -> list[CatalogueImage]:
     """A few validation images of different classes whose files are there, and not too large.
 
     Raises DatabaseError.
     """
-    there: dict[int, Picture] = {}
-    for found in validation_images(sessions, dataset_id):
+    there: dict[int, CatalogueImage] = {}
+    for found in find_validation_images(sessions, dataset_id):
         if len(there) == most:
             break
         if found.class_id not in there and found.file.is_file():
@@ -139,19 +139,19 @@ def examples(sessions: Sessions, dataset_id: int, most: int = 3) -> list[Picture
     return list(there.values())
 
 
-def validation_images(sessions: Sessions, dataset_id: int) -> list[Picture]:
+def find_validation_images(sessions: Sessions, dataset_id: int) -> list[CatalogueImage]:
     """The validation images of a data set that were entered, but those that are too large.
 
     In their order; of a file that has changed the row entered last counts. Raises DatabaseError.
     """
-    query = pictured().where(Image.split == "val", Class.dataset_id == dataset_id)
-    with reading(sessions) as session:
+    query = select_images().where(Image.split == "val", Class.dataset_id == dataset_id)
+    with read_session(sessions) as session:
         rows = session.execute(query.order_by(Image.id)).all()
-    fit = (found for found in pictures(rows) if found.width * found.height <= MAX_PIXELS)
+    fit = (found for found in images_from_rows(rows) if found.width * found.height <= MAX_PIXELS)
     return list({found.path: found for found in fit}.values())
 
 
-def pictured() -> Select[Image, str, str]:
+def select_images() -> Select[Image, str, str]:
     """Select what a Picture is made of."""
     return (
         select(Image, Class.label, Dataset.root)
@@ -160,10 +160,10 @@ def pictured() -> Select[Image, str, str]:
     )
 
 
-def pictures(rows: Sequence[Row[Image, str, str]]) -> list[Picture]:
+def images_from_rows(rows: Sequence[Row[Image, str, str]]) -> list[CatalogueImage]:
     """Make Pictures of the rows of `pictured`."""
     return [
-        Picture(
+        CatalogueImage(
             id=image.id,
             class_id=image.class_id,
             label=label,

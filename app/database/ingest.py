@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import delete, func, insert, literal, select
 from sqlalchemy.orm import Session
 
-from app.database.session import DatabaseError, Sessions, reading, writing
+from app.database.session import DatabaseError, Sessions, read_session, write_session
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
 from index.building.file_list import FileEntry, escape_file_name
 from index.building.reader import DecodedFile, read_photograph
@@ -44,7 +44,7 @@ class Registration:
     classes: Classes
 
 
-def register(
+def register_images(
     sessions: Sessions,
     folder: Folder,
     photographs: Sequence[Photograph],
@@ -71,7 +71,7 @@ def record_version(
     sessions: Sessions, manifest: Manifest, dataset_id: int, ids: Iterable[int]
 ) -> int:
     """Enter a built index version and the images it holds; give its id. Raises DatabaseError."""
-    with writing(sessions) as session:
+    with write_session(sessions) as session:
         version = IndexVersion(
             name=manifest.name,
             dataset_id=dataset_id,
@@ -85,16 +85,16 @@ def record_version(
         number = version.id
     for some in batched(ids, ROWS):
         rows = [{"version_id": number, "image_id": int(image)} for image in some]
-        with writing(sessions) as session:
+        with write_session(sessions) as session:
             session.execute(insert(IndexImage), rows)
-    with writing(sessions) as session:
+    with write_session(sessions) as session:
         count_classes(session, number)
     return number
 
 
 def forget_versions(sessions: Sessions, keep: Iterable[str]) -> None:
     """Delete the list of images of every index version but those named. Raises DatabaseError."""
-    with writing(sessions) as session:
+    with write_session(sessions) as session:
         old = select(IndexVersion.id).where(IndexVersion.name.not_in(list(keep)))
         for table in (IndexImage, IndexClass):
             session.execute(delete(table).where(table.version_id.in_(old)))
@@ -131,7 +131,7 @@ def check_names(folder: Folder) -> None:
 def enter_classes(sessions: Sessions, folder: Folder) -> tuple[int, list[int]]:
     """The ids of the data set and of its classes, in their order; labels are brought up to date."""
     root = str(folder.root)
-    with writing(sessions) as session:
+    with write_session(sessions) as session:
         dataset = session.scalar(select(Dataset).where(Dataset.root == root)) or Dataset(root=root)
         session.add(dataset)
         session.flush()
@@ -170,7 +170,7 @@ def enter_images(
     ]
     statement = insert(Image).returning(Image.id, Image.path, Image.sha256)
     for rows in batched(new, ROWS):
-        with writing(sessions) as session:
+        with write_session(sessions) as session:
             for image, path, sha256 in session.execute(statement, rows):
                 ids[path, sha256] = image
     return ids
@@ -183,7 +183,7 @@ def known_images(
     query = select(Image.id, Image.path, Image.sha256).where(
         Image.class_id.in_(class_ids), Image.split == split
     )
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         return {(path, sha256): image for image, path, sha256 in session.execute(query)}
 
 
@@ -196,24 +196,26 @@ def readable_examples(folder: Folder) -> list[tuple[Photograph, FileEntry]]:
     for photograph in folder.val:
         if escape_file_name(photograph.path) == photograph.path:
             groups.setdefault(photograph.class_index, []).append(photograph)
-    classes = spread(list(groups), EXAMPLES)
+    classes = evenly_spaced(list(groups), EXAMPLES)
     each = -(-EXAMPLES // max(1, len(classes)))
-    order = dict.fromkeys([*spread(classes, CLICKED), *classes])
-    turns = zip_longest(*(readable(folder.root, groups[index], each) for index in order))
+    order = dict.fromkeys([*evenly_spaced(classes, CLICKED), *classes])
+    turns = zip_longest(
+        *(readable_photographs(folder.root, groups[index], each) for index in order)
+    )
     return list(islice(filter(None, chain.from_iterable(turns)), EXAMPLES))
 
 
-def spread(values: Sequence[T], most: int) -> list[T]:
+def evenly_spaced(values: Sequence[T], most: int) -> list[T]:
     """At most so many of the values, evenly spaced, the first one among them."""
     count = min(most, len(values))
     return [values[i * len(values) // count] for i in range(count)]
 
 
-def readable(
+def readable_photographs(
     root: Path, group: Sequence[Photograph], count: int
 ) -> Iterator[tuple[Photograph, FileEntry]]:
     """The photographs of a class that can be read, evenly spaced ones first; not all are tried."""
-    order = dict.fromkeys([*spread(group, count), *group])
+    order = dict.fromkeys([*evenly_spaced(group, count), *group])
     for photograph in islice(order, TRIES * count):
         read = read_photograph(root, photograph.path, lambda _: None)
         if isinstance(read, DecodedFile):

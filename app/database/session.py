@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.config import Settings
 
 Sessions = sessionmaker[Session]
-WAIT = 15
+LOCK_TIMEOUT = 15
 """Seconds to wait for another writer of a SQLite file, or for a server, before giving up."""
 
 
@@ -35,71 +35,71 @@ class DatabaseError(Exception):
 
 def session_factory(settings: Settings) -> Sessions:
     """Make sessions for the settings' database. Nothing is opened before the first is used."""
-    return sessionmaker(make_engine(settings.database), expire_on_commit=False)
+    return sessionmaker(create_database_engine(settings.database), expire_on_commit=False)
 
 
 @contextmanager
-def reading(sessions: Sessions) -> Iterator[Session]:
+def read_session(sessions: Sessions) -> Iterator[Session]:
     """A short session that changes nothing. Raises DatabaseError."""
-    with explained(sessions), sessions() as session:
+    with database_errors(sessions), sessions() as session:
         yield session
 
 
 @contextmanager
-def writing(sessions: Sessions) -> Iterator[Session]:
+def write_session(sessions: Sessions) -> Iterator[Session]:
     """A short session that is committed at its end, or undone when its body raises.
 
     On SQLite it takes its turn among the writers at its start: a session that has read first
     and then writes would be refused, not queued. Raises DatabaseError.
     """
-    engine = engine_of(sessions).execution_options(immediate=True)
-    with explained(sessions), sessions(bind=engine) as session, session.begin():
+    engine = database_engine(sessions).execution_options(immediate=True)
+    with database_errors(sessions), sessions(bind=engine) as session, session.begin():
         yield session
 
 
-def upgrade(settings: Settings) -> None:
+def upgrade_database(settings: Settings) -> None:
     """Bring the tables up to date, from any earlier revision or from nothing.
 
     Raises DatabaseError: it cannot be reached or written, or comes from a newer version.
     """
-    migrate(settings, "head")
+    migrate_database(settings, "head")
 
 
-def migrate(settings: Settings, revision: str) -> None:
+def migrate_database(settings: Settings, revision: str) -> None:
     """As `upgrade`, to a revision."""
     if settings.database.drivername == "sqlite":
         make_folder(settings.database)
     sessions = session_factory(settings)
-    engine = engine_of(sessions)
-    with explained(sessions), engine.execution_options(immediate=True).begin() as connection:
-        config = migrations()
+    engine = database_engine(sessions)
+    with database_errors(sessions), engine.execution_options(immediate=True).begin() as connection:
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     engine.dispose()
 
 
-def is_current(sessions: Sessions) -> bool:
+def tables_are_current(sessions: Sessions) -> bool:
     """Whether the tables are those this version expects. Raises DatabaseError."""
-    head = ScriptDirectory.from_config(migrations()).get_current_head()
-    with reading(sessions) as session:
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    with read_session(sessions) as session:
         return MigrationContext.configure(session.connection()).get_current_revision() == head
 
 
 @contextmanager
-def explained(sessions: Sessions) -> Iterator[None]:
+def database_errors(sessions: Sessions) -> Iterator[None]:
     """Turn what SQLAlchemy and Alembic raise into a DatabaseError of one line."""
-    where = engine_of(sessions).url.render_as_string(hide_password=True)
+    where = database_engine(sessions).url.render_as_string(hide_password=True)
     try:
         yield
     except CommandError as error:
         raise DatabaseError(f"The database {where} is of another version: {error}") from error
     except DBAPIError as error:
-        raise DatabaseError(say(error, where)) from error
+        raise DatabaseError(describe_error(error, where)) from error
     except SQLAlchemyError as error:
         raise DatabaseError(f"The database {where} failed: {first_line(error)}") from error
 
 
-def say(error: DBAPIError, where: str) -> str:
+def describe_error(error: DBAPIError, where: str) -> str:
     """What went wrong with the database at `where`, and what to do about it, in one line."""
     what = first_line(error.orig)
     missing = "no such table" in what or "no such column" in what
@@ -126,7 +126,7 @@ def make_folder(url: URL) -> None:
         raise DatabaseError(f"The folder of the database cannot be made: {error}") from error
 
 
-def migrations() -> Config:
+def alembic_config() -> Config:
     """Alembic's configuration: the migrations beside this file, also in an installed package."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -134,22 +134,22 @@ def migrations() -> Config:
     return config
 
 
-def engine_of(sessions: Sessions) -> Engine:
+def database_engine(sessions: Sessions) -> Engine:
     """The engine that a session factory of this module was made with."""
     engine = sessions.kw["bind"]
     assert isinstance(engine, Engine)
     return engine
 
 
-def make_engine(url: URL) -> Engine:
+def create_database_engine(url: URL) -> Engine:
     """An engine; on SQLite with foreign keys, write-ahead log, and real transactions."""
     if url.drivername != "sqlite":
-        waits = {} if "connect_timeout" in url.query else {"connect_timeout": WAIT}
+        waits = {} if "connect_timeout" in url.query else {"connect_timeout": LOCK_TIMEOUT}
         return create_engine(url, connect_args=waits, pool_pre_ping=True, hide_parameters=True)
-    waits = {} if "timeout" in url.query else {"timeout": WAIT}
+    waits = {} if "timeout" in url.query else {"timeout": LOCK_TIMEOUT}
     engine = create_engine(url, connect_args=waits, hide_parameters=True)
     event.listen(engine, "connect", prepare_sqlite)
-    event.listen(engine, "checkout", see_same_file)
+    event.listen(engine, "checkout", reconnect_if_replaced)
     event.listen(engine, "begin", begin_sqlite)
     return engine
 
@@ -160,19 +160,19 @@ def prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")
-    record.info["file"] = file_of(connection)
+    record.info["file"] = database_file_id(connection)
 
 
-def see_same_file(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
+def reconnect_if_replaced(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
     """Have a SQLite connection replaced when its file has been removed or exchanged.
 
     It would go on reading and writing the file that has no name any more.
     """
-    if file_of(connection) != record.info["file"]:
+    if database_file_id(connection) != record.info["file"]:
         raise DisconnectionError("The file of the database has been exchanged")
 
 
-def file_of(connection: sqlite3.Connection) -> tuple[int, int] | None:
+def database_file_id(connection: sqlite3.Connection) -> tuple[int, int] | None:
     """Which file a SQLite connection's path leads to now; None when there is none."""
     # The first is the database itself; SQLite may have opened one for temporary tables beside it.
     _, _, path = connection.execute("PRAGMA database_list").fetchone()

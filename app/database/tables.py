@@ -34,7 +34,7 @@ class Utc(TypeDecorator[datetime]):
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     """The present moment, in UTC."""
     return datetime.now(UTC)
 
@@ -141,7 +141,7 @@ class IndexClass(Table):
     images: Mapped[int]
 
 
-class Result(Table):
+class UploadResult(Table):
     """What was answered for an upload. The picture itself is a file in Home.uploads."""
 
     __tablename__ = "result"
@@ -149,7 +149,7 @@ class Result(Table):
 
     token: Mapped[str] = mapped_column(primary_key=True)
     """`secrets.token_urlsafe`: who has it may see the result."""
-    created_at: Mapped[datetime] = mapped_column(Utc, default=now)
+    created_at: Mapped[datetime] = mapped_column(Utc, default=utc_now)
     filename: Mapped[str]
     """As the browser called it; only ever shown."""
     sha256: Mapped[str]
@@ -175,7 +175,7 @@ class Result(Table):
     index_version: Mapped[IndexVersion] = relationship()
 
 
-class Together(Table):
+class UploadBatch(Table):
     """Results of images that were sent together. It outlives each of them that is deleted."""
 
     __tablename__ = "together"
@@ -183,6 +183,6 @@ class Together(Table):
 
     token: Mapped[str] = mapped_column(primary_key=True)
     """Like a result's."""
-    created_at: Mapped[datetime] = mapped_column(Utc, default=now)
+    created_at: Mapped[datetime] = mapped_column(Utc, default=utc_now)
     items: Mapped[list[dict[str, str]]] = mapped_column(JSON)
     """In the order they were sent: `{"token"}` of a result, or `{"filename", "reason"}`."""

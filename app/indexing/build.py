@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from app.config import Settings
-from app.database.ingest import Registration, record_version, register
+from app.database.ingest import Registration, record_version, register_images
 from app.database.session import Sessions
-from app.indexing.versions import discard, forget_collections, manifest_in_use, ready_database
-from app.inference.loader import servable
+from app.indexing.versions import (
+    discard_versions,
+    drop_collections,
+    manifest_in_use,
+    prepare_database,
+)
+from app.inference.loader import check_servable
 from index import store
 from index.building.assembly import BaseVersion
 from index.building.build import GatheredFeatures, compute_features, gather_features
@@ -39,7 +44,7 @@ HELD_OUT = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class BuildOptions:
     """What is asked of an index. kind and dtype may be `auto`: then size and memory decide."""
 
     wanted: engines.IndexSpec = field(default_factory=lambda: engines.IndexSpec(kind="auto"))
@@ -47,7 +52,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class BuildResult:
     """An index version that is served now, or was before when `gathered` is None.
 
     seconds: what the features took, decoding included. said: what was chosen, and why.
@@ -64,14 +69,14 @@ class Built:
         return self.gathered.unreadable if self.gathered else []
 
 
-def build(
+def build_index(
     settings: Settings,
     sessions: Sessions,
     step: Report,
-    asked: Asked | None = None,
+    asked: BuildOptions | None = None,
     *,
     if_needed: bool = False,
-) -> Built | None:
+) -> BuildResult | None:
     """Index the training set of the weights in use, and serve that from now on.
 
     With `if_needed` nothing is done when the index served was made by these weights from the
@@ -81,25 +86,25 @@ def build(
 
     Raises WeightsError, FolderError, StoreError, SearchError and DatabaseError.
     """
-    weights = servable(load(settings.home.weights))
+    weights = check_servable(load(settings.home.weights))
     folder = training_folder(weights)
-    job = Job(settings, sessions, step, weights, folder)
-    ready_database(settings)
+    job = IndexBuild(settings, sessions, step, weights, folder)
+    prepare_database(settings)
     if if_needed and (served := manifest_in_use(settings, sessions)) and job.fits(served):
         job.tidy(served)
-        return Built(manifest=served)
-    return job.run(asked or Asked(), None)
+        return BuildResult(manifest=served)
+    return job.run(asked or BuildOptions(), None)
 
 
-def update(settings: Settings, sessions: Sessions, step: Report) -> Built | None:
+def update_index(settings: Settings, sessions: Sessions, step: Report) -> BuildResult | None:
     """Bring the index served up to the files as they are, with its kind and its recall.
 
     New images are added, vanished ones dropped, changed ones read again; nothing else is computed.
     Raises as `build`, and StoreError where there is no whole index of these weights to go on from.
     """
-    weights = servable(load(settings.home.weights))
+    weights = check_servable(load(settings.home.weights))
     folder = training_folder(weights)
-    ready_database(settings)
+    prepare_database(settings)
     served = manifest_in_use(settings, sessions)
     if served is None:
         raise StoreError("There is no whole index to update; run `flask index build`")
@@ -108,15 +113,15 @@ def update(settings: Settings, sessions: Sessions, step: Report) -> Built | None
             f"The index is of other weights or of another folder ({served.data}) than those in "
             "use; run `flask index build`"
         )
-    job = Job(settings, sessions, step, weights, folder)
+    job = IndexBuild(settings, sessions, step, weights, folder)
     if job.fits(served):
         job.tidy(served)
-        return Built(manifest=served)
-    return job.run(Asked(dtype=served.dtype), served)
+        return BuildResult(manifest=served)
+    return job.run(BuildOptions(dtype=served.dtype), served)
 
 
 @dataclass(frozen=True)
-class Job:
+class IndexBuild:
     """What one build works with."""
 
     settings: Settings
@@ -145,32 +150,34 @@ class Job:
         if not is_first():
             return
         with suppress(StoreError), store.build_lock(self.root) as dead:
-            forget_collections(self.settings, dead)
+            drop_collections(self.settings, dead)
             delete_published_checkpoints(self.root, self.root / served.name)
-            discard(self.settings, self.sessions, self.settings.index_kept)
+            discard_versions(self.settings, self.sessions, self.settings.index_kept)
 
-    def run(self, asked: Asked, before: Manifest | None) -> Built | None:
+    def run(self, asked: BuildOptions, before: Manifest | None) -> BuildResult | None:
         """Do it; the first process alone holds the right to build, and publishes."""
         if not is_first():
-            self.gathered(chosen(asked, self.settings, self.folder, before)[0], None)
+            self.gathered(settle_options(asked, self.settings, self.folder, before)[0], None)
             return None
         with store.build_lock(self.root) as dead:
-            forget_collections(self.settings, dead)
-            asked, said = chosen(asked, self.settings, self.folder, before)
+            drop_collections(self.settings, dead)
+            asked, said = settle_options(asked, self.settings, self.folder, before)
             base = BaseVersion.read(self.root / before.name, before) if before else None
             listing, began = self.listing, time.perf_counter()
             gathered = self.gathered(asked, base)
             assert gathered is not None
             seconds = time.perf_counter() - began
             manifest, more = self.publish(asked, listing, gathered, before)
-            return Built(manifest=manifest, gathered=gathered, seconds=seconds, said=said + more)
+            return BuildResult(
+                manifest=manifest, gathered=gathered, seconds=seconds, said=said + more
+            )
 
     @cached_property
     def predictor(self) -> Predictor:
         """The network, where this process computes."""
         return Predictor.from_weights(self.weights, build_device(self.settings.device))
 
-    def gathered(self, asked: Asked, base: BaseVersion | None) -> GatheredFeatures | None:
+    def gathered(self, asked: BuildOptions, base: BaseVersion | None) -> GatheredFeatures | None:
         """The features of all photographs, on disk; None in all processes but the first."""
         return gather_features(
             self.predictor,
@@ -184,7 +191,7 @@ class Job:
         )
 
     def publish(
-        self, asked: Asked, listing: str, gathered: GatheredFeatures, before: Manifest | None
+        self, asked: BuildOptions, listing: str, gathered: GatheredFeatures, before: Manifest | None
     ) -> tuple[Manifest, list[str]]:
         """Write the version, enter it in the database, switch to it, and delete what is too old.
 
@@ -192,7 +199,9 @@ class Job:
         """
         if not gathered.entries:
             raise StoreError("No image could be read, so there is nothing to index")
-        entered = register(self.sessions, self.folder, gathered.photographs, gathered.entries)
+        entered = register_images(
+            self.sessions, self.folder, gathered.photographs, gathered.entries
+        )
         with store.draft_version(self.root) as draft:
             made = self.fill(draft, asked, gathered, entered, before)
             manifest = draft.commit(
@@ -216,13 +225,13 @@ class Job:
             store.delete_version(self.root, manifest.name)
             raise
         delete_checkpoints(self.root)
-        discard(self.settings, self.sessions, self.settings.index_kept)
+        discard_versions(self.settings, self.sessions, self.settings.index_kept)
         return manifest, made.notes
 
     def fill(
         self,
         draft: Draft,
-        asked: Asked,
+        asked: BuildOptions,
         gathered: GatheredFeatures,
         entered: Registration,
         before: Manifest | None,
@@ -284,9 +293,9 @@ class Job:
         return near_duplicate_distance(self.predictor, paths)
 
 
-def chosen(
-    asked: Asked, settings: Settings, folder: Folder, before: Manifest | None
-) -> tuple[Asked, list[str]]:
+def settle_options(
+    asked: BuildOptions, settings: Settings, folder: Folder, before: Manifest | None
+) -> tuple[BuildOptions, list[str]]:
     """Settle what was left open: by the version before, by Milvus' address, by size and memory.
 
     Gives what there is to say of it too.

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.config import Settings
-from app.database.images import class_folders
+from app.database.images import class_folders_by_image
 from app.database.session import Sessions
-from app.inference.loader import Engine, NotReady
+from app.inference.loader import ModelLoader, NotReady
 from index.building.build import compute_features
 from index.building.file_list import escape_file_name
 from index.progress import Report
@@ -43,7 +43,7 @@ def measure_precision(
 
     Raises StoreError when there is nothing to ask, FolderError, DatabaseError.
     """
-    state = Engine(settings, sessions).state()
+    state = ModelLoader(settings, sessions).state()
     if isinstance(state, NotReady):
         raise StoreError(f"{state.message} Run `{state.command}`.")
     folder = scan(data or Path(state.manifest.data))
@@ -52,7 +52,7 @@ def measure_precision(
     computed = compute_features(state.predictor, items, on_progress=begun)
     if not len(computed.ids):
         raise FolderError(f"No image in {folder.root / 'val'} could be read")
-    number, class_of = numbered(folder, class_folders(sessions, state.version.id))
+    number, class_of = number_classes(folder, class_folders_by_image(sessions, state.version.id))
     classes = [number[folder.classes[folder.val[i].class_index].folder] for i in computed.ids]
     return Precision(
         images=len(classes),
@@ -63,7 +63,9 @@ def measure_precision(
     )
 
 
-def numbered(folder: Folder, by_image: dict[int, str]) -> tuple[dict[str, int], dict[int, int]]:
+def number_classes(
+    folder: Folder, by_image: dict[int, str]
+) -> tuple[dict[str, int], dict[int, int]]:
     """A number for every class folder of either side, and the class of each image as a number."""
     names = {*by_image.values(), *(name.folder for name in folder.classes)}
     number = {name: i for i, name in enumerate(sorted(names))}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.config import Settings
-from app.database import images
+from app.database.images import class_ids_by_image, find_version
 from app.database.session import Sessions
 from index import store
 from index.building.file_list import FILE_LIST as LISTING
@@ -39,7 +39,7 @@ class Findings:
         self.wrong += [f"… and {len(wrong) - 5:,} more like these"] * (len(wrong) > 5)
 
 
-def verify(
+def verify_version(
     settings: Settings,
     sessions: Sessions,
     step: Report,
@@ -55,7 +55,7 @@ def verify(
     DatabaseError.
     """
     root = settings.home.index
-    name = chosen(root, name)
+    name = choose_version(root, name)
     found = Findings()
     manifest = read_manifest(root / name)
     found.add(
@@ -64,17 +64,19 @@ def verify(
     if found.wrong:
         return found
     index = store.open_version(root, name, settings.placing)
-    found.add("Images against the database", disagreements(sessions, index))
+    found.add("Images against the database", compare_with_database(sessions, index))
     if files:
-        found.add("Training files against their hashes", changes(root / name, manifest, step))
+        found.add(
+            "Training files against their hashes", compare_with_files(root / name, manifest, step)
+        )
     if manifest.kind == "milvus":
-        found.add("Vectors in Milvus against the shards", in_milvus(settings, index))
-    recall, wrong = neighbours(index)
+        found.add("Vectors in Milvus against the shards", compare_with_milvus(settings, index))
+    recall, wrong = compare_with_brute_force(index)
     found.add(f"Neighbours of {min(SAMPLE, len(index))} images, recall@6 {recall:.3f}", wrong)
     return found
 
 
-def chosen(root: Path, name: str | None) -> str:
+def choose_version(root: Path, name: str | None) -> str:
     """The version of that name, by default the one served. Raises StoreError: there is none."""
     whole = store.list_versions(root)
     if name is not None and name not in whole:
@@ -85,12 +87,12 @@ def chosen(root: Path, name: str | None) -> str:
     return name
 
 
-def disagreements(sessions: Sessions, index: Index) -> list[str]:
+def compare_with_database(sessions: Sessions, index: Index) -> list[str]:
     """Where the database's list of a version and its files differ."""
-    version = images.version(sessions, index.manifest.name)
+    version = find_version(sessions, index.manifest.name)
     if version is None:
         return [f"the database has no list of {index.manifest.name}"]
-    listed = images.listed(sessions, version.id)
+    listed = class_ids_by_image(sessions, version.id)
     members = dict(zip(index.id_map.ids.tolist(), index.id_map.classes.tolist(), strict=True))
     wrong = [f"image {i} is in the index, not in the database" for i in members.keys() - listed]
     wrong += [f"image {i} is in the database, not in the index" for i in listed.keys() - members]
@@ -98,7 +100,7 @@ def disagreements(sessions: Sessions, index: Index) -> list[str]:
     return wrong + [f"image {i} has two classes" for i in both if members[i] != listed[i]]
 
 
-def changes(folder: Path, manifest: Manifest, step: Report) -> list[str]:
+def compare_with_files(folder: Path, manifest: Manifest, step: Report) -> list[str]:
     """Training files that are not as they were read, and those that are new."""
     entries, _ = read_file_list(folder / LISTING)
     root, known = Path(manifest.data), {entry.path for entry in entries}
@@ -108,7 +110,7 @@ def changes(folder: Path, manifest: Manifest, step: Report) -> list[str]:
         return [str(error)]
     told = step("Reading the training files", len(entries))
     wrong = []
-    digests = read_ahead(lambda entry: digest_of(root / entry.path), entries, SAMPLE)
+    digests = read_ahead(lambda entry: digest_or_none(root / entry.path), entries, SAMPLE)
     for done, (entry, sha256) in enumerate(zip(entries, digests, strict=True), start=1):
         if sha256 is None:
             wrong.append(f"{root / entry.path} is gone")
@@ -121,7 +123,7 @@ def changes(folder: Path, manifest: Manifest, step: Report) -> list[str]:
     return wrong
 
 
-def digest_of(file: Path) -> str | None:
+def digest_or_none(file: Path) -> str | None:
     """SHA-256 of a file, or None where it cannot be read."""
     try:
         return file_sha256(file)
@@ -129,7 +131,7 @@ def digest_of(file: Path) -> str | None:
         return None
 
 
-def in_milvus(settings: Settings, index: Index) -> list[str]:
+def compare_with_milvus(settings: Settings, index: Index) -> list[str]:
     """What is wrong with what Milvus holds of a version."""
     try:
         milvus_filling.verify_collection(
@@ -140,7 +142,7 @@ def in_milvus(settings: Settings, index: Index) -> list[str]:
     return []
 
 
-def neighbours(index: Index) -> tuple[float, list[str]]:
+def compare_with_brute_force(index: Index) -> tuple[float, list[str]]:
     """The recall@6 of a sample of images, themselves left out, and what is wrong with it."""
     places = np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int))
     truth = Index(index.manifest, index.vectors, index.id_map)
@@ -158,21 +160,25 @@ def neighbours(index: Index) -> tuple[float, list[str]]:
             if distance.get(one, measured) != measured:
                 wrong.append(f"image {image} is at two distances from {one}")
     recall = hits / asked if asked else 1.0
-    wanted = 1.0 if index.manifest.kind == "exact" else lowest(index.manifest.target, asked)
+    wanted = (
+        1.0
+        if index.manifest.kind == "exact"
+        else lowest_plausible_recall(index.manifest.target, asked)
+    )
     if recall < wanted:
         wrong.append(f"recall@6 of a sample is {recall:.3f}, where {wanted:.3f} is the least")
     return recall, wrong
 
 
-def lowest(target: float, asked: int) -> float:
+def lowest_plausible_recall(target: float, asked: int) -> float:
     """The least recall that a sample of so many neighbours may show: three deviations below."""
     return float(target - 3 * np.sqrt(target * (1 - target) / max(asked, 1)))
 
 
-def statistics(settings: Settings, name: str | None = None) -> dict[str, object]:
+def index_statistics(settings: Settings, name: str | None = None) -> dict[str, object]:
     """What there is to know of a version, by default the one served. Raises StoreError."""
     root = settings.home.index
-    manifest = read_manifest(root / chosen(root, name))
+    manifest = read_manifest(root / choose_version(root, name))
     made = datetime.fromisoformat(manifest.created)
     sizes = {file: sealed.bytes for file, sealed in manifest.checksums.items()}
     vectors = sum(shard.bytes for shard in manifest.shards)
@@ -195,13 +201,13 @@ def statistics(settings: Settings, name: str | None = None) -> dict[str, object]
         "weights": manifest.weights,
         "photographs": manifest.data,
         "made": manifest.created,
-        "age": age((datetime.now(UTC) - made).total_seconds()),
+        "age": format_age((datetime.now(UTC) - made).total_seconds()),
         "made by": manifest.made_by,
         "versions kept": store.list_versions(root),
     }
 
 
-def age(seconds: float) -> str:
+def format_age(seconds: float) -> str:
     """A time in its largest unit."""
     for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:

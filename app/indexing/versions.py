@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from app.config import Settings
-from app.database.images import version, version_names
+from app.database.images import find_version, list_version_names
 from app.database.ingest import forget_versions
-from app.database.session import DatabaseError, Sessions, upgrade
+from app.database.session import DatabaseError, Sessions, upgrade_database
 from index import store
 from index.building.distributed import is_first
 from index.candidates import SearchError
@@ -20,10 +20,10 @@ from index.store import Manifest
 from model.checkpoint import load
 
 
-def ready_database(settings: Settings) -> None:
+def prepare_database(settings: Settings) -> None:
     """Make or migrate the tables; of several processes the first does."""
     if is_first():
-        upgrade(settings)
+        upgrade_database(settings)
 
 
 def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
@@ -32,7 +32,7 @@ def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
     try:
         name = store.current_version(root)
         manifest = store.check_version(root, name) if name else None
-        return manifest if manifest and version(sessions, manifest.name) else None
+        return manifest if manifest and find_version(sessions, manifest.name) else None
     except StoreError:
         return None
     except DatabaseError:
@@ -42,7 +42,7 @@ def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
         return None
 
 
-def rollback(settings: Settings, sessions: Sessions, name: str | None) -> Manifest:
+def rollback_version(settings: Settings, sessions: Sessions, name: str | None) -> Manifest:
     """Serve an earlier version again: the one of that name, or the one before that served.
 
     Raises StoreError where there is none, it is damaged, of other weights than those in use, or
@@ -56,27 +56,31 @@ def rollback(settings: Settings, sessions: Sessions, name: str | None) -> Manife
                 f"Version {found.name} is of other weights than those in use, and would answer "
                 f"nothing; point {settings.home.weights} to the weights {found.weights[:8]} first"
             )
-        if version(sessions, found.name) is None:
+        if find_version(sessions, found.name) is None:
             raise StoreError(f"The database does not know version {found.name} any more")
         store.publish(root, found.name)
     return found
 
 
-def prune(settings: Settings, sessions: Sessions, keep: int) -> tuple[list[str], list[str]]:
+def prune_versions(
+    settings: Settings, sessions: Sessions, keep: int
+) -> tuple[list[str], list[str]]:
     """Delete all versions but `keep`, the served one among them; those kept, those deleted."""
     with store.build_lock(settings.home.index):
-        return discard(settings, sessions, keep)
+        return discard_versions(settings, sessions, keep)
 
 
-def discard(settings: Settings, sessions: Sessions, keep: int) -> tuple[list[str], list[str]]:
+def discard_versions(
+    settings: Settings, sessions: Sessions, keep: int
+) -> tuple[list[str], list[str]]:
     """As `prune`, for who holds the right to build."""
-    kept, gone = store.prune_versions(settings.home.index, keep, version_names(sessions))
+    kept, gone = store.prune_versions(settings.home.index, keep, list_version_names(sessions))
     forget_versions(sessions, kept)
-    forget_collections(settings, gone)
+    drop_collections(settings, gone)
     return kept, gone
 
 
-def forget_collections(settings: Settings, names: Iterable[str]) -> None:
+def drop_collections(settings: Settings, names: Iterable[str]) -> None:
     """Drop what lies in Milvus of versions; what cannot be dropped now stays there unused."""
     if settings.index_url:
         with suppress(SearchError):

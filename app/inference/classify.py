@@ -1,65 +1,114 @@
-"""Answers put together: labels by the network, neighbours by the index, each step timed."""
+"""Classifies an image: labels from the network, neighbours from the index, each step timed."""
 
+import time
 from collections.abc import Collection
+from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from app.database import images
+from app.database.images import IndexVersionInfo, find_labels
 from app.database.session import Sessions
-from app.inference.answers import Answer, Neighbour, Ready, Watch
+from app.inference.loader import Ready
 from index.search import Doubles
 from index.vectors import Floats
-from model.predict import Pixels
-from model.preprocess import central_square
+from model.predict import Guess, Pixels
+from model.preprocess import MAX_PIXELS, central_square, decode
 
-NEIGHBOURS = 6
+DEFAULT_NEIGHBOURS = 6
 
 
-def answer_from(
-    ready: Ready, sessions: Sessions, image: Image, watch: Watch, without: int | None = None
-) -> Answer:
-    """Answer for an image whose decoding the watch has timed; `without` is no neighbour of it.
+@dataclass(frozen=True, kw_only=True)
+class Neighbour:
+    """A training image and its Euclidean distance, in fc7 features or in pixels.
 
-    Raises DatabaseError and SearchError.
+    copies: how many training images have exactly the same pixels, itself included. near: whether
+    the query is a near-duplicate, no farther away than a re-encoded copy would be.
     """
+
+    id: int
+    label: str
+    distance: float
+    copies: int = 1
+    near: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """The network's labels for an image and the training images nearest to it.
+
+    top5: at most five, most probable first. crops: the best label of each of the ten crops, in
+    order. neighbours: at most six, nearest first. by_pixels: the nearest by Euclidean distance
+    between 32×32 thumbnails; empty if the index has no sample. sampled: how many images were
+    compared by pixels, None if all were. milliseconds: per step, "decode", "network", "search",
+    "pixels". weights, version: what produced this. width, height: of the upright image, in pixels.
+    """
+
+    top5: list[Guess]
+    crops: list[Guess]
+    neighbours: list[Neighbour]
+    by_pixels: list[Neighbour]
+    sampled: int | None
+    milliseconds: dict[str, float]
+    weights: str
+    version: IndexVersionInfo
+    width: int
+    height: int
+
+
+def classify_image(
+    ready: Ready,
+    sessions: Sessions,
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    without: int | None = None,
+) -> tuple[Classification, Image]:
+    """Classify an image file; return the decoded image too, so that nobody decodes it twice.
+
+    without: id of a training image that is not to be its own neighbour. Raises ImageError for
+    bytes that are not an image or for more than `max_pixels`, DatabaseError and SearchError.
+    """
+    timer = StepTimer()
+    image = decode(data, max_pixels=max_pixels)
     square = central_square(image)
-    watch.step("decode")
-    look = ready.predictor.look(square)
-    watch.step("network")
-    (neighbours,) = nearest(ready, sessions, look.fc7[None], without=without)
-    watch.step("search")
+    timer.stop("decode")
+    prediction = ready.predictor.look(square)
+    timer.stop("network")
+    (neighbours,) = nearest_neighbours(ready, sessions, prediction.fc7[None], without=without)
+    timer.stop("search")
     by_pixels = nearest_by_pixels(ready, sessions, square, without)
     if ready.sample is not None:
-        watch.step("pixels")
+        timer.stop("pixels")
     top5 = ready.predictor.top5
-    return Answer(
-        top5=top5(look.probabilities),
-        crops=[top5(crop)[0] for crop in look.crops],
+    classification = Classification(
+        top5=top5(prediction.probabilities),
+        crops=[top5(crop)[0] for crop in prediction.crops],
         neighbours=neighbours,
         by_pixels=by_pixels,
-        sampled=sampled(ready),
-        milliseconds=watch.milliseconds,
+        sampled=sample_size(ready),
+        milliseconds=timer.milliseconds,
         weights=ready.predictor.identity,
         version=ready.version,
         width=image.width,
         height=image.height,
     )
+    return classification, image
 
 
-def nearest(
+def nearest_neighbours(
     ready: Ready,
     sessions: Sessions,
     features: Floats | Doubles,
-    count: int = NEIGHBOURS,
+    count: int = DEFAULT_NEIGHBOURS,
     without: int | None = None,
     classes: Collection[int] | None = None,
 ) -> list[list[Neighbour]]:
-    """The training images nearest to each row of [N, 4096], of all classes or of some.
+    """Return the training images nearest to each row of [N, 4096], from all or some classes.
 
     Raises DatabaseError, SearchError, and QueryError for classes without an image.
     """
     found = ready.index.search(features, count, classes=classes, without=without)
-    labels = images.labels(sessions, found.ids.ravel().tolist())
+    labels = find_labels(sessions, found.ids.ravel().tolist())
     rows = zip(found.ids.tolist(), found.distances.tolist(), found.copies.tolist(), strict=True)
     return [
         [
@@ -81,22 +130,35 @@ def nearest_by_pixels(
     sessions: Sessions,
     square: Pixels,
     without: int | None = None,
-    count: int = NEIGHBOURS,
+    count: int = DEFAULT_NEIGHBOURS,
 ) -> list[Neighbour]:
-    """The images of the sample nearest to uint8 [256, 256, 3] by pixels, if there is a sample.
+    """Return the sampled images nearest by pixels to uint8 [256, 256, 3]; none without a sample.
 
     Raises DatabaseError.
     """
     if ready.sample is None:
         return []
     ids, distances = ready.sample.nearest_by_pixels(square, count, without)
-    labels = images.labels(sessions, ids.tolist())
+    labels = find_labels(sessions, ids.tolist())
     return [
         Neighbour(id=image, label=labels.get(image, ""), distance=distance)
         for image, distance in zip(ids.tolist(), distances.tolist(), strict=True)
     ]
 
 
-def sampled(ready: Ready) -> int | None:
-    """How many images are compared by pixels, where those are not all."""
+def sample_size(ready: Ready) -> int | None:
+    """Return how many images are compared by pixels, or None if all are."""
     return None if ready.sample is None or ready.sample.whole else len(ready.sample.ids)
+
+
+class StepTimer:
+    """Times the steps of a classification in milliseconds."""
+
+    def __init__(self) -> None:
+        self.milliseconds: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def stop(self, name: str) -> None:
+        """Record the time since the previous step ended."""
+        now = time.perf_counter()
+        self.milliseconds[name], self.last = 1000 * (now - self.last), now

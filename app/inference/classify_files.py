@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from app.database import images
+from app.database.images import find_images
 from app.database.session import Sessions
-from app.inference.answers import Neighbour, Ready
-from app.inference.classify import nearest
+from app.inference.classify import Neighbour, nearest_neighbours
+from app.inference.loader import Ready
 from index.building.extractor import split_batches
 from index.building.reader import read_ahead
 from index.vectors import Floats
@@ -23,7 +23,7 @@ BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Near:
+class NeighbourFile:
     """A training image near to a file, and its own file."""
 
     neighbour: Neighbour
@@ -31,30 +31,32 @@ class Near:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classified:
+class ClassifiedFile:
     """What was answered for a file: labels, falling; training images, nearest first."""
 
     file: Path
     top: list[Guess]
-    neighbours: list[Near] = field(default_factory=list)
+    neighbours: list[NeighbourFile] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failed:
+class UnreadableFile:
     """A file, or a folder, that could not be read, and why, in a sentence."""
 
     file: Path
     reason: str
 
 
-Outcome = Classified | Failed
-Find = Callable[[Floats], list[list[Near]]]
+Outcome = ClassifiedFile | UnreadableFile
+FindNeighbours = Callable[[Floats], list[list[NeighbourFile]]]
 """Gives what is near to each of the features float32 [N, 4096]."""
 
 
-def found(paths: Iterable[Path]) -> list[Path | Failed]:
+def find_files(paths: Iterable[Path]) -> list[Path | UnreadableFile]:
     """The files named, and the photographs in the folders named and below, in order, each once."""
-    every = (one for path in paths for one in (below(path) if is_folder(path) else [path]))
+    every = (
+        one for path in paths for one in (photographs_below(path) if is_folder(path) else [path])
+    )
     return list(dict.fromkeys(every))
 
 
@@ -66,7 +68,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def below(folder: Path) -> list[Path | Failed]:
+def photographs_below(folder: Path) -> list[Path | UnreadableFile]:
     """The photographs in a folder and below, by name; hidden ones do not count."""
     files: list[Path] = []
     errors: list[OSError] = []
@@ -74,20 +76,20 @@ def below(folder: Path) -> list[Path | Failed]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += (Path(place, name) for name in sorted(names) if is_photograph(name))
     reason = f"The folder holds no photographs ({', '.join(SUFFIXES)})."
-    return [*files, *map(closed, errors)] or [Failed(file=folder, reason=reason)]
+    return [*files, *map(unreadable_folder, errors)] or [UnreadableFile(file=folder, reason=reason)]
 
 
-def closed(error: OSError) -> Failed:
+def unreadable_folder(error: OSError) -> UnreadableFile:
     """Say that a folder cannot be looked into."""
     reason = f"The folder cannot be opened: {error.strerror}."
-    return Failed(file=Path(os.fsdecode(error.filename)), reason=reason)
+    return UnreadableFile(file=Path(os.fsdecode(error.filename)), reason=reason)
 
 
-def classify(
-    files: Sequence[Path | Failed],
+def classify_files(
+    files: Sequence[Path | UnreadableFile],
     predictor: Predictor,
     top: int,
-    find: Find | None,
+    find: FindNeighbours | None,
     on_progress: Callable[[int], None],
     batch: int = BATCH,
 ) -> Iterator[Outcome]:
@@ -96,29 +98,29 @@ def classify(
     `on_progress` is told how many are done, after each batch.
     """
     done = 0
-    for group in split_batches(read_ahead(read, files, 2 * batch), batch):
+    for group in split_batches(read_ahead(read_square, files, 2 * batch), batch):
         squares = [square for _, square in group if not isinstance(square, str)]
         looks = predictor.looks(np.stack(squares)) if squares else []
-        near = iter(find(features_of(looks)) if find and looks else [])
+        near = iter(find(stack_features(looks)) if find and looks else [])
         rest = iter(looks)
         for file, square in group:
             if isinstance(square, str):
-                yield Failed(file=file, reason=square)
+                yield UnreadableFile(file=file, reason=square)
             else:
                 labels = predictor.top(next(rest).probabilities, top)
-                yield Classified(file=file, top=labels, neighbours=next(near, []))
+                yield ClassifiedFile(file=file, top=labels, neighbours=next(near, []))
         done += len(group)
         on_progress(done)
 
 
-def features_of(looks: Sequence[Look]) -> Floats:
+def stack_features(looks: Sequence[Look]) -> Floats:
     """Their features, float32 [N, 4096]."""
     return np.stack([look.fc7 for look in looks])
 
 
-def read(file: Path | Failed) -> tuple[Path, Pixels | str]:
+def read_square(file: Path | UnreadableFile) -> tuple[Path, Pixels | str]:
     """A file and its square, or what is wrong with it."""
-    if isinstance(file, Failed):
+    if isinstance(file, UnreadableFile):
         return file.file, file.reason
     try:
         # A pipe without a writer would be waited for without end.
@@ -131,13 +133,15 @@ def read(file: Path | Failed) -> tuple[Path, Pixels | str]:
         return file, f"The file cannot be opened: {error.strerror}."
 
 
-def finder(ready: Ready, sessions: Sessions, count: int) -> Find:
+def neighbour_finder(ready: Ready, sessions: Sessions, count: int) -> FindNeighbours:
     """Find the `count` training images nearest by the features of fc7."""
 
-    def find(features: Floats) -> list[list[Near]]:
-        rows = nearest(ready, sessions, features, count)
-        known = images.pictures_by_id(sessions, (one.id for row in rows for one in row))
+    def find(features: Floats) -> list[list[NeighbourFile]]:
+        rows = nearest_neighbours(ready, sessions, features, count)
+        known = find_images(sessions, (one.id for row in rows for one in row))
         files = {image: picture.file for image, picture in known.items()}
-        return [[Near(neighbour=one, file=files.get(one.id)) for one in row] for row in rows]
+        return [
+            [NeighbourFile(neighbour=one, file=files.get(one.id)) for one in row] for row in rows
+        ]
 
     return find

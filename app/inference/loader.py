@@ -1,225 +1,221 @@
-"""What answers: the weights and the index that fit each other, kept up to date while serving."""
+"""Loads the weights and the index that belong together, and keeps up with changes while serving."""
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
-from PIL.Image import Image
 
 from app.config import Settings
-from app.database import images
-from app.database.session import DatabaseError, Sessions, is_current
-from app.inference.answers import (
-    Answer,
-    Neighbour,
-    NotReady,
-    NotReadyError,
-    Ready,
-    Watch,
-)
-from app.inference.classify import answer_from
-from app.inference.freshness import Remembered, Signature, signature
+from app.database.images import IndexVersionInfo, find_version
+from app.database.session import DatabaseError, Sessions, tables_are_current
 from index import store
 from index.candidates import SearchError
 from index.sample import ImageSample, read_sample
-from index.store import Index
+from index.store import Index, Manifest
 from model.alexnet import FEATURES, layers
 from model.checkpoint import Weights, WeightsError, check_finite, load
 from model.predict import Predictor
-from model.preprocess import MAX_PIXELS, SIDE, decode
+from model.preprocess import SIDE
+from storage.home import Home
 
-__all__ = [
-    "Answer",
-    "Engine",
-    "Neighbour",
-    "NotReady",
-    "NotReadyError",
-    "Ready",
-]
-
+Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database", "search"]
 T = TypeVar("T")
 
 
-class Engine:
-    """Answers for images. May be used from several threads at once.
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Weights and an index built with them.
 
-    It looks at the links to the weights and the index on every call, and reads anew what they
-    point to when they have moved. A pair in service stays so until a new one is whole.
+    sample: what the index stores of some images beyond their features; None for an older index.
+    """
+
+    predictor: Predictor
+    index: Index
+    version: IndexVersionInfo
+    sample: ImageSample | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """The index version's manifest."""
+        return self.index.manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotReady:
+    """Why nothing can be classified yet. `command` fixes it.
+
+    message: for the log, since it may name files of the server.
+    """
+
+    reason: Reason
+    message: str
+    command: str
+
+
+class NotReadyError(Exception):
+    """There are no weights and index yet to answer with."""
+
+    def __init__(self, state: NotReady) -> None:
+        super().__init__(f"{state.message} Run `{state.command}`.")
+        self.state = state
+
+
+class ModelLoader:
+    """Holds the pair of weights and index in service. Thread-safe.
+
+    Each call of `state` looks at the links to the weights and to the index, and reads again what
+    they point to when they have moved. A pair stays in service until a complete new one is read.
     """
 
     def __init__(self, settings: Settings, sessions: Sessions) -> None:
         self.settings, self.sessions = settings, sessions
         self.lock = threading.Lock()
-        self.seen: Signature | None = None
-        self.known: Ready | NotReady | None = None
-        self.predictors: Remembered[Predictor] = Remembered(WeightsError)
-        self.indexes: Remembered[Index] = Remembered(store.StoreError)
-        self.samples: Remembered[ImageSample | None] = Remembered(store.StoreError)
+        self.signature: LinkSignature | None = None
+        self.current: Ready | NotReady | None = None
+        self.predictors: LastRead[Predictor] = LastRead(WeightsError)
+        self.indexes: LastRead[Index] = LastRead(store.StoreError)
+        self.samples: LastRead[ImageSample | None] = LastRead(store.StoreError)
 
     def state(self) -> Ready | NotReady:
-        """What there is to answer with; cheap when nothing has changed since the last call."""
-        known = self.known
-        if known is not None and signature(self.settings.home) == self.seen:
-            return known
-        if not isinstance(known, Ready):
-            return self.settled()
-        # While a pair is in service nobody waits for the next: one thread reads it, aside.
+        """Return the pair in service, or why there is none; cheap when nothing has changed."""
+        current = self.current
+        if current is not None and read_signature(self.settings.home) == self.signature:
+            return current
+        if not isinstance(current, Ready):
+            return self.latest_state()
+        # While a pair is in service no request waits for the next: a background thread reads it.
         if self.lock.acquire(blocking=False):
-            threading.Thread(target=self.refresh_aside, daemon=True).start()
-        return known
+            threading.Thread(target=self.refresh_and_release, daemon=True).start()
+        return current
 
-    def settled(self) -> Ready | NotReady:
-        """As `state`, after waiting for what is being read aside."""
+    def ready(self) -> Ready:
+        """Return the pair in service. Raises NotReadyError."""
+        state = self.state()
+        if isinstance(state, NotReady):
+            raise NotReadyError(state)
+        return state
+
+    def predictor(self) -> Predictor:
+        """Return the network in service, or that of the weights in use when no index matches them.
+
+        Raises NotReadyError.
+        """
+        state = self.state()
+        if isinstance(state, Ready):
+            return state.predictor
+        with self.lock:
+            link = read_signature(self.settings.home).weights
+            if link is None:
+                raise NotReadyError(no_weights(self.settings))
+            try:
+                return self.read_predictor(link)
+            except WeightsError as error:
+                raise NotReadyError(damaged_weights(error)) from error
+            finally:
+                if read_signature(self.settings.home).weights != link:
+                    self.predictors.forget()  # the file read may be newer than the link seen
+
+    def latest_state(self) -> Ready | NotReady:
+        """As `state`, but waits until a change of the links has been read."""
         with self.lock:
             return self.refresh()
 
-    def refresh_aside(self) -> None:
-        """Refresh, holding the lock that `state` has taken, and give it back."""
-        try:
-            self.refresh()
-        finally:
-            self.lock.release()
-
-    def refresh(self) -> Ready | NotReady:
-        """Read what the links point to; only for who holds the lock."""
-        seen = signature(self.settings.home)
-        if self.known is not None and seen == self.seen:
-            return self.known
-        found = self.look(seen)
-        if not isinstance(self.known, Ready) or isinstance(found, Ready):
-            self.known = found
-        moved = signature(self.settings.home) != seen
-        if moved:
-            # What was read may be newer than what was seen.
-            self.predictors.forget()
-            self.indexes.forget()
-            self.samples.forget()
-        # What the database lacks it may have the next time; files stay as they are.
-        lacks = isinstance(found, NotReady) and found.reason in ("database", "no-index", "search")
-        self.seen = None if moved or lacks else seen
-        return self.known
-
-    def look(self, seen: Signature) -> Ready | NotReady:
-        """Read weights and index, or say what is missing."""
-        try:
-            if seen.weights is None:
-                return no_weights(self.settings)
-            name = store.current_version(self.settings.home.index)
-            if name is None:
-                return no_index()
-            if not is_current(self.sessions):
-                return NotReady(reason="database", message=OTHER_TABLES, command=UPGRADE)
-            version = images.version(self.sessions, name)
-            if version is None:
-                return NotReady(reason="no-index", message=UNKNOWN_VERSION, command=BUILD)
-            return self.pair(seen, version)
-        except DatabaseError as error:
-            return NotReady(reason="database", message=str(error), command=UPGRADE)
-        except store.StoreError as error:
-            return NotReady(reason="damaged", message=f"{error}.", command=BUILD)
-        except SearchError as error:
-            return unanswered(error)
-        except WeightsError as error:
-            return damaged_weights(error)
-
-    def pair(self, seen: Signature, version: images.Version) -> Ready | NotReady:
-        """Read weights and index and see that they belong together."""
-        home = self.settings.home
-        predictor = self.read_predictor(seen.weights)
-        manifest = store.read_manifest(home.index / version.name)
-        if manifest.weights != predictor.identity:
-            return NotReady(reason="mismatch", message=MISMATCH, command=BUILD)
-        folder = home.index / version.name
-        index = self.indexes.get(
-            seen.index, lambda: store.open_version(home.index, version.name, self.settings.placing)
-        )
-        sample = self.samples.get(seen.index, lambda: read_sample(folder, index.manifest))
-        return Ready(predictor=predictor, index=index, version=version, sample=sample)
-
-    def reached(self) -> Ready | NotReady:
-        """As `state`, after asking the server on which an index lies, where one does."""
+    def probe_state(self) -> Ready | NotReady:
+        """As `state`, but first asks the server that holds the index, if one does."""
         state = self.state()
         if isinstance(state, NotReady) or state.manifest.kind != "milvus":
             return state
         try:
             state.index.search(np.zeros((1, FEATURES), np.float32), 1)
         except SearchError as error:
-            return unanswered(error)
+            return search_unavailable(error)
         return state
 
-    def ready(self) -> Ready:
-        """The pair to answer with. Raises NotReadyError."""
-        state = self.state()
-        if isinstance(state, NotReady):
-            raise NotReadyError(state)
-        return state
+    def refresh_and_release(self) -> None:
+        """Refresh in the background thread, then release the lock that `state` acquired."""
+        try:
+            self.refresh()
+        finally:
+            self.lock.release()
 
-    def predictor(self) -> Predictor | NotReady:
-        """The network: the one in service, or the weights there are, with or without an index."""
-        state = self.state()
-        if isinstance(state, Ready):
-            return state.predictor
-        with self.lock:
-            seen = signature(self.settings.home).weights
-            if seen is None:
+    def refresh(self) -> Ready | NotReady:
+        """Read what the links point to. The caller holds the lock."""
+        before = read_signature(self.settings.home)
+        if self.current is not None and before == self.signature:
+            return self.current
+        found = self.read_state(before)
+        if not isinstance(self.current, Ready) or isinstance(found, Ready):
+            self.current = found
+        moved = read_signature(self.settings.home) != before
+        if moved:
+            # The files read may be newer than the signature they are remembered under.
+            self.predictors.forget()
+            self.indexes.forget()
+            self.samples.forget()
+        # A database or a search server may recover without any change of the links: look again.
+        retry = isinstance(found, NotReady) and found.reason in ("database", "no-index", "search")
+        self.signature = None if moved or retry else before
+        return self.current
+
+    def read_state(self, links: "LinkSignature") -> Ready | NotReady:
+        """Read weights and index, or say what is missing."""
+        home = self.settings.home
+        try:
+            if links.weights is None:
                 return no_weights(self.settings)
-            try:
-                return self.read_predictor(seen)
-            except WeightsError as error:
-                return damaged_weights(error)
-            finally:
-                if signature(self.settings.home).weights != seen:
-                    self.predictors.forget()  # what was read may be newer than what was seen
+            name = store.current_version(home.index)
+            if name is None:
+                return no_index()
+            if not tables_are_current(self.sessions):
+                return NotReady(reason="database", message=OUTDATED_TABLES, command=UPGRADE)
+            version = find_version(self.sessions, name)
+            if version is None:
+                return NotReady(reason="no-index", message=UNKNOWN_VERSION, command=BUILD)
+            predictor = self.read_predictor(links.weights)
+            if store.read_manifest(home.index / name).weights != predictor.identity:
+                return NotReady(reason="mismatch", message=MISMATCH, command=BUILD)
+            index = self.indexes.get(
+                links.index, lambda: store.open_version(home.index, name, self.settings.placing)
+            )
+            sample = self.samples.get(
+                links.index, lambda: read_sample(home.index / name, index.manifest)
+            )
+            return Ready(predictor=predictor, index=index, version=version, sample=sample)
+        except DatabaseError as error:
+            return NotReady(reason="database", message=str(error), command=UPGRADE)
+        except store.StoreError as error:
+            return NotReady(reason="damaged", message=f"{error}.", command=BUILD)
+        except SearchError as error:
+            return search_unavailable(error)
+        except WeightsError as error:
+            return damaged_weights(error)
 
-    def read_predictor(self, seen: object) -> Predictor:
-        """Read the weights unless they are known; only for who holds the lock. WeightsError."""
+    def read_predictor(self, link: object) -> Predictor:
+        """Read the weights unless they were the last read. The caller holds the lock.
+
+        Raises WeightsError.
+        """
         home, device = self.settings.home, self.settings.device
         return self.predictors.get(
-            seen, lambda: Predictor.from_weights(servable(load(home.weights)), device)
+            link, lambda: Predictor.from_weights(check_servable(load(home.weights)), device)
         )
-
-    def answer(self, data: bytes) -> Answer:
-        """Answer for an uploaded file.
-
-        Raises NotReadyError, model.preprocess.ImageError for a file that is no image or too large,
-        and app.database.session.DatabaseError.
-        """
-        return self.answer_and(data, lambda image: None)[0]
-
-    def answer_and(
-        self, data: bytes, use: Callable[[Image], T], *, own: bool = False
-    ) -> tuple[Answer, T]:
-        """As `answer`, and what `use` makes of the whole image, which is decoded once for both.
-
-        own: whether the file is the server's own, for which the limit of uploads does not count.
-        """
-        ready, watch = self.ready(), Watch()
-        image = decode(data, max_pixels=MAX_PIXELS if own else self.settings.upload_pixels)
-        return answer_from(ready, self.sessions, image, watch), use(image)
-
-    def answer_for(self, image_id: int, data: bytes) -> Answer:
-        """Answer for an image of the catalogue from its file, itself left out of its neighbours.
-
-        Raises as `answer`.
-        """
-        ready, watch = self.ready(), Watch()
-        return answer_from(ready, self.sessions, decode(data), watch, without=image_id)
 
 
 BUILD, TRAIN, UPGRADE = "flask index build", "python training/run.py", "flask db upgrade"
 STATS = "flask index stats"
-MISMATCH = "The index was made by other weights than those in use now."
-OTHER_TABLES = "The database's tables are those of another version of the application."
-UNKNOWN_VERSION = "The database does not know the index that is there: it is another database."
+MISMATCH = "The index was built with different weights than those in use."
+OUTDATED_TABLES = "The database's tables belong to another version of the application."
+UNKNOWN_VERSION = "The database does not list the current index; it may be a different database."
 
 
-def servable(weights: Weights) -> Weights:
-    """Give the weights back, or raise WeightsError where they would answer nothing.
+def check_servable(weights: Weights) -> Weights:
+    """Return the weights if the application can serve them.
 
-    They do not where they are not finite, nor where they are of a net for other pictures.
-
-    Index and pages are made for squares of 256×256 pixels and for features of 4096 numbers.
+    The index and the pages need finite weights, 256×256 squares and 4096 features. Raises
+    WeightsError.
     """
     check_finite(weights)
     config = weights.config
@@ -228,28 +224,90 @@ def servable(weights: Weights) -> Weights:
         return weights
     raise WeightsError(
         f"The weights in use are of the net {config.net}, for {config.side}×{config.side} pixels "
-        f"and with {features} features; the application needs {SIDE}×{SIDE} and {FEATURES}, as "
-        "the paper's net has them: train that with `python training/run.py`"
+        f"and with {features} features; the application needs {SIDE}×{SIDE} and {FEATURES}, as in "
+        "the paper; train such a net with `python training/run.py`"
     )
 
 
 def no_weights(settings: Settings) -> NotReady:
-    """There is nothing trained."""
+    """Nothing has been trained."""
     message = f"There are no weights yet at {settings.home.weights}."
     return NotReady(reason="no-weights", message=message, command=TRAIN)
 
 
 def damaged_weights(error: WeightsError) -> NotReady:
-    """There is a file of weights that cannot be used."""
+    """The weights file cannot be used."""
     return NotReady(reason="damaged", message=f"{error}.", command=TRAIN)
 
 
 def no_index() -> NotReady:
-    """There is nothing indexed."""
+    """Nothing has been indexed."""
     message = "The training images are not indexed yet."
     return NotReady(reason="no-index", message=message, command=BUILD)
 
 
-def unanswered(error: SearchError) -> NotReady:
-    """The index lies with a server that does not answer."""
+def search_unavailable(error: SearchError) -> NotReady:
+    """The server that holds the index does not respond."""
     return NotReady(reason="search", message=f"{error}.", command=STATS)
+
+
+@dataclass(frozen=True)
+class LinkSignature:
+    """What the links to weights and index point to; changes when either is replaced."""
+
+    weights: tuple[object, ...] | None
+    index: tuple[object, ...] | None
+
+
+def read_signature(home: Home) -> LinkSignature:
+    """Look at the links, without reading the files behind them."""
+    current = home.index / store.CURRENT_LINK
+    try:
+        files = sorted(current.iterdir())
+    except OSError:
+        files = []
+    return LinkSignature(
+        weights=link_stamp(home.weights, home.weights), index=link_stamp(current, *files)
+    )
+
+
+def link_stamp(link: Path, *files: Path) -> tuple[object, ...] | None:
+    """A link's target and the inodes, sizes and times of files; None if there is no such link."""
+    try:
+        target = str(link.readlink()) if link.is_symlink() else str(link.lstat().st_ino)
+    except OSError:
+        return None
+    return (target, *(file_stamp(file) for file in files))
+
+
+def file_stamp(file: Path) -> tuple[int, ...]:
+    """What changes when a file does; empty if there is no file."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return ()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+class LastRead(Generic[T]):
+    """The value read last, or the error it raised, with the key it was read for."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        self.error = error
+        self.key: object = None
+        self.value: T | Exception | None = None
+
+    def forget(self) -> None:
+        """Read again the next time."""
+        self.key = self.value = None
+
+    def get(self, key: object, read: Callable[[], T]) -> T:
+        """Return the value for `key`, reading it unless it was the last. Raises as `read`."""
+        if self.value is None or key != self.key:
+            try:
+                self.key, self.value = key, read()
+            except self.error as error:
+                self.key, self.value = key, error
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value

@@ -9,7 +9,7 @@ from cachetools import LRUCache, cached
 T = TypeVar("T")
 
 
-class Kept:
+class LruCache:
     """What was computed, by a key that names what it was computed of, the latest `most` of it.
 
     May be used from several threads at once: of those that ask for the same, one computes.

@@ -5,15 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from app.database import images as catalogue
-from app.database.images import Picture
+from app.database.images import CatalogueImage, find_images
 from app.database.session import Sessions
-from app.inference.answers import Neighbour, Ready
-from app.inference.classify import nearest
+from app.inference.classify import Neighbour, nearest_neighbours
+from app.inference.loader import Ready
 from index.search import MAX_NEIGHBOURS as MOST_FOUND
 from index.search import Doubles
 
-LEAST, MOST, FOUND = 2, 6, 24
+MIN_PICKED, MAX_PICKED, MEAN_NEIGHBOURS = 2, 6, 24
 
 
 class PickError(ValueError):
@@ -21,18 +20,18 @@ class PickError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picked:
+class PickedImage:
     """One of the images picked, and its own Euclidean distance from their mean."""
 
-    picture: Picture
+    picture: CatalogueImage
     distance: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class Near:
+class MeanQueryResult:
     """The images picked, in their order, and the training images nearest to their mean."""
 
-    picked: list[Picked]
+    picked: list[PickedImage]
     neighbours: list[Neighbour]
 
 
@@ -40,9 +39,9 @@ def nearest_to_mean(
     ready: Ready,
     sessions: Sessions,
     images: Iterable[int],
-    count: int = FOUND,
+    count: int = MEAN_NEIGHBOURS,
     classes: Collection[int] | None = None,
-) -> Near:
+) -> MeanQueryResult:
     """Search by the mean of the fc7 features of two to six images; one named twice counts once.
 
     The images picked and exact copies of them are left out of what is found, among all classes or
@@ -50,27 +49,28 @@ def nearest_to_mean(
     """
     chosen = list(dict.fromkeys(images))
     check_count(len(chosen))
-    known = catalogue.pictures_by_id(sessions, chosen)
-    check_known(ready, chosen, known.keys())
+    known = find_images(sessions, chosen)
+    check_indexed(ready, chosen, known.keys())
     features = ready.index.features(chosen).astype(np.float64)
     mean: Doubles = features.mean(axis=0)
     distances = np.linalg.norm(features - mean, axis=1).tolist()
-    return Near(
+    return MeanQueryResult(
         picked=[
-            Picked(picture=known[i], distance=d) for i, d in zip(chosen, distances, strict=True)
+            PickedImage(picture=known[i], distance=d)
+            for i, d in zip(chosen, distances, strict=True)
         ],
-        neighbours=others(ready, sessions, mean, chosen, count, classes),
+        neighbours=nearest_others(ready, sessions, mean, chosen, count, classes),
     )
 
 
 def check_count(count: int) -> None:
     """Raise PickError unless there are two to six images."""
-    if not LEAST <= count <= MOST:
+    if not MIN_PICKED <= count <= MAX_PICKED:
         said = {0: "none was", 1: "one was"}.get(count, f"{count} were")
         raise PickError(f"Two to six different images can be searched by; {said} picked.")
 
 
-def check_known(ready: Ready, chosen: Sequence[int], known: Iterable[int]) -> None:
+def check_indexed(ready: Ready, chosen: Sequence[int], known: Iterable[int]) -> None:
     """Raise PickError for an image that the catalogue or the index does not know."""
     unknown = [image for image in chosen if image not in set(known)]
     if unknown:
@@ -83,7 +83,7 @@ def check_known(ready: Ready, chosen: Sequence[int], known: Iterable[int]) -> No
             )
 
 
-def others(
+def nearest_others(
     ready: Ready,
     sessions: Sessions,
     mean: Doubles,
@@ -95,6 +95,6 @@ def others(
     row_of = ready.index.id_map.row_of
     own = {row_of(image) for image in chosen}
     asked = min(count + len(own), MOST_FOUND)
-    (found,) = nearest(ready, sessions, mean[None], asked, classes=classes)
+    (found,) = nearest_neighbours(ready, sessions, mean[None], asked, classes=classes)
     # A mean is no image: nothing is nearly the same as it, however near.
     return [replace(one, near=False) for one in found if row_of(one.id) not in own][:count]

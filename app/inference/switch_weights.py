@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from app.config import Settings
 from app.database.session import Sessions
-from app.inference.loader import servable
-from app.inference.weights_files import Model, find, fitting
+from app.inference.loader import check_servable
+from app.inference.weights_files import WeightsFile, find_weights_file, index_versions_by_weights
 from index import store
 from index.manifest import StoreError
 from model.checkpoint import WeightsError, load
@@ -24,7 +24,7 @@ class SwitchError(Exception):
 class Switched:
     """What is in use now. index: the version switched to, or None where none fits."""
 
-    model: Model
+    model: WeightsFile
     index: str | None
 
 
@@ -35,11 +35,11 @@ class Unindexed:
     why: what is wrong with the index that would fit, or empty where there is none.
     """
 
-    model: Model
+    model: WeightsFile
     why: str
 
 
-def switch(
+def switch_weights(
     settings: Settings, sessions: Sessions, key: str, *, consent: bool
 ) -> Switched | Unindexed:
     """Point the weights in use at a file, and the index at a version made by it.
@@ -48,49 +48,49 @@ def switch(
     Without `consent` nothing is done where no index fits. Raises SwitchError and DatabaseError.
     """
     home = settings.home
-    with alone(home):
-        model = find(home, key)
+    with switching_lock(home):
+        model = find_weights_file(home, key)
         if model is None:
             raise SwitchError("There is no such file any more; it may have been deleted.")
         if home.weights.exists() and not home.weights.is_symlink():
-            raise SwitchError(NO_LINK)
-        identity = checked(model)
-        index, why = sound(home, fitting(home, sessions).get(identity))
+            raise SwitchError(NOT_A_LINK)
+        identity = check_weights_file(model)
+        index, why = usable_index(home, index_versions_by_weights(home, sessions).get(identity))
         if index is None and not consent:
             return Unindexed(model=model, why=why)
-        exchange(home, model, index)
+        point_links(home, model, index)
     return Switched(model=model, index=index)
 
 
-NO_LINK = (
+NOT_A_LINK = (
     "The weights in use are no link to a file but a file themselves, which would be lost; move "
     "it into a folder of its own under runs first."
 )
 UNWRITABLE = "The disk of the server refuses; nothing was switched. The log says why."
-AT_WORK = "The index is being built, or weights are being switched; try again when that has ended."
+BUSY = "The index is being built, or weights are being switched; try again when that has ended."
 
 
 @contextmanager
-def alone(home: Home) -> Iterator[None]:
+def switching_lock(home: Home) -> Iterator[None]:
     """Hold the right to change weights and index. Raises SwitchError where another has it."""
     try:
         with store.build_lock(home.index):
             yield
     except StoreError as error:
         busy = isinstance(error.__cause__, BlockingIOError)
-        raise SwitchError(AT_WORK if busy else UNWRITABLE) from error
+        raise SwitchError(BUSY if busy else UNWRITABLE) from error
 
 
-def checked(model: Model) -> str:
+def check_weights_file(model: WeightsFile) -> str:
     """Read a file whole and see that it can answer; give its identity. Raises SwitchError."""
     try:
-        return servable(load(model.file)).identity
+        return check_servable(load(model.file)).identity
     except (WeightsError, OSError) as error:
         said = str(error).replace(str(model.file), "This file")
         raise SwitchError(f"{said[:1].upper()}{said[1:]}.") from error
 
 
-def sound(home: Home, name: str | None) -> tuple[str | None, str]:
+def usable_index(home: Home, name: str | None) -> tuple[str | None, str]:
     """The index version of that name where it is whole, else what is wrong with it."""
     if name is None:
         return None, ""
@@ -101,7 +101,7 @@ def sound(home: Home, name: str | None) -> tuple[str | None, str]:
     return name, ""
 
 
-def exchange(home: Home, model: Model, index: str | None) -> None:
+def point_links(home: Home, model: WeightsFile, index: str | None) -> None:
     """Point at the file, then at the version; both or neither. Raises SwitchError."""
     before = home.weights.readlink() if home.weights.is_symlink() else None
     try:

@@ -1,11 +1,11 @@
-"""The weights files found on disk: what each says of itself, and which is in use."""
+"""The weights files on disk: what the header of each says, and which is in use."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from app.database import images as catalogue
+from app.database.images import list_version_names
 from app.database.session import Sessions
 from index import store
 from index.manifest import StoreError, read_manifest
@@ -26,11 +26,11 @@ ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What a file's header says; None where it does not say.
+class WeightsInfo:
+    """What a file's header says; None for what it does not say.
 
     data: the name of the folder trained on. images: of its training set. top1, top5, ten1, ten5:
-    errors on its validation images, from the centre crop and from ten, 0–1.
+    error rates on its validation images, with the centre crop and with ten crops, 0–1.
     """
 
     identity: str
@@ -46,13 +46,14 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class WeightsFile:
     """A weights file.
 
-    key: names it in forms, its path from the home. run: the name of its run, or empty. kind:
+    key: its path from the home, which names it in forms. run: the name of its run, or empty. kind:
     "result", "best epoch", or "elsewhere" for a file outside the runs that the link points to.
-    active: whether the link points to it. bytes: of the file. unfinished: whether its run has not
-    ended, and may exchange it. facts: None where the file is damaged; then wrong says how.
+    active: whether the link points to it. bytes: its size. unfinished: whether its run is still
+    going and may replace it. info: None for a damaged file; problem: why it cannot be used, or
+    empty.
     """
 
     key: str
@@ -63,35 +64,36 @@ class Model:
     bytes: int
     written: datetime | None
     unfinished: bool
-    facts: Facts | None
-    wrong: str
+    info: WeightsInfo | None
+    problem: str
 
 
-def read_models(home: Home) -> list[Model]:
-    """Every weights file found, those of the newest runs first; at most one is active."""
-    found, active = list(in_runs(home)), target(home)
+def list_weights_files(home: Home) -> list[WeightsFile]:
+    """Return every weights file, those of the newest runs first; at most one is active."""
+    found, active = list(list_run_weights(home)), active_file(home)
     if active is None:
         return found
-    # Two folders may be links to one.
-    used = next((model.key for model in found if resolved(model.file) == active), None)
-    if used is None:
-        return [replace(read(home.weights.name, active, ELSEWHERE, "", None), active=True), *found]
-    return [replace(model, active=model.key == used) for model in found]
+    # Two folders may be links to the same one.
+    key = next((file.key for file in found if resolve_path(file.file) == active), None)
+    if key is None:
+        outside = describe_weights_file(home.weights.name, active, ELSEWHERE, "", None)
+        return [replace(outside, active=True), *found]
+    return [replace(file, active=file.key == key) for file in found]
 
 
-def find(home: Home, key: str) -> Model | None:
-    """The file of that key, or None where none of those found has it."""
-    return next((model for model in read_models(home) if model.key == key), None)
+def find_weights_file(home: Home, key: str) -> WeightsFile | None:
+    """Return the weights file with that key, or None."""
+    return next((file for file in list_weights_files(home) if file.key == key), None)
 
 
-def fitting(home: Home, sessions: Sessions) -> dict[str, str]:
-    """The newest index version made by each weights: its name by their identity.
+def index_versions_by_weights(home: Home, sessions: Sessions) -> dict[str, str]:
+    """Return the newest index version built with each weights: its name by their identity.
 
-    Of those on disk that the database knows. Raises DatabaseError.
+    Only versions that are both on disk and in the database count. Raises DatabaseError.
     """
     found: dict[str, str] = {}
     names = store.list_versions(home.index)
-    known = catalogue.version_names(sessions) if names else set()
+    known = list_version_names(sessions) if names else set()
     for name in names:
         try:
             manifest = read_manifest(home.index / name)
@@ -102,38 +104,41 @@ def fitting(home: Home, sessions: Sessions) -> dict[str, str]:
     return found
 
 
-def target(home: Home) -> Path | None:
-    """The file that the link to the weights in use leads to; None where it leads nowhere."""
-    file = resolved(home.weights)
+def active_file(home: Home) -> Path | None:
+    """Return the file that the link to the weights in use leads to, or None."""
+    file = resolve_path(home.weights)
     return file if file and file_size(file) is not None else None
 
 
-def resolved(path: Path) -> Path | None:
-    """Where a path leads, all links followed."""
+def resolve_path(path: Path) -> Path | None:
+    """Follow all links; None for a broken or circular one."""
     try:
         return path.resolve(strict=True)
     except (OSError, RuntimeError):
         return None
 
 
-def in_runs(home: Home) -> Iterator[Model]:
-    """The files in the folders of runs; folders of which nothing else is known come last."""
-    known = [
+def list_run_weights(home: Home) -> Iterator[WeightsFile]:
+    """Yield the files in the run folders; folders without a readable run come last."""
+    runs = [
         (name, folder, read_run_folder(name, folder))
         for name, folder in list_folders(home.runs).items()
     ]
-    known.sort(key=lambda one: recency(one[2]) if one[2] else (0.0, one[0]), reverse=True)
-    for name, folder, run in known:
+    runs.sort(key=lambda one: recency(one[2]) if one[2] else (0.0, one[0]), reverse=True)
+    for name, folder, run in runs:
         files = RunFolder(folder)
         for file, kind in ((files.weights, "result"), (files.best, "best epoch")):
             if file_size(file) is not None:
-                yield read(f"{home.runs.name}/{name}/{file.name}", file, kind, name, run)
+                key = f"{home.runs.name}/{name}/{file.name}"
+                yield describe_weights_file(key, file, kind, name, run)
 
 
-def read(key: str, file: Path, kind: str, name: str, run: Run | None) -> Model:
-    """Read what a file says of itself, as one that is not active."""
-    facts, wrong = understood(file, run)
-    return Model(
+def describe_weights_file(
+    key: str, file: Path, kind: str, name: str, run: Run | None
+) -> WeightsFile:
+    """Read a file's header and describe the file, as one that is not active."""
+    info, problem = read_weights_info(file, run)
+    return WeightsFile(
         key=key,
         file=file,
         run=name,
@@ -142,40 +147,40 @@ def read(key: str, file: Path, kind: str, name: str, run: Run | None) -> Model:
         bytes=file_size(file) or 0,
         written=datetime_from_timestamp(modification_time(file)),
         unfinished=run is not None and not run.finished,
-        facts=facts,
-        wrong=wrong,
+        info=info,
+        problem=problem,
     )
 
 
-def understood(file: Path, run: Run | None) -> tuple[Facts | None, str]:
-    """Read a file's header; give its facts, or what is wrong with it."""
+def read_weights_info(file: Path, run: Run | None) -> tuple[WeightsInfo | None, str]:
+    """Read a file's header; return what it says and why the file cannot be used, or ""."""
     try:
         header = read_header(file)
     except WeightsError as error:
-        # Where it lies on the server is nobody's business.
+        # The file's path on the server is not for visitors.
         return None, f"{str(error).replace(str(file), 'This file')}."
     except OSError as error:
         return None, f"This file cannot be read: {error.strerror or type(error).__name__}."
-    facts, side = facts_of(header), header.config.side
+    info, side = info_from_header(header), header.config.side
     if side != SIDE:
-        return facts, f"Its net sees {side} × {side} pixels; the pages need {SIDE} × {SIDE}."
-    if not facts.identity and run and file == run.folder.weights:
-        return replace(facts, identity=run.weights), ""
-    return facts, ""
+        return info, f"Its network sees {side} × {side} pixels; the pages need {SIDE} × {SIDE}."
+    if not info.identity and run and file == run.folder.weights:
+        return replace(info, identity=run.weights), ""
+    return info, ""
 
 
-def facts_of(header: Header) -> Facts:
-    """Take from a header what can be shown."""
-    told = header.provenance
-    return Facts(
+def info_from_header(header: Header) -> WeightsInfo:
+    """Take from a header what the pages show."""
+    provenance = header.provenance
+    return WeightsInfo(
         identity=bounded_text(header.identity),
-        preset=bounded_text(told.preset),
-        data=Path(bounded_text(told.data)).name,
-        images=natural_number(told.images),
-        epochs=natural_number(told.epochs),
+        preset=bounded_text(provenance.preset),
+        data=Path(bounded_text(provenance.data)).name,
+        images=natural_number(provenance.images),
+        epochs=natural_number(provenance.epochs),
         classes=len(header.classes),
-        top1=fraction(told.top1_error),
-        top5=fraction(told.top5_error),
-        ten1=fraction(told.ten_crop_top1_error),
-        ten5=fraction(told.ten_crop_top5_error),
+        top1=fraction(provenance.top1_error),
+        top5=fraction(provenance.top5_error),
+        ten1=fraction(provenance.ten_crop_top1_error),
+        ten5=fraction(provenance.ten_crop_top5_error),
     )

@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PART, ERASED = ".part", ".erased"
+PART_SUFFIX, ERASED_SUFFIX = ".part", ".erased"
 
 
 @contextmanager
-def written_aside(file: Path, data: bytes) -> Iterator[Path]:
+def write_then_rename(file: Path, data: bytes) -> Iterator[Path]:
     """Write a picture beside its place, for the body to rename into it.
 
     Nothing of it stays when anything fails. Raises OSError.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(file.name + PART)
+    part = file.with_name(file.name + PART_SUFFIX)
     try:
         with part.open("wb") as out:
             out.write(data)
@@ -33,12 +33,12 @@ def written_aside(file: Path, data: bytes) -> Iterator[Path]:
 
 
 @contextmanager
-def put_aside(file: Path) -> Iterator[None]:
+def delete_on_success(file: Path) -> Iterator[None]:
     """Take a picture's name away while the body runs, then delete it; give it back if that fails.
 
     One that somebody else put aside before, and that is still there, goes with it. Raises OSError.
     """
-    aside = file.with_name(file.name + ERASED)
+    aside = file.with_name(file.name + ERASED_SUFFIX)
     try:
         file.rename(aside)
         renamed = True

@@ -11,8 +11,8 @@ from werkzeug.datastructures import FileStorage
 from app.config import Settings
 
 FIELD = "image"
-LONGEST_NAME = 120
-FORM_BYTES = 64 * 1024
+MAX_NAME_LENGTH = 120
+FORM_OVERHEAD_BYTES = 64 * 1024
 """Room in a request for what surrounds the file: boundaries, names, the form's token."""
 
 
@@ -33,7 +33,7 @@ class Upload:
 
     data: bytes
     filename: str
-    own: bool = False
+    server_file: bool = False
 
 
 def sent_files(request: Request, settings: Settings) -> list[FileStorage]:
@@ -43,12 +43,12 @@ def sent_files(request: Request, settings: Settings) -> list[FileStorage]:
     """
     if other := next((name for name in request.files if name != FIELD), None):
         raise UploadError(
-            f"A file was sent in the field “{shown_name(other)}”; images are expected in the "
+            f"A file was sent in the field “{display_name(other)}”; images are expected in the "
             f"field “{FIELD}”."
         )
     fields = request.files.getlist(FIELD)
     if not fields:
-        raise UploadError(missing(request))
+        raise UploadError(explain_missing_image(request))
     sent = [file for file in fields if file.filename or file.read(1)]
     if not sent:
         raise UploadError("No image was chosen.")
@@ -64,15 +64,15 @@ def read_upload(file: FileStorage, settings: Settings) -> Upload:
     """Read one file. Raises UploadError: empty, too large."""
     file.seek(0)
     data = file.read(settings.upload_bytes + 1)
-    name = shown_name(file.filename)
+    name = display_name(file.filename)
     if not data:
         raise UploadError(f"{name} is empty.")
     if len(data) > settings.upload_bytes:
-        raise UploadError(too_many_bytes(settings), 413)
+        raise UploadError(file_too_large_message(settings), 413)
     return Upload(data=data, filename=name)
 
 
-def missing(request: Request) -> str:
+def explain_missing_image(request: Request) -> str:
     """Say why a request holds no image."""
     if FIELD in request.form:
         return f"The field “{FIELD}” held text, not a file."
@@ -81,12 +81,12 @@ def missing(request: Request) -> str:
     return f"No image was sent; it is expected in the field “{FIELD}”."
 
 
-def too_many_bytes(settings: Settings) -> str:
+def file_too_large_message(settings: Settings) -> str:
     """Say what the limit in bytes is."""
     return f"The file is larger than {settings.upload_megabytes} MB, the most that is accepted."
 
 
-def too_much_together(settings: Settings) -> str:
+def request_too_large_message(settings: Settings) -> str:
     """Say what the limit of a whole request is."""
     most = settings.upload_files * settings.upload_megabytes
     return (
@@ -95,16 +95,16 @@ def too_much_together(settings: Settings) -> str:
     )
 
 
-def limits(settings: Settings) -> dict[str, int | str]:
+def upload_limits(settings: Settings) -> dict[str, int | str]:
     """What a form says of what it takes, in words and in numbers."""
     return {
-        "accepted": accepted(settings),
+        "accepted": accepted_formats(settings),
         "bytes": settings.upload_bytes,
         "files": settings.upload_files,
     }
 
 
-def accepted(settings: Settings) -> str:
+def accepted_formats(settings: Settings) -> str:
     """Say in one sentence what is accepted."""
     return (
         f"JPEG, PNG or WebP, up to {settings.upload_megabytes} MB "
@@ -112,10 +112,10 @@ def accepted(settings: Settings) -> str:
     )
 
 
-def shown_name(name: str | None) -> str:
+def display_name(name: str | None) -> str:
     """Reduce what the browser called the file to a short name fit for showing."""
     last = re.split(r"[/\\]", name or "")[-1]
     visible = "".join(c for c in last if c == " " or unicodedata.category(c)[0] not in "CZ").strip()
-    if len(visible) > LONGEST_NAME:
-        visible = f"{visible[: LONGEST_NAME - 12]}…{Path(visible).suffix[:12]}"
+    if len(visible) > MAX_NAME_LENGTH:
+        visible = f"{visible[: MAX_NAME_LENGTH - 12]}…{Path(visible).suffix[:12]}"
     return visible or "unnamed image"

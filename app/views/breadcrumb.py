@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from flask import request, url_for
 
 from app import context
-from app.database import images
-from app.database.images import Picture
+from app.database.images import CatalogueImage, find_images
 
 MAX_STEPS = 12
 """Steps shown. An address carries one more, so that the page knows that there were earlier ones."""
@@ -22,7 +21,7 @@ IMAGE_ID = re.compile(r"[1-9]\d{0,9}", re.ASCII)
 class BreadcrumbStep:
     """An image visited before, and the address of its page with the breadcrumb it had."""
 
-    picture: Picture
+    picture: CatalogueImage
     url: str
 
 
@@ -38,15 +37,13 @@ class Breadcrumb:
     via: str
 
 
-def read_breadcrumb(image: Picture) -> Breadcrumb:
+def read_breadcrumb(image: CatalogueImage) -> Breadcrumb:
     """Read the steps to an image from the address."""
     visited = visited_images()
     steps = [
         BreadcrumbStep(
             picture=picture,
-            url=url_for(
-                "images.show_image", image_id=picture.id, via=join_ids(visited[:n]) or None
-            ),
+            url=url_for("show_image", image_id=picture.id, via=join_ids(visited[:n]) or None),
         )
         for n, picture in enumerate(visited)
     ]
@@ -57,14 +54,14 @@ def read_breadcrumb(image: Picture) -> Breadcrumb:
     )
 
 
-def visited_images() -> list[Picture]:
+def visited_images() -> list[CatalogueImage]:
     """Find the images that the address names, at most one more than is shown."""
     ids = [int(word) for word in request.args.get("via", "").split(",") if IMAGE_ID.fullmatch(word)]
     ids = ids[-MAX_STEPS - 1 :]
-    found = images.pictures_by_id(context.sessions(), ids) if ids else {}
+    found = find_images(context.sessions(), ids) if ids else {}
     return [found[image] for image in ids if image in found]
 
 
-def join_ids(visited: list[Picture]) -> str:
+def join_ids(visited: list[CatalogueImage]) -> str:
     """Write the breadcrumb as an address carries it."""
     return ",".join(str(picture.id) for picture in visited[-MAX_STEPS - 1 :])

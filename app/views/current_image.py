@@ -12,10 +12,10 @@ from typing import Literal
 from flask import abort, request, url_for
 
 from app import context
-from app.database.images import Picture
-from app.database.tables import Result
-from app.uploads.results import TOKEN, find, picture_file
-from app.views.images import FILE_GONE, find_image, read_unchanged
+from app.database.images import CatalogueImage
+from app.database.tables import UploadResult
+from app.uploads.results import TOKEN, find_result, result_picture_file
+from app.views.images import FILE_GONE, find_image_or_404, read_unchanged
 from app.views.results import own_tokens
 from model.predict import Pixels
 from model.preprocess import ImageError, central_square, decode
@@ -66,17 +66,17 @@ def get_current_image(default: Literal["own", "none"] = "own") -> CurrentImage |
 def resolve_image(of: str) -> CurrentImage | None:
     """Give the image of that name, or None when there is none."""
     if TOKEN.fullmatch(of):
-        result = find(of, context.settings(), context.sessions())
+        result = find_result(of, context.settings(), context.sessions())
         return image_of_result(result) if result else None
     match = IMAGE_NAME.fullmatch(of)
-    if match and int(match[1]) <= context.MOST_ID:
-        return image_of_picture(find_image(int(match[1])))
+    if match and int(match[1]) <= context.MAX_ID:
+        return image_of_picture(find_image_or_404(int(match[1])))
     return None
 
 
-def image_of_result(result: Result) -> CurrentImage:
+def image_of_result(result: UploadResult) -> CurrentImage:
     """Look at the image of a kept result."""
-    file = picture_file(context.settings(), result.token)
+    file = result_picture_file(context.settings(), result.token)
     return CurrentImage(
         of=result.token,
         name=result.filename,
@@ -88,7 +88,7 @@ def image_of_result(result: Result) -> CurrentImage:
     )
 
 
-def image_of_picture(image: Picture) -> CurrentImage:
+def image_of_picture(image: CatalogueImage) -> CurrentImage:
     """Look at an image of the catalogue."""
     return CurrentImage(
         of=f"image-{image.id}",

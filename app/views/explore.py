@@ -8,9 +8,16 @@ from typing import Any, TypeVar
 from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from app import context
-from app.database import browse
-from app.database.browse import ClassCount, ClassOrder, ImageOrder, in_order, matches
-from app.inference.mean_query import LEAST, PickError, nearest_to_mean
+from app.database.browse import (
+    ClassCount,
+    ClassOrder,
+    ImageOrder,
+    find_class_page,
+    first_images_by_class,
+    matches_query,
+    sort_classes,
+)
+from app.inference.mean_query import MIN_PICKED, PickError, nearest_to_mean
 
 blueprint = Blueprint("explore", __name__, url_prefix="/explore")
 CLASSES_PER_PAGE = 10
@@ -66,12 +73,12 @@ class PageLinks:
 @blueprint.get("")
 def show_classes() -> str:
     """Show a row of images from each class, ten classes a page."""
-    (state, classes), number, query = context.listed(), read_page_number(), read_query()
-    found = [c for c in in_order(classes, query.classes) if matches(c.label, query.text)]
+    (state, classes), number, query = context.require_classes(), read_page_number(), read_query()
+    found = [c for c in sort_classes(classes, query.classes) if matches_query(c.label, query.text)]
     chosen = found[(number - 1) * CLASSES_PER_PAGE : number * CLASSES_PER_PAGE]
     if not chosen and number > 1:
         abort(404, "The list of classes has fewer pages than that.")
-    rows = browse.shelves(
+    rows = first_images_by_class(
         context.sessions(), state.version.id, [c.id for c in chosen], IMAGES_PER_CLASS
     )
     return render_template(
@@ -88,11 +95,11 @@ def show_classes() -> str:
     )
 
 
-@blueprint.get(f"/<int(max={context.MOST_ID}):class_id>")
+@blueprint.get(f"/<int(max={context.MAX_ID}):class_id>")
 def show_class(class_id: int) -> str:
     """Show one page of a class's images."""
-    (state, classes), number, query = context.listed(), read_page_number(), read_query()
-    page = browse.class_page(
+    (state, classes), number, query = context.require_classes(), read_page_number(), read_query()
+    page = find_class_page(
         context.sessions(),
         state.version.id,
         class_id,
@@ -119,14 +126,14 @@ def show_class(class_id: int) -> str:
 @blueprint.get("/mean")
 def show_mean_search() -> str:
     """Show the training images nearest to the mean of those that the address names."""
-    state = context.ready()
+    state = context.require_ready()
     found = nearest_to_mean(state, context.sessions(), read_image_ids())
     ids = [picked.picture.id for picked in found.picked]
     return render_template(
         "mean.html",
         picked=found.picked,
         others={image: [other for other in ids if other != image] for image in ids},
-        removable=len(ids) > LEAST,
+        removable=len(ids) > MIN_PICKED,
         neighbours=found.neighbours,
     )
 
@@ -140,11 +147,11 @@ def vary_on_part_header(response: Response) -> Response:
 
 def class_list(classes: list[ClassCount], query: ExploreQuery) -> dict[str, object]:
     """Return what the list of classes shows; classes that do not match are in it, but hidden."""
-    listed = [] if request.headers.get(PART_HEADER) else in_order(classes, query.classes)
+    listed = [] if request.headers.get(PART_HEADER) else sort_classes(classes, query.classes)
     return {
         "query": query,
         "class_count": len(classes),
-        "classes": [(c, matches(c.label, query.text)) for c in listed],
+        "classes": [(c, matches_query(c.label, query.text)) for c in listed],
         "class_orders": {ClassOrder.NAME: "name", ClassOrder.IMAGES: "most images"},
         "image_orders": {
             ImageOrder.NAME: "file name",
@@ -182,6 +189,6 @@ def read_image_ids() -> list[int]:
     """Read the image numbers from the address. Raises PickError for anything but a number."""
     texts = request.args.getlist("image")
     for text in texts:
-        if not (text.isascii() and text.isdigit() and len(text) <= len(str(context.MOST_ID))):
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(context.MAX_ID))):
             raise PickError("An image is named by its number.")
     return [int(text) for text in texts]

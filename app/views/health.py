@@ -4,7 +4,7 @@ from flask import Blueprint, Response, jsonify
 
 from app import context
 from app.inference.loader import NotReady
-from app.problems import KINDS, timed
+from app.problems import PROBLEM_KINDS, add_retry_after
 
 blueprint = Blueprint("health", __name__)
 
@@ -12,7 +12,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 def healthz() -> Response:
     """Say which weights and index are loaded; 503 with the reason when they are not."""
-    state = context.engine().reached()
+    state = context.loader().probe_state()
     if isinstance(state, NotReady):
         return unavailable(state)
     return jsonify(
@@ -31,8 +31,8 @@ def unavailable(state: NotReady) -> Response:
         index=None,
         images=0,
         reason=state.reason,
-        message=KINDS[state.reason].meaning,
+        message=PROBLEM_KINDS[state.reason].meaning,
         command=state.command,
     )
     answer.status_code = 503
-    return timed(answer)
+    return add_retry_after(answer)

@@ -5,10 +5,9 @@ import hashlib
 from flask import Blueprint, Response, abort, render_template, url_for
 
 from app import context
-from app.database import browse, images
-from app.database.browse import ImageOrder
-from app.database.images import Picture
-from app.inference.loader import Answer
+from app.database.browse import ImageOrder, find_position
+from app.database.images import CatalogueImage, find_image
+from app.inference.classify import Classification, classify_image
 from app.views.breadcrumb import read_breadcrumb
 from app.views.explore import read_order
 from app.views.format import describe_provenance
@@ -16,27 +15,27 @@ from app.views.pictures import serve_image_file
 from model.preprocess import ImageError
 
 blueprint = Blueprint("images", __name__, url_prefix="/images")
-IMAGE = f"/<int(max={context.MOST_ID}):image_id>"
+IMAGE = f"/<int(max={context.MAX_ID}):image_id>"
 FILE_GONE = "The file of this image has been moved, changed or damaged since it was indexed."
 
 
 @blueprint.get(IMAGE)
 def show_image(image_id: int) -> str:
     """Show a training image, its classification and its nearest neighbours."""
-    state = context.ready()
-    image, order = find_image(image_id), read_order("images", ImageOrder.NAME)
+    state = context.require_ready()
+    image, order = find_image_or_404(image_id), read_order("images", ImageOrder.NAME)
     version = image.sha256[:12]
     return render_template(
         "image.html",
         image=image,
         order=None if order is ImageOrder.NAME else order.value,
-        place=browse.place(context.sessions(), state.version.id, image, order),
+        place=find_position(context.sessions(), state.version.id, image, order),
         page_size=context.settings().page_size,
         breadcrumb=read_breadcrumb(image),
-        answer=classify_image(image),
+        answer=classify_image_or_404(image),
         weights=describe_provenance(state.predictor.weights.provenance),
-        square=url_for("images.serve_thumbnail", image_id=image.id, v=version),
-        picture=url_for("images.serve_picture", image_id=image.id, v=version),
+        square=url_for("serve_thumbnail", image_id=image.id, v=version),
+        picture=url_for("serve_picture", image_id=image.id, v=version),
     )
 
 
@@ -44,27 +43,30 @@ def show_image(image_id: int) -> str:
 @blueprint.get(f"{IMAGE}/picture.jpg", endpoint="serve_picture", defaults={"whole": True})
 def serve_image(image_id: int, whole: bool) -> Response:
     """Return the whole image, at most 1024 pixels on its longer side, or its 256×256 square."""
-    image = find_image(image_id)
+    image = find_image_or_404(image_id)
     etag = f"{image.sha256[:32]}-{'whole' if whole else 'square'}"
     return serve_image_file(lambda: read_unchanged(image), etag, whole=whole, version=etag)
 
 
-def find_image(image_id: int) -> Picture:
+def find_image_or_404(image_id: int) -> CatalogueImage:
     """Find an image by its id; 404 if there is none."""
-    return images.picture(context.sessions(), image_id) or abort(404, "No image has this number.")
+    return find_image(context.sessions(), image_id) or abort(404, "No image has this number.")
 
 
-def classify_image(image: Picture) -> Answer:
+def classify_image_or_404(image: CatalogueImage) -> Classification:
     """Classify an image of the data set, waiting for a turn; 404 if its file cannot be used."""
     try:
-        with context.turn():
-            return context.engine().answer_for(image.id, read_unchanged(image))
+        with context.compute_slot():
+            data = read_unchanged(image)
+            return classify_image(
+                context.require_ready(), context.sessions(), data, without=image.id
+            )[0]
     except (ImageError, OSError):
         # The error may name the file's path, which is not for visitors.
         abort(404, FILE_GONE)
 
 
-def read_unchanged(image: Picture) -> bytes:
+def read_unchanged(image: CatalogueImage) -> bytes:
     """Read an image's file. Raises ImageError when it is not the file that was indexed."""
     data = image.file.read_bytes()
     if hashlib.sha256(data).hexdigest() != image.sha256:

@@ -21,10 +21,10 @@ from werkzeug.wrappers import Response as Redirect
 from app import context
 from app.database.session import DatabaseError
 from app.inference.loader import NotReady
-from app.inference.switch_weights import Unindexed, switch
-from app.inference.weights_files import fitting, read_models
-from app.problems import KINDS
-from app.tries import Tries
+from app.inference.switch_weights import Unindexed, switch_weights
+from app.inference.weights_files import index_versions_by_weights, list_weights_files
+from app.problems import PROBLEM_KINDS
+from app.tries import RateLimit
 
 blueprint = Blueprint("models", __name__, url_prefix="/models")
 SWITCHED_KEY = "switched"
@@ -34,19 +34,19 @@ SWITCHED_KEY = "switched"
 @blueprint.record_once
 def add_rate_limit(state: BlueprintSetupState) -> None:
     """Count wrong tokens for as long as the application runs."""
-    state.app.extensions["tries"] = Tries()
+    state.app.extensions["tries"] = RateLimit()
 
 
 @blueprint.get("")
 def show_models() -> str:
     """Show the weights in use, and every weights file found."""
-    models, state = read_models(context.settings().home), context.engine().state()
+    models, state = list_weights_files(context.settings().home), context.loader().state()
     return render_template(
         "models.html",
         models=models,
         active=next((model for model in models if model.active), None),
         serving=state,
-        notice=KINDS[state.reason].meaning if isinstance(state, NotReady) else "",
+        notice=PROBLEM_KINDS[state.reason].meaning if isinstance(state, NotReady) else "",
         indexes=find_fitting_indexes(),
         can_switch=bool(context.settings().admin_token),
         switched=session.pop(SWITCHED_KEY, None),
@@ -57,7 +57,7 @@ def show_models() -> str:
 def switch_model() -> Redirect | Response:
     """Switch to a weights file; ask first if no index was built with it."""
     check_admin_token(request.form.get("token", ""))
-    done = switch(
+    done = switch_weights(
         context.settings(),
         context.sessions(),
         request.form.get("file", ""),
@@ -68,7 +68,7 @@ def switch_model() -> Redirect | Response:
         return make_response(question, 409)
     current_app.logger.warning("switched to the weights %s", done.model.key)
     # This process reads the new pair now; others do so at their next request.
-    context.engine().settled()
+    context.loader().latest_state()
     session[SWITCHED_KEY] = {"key": done.model.key, "index": done.index}
     return redirect(url_for(".show_models"), 303)
 
@@ -76,20 +76,20 @@ def switch_model() -> Redirect | Response:
 def check_admin_token(sent: str) -> None:
     """Abort with 403 unless this is the administrator's token, 429 after too many wrong ones."""
     token = context.settings().admin_token
-    tries: Tries = current_app.extensions["tries"]
+    tries: RateLimit = current_app.extensions["tries"]
     if not token:
         abort(403, "Switching is off: this server was started without ALEXNET_ADMIN_TOKEN.")
-    if (seconds := tries.wait()) > 0:
+    if (seconds := tries.seconds_to_wait()) > 0:
         message = "Too many wrong tokens. Wait a minute before trying again."
         abort(429, message, retry_after=math.ceil(seconds))
     if not hmac.compare_digest(sent.encode(), token.encode()):
-        tries.failed()
+        tries.record_failure()
         abort(403, "Wrong token. Nothing was switched.")
 
 
 def find_fitting_indexes() -> dict[str, str] | None:
     """Return the index version built with each weights, by identity; None without a database."""
     try:
-        return fitting(context.settings().home, context.sessions())
+        return index_versions_by_weights(context.settings().home, context.sessions())
     except DatabaseError:
         return None

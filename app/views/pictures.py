@@ -76,7 +76,7 @@ def serve_image_file(
     try:
         data = read()
         if not (whole and encoded_here):
-            with context.turn():
+            with context.compute_slot():
                 image = decode(data)
                 data = encode_reduced(image) if whole else encode_square(central_square(image))
     except (ImageError, OSError):

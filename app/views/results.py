@@ -9,17 +9,17 @@ from flask import Blueprint, Response, abort, redirect, render_template, session
 from werkzeug.wrappers import Response as Redirect
 
 from app import context
-from app.database.tables import Result, Together
-from app.uploads.receive import limits
+from app.database.tables import UploadBatch, UploadResult
+from app.uploads.receive import upload_limits
 from app.uploads.results import (
     TOKEN,
-    correct_label,
-    erase,
-    erase_together,
-    find,
-    find_several,
-    find_together,
-    picture_file,
+    delete_batch,
+    delete_result,
+    find_batch,
+    find_result,
+    find_results,
+    find_true_label,
+    result_picture_file,
 )
 from app.views.format import describe_provenance, format_day
 from app.views.pictures import serve_image_file
@@ -41,11 +41,11 @@ def forbid_indexing(response: Response) -> Response:
 @blueprint.get("/<token>")
 def show_result(token: str) -> str:
     """Show a stored result."""
-    result = find_result(token)
+    result = find_result_or_404(token)
     return render_template(
         "result.html",
         result=result,
-        correct=correct_label(result, context.sessions()),
+        correct=find_true_label(result, context.sessions()),
         weights=weights_label(result),
         until=deletion_day(result.created_at),
         picture=url_for(".serve_picture", token=token),
@@ -56,7 +56,7 @@ def show_result(token: str) -> str:
 @blueprint.get("/together/<token>")
 def show_batch(token: str) -> str:
     """Show the results of images that were uploaded together."""
-    batch = find_batch(token)
+    batch = find_batch_or_404(token)
     return render_template(
         "batch.html",
         batch=batch,
@@ -70,7 +70,7 @@ def show_batch(token: str) -> str:
 @blueprint.get("/<token>/thumbnail.jpg", endpoint="serve_thumbnail", defaults={"whole": False})
 def serve_result_image(token: str, whole: bool) -> Response:
     """Return the stored picture of a result, or its 256×256 square."""
-    file = picture_file(context.settings(), find_result(token).token)
+    file = result_picture_file(context.settings(), find_result_or_404(token).token)
     # Without a version: a browser that kept it for a year would show it after its deletion here.
     etag = token if whole else f"{token}-square"
     return serve_image_file(file.read_bytes, etag, whole=whole, encoded_here=True)
@@ -79,7 +79,7 @@ def serve_result_image(token: str, whole: bool) -> Response:
 @blueprint.get("/<token>/delete")
 def confirm_delete_result(token: str) -> str:
     """Ask whether to delete a result."""
-    result = find_result(token)
+    result = find_result_or_404(token)
     check_own_result(token, RESULTS)
     back = url_for(".show_result", token=token)
     return render_template("delete.html", results=[result], back=back)
@@ -88,9 +88,9 @@ def confirm_delete_result(token: str) -> str:
 @blueprint.post("/<token>/delete")
 def submit_delete_result(token: str) -> Redirect:
     """Delete a result and its picture."""
-    find_result(token)
+    find_result_or_404(token)
     check_own_result(token, RESULTS)
-    erase(token, context.settings(), context.sessions())
+    delete_result(token, context.settings(), context.sessions())
     forget_token(token, RESULTS)
     return redirect(url_for(".show_deleted"), 303)
 
@@ -98,7 +98,7 @@ def submit_delete_result(token: str) -> Redirect:
 @blueprint.get("/together/<token>/delete")
 def confirm_delete_batch(token: str) -> str:
     """Ask whether to delete all results of images that were uploaded together."""
-    batch = find_batch(token)
+    batch = find_batch_or_404(token)
     check_own_result(token, BATCHES)
     results = list(results_of(batch).values())
     back = url_for(".show_batch", token=token)
@@ -108,9 +108,9 @@ def confirm_delete_batch(token: str) -> str:
 @blueprint.post("/together/<token>/delete")
 def submit_delete_batch(token: str) -> Redirect:
     """Delete all results of images that were uploaded together, and the page that lists them."""
-    batch = find_batch(token)
+    batch = find_batch_or_404(token)
     check_own_result(token, BATCHES)
-    erase_together(batch, context.settings(), context.sessions())
+    delete_batch(batch, context.settings(), context.sessions())
     for item in batch.items:
         forget_token(item.get("token", ""), RESULTS)
     forget_token(token, BATCHES)
@@ -121,26 +121,28 @@ def submit_delete_batch(token: str) -> Redirect:
 def show_deleted() -> str:
     """Confirm a deletion, and take another image."""
     settings, sessions = context.settings(), context.sessions()
-    own_results = find_several(own_tokens(), settings, sessions).values()
-    return render_template("deleted.html", limits=limits(settings), own_results=own_results)
+    own_results = find_results(own_tokens(), settings, sessions).values()
+    return render_template(
+        "deleted.html", upload_limits=upload_limits(settings), own_results=own_results
+    )
 
 
-def find_result(token: str) -> Result:
+def find_result_or_404(token: str) -> UploadResult:
     """Find a result by its token; 404 if there is none."""
-    found = find(token, context.settings(), context.sessions())
+    found = find_result(token, context.settings(), context.sessions())
     return found or abort(404, explain_missing())
 
 
-def find_batch(token: str) -> Together:
+def find_batch_or_404(token: str) -> UploadBatch:
     """Find images that were uploaded together by their token; 404 if there are none."""
-    found = find_together(token, context.settings(), context.sessions())
+    found = find_batch(token, context.settings(), context.sessions())
     return found or abort(404, explain_missing())
 
 
-def results_of(batch: Together) -> dict[str, Result]:
+def results_of(batch: UploadBatch) -> dict[str, UploadResult]:
     """Find the results of a batch that still exist, by token."""
     tokens = [item["token"] for item in batch.items if "token" in item]
-    return find_several(tokens, context.settings(), context.sessions())
+    return find_results(tokens, context.settings(), context.sessions())
 
 
 def explain_missing() -> str:
@@ -158,9 +160,9 @@ def deletion_day(created: datetime) -> str | None:
     return format_day(created + timedelta(days=days)) if days else None
 
 
-def weights_label(result: Result) -> str:
+def weights_label(result: UploadResult) -> str:
     """Name the training run that made the weights, or the weights where they are no longer used."""
-    state = context.engine().state()
+    state = context.loader().state()
     predictor = getattr(state, "predictor", None)
     if predictor is not None and predictor.identity == result.weights:
         return describe_provenance(predictor.weights.provenance)

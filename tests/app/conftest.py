@@ -23,7 +23,8 @@ from werkzeug.test import TestResponse, encode_multipart
 from app import create_app
 from app.config import Settings
 from app.database.session import DatabaseError, session_factory
-from app.inference.loader import Engine, Ready
+from app.inference.classify import Classification, classify_image
+from app.inference.loader import ModelLoader, Ready
 from index import store
 from index.candidates import SearchError
 from model.alexnet import AlexNet, AlexNetConfig
@@ -360,13 +361,18 @@ class Shop:
         (line,) = done.stderr.strip().splitlines()
         return line
 
-    def engine(self) -> Engine:
-        """What answers, started now."""
-        return Engine(self.settings, session_factory(self.settings))
+    def classify(self, data: bytes, loader: ModelLoader | None = None) -> Classification:
+        """Classify an image, by default as a server that is started now does."""
+        loader = loader or self.loader()
+        return classify_image(loader.ready(), loader.sessions, data)[0]
+
+    def loader(self) -> ModelLoader:
+        """A loader that is started now."""
+        return ModelLoader(self.settings, session_factory(self.settings))
 
     def state(self) -> Ready:
         """What a server that is started now answers with."""
-        state = self.engine().state()
+        state = self.loader().state()
         assert isinstance(state, Ready), state
         return state
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.database.images import Picture
+from app.database.images import CatalogueImage
 from app.views.figure4.choice import LEFT, RIGHT, Selection, count_in_words
 from model.checkpoint import Provenance
 
@@ -28,7 +28,7 @@ def write_caption(choice: Selection, provenance: Provenance) -> str:
     )
 
 
-def list_remarks(choice: Selection, known: Sequence[Picture]) -> list[str]:
+def list_remarks(choice: Selection, known: Sequence[CatalogueImage]) -> list[str]:
     """Say where there are too few validation images for the paper's layout."""
     remarks = []
     available = count_in_words(len(choice.pictures), "validation image")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from app.database.images import Picture
+from app.database.images import CatalogueImage
 
 LEFT, RIGHT = 8, 5
 """Images with their five most probable labels, and images with their nearest (Figure 4)."""
@@ -14,7 +14,7 @@ NUMBER_WORDS = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     "ten",
 )
-IsReadable = Callable[[Picture], bool]
+IsReadable = Callable[[CatalogueImage], bool]
 """Whether an image's file is still the one that was entered."""
 
 
@@ -26,8 +26,8 @@ class SelectionError(ValueError):
 class Selection:
     """The images shown, in their order; draw: the number they were drawn by, if they were."""
 
-    left: tuple[Picture, ...]
-    right: tuple[Picture, ...]
+    left: tuple[CatalogueImage, ...]
+    right: tuple[CatalogueImage, ...]
     draw: int | None = None
 
     @property
@@ -41,12 +41,12 @@ class Selection:
         return hashlib.sha256(repr(self.ids).encode()).hexdigest()[:16]
 
     @property
-    def pictures(self) -> dict[int, Picture]:
+    def pictures(self) -> dict[int, CatalogueImage]:
         """All images, by id; one may be on both sides."""
         return {one.id: one for one in (*self.left, *self.right)}
 
 
-def draw_selection(known: Sequence[Picture], draw: int, serves: IsReadable) -> Selection:
+def draw_selection(known: Sequence[CatalogueImage], draw: int, serves: IsReadable) -> Selection:
     """Draw images by a number, spread over classes; the same of the same images every time.
 
     Those on the right are others than those on the left as far as there are others. There are
@@ -57,10 +57,10 @@ def draw_selection(known: Sequence[Picture], draw: int, serves: IsReadable) -> S
     return Selection(left=left, right=(*usable[LEFT:], *left)[:RIGHT], draw=draw)
 
 
-def shuffle_by_class(known: Iterable[Picture], draw: int) -> list[Picture]:
+def shuffle_by_class(known: Iterable[CatalogueImage], draw: int) -> list[CatalogueImage]:
     """Mix images by a number: one of each class, then a second one of each, and so on."""
 
-    def place(one: Picture) -> str:
+    def place(one: CatalogueImage) -> str:
         # A digest, not a generator of random numbers: that may draw otherwise in a later version.
         return hashlib.sha256(f"{draw} {one.sha256} {one.path}".encode()).hexdigest()
 
@@ -74,7 +74,7 @@ def shuffle_by_class(known: Iterable[Picture], draw: int) -> list[Picture]:
 
 
 def pick_selection(
-    known: Sequence[Picture], left: Sequence[str], right: Sequence[str], serves: IsReadable
+    known: Sequence[CatalogueImage], left: Sequence[str], right: Sequence[str], serves: IsReadable
 ) -> Selection:
     """Take the images that were picked by their ids, as an address writes them.
 
@@ -95,8 +95,8 @@ def pick_selection(
 
 
 def pick_side(
-    by_id: dict[str, Picture], names: Sequence[str], most: int, side: str
-) -> tuple[Picture, ...]:
+    by_id: dict[str, CatalogueImage], names: Sequence[str], most: int, side: str
+) -> tuple[CatalogueImage, ...]:
     """Take exactly as many as a side holds, or as there are. Raises ChoiceError."""
     for name, times in Counter(names).items():
         if name not in by_id:

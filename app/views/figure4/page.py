@@ -10,11 +10,10 @@ from flask import Blueprint, Response, abort, current_app, render_template, requ
 from werkzeug.utils import secure_filename
 
 from app import context
-from app.database import images
-from app.database.images import Picture
+from app.database.images import CatalogueImage, find_images, find_validation_images
 from app.http_cache import not_modified
-from app.inference.answers import Ready
-from app.inference.lru_cache import Kept
+from app.inference.loader import Ready
+from app.inference.lru_cache import LruCache
 from app.views.figure4.caption import list_remarks, write_caption
 from app.views.figure4.choice import (
     LEFT,
@@ -46,14 +45,14 @@ class FigureState:
     """What figures need between requests: answers computed last, and the right to draw."""
 
     def __init__(self) -> None:
-        self.plates = Kept(MAX_CACHED_FIGURES)
+        self.plates = LruCache(MAX_CACHED_FIGURES)
         self.drawing = threading.Lock()
 
 
 @blueprint.get("/figure-4")
 def show_figure() -> str | tuple[str, int]:
     """Show the figure: at once where it is known or waited for, else its frame, to be filled."""
-    state = context.ready()
+    state = context.require_ready()
     known = list_validation_images(state)
     try:
         choice = requested_selection(known)
@@ -80,7 +79,7 @@ def show_figure() -> str | tuple[str, int]:
 @blueprint.get("/figure-4/choose")
 def select_figure_images() -> str | tuple[str, int]:
     """Show the validation images that are known, to pick from."""
-    known = list_validation_images(context.ready())
+    known = list_validation_images(context.require_ready())
     try:
         choice = requested_selection(known)
     except SelectionError as error:
@@ -109,7 +108,7 @@ RenderFile = Callable[[FigureContent, dict[int, Pixels], str], bytes]
 
 def send_figure_file(suffix: str, mimetype: str, draw: RenderFile) -> Response:
     """Give the figure as a file to be saved."""
-    state = context.ready()
+    state = context.require_ready()
     try:
         choice = requested_selection(list_validation_images(state))
     except SelectionError as error:
@@ -131,15 +130,15 @@ def render_file(found: FigureContent, said: str, draw: RenderFile) -> bytes:
     """Draw a figure, one at a time, with the images as they are on the disk."""
     near = [one.id for row in found.right for one in row.neighbours]
     own = [one.picture.id for side in (found.left, found.right) for one in side]
-    shown = images.pictures_by_id(context.sessions(), [*own, *near])
-    with figure_state().drawing, context.turn():
+    shown = find_images(context.sessions(), [*own, *near])
+    with figure_state().drawing, context.compute_slot():
         squares = {
             key: seen for key, one in shown.items() if (seen := read_square(one)) is not None
         }
         return draw(found, squares, said)
 
 
-def read_square(image: Picture) -> Pixels | None:
+def read_square(image: CatalogueImage) -> Pixels | None:
     """Give what is seen of an image, uint8 [256, 256, 3]; None where its file no longer serves."""
     try:
         return decode_square(read_unchanged(image))
@@ -152,7 +151,7 @@ def get_content(state: Ready, choice: Selection) -> FigureContent:
 
     def compute() -> FigureContent:
         try:
-            with context.turn():
+            with context.compute_slot():
                 return compute_content(state, context.sessions(), choice, read_unchanged)
         except (ImageError, OSError):
             abort(404, FILE_GONE)
@@ -166,13 +165,13 @@ def content_key(state: Ready, choice: Selection) -> tuple[object, ...]:
     return state.predictor.identity, state.version.name, choice.ids
 
 
-def list_validation_images(state: Ready) -> list[Picture]:
+def list_validation_images(state: Ready) -> list[CatalogueImage]:
     """Give the validation images whose files are there."""
-    entered = images.validation_images(context.sessions(), state.version.dataset_id)
+    entered = find_validation_images(context.sessions(), state.version.dataset_id)
     return [one for one in entered if one.file.is_file()]
 
 
-def requested_selection(known: list[Picture]) -> Selection:
+def requested_selection(known: list[CatalogueImage]) -> Selection:
     """Give the images that the address asks for. Raises ChoiceError; answers 404 to no number."""
     left, right = (request.args.getlist(name) for name in ("image", "row"))
     if left or right:
@@ -183,7 +182,7 @@ def requested_selection(known: list[Picture]) -> Selection:
     return draw_selection(known, int(text), is_readable)
 
 
-def is_readable(image: Picture) -> bool:
+def is_readable(image: CatalogueImage) -> bool:
     """Whether an image's file is the one that was entered."""
     try:
         return bool(read_unchanged(image))
@@ -192,7 +191,7 @@ def is_readable(image: Picture) -> bool:
 
 
 def render_selection_form(
-    known: list[Picture],
+    known: list[CatalogueImage],
     problem: str | None = None,
     marked: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> str:

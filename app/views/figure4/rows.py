@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.database.images import Picture
+from app.database.images import CatalogueImage
 from app.database.session import Sessions
-from app.inference.answers import Neighbour, Ready
-from app.inference.classify import nearest
+from app.inference.classify import Neighbour, nearest_neighbours
+from app.inference.loader import Ready
 from app.views.figure4.choice import Selection
 from model.predict import Floats, Pixels, Predictor
 from model.preprocess import central_square, decode
 
-ReadFile = Callable[[Picture], bytes]
+ReadFile = Callable[[CatalogueImage], bytes]
 """Reads an image's file; raises ImageError or OSError when it is not the one entered."""
 
 
@@ -30,15 +30,15 @@ class Bar:
 class LabelledImage:
     """An image of the left and its five most probable labels, falling."""
 
-    picture: Picture
+    picture: CatalogueImage
     bars: tuple[Bar, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval:
-    """An image of the right and the training images nearest to it, rising."""
+    """An image of the right and the training images nearest_neighbours to it, rising."""
 
-    picture: Picture
+    picture: CatalogueImage
     neighbours: tuple[Neighbour, ...]
 
 
@@ -63,7 +63,7 @@ def compute_content(
     predictor = ready.predictor
     shares = predictor.probabilities(stack_squares(squares, choice.left))
     features = predictor.features(stack_squares(squares, choice.right))
-    found = nearest(ready, sessions, features)
+    found = nearest_neighbours(ready, sessions, features)
     return FigureContent(
         left=tuple(
             LabelledImage(picture=one, bars=top_bars(predictor, own, one))
@@ -83,12 +83,12 @@ def decode_square(data: bytes) -> Pixels:
     return central_square(decode(data))
 
 
-def stack_squares(squares: dict[int, Pixels], pictures: Sequence[Picture]) -> Pixels:
+def stack_squares(squares: dict[int, Pixels], pictures: Sequence[CatalogueImage]) -> Pixels:
     """Put images after one another: uint8 [N, 256, 256, 3]."""
     return np.stack([squares[one.id] for one in pictures])
 
 
-def top_bars(predictor: Predictor, shares: Floats, picture: Picture) -> tuple[Bar, ...]:
+def top_bars(predictor: Predictor, shares: Floats, picture: CatalogueImage) -> tuple[Bar, ...]:
     """Give the five most probable labels of float32 [classes], the correct one marked."""
     correct = rank_of_correct(predictor, shares, picture)
     return tuple(
@@ -97,7 +97,7 @@ def top_bars(predictor: Predictor, shares: Floats, picture: Picture) -> tuple[Ba
     )
 
 
-def rank_of_correct(predictor: Predictor, shares: Floats, picture: Picture) -> int | None:
+def rank_of_correct(predictor: Predictor, shares: Floats, picture: CatalogueImage) -> int | None:
     """Find how many labels come before the correct one; None where the network has no such class.
 
     By the class's folder: labels may have been changed since, and two classes may have the same.

@@ -8,8 +8,7 @@ from flask import Blueprint, Response, abort, render_template, url_for
 from PIL import Image
 
 from app import context
-from app.database import images as catalogue
-from app.database.images import Picture
+from app.database.images import CatalogueImage, find_images
 from app.http_cache import not_modified
 from app.inference.loader import NotReady, Ready
 from app.views.current_image import CurrentImage, get_current_image
@@ -58,7 +57,7 @@ class TopPatches:
     """
 
     patches: list[KernelPatch]
-    images: dict[int, Picture]
+    images: dict[int, CatalogueImage]
     sprite: str
     count: int
     whole: bool
@@ -67,19 +66,19 @@ class TopPatches:
 @blueprint.get("")
 def show_filters() -> str:
     """Show both GPUs' kernels."""
-    return render_filters(context.predictor(), None)
+    return render_filters(context.require_predictor(), None)
 
 
 @blueprint.get(KERNEL_RULE)
 def show_kernel(number: int) -> str:
     """Show both GPUs' kernels, and one of them closer."""
-    return render_filters(context.predictor(), number)
+    return render_filters(context.require_predictor(), number)
 
 
 @blueprint.get("/gpu-<int(min=1, max=2):number>.png")
 def gpu_picture(number: int) -> Response:
     """Give the picture of one GPU's 48 kernels."""
-    predictor = context.predictor()
+    predictor = context.require_predictor()
     parts = towers(predictor.conv1(), predictor.weights.config.towers)
     if number > len(parts):
         abort(404)
@@ -94,7 +93,7 @@ def gpu_picture(number: int) -> Response:
 @blueprint.get(f"{KERNEL_RULE}/patches.png")
 def patches_picture(number: int) -> Response:
     """Give the patches that excite a kernel most, side by side, each pixel a square of eight."""
-    state = context.ready()
+    state = context.require_ready()
     check_kernel_number(state.predictor.conv1(), number)
     if state.sample is None:
         abort(404, "This index knows no patches.")
@@ -109,7 +108,7 @@ def patches_picture(number: int) -> Response:
 @blueprint.get(f"{KERNEL_RULE}/response.png")
 def response_picture(number: int) -> Response:
     """Give a kernel's response to an image, where it is above zero."""
-    check_kernel_number(context.predictor().conv1(), number)
+    check_kernel_number(context.require_predictor().conv1(), number)
     subject = activations.require_current_image()
     name = f"response-{number}"
     if fresh := activations.picture_not_modified(subject, name):
@@ -184,13 +183,13 @@ def compare_gpus(predictor: Predictor, found: list[Kernel]) -> SelectivityContra
 
 def find_top_patches(number: int) -> TopPatches | NotReady | None:
     """Give the patches that excite a kernel; what is missing, or None where the index is older."""
-    state = context.engine().state()
+    state = context.loader().state()
     if not isinstance(state, Ready) or state.sample is None:
         return None if isinstance(state, Ready) else state
     best = list_patches(state.sample, number)
     return TopPatches(
         patches=best,
-        images=catalogue.pictures_by_id(context.sessions(), [patch.image for patch in best]),
+        images=find_images(context.sessions(), [patch.image for patch in best]),
         sprite=url_for("filters.patches_picture", number=number, v=state.version.name),
         count=len(state.sample.ids),
         whole=state.sample.whole,
@@ -201,4 +200,6 @@ def find_kernel_peak(subject: CurrentImage, number: int) -> Peak:
     """Find the place of an image that excites a kernel most."""
     found = activations.compute_activations(subject)
     field = found.stages[0].stage.field
-    return activations.find_peak(found.conv1[number - 1], field, context.predictor().weights.config)
+    return activations.find_peak(
+        found.conv1[number - 1], field, context.require_predictor().weights.config
+    )

@@ -9,11 +9,10 @@ from flask import Response, abort, current_app, request, url_for
 from PIL.Image import Image
 
 from app import context
-from app.database import images
-from app.database.images import Picture
+from app.database.images import CatalogueImage, find_examples
 from app.http_cache import not_modified
 from app.inference.loader import Ready
-from app.inference.lru_cache import Kept
+from app.inference.lru_cache import LruCache
 from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import format_distance
 from app.views.pictures import encode_png, picture_response
@@ -56,10 +55,10 @@ class Peak:
 
 def compute_activations(subject: CurrentImage) -> Activations:
     """Give what the network computes of an image, waiting for a turn where it is not kept."""
-    predictor = context.predictor()
+    predictor = context.require_predictor()
 
     def compute() -> Activations:
-        with context.turn():
+        with context.compute_slot():
             return activations(predictor, subject.square())
 
     return activation_cache().get(("activations", predictor.identity, subject.key), compute)
@@ -70,9 +69,9 @@ def require_current_image() -> CurrentImage:
     return get_current_image("none") or abort(404, "The address names no image.")
 
 
-def activation_cache() -> Kept:
+def activation_cache() -> LruCache:
     """Give what was computed last."""
-    found: Kept = current_app.extensions["kept"]
+    found: LruCache = current_app.extensions["kept"]
     return found
 
 
@@ -102,7 +101,7 @@ def find_peak(values: Floats, field: Field | None, config: AlexNetConfig) -> Pea
 
 def picture_version(subject: CurrentImage) -> str:
     """Name in an address what pictures are made of: the weights and the image."""
-    return f"{context.predictor().identity[:12]}-{subject.key[:22]}"
+    return f"{context.require_predictor().identity[:12]}-{subject.key[:22]}"
 
 
 def picture_not_modified(subject: CurrentImage, name: str) -> Response | None:
@@ -119,12 +118,12 @@ def send_picture(subject: CurrentImage, name: str, picture: Image) -> Response:
     )
 
 
-def list_examples() -> list[Picture]:
+def list_examples() -> list[CatalogueImage]:
     """Give a few validation images to look at, where an index knows some."""
-    state = context.engine().state()
+    state = context.loader().state()
     if not isinstance(state, Ready):
         return []
-    return images.examples(context.sessions(), state.version.dataset_id)
+    return find_examples(context.sessions(), state.version.dataset_id)
 
 
 def same_image_url(endpoint: str, **values: Any) -> str:

@@ -39,7 +39,7 @@ class TopNeuron:
 @blueprint.get("")
 def show_layers() -> str:
     """Show every layer's maps of the image at hand, or images to choose from."""
-    predictor, subject = context.predictor(), get_current_image()
+    predictor, subject = context.require_predictor(), get_current_image()
     if subject is None:
         return offer_examples()
     found = activations.compute_activations(subject)
@@ -57,7 +57,7 @@ def show_layers() -> str:
 @blueprint.get("/<name>")
 def show_layer(name: str) -> str:
     """Show the maps of one layer larger, and one of them by itself; or its strongest neurons."""
-    config, subject = context.predictor().weights.config, get_current_image()
+    config, subject = context.require_predictor().weights.config, get_current_image()
     if subject is None:
         return offer_examples()
     maps = find_layer_maps(subject, name)
@@ -113,7 +113,7 @@ def send_tower_picture(name: str, tower: int, *, large: bool) -> Response:
 
 def offer_examples() -> str:
     """Show images to choose from. Raises NotReadyError where there are none to be had."""
-    context.ready()
+    context.require_ready()
     return render_template("layers.html", subject=None, examples=activations.list_examples())
 
 
@@ -131,7 +131,7 @@ def view_layer(subject: CurrentImage, maps: Maps, *, large: bool = False) -> Lay
 def map_context(subject: CurrentImage, maps: Maps) -> dict[str, Any]:
     """Give what the page of a layer says of the map that is chosen, or of its strongest one."""
     number = requested_map(maps)
-    config = context.predictor().weights.config
+    config = context.require_predictor().weights.config
     return {
         "number": number,
         "tower": (number - 1) // maps.stage.maps + 1,

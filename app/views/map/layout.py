@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.database.browse import ClassCount
-from app.inference.answers import Ready
+from app.inference.loader import Ready
 from app.views.map.colours import Colour, colour_of
 from index.vectors import Ids
 

@@ -8,8 +8,7 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 from app import context
 from app.database.browse import ClassCount
 from app.http_cache import not_modified, set_cache_headers
-from app.inference.answers import Ready
-from app.inference.loader import BUILD
+from app.inference.loader import BUILD, Ready
 from app.views.format import format_count
 from app.views.map.colours import COLOURS
 from app.views.map.layout import MapLayout, build_map_layout, map_columns
@@ -31,7 +30,7 @@ NO_MAP = "This index was built before there were maps; building it again makes o
 @blueprint.get("/map")
 def show_map() -> str:
     """Show the map, or what makes one."""
-    state, classes = context.listed()
+    state, classes = context.require_classes()
     atlas = build_map_layout(state, classes)
     if atlas is None:
         heading = "There is no map in this index"
@@ -55,7 +54,7 @@ def show_map() -> str:
 @blueprint.get("/map/points.json")
 def map_points() -> Response:
     """Give the points, a list a column."""
-    state, classes = context.listed()
+    state, classes = context.require_classes()
     etag = f"{map_version(state)}-points"
     if fresh := not_modified(etag, version=etag):
         return fresh
@@ -67,11 +66,11 @@ def map_points() -> Response:
 def map_picture() -> Response:
     """Give the map as a picture, on the light ground or, with `scheme=dark`, on the dark one."""
     scheme: ColourScheme = "dark" if request.args.get("scheme") == "dark" else "light"
-    state, classes = context.listed()
+    state, classes = context.require_classes()
     etag = f"{map_version(state)}-{scheme}"
     if fresh := not_modified(etag, version=etag):
         return fresh
-    with context.turn():
+    with context.compute_slot():
         data = render_map(require_map(state, classes), scheme)
     return picture_response(data, etag, "image/png", version=etag)
 

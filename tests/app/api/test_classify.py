@@ -7,7 +7,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
-from app.database.tables import Result
+from app.database.tables import UploadResult
 
 
 def post(client: FlaskClient, *data: bytes, field: str = "image") -> TestResponse:
@@ -34,7 +34,7 @@ def test_it_says_what_the_page_says(client, page, send, jpeg):
 def test_it_needs_no_token_and_keeps_nothing(app, client, settings, jpeg):
     def kept() -> tuple[int, int]:
         with app.extensions["sessions"]() as session:
-            rows = session.scalar(select(func.count()).select_from(Result))
+            rows = session.scalar(select(func.count()).select_from(UploadResult))
         return rows, len(list(settings.home.uploads.glob("*")))
 
     before = kept()

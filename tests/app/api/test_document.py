@@ -7,7 +7,7 @@ import re
 import pytest
 from openapi_spec_validator import validate
 
-from app.problems import KINDS
+from app.problems import PROBLEM_KINDS
 
 RUN = {"preset": "demo", "data": "/photographs/demo", "recipe": {"epochs": 3}, "finished": False}
 
@@ -100,7 +100,7 @@ def test_the_page_says_what_each_problem_means(client, page):
     answer = client.get("/api")
     shown = page(answer)
     assert shown.one("h1").text == "API"
-    assert set(KINDS) <= {e.attributes.get("id") for e in shown.all("div")}
+    assert set(PROBLEM_KINDS) <= {e.attributes.get("id") for e in shown.all("div")}
     assert client.get("/api/").status_code == 200
     assert shown.one("footer").one("a").attributes["href"] == "/api"
     assert page(client.get("/")).one("footer").one("a").attributes["href"] == "/api"

@@ -4,7 +4,7 @@
 def test_it_names_weights_and_index(app, client):
     answer = client.get("/healthz")
     assert answer.status_code == 200
-    state = app.extensions["engine"].state()
+    state = app.extensions["loader"].state()
     told = {
         "status": "ready",
         "weights": state.predictor.identity,

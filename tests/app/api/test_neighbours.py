@@ -19,13 +19,13 @@ def form(data: bytes, count: int = 1) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def stored(app) -> np.ndarray:
     """The features of the images 1 to 54."""
-    return app.extensions["engine"].state().index.features(IDS).astype(np.float64)
+    return app.extensions["loader"].state().index.features(IDS).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
 def feature(app, jpeg) -> np.ndarray:
     """The features of a photograph that is not in the index."""
-    return app.extensions["engine"].state().predictor.features(read(jpeg)[None])[0]
+    return app.extensions["loader"].state().predictor.features(read(jpeg)[None])[0]
 
 
 def nearest(stored: np.ndarray, to: np.ndarray, k: int, out: tuple[int, ...] = ()) -> list[int]:
@@ -66,7 +66,7 @@ def test_features_of_other_images_are_computed(app, client, photographs):
     assert known["split"] == "val"
     found = client.get(f"/api/images/{known['id']}/features").get_json()["feature"]
     square = read((photographs / known["filename"]).read_bytes())
-    own = app.extensions["engine"].state().predictor.features(square[None])[0]
+    own = app.extensions["loader"].state().predictor.features(square[None])[0]
     assert found == own.tolist()
 
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
-from app.problems import KINDS
+from app.problems import PROBLEM_KINDS
 
 MEMBERS = ["type", "title", "status", "detail", "instance"]
 
@@ -53,7 +53,7 @@ def test_what_fails_inside_stays_inside(failing, caplog, kind, status, type):
 def test_what_is_missing_is_said_with_the_command_that_makes_it(empty, page):
     found = problem(empty.get("/api/health"))
     assert found["type"] == "/api#no-weights"
-    assert found["title"] == KINDS["no-weights"].title
+    assert found["title"] == PROBLEM_KINDS["no-weights"].title
     assert found["command"] == "python training/run.py"
     address, _, place = found["type"].partition("#")
     assert [e for e in page(empty.get(address)).all("div") if e.attributes.get("id") == place]

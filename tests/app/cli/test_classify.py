@@ -22,7 +22,7 @@ from PIL import Image
 
 from app import create_app
 from app.config import Settings
-from app.database import images
+from app.database.images import find_images
 from app.inference.loader import Ready
 from model.preprocess import read
 from storage.files import switch_link
@@ -41,7 +41,7 @@ def run(app: Flask) -> Run:
 @pytest.fixture
 def ready(app: Flask) -> Ready:
     """The pair that answers."""
-    found: Ready = app.extensions["engine"].ready()
+    found: Ready = app.extensions["loader"].ready()
     return found
 
 
@@ -75,7 +75,7 @@ def check(found: list[dict[str, Any]], files: list[Path], ready: Ready, sessions
         assert [n["distance"] for n in one["neighbours"]] == pytest.approx(
             distances[near].tolist(), rel=1e-4
         )
-        known = images.pictures_by_id(sessions, [n["id"] for n in one["neighbours"]])
+        known = find_images(sessions, [n["id"] for n in one["neighbours"]])
         assert [n["file"] for n in one["neighbours"]] == [
             str(known[n["id"]].file) for n in one["neighbours"]
         ]
@@ -212,7 +212,7 @@ def test_odd_names_break_nothing(
 
 
 def test_a_label_is_no_formula_either(run: Run, folder: Path, monkeypatch: Any, app: Flask) -> None:
-    predictor = app.extensions["engine"].ready().predictor
+    predictor = app.extensions["loader"].ready().predictor
     classes = [replace(one, label=f"@SUM(1){one.label}") for one in predictor.classes]
     monkeypatch.setattr(predictor, "weights", replace(predictor.weights, classes=tuple(classes)))
     done = run(folder / "b.jpg", "--format", "csv", "--neighbours", "0")

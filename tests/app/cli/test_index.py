@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from app.database import images as catalogue
+from app.database.images import find_images, find_version
 from app.database.session import session_factory
-from app.inference.loader import Engine, NotReady, Ready
+from app.inference.loader import ModelLoader, NotReady, Ready
 from index import store
 from index.manifest import MANIFEST_FILE, Manifest
 from index.sample import ImageSample, make_thumbnail
@@ -31,8 +31,8 @@ def picture(file: Path, colour: str) -> None:
 
 def ids_by_path(shop) -> dict[str, int]:
     """The images of the version served, by their paths."""
-    ids = shop.state().index.members.ids.tolist()
-    found = catalogue.pictures_by_id(session_factory(shop.settings), ids)
+    ids = shop.state().index.id_map.ids.tolist()
+    found = find_images(session_factory(shop.settings), ids)
     return {image.path: number for number, image in found.items()}
 
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_asked_for_is_told(shop, words: tuple[str, ...], told: st
     assert store.list_versions(shop.index) == [name]
 
 
-def follow(engine: Engine, name: str | None) -> Ready:
+def follow(engine: ModelLoader, name: str | None) -> Ready:
     """The state of a server that runs, when it has taken that version."""
     for _ in range(400):
         state = engine.state()
@@ -253,7 +253,7 @@ def test_prune_keeps_what_is_served_and_the_newest(shop) -> None:
     assert said.splitlines() == [f"Deleted {second}.", f"Kept {first}, {third}."]
     assert store.list_versions(shop.index) == [first, third]
     sessions = session_factory(shop.settings)
-    assert [bool(catalogue.version(sessions, v)) for v in (first, second, third)] == [
+    assert [bool(find_version(sessions, v)) for v in (first, second, third)] == [
         True,
         False,
         True,
@@ -268,7 +268,9 @@ def test_statistics_for_people_and_for_programs(shop) -> None:
     found = json.loads(shop.right("stats", "--json"))
     assert found["version"] == shop.name
     assert (found["served"], found["kind"], found["images"]) == (True, "exact", 27)
-    assert found["bytes"] == sum((shop.version / name).stat().st_size for name in manifest.sealed)
+    assert found["bytes"] == sum(
+        (shop.version / name).stat().st_size for name in manifest.checksums
+    )
     assert found["weights"] == manifest.weights
     assert found["versions kept"] == [shop.name]
     lines = dict(line.split("  ", 1) for line in shop.right("stats").splitlines())
@@ -284,7 +286,7 @@ def test_an_index_of_an_older_version_of_the_project_is_built_anew(shop) -> None
     file = shop.version / MANIFEST_FILE
     values = json.loads(file.read_text()) | {"format": 1}
     file.write_text(json.dumps(values))
-    state = shop.engine().state()
+    state = shop.loader().state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("damaged", "flask index build")
     assert "of an older version of this project" in (line := shop.refused("verify"))
@@ -307,7 +309,7 @@ def test_exact_copies_are_one_neighbour(shop, page, open_app) -> None:
     shop.right("update")
     assert check_whole(shop, 29).vectors == 27
     own = [ids_by_path(shop)[f"train/coffee/{name}.png"] for name in "abc"]
-    answer = shop.engine().answer((folder / "b.png").read_bytes())
+    answer = shop.classify((folder / "b.png").read_bytes())
     assert (answer.neighbours[0].id, answer.neighbours[0].copies) == (min(own), 3)
     assert answer.neighbours[0].near
     assert answer.neighbours[0].distance == pytest.approx(0, abs=1e-3)

@@ -18,9 +18,9 @@ from PIL import Image as Pillow
 
 from app import create_app
 from app.config import Settings
-from app.database.images import class_folders, version
+from app.database.images import class_folders_by_image, find_version
 from app.database.session import session_factory
-from app.inference.loader import Engine, Ready
+from app.inference.loader import ModelLoader, Ready
 from index import store
 from model import checkpoint
 from storage.files import switch_link
@@ -45,7 +45,7 @@ def flask(settings: Settings, *args: str) -> Result:
 
 
 def serves(settings: Settings) -> Ready:
-    state = Engine(settings, session_factory(settings)).state()
+    state = ModelLoader(settings, session_factory(settings)).state()
     assert isinstance(state, Ready)
     return state
 
@@ -65,7 +65,7 @@ def test_build_makes_everything_and_serves_it(home: Settings) -> None:
     assert "images/s" in done.stdout
     state = serves(home)
     assert len(state.index) == state.version.count == 27
-    listed = class_folders(session_factory(home), state.version.id)
+    listed = class_folders_by_image(session_factory(home), state.version.id)
     assert set(listed) == set(state.index.id_map.ids.tolist())
 
 
@@ -144,8 +144,8 @@ def test_the_last_versions_are_kept(home: Settings) -> None:
         names.append(store.current_version(home.home.index) or "")
     assert store.list_versions(home.home.index) == names[1:]
     sessions = session_factory(home)
-    assert version(sessions, names[0]) is None
-    assert version(sessions, names[1])
+    assert find_version(sessions, names[0]) is None
+    assert find_version(sessions, names[1])
 
 
 def test_without_weights(tmp_path: Path, settings: Settings) -> None:

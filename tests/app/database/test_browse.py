@@ -8,11 +8,24 @@ import pytest
 from sqlalchemy import event, insert, select, update
 
 from app.config import Settings
-from app.database import browse
-from app.database import images as catalogue
-from app.database.browse import ClassOrder, ImageOrder
-from app.database.session import Sessions, engine_of, reading, session_factory, upgrade, writing
-from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion, now
+from app.database.browse import (
+    ClassOrder,
+    ImageOrder,
+    find_class_page,
+    find_position,
+    first_images_by_class,
+    list_classes,
+)
+from app.database.images import find_examples, find_image, find_labels
+from app.database.session import (
+    Sessions,
+    database_engine,
+    read_session,
+    session_factory,
+    upgrade_database,
+    write_session,
+)
+from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion, utc_now
 from storage.home import Home
 
 LABELS = ("Élan", "eland", "tiger cat", "Tabby Cat", "ﬁddler crab", "Straße")
@@ -30,7 +43,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
     """Sessions of a database of 6 classes and 3,000 images, of which the version lacks some."""
     home = Home(root=tmp_path_factory.mktemp("browsing"))
     settings = Settings(home=home, secret_key="s" * 16)
-    upgrade(settings)
+    upgrade_database(settings)
     sessions = session_factory(settings)
     enter(sessions, 3000)
     return sessions
@@ -39,11 +52,17 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Sessions:
 def enter(sessions: Sessions, count: int) -> None:
     """Enter images of many equal sizes, their paths in another order than their ids."""
     draw = np.random.default_rng(1)
-    with writing(sessions) as session:
+    with write_session(sessions) as session:
         session.add(Dataset(id=1, root="/photographs"))
         session.add(
             IndexVersion(
-                id=1, name="v", dataset_id=1, weights="w", created_at=now(), count=0, unreadable=0
+                id=1,
+                name="v",
+                dataset_id=1,
+                weights="w",
+                created_at=utc_now(),
+                count=0,
+                unreadable=0,
             )
         )
         session.flush()
@@ -74,7 +93,7 @@ def enter(sessions: Sessions, count: int) -> None:
 @pytest.fixture
 def images(sessions: Sessions) -> list[Image]:
     """The images of class 6 that the version holds."""
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         return [i for i in session.scalars(select(Image).where(Image.class_id == 6)) if i.id % 7]
 
 
@@ -86,26 +105,26 @@ def statements(sessions: Sessions) -> Iterator[list[str]]:
     def note(connection: object, cursor: object, statement: str, *more: object) -> None:
         sent.extend([statement] * statement.startswith("SELECT"))
 
-    event.listen(engine_of(sessions), "before_cursor_execute", note)
+    event.listen(database_engine(sessions), "before_cursor_execute", note)
     yield sent
-    event.remove(engine_of(sessions), "before_cursor_execute", note)
+    event.remove(database_engine(sessions), "before_cursor_execute", note)
 
 
 def test_classes_stand_as_in_a_dictionary(sessions: Sessions) -> None:
-    found = browse.classes(sessions, 1)
+    found = list_classes(sessions, 1)
     assert [c.label for c in found] == [
         *("Élan", "eland", "ﬁddler crab", "Straße", "Tabby Cat", "tiger cat")
     ]
-    assert browse.classes(sessions, 2) == []
+    assert list_classes(sessions, 2) == []
 
 
 def test_classes_stand_by_their_number_of_images(sessions: Sessions, images: list[Image]) -> None:
-    found = browse.classes(sessions, 1, order=ClassOrder.IMAGES)
+    found = list_classes(sessions, 1, order=ClassOrder.IMAGES)
     counts = [c.images for c in found]
     assert counts == sorted(counts, reverse=True)
     assert (found[0].label, found[0].images) == ("Straße", len(images))
     equal = [c.label for c in found[1:] if c.images == counts[1]]
-    by_name = [c.label for c in browse.classes(sessions, 1)]
+    by_name = [c.label for c in list_classes(sessions, 1)]
     assert equal == [label for label in by_name if label in equal]
 
 
@@ -126,7 +145,7 @@ def test_classes_stand_by_their_number_of_images(sessions: Sessions, images: lis
 def test_classes_are_found_by_their_names(
     sessions: Sessions, query: str, labels: list[str]
 ) -> None:
-    assert [c.label for c in browse.classes(sessions, 1, query=query)] == labels
+    assert [c.label for c in list_classes(sessions, 1, query=query)] == labels
 
 
 @pytest.mark.parametrize("order", ImageOrder)
@@ -135,7 +154,7 @@ def test_the_pages_of_a_class_are_its_images_in_order(
 ) -> None:
     seen, number, pages = [], 0, 1
     while number < pages:
-        page = browse.class_page(sessions, 1, 6, number + 1, 48, order)
+        page = find_class_page(sessions, 1, 6, number + 1, 48, order)
         assert page
         seen += [picture.id for picture in page.pictures]
         number, pages = page.number, page.pages
@@ -146,7 +165,7 @@ def test_the_pages_of_a_class_are_its_images_in_order(
 
 @pytest.mark.parametrize("asked", [(1, 6, 0), (1, 6, 99), (1, 4242, 1), (2, 6, 1)])
 def test_there_is_no_such_page(sessions: Sessions, asked: tuple[int, int, int]) -> None:
-    assert browse.class_page(sessions, *asked, 48) is None
+    assert find_class_page(sessions, *asked, 48) is None
 
 
 @pytest.mark.parametrize("order", ImageOrder)
@@ -155,9 +174,9 @@ def test_an_image_stands_between_two_others(
 ) -> None:
     ids = [image.id for image in sorted(images, key=IN_PYTHON[order])]
     for number in (0, 1, 700, len(ids) - 1):
-        picture = catalogue.picture(sessions, ids[number])
+        picture = find_image(sessions, ids[number])
         assert picture
-        found = browse.place(sessions, 1, picture, order)
+        found = find_position(sessions, 1, picture, order)
         assert found
         assert found.previous == (ids[number - 1] if number else None)
         assert found.next == (ids[number + 1] if number + 1 < len(ids) else None)
@@ -165,29 +184,29 @@ def test_an_image_stands_between_two_others(
 
 
 def test_an_image_that_the_version_lacks_stands_nowhere(sessions: Sessions) -> None:
-    picture = catalogue.picture(sessions, 7)
+    picture = find_image(sessions, 7)
     assert picture
-    assert browse.place(sessions, 1, picture) is None
+    assert find_position(sessions, 1, picture) is None
 
 
 def test_shelves_hold_the_first_of_each_class(sessions: Sessions) -> None:
-    found = browse.shelves(sessions, 1, [6, 2, 4242], 5)
+    found = first_images_by_class(sessions, 1, [6, 2, 4242], 5)
     for class_id in (6, 2):
-        page = browse.class_page(sessions, 1, class_id, 1, 5)
+        page = find_class_page(sessions, 1, class_id, 1, 5)
         assert page
         assert found[class_id] == page.pictures
     assert found[4242] == []
-    assert browse.shelves(sessions, 1, [], 5) == {}
+    assert first_images_by_class(sessions, 1, [], 5) == {}
 
 
 def test_a_size_beyond_32_bits_is_compared(sessions: Sessions, images: list[Image]) -> None:
     def resize(width: int, height: int) -> None:
-        with writing(sessions) as session:
+        with write_session(sessions) as session:
             one = update(Image).where(Image.id == images[9].id)
             session.execute(one.values(width=width, height=height))
 
     resize(60_000, 60_000)
-    first = browse.class_page(sessions, 1, 6, 1, 1, ImageOrder.LARGEST)
+    first = find_class_page(sessions, 1, 6, 1, 1, ImageOrder.LARGEST)
     resize(images[9].width, images[9].height)
     assert first
     assert first.pictures[0].id == images[9].id
@@ -196,17 +215,17 @@ def test_a_size_beyond_32_bits_is_compared(sessions: Sessions, images: list[Imag
 def test_browsing_takes_a_fixed_number_of_queries_each_served_by_an_index(
     sessions: Sessions, statements: list[str]
 ) -> None:
-    picture = catalogue.picture(sessions, 6)
+    picture = find_image(sessions, 6)
     assert picture
     for order in ImageOrder:
-        browse.class_page(sessions, 1, 6, 3, 48, order)
-        browse.place(sessions, 1, picture, order)
-    browse.classes(sessions, 1)
-    browse.shelves(sessions, 1, [1, 2, 3, 4], 6)
-    catalogue.labels(sessions, range(1, 7))
-    catalogue.examples(sessions, 1)
+        find_class_page(sessions, 1, 6, 3, 48, order)
+        find_position(sessions, 1, picture, order)
+    list_classes(sessions, 1)
+    first_images_by_class(sessions, 1, [1, 2, 3, 4], 6)
+    find_labels(sessions, range(1, 7))
+    find_examples(sessions, 1)
     assert len(statements) == 1 + 4 * (2 + 1) + 4
-    with engine_of(sessions).connect() as connection:
+    with database_engine(sessions).connect() as connection:
         for query in statements:
             values = (1,) * query.count("?")
             for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values):
@@ -217,7 +236,7 @@ def test_browsing_takes_a_fixed_number_of_queries_each_served_by_an_index(
 
 
 def test_a_picture_knows_its_file(sessions: Sessions) -> None:
-    picture = catalogue.picture(sessions, 6)
+    picture = find_image(sessions, 6)
     assert picture
     assert picture.file == Path("/photographs") / picture.path
     assert picture.bytes == 1

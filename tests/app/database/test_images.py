@@ -12,15 +12,25 @@ from PIL import Image as Pillow
 from sqlalchemy import event, select, text
 
 from app.config import Settings
-from app.database import browse, images
-from app.database.ingest import register
+from app.database.browse import list_classes
+from app.database.images import (
+    class_folders_by_image,
+    find_examples,
+    find_image,
+    find_labels,
+    find_validation_images,
+    find_version,
+    forget_versions,
+    record_version,
+)
+from app.database.ingest import register_images
 from app.database.session import (
     DatabaseError,
     Sessions,
-    engine_of,
-    reading,
+    database_engine,
+    read_session,
     session_factory,
-    upgrade,
+    upgrade_database,
 )
 from app.database.tables import IndexImage
 from index.building.reader import DecodedFile, read_photograph
@@ -55,7 +65,7 @@ def registered(sessions: Sessions, folder: Folder) -> tuple[list[str], list[int]
     """The paths of the images that could be read, their ids, and the data set's id."""
     read = [(p, read_photograph(folder.root, p.path, lambda _: None)) for p in folder.train]
     good = [(p, r.entry) for p, r in read if isinstance(r, DecodedFile)]
-    entered = register(sessions, folder, [p for p, _ in good], [e for _, e in good])
+    entered = register_images(sessions, folder, [p for p, _ in good], [e for _, e in good])
     return [p.path for p, _ in good], entered.ids.tolist(), entered.dataset_id
 
 
@@ -63,7 +73,7 @@ def registered(sessions: Sessions, folder: Folder) -> tuple[list[str], list[int]
 def sessions(tmp_path: Path) -> Sessions:
     """Sessions of an empty database."""
     settings = Settings(home=Home(root=tmp_path / "home"), secret_key="s" * 16)
-    upgrade(settings)
+    upgrade_database(settings)
     return session_factory(settings)
 
 
@@ -75,16 +85,16 @@ def statements(sessions: Sessions) -> Iterator[list[str]]:
     def note(connection: object, cursor: object, statement: str, *more: object) -> None:
         sent.append(statement)
 
-    event.listen(engine_of(sessions), "before_cursor_execute", note)
+    event.listen(database_engine(sessions), "before_cursor_execute", note)
     yield sent
-    event.remove(engine_of(sessions), "before_cursor_execute", note)
+    event.remove(database_engine(sessions), "before_cursor_execute", note)
 
 
 def indexed(sessions: Sessions, root: Path, name: str = "one") -> int:
     """Register a folder and record a version of all its images."""
     _, ids, dataset_id = registered(sessions, scan(root))
     manifest = replace(MANIFEST, name=name, images=len(ids))
-    return images.record_version(sessions, manifest, dataset_id, ids)
+    return record_version(sessions, manifest, dataset_id, ids)
 
 
 def test_every_training_image_is_entered_as_it_is(sessions: Sessions, root: Path) -> None:
@@ -93,7 +103,7 @@ def test_every_training_image_is_entered_as_it_is(sessions: Sessions, root: Path
     assert list(entered) == [p.path for p in folder.train]
     assert len(set(entered.values())) == len(folder.train)
     path, image = next(iter(entered.items()))
-    found = images.picture(sessions, image)
+    found = find_image(sessions, image)
     assert found
     assert found.file == root / path
     assert (found.format, found.width, found.height) == ("JPEG", 120, 120)
@@ -112,7 +122,7 @@ def test_only_a_changed_file_gets_a_new_id(sessions: Sessions, root: Path) -> No
     after = enter(sessions, scan(root))
     assert {path for path in before if before[path] != after[path]} == {changed}
     assert after[changed] > max(before.values())
-    found = images.picture(sessions, after[changed])
+    found = find_image(sessions, after[changed])
     assert found
     assert (found.width, found.height) == (50, 40)
     (root / changed).write_bytes(old)
@@ -128,15 +138,15 @@ def test_new_and_removed_files(sessions: Sessions, root: Path) -> None:
     assert after.keys() - before.keys() == {"train/coffee/copy.jpg"}
     assert after["train/coffee/copy.jpg"] > max(before.values())
     # The removed one can still be looked at by its id, for results that name it.
-    assert images.picture(sessions, before["train/coffee/00.jpg"])
+    assert find_image(sessions, before["train/coffee/00.jpg"])
 
 
 def test_labels_follow_the_folder(sessions: Sessions, root: Path) -> None:
     image = enter(sessions, scan(root))["train/astronaut/00.jpg"]
-    assert images.labels(sessions, [image, 10**6]) == {image: "astronaut"}
+    assert find_labels(sessions, [image, 10**6]) == {image: "astronaut"}
     (root / "classes.txt").write_text("astronaut a woman in space\n")
     enter(sessions, scan(root))
-    assert images.labels(sessions, [image]) == {image: "a woman in space"}
+    assert find_labels(sessions, [image]) == {image: "a woman in space"}
 
 
 def test_a_folder_whose_name_is_not_utf8_is_refused(sessions: Sessions, root: Path) -> None:
@@ -149,7 +159,7 @@ def test_upright_size_of_a_turned_photograph(sessions: Sessions, root: Path) -> 
     exif[0x0112] = 6
     Pillow.new("RGB", (80, 30)).save(root / "train/chelsea/00.jpg", exif=exif)
     image = enter(sessions, scan(root))["train/chelsea/00.jpg"]
-    found = images.picture(sessions, image)
+    found = find_image(sessions, image)
     assert found
     assert (found.width, found.height) == (30, 80)
 
@@ -158,7 +168,7 @@ def test_examples_are_of_different_classes(sessions: Sessions, root: Path) -> No
     (root / "val/chelsea/00.jpg").write_bytes(b"damaged")
     dataset_id = registered(sessions, scan(root))[2]
     enter(sessions, scan(root))
-    found = images.examples(sessions, dataset_id)
+    found = find_examples(sessions, dataset_id)
     assert [example.path for example in found] == [
         "val/astronaut/00.jpg",
         "val/chelsea/01.jpg",
@@ -166,10 +176,10 @@ def test_examples_are_of_different_classes(sessions: Sessions, root: Path) -> No
     ]
     assert {example.split for example in found} == {"val"}
     found[0].file.unlink()
-    assert "val/astronaut/01.jpg" in {e.path for e in images.examples(sessions, dataset_id)}
+    assert "val/astronaut/01.jpg" in {e.path for e in find_examples(sessions, dataset_id)}
     (root / "val/astronaut/01.jpg").unlink()
-    assert len(images.examples(sessions, dataset_id)) == 2
-    assert len(images.examples(sessions, dataset_id, most=1)) == 1
+    assert len(find_examples(sessions, dataset_id)) == 2
+    assert len(find_examples(sessions, dataset_id, most=1)) == 1
 
 
 def test_all_validation_images_that_can_be_read_are_entered_where_there_are_few(
@@ -177,12 +187,12 @@ def test_all_validation_images_that_can_be_read_are_entered_where_there_are_few(
 ) -> None:
     (root / "val/chelsea/00.jpg").write_bytes(b"damaged")
     dataset_id = registered(sessions, scan(root))[2]
-    entered = images.validation_images(sessions, dataset_id)
+    entered = find_validation_images(sessions, dataset_id)
     files = {file.relative_to(root).as_posix() for file in (root / "val").rglob("*.jpg")}
     assert {one.path for one in entered} == files - {"val/chelsea/00.jpg"}
     Pillow.new("RGB", (50, 40), "green").save(root / "val/coffee/00.jpg")
     enter(sessions, scan(root))
-    after = {one.path: one for one in images.validation_images(sessions, dataset_id)}
+    after = {one.path: one for one in find_validation_images(sessions, dataset_id)}
     assert after.keys() == {one.path for one in entered}
     assert after["val/coffee/00.jpg"].width == 50
 
@@ -198,24 +208,24 @@ def test_of_many_validation_images_some_of_every_class_are_entered(
                 Pillow.new("RGB", (8, 8), grey).save(tmp_path / split / name / f"{n:02}.png")
     (tmp_path / "val/e/00.png").write_bytes(b"damaged")
     dataset_id = registered(sessions, scan(tmp_path))[2]
-    entered = images.validation_images(sessions, dataset_id)
+    entered = find_validation_images(sessions, dataset_id)
     assert len(entered) == 64
     counts = Counter(one.label for one in entered)
     assert sorted(counts.values()) == [12, 13, 13, 13, 13]
     # From the first files to the last, not the first dozen.
     assert max(one.path for one in entered if one.label == "a") >= "val/a/26.png"
     # The three to be clicked are of classes far from each other.
-    assert [one.label for one in images.examples(sessions, dataset_id)] == ["a", "b", "d"]
+    assert [one.label for one in find_examples(sessions, dataset_id)] == ["a", "b", "d"]
 
 
 def test_a_version_holds_what_it_was_made_of(sessions: Sessions, root: Path) -> None:
     first = indexed(sessions, root, "one")
     (root / "train/coffee/00.jpg").unlink()
     second = indexed(sessions, root, "two")
-    assert sum(c.images for c in browse.classes(sessions, first)) == 27
-    assert sum(c.images for c in browse.classes(sessions, second)) == 26
-    assert len(images.class_folders(sessions, second)) == 26
-    found = images.version(sessions, "two")
+    assert sum(c.images for c in list_classes(sessions, first)) == 27
+    assert sum(c.images for c in list_classes(sessions, second)) == 26
+    assert len(class_folders_by_image(sessions, second)) == 26
+    found = find_version(sessions, "two")
     assert found
     assert (found.id, found.root, found.weights, found.unreadable) == (second, root, "w", 2)
     assert found.created_at.isoformat() == MANIFEST.created
@@ -223,18 +233,18 @@ def test_a_version_holds_what_it_was_made_of(sessions: Sessions, root: Path) -> 
 
 def test_forgotten_versions_lose_their_images_only(sessions: Sessions, root: Path) -> None:
     first, second = indexed(sessions, root, "one"), indexed(sessions, root, "two")
-    images.forget_versions(sessions, ["two"])
-    assert browse.classes(sessions, first) == []
-    assert images.version(sessions, "one") is None
-    assert sum(c.images for c in browse.classes(sessions, second)) == 27
-    with reading(sessions) as session:
+    forget_versions(sessions, ["two"])
+    assert list_classes(sessions, first) == []
+    assert find_version(sessions, "one") is None
+    assert sum(c.images for c in list_classes(sessions, second)) == 27
+    with read_session(sessions) as session:
         assert set(session.scalars(select(IndexImage.version_id))) == {second}
         assert session.scalar(text("SELECT count(*) FROM index_version")) == 2
 
 
 @pytest.mark.parametrize("image", [0, -1, 4242, 2**31, 2**63, 2**70])
 def test_an_unknown_image(sessions: Sessions, image: int) -> None:
-    assert images.picture(sessions, image) is None
+    assert find_image(sessions, image) is None
 
 
 def test_a_large_folder_is_entered_in_few_statements(
@@ -249,5 +259,5 @@ def test_a_large_folder_is_entered_in_few_statements(
         (tmp_path / "many/val" / name).mkdir(parents=True)
         shutil.copy(tmp_path / f"many/train/{name}/{name[1]}.png", tmp_path / f"many/val/{name}/")
     version = indexed(sessions, tmp_path / "many")
-    assert sum(c.images for c in browse.classes(sessions, version)) == 1500
+    assert sum(c.images for c in list_classes(sessions, version)) == 1500
     assert len(statements) < 60

@@ -17,23 +17,37 @@ from alembic.migration import MigrationContext
 from sqlalchemy import select
 
 from app.config import Settings
-from app.database import browse
-from app.database import images as catalogue
-from app.database.browse import ImageOrder
-from app.database.ingest import register
+from app.database.browse import (
+    ImageOrder,
+    find_class_page,
+    find_position,
+    first_images_by_class,
+    list_classes,
+)
+from app.database.images import find_examples, find_image, find_labels
+from app.database.ingest import register_images
 from app.database.session import (
     DatabaseError,
     Sessions,
-    engine_of,
-    migrations,
-    reading,
+    alembic_config,
+    database_engine,
+    read_session,
     session_factory,
-    upgrade,
-    writing,
+    upgrade_database,
+    write_session,
 )
-from app.database.tables import Dataset, Image, IndexVersion, Result, Table, Together, now
-from app.indexing import build
-from app.inference.loader import Engine, Ready
+from app.database.tables import (
+    Dataset,
+    Image,
+    IndexVersion,
+    Table,
+    UploadBatch,
+    UploadResult,
+    utc_now,
+)
+from app.indexing.build import build_index
+from app.inference.classify import classify_image
+from app.inference.loader import ModelLoader, Ready
 from index.building.reader import DecodedFile, read_photograph
 from model.dataset import scan
 from storage.files import switch_link
@@ -108,9 +122,9 @@ def on_postgres(server: str, tmp_path: Path, settings: Settings) -> Iterator[Set
     home = Home(root=tmp_path / "home")
     switch_link(home.weights, settings.home.weights.resolve())
     changed = replace(settings, home=home, database_url=server)
-    upgrade(changed)
+    upgrade_database(changed)
     yield changed
-    engine = engine_of(session_factory(changed))
+    engine = database_engine(session_factory(changed))
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE")
         connection.exec_driver_sql("CREATE SCHEMA public")
@@ -122,12 +136,12 @@ def sessions(on_postgres: Settings) -> Iterator[Sessions]:
     """Sessions whose connections are closed at the end."""
     sessions = session_factory(on_postgres)
     yield sessions
-    engine_of(sessions).dispose()
+    database_engine(sessions).dispose()
 
 
 def test_migrations_make_what_the_tables_say(on_postgres: Settings, sessions: Sessions) -> None:
-    upgrade(on_postgres)
-    with engine_of(sessions).connect() as connection:
+    upgrade_database(on_postgres)
+    with database_engine(sessions).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
 
@@ -135,8 +149,8 @@ def test_migrations_make_what_the_tables_say(on_postgres: Settings, sessions: Se
 def test_an_earlier_version_is_upgraded_with_its_results(
     on_postgres: Settings, sessions: Sessions
 ) -> None:
-    with engine_of(sessions).begin() as connection:
-        config = migrations()
+    with database_engine(sessions).begin() as connection:
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
         connection.exec_driver_sql("INSERT INTO dataset (id, root) VALUES (1, '/photographs')")
@@ -149,32 +163,34 @@ def test_an_earlier_version_is_upgraded_with_its_results(
             "index_version_id, top5, crops, neighbours, milliseconds) VALUES ('t', now(), "
             "'cat.jpg', 's', 1, 2, 'w', 1, '[]', '[]', '[]', '{}')"
         )
-    upgrade(on_postgres)
-    with writing(sessions) as session:
-        found = session.scalars(select(Result)).one()
+    upgrade_database(on_postgres)
+    with write_session(sessions) as session:
+        found = session.scalars(select(UploadResult)).one()
         assert (found.filename, found.by_pixels, found.sampled) == ("cat.jpg", [], None)
-        session.add(Together(token="all", items=[{"token": "t"}, {"filename": "a", "reason": "b"}]))
-    with reading(sessions) as session:
-        together = session.scalars(select(Together)).one()
+        session.add(
+            UploadBatch(token="all", items=[{"token": "t"}, {"filename": "a", "reason": "b"}])
+        )
+    with read_session(sessions) as session:
+        together = session.scalars(select(UploadBatch)).one()
     assert together.items[1] == {"filename": "a", "reason": "b"}
-    assert (now() - together.created_at).total_seconds() < 60
+    assert (utc_now() - together.created_at).total_seconds() < 60
 
 
 def test_a_folder_is_registered_and_kept(sessions: Sessions, photographs: Path) -> None:
     folder = scan(photographs)
     read = [read_photograph(folder.root, p.path, lambda _: None) for p in folder.train]
     entries = [one.entry for one in read if isinstance(one, DecodedFile)]
-    first = register(sessions, folder, folder.train, entries)
+    first = register_images(sessions, folder, folder.train, entries)
     assert len(set(first.ids.tolist())) == len(folder.train)
-    assert (register(sessions, folder, folder.train, entries).ids == first.ids).all()
-    examples = catalogue.examples(sessions, first.dataset_id)
+    assert (register_images(sessions, folder, folder.train, entries).ids == first.ids).all()
+    examples = find_examples(sessions, first.dataset_id)
     assert len({example.class_id for example in examples}) == 3
-    assert catalogue.picture(sessions, 2**40) is None
+    assert find_image(sessions, 2**40) is None
 
 
 def check_orders(sessions: Sessions, version: int, class_: int) -> None:
     """A class's images stand in every order as in Python, and so do those beside one."""
-    with writing(sessions) as session:
+    with write_session(sessions) as session:
         rows = session.scalars(select(Image).where(Image.class_id == class_)).all()
         images = [row for row in rows if row.split == "train"]
         for row, side in zip(images, (9, 60_000, 500, 9, 7), strict=False):
@@ -187,38 +203,39 @@ def check_orders(sessions: Sessions, version: int, class_: int) -> None:
         ImageOrder.NEWEST: sorted(images, key=lambda i: -i.id),
     }
     for order, ordered in expected.items():
-        pages = [browse.class_page(sessions, version, class_, n, 5, order) for n in (1, 2)]
+        pages = [find_class_page(sessions, version, class_, n, 5, order) for n in (1, 2)]
         pictures = [picture for page in pages if page for picture in page.pictures]
         assert [picture.id for picture in pictures] == [row.id for row in ordered]
-        place = browse.place(sessions, version, pictures[4], order)
+        place = find_position(sessions, version, pictures[4], order)
         assert place
         assert (place.previous, place.next) == (pictures[3].id, pictures[5].id)
         assert (place.number, place.images) == (5, len(images))
-    first = browse.shelves(sessions, version, [class_], 6)[class_]
+    first = first_images_by_class(sessions, version, [class_], 6)[class_]
     assert [picture.id for picture in first] == [row.id for row in expected[ImageOrder.NAME][:6]]
 
 
 def test_an_index_is_built_served_and_browsed(on_postgres: Settings, sessions: Sessions) -> None:
-    built = build.build(on_postgres, sessions, lambda name, total: lambda done: None)
+    built = build_index(on_postgres, sessions, lambda name, total: lambda done: None)
     assert built
-    engine = Engine(on_postgres, sessions)
+    engine = ModelLoader(on_postgres, sessions)
     state = engine.state()
     assert isinstance(state, Ready)
     assert state.manifest == built.manifest
-    classes = browse.classes(sessions, state.version.id)
+    classes = list_classes(sessions, state.version.id)
     assert sum(c.images for c in classes) == built.manifest.images == len(state.index)
-    page = browse.class_page(sessions, state.version.id, classes[0].id, 2, 4)
+    page = find_class_page(sessions, state.version.id, classes[0].id, 2, 4)
     assert page
     assert page.pages == -(-classes[0].images // 4)
-    answer = engine.answer_for(page.pictures[0].id, page.pictures[0].file.read_bytes())
+    picture = page.pictures[0]
+    answer, _ = classify_image(state, sessions, picture.file.read_bytes(), without=picture.id)
     assert len(answer.neighbours) == 6
-    assert catalogue.labels(sessions, [n.id for n in answer.neighbours])
+    assert find_labels(sessions, [n.id for n in answer.neighbours])
     check_orders(sessions, state.version.id, classes[0].id)
 
 
 def test_results_come_back(sessions: Sessions) -> None:
-    moment = now()
-    with writing(sessions) as session:
+    moment = utc_now()
+    with write_session(sessions) as session:
         dataset = Dataset(root="/photographs")
         session.add(dataset)
         session.flush()
@@ -228,7 +245,7 @@ def test_results_come_back(sessions: Sessions) -> None:
         session.add(version)
         session.flush()
         session.add(
-            Result(
+            UploadResult(
                 token="t",
                 filename="cat.jpg",
                 sha256="s",
@@ -242,8 +259,8 @@ def test_results_come_back(sessions: Sessions) -> None:
                 created_at=moment,
             )
         )
-    with reading(sessions) as session:
-        found = session.scalars(select(Result)).one()
+    with read_session(sessions) as session:
+        found = session.scalars(select(UploadResult)).one()
     assert found.created_at == moment
     assert found.top5 == [{"label": "cat", "probability": 0.5}]
     assert found.crops == []
@@ -252,9 +269,12 @@ def test_results_come_back(sessions: Sessions) -> None:
 
 def test_missing_tables_name_the_command(server: str, on_postgres: Settings) -> None:
     sessions = session_factory(on_postgres)
-    engine = engine_of(sessions)
+    engine = database_engine(sessions)
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE result")
-    with pytest.raises(DatabaseError, match="`flask db upgrade`"), reading(sessions) as session:
-        session.scalars(select(Result)).all()
+    with (
+        pytest.raises(DatabaseError, match="`flask db upgrade`"),
+        read_session(sessions) as session,
+    ):
+        session.scalars(select(UploadResult)).all()
     engine.dispose()

@@ -14,16 +14,24 @@ from sqlalchemy.exc import IntegrityError
 from app.config import Settings
 from app.database.session import (
     DatabaseError,
-    engine_of,
-    is_current,
-    migrate,
-    migrations,
-    reading,
+    alembic_config,
+    database_engine,
+    migrate_database,
+    read_session,
     session_factory,
-    upgrade,
-    writing,
+    tables_are_current,
+    upgrade_database,
+    write_session,
 )
-from app.database.tables import Class, Dataset, IndexVersion, Result, Table, Together, now
+from app.database.tables import (
+    Class,
+    Dataset,
+    IndexVersion,
+    Table,
+    UploadBatch,
+    UploadResult,
+    utc_now,
+)
 from storage.home import Home
 
 EARLIER = """
@@ -45,83 +53,86 @@ def settings_for(root: Path, url: str = "") -> Settings:
 def database(tmp_path: Path) -> Settings:
     """An empty SQLite database, up to date, that does not wait long."""
     settings = settings_for(tmp_path, f"sqlite:///{tmp_path}/home/app.sqlite3?timeout=0.2")
-    upgrade(settings)
+    upgrade_database(settings)
     return settings
 
 
 def test_migrations_make_what_the_tables_say(database: Settings) -> None:
-    with engine_of(session_factory(database)).connect() as connection:
+    with database_engine(session_factory(database)).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
 
 
 def test_an_earlier_version_is_upgraded_with_its_results(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    migrate(settings, "0001")
+    migrate_database(settings, "0001")
     sessions = session_factory(settings)
-    assert not is_current(sessions)
-    with writing(sessions) as session:
+    assert not tables_are_current(sessions)
+    with write_session(sessions) as session:
         for line in EARLIER.split(";"):
             session.execute(text(line))
-    upgrade(settings)
-    assert is_current(sessions)
-    with reading(sessions) as session:
-        found = session.scalars(select(Result)).one()
-        assert session.scalars(select(Together)).all() == []
+    upgrade_database(settings)
+    assert tables_are_current(sessions)
+    with read_session(sessions) as session:
+        found = session.scalars(select(UploadResult)).one()
+        assert session.scalars(select(UploadBatch)).all() == []
     assert (found.filename, found.top5) == ("cat.jpg", [{"label": "cat", "probability": 0.5}])
     assert (found.by_pixels, found.sampled) == ([], None)
 
 
 def test_the_last_migration_can_be_undone(database: Settings) -> None:
     sessions = session_factory(database)
-    with engine_of(sessions).begin() as connection:
-        config = migrations()
+    with database_engine(sessions).begin() as connection:
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
-    assert not is_current(sessions)
-    upgrade(database)
-    assert is_current(sessions)
+    assert not tables_are_current(sessions)
+    upgrade_database(database)
+    assert tables_are_current(sessions)
 
 
 def test_upgrading_twice_changes_nothing(database: Settings) -> None:
-    with writing(session_factory(database)) as session:
+    with write_session(session_factory(database)) as session:
         session.add(Dataset(root="/photographs"))
-    upgrade(database)
-    with reading(session_factory(database)) as session:
+    upgrade_database(database)
+    with read_session(session_factory(database)) as session:
         assert session.scalars(select(Dataset.root)).all() == ["/photographs"]
 
 
 def test_ids_of_images_are_never_used_twice(database: Settings) -> None:
-    with reading(session_factory(database)) as session:
+    with read_session(session_factory(database)) as session:
         sql = session.scalar(text("SELECT sql FROM sqlite_master WHERE name = 'image'"))
     assert "AUTOINCREMENT" in str(sql)
 
 
 def test_whether_the_tables_are_up_to_date(tmp_path: Path, database: Settings) -> None:
-    assert is_current(session_factory(database))
+    assert tables_are_current(session_factory(database))
     (tmp_path / "other").mkdir()
-    assert not is_current(session_factory(settings_for(tmp_path / "other")))
+    assert not tables_are_current(session_factory(settings_for(tmp_path / "other")))
 
 
 def test_foreign_keys_are_kept_and_a_failed_session_is_undone(database: Settings) -> None:
     sessions = session_factory(database)
     rows = [Dataset(root="/photographs"), Class(dataset_id=4242, folder="a", label="a")]
-    with pytest.raises(DatabaseError, match="FOREIGN KEY"), writing(sessions) as session:
+    with pytest.raises(DatabaseError, match="FOREIGN KEY"), write_session(sessions) as session:
         session.add_all(rows)
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         assert session.scalars(select(Dataset)).all() == []
 
 
 def test_an_error_keeps_its_cause(database: Settings) -> None:
-    with pytest.raises(DatabaseError) as caught, writing(session_factory(database)) as session:
+    with (
+        pytest.raises(DatabaseError) as caught,
+        write_session(session_factory(database)) as session,
+    ):
         session.add_all([Dataset(root="/one"), Dataset(root="/one")])
     assert isinstance(caught.value.__cause__, IntegrityError)
     assert "\n" not in str(caught.value)
 
 
 def test_moments_come_back_in_utc(database: Settings) -> None:
-    sessions, moment = session_factory(database), now()
-    with writing(sessions) as session:
+    sessions, moment = session_factory(database), utc_now()
+    with write_session(sessions) as session:
         dataset = Dataset(root="/photographs")
         session.add(dataset)
         session.flush()
@@ -135,19 +146,22 @@ def test_moments_come_back_in_utc(database: Settings) -> None:
                 unreadable=0,
             )
         )
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         assert session.scalars(select(IndexVersion.created_at)).one() == moment
 
 
 def test_missing_tables_name_the_command(tmp_path: Path) -> None:
     sessions = session_factory(settings_for(tmp_path))
-    with pytest.raises(DatabaseError, match="`flask db upgrade`"), reading(sessions) as session:
+    with (
+        pytest.raises(DatabaseError, match="`flask db upgrade`"),
+        read_session(sessions) as session,
+    ):
         session.scalars(select(Dataset)).all()
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     sessions = session_factory(settings_for(tmp_path / "gone"))
-    with pytest.raises(DatabaseError, match="cannot be used"), reading(sessions) as session:
+    with pytest.raises(DatabaseError, match="cannot be used"), read_session(sessions) as session:
         session.scalars(select(Dataset)).all()
 
 
@@ -155,15 +169,15 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
     settings.home.database.write_bytes(b"not a database at all" * 100)
     with pytest.raises(DatabaseError, match="not a database"):
-        upgrade(settings)
+        upgrade_database(settings)
 
 
 def test_a_database_of_a_newer_version_is_told(database: Settings) -> None:
-    with writing(session_factory(database)) as session:
+    with write_session(session_factory(database)) as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(DatabaseError, match="9999"):
-        upgrade(database)
-    assert not is_current(session_factory(database))
+        upgrade_database(database)
+    assert not tables_are_current(session_factory(database))
 
 
 def test_a_locked_database_is_told_and_still_read(database: Settings) -> None:
@@ -172,10 +186,10 @@ def test_a_locked_database_is_told_and_still_read(database: Settings) -> None:
     other.execute("BEGIN IMMEDIATE")
     try:
         with pytest.raises(DatabaseError, match="locked by another program"):
-            upgrade(database)
-        with pytest.raises(DatabaseError, match="locked"), writing(sessions) as session:
+            upgrade_database(database)
+        with pytest.raises(DatabaseError, match="locked"), write_session(sessions) as session:
             session.add(Dataset(root="/photographs"))
-        with reading(sessions) as session:
+        with read_session(sessions) as session:
             assert session.scalars(select(Dataset)).all() == []
     finally:
         other.close()
@@ -183,38 +197,41 @@ def test_a_locked_database_is_told_and_still_read(database: Settings) -> None:
 
 def test_a_file_that_is_exchanged_while_serving_is_noticed(database: Settings) -> None:
     sessions = session_factory(database)
-    with writing(sessions) as session:
+    with write_session(sessions) as session:
         session.add(Dataset(root="/first"))
     file = Path(str(database.database.database))
     for one in file.parent.glob(f"{file.name}*"):
         one.unlink()
-    with pytest.raises(DatabaseError, match="`flask db upgrade`"), writing(sessions) as session:
+    with (
+        pytest.raises(DatabaseError, match="`flask db upgrade`"),
+        write_session(sessions) as session,
+    ):
         session.add(Dataset(root="/lost"))
-    upgrade(database)
-    with writing(sessions) as session:
+    upgrade_database(database)
+    with write_session(sessions) as session:
         session.add(Dataset(root="/second"))
-    with reading(session_factory(database)) as session:
+    with read_session(session_factory(database)) as session:
         assert session.scalars(select(Dataset.root)).all() == ["/second"]
 
 
 def test_an_unreachable_server_is_told_without_its_password(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, "postgresql://me:hidden@127.0.0.1:1/name")
     with pytest.raises(DatabaseError) as caught:
-        upgrade(settings)
+        upgrade_database(settings)
     assert "hidden" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_writers_that_read_first_wait_for_each_other(tmp_path: Path) -> None:
     settings = settings_for(tmp_path)
-    upgrade(settings)
+    upgrade_database(settings)
     sessions = session_factory(settings)
-    with writing(sessions) as session:
+    with write_session(sessions) as session:
         session.add(Dataset(root="0"))
 
     def count_up() -> None:
         for _ in range(20):
-            with writing(sessions) as session:
+            with write_session(sessions) as session:
                 row = session.scalars(select(Dataset)).one()
                 row.root = str(int(row.root) + 1)
 
@@ -223,5 +240,5 @@ def test_writers_that_read_first_wait_for_each_other(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         assert session.scalars(select(Dataset.root)).one() == "80"

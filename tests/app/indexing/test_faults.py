@@ -19,7 +19,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app.database import images
+from app.database.images import class_ids_by_image, find_version, list_version_names
 from app.database.session import session_factory
 from app.indexing import build
 from app.inference.loader import Ready
@@ -204,8 +204,8 @@ def test_answers_during_build_update_and_rollback_are_of_one_version(
             thread.join()
     assert {status for status, _ in seen} == {200}
     sessions = session_factory(shop.settings)
-    names = images.version_names(sessions)
-    lists = [set(images.listed(sessions, images.version(sessions, name).id)) for name in names]
+    names = list_version_names(sessions)
+    lists = [set(class_ids_by_image(sessions, find_version(sessions, name).id)) for name in names]
     assert len(lists) == 3
     assert len(set.union(*lists)) == 3 * 27
     asked = [ids for _, ids in seen if ids]
@@ -217,13 +217,13 @@ def test_answers_during_build_update_and_rollback_are_of_one_version(
     not (find_spec("pymilvus") and find_spec("milvus_lite")), reason="needs Milvus Lite"
 )
 def test_an_index_in_milvus(shop, open_app, jpeg: bytes, tmp_path: Path) -> None:
-    exact = shop.engine().answer(jpeg).neighbours
+    exact = shop.classify(jpeg).neighbours
     first, url = shop.name, str(tmp_path / "m.db")
     shop = replace(shop, settings=replace(shop.settings, index_url=url))
     assert "Kind milvus" in shop.right("build")
     assert json.loads(shop.right("stats", "--json"))["kind"] == "milvus"
     assert "Vectors in Milvus against the shards: right" in shop.right("verify")
-    found = shop.engine().answer(jpeg).neighbours
+    found = shop.classify(jpeg).neighbours
     assert [n.id for n in found] == [n.id for n in exact]
     assert "set INDEX_URL" in shop.refused("verify", index_url="")
     away = replace(shop.settings, index_url="http://127.0.0.1:1")
@@ -270,9 +270,9 @@ def test_a_full_disk_is_told_and_the_build_goes_on_later(
     for name in ("brick", "grass", "rocket"):
         for file in sorted((photographs / "train" / name).iterdir())[:8]:
             shutil.copy(file, shop.photographs / "train/coffee" / f"{name}{file.name}")
-    monkeypatch.setattr(build, "gather", partial(gather_features, batch=4, block=8))
-    engine, first = shop.engine(), shop.name
-    before = engine.answer(jpeg).neighbours
+    monkeypatch.setattr(build, "gather_features", partial(gather_features, batch=4, block=8))
+    engine, first = shop.loader(), shop.name
+    before = shop.classify(jpeg, engine).neighbours
     ballast = fill(disk)
     os.truncate(ballast, ballast.stat().st_size - 400_000)
     line = shop.refused("update")
@@ -288,12 +288,12 @@ def test_a_full_disk_is_told_and_the_build_goes_on_later(
         return shard
 
     with monkeypatch.context() as patch:
-        patch.setattr(BuildCheckpoint, "write", write_and_fill)
+        patch.setattr(BuildCheckpoint, "write_segment", write_and_fill)
         line = shop.refused("update")
     assert "No space left on device. What was finished is kept" in line
     assert shop.name == first
     assert isinstance(engine.state(), Ready)
-    assert engine.answer(jpeg).neighbours == before
+    assert shop.classify(jpeg, engine).neighbours == before
     subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
     there = sum(written)
     said = shop.right("update")

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from app.config import Settings
-from app.database import images
-from app.database.session import DatabaseError, session_factory
+from app.database.images import find_image
+from app.database.session import DatabaseError, database_engine, session_factory
 from app.indexing import build as indexing
 from app.inference import loader as engine_module
-from app.inference.loader import Engine, NotReady, NotReadyError, Ready
+from app.inference.classify import Classification, classify_image
+from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready
 from index import store
 from index.manifest import MANIFEST_FILE, write_manifest
 from index.sample import SAMPLE_FILE as SAMPLE
@@ -32,12 +33,23 @@ def no_steps(name: str, total: int) -> Callable[[int], None]:
     return lambda done: None
 
 
-def engine_of(settings: Settings) -> Engine:
-    return Engine(settings, session_factory(settings))
+def loader_of(settings: Settings) -> ModelLoader:
+    return ModelLoader(settings, session_factory(settings))
+
+
+def classify(loader: ModelLoader, data: bytes, **options: int) -> Classification:
+    return classify_image(loader.ready(), loader.sessions, data, **options)[0]
 
 
 def build(settings: Settings) -> str:
     return indexing.build(settings, session_factory(settings), no_steps).manifest.name
+
+
+def not_ready(loader: ModelLoader) -> NotReady:
+    """Why there is no network."""
+    with pytest.raises(NotReadyError) as error:
+        loader.predictor()
+    return error.value.state
 
 
 def train_anew(home: Home, shift: float) -> str:
@@ -50,7 +62,7 @@ def train_anew(home: Home, shift: float) -> str:
     return new.identity
 
 
-def wait_for(engine: Engine, good: Callable[[Ready], bool]) -> Ready:
+def wait_for(engine: ModelLoader, good: Callable[[Ready], bool]) -> Ready:
     """The state when it is as expected; it is read aside while the old one serves."""
     for _ in range(600):
         state = engine.state()
@@ -61,7 +73,7 @@ def wait_for(engine: Engine, good: Callable[[Ready], bool]) -> Ready:
     raise AssertionError(state)
 
 
-def settle(engine: Engine) -> None:
+def settle(engine: ModelLoader) -> None:
     """Wait until what is being read aside has been read."""
     engine.state()
     with engine.lock:
@@ -98,12 +110,12 @@ def new_home(tmp_path: Path, settings: Settings) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def engine(settings: Settings) -> Engine:
-    return engine_of(settings)
+def engine(settings: Settings) -> ModelLoader:
+    return loader_of(settings)
 
 
-def test_an_upload_is_answered(engine: Engine, jpeg: bytes, settings: Settings) -> None:
-    answer = engine.answer(jpeg)
+def test_an_upload_is_answered(engine: ModelLoader, jpeg: bytes, settings: Settings) -> None:
+    answer = classify(engine, jpeg)
     state = engine.state()
     assert isinstance(state, Ready)
     look = state.predictor.look(read(jpeg))
@@ -119,23 +131,22 @@ def test_an_upload_is_answered(engine: Engine, jpeg: bytes, settings: Settings) 
     assert all(neighbour.label for neighbour in answer.neighbours)
 
 
-def test_a_training_image_is_not_its_own_neighbour(engine: Engine) -> None:
+def test_a_training_image_is_not_its_own_neighbour(engine: ModelLoader) -> None:
     state = engine.state()
     assert isinstance(state, Ready)
     image = int(state.index.id_map.ids[4])
-    found = images.picture(engine.sessions, image)
+    found = find_image(engine.sessions, image)
     assert found
-    answer = engine.answer_for(image, found.file.read_bytes())
+    answer = classify(engine, found.file.read_bytes(), without=image)
     assert len(answer.neighbours) == 6
     assert image not in [neighbour.id for neighbour in answer.neighbours]
 
 
-def test_what_cannot_be_answered_is_told(engine: Engine, home: Settings) -> None:
+def test_what_cannot_be_answered_is_told(engine: ModelLoader, home: Settings) -> None:
     with pytest.raises(ImageError):
-        engine.answer(b"no image")
-    small = engine_of(replace(home, upload_megapixels=0))
+        classify(engine, b"no image")
     with pytest.raises(ImageError, match="pixels"):
-        small.answer(b"\x89PNG\r\n\x1a\n" + PNG_2X2)
+        classify(engine, b"\x89PNG\r\n\x1a\n" + PNG_2X2, max_pixels=0)
 
 
 PNG_2X2 = bytes.fromhex(
@@ -145,10 +156,10 @@ PNG_2X2 = bytes.fromhex(
 
 
 def test_many_threads_get_the_same_answer(settings: Settings, jpeg: bytes) -> None:
-    engine = engine_of(settings)
+    engine = database_engine(settings)
     answers = []
     threads = [
-        threading.Thread(target=lambda: answers.append(engine.answer(jpeg))) for _ in range(6)
+        threading.Thread(target=lambda: answers.append(classify(engine, jpeg))) for _ in range(6)
     ]
     for thread in threads:
         thread.start()
@@ -162,7 +173,7 @@ def test_many_threads_get_the_same_answer(settings: Settings, jpeg: bytes) -> No
 def test_first_calls_at_once_read_the_weights_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = engine_of(settings)
+    engine = database_engine(settings)
     with counted_loads(monkeypatch) as loads:
         threads = [threading.Thread(target=engine.state) for _ in range(4)]
         for thread in threads:
@@ -174,17 +185,17 @@ def test_first_calls_at_once_read_the_weights_once(
 
 
 def test_nothing_there_yet(tmp_path: Path, settings: Settings) -> None:
-    empty = engine_of(replace(settings, home=Home(root=tmp_path / "none")))
+    empty = loader_of(replace(settings, home=Home(root=tmp_path / "none")))
     state = empty.state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("no-weights", "python training/run.py")
     with pytest.raises(NotReadyError, match=r"python training/run\.py"):
-        empty.answer(b"")
+        classify(empty, b"")
     assert not (tmp_path / "none").exists()
 
 
 def test_it_follows_from_weights_to_index_without_a_restart(new_home: Settings) -> None:
-    engine = engine_of(new_home)
+    engine = loader_of(new_home)
     state = engine.state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("no-index", "flask index build")
@@ -195,7 +206,7 @@ def test_it_follows_from_weights_to_index_without_a_restart(new_home: Settings) 
 
 def test_a_mismatch_at_the_start_is_refused(home: Settings) -> None:
     train_anew(home.home, 1.0)
-    engine = engine_of(home)
+    engine = loader_of(home)
     state = engine.state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("mismatch", "flask index build")
@@ -206,7 +217,7 @@ def test_a_mismatch_at_the_start_is_refused(home: Settings) -> None:
 def test_the_network_is_given_without_an_index(
     new_home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = engine_of(new_home)
+    engine = loader_of(new_home)
     with counted_loads(monkeypatch) as loads:
         first, again = engine.predictor(), engine.predictor()
         assert isinstance(first, Predictor)
@@ -223,7 +234,7 @@ def test_the_network_is_given_without_an_index(
 
 def test_the_network_is_given_beside_an_index_of_other_weights(home: Settings) -> None:
     identity = train_anew(home.home, 1.0)
-    engine = engine_of(home)
+    engine = loader_of(home)
     assert isinstance(engine.state(), NotReady)
     found = engine.predictor()
     assert isinstance(found, Predictor)
@@ -232,11 +243,11 @@ def test_the_network_is_given_beside_an_index_of_other_weights(home: Settings) -
 
 def test_without_usable_weights_no_network_is_given(home: Settings) -> None:
     home.home.weights.resolve().write_bytes(b"damaged")
-    engine = engine_of(home)
-    assert isinstance(found := engine.predictor(), NotReady)
+    engine = loader_of(home)
+    found = not_ready(engine)
     assert (found.reason, found.command) == ("damaged", "python training/run.py")
     home.home.weights.unlink()
-    assert isinstance(found := engine.predictor(), NotReady)
+    found = not_ready(engine)
     assert found.reason == "no-weights"
 
 
@@ -260,13 +271,13 @@ def test_weights_for_other_pictures_are_told(
     new_home: Settings, side: int, crop: int, told: str
 ) -> None:
     train_for_cifar(new_home.home, AlexNetConfig(net="cifar", classes=5, side=side, crop=crop))
-    engine = engine_of(new_home)
-    assert isinstance(found := engine.predictor(), NotReady)
+    engine = loader_of(new_home)
+    found = not_ready(engine)
     assert (found.reason, found.command) == ("damaged", "python training/run.py")
     assert told in found.message
     assert isinstance(engine.state(), NotReady)
     with pytest.raises(NotReadyError, match="not indexed"):
-        engine.answer(b"")
+        classify(engine, b"")
     with pytest.raises(checkpoint.WeightsError, match="the net cifar") as error:
         build(new_home)
     assert told in str(error.value)
@@ -274,16 +285,16 @@ def test_weights_for_other_pictures_are_told(
 
 
 def test_weights_for_other_pictures_leave_the_pair_in_service(home: Settings, jpeg: bytes) -> None:
-    engine = engine_of(home)
+    engine = loader_of(home)
     old = engine.state()
     train_for_cifar(home.home, AlexNetConfig(net="cifar", classes=5, side=32, crop=32))
     settle(engine)
     assert engine.state() is old
-    assert engine.answer(jpeg).weights == old.predictor.identity  # type: ignore[union-attr]
+    assert classify(engine, jpeg).weights == old.predictor.identity  # type: ignore[union-attr]
 
 
 def test_the_pair_in_service_stays_until_the_new_index_is_published(home: Settings) -> None:
-    engine = engine_of(home)
+    engine = loader_of(home)
     old = engine.state()
     assert isinstance(old, Ready)
     identity = train_anew(home.home, 1.0)
@@ -297,7 +308,7 @@ def test_the_pair_in_service_stays_until_the_new_index_is_published(home: Settin
 def test_a_new_index_of_the_same_weights_is_taken(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = engine_of(home)
+    engine = loader_of(home)
     old = engine.state()
     assert isinstance(old, Ready)
     with counted_loads(monkeypatch) as loads:
@@ -310,7 +321,7 @@ def test_a_new_index_of_the_same_weights_is_taken(
 def test_nobody_waits_while_the_next_pair_is_read(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = engine_of(home)
+    engine = loader_of(home)
     old = engine.state()
     train_anew(home.home, 1.0)
     name = build(home)
@@ -327,7 +338,7 @@ def test_nobody_waits_while_the_next_pair_is_read(
 
 
 def test_an_index_of_before_samples_is_served_without(home: Settings, jpeg: bytes) -> None:
-    ready = engine_of(home).state()
+    ready = loader_of(home).state()
     assert isinstance(ready, Ready)
     assert ready.sample is not None
     assert ready.sample.whole
@@ -336,11 +347,11 @@ def test_an_index_of_before_samples_is_served_without(home: Settings, jpeg: byte
     (version / SAMPLE).unlink()
     files = {name: seal for name, seal in ready.manifest.files.items() if name != SAMPLE}
     write_manifest(replace(ready.manifest, files=files), version)
-    engine = engine_of(home)
+    engine = loader_of(home)
     older = engine.state()
     assert isinstance(older, Ready)
     assert older.sample is None
-    assert len(engine.answer(jpeg).neighbours) == 6
+    assert len(classify(engine, jpeg).neighbours) == 6
 
 
 @pytest.mark.parametrize("file", ["ids.npy", "files.npz", SAMPLE, MANIFEST_FILE, None])
@@ -350,7 +361,7 @@ def test_a_damaged_index_is_told_and_not_read_again(
     version = home.home.index / "current"
     damaged = version / (file or store.read_manifest(version).shards[0].file)
     damaged.write_bytes(damaged.read_bytes()[:100])
-    engine = engine_of(home)
+    engine = loader_of(home)
     with counted_loads(monkeypatch) as loads:
         states = [engine.state() for _ in range(3)]
     assert isinstance(states[0], NotReady)
@@ -367,7 +378,7 @@ def test_damaged_weights_are_told_and_not_read_again(
     file = home.home.weights.resolve()
     whole = file.read_bytes()
     file.write_bytes(whole[:1000])
-    engine = engine_of(home)
+    engine = loader_of(home)
     with counted_loads(monkeypatch) as loads:
         states = [engine.state() for _ in range(3)]
         assert isinstance(states[0], NotReady)
@@ -378,19 +389,19 @@ def test_damaged_weights_are_told_and_not_read_again(
 
 
 def test_damage_and_loss_leave_the_pair_in_service(home: Settings, jpeg: bytes) -> None:
-    engine = engine_of(home)
+    engine = loader_of(home)
     old = engine.state()
-    before = engine.answer(jpeg)
+    before = classify(engine, jpeg)
     shutil.rmtree(home.home.index)
     home.home.weights.unlink()
     settle(engine)
     assert engine.state() is old
-    assert engine.answer(jpeg).neighbours == before.neighbours
+    assert classify(engine, jpeg).neighbours == before.neighbours
 
 
 def test_another_database_is_told(home: Settings) -> None:
     home.home.database.unlink()
-    engine = engine_of(home)
+    engine = loader_of(home)
     state = engine.state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("database", "flask db upgrade")
@@ -403,7 +414,7 @@ def test_a_database_that_comes_back_is_noticed(home: Settings) -> None:
     aside.mkdir()
     for file in home.home.root.glob("app.sqlite3*"):
         file.rename(aside / file.name)
-    engine = engine_of(home)
+    engine = loader_of(home)
     state = engine.state()
     assert isinstance(state, NotReady)
     assert state.reason == "database"
@@ -416,9 +427,9 @@ def test_a_database_that_comes_back_is_noticed(home: Settings) -> None:
 
 
 def test_a_database_that_fails_while_answering_is_told(home: Settings, jpeg: bytes) -> None:
-    engine = engine_of(home)
+    engine = loader_of(home)
     assert isinstance(engine.state(), Ready)
     engine.sessions.kw["bind"].dispose()
     home.home.database.write_bytes(b"nothing" * 1000)
     with pytest.raises(DatabaseError):
-        engine.answer(jpeg)
+        classify(engine, jpeg)

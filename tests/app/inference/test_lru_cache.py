@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.inference.lru_cache import Kept
+from app.inference.lru_cache import LruCache
 
 
 def test_the_latest_are_kept_and_the_one_not_asked_for_longest_goes() -> None:
-    kept, made = Kept(2), []
+    kept, made = LruCache(2), []
 
     def get(key: str) -> str:
         return kept.get(key, lambda: made.append(key) or key.upper())
@@ -19,7 +19,7 @@ def test_the_latest_are_kept_and_the_one_not_asked_for_longest_goes() -> None:
 
 
 def test_of_threads_that_ask_for_the_same_one_computes() -> None:
-    kept, made, together = Kept(2), [], threading.Barrier(4)
+    kept, made, together = LruCache(2), [], threading.Barrier(4)
 
     def ask(_: int) -> int:
         together.wait()
@@ -30,7 +30,7 @@ def test_of_threads_that_ask_for_the_same_one_computes() -> None:
 
 
 def test_what_could_not_be_computed_is_tried_again() -> None:
-    kept = Kept(2)
+    kept = LruCache(2)
     with pytest.raises(OSError, match="gone"):
         kept.get("key", lambda: (_ for _ in ()).throw(OSError("gone")).__next__())
     assert kept.get("key", lambda: 3) == 3

@@ -12,9 +12,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from app.database.session import Sessions, reading, session_factory
+from app.database.session import Sessions, read_session, session_factory
 from app.database.tables import Image
-from app.inference.answers import Ready
+from app.inference.loader import Ready
 from app.inference.mean_query import PickError, nearest_to_mean
 from index.search import QueryError
 from model.preprocess import read_file
@@ -25,7 +25,7 @@ Page = Callable[[TestResponse], Any]
 @pytest.fixture(scope="module")
 def ready(app: Flask) -> Ready:
     """What answers."""
-    state = app.extensions["engine"].state()
+    state = app.extensions["loader"].state()
     assert isinstance(state, Ready)
     return state
 
@@ -46,7 +46,7 @@ def ids(ready: Ready) -> list[int]:
 def test_the_features_of_an_image_are_those_the_network_gives(
     ready: Ready, sessions: Sessions, photographs, ids: list[int]
 ) -> None:
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         paths = dict(session.execute(select(Image.id, Image.path)).all())
     for image in (ids[40], ids[3]):
         look = ready.predictor.look(read_file(photographs / paths[image]))
@@ -85,7 +85,7 @@ def test_copies_of_what_was_picked_are_left_out(shop) -> None:
     (shop.photographs / "train/chelsea/01.jpg").unlink()
     shop.right("update")
     state, sessions = shop.state(), session_factory(shop.settings)
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         ids = {path: image for image, path in session.execute(select(Image.id, Image.path))}
     first, copy, gone = (ids[f"train/chelsea/{name}.jpg"] for name in ("00", "copy", "01"))
     coffee = ids["train/coffee/00.jpg"]
@@ -150,7 +150,7 @@ def test_what_cannot_be_searched_by_is_said(
 def test_an_example_of_the_validation_set_cannot_be_picked(
     client: FlaskClient, page: Page, sessions: Sessions
 ) -> None:
-    with reading(sessions) as session:
+    with read_session(sessions) as session:
         example = session.scalars(select(Image.id).where(Image.split == "val")).first()
     answer = client.get("/explore/mean", query_string={"image": [1, example]})
     assert answer.status_code == 400

@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.inference.loader import Ready
-from app.tries import MOST, Tries
+from app.tries import MAX_FAILURES, RateLimit
 from index import store
 from model.checkpoint import load
 from storage.files import switch_link
@@ -148,7 +148,7 @@ def test_a_wrong_token_is_refused_and_many_of_them_stop_everybody(
     add(shop, "a", weights)
     before = shop.settings.home.weights.readlink()
     assert client.post("/models", data={"file": "runs/a/weights.safetensors"}).status_code == 400
-    for token in ("", "wrong", TOKEN + " ", TOKEN.upper(), "ü" * 20)[:MOST]:
+    for token in ("", "wrong", TOKEN + " ", TOKEN.upper(), "ü" * 20)[:MAX_FAILURES]:
         answer = post("runs/a/weights.safetensors", token)
         assert answer.status_code == 403
         assert "Nothing was switched" in page(answer).text
@@ -160,16 +160,16 @@ def test_a_wrong_token_is_refused_and_many_of_them_stop_everybody(
 
 def test_after_a_while_one_may_try_again() -> None:
     now = [0.0]
-    tries = Tries(clock=lambda: now[0])
-    for second in range(MOST):
-        assert tries.wait() == 0
+    tries = RateLimit(clock=lambda: now[0])
+    for second in range(MAX_FAILURES):
+        assert tries.seconds_to_wait() == 0
         now[0] = float(second)
-        tries.failed()
-    assert tries.wait() == 60 - (MOST - 1)
+        tries.record_failure()
+    assert tries.seconds_to_wait() == 60 - (MAX_FAILURES - 1)
     now[0] = 60.0
-    assert tries.wait() == 0
-    tries.failed()
-    assert tries.wait() == 1
+    assert tries.seconds_to_wait() == 0
+    tries.record_failure()
+    assert tries.seconds_to_wait() == 1
 
 
 def test_weights_and_the_index_made_by_them_are_switched_together(
@@ -185,7 +185,7 @@ def test_weights_and_the_index_made_by_them_are_switched_together(
         answer = post(f"runs/{name}/weights.safetensors")
         assert (answer.status_code, answer.location) == (303, "/models")
         assert shop.name == version
-        state = app.extensions["engine"].state()
+        state = app.extensions["loader"].state()
         assert isinstance(state, Ready)
         assert state.version.name == version
         assert state.predictor.identity == state.manifest.weights
@@ -208,7 +208,7 @@ def test_weights_without_an_index_take_consent_and_the_old_pair_goes_on(
 ) -> None:
     add(shop, "other", changed(0.5))
     key, before = "runs/other/weights.safetensors", shop.settings.home.weights.readlink()
-    old = app.extensions["engine"].state().predictor.identity
+    old = app.extensions["loader"].state().predictor.identity
     answer = post(key)
     assert answer.status_code == 409
     shown = page(answer)
@@ -219,7 +219,7 @@ def test_weights_without_an_index_take_consent_and_the_old_pair_goes_on(
     answer = client.post("/models", data={**hidden, "token": TOKEN})
     assert answer.status_code == 303
     assert str(shop.settings.home.weights.readlink()) == key
-    assert app.extensions["engine"].state().predictor.identity == old
+    assert app.extensions["loader"].state().predictor.identity == old
     shown = page(client.get("/models"))
     assert "until an index of the chosen ones is there" in shown.text
     assert "flask index build" in [code.text for code in shown.all("code")]
@@ -295,7 +295,7 @@ def test_several_switches_at_once_and_a_build_do_not_meet(
     assert done
     assert str(shop.settings.home.weights.readlink()).split("/")[1] in done
     assert not list(shop.settings.home.root.glob(".weights*"))
-    assert isinstance(app.extensions["engine"].state(), Ready)
+    assert isinstance(app.extensions["loader"].state(), Ready)
 
 
 def test_pages_say_so_when_the_weights_in_use_are_not_finite(shop, changed, open_app, page) -> None:

@@ -20,11 +20,17 @@ from PIL import Image
 from sqlalchemy import event, func, select, update
 
 from app.config import Settings
-from app.database.session import engine_of, reading, session_factory, upgrade, writing
-from app.database.tables import Dataset, IndexVersion, Result, now
-from app.uploads import expiry, picture_files
-from app.uploads.expiry import clean
-from app.uploads.receive import shown_name
+from app.database.session import (
+    database_engine,
+    read_session,
+    session_factory,
+    upgrade_database,
+    write_session,
+)
+from app.database.tables import Dataset, IndexVersion, UploadResult, utc_now
+from app.uploads import picture_files
+from app.uploads.expiry import delete_expired_uploads, delete_old_files
+from app.uploads.receive import display_name
 from model import decode
 from storage.files import switch_link
 from storage.home import Home
@@ -162,7 +168,7 @@ def test_a_broken_multipart_body_is_refused(client, token):
     ],
 )
 def test_a_name_is_reduced_to_what_can_be_shown(name, shown):
-    assert shown_name(name) == shown
+    assert display_name(name) == shown
 
 
 def test_a_name_never_decides_where_something_is_written(send, settings: Settings, jpeg):
@@ -213,8 +219,10 @@ def test_eight_forms_at_once_are_all_kept(app: Flask, jpeg, send, settings: Sett
 def age(app: Flask, token: str, days: float) -> None:
     """Make a result that many days old."""
     with app.extensions["sessions"].begin() as session:
-        then = now() - timedelta(days=days)
-        session.execute(update(Result).where(Result.token == token).values(created_at=then))
+        then = utc_now() - timedelta(days=days)
+        session.execute(
+            update(UploadResult).where(UploadResult.token == token).values(created_at=then)
+        )
 
 
 def test_a_result_expires_and_is_deleted_when_the_next_is_stored(
@@ -232,7 +240,7 @@ def test_a_result_expires_and_is_deleted_when_the_next_is_stored(
     send(jpeg)
     assert not picture.exists()
     with app.extensions["sessions"]() as session:
-        assert session.get(Result, token) is None
+        assert session.get(UploadResult, token) is None
 
 
 def test_pictures_that_a_crash_left_behind_are_deleted_in_time(app: Flask, settings: Settings):
@@ -240,9 +248,9 @@ def test_pictures_that_a_crash_left_behind_are_deleted_in_time(app: Flask, setti
     old, new = settings.home.uploads / "old.jpg.part", settings.home.uploads / "new.jpg"
     for file in (old, new):
         file.write_bytes(b"left")
-    eight_days_ago = (now() - timedelta(days=8.5)).timestamp()
+    eight_days_ago = (utc_now() - timedelta(days=8.5)).timestamp()
     os.utime(old, (eight_days_ago, eight_days_ago))
-    clean(settings, app.extensions["sessions"])
+    delete_expired_uploads(settings, app.extensions["sessions"])
     assert not old.exists()
     assert new.exists()
     new.unlink()
@@ -252,12 +260,12 @@ def test_more_results_expire_at_once_than_a_statement_has_parameters(
     tmp_path: Path, settings: Settings
 ):
     own = dataclasses.replace(settings, home=Home(root=tmp_path))
-    upgrade(own)
+    upgrade_database(own)
     sessions = session_factory(own)
     few = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 40  # in place of SQLite's 32,766
-    event.listen(engine_of(sessions), "checkout", lambda c, *_: c.setlimit(*few))
-    then = now() - timedelta(days=9)
-    with writing(sessions) as session:
+    event.listen(database_engine(sessions), "checkout", lambda c, *_: c.setlimit(*few))
+    then = utc_now() - timedelta(days=9)
+    with write_session(sessions) as session:
         session.add(Dataset(id=1, root="/photographs"))
         session.flush()
         counts = {"count": 1, "unreadable": 0}
@@ -268,7 +276,7 @@ def test_more_results_expire_at_once_than_a_statement_has_parameters(
             picture = {"filename": "cat.jpg", "sha256": "s", "width": 1, "height": 1}
             found: dict[str, Any] = {"top5": [], "neighbours": [], "milliseconds": {}}
             session.add(
-                Result(
+                UploadResult(
                     token=f"old{n}",
                     created_at=then,
                     weights="w",
@@ -278,9 +286,9 @@ def test_more_results_expire_at_once_than_a_statement_has_parameters(
                 )
             )
             session.flush()
-    clean(own, sessions)
-    with reading(sessions) as session:
-        assert session.scalar(select(func.count()).select_from(Result)) == 0
+    delete_expired_uploads(own, sessions)
+    with read_session(sessions) as session:
+        assert session.scalar(select(func.count()).select_from(UploadResult)) == 0
 
 
 def test_a_picture_renamed_while_old_ones_are_sought_is_no_error(
@@ -297,7 +305,7 @@ def test_a_picture_renamed_while_old_ones_are_sought_is_no_error(
         return stat(self, **options)
 
     monkeypatch.setattr(Path, "stat", renamed)
-    expiry.delete_old_files(settings.home.uploads, 7)
+    delete_old_files(settings.home.uploads, 7)
     assert not part.exists()
 
 
@@ -350,7 +358,7 @@ def test_a_full_database_leaves_no_picture(app: Flask, page, send, settings: Set
 
     def rows() -> int:
         with app.extensions["sessions"]() as session:
-            return session.scalar(select(func.count()).select_from(Result))
+            return session.scalar(select(func.count()).select_from(UploadResult))
 
     engine = app.extensions["sessions"].kw["bind"]
     before, pictures = rows(), len(list(settings.home.uploads.glob("*")))

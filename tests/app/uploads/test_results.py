@@ -23,19 +23,18 @@ from app.config import Settings
 from app.database import images
 from app.database.session import (
     DatabaseError,
-    engine_of,
-    migrations,
-    reading,
+    alembic_config,
+    database_engine,
+    read_session,
     session_factory,
-    upgrade,
-    writing,
+    upgrade_database,
+    write_session,
 )
-from app.database.tables import Result, Together, now
-from app.inference.answers import Watch
-from app.inference.classify import answer_from
-from app.logs import discreet
+from app.database.tables import UploadBatch, UploadResult, utc_now
+from app.inference.classify import classify_image
+from app.logs import redact_tokens
 from app.uploads import expiry, picture_files
-from app.uploads.results import erase
+from app.uploads.results import delete_result
 from model.preprocess import central_square, decode
 
 Page = Callable[[TestResponse], Any]
@@ -62,8 +61,8 @@ def csrf_of(client: FlaskClient, page: Page) -> str:
 
 def rows(app: Flask) -> set[str]:
     """The tokens of all results in the database."""
-    with reading(app.extensions["sessions"]) as session:
-        return set(session.scalars(select(Result.token)))
+    with read_session(app.extensions["sessions"]) as session:
+        return set(session.scalars(select(UploadResult.token)))
 
 
 def pictures(settings: Settings) -> set[str]:
@@ -110,24 +109,24 @@ def test_the_nearest_by_pixels_are_those_of_brute_force(
 
 
 def test_an_index_without_a_sample_answers_without_pixels(app: Flask, jpeg: bytes) -> None:
-    engine = app.extensions["engine"]
+    engine = app.extensions["loader"]
     ready = engine.ready()
-    found = answer_from(replace(ready, sample=None), engine.sessions, decode(jpeg), Watch())
+    found = classify_image(replace(ready, sample=None), engine.sessions, jpeg)[0]
     assert (found.by_pixels, found.sampled) == ([], None)
     assert list(found.milliseconds) == ["decode", "network", "search"]
     part = replace(ready, sample=replace(ready.sample, whole=False))
-    assert answer_from(part, engine.sessions, decode(jpeg), Watch()).sampled == 54
+    assert classify_image(part, engine.sessions, jpeg)[0].sampled == 54
 
 
 def test_a_result_says_when_not_all_images_were_compared(
     app: Flask, client: FlaskClient, page: Page, send: Send, jpeg: bytes
 ) -> None:
     location = send(jpeg).location
-    change = update(Result).where(Result.token == token_of(location))
-    with writing(app.extensions["sessions"]) as session:
+    change = update(UploadResult).where(UploadResult.token == token_of(location))
+    with write_session(app.extensions["sessions"]) as session:
         session.execute(change.values(sampled=10_000))
     assert "of a sample of 10,000" in page(client.get(location)).text
-    with writing(app.extensions["sessions"]) as session:
+    with write_session(app.extensions["sessions"]) as session:
         session.execute(change.values(by_pixels=[]))  # as one made by an older index
     assert "Nearest by pixels" not in page(client.get(location)).text
 
@@ -223,7 +222,7 @@ def test_deleting_leaves_both_or_neither(
     lock.execute("BEGIN IMMEDIATE")
     try:
         with pytest.raises(DatabaseError, match="locked"):
-            erase(token, hasty, session_factory(hasty))
+            delete_result(token, hasty, session_factory(hasty))
     finally:
         lock.close()
     assert token in rows(app)
@@ -238,10 +237,10 @@ def test_what_a_crash_left_of_a_deletion_is_finished(
     picture = settings.home.uploads / f"{token}.jpg"
     picture.rename(picture.with_name(f"{token}.jpg.erased"))
     own = replace(settings, upload_days=days)
-    expiry.clean(own, app.extensions["sessions"])
+    expiry.delete_expired_uploads(own, app.extensions["sessions"])
     assert token in rows(app)  # another process may just be at it
     monkeypatch.setattr(expiry, "MINUTE", -1)
-    expiry.clean(own, app.extensions["sessions"])
+    expiry.delete_expired_uploads(own, app.extensions["sessions"])
     assert token not in rows(app)
     assert not [name for name in pictures(settings) if token in name]
 
@@ -332,13 +331,13 @@ def test_a_page_of_several_expires_too(
 ) -> None:
     location = send_together().location
     sessions = app.extensions["sessions"]
-    change = update(Together).where(Together.token == token_of(location))
-    with writing(sessions) as session:
-        session.execute(change.values(created_at=now() - timedelta(days=7.1)))
+    change = update(UploadBatch).where(UploadBatch.token == token_of(location))
+    with write_session(sessions) as session:
+        session.execute(change.values(created_at=utc_now() - timedelta(days=7.1)))
     assert client.get(location).status_code == 404
     send(jpeg)
-    with reading(sessions) as session:
-        assert session.get(Together, token_of(location)) is None
+    with read_session(sessions) as session:
+        assert session.get(UploadBatch, token_of(location)) is None
 
 
 def test_without_an_end_nothing_expires(
@@ -348,9 +347,9 @@ def test_without_an_end_nothing_expires(
     client = app.test_client()
     form = {"csrf_token": csrf_of(client, page), "image": (io.BytesIO(jpeg), "cat.jpg")}
     location = client.post("/", data=form).location
-    with writing(app.extensions["sessions"]) as session:
-        change = update(Result).where(Result.token == token_of(location))
-        session.execute(change.values(created_at=now() - timedelta(days=4000)))
+    with write_session(app.extensions["sessions"]) as session:
+        change = update(UploadResult).where(UploadResult.token == token_of(location))
+        session.execute(change.values(created_at=utc_now() - timedelta(days=4000)))
     shown = page(client.get(location))
     assert "until" not in shown.text
     client.post(f"{location}/delete", data={"csrf_token": csrf_of(client, page)})
@@ -385,15 +384,15 @@ def test_tables_of_an_earlier_version_name_the_command(
     now_.close()
     earlier.close()
     old = replace(settings, database_url=f"sqlite:///{file}")
-    with engine_of(session_factory(old)).begin() as connection:
-        config = migrations()
+    with database_engine(session_factory(old)).begin() as connection:
+        config = alembic_config()
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
     client = open_app(old).test_client()
     answer = client.get("/")
     assert answer.status_code == 503
     assert page(answer).one("code").text == "flask db upgrade"
-    upgrade(old)
+    upgrade_database(old)
     assert client.get("/").status_code == 200
 
 
@@ -414,5 +413,5 @@ def test_no_log_line_holds_a_token(
     assert token not in caplog.text
     said = f"GET /layers/conv1?of={token} /results/together/{token}?x"
     record = logging.LogRecord("gunicorn.access", logging.INFO, "", 0, "%s", (said,), None)
-    assert discreet(record)
+    assert redact_tokens(record)
     assert record.getMessage() == "GET /layers/conv1?of=… /results/together/…?x"

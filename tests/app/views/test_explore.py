@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
-from app.database.session import reading
+from app.database.session import read_session
 from app.database.tables import Class, Image
 
 Page = Callable[[TestResponse], Any]
@@ -23,14 +23,14 @@ NAMES = [COFFEE, "astronaut", "brick", "grass", "rocket", "tabby cat"]
 def cats(app: Flask) -> list[int]:
     """The training images of the tabby cat, by path."""
     query = select(Image.id).join(Class).where(Class.label == "tabby cat", Image.split == "train")
-    with reading(app.extensions["sessions"]) as session:
+    with read_session(app.extensions["sessions"]) as session:
         return list(session.scalars(query.order_by(Image.path)))
 
 
 @pytest.fixture(scope="module")
 def cat_class(app: Flask) -> str:
     """The address of the tabby cats."""
-    with reading(app.extensions["sessions"]) as session:
+    with read_session(app.extensions["sessions"]) as session:
         return f"/explore/{session.scalar(select(Class.id).where(Class.label == 'tabby cat'))}"
 
 
@@ -228,7 +228,7 @@ def test_steps_that_are_none_are_left_out(client, page, cats) -> None:
 
 @pytest.mark.parametrize("part", ["", "/thumbnail.jpg", "/picture.jpg"])
 def test_an_image_is_decoded_when_it_is_its_turn(app: Flask, cats: list[int], part: str) -> None:
-    turns, answers = app.extensions["turns"], []
+    turns, answers = app.extensions["compute_slots"], []
     asking = threading.Thread(
         target=lambda: answers.append(app.test_client().get(f"/images/{cats[0]}{part}"))
     )

@@ -16,7 +16,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
-from app.database import images
+from app.database.images import CatalogueImage, find_validation_images
+from app.inference.classify import classify_image
 from app.inference.loader import Ready
 from app.views.figure4.choice import SelectionError, draw_selection, pick_selection
 from app.views.figure4.fonts import choose_fonts, font_characters, fontManager
@@ -32,15 +33,15 @@ CLASSES = 6
 @pytest.fixture(scope="module")
 def state(app: Flask) -> Ready:
     """What answers."""
-    found = app.extensions["engine"].state()
+    found = app.extensions["loader"].state()
     assert isinstance(found, Ready)
     return found
 
 
 @pytest.fixture(scope="module")
-def known(app: Flask, state: Ready) -> list[images.Picture]:
+def known(app: Flask, state: Ready) -> list[CatalogueImage]:
     """The validation images that were entered."""
-    return images.validation_images(app.extensions["sessions"], state.version.dataset_id)
+    return find_validation_images(app.extensions["sessions"], state.version.dataset_id)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def right_of(figure: Any) -> list[int]:
 
 
 def test_each_image_has_its_label_and_the_five_most_probable(
-    app: Flask, shown: Any, known: list[images.Picture]
+    app: Flask, shown: Any, known: list[CatalogueImage]
 ) -> None:
     cells = shown.one("ul", "judged").children
     labels = {one.id: one.label for one in known}
@@ -74,7 +75,9 @@ def test_each_image_has_its_label_and_the_five_most_probable(
     for image, cell in zip(left_of(shown), cells, strict=True):
         assert cell.one("p", "truth").text == labels[image]
         data = files[image].read_bytes()
-        alone = app.extensions["engine"].answer_for(image, data).top5
+        alone = classify_image(app.extensions["loader"].ready(), app.extensions["sessions"], data)[
+            0
+        ].top5
         bars = cell.one("ol").all("li")
         assert [bar.one("span", "label").text for bar in bars] == [one.label for one in alone]
         widths = [float(bar.one("rect", "fill").attributes["width"][:-1]) for bar in bars]
@@ -97,7 +100,7 @@ def test_a_bar_is_red_where_and_only_where_its_label_is_the_correct_one(shown: A
 
 
 def test_the_nearest_are_those_that_a_comparison_with_all_finds(
-    state: Ready, known: list[images.Picture], shown: Any
+    state: Ready, known: list[CatalogueImage], shown: Any
 ) -> None:
     every = np.array(state.index.id_map.ids)
     features = state.index.features(every.tolist()).astype(np.float64)
@@ -117,7 +120,7 @@ def test_the_nearest_are_those_that_a_comparison_with_all_finds(
 
 
 def test_a_number_draws_the_same_images_every_time_spread_over_classes(
-    client: FlaskClient, page: Page, known: list[images.Picture]
+    client: FlaskClient, page: Page, known: list[CatalogueImage]
 ) -> None:
     def drawn_by(query: str) -> tuple[list[int], list[int]]:
         figure = page(client.get(f"/figure-4{query}")).one("figure", "plate")
@@ -133,7 +136,7 @@ def test_a_number_draws_the_same_images_every_time_spread_over_classes(
     assert len(set(first[1]) - set(first[0])) == 4
 
 
-def test_what_is_drawn_does_not_hang_on_ids_or_order(known: list[images.Picture]) -> None:
+def test_what_is_drawn_does_not_hang_on_ids_or_order(known: list[CatalogueImage]) -> None:
     ways = [draw_selection(some, 5, lambda one: True) for some in (known, known[::-1])]
     assert ways[0].ids == ways[1].ids
 
@@ -162,7 +165,7 @@ def test_the_caption_says_what_it_is_of(shown: Any, photographs: Path) -> None:
 
 
 def test_images_are_chosen_by_hand(
-    client: FlaskClient, page: Page, known: list[images.Picture]
+    client: FlaskClient, page: Page, known: list[CatalogueImage]
 ) -> None:
     numbers = [one.id for one in known][::-1]
     left, right = numbers[:8], numbers[5:10]
@@ -199,7 +202,7 @@ def on(box: Any) -> bool:
 def test_a_wrong_choice_is_told_in_a_sentence(
     client: FlaskClient,
     page: Page,
-    known: list[images.Picture],
+    known: list[CatalogueImage],
     shown: Any,
     choice: list[int | str],
     sentence: str,
@@ -216,7 +219,7 @@ def test_a_wrong_choice_is_told_in_a_sentence(
 
 
 def test_only_rows_are_no_choice(
-    client: FlaskClient, page: Page, known: list[images.Picture]
+    client: FlaskClient, page: Page, known: list[CatalogueImage]
 ) -> None:
     answer = client.get("/figure-4", query_string={"row": [one.id for one in known[:5]]})
     assert answer.status_code == 400
@@ -340,14 +343,14 @@ def test_without_weights_or_index_the_page_says_so(empty: FlaskClient, page: Pag
 
 
 def test_whichever_of_them_is_sent_has_its_correct_label_in_red(
-    client: FlaskClient, page: Page, send: Any, known: list[images.Picture]
+    client: FlaskClient, page: Page, send: Any, known: list[CatalogueImage]
 ) -> None:
     rocket = [one for one in known if one.label == "rocket"][-1]
     answer = page(client.get(send(rocket.file.read_bytes(), "sent.jpg").location))
     assert "In red: the correct label, rocket." in answer.text
 
 
-def test_exactly_as_many_as_there_are_can_be_picked(known: list[images.Picture]) -> None:
+def test_exactly_as_many_as_there_are_can_be_picked(known: list[CatalogueImage]) -> None:
     some = known[:3]
     choice = pick_selection(some, [str(one.id) for one in some], [], lambda one: True)
     assert choice.ids == (tuple(one.id for one in some),) * 2
@@ -357,7 +360,7 @@ def test_exactly_as_many_as_there_are_can_be_picked(known: list[images.Picture])
 
 
 def test_the_correct_class_is_told_by_its_folder_not_by_its_words(
-    state: Ready, known: list[images.Picture]
+    state: Ready, known: list[CatalogueImage]
 ) -> None:
     brick = next(one for one in known if one.path.split("/")[1] == "brick")
     shares = np.array([0.1, 0.4, 0.2, 0.15, 0.05, 0.1], np.float32)

@@ -15,8 +15,8 @@ from PIL import Image
 from torch.nn import functional
 
 from app.config import Settings
-from app.database import images as catalogue
-from app.uploads.results import erase
+from app.database.images import find_images
+from app.uploads.results import delete_result
 from model.checkpoint import load
 from model.preprocess import read, read_file
 from model.sheets import FAINT
@@ -35,7 +35,7 @@ def picture_at(client: FlaskClient, address: str) -> np.ndarray:
 
 def conv1(app: Flask, square: np.ndarray) -> np.ndarray:
     """conv1's response to the centre crop, by torch's function: float32 [96, 55, 55]."""
-    weights = app.extensions["engine"].state().predictor.weights
+    weights = app.extensions["loader"].state().predictor.weights
     crop = torch.from_numpy(square[16:240, 16:240].transpose(2, 0, 1).copy()) - 120.0
     padded = functional.pad(crop / 60, (0, 3, 0, 3))
     state = weights.state
@@ -66,7 +66,7 @@ def test_the_filters_stand_apart_by_gpu(client, page):
 
 
 def test_the_filters_are_those_of_the_weights(app, client):
-    kernel = app.extensions["engine"].state().predictor.conv1()[48].numpy()
+    kernel = app.extensions["loader"].state().predictor.conv1()[48].numpy()
     drawn = picture_at(client, "/filters/gpu-2.png")[2:44:4, 2:44:4, :3].astype(float) - 128
     expected = kernel.transpose(1, 2, 0) / np.abs(kernel).max() * 127
     assert np.abs(drawn - expected).max() <= 1
@@ -89,7 +89,7 @@ def test_every_kernel_is_a_link_with_a_name_where_it_is_drawn(client, page):
 def test_the_difference_between_the_gpus_is_drawn_and_told(app, client, page):
     shown = page(client.get("/filters"))
     strips = shown.one("div", "strips").all("svg")
-    weights = app.extensions["engine"].state().predictor.conv1().double().numpy()
+    weights = app.extensions["loader"].state().predictor.conv1().double().numpy()
     grey = (weights.sum(1) ** 2 / 3).sum((1, 2))
     expected = 1 - grey / (weights**2).sum((1, 2, 3))
     dots = [float(c.attributes["cx"][:-1]) for strip in strips for c in strip.all("circle")]
@@ -123,9 +123,9 @@ def test_there_are_no_other_kernels(client, token, number):
 
 
 def test_the_patches_are_those_of_the_images_with_the_strongest_response(app, client, closer):
-    state = app.extensions["engine"].settled()
+    state = app.extensions["loader"].settled()
     ids = state.sample.ids.tolist()
-    images = catalogue.pictures_by_id(app.extensions["sessions"], ids)
+    images = find_images(app.extensions["sessions"], ids)
     squares = {image: read_file(found.file) for image, found in images.items()}
     peaks = {image: conv1(app, square)[16].max() for image, square in squares.items()}
     best = sorted(peaks, key=lambda image: -peaks[image])[:9]
@@ -187,7 +187,7 @@ def test_a_kernel_that_nothing_excites_is_told_of(client, page, settings, with_w
 
 def test_an_index_from_before_patches_were_kept_says_so(settings: Settings, open_app: Open, page):
     app = open_app(settings)
-    engine = app.extensions["engine"]
+    engine = app.extensions["loader"]
     engine.known = replace(engine.settled(), sample=None)
     shown = page(app.test_client().get("/filters/5")).one("div", "closer")
     assert "This index is from before patches were kept" in shown.text
@@ -247,7 +247,7 @@ def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
     assert (again.status_code, again.data) == (304, b"")
     other = client.get(drawn.replace("filters/2", "filters/3"))
     assert other.headers["ETag"] != first.headers["ETag"]
-    erase(token, settings, app.extensions["sessions"])
+    delete_result(token, settings, app.extensions["sessions"])
     assert client.get(drawn).status_code == 404
     assert client.get(f"/filters/2?of={token}").status_code == 404
     assert client.get("/filters/2").status_code == 200

@@ -14,7 +14,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 
-from app.uploads.results import erase
+from app.uploads.results import delete_result
 from model.alexnet import AlexNet
 from model.checkpoint import load
 from model.predict import CENTRE
@@ -42,7 +42,7 @@ def square(client: FlaskClient, token: str) -> np.ndarray:
 @pytest.fixture
 def truth(app: Flask, square: np.ndarray) -> Maps:
     """Every layer's maps by hooks on the network's modules, after the ReLU."""
-    predictor, seen = app.extensions["engine"].state().predictor, {}
+    predictor, seen = app.extensions["loader"].state().predictor, {}
     hooks = [
         module.register_forward_hook(
             lambda _, __, out, name=name: seen.update({name: out[0].clamp(min=0).numpy()})
@@ -142,7 +142,7 @@ def test_the_maps_are_those_of_each_tower_against_the_layers_largest(client, pag
 
 def test_the_labels_are_those_of_the_centre_crop_alone(app, client, page, token, square):
     shown = page(client.get(f"/layers?of={token}")).one("section", "labels")
-    predictor = app.extensions["engine"].state().predictor
+    predictor = app.extensions["loader"].state().predictor
     expected = predictor.top5(predictor.look(square).crops[CENTRE])
     labels = [li.one("span", "label").text for li in shown.one("ol", "bars").all("li")]
     shares = [float(li.one("span", "number").text.strip("<\u2009% ")) for li in shown.all("li")]
@@ -255,14 +255,14 @@ def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
         assert set(answer.headers["Cache-Control"].split(", ")) == {"private", "no-cache"}
         again = client.get(address, headers={"If-None-Match": answer.headers["ETag"]})
         assert (again.status_code, again.data) == (304, b"")
-    erase(token, settings, app.extensions["sessions"])
+    delete_result(token, settings, app.extensions["sessions"])
     assert {client.get(address).status_code for address in addresses} == {404}
     assert client.get(f"/layers?of={token}").status_code == 404
 
 
 def test_what_is_computed_for_a_page_serves_its_pictures(app, client, page, token):
     computed = []
-    network = app.extensions["engine"].state().predictor.network
+    network = app.extensions["loader"].state().predictor.network
     hook = network.conv1.register_forward_hook(lambda *_: computed.append(1))
     shown = page(client.get(f"/layers?of={token}"))
     for figure in shown.all("figure"):

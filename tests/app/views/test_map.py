@@ -14,8 +14,9 @@ from flask.testing import FlaskClient
 from PIL import Image, ImageDraw, ImageFont
 from werkzeug.test import TestResponse
 
-from app.database import browse, images
-from app.inference.answers import Ready
+from app.database.browse import list_classes
+from app.database.images import class_ids_by_image
+from app.inference.loader import Ready
 from app.views.map.colours import COLOURS, colour_of
 from app.views.map.layout import (
     MAX_COORDINATE,
@@ -36,7 +37,7 @@ LIGHT, DARK = "#ffffff", "#1f1e1b"
 @pytest.fixture
 def state(app: Flask) -> Ready:
     """What is served."""
-    found = app.extensions["engine"].state()
+    found = app.extensions["loader"].state()
     assert isinstance(found, Ready)
     assert found.sample is not None
     return found
@@ -45,7 +46,7 @@ def state(app: Flask) -> Ready:
 @pytest.fixture
 def atlas(app: Flask, state: Ready) -> MapLayout:
     """The map of what is served."""
-    found = build_map_layout(state, browse.classes(app.extensions["sessions"], state.version.id))
+    found = build_map_layout(state, list_classes(app.extensions["sessions"], state.version.id))
     assert found is not None
     return found
 
@@ -89,7 +90,9 @@ def test_the_points_are_those_of_the_index_and_their_classes_the_database_s(
     sent = json.loads(client.get("/map/points.json").data)
     with np.load(settings.home.index / "current" / sample.SAMPLE_FILE) as stored:
         ids, points = stored["ids"], stored["points"]
-    classes = images.listed(app.extensions["sessions"], app.extensions["engine"].state().version.id)
+    classes = class_ids_by_image(
+        app.extensions["sessions"], app.extensions["loader"].state().version.id
+    )
     assert sent["ids"] == ids.tolist() == sorted(classes)
     assert [sent["classes"][n]["id"] for n in sent["numbers"]] == [classes[i] for i in sent["ids"]]
     places = np.stack([sent["x"], sent["y"]], axis=1)
@@ -162,11 +165,11 @@ def test_a_sample_says_of_how_many_images_it_is(app: Flask, state: Ready) -> Non
     some = state.sample.ids[::2]
     part = replace(state.sample, ids=some, points=state.sample.points[::2], whole=False)
     version = replace(state.version, count=1_281_167)
-    classes = browse.classes(app.extensions["sessions"], version.id)
+    classes = list_classes(app.extensions["sessions"], version.id)
     atlas = build_map_layout(replace(state, sample=part, version=version), classes)
     assert "a sample of 27 of 1,281,167 images" in describe_map(atlas)
     assert sum(group.images for group in atlas.classes) == 27
-    known = images.listed(app.extensions["sessions"], version.id)
+    known = class_ids_by_image(app.extensions["sessions"], version.id)
     assert [atlas.classes[n].id for n in atlas.numbers] == [known[int(i)] for i in some]
 
 
