@@ -20,7 +20,8 @@ from app.inference.lru_cache import LruCache
 from app.logs import redact_tokens
 from app.uploads.receive import FORM_OVERHEAD_BYTES
 from app.views import classify, explore, health, images, models, results
-from app.views.figure4 import page
+from app.views.figure4 import page as figure4
+from app.views.figure4.content import FigureState
 from app.views.filters import page as filters
 from app.views.format import register_filters
 from app.views.headers import add_headers
@@ -56,7 +57,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["sessions"] = sessions
     app.extensions["loader"] = ModelLoader(settings, sessions)
     app.extensions["kept"] = LruCache(MAX_CACHED_ACTIVATIONS)
-    app.extensions["figures"] = page.FigureState()
+    app.extensions["figures"] = FigureState()
     app.extensions["compute_slots"] = threading.BoundedSemaphore(AT_ONCE)
     register_views(app)
     register_filters(app)
@@ -107,7 +108,7 @@ def register_views(app: Flask) -> None:
         map,
         filters,
         layers,
-        page,
+        figure4,
         training,
         models,
     )

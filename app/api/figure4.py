@@ -10,10 +10,16 @@ from app import context
 from app.api import etags, schemas
 from app.api.openapi import ApiBlueprint
 from app.database.images import CatalogueImage
-from app.views.figure4 import page
-from app.views.figure4.caption import write_caption
-from app.views.figure4.choice import Selection, SelectionError
-from app.views.figure4.rows import LabelledImage, Retrieval
+from app.views.figure4.content import (
+    NO_IMAGES,
+    LabelledImage,
+    Retrieval,
+    figure_url,
+    get_content,
+    list_validation_images,
+    requested_selection,
+)
+from app.views.figure4.selection import Selection, SelectionError, write_caption
 
 blueprint = ApiBlueprint("figure-4", "Figure 4 of the paper, of this data set's validation images.")
 PICKED_IDS = {"description": "ids of validation images; repeated"}
@@ -73,31 +79,31 @@ class FigureSchema(Schema):
 def get_figure(_: dict[str, Any]) -> dict[str, Any]:
     """Tell what the figure shows"""
     state = context.require_ready()
-    choice = require_selection(page.list_validation_images(state))
-    etags.etag_by_version(state.version.name, choice.key)
-    plate = page.get_content(state, choice)
+    selection = require_selection(list_validation_images(state))
+    etags.etag_by_version(state.version.name, selection.key)
+    content = get_content(state, selection)
     return {
-        "draw": choice.draw,
-        "left": [dump_labelled_image(one) for one in plate.left],
-        "right": [dump_retrieval(one) for one in plate.right],
-        "caption": write_caption(choice, state.predictor.weights.provenance),
-        "png": page.figure_url(choice, "figure4.figure_png"),
-        "svg": page.figure_url(choice, "figure4.figure_svg"),
-        "page": page.figure_url(choice, "figure4.show_figure"),
-        "weights": plate.weights,
-        "index": plate.version,
+        "draw": selection.draw,
+        "left": [dump_labelled_image(one) for one in content.left],
+        "right": [dump_retrieval(one) for one in content.right],
+        "caption": write_caption(selection, state.predictor.weights.provenance),
+        "png": figure_url(selection, "figure4.figure_png"),
+        "svg": figure_url(selection, "figure4.figure_svg"),
+        "page": figure_url(selection, "figure4.show_figure"),
+        "weights": content.weights,
+        "index": content.version,
     }
 
 
 def require_selection(known: list[CatalogueImage]) -> Selection:
     """Give the images that the address asks for; 422 where they cannot be shown together."""
     try:
-        choice = page.requested_selection(known)
+        selection = requested_selection(known)
     except SelectionError as error:
         refuse(422, exc=error, messages={"query": {"image, row": [str(error)]}})
-    if not choice.left:
-        abort(404, f"{page.NO_IMAGES[0]}. {page.NO_IMAGES[1]}")
-    return choice
+    if not selection.left:
+        abort(404, f"{NO_IMAGES[0]}. {NO_IMAGES[1]}")
+    return selection
 
 
 def dump_labelled_image(one: LabelledImage) -> dict[str, Any]:

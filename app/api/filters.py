@@ -8,9 +8,19 @@ from marshmallow import Schema, fields
 from app import context
 from app.api import etags, schemas
 from app.api.openapi import ApiBlueprint
-from app.views.filters import page
-from app.views.filters.kernels import Kernel, SelectivityContrast, list_kernels
-from app.views.filters.page import KERNEL_PIXELS, KERNEL_STEP, KernelBlock, TopPatches
+from app.views.filters.kernels import (
+    KERNEL_PIXELS,
+    KERNEL_STEP,
+    Kernel,
+    KernelBlock,
+    SelectivityContrast,
+    TopPatches,
+    compare_gpus,
+    find_kernel,
+    find_top_patches,
+    list_kernel_blocks,
+    list_kernels,
+)
 
 blueprint = ApiBlueprint("filters", "The kernels of conv1, of each GPU apart (Figure 3).")
 
@@ -118,11 +128,8 @@ def list_filters() -> dict[str, Any]:
     """List the kernels"""
     predictor = context.require_predictor()
     etags.etag_by_version(predictor.identity)
-    every = list_kernels(predictor)
-    blocks, contrast = (
-        page.list_kernel_blocks(predictor, every),
-        page.compare_gpus(predictor, every),
-    )
+    kernels = list_kernels(predictor)
+    blocks, contrast = list_kernel_blocks(predictor, kernels), compare_gpus(predictor, kernels)
     return {
         "kernels": [dump_kernel(kernel, block) for block in blocks for kernel in block.kernels],
         "gpus": [dump_gpu(block) for block in blocks],
@@ -137,16 +144,16 @@ def list_filters() -> dict[str, Any]:
 def get_filter(number: int) -> dict[str, Any]:
     """Tell of a kernel, its weights and the training patches that excite it most"""
     predictor = context.require_predictor()
-    every, version = list_kernels(predictor), patch_index_name()
-    kernel, found = page.find_kernel(every, number), page.find_top_patches(number)
+    kernels, version = list_kernels(predictor), patch_index_name()
+    kernel, top = find_kernel(kernels, number), find_top_patches(number)
     etags.etag_by_version(version or predictor.identity, immutable=version is not None)
-    (block,) = [b for b in page.list_kernel_blocks(predictor, every) if b.gpu == kernel.gpu]
-    known = found if isinstance(found, TopPatches) else None
+    (block,) = [b for b in list_kernel_blocks(predictor, kernels) if b.gpu == kernel.gpu]
+    patches = top if isinstance(top, TopPatches) else None
     return {
         **dump_kernel(kernel, block),
         "values": predictor.conv1()[number - 1].permute(1, 2, 0).tolist(),
-        "patches": dump_patches(known) if known else None,
-        "sampled": known.count if known else None,
+        "patches": dump_patches(patches) if patches else None,
+        "sampled": patches.count if patches else None,
         "weights": predictor.identity,
         "index": version,
     }
@@ -160,7 +167,7 @@ def patch_index_name() -> str | None:
 
 def dump_kernel(kernel: Kernel, block: KernelBlock) -> dict[str, Any]:
     """Tell of a kernel, and where it lies in its GPU's picture."""
-    spot = {
+    square = {
         "left": KERNEL_STEP * kernel.column,
         "top": KERNEL_STEP * kernel.row,
         "side": KERNEL_PIXELS,
@@ -170,7 +177,7 @@ def dump_kernel(kernel: Kernel, block: KernelBlock) -> dict[str, Any]:
         "gpu": kernel.gpu,
         "selectivity": kernel.selectivity,
         "place": kernel.rank,
-        "picture": {"url": block.url, **spot},
+        "picture": {"url": block.url, **square},
         "page": url_for("filters.show_kernel", number=kernel.number),
     }
 
@@ -196,16 +203,16 @@ def dump_contrast(contrast: SelectivityContrast) -> dict[str, Any]:
     }
 
 
-def dump_patches(found: TopPatches) -> list[dict[str, Any]]:
+def dump_patches(top: TopPatches) -> list[dict[str, Any]]:
     """Tell the patches, strongest first."""
     return [
         {
             "id": patch.image,
-            "label": found.images[patch.image].label if patch.image in found.images else "",
+            "label": top.images[patch.image].label if patch.image in top.images else "",
             "response": patch.response,
             "row": patch.row,
             "column": patch.column,
             **schemas.image_urls(patch.image),
         }
-        for patch in found.patches
+        for patch in top.patches
     ]

@@ -87,7 +87,7 @@ class LayersSchema(Schema):
 def get_layers(_: dict[str, Any]) -> dict[str, Any]:
     """Tell what each layer computes of an image"""
     predictor = context.require_predictor()
-    image = get_current_image("none") or abort(404, UNKNOWN_IMAGE)
+    image = get_current_image(or_last=False) or abort(404, UNKNOWN_IMAGE)
     etags.etag_by_version(predictor.identity, image.key, image.name, immutable=not image.private)
     found = activations.compute_activations(image)
     return {

@@ -1,4 +1,4 @@
-"""The training images nearest_neighbours to something: an image, features, several images' mean."""
+"""The training images nearest to something: an image, features, several images' mean."""
 
 from typing import Any
 
@@ -20,9 +20,7 @@ from index.search import QueryError
 from index.vectors import Floats
 from model.alexnet import FEATURES
 
-blueprint = ApiBlueprint(
-    "neighbours", "The training images nearest_neighbours by the 4096 features of fc7."
-)
+blueprint = ApiBlueprint("neighbours", "The training images nearest by the 4096 features of fc7.")
 MAX_JSON_BYTES = 512 * 1024
 """The longest body of JSON: 4096 numbers of some twenty characters are 90 kilobytes."""
 PARSER = FlaskParser()
@@ -70,7 +68,7 @@ class PickedSchema(Schema):
 
 
 class NeighboursSchema(Schema):
-    """The nearest_neighbours training images, nearest_neighbours first."""
+    """The nearest training images, nearest first."""
 
     neighbours = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
     picked = fields.List(

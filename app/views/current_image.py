@@ -1,13 +1,12 @@
-"""The image at hand: the one that the pages which look inside the network look at.
+"""The current image: the one that the pages Filters and Layers show activations for.
 
-An address names it as `?of=TOKEN`, a kept result's, or `?of=image-ID`, one of the catalogue's.
-Without that it is the image that this browser had classified last.
+A URL names it as `?of=TOKEN`, a stored result, or `?of=image-ID`, an image in the database.
+Otherwise it is the image that this browser classified last.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from flask import abort, request, url_for
 
@@ -21,16 +20,16 @@ from model.predict import Pixels
 from model.preprocess import ImageError, central_square, decode
 
 IMAGE_NAME = re.compile(r"image-(\d{1,10})")
-UNKNOWN_IMAGE = "There is no such image here, or it has been deleted."
+UNKNOWN_IMAGE = "There is no such image, or it has been deleted."
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurrentImage:
-    """An image that a page looks at.
+    """An image to show activations for.
 
-    of: what an address names it by. name: what people read. picture: the address of the picture.
-    page: the address of its own page. key: names its pixels, for caches and ETags. private: an
-    upload, which no cache on the way may keep.
+    of: its name in URLs. name: its name for people. picture, page: URLs of the picture and of the
+    image's own page. key: identifies its pixels, for caches and ETags. private: an upload, which
+    caches between server and browser must not store.
     """
 
     of: str
@@ -42,10 +41,10 @@ class CurrentImage:
     read: Callable[[], bytes]
 
     def square(self) -> Pixels:
-        """Give what the network sees of it, uint8 [256, 256, 3]; 404 when its file has gone.
+        """Return the image as the network sees it, uint8 [256, 256, 3]; 404 if its file is gone.
 
-        Of an upload the picture that was kept, encoded anew, is read, so that what is computed
-        from it differs a little from the answer, which was computed from the file sent.
+        For an upload this reads the stored, re-encoded picture, so activations differ slightly
+        from the result, which was computed from the uploaded file.
         """
         try:
             return central_square(decode(self.read()))
@@ -53,18 +52,18 @@ class CurrentImage:
             abort(404, FILE_GONE)
 
 
-def get_current_image(default: Literal["own", "none"] = "own") -> CurrentImage | None:
-    """Give the image that the address names, or this browser's last; 404 for an unknown one."""
+def get_current_image(*, or_last: bool = True) -> CurrentImage | None:
+    """Return the image that the URL names, or this browser's last; 404 for an unknown name."""
     of = request.args.get("of", "")
     if of:
         return resolve_image(of) or abort(404, UNKNOWN_IMAGE)
-    if default == "none":
+    if not or_last:
         return None
     return next((found for token in own_tokens() if (found := resolve_image(token))), None)
 
 
 def resolve_image(of: str) -> CurrentImage | None:
-    """Give the image of that name, or None when there is none."""
+    """Return the image of that name, or None."""
     if TOKEN.fullmatch(of):
         result = find_result(of, context.settings(), context.sessions())
         return image_of_result(result) if result else None
@@ -75,7 +74,7 @@ def resolve_image(of: str) -> CurrentImage | None:
 
 
 def image_of_result(result: UploadResult) -> CurrentImage:
-    """Look at the image of a kept result."""
+    """Return the image of a stored result."""
     file = result_picture_file(context.settings(), result.token)
     return CurrentImage(
         of=result.token,
@@ -89,7 +88,7 @@ def image_of_result(result: UploadResult) -> CurrentImage:
 
 
 def image_of_picture(image: CatalogueImage) -> CurrentImage:
-    """Look at an image of the catalogue."""
+    """Return an image in the database."""
     return CurrentImage(
         of=f"image-{image.id}",
         name=image.label,

@@ -1,1 +1,1 @@
-"""Figure 4 of the paper, made of this installation's own validation images (§6.1)."""
+"""Figure 4 of the paper (§6.1), with this installation's validation images."""

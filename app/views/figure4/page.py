@@ -1,228 +1,160 @@
-"""Figure 4 of the paper, made of this installation's own validation images, and as a file."""
+"""The page Figure 4: the paper's figure with this installation's validation images."""
 
-import re
-import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from flask import Blueprint, Response, abort, current_app, render_template, request, url_for
+from flask import Blueprint, Response, abort, render_template, request, url_for
 from werkzeug.utils import secure_filename
 
 from app import context
-from app.database.images import CatalogueImage, find_images, find_validation_images
+from app.database.images import CatalogueImage, find_images
 from app.http_cache import not_modified
 from app.inference.loader import Ready
-from app.inference.lru_cache import LruCache
-from app.views.figure4.caption import list_remarks, write_caption
-from app.views.figure4.choice import (
+from app.views.figure4.content import (
+    NO_IMAGES,
+    FigureContent,
+    content_key,
+    decode_square,
+    figure_state,
+    figure_url,
+    get_content,
+    list_validation_images,
+    requested_selection,
+)
+from app.views.figure4.selection import (
     LEFT,
     RIGHT,
     Selection,
     SelectionError,
-    draw_selection,
-    pick_selection,
+    list_remarks,
+    write_caption,
 )
-from app.views.figure4.rows import FigureContent, compute_content, decode_square
-from app.views.images import FILE_GONE, read_unchanged
+from app.views.images import read_unchanged
 from app.views.pictures import picture_response
 from model.predict import Pixels
 from model.preprocess import ImageError
 
 blueprint = Blueprint("figure4", __name__)
-MAX_CACHED_FIGURES = 16
-"""Figures whose answers are kept; each is a few kilobytes."""
-DRAW_NUMBER = re.compile(r"\d{1,18}")
-BAD_DRAW = "Choices of images are numbered 1, 2, 3 and so on."
-NO_IMAGES = (
-    "There are no validation images to show",
-    "The figure shows images of the folder val, which the network was not trained on. Some of "
-    "those that can be read are entered when the index is built.",
-)
-
-
-class FigureState:
-    """What figures need between requests: answers computed last, and the right to draw."""
-
-    def __init__(self) -> None:
-        self.plates = LruCache(MAX_CACHED_FIGURES)
-        self.drawing = threading.Lock()
+RenderFile = Callable[[FigureContent, dict[int, Pixels], str], bytes]
 
 
 @blueprint.get("/figure-4")
 def show_figure() -> str | tuple[str, int]:
-    """Show the figure: at once where it is known or waited for, else its frame, to be filled."""
+    """Show the figure if it is cached or `wait` is given; otherwise a placeholder to fill in."""
     state = context.require_ready()
     known = list_validation_images(state)
     try:
-        choice = requested_selection(known)
+        selection = requested_selection(known)
     except SelectionError as error:
         return render_selection_form(known, str(error)), 400
-    if not choice.left:
+    if not selection.left:
         heading, sentence = NO_IMAGES
         return render_template(
             "notice.html", heading=heading, sentence=sentence, command="flask index build"
         )
-    wanted = "wait" in request.args or figure_state().plates.holds(content_key(state, choice))
+    complete = "wait" in request.args or figure_state().contents.holds(
+        content_key(state, selection)
+    )
     return render_template(
-        "figure.html",
-        choice=choice,
-        plate=get_content(state, choice) if wanted else None,
-        caption=write_caption(choice, state.predictor.weights.provenance),
-        remarks=list_remarks(choice, known),
-        address=partial(figure_url, choice),
-        another=url_for(".show_figure", draw=(choice.draw or 0) + 1),
+        "figure4.html",
+        selection=selection,
+        content=get_content(state, selection) if complete else None,
+        caption=write_caption(selection, state.predictor.weights.provenance),
+        remarks=list_remarks(selection, known),
+        figure_url=partial(figure_url, selection),
+        shuffled=url_for(".show_figure", draw=(selection.draw or 0) + 1),
         bars=min(5, len(state.predictor.classes)),
     )
 
 
 @blueprint.get("/figure-4/choose")
 def select_figure_images() -> str | tuple[str, int]:
-    """Show the validation images that are known, to pick from."""
+    """Show the validation images to choose from."""
     known = list_validation_images(context.require_ready())
     try:
-        choice = requested_selection(known)
+        selection = requested_selection(known)
     except SelectionError as error:
         return render_selection_form(known, str(error)), 400
-    return render_selection_form(known, marked=choice.ids)
+    return render_selection_form(known, checked=selection.ids)
 
 
 @blueprint.get("/figure-4.png")
 def figure_png() -> Response:
-    """Give the figure as a PNG."""
-    from app.views.figure4 import drawing  # matplotlib takes half a second, and only this needs it
+    """Return the figure as a PNG."""
+    from app.views.figure4 import drawing  # importing matplotlib takes half a second
 
     return send_figure_file("png", "image/png", drawing.render_png)
 
 
 @blueprint.get("/figure-4.svg")
 def figure_svg() -> Response:
-    """Give the figure as an SVG."""
+    """Return the figure as an SVG."""
     from app.views.figure4 import drawing  # as above
 
     return send_figure_file("svg", "image/svg+xml", drawing.render_svg)
 
 
-RenderFile = Callable[[FigureContent, dict[int, Pixels], str], bytes]
-
-
-def send_figure_file(suffix: str, mimetype: str, draw: RenderFile) -> Response:
-    """Give the figure as a file to be saved."""
+def send_figure_file(suffix: str, mimetype: str, render: RenderFile) -> Response:
+    """Return the figure as a file to download."""
     state = context.require_ready()
     try:
-        choice = requested_selection(list_validation_images(state))
+        selection = requested_selection(list_validation_images(state))
     except SelectionError as error:
         abort(400, str(error))
-    if not choice.left:
+    if not selection.left:
         abort(404, f"{NO_IMAGES[0]}. {NO_IMAGES[1]}")
-    etag = f"{state.predictor.identity[:16]}-{state.version.name}-{choice.key}-{suffix}"
+    etag = f"{state.predictor.identity[:16]}-{state.version.name}-{selection.key}-{suffix}"
     response = not_modified(etag)
     if response is None:
-        said = write_caption(choice, state.predictor.weights.provenance)
-        data = render_file(get_content(state, choice), said, draw)
+        caption = write_caption(selection, state.predictor.weights.provenance)
+        data = render_file(get_content(state, selection), caption, render)
         response = picture_response(data, etag, mimetype)
-    name = f"{figure_file_name(state, choice)}.{suffix}"
+    name = f"{figure_file_name(state, selection)}.{suffix}"
     response.headers.set("Content-Disposition", "attachment", filename=name)
     return response
 
 
-def render_file(found: FigureContent, said: str, draw: RenderFile) -> bytes:
-    """Draw a figure, one at a time, with the images as they are on the disk."""
-    near = [one.id for row in found.right for one in row.neighbours]
-    own = [one.picture.id for side in (found.left, found.right) for one in side]
-    shown = find_images(context.sessions(), [*own, *near])
+def render_file(content: FigureContent, caption: str, render: RenderFile) -> bytes:
+    """Draw the figure, one at a time, with the images as they are on disk."""
+    neighbours = [one.id for row in content.right for one in row.neighbours]
+    selected = [one.picture.id for side in (content.left, content.right) for one in side]
+    pictures = find_images(context.sessions(), [*selected, *neighbours])
     with figure_state().drawing, context.compute_slot():
         squares = {
-            key: seen for key, one in shown.items() if (seen := read_square(one)) is not None
+            image_id: square
+            for image_id, picture in pictures.items()
+            if (square := read_square(picture)) is not None
         }
-        return draw(found, squares, said)
+        return render(content, squares, caption)
 
 
-def read_square(image: CatalogueImage) -> Pixels | None:
-    """Give what is seen of an image, uint8 [256, 256, 3]; None where its file no longer serves."""
+def read_square(picture: CatalogueImage) -> Pixels | None:
+    """Read an image as the network sees it, uint8 [256, 256, 3]; None if its file is unusable."""
     try:
-        return decode_square(read_unchanged(image))
+        return decode_square(read_unchanged(picture))
     except (ImageError, OSError):
         return None
-
-
-def get_content(state: Ready, choice: Selection) -> FigureContent:
-    """Give the figure's answers, computed in a turn where they are not kept."""
-
-    def compute() -> FigureContent:
-        try:
-            with context.compute_slot():
-                return compute_content(state, context.sessions(), choice, read_unchanged)
-        except (ImageError, OSError):
-            abort(404, FILE_GONE)
-
-    found: FigureContent = figure_state().plates.get(content_key(state, choice), compute)
-    return found
-
-
-def content_key(state: Ready, choice: Selection) -> tuple[object, ...]:
-    """Name what answers depend on."""
-    return state.predictor.identity, state.version.name, choice.ids
-
-
-def list_validation_images(state: Ready) -> list[CatalogueImage]:
-    """Give the validation images whose files are there."""
-    entered = find_validation_images(context.sessions(), state.version.dataset_id)
-    return [one for one in entered if one.file.is_file()]
-
-
-def requested_selection(known: list[CatalogueImage]) -> Selection:
-    """Give the images that the address asks for. Raises ChoiceError; answers 404 to no number."""
-    left, right = (request.args.getlist(name) for name in ("image", "row"))
-    if left or right:
-        return pick_selection(known, left, right, is_readable)
-    text = request.args.get("draw", "1")
-    if not (text.isascii() and DRAW_NUMBER.fullmatch(text)):
-        abort(404, BAD_DRAW)
-    return draw_selection(known, int(text), is_readable)
-
-
-def is_readable(image: CatalogueImage) -> bool:
-    """Whether an image's file is the one that was entered."""
-    try:
-        return bool(read_unchanged(image))
-    except (ImageError, OSError):
-        return False
 
 
 def render_selection_form(
     known: list[CatalogueImage],
     problem: str | None = None,
-    marked: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    checked: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> str:
-    """Show what can be picked, with what is picked now; what was wrong with that."""
-    left, right = marked or (request.args.getlist(name) for name in ("image", "row"))
+    """Render the form, the current selection checked, and what was wrong with it."""
+    left, right = checked or (request.args.getlist(name) for name in ("image", "row"))
     return render_template(
-        "figure_choice.html",
+        "figure4_selection.html",
         images=sorted(known, key=lambda one: (one.label.casefold(), one.class_id, one.id)),
         left={str(one) for one in left},
         right={str(one) for one in right},
-        wanted=(min(LEFT, len(known)), min(RIGHT, len(known))),
+        required=(min(LEFT, len(known)), min(RIGHT, len(known))),
         problem=problem,
     )
 
 
-def figure_url(choice: Selection, endpoint: str, **more: Any) -> str:
-    """Give the address of something made of a choice."""
-    if choice.draw is not None:
-        return url_for(endpoint, draw=choice.draw, **more)
-    left, right = choice.ids
-    return url_for(endpoint, image=left, row=right, **more)
-
-
-def figure_file_name(state: Ready, choice: Selection) -> str:
-    """Name a file after the data and the number of the choice."""
+def figure_file_name(state: Ready, selection: Selection) -> str:
+    """Name a file after the data set and the number that the images were drawn by."""
     data = secure_filename(state.version.root.name)
-    number = str(choice.draw) if choice.draw is not None else ""
+    number = str(selection.draw) if selection.draw is not None else ""
     return "-".join(part for part in ("figure-4", data, number) if part)
-
-
-def figure_state() -> FigureState:
-    """Give what figures need between requests."""
-    found: FigureState = current_app.extensions["figures"]
-    return found

@@ -1,1 +1,1 @@
-"""The page of conv1's filters, and the numbers it shows."""
+"""The page Filters: conv1's kernels."""

@@ -1,25 +1,31 @@
-"""The kernels of conv1: how much colour each sees, how the two GPUs differ, what excites them."""
+"""conv1's kernels: their colour selectivity by GPU, and the patches that activate them most."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from flask import abort, url_for
 
+from app import context
+from app.database.images import CatalogueImage, find_images
+from app.inference.loader import NotReady, Ready
+from app.views.layers import activations
 from index.sample import ImageSample
 from model.predict import Predictor
 from model.visualize import COLUMNS, colour_selectivity, towers
 
-SPLITS = 9_999
-BATCH = 1_000
-SEED = 2012
+SPLITS, BATCH, SEED = 9_999, 1_000, 2012
+"""Of the permutation test: random splits, splits drawn at a time, and the seed."""
+KERNEL_PIXELS, KERNEL_STEP = 44, 48
+"""Size of a kernel in its GPU's picture, and the distance from one to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
     """A kernel of conv1.
 
-    number: from 1, through all GPUs, as its map's. place: by colour selectivity among those of
-    its GPU, the most selective being 1. row, column: where it lies in its GPU's block.
+    number: from 1, through both GPUs, like its feature map. rank: by colour selectivity among the
+    kernels of its GPU, 1 being the most selective. row, column: its position in its GPU's picture.
     """
 
     number: int
@@ -31,11 +37,23 @@ class Kernel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectivityContrast:
-    """How far two GPUs' mean colour selectivities lie apart, and how often chance does as much.
+class KernelBlock:
+    """The kernels of one GPU: their mean selectivity, and the picture of all of them."""
 
-    means: of each GPU. beyond: of `splits` splits of all kernels into two halves, drawn at random,
-    how many have means at least as far apart.
+    gpu: int
+    kernels: Sequence[Kernel]
+    selectivity: float
+    url: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectivityContrast:
+    """The difference between two GPUs' mean colour selectivities, and a permutation test of it.
+
+    means: of each GPU. as_extreme: how many of `splits` random splits of all kernels into two
+    halves have means at least as far apart.
     """
 
     means: tuple[float, float]
@@ -44,18 +62,18 @@ class SelectivityContrast:
 
     @property
     def difference(self) -> float:
-        """By how much the second GPU's mean is the larger."""
+        """The second GPU's mean minus the first's."""
         return self.means[1] - self.means[0]
 
     @property
     def by_chance(self) -> bool:
-        """Whether one split in twenty does as much: then the difference says little."""
+        """Whether the difference is not significant: p > 0.05."""
         return (self.as_extreme + 1) / (self.splits + 1) > 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelPatch:
-    """A place of a training image that excites a kernel: conv1's response, before the ReLU."""
+    """A position in a training image that activates a kernel: conv1's response before the ReLU."""
 
     image: int
     response: float
@@ -63,47 +81,123 @@ class KernelPatch:
     column: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class TopPatches:
+    """The training patches that activate a kernel most, strongest first, and their images by id.
+
+    sprite: the URL of all patches side by side. count, whole: how many images were searched, and
+    whether those are all that are indexed.
+    """
+
+    patches: list[KernelPatch]
+    images: dict[int, CatalogueImage]
+    sprite: str
+    count: int
+    whole: bool
+
+
 def list_kernels(predictor: Predictor) -> list[Kernel]:
-    """Every kernel of a network's conv1, in order."""
-    found: list[Kernel] = []
+    """List the kernels of a network's conv1, in order."""
+    kernels: list[Kernel] = []
     for gpu, part in enumerate(towers(predictor.conv1(), predictor.weights.config.towers), 1):
         values = colour_selectivity(part)
-        places = np.argsort(np.argsort(-values, kind="stable")) + 1
-        found += [
+        ranks = np.argsort(np.argsort(-values, kind="stable")) + 1
+        kernels += [
             Kernel(
-                number=len(found) + 1 + index,
+                number=len(kernels) + 1 + index,
                 gpu=gpu,
                 selectivity=float(value),
-                rank=int(place),
+                rank=int(rank),
                 row=index // COLUMNS,
                 column=index % COLUMNS,
             )
-            for index, (value, place) in enumerate(zip(values, places, strict=True))
+            for index, (value, rank) in enumerate(zip(values, ranks, strict=True))
         ]
-    return found
+    return kernels
+
+
+def find_kernel(kernels: list[Kernel], number: int) -> Kernel:
+    """Find a kernel by its number, from 1; 404 if there is none."""
+    check_kernel_number(number, len(kernels))
+    return kernels[number - 1]
+
+
+def check_kernel_number(number: int, count: int) -> None:
+    """Abort with 404 if conv1 has no kernel of this number."""
+    if number > count:
+        abort(404, f"conv1 has kernels 1 to {count}.")
+
+
+def list_kernel_blocks(predictor: Predictor, kernels: list[Kernel]) -> list[KernelBlock]:
+    """Group the kernels by GPU."""
+    return [
+        KernelBlock(
+            gpu=gpu,
+            kernels=own,
+            selectivity=float(np.mean([k.selectivity for k in own])),
+            url=url_for("filters.gpu_picture", number=gpu, v=predictor.identity[:12]),
+            width=KERNEL_STEP * max(k.column for k in own) + KERNEL_PIXELS,
+            height=KERNEL_STEP * max(k.row for k in own) + KERNEL_PIXELS,
+        )
+        for gpu, own in group_by_gpu(kernels).items()
+    ]
+
+
+def group_by_gpu(kernels: list[Kernel]) -> dict[int, list[Kernel]]:
+    """Group the kernels by GPU."""
+    return {gpu: [k for k in kernels if k.gpu == gpu] for gpu in sorted({k.gpu for k in kernels})}
+
+
+def compare_gpus(predictor: Predictor, kernels: list[Kernel]) -> SelectivityContrast | None:
+    """Compare the two GPUs' colour selectivities, cached; None for a network of one tower."""
+    values = [[k.selectivity for k in own] for own in group_by_gpu(kernels).values()]
+    if len(values) != 2:
+        return None
+    return activations.activation_cache().get(
+        ("contrast", predictor.identity), lambda: compare_selectivities(*values)
+    )
 
 
 def compare_selectivities(first: Sequence[float], second: Sequence[float]) -> SelectivityContrast:
-    """Compare the colour selectivities of two GPUs: a test by permutation, with a fixed seed."""
+    """Test the difference of two groups' means by permutation, with a fixed seed."""
     pooled, half = np.array([*first, *second]), len(first)
     means = float(np.mean(first)), float(np.mean(second))
-    apart, beyond, drawn = abs(means[1] - means[0]), 0, np.random.default_rng(SEED)
+    difference, as_extreme = abs(means[1] - means[0]), 0
+    generator = np.random.default_rng(SEED)
     for start in range(0, SPLITS, BATCH):
         count = min(BATCH, SPLITS - start)
-        mixed = drawn.permuted(np.broadcast_to(pooled, (count, len(pooled))), axis=1)
-        found = np.abs(mixed[:, :half].mean(1) - mixed[:, half:].mean(1))
-        beyond += int((found >= apart - 1e-12).sum())
-    return SelectivityContrast(means=means, as_extreme=beyond, splits=SPLITS)
+        shuffled = generator.permuted(np.broadcast_to(pooled, (count, len(pooled))), axis=1)
+        differences = np.abs(shuffled[:, :half].mean(1) - shuffled[:, half:].mean(1))
+        as_extreme += int((differences >= difference - 1e-12).sum())
+    return SelectivityContrast(means=means, as_extreme=as_extreme, splits=SPLITS)
+
+
+def find_top_patches(number: int) -> TopPatches | NotReady | None:
+    """Find the patches that activate a kernel most.
+
+    NotReady says what is missing; None means that the index is older than patches.
+    """
+    state = context.loader().state()
+    if not isinstance(state, Ready) or state.sample is None:
+        return None if isinstance(state, Ready) else state
+    patches = list_patches(state.sample, number)
+    return TopPatches(
+        patches=patches,
+        images=find_images(context.sessions(), [patch.image for patch in patches]),
+        sprite=url_for("filters.patches_picture", number=number, v=state.version.name),
+        count=len(state.sample.ids),
+        whole=state.sample.whole,
+    )
 
 
 def list_patches(sample: ImageSample, number: int) -> list[KernelPatch]:
-    """The training patches that excite a kernel most, strongest first, an image counting once."""
-    held, row = sample.patches, number - 1
+    """List the stored patches of a kernel, strongest first, at most one per image."""
+    stored, row = sample.patches, number - 1
     return [
         KernelPatch(
             image=int(image), response=float(value), row=int(place[0]), column=int(place[1])
         )
         for image, value, place in zip(
-            held.ids[row], held.values[row], held.places[row], strict=True
+            stored.ids[row], stored.values[row], stored.places[row], strict=True
         )
     ]

@@ -1,4 +1,4 @@
-"""What the pages that look inside the network share: its activations, and places on the image."""
+"""Shared by the pages Filters and Layers: an image's activations, and where they are strongest."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from model.preprocess import offsets
 from model.receptive_field import Field
 
 MAX_CACHED_ACTIVATIONS = 8
-"""Images whose activations are in memory at a time; of the paper's network 4 MB each."""
+"""Images whose activations are in memory at a time: 4 MB each for the paper's network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rectangle:
-    """A rectangle on the 256×256, in its pixels."""
+    """A rectangle in pixels of the 256 × 256 image."""
 
     left: float
     top: float
@@ -38,10 +38,11 @@ class Rectangle:
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """The strongest place of a map: its value, and where it lies, rows and columns from 1.
+    """The maximum of a feature map: its value and its row and column, from 1.
 
-    side: places of the map's side. map: where the whole map lies on the 256×256. cell: where this
-    place does. sees: what of the image it sees, cut at the square's edges.
+    side: rows and columns of the map. map: the area that the whole map covers on the image.
+    cell: the part of it that belongs to the maximum. sees: the maximum's receptive field, clipped
+    to the image.
     """
 
     value: float
@@ -53,37 +54,37 @@ class Peak:
     sees: Rectangle
 
 
-def compute_activations(subject: CurrentImage) -> Activations:
-    """Give what the network computes of an image, waiting for a turn where it is not kept."""
+def compute_activations(image: CurrentImage) -> Activations:
+    """Return the activations for an image, cached; waits for a free slot to compute them."""
     predictor = context.require_predictor()
 
     def compute() -> Activations:
         with context.compute_slot():
-            return activations(predictor, subject.square())
+            return activations(predictor, image.square())
 
-    return activation_cache().get(("activations", predictor.identity, subject.key), compute)
+    return activation_cache().get(("activations", predictor.identity, image.key), compute)
 
 
 def require_current_image() -> CurrentImage:
-    """Give the image that the address of a picture names; 404 where it names none."""
-    return get_current_image("none") or abort(404, "The address names no image.")
+    """Return the image named by the URL of a picture; 404 if it names none."""
+    return get_current_image(or_last=False) or abort(404, "The URL names no image (`?of=`).")
 
 
 def activation_cache() -> LruCache:
-    """Give what was computed last."""
-    found: LruCache = current_app.extensions["kept"]
-    return found
+    """Return the cache of activations."""
+    cache: LruCache = current_app.extensions["kept"]
+    return cache
 
 
 def find_peak(values: Floats, field: Field | None, config: AlexNetConfig) -> Peak:
-    """Find the largest value of a map, float32 [side, side]."""
-    assert field is not None, "neurons have no place"
+    """Find the maximum of a feature map, float32 [side, side], and its place on the image."""
+    assert field is not None, "neurons have no position"
     row, column = np.unravel_index(int(values.argmax()), values.shape)
-    into = offsets(config.side, config.crop)[4][0]
-    first = into + field.centre - field.step / 2
+    crop_offset = offsets(config.side, config.crop)[4][0]
+    first = crop_offset + field.centre - field.step / 2
     whole, step = field.step * len(values), field.step
-    across, down = (
-        [min(max(into + edge, 1), config.side - 1) for edge in field.span(int(place))]
+    columns, rows = (
+        [min(max(crop_offset + edge, 1), config.side - 1) for edge in field.span(int(place))]
         for place in (column, row)
     )
     return Peak(
@@ -94,32 +95,32 @@ def find_peak(values: Floats, field: Field | None, config: AlexNetConfig) -> Pea
         map=Rectangle(left=first, top=first, width=whole, height=whole),
         cell=Rectangle(left=first + step * column, top=first + step * row, width=step, height=step),
         sees=Rectangle(
-            left=across[0], top=down[0], width=across[1] - across[0], height=down[1] - down[0]
+            left=columns[0], top=rows[0], width=columns[1] - columns[0], height=rows[1] - rows[0]
         ),
     )
 
 
-def picture_version(subject: CurrentImage) -> str:
-    """Name in an address what pictures are made of: the weights and the image."""
-    return f"{context.require_predictor().identity[:12]}-{subject.key[:22]}"
+def picture_version(image: CurrentImage) -> str:
+    """Return what a picture depends on, for its URL and ETag: the weights and the image."""
+    return f"{context.require_predictor().identity[:12]}-{image.key[:22]}"
 
 
-def picture_not_modified(subject: CurrentImage, name: str) -> Response | None:
-    """Give the 304 answer where the browser has this picture of the image already."""
-    etag = f"{picture_version(subject)}-{name}"
-    return not_modified(etag, version="" if subject.private else etag)
+def picture_not_modified(image: CurrentImage, name: str) -> Response | None:
+    """Return a 304 response if the browser already has this picture."""
+    etag = f"{picture_version(image)}-{name}"
+    return not_modified(etag, version="" if image.private else etag)
 
 
-def send_picture(subject: CurrentImage, name: str, picture: Image) -> Response:
-    """Answer with a picture of what the network computes of an image."""
-    etag = f"{picture_version(subject)}-{name}"
+def send_picture(image: CurrentImage, name: str, picture: Image) -> Response:
+    """Return a picture of an image's activations as a PNG response."""
+    etag = f"{picture_version(image)}-{name}"
     return picture_response(
-        encode_png(picture), etag, "image/png", version="" if subject.private else etag
+        encode_png(picture), etag, "image/png", version="" if image.private else etag
     )
 
 
 def list_examples() -> list[CatalogueImage]:
-    """Give a few validation images to look at, where an index knows some."""
+    """List a few validation images to choose from, if there is an index."""
     state = context.loader().state()
     if not isinstance(state, Ready):
         return []
@@ -127,31 +128,31 @@ def list_examples() -> list[CatalogueImage]:
 
 
 def same_image_url(endpoint: str, **values: Any) -> str:
-    """Give the address of a page that looks at the same image as this one.
+    """Return the URL of another page for the same image.
 
-    Only an image that this page's own address names is named: an upload is shown to whoever has
-    its name, and an address passed on must not give it away.
+    It names the image only if this page's own URL does: an upload is visible to anyone who has
+    its token, so a URL that is passed on must not reveal it.
     """
     return url_for(endpoint, **values, of=request.args.get("of") or None)
 
 
-def activation_picture_url(endpoint: str, subject: CurrentImage, **values: Any) -> str:
-    """Give the address of a picture of what the network computes of an image."""
-    return url_for(endpoint, **values, of=subject.of, v=picture_version(subject))
+def activation_picture_url(endpoint: str, image: CurrentImage, **values: Any) -> str:
+    """Return the URL of a picture of an image's activations."""
+    return url_for(endpoint, **values, of=image.of, v=picture_version(image))
 
 
 def format_response(value: float) -> str:
-    """Write a response with three figures or one decimal, and a minus sign as it should be."""
+    """Format a response with three significant digits or one decimal, and a true minus sign."""
     return f"{'−' if value < 0 else ''}{format_distance(abs(value))}"
 
 
 def activation_name(config: AlexNetConfig) -> str:
-    """Name the neurons' nonlinearity as people write it."""
+    """Return the display name of the activation function."""
     return "ReLU" if config.activation == "relu" else config.activation
 
 
 def template_functions() -> dict[str, Callable[..., str]]:
-    """Give what the templates of these pages make addresses and words by."""
+    """Return the functions that the templates of these pages use."""
     return {
         "onward": same_image_url,
         "picture_of": activation_picture_url,

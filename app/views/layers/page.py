@@ -1,4 +1,4 @@
-"""What each layer computes of an image, on its way through the two towers, as in Figure 2."""
+"""The pages of every layer's activations for an image, laid out in two towers like Figure 2."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ TOP_NEURONS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class LayerView:
-    """A stage of the network, and the pictures of its towers."""
+    """A layer and the pictures of its towers."""
 
     stage: Stage
     sheets: list[TowerSheet]
@@ -29,7 +29,7 @@ class LayerView:
 
 @dataclass(frozen=True, kw_only=True)
 class TopNeuron:
-    """A neuron among a tower's strongest; share: of the strongest of all towers."""
+    """One of a tower's strongest neurons; share: of the layer's largest value, 0–1."""
 
     number: int
     value: float
@@ -38,17 +38,17 @@ class TopNeuron:
 
 @blueprint.get("")
 def show_layers() -> str:
-    """Show every layer's maps of the image at hand, or images to choose from."""
-    predictor, subject = context.require_predictor(), get_current_image()
-    if subject is None:
+    """Show every layer's activations for the current image, or examples to choose from."""
+    predictor, image = context.require_predictor(), get_current_image()
+    if image is None:
         return offer_examples()
-    found = activations.compute_activations(subject)
+    computed = activations.compute_activations(image)
     return render_template(
         "layers.html",
-        subject=subject,
-        floors=[view_layer(subject, maps) for maps in found.stages[:-1]],
-        labels=found.stages[-1].stage,
-        guesses=predictor.top5(found.probabilities),
+        image=image,
+        layers=[view_layer(image, maps) for maps in computed.stages[:-1]],
+        labels=computed.stages[-1].stage,
+        guesses=predictor.top5(computed.probabilities),
         config=predictor.weights.config,
         origin=describe_provenance(predictor.weights.provenance),
     )
@@ -56,94 +56,94 @@ def show_layers() -> str:
 
 @blueprint.get("/<name>")
 def show_layer(name: str) -> str:
-    """Show the maps of one layer larger, and one of them by itself; or its strongest neurons."""
-    config, subject = context.require_predictor().weights.config, get_current_image()
-    if subject is None:
+    """Show one layer enlarged: all maps and one of them in detail, or the strongest neurons."""
+    config, image = context.require_predictor().weights.config, get_current_image()
+    if image is None:
         return offer_examples()
-    maps = find_layer_maps(subject, name)
-    known = [other.name for other in activations.compute_activations(subject).stages[:-1]]
+    maps = find_layer_maps(image, name)
+    known = [other.name for other in activations.compute_activations(image).stages[:-1]]
     return render_template(
         "layer.html",
-        subject=subject,
-        floor=view_layer(subject, maps, large=True),
+        image=image,
+        layer=view_layer(image, maps, large=True),
         names=known,
         config=config,
-        **(neurons_context(maps) if maps.stage.kind == "neurons" else map_context(subject, maps)),
+        **(neurons_context(maps) if maps.stage.kind == "neurons" else map_context(image, maps)),
     )
 
 
 @blueprint.get(f"/<name>/tower-{NUMBER_RULE}.png")
 def tower_picture(name: str, number: int) -> Response:
-    """Give the maps of a tower as the page of all layers shows them."""
+    """Return a tower's maps as shown on the page of all layers."""
     return send_tower_picture(name, number, large=False)
 
 
 @blueprint.get(f"/<name>/large-{NUMBER_RULE}.png")
 def large_picture(name: str, number: int) -> Response:
-    """Give the maps of a tower, eight in a row."""
+    """Return a tower's maps enlarged, eight per row."""
     return send_tower_picture(name, number, large=True)
 
 
 @blueprint.get(f"/<name>/map-{NUMBER_RULE}.png")
 def feature_map_picture(name: str, number: int) -> Response:
-    """Give one map by itself."""
-    subject = activations.require_current_image()
-    if fresh := activations.picture_not_modified(subject, f"{name}-map-{number}"):
+    """Return a single map."""
+    image = activations.require_current_image()
+    if fresh := activations.picture_not_modified(image, f"{name}-map-{number}"):
         return fresh
-    maps = find_layer_maps(subject, name)
+    maps = find_layer_maps(image, name)
     if maps.stage.kind == "neurons" or number > count_maps(maps):
         abort(404)
     picture = sheets.render_feature_map(sheets.select_map(maps, number))
-    return activations.send_picture(subject, f"{name}-map-{number}", picture)
+    return activations.send_picture(image, f"{name}-map-{number}", picture)
 
 
 def send_tower_picture(name: str, tower: int, *, large: bool) -> Response:
-    """Answer with the picture of a tower's maps."""
-    subject, kind = (
+    """Return the picture of a tower's maps."""
+    image, kind = (
         activations.require_current_image(),
         f"{name}-{'large' if large else 'tower'}-{tower}",
     )
-    if fresh := activations.picture_not_modified(subject, kind):
+    if fresh := activations.picture_not_modified(image, kind):
         return fresh
-    maps = find_layer_maps(subject, name)
+    maps = find_layer_maps(image, name)
     if tower > len(maps.towers):
         abort(404)
-    return activations.send_picture(subject, kind, sheets.render_tower(maps, tower, large=large))
+    return activations.send_picture(image, kind, sheets.render_tower(maps, tower, large=large))
 
 
 def offer_examples() -> str:
-    """Show images to choose from. Raises NotReadyError where there are none to be had."""
+    """Show example images to choose from. Raises NotReadyError if there is no index."""
     context.require_ready()
-    return render_template("layers.html", subject=None, examples=activations.list_examples())
+    return render_template("layers.html", image=None, examples=activations.list_examples())
 
 
-def find_layer_maps(subject: CurrentImage, name: str) -> Maps:
-    """Find what a layer computes of an image; 404 where it has no maps or neurons to show."""
-    known = {maps.name: maps for maps in activations.compute_activations(subject).stages[:-1]}
-    return known.get(name) or abort(404, f"There is no such layer; there are {', '.join(known)}.")
+def find_layer_maps(image: CurrentImage, name: str) -> Maps:
+    """Return a layer's activations for an image; 404 for a name that is not shown."""
+    known = {maps.name: maps for maps in activations.compute_activations(image).stages[:-1]}
+    return known.get(name) or abort(404, f"Unknown layer; choose one of {', '.join(known)}.")
 
 
-def view_layer(subject: CurrentImage, maps: Maps, *, large: bool = False) -> LayerView:
-    """Give what a page shows of a stage."""
-    return LayerView(stage=maps.stage, sheets=sheets.list_sheets(subject, maps, large=large))
+def view_layer(image: CurrentImage, maps: Maps, *, large: bool = False) -> LayerView:
+    """Return what a page shows of a layer."""
+    return LayerView(stage=maps.stage, sheets=sheets.list_sheets(image, maps, large=large))
 
 
-def map_context(subject: CurrentImage, maps: Maps) -> dict[str, Any]:
-    """Give what the page of a layer says of the map that is chosen, or of its strongest one."""
+def map_context(image: CurrentImage, maps: Maps) -> dict[str, Any]:
+    """Return the template variables of one map: the requested one or the strongest."""
     number = requested_map(maps)
     config = context.require_predictor().weights.config
     return {
         "number": number,
         "tower": (number - 1) // maps.stage.maps + 1,
-        "alone": activations.activation_picture_url(
-            ".feature_map_picture", subject, name=maps.name, number=number
+        "map_url": activations.activation_picture_url(
+            ".feature_map_picture", image, name=maps.name, number=number
         ),
-        "spot": activations.find_peak(sheets.select_map(maps, number), maps.stage.field, config),
+        "peak": activations.find_peak(sheets.select_map(maps, number), maps.stage.field, config),
     }
 
 
 def requested_map(maps: Maps) -> int:
-    """Read the number of the map that is asked for; by default that of the strongest one."""
+    """Read the map's number, from 1, from the URL; the default is the strongest map."""
     text = request.args.get("map", "")
     if not text:
         every = [peak for tower in maps.towers for peak in sheets.find_peaks(tower)]
@@ -151,7 +151,7 @@ def requested_map(maps: Maps) -> int:
     if not (
         text.isascii() and text.isdigit() and len(text) < 6 and 1 <= int(text) <= count_maps(maps)
     ):
-        abort(404, f"{maps.name} has the maps 1 to {count_maps(maps)}.")
+        abort(404, f"{maps.name} has maps 1 to {count_maps(maps)}.")
     return int(text)
 
 
@@ -161,11 +161,11 @@ def count_maps(maps: Maps) -> int:
 
 
 def neurons_context(maps: Maps) -> dict[str, Any]:
-    """Give what the page of a layer says of its strongest neurons, a list for each tower."""
-    found = []
+    """Return the template variables of a layer of neurons: the strongest of each tower."""
+    strongest = []
     for tower, values in enumerate(maps.towers):
         order = (-abs(values)).argsort(kind="stable")[:TOP_NEURONS]
-        found.append(
+        strongest.append(
             [
                 TopNeuron(
                     number=tower * maps.stage.maps + int(index) + 1,
@@ -175,4 +175,4 @@ def neurons_context(maps: Maps) -> dict[str, Any]:
                 for index in order
             ]
         )
-    return {"strongest": found}
+    return {"strongest": strongest}

@@ -1,4 +1,4 @@
-"""A layer's maps as pictures: how they are laid out, what of them a page says, their addresses."""
+"""Pictures of a layer's maps: their layout, their URLs, and the maximum of each map."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,32 +14,32 @@ from model.receptive_field import Stage
 from model.sheets import sheet
 
 TOWER_WIDTH, LARGE_WIDTH, MAP_WIDTH = 880, 1080, 440
-"""Pixels, about, of the widths of a tower's picture, of a large one, and of one map's: twice what
-they take on a page, for fine screens."""
-FEW, COLUMNS, MANY, NEURONS = 64, 8, 16, 64
-"""Up to `FEW` maps stand `COLUMNS` in a row, as all do in a large picture; more `MANY`."""
+"""Approximate widths of a tower's picture, an enlarged one, and a single map: twice their size on
+the page, for high-resolution screens."""
+MAX_NARROW_MAPS, NARROW_COLUMNS, WIDE_COLUMNS, NEURON_COLUMNS = 64, 8, 16, 64
+"""Columns of the pictures: 8 for up to 64 maps and in enlarged pictures, 16 for more maps."""
 GAP = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class SheetLayout:
-    """How a tower's maps lie in a picture: how many in a row, and pixels for each place."""
+    """How a tower's maps are arranged: maps per row, pixels per value, pixels between maps."""
 
     columns: int
     scale: int
     gap: int
 
     def size(self, stage: Stage) -> tuple[int, int]:
-        """Width and height of the picture."""
+        """Return the picture's width and height."""
         cell = stage.side * self.scale + self.gap
         return self.columns * cell, -(-stage.maps // self.columns) * cell
 
 
 @dataclass(frozen=True, kw_only=True)
 class TowerSheet:
-    """A tower's picture on a page, and how strong each of its maps or neurons is.
+    """A tower's picture on a page, and the maximum of each of its maps or neurons.
 
-    first: the number of the first, counted from 1 through all towers.
+    first: the number of the first map, counted from 1 through all towers.
     """
 
     tower: int
@@ -51,29 +51,29 @@ class TowerSheet:
 
     @property
     def largest(self) -> float:
-        """The strongest response."""
+        """The largest value of all maps."""
         return max(self.peaks)
 
 
 def layout_sheet(stage: Stage, *, large: bool = False) -> SheetLayout:
-    """Lay out the maps of a stage's tower."""
+    """Arrange the maps of one tower of a layer."""
     if stage.kind == "neurons":
-        return SheetLayout(columns=NEURONS, scale=max(1, round(TOWER_WIDTH / NEURONS)), gap=0)
-    columns = COLUMNS if large or stage.maps <= FEW else MANY
-    wide = LARGE_WIDTH if large else TOWER_WIDTH
-    return SheetLayout(columns=columns, scale=max(1, round(wide / columns / stage.side)), gap=GAP)
+        return SheetLayout(
+            columns=NEURON_COLUMNS, scale=max(1, round(TOWER_WIDTH / NEURON_COLUMNS)), gap=0
+        )
+    columns = NARROW_COLUMNS if large or stage.maps <= MAX_NARROW_MAPS else WIDE_COLUMNS
+    width = LARGE_WIDTH if large else TOWER_WIDTH
+    return SheetLayout(columns=columns, scale=max(1, round(width / columns / stage.side)), gap=GAP)
 
 
-def list_sheets(subject: CurrentImage, maps: Maps, *, large: bool = False) -> list[TowerSheet]:
-    """Give what a page shows of each tower."""
+def list_sheets(image: CurrentImage, maps: Maps, *, large: bool = False) -> list[TowerSheet]:
+    """List the pictures of a layer's towers."""
     width, height = layout_sheet(maps.stage, large=large).size(maps.stage)
     endpoint = "layers.large_picture" if large else "layers.tower_picture"
     return [
         TowerSheet(
             tower=number,
-            url=activations.activation_picture_url(
-                endpoint, subject, name=maps.name, number=number
-            ),
+            url=activations.activation_picture_url(endpoint, image, name=maps.name, number=number),
             width=width,
             height=height,
             first=(number - 1) * maps.stage.maps + 1,
@@ -84,26 +84,26 @@ def list_sheets(subject: CurrentImage, maps: Maps, *, large: bool = False) -> li
 
 
 def find_peaks(values: Floats) -> list[float]:
-    """Give the largest value of each map or neuron."""
+    """Return the largest value of each map or neuron."""
     found: list[float] = values.reshape(len(values), -1).max(axis=1).tolist()
     return found
 
 
 def render_tower(maps: Maps, tower: int, *, large: bool = False) -> Image:
-    """Draw the maps of a tower, against the largest value of the whole layer."""
+    """Draw the maps of a tower, scaled to the largest value of the whole layer."""
     laid, stage = layout_sheet(maps.stage, large=large), maps.stage
     values = maps.towers[tower - 1].reshape(-1, stage.side, stage.side)
     return sheet(values, laid.columns, scale=laid.scale, largest=maps.largest, gap=laid.gap)
 
 
 def select_map(maps: Maps, number: int) -> Floats:
-    """Give one map by its number, counted from 1 through all towers: float32 [side, side]."""
+    """Return a map by its number, counted from 1 through all towers: float32 [side, side]."""
     tower, index = divmod(number - 1, maps.stage.maps)
     values: Floats = maps.towers[tower][index]
     return values
 
 
 def render_feature_map(values: Floats) -> Image:
-    """Draw one map by itself, against its own largest value."""
+    """Draw a single map, scaled to its own largest absolute value."""
     scale = max(1, round(MAP_WIDTH / len(values)))
     return sheet(values[None], 1, scale=scale, largest=float(np.abs(values).max()), gap=0)

@@ -1,1 +1,1 @@
-"""The map of the training images, and how it is laid out and drawn."""
+"""The map of the training images."""

@@ -1,4 +1,4 @@
-"""The map of the training images: where each of the sample lies, and its class."""
+"""The map's data: where each sampled image lies, and each class's colour and densest part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,23 +9,61 @@ import numpy.typing as npt
 
 from app.database.browse import ClassCount
 from app.inference.loader import Ready
-from app.views.map.colours import Colour, colour_of
 from index.vectors import Ids
 
 Ints = npt.NDArray[np.int64]
 MAX_COORDINATE = 16_383
-"""The largest coordinate: finer than a pixel on a screen at the largest magnification, nearly."""
+"""Coordinates are integers from 0: almost finer than a screen pixel at the largest zoom."""
 GRID_CELLS = 32
-"""Cells a side by which a class's densest place is found."""
+"""Cells a side of the grid in which a class's densest part is found."""
 ROW_NAMES, COLUMN_NAMES = ("top", "middle", "bottom"), ("left", "centre", "right")
+
+
+@dataclass(frozen=True)
+class Colour:
+    """A CSS colour for the light scheme and one for the dark scheme."""
+
+    light: str
+    dark: str
+
+
+COLOURS = (
+    Colour("#0070a6", "#66b4e8"),
+    Colour("#773913", "#b97b5b"),
+    Colour("#6d9847", "#b4dd93"),
+    Colour("#4c3f8a", "#8981ca"),
+    Colour("#a77990", "#efbdd5"),
+    Colour("#776559", "#bba699"),
+    Colour("#3a5255", "#789294"),
+    Colour("#934b83", "#d690c5"),
+    Colour("#617209", "#a2b564"),
+    Colour("#3a95b9", "#8ddafc"),
+    Colour("#045d35", "#5c9d75"),
+    Colour("#b66ba5", "#fbb3e9"),
+    Colour("#ab821e", "#efc878"),
+    Colour("#3b4c71", "#788cb4"),
+    Colour("#6c6c3f", "#aeae7f"),
+    Colour("#775996", "#b99cd8"),
+    Colour("#499c76", "#97e1bc"),
+    Colour("#3a756a", "#7cb9ac"),
+    Colour("#7f9165", "#c3d6a8"),
+    Colour("#6b3767", "#ab78a6"),
+)
+"""Class colours, reused from the twenty-first class on.
+
+Chosen in OKLab to be as far apart as possible, for colour-blind readers too, each with a contrast
+of at least 3 to the background. They are muted and leave out red, which marks correct labels on
+the other pages. The first ten are farther apart than the rest.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapClass:
-    """A class on the map: how many of its images are on it, and where most of them lie.
+    """A class on the map.
 
-    x, y: from 0 to SCALE, rightwards and downwards. where: the same in words. beside: the class
-    whose densest place is nearest, or none where there is no other.
+    images: how many of its images are on the map. x, y: its densest part, from 0 to
+    MAX_COORDINATE, rightwards and downwards. where: the same in words. nearest: the label of the
+    class with the nearest densest part, or None if there is only one class.
     """
 
     id: int
@@ -40,10 +78,11 @@ class MapClass:
 
 @dataclass(frozen=True, kw_only=True)
 class MapLayout:
-    """A map. ids, numbers, xs, ys: int64 [S], of each image, by rising id.
+    """The map of one index version. ids, numbers, xs, ys: int64 [S], in ascending order of id.
 
-    version: the index version's name. images: all in it; whole: whether all are on the map.
-    groups: by name. numbers: each image's place in `groups`. xs, ys: from 0 to SCALE.
+    version: the index version's name. images: how many are indexed. whole: whether all of them
+    are on the map. classes: in alphabetical order. numbers: each image's position in `classes`.
+    xs, ys: from 0 to MAX_COORDINATE.
     """
 
     version: str
@@ -56,22 +95,22 @@ class MapLayout:
     ys: Ints
 
 
-def build_map_layout(state: Ready, classes: Sequence[ClassCount]) -> MapLayout | None:
-    """Make the map of an index version with these classes; None where it has no sample."""
+def build_map_layout(state: Ready, class_counts: Sequence[ClassCount]) -> MapLayout | None:
+    """Lay out the map of an index version; None if the version has no sample."""
     sample = state.sample
     if sample is None:
         return None
-    kinds, inverse = np.unique(state.index.id_map.classes_of(sample.ids), return_inverse=True)
-    labels = {c.id: c.label for c in classes}
-    names = [labels.get(kind, "") for kind in kinds.tolist()]
-    order = sorted(range(len(kinds)), key=lambda k: (names[k].casefold(), int(kinds[k])))
+    class_ids, inverse = np.unique(state.index.id_map.classes_of(sample.ids), return_inverse=True)
+    labels = {c.id: c.label for c in class_counts}
+    names = [labels.get(class_id, "") for class_id in class_ids.tolist()]
+    order = sorted(range(len(names)), key=lambda k: (names[k].casefold(), int(class_ids[k])))
     numbers = np.argsort(order)[inverse]
     xs, ys = np.rint(sample.points.T.astype(np.float64) * MAX_COORDINATE).astype(np.int64)
     return MapLayout(
         version=state.version.name,
         images=state.version.count,
         whole=sample.whole,
-        classes=summarise_classes([(int(kinds[k]), names[k]) for k in order], numbers, xs, ys),
+        classes=summarise_classes([(int(class_ids[k]), names[k]) for k in order], numbers, xs, ys),
         ids=sample.ids,
         numbers=numbers,
         xs=xs,
@@ -79,68 +118,66 @@ def build_map_layout(state: Ready, classes: Sequence[ClassCount]) -> MapLayout |
     )
 
 
-def map_columns(atlas: MapLayout) -> dict[str, Any]:
-    """Give a map as a program takes it: a list a column, not an object a point."""
+def map_columns(layout: MapLayout) -> dict[str, Any]:
+    """Return the map as JSON: one list per column rather than one object per point."""
     return {
-        "version": atlas.version,
-        "images": atlas.images,
-        "whole": atlas.whole,
+        "version": layout.version,
+        "images": layout.images,
+        "whole": layout.whole,
         "scale": MAX_COORDINATE,
         "classes": [
-            {"id": g.id, "label": g.label, "images": g.images, "x": g.x, "y": g.y}
-            for g in atlas.classes
+            {"id": c.id, "label": c.label, "images": c.images, "x": c.x, "y": c.y}
+            for c in layout.classes
         ],
-        "ids": atlas.ids.tolist(),
-        "numbers": atlas.numbers.tolist(),
-        "x": atlas.xs.tolist(),
-        "y": atlas.ys.tolist(),
+        "ids": layout.ids.tolist(),
+        "numbers": layout.numbers.tolist(),
+        "x": layout.xs.tolist(),
+        "y": layout.ys.tolist(),
     }
 
 
 def summarise_classes(
-    kinds: Sequence[tuple[int, str]], numbers: Ints, xs: Ints, ys: Ints
+    classes: Sequence[tuple[int, str]], numbers: Ints, xs: Ints, ys: Ints
 ) -> list[MapClass]:
-    """Give what the map says of each class, an id and a label."""
-    counts = np.bincount(numbers, minlength=len(kinds))
-    places = find_densest_places(numbers, xs, ys, len(kinds))
-    others = find_nearest_places(places)
+    """Describe each class, given its id and label, on the map."""
+    counts = np.bincount(numbers, minlength=len(classes))
+    places = find_densest_places(numbers, xs, ys, len(classes))
+    nearest = find_nearest_places(places)
     return [
         MapClass(
-            id=kind,
+            id=class_id,
             label=label,
             images=int(counts[n]),
             x=int(places[n, 0]),
             y=int(places[n, 1]),
             where=describe_place(places[n]),
-            nearest=None if len(kinds) == 1 else kinds[int(others[n])][1],
-            colour=colour_of(n),
+            nearest=None if len(classes) == 1 else classes[int(nearest[n])][1],
+            colour=COLOURS[n % len(COLOURS)],
         )
-        for n, (kind, label) in enumerate(kinds)
+        for n, (class_id, label) in enumerate(classes)
     ]
 
 
 def find_densest_places(numbers: Ints, xs: Ints, ys: Ints, count: int) -> Ints:
-    """Where each class lies densest: int64 [count, 2].
+    """Find the densest part of each class: int64 [count, 2].
 
-    The middle of its images in the three by three cells that hold most of them.
+    The mean of the class's images in the 3 × 3 grid cells that hold most of them.
     """
     columns, rows = (v * GRID_CELLS // (MAX_COORDINATE + 1) for v in (xs, ys))
     cells = (numbers * GRID_CELLS + rows) * GRID_CELLS + columns
-    filled = np.bincount(cells, minlength=count * GRID_CELLS * GRID_CELLS).reshape(
-        count, GRID_CELLS, GRID_CELLS
-    )
-    padded = np.pad(filled, ((0, 0), (1, 1), (1, 1)))
+    filled = np.bincount(cells, minlength=count * GRID_CELLS * GRID_CELLS)
+    padded = np.pad(filled.reshape(count, GRID_CELLS, GRID_CELLS), ((0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
     best = windows.sum(axis=(3, 4)).reshape(count, -1).argmax(axis=1)
     row, column = np.divmod(best, GRID_CELLS)
     inside = (abs(rows - row[numbers]) <= 1) & (abs(columns - column[numbers]) <= 1)
-    near = [np.bincount(numbers[inside], v[inside], minlength=count) for v in (xs, ys)]
-    found = np.stack(near, axis=1) / np.bincount(numbers[inside], minlength=count)[:, None]
-    return np.rint(found).astype(np.int64)
+    sums = [np.bincount(numbers[inside], v[inside], minlength=count) for v in (xs, ys)]
+    means = np.stack(sums, axis=1) / np.bincount(numbers[inside], minlength=count)[:, None]
+    return np.rint(means).astype(np.int64)
 
 
 def find_nearest_places(places: Ints) -> Ints:
-    """Which other place is nearest to each of int64 [K, 2]."""
+    """Find the nearest other place for each of int64 [K, 2]: int64 [K]."""
     distances = ((places[:, None] - places[None]) ** 2).sum(axis=2)
     np.fill_diagonal(distances, np.iinfo(np.int64).max)
     nearest: Ints = distances.argmin(axis=1)
@@ -148,7 +185,7 @@ def find_nearest_places(places: Ints) -> Ints:
 
 
 def describe_place(place: Ints) -> str:
-    """Say in which ninth of the map a place is."""
+    """Name the ninth of the map that a place lies in."""
     across, down = (min(3 * int(v) // (MAX_COORDINATE + 1), 2) for v in place)
     if (down, across) == (1, 1):
         return "the middle"

@@ -1,4 +1,4 @@
-"""The training images in two dimensions, as their features of fc7 lie."""
+"""The page Map: the training images in two dimensions, laid out by their fc7 features."""
 
 import json
 from typing import get_args
@@ -10,40 +10,38 @@ from app.database.browse import ClassCount
 from app.http_cache import not_modified, set_cache_headers
 from app.inference.loader import BUILD, Ready
 from app.views.format import format_count
-from app.views.map.colours import COLOURS
-from app.views.map.layout import MapLayout, build_map_layout, map_columns
+from app.views.map.layout import COLOURS, MapLayout, build_map_layout, map_columns
 from app.views.map.picture import HEIGHT, WIDTH, ColourScheme, render_map
 from app.views.pictures import picture_response
 from index.building.tsne import MIN_TSNE_IMAGES, PCA_DIMENSIONS
 
 blueprint = Blueprint("map", __name__)
 FORMAT_VERSION = 1
-"""Of what is sent under a version's name; another form has another address."""
-PRINCIPAL = "The first two principal components"
-REDUCED = f"by their first {PCA_DIMENSIONS} principal components"
+"""Part of the URLs of points and pictures, which are cached for a year: increment on changes."""
 HOW_TO_READ = (
-    "Images that the network sees alike lie together; how far groups lie apart means little."
+    "Images that look alike to the network lie close together; the distances between groups mean "
+    "little."
 )
-NO_MAP = "This index was built before there were maps; building it again makes one."
+NO_MAP = "This index was built before maps were added. Rebuild it to create one."
 
 
 @blueprint.get("/map")
 def show_map() -> str:
-    """Show the map, or what makes one."""
+    """Show the map, or the command that creates one."""
     state, classes = context.require_classes()
-    atlas = build_map_layout(state, classes)
-    if atlas is None:
-        heading = "There is no map in this index"
+    layout = build_map_layout(state, classes)
+    if layout is None:
+        heading = "This index has no map"
         return render_template("notice.html", heading=heading, sentence=NO_MAP, command=BUILD)
-    key = map_version(state)
+    version = map_version(state)
     return render_template(
         "map.html",
-        atlas=atlas,
-        how=describe_map(atlas),
+        layout=layout,
+        description=describe_map(layout),
         colours=len(COLOURS),
-        points=url_for(".map_points", v=key),
+        points=url_for(".map_points", v=version),
         drawings={
-            scheme: url_for(".map_picture", scheme=scheme, v=key)
+            scheme: url_for(".map_picture", scheme=scheme, v=version)
             for scheme in get_args(ColourScheme)
         },
         width=WIDTH,
@@ -53,7 +51,7 @@ def show_map() -> str:
 
 @blueprint.get("/map/points.json")
 def map_points() -> Response:
-    """Give the points, a list a column."""
+    """Return the points as JSON, one list per column."""
     state, classes = context.require_classes()
     etag = f"{map_version(state)}-points"
     if fresh := not_modified(etag, version=etag):
@@ -64,7 +62,7 @@ def map_points() -> Response:
 
 @blueprint.get("/map.png")
 def map_picture() -> Response:
-    """Give the map as a picture, on the light ground or, with `scheme=dark`, on the dark one."""
+    """Return the map as a PNG, in light colours or, with `scheme=dark`, in dark ones."""
     scheme: ColourScheme = "dark" if request.args.get("scheme") == "dark" else "light"
     state, classes = context.require_classes()
     etag = f"{map_version(state)}-{scheme}"
@@ -75,24 +73,26 @@ def map_picture() -> Response:
     return picture_response(data, etag, "image/png", version=etag)
 
 
-def describe_map(atlas: MapLayout) -> str:
-    """Say how the map was computed, of which images, and how to read it."""
-    count, everything = len(atlas.ids), format_count(atlas.images)
+def describe_map(layout: MapLayout) -> str:
+    """Say how the map was computed, from which images, and how to read it."""
+    count, total = len(layout.ids), format_count(layout.images)
     if count == 1:
-        return "One image alone: there is nothing to compare it with."
-    few = f"{PRINCIPAL} of the 4096 features of fc7"
-    method = few if count < MIN_TSNE_IMAGES else f"t-SNE of the 4096 features of fc7, {REDUCED}"
-    of = (
-        f"all {everything}" if atlas.whole else f"a sample of {format_count(count)} of {everything}"
-    )
-    return f"{method}; {of} images. {HOW_TO_READ}"
+        return "There is only one image, so there is nothing to compare it with."
+    if count < MIN_TSNE_IMAGES:
+        method = "The first two principal components of the 4096-d fc7 features"
+    else:
+        method = (
+            f"t-SNE of the 4096-d fc7 features, reduced to {PCA_DIMENSIONS} principal components"
+        )
+    images = f"all {total}" if layout.whole else f"a sample of {format_count(count)} of {total}"
+    return f"{method}, of {images} images. {HOW_TO_READ}"
 
 
 def require_map(state: Ready, classes: list[ClassCount]) -> MapLayout:
-    """Give the map of what is served, or answer 404 where it has none."""
+    """Return the map of the index being served; 404 if it has none."""
     return build_map_layout(state, classes) or abort(404, NO_MAP)
 
 
 def map_version(state: Ready) -> str:
-    """Name what is sent of a version."""
+    """Return the version in the URLs of the points and pictures."""
     return f"{state.version.name}-{FORMAT_VERSION}"

@@ -1,4 +1,4 @@
-"""The map as a picture, for who sees the page without scripts."""
+"""The map as a PNG, for browsers without JavaScript."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from app.views.pictures import encode_png
 
 ColourScheme = Literal["light", "dark"]
 WIDTH, HEIGHT = 1120, 700
-"""As shown; it is drawn at twice that."""
+"""In CSS pixels; it is drawn at PIXEL_RATIO times that size."""
 PIXEL_RATIO, MARGIN = 2, 28
 BACKGROUND: dict[ColourScheme, str] = {"light": "#ffffff", "dark": "#1f1e1b"}
 TEXT_COLOUR: dict[ColourScheme, str] = {"light": "#1d1b18", "dark": "#eeeae1"}
 FONT_SIZE, HALO_WIDTH = 13, 2
 MAX_LABELS = 40
 LABEL_DISTANCES = (10, 26, 44, 66)
-"""How far from the densest place a name is tried, nearer first."""
+"""Distances from the densest place at which a label is tried, in CSS pixels, nearest first."""
 LABEL_DIRECTIONS = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (-1, -1), (1, 1), (-1, 1))
 Box = tuple[float, float, float, float]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -29,44 +29,44 @@ Positions = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PlacedLabel:
-    """A class's name and the box it stands in: left, top, right, bottom, in drawn pixels."""
+    """A class's label and its box: left, top, right, bottom, in pixels of the PNG."""
 
     map_class: MapClass
     box: Box
 
 
-def render_map(atlas: MapLayout, scheme: ColourScheme) -> bytes:
-    """Draw a map as PNG: a dot an image, in its class's colour, and the names that have room."""
+def render_map(layout: MapLayout, scheme: ColourScheme) -> bytes:
+    """Draw the map as a PNG: a dot per image in its class's colour, and the labels that fit."""
     image = Image.new("RGB", (WIDTH * PIXEL_RATIO, HEIGHT * PIXEL_RATIO), BACKGROUND[scheme])
-    places = to_pixels(np.stack([atlas.xs, atlas.ys], axis=1))
-    colours = [getattr(group.colour, scheme) for group in atlas.classes]
+    places = to_pixels(np.stack([layout.xs, layout.ys], axis=1))
+    colours = [getattr(c.colour, scheme) for c in layout.classes]
     mask = render_dot(dot_radius(len(places)))
     for n in drawing_order(len(places)):
         corner = np.rint(places[n] - mask.width / 2).astype(int).tolist()
-        image.paste(colours[atlas.numbers[n]], tuple(corner), mask)
-    draw_labels(image, atlas.classes, places, scheme)
-    # A third of the bytes that all colours would take.
+        image.paste(colours[layout.numbers[n]], tuple(corner), mask)
+    draw_labels(image, layout.classes, places, scheme)
+    # A palette takes a third of the bytes of full colour.
     return encode_png(image.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
 
 
 def to_pixels(points: npt.NDArray[np.int64]) -> Positions:
-    """Bring coordinates of the map, [n, 2], into the picture's middle, in drawn pixels."""
+    """Convert map coordinates, [N, 2], to pixels of the PNG."""
     side = min(WIDTH, HEIGHT) - 2 * MARGIN
     return ((points / MAX_COORDINATE - 0.5) * side + (WIDTH / 2, HEIGHT / 2)) * PIXEL_RATIO
 
 
 def dot_radius(count: int) -> float:
-    """Give a dot's radius in shown pixels: less where there are many."""
+    """Return a dot's radius in CSS pixels: the more points, the smaller."""
     return float(np.clip(0.35 * (min(WIDTH, HEIGHT) - 2 * MARGIN) / max(count, 1) ** 0.5, 2, 4))
 
 
 def drawing_order(count: int) -> npt.NDArray[np.int64]:
-    """Give an order in which no class covers the others: by id they stand class by class."""
+    """Return a shuffled order, so that no class covers the others: ids are grouped by class."""
     return np.random.default_rng(0).permutation(count)
 
 
 def render_dot(radius: float) -> Image.Image:
-    """Draw a smooth disc as a mask."""
+    """Draw an antialiased disc as a mask."""
     fine, side = 8, 2 * int(radius * PIXEL_RATIO + 2)
     disc = Image.new("L", (side * fine, side * fine))
     ImageDraw.Draw(disc).circle((side * fine / 2,) * 2, radius * PIXEL_RATIO * fine, fill=255)
@@ -74,15 +74,15 @@ def render_dot(radius: float) -> Image.Image:
 
 
 def draw_labels(
-    image: Image.Image, groups: list[MapClass], places: Positions, scheme: ColourScheme
+    image: Image.Image, classes: list[MapClass], places: Positions, scheme: ColourScheme
 ) -> None:
-    """Write the classes' names beside their densest places."""
+    """Write the classes' labels next to their densest places."""
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(FONT_SIZE * PIXEL_RATIO)
-    for name in place_labels(groups, places, font):
-        left, top, _, bottom = name.box
+    for label in place_labels(classes, places, font):
+        left, top, _, bottom = label.box
         pen.text(
             (left, (top + bottom) / 2),
-            name.map_class.label,
+            label.map_class.label,
             fill=TEXT_COLOUR[scheme],
             font=font,
             anchor="lm",
@@ -91,20 +91,20 @@ def draw_labels(
         )
 
 
-def place_labels(groups: list[MapClass], places: Positions, font: Font) -> Iterator[PlacedLabel]:
-    """Find room for the names, of the largest classes first; a name without room is left out."""
+def place_labels(classes: list[MapClass], places: Positions, font: Font) -> Iterator[PlacedLabel]:
+    """Place labels over as few points as possible, the largest classes first; skip the rest."""
     taken: list[Box] = []
-    for group in sorted(groups, key=lambda g: -g.images)[:MAX_LABELS]:
-        size = (font.getlength(group.label), FONT_SIZE * PIXEL_RATIO * 1.4)
-        anchor = to_pixels(np.array([group.x, group.y]))
+    for map_class in sorted(classes, key=lambda c: -c.images)[:MAX_LABELS]:
+        size = (font.getlength(map_class.label), FONT_SIZE * PIXEL_RATIO * 1.4)
+        anchor = to_pixels(np.array([map_class.x, map_class.y]))
         free = [box for box in candidate_boxes(anchor, size) if box_is_free(box, taken)]
         if free:
             taken.append(min(free, key=lambda box: count_covered_points(box, places)))
-            yield PlacedLabel(group, taken[-1])
+            yield PlacedLabel(map_class, taken[-1])
 
 
 def candidate_boxes(anchor: Positions, size: tuple[float, float]) -> Iterator[Box]:
-    """Give boxes beside a place, nearer ones first."""
+    """Generate boxes next to a place, nearer ones first."""
     for reach in LABEL_DISTANCES:
         for across, down in LABEL_DIRECTIONS:
             x = anchor[0] + across * (reach * PIXEL_RATIO + size[0] / 2) - size[0] / 2
@@ -113,7 +113,7 @@ def candidate_boxes(anchor: Positions, size: tuple[float, float]) -> Iterator[Bo
 
 
 def box_is_free(box: Box, taken: list[Box]) -> bool:
-    """Say whether a box lies in the picture and over none of the others."""
+    """Return whether a box lies inside the picture and overlaps none of the others."""
     left, top, right, bottom = box
     inside = min(left, top) >= 0 and right <= WIDTH * PIXEL_RATIO and bottom <= HEIGHT * PIXEL_RATIO
     return inside and not any(

@@ -81,7 +81,7 @@ def cells(ink: np.ndarray, side: int, scale: int, gap: int, columns: int) -> np.
 
 def test_the_layers_follow_each_other_with_their_shapes(client, page, token):
     shown = page(client.get(f"/layers?of={token}"))
-    floors = shown.all("section", "floor")
+    floors = shown.all("section", "layer")
     assert [floor.one("h2").text for floor in floors] == NAMES
     shapes = [
         [f.all("span", "number")[0].text for f in floor.all("figcaption")] for floor in floors
@@ -95,20 +95,17 @@ def test_the_layers_follow_each_other_with_their_shapes(client, page, token):
         ["2,048"] * 2,
         ["2,048"] * 2,
     ]
-    words = {
-        floor.one("h2").text: " ".join(floor.one("div", "what").text.split()) for floor in floors
-    }
-    assert "48 kernels on each GPU, 11 × 11 × 3" in words["conv1"]
-    assert "Each sees the image, every 4 pixels" in words["conv1"]
-    assert "Then normalised and pooled to 27 × 27 × 48" in words["conv1"]
-    assert "Each sees its own GPU" in words["conv2"]
-    assert "Each sees the maps of both GPUs" in words["conv3"]
-    assert "Then pooled to 6 × 6 × 128" in words["conv5"]
-    assert "Each sees all 9,216 values of both GPUs" in words["fc6"]
+    about = {floor.one("h2").text: floor.one("div", "about") for floor in floors}
+    numbers = {name: [n.text for n in part.all("span", "number")] for name, part in about.items()}
+    assert numbers["conv1"] == ["11 × 11 × 3", "11 × 11", "27 × 27 × 48"]
+    assert numbers["conv5"] == ["3 × 3 × 192", "163 × 163", "6 × 6 × 128"]
+    assert numbers["fc6"] == ["9,216"]
+    both = [name for name, part in about.items() if "both GPUs" in part.text]
+    assert both == ["conv3", "fc6", "fc7"]
 
 
 def test_lines_cross_only_where_the_towers_meet(client, page, token):
-    shown = page(client.get(f"/layers?of={token}")).one("div", "halls")
+    shown = page(client.get(f"/layers?of={token}")).one("div", "lanes")
     order = [e for e in shown.all() if e.tag in ("h2", "svg")]
     crossed = []
     for before, after in pairwise(order):
@@ -118,7 +115,7 @@ def test_lines_cross_only_where_the_towers_meet(client, page, token):
             assert crossing in ([False, False], [False, False, True, True])
             crossed += [after.text] * any(crossing)
     assert crossed == ["conv3", "fc6", "fc7"]
-    assert [p.text.strip() for p in shown.all("p", "meet")] == ["The towers meet"] * 3
+    assert len(shown.all("p", "exchange")) == 3
 
 
 def test_the_maps_are_those_of_each_tower_against_the_layers_largest(client, page, token, truth):
@@ -127,7 +124,7 @@ def test_the_maps_are_those_of_each_tower_against_the_layers_largest(client, pag
         **dict.fromkeys(("conv4", "conv5"), (13, 4, 2, 16)),
         **dict.fromkeys(("fc6", "fc7"), (1, 14, 0, 64)),
     }
-    for floor in shown.all("section", "floor"):
+    for floor in shown.all("section", "layer"):
         name = floor.one("h2").text
         values = truth[name].reshape(len(truth[name]), laid[name][0], laid[name][0])
         for half, figure in zip(np.split(values, 2), floor.all("figure"), strict=True):
@@ -148,7 +145,6 @@ def test_the_labels_are_those_of_the_centre_crop_alone(app, client, page, token,
     shares = [float(li.one("span", "number").text.strip("<\u2009% ")) for li in shown.all("li")]
     assert labels == [guess.label for guess in expected]
     assert shares == pytest.approx([100 * guess.probability for guess in expected], abs=0.06)
-    assert "this single centre crop" in shown.text
 
 
 def test_an_image_of_the_catalogue_has_its_own_label_in_red(client, page):
@@ -156,8 +152,8 @@ def test_an_image_of_the_catalogue_has_its_own_label_in_red(client, page):
     label = example.one("span", "caption").text.split(": ")[1]
     shown = page(client.get(example.attributes["href"]))
     red = [li.one("span", "label").text for li in shown.all("li", "correct")]
-    assert red in ([], [f"{label} (the correct label)"])
-    assert "In red: the correct label." in shown.text
+    assert len(red) <= 1
+    assert all(text.startswith(label) for text in red)
 
 
 def test_every_map_of_a_layer_is_a_link_that_tells_its_largest_value(client, page, token, truth):
@@ -168,7 +164,7 @@ def test_every_map_of_a_layer_is_a_link_that_tells_its_largest_value(client, pag
         f"/layers/conv3?map={n}&of={token}" for n in range(1, 385)
     ]
     for number, (link, peak) in enumerate(zip(links, peaks, strict=True), 1):
-        told = re.fullmatch(r"Map (\d+), at most (\d+\.\d+)", link.text)
+        told = re.fullmatch(r"\D+(\d+)\D+(\d+\.\d+)", link.text)
         assert int(told[1]) == number
         assert float(told[2]) == pytest.approx(peak, abs=0.006)
     (current,) = [a for a in links if "aria-current" in a.attributes]
@@ -181,9 +177,9 @@ def test_every_map_of_a_layer_is_a_link_that_tells_its_largest_value(client, pag
 def test_a_map_lies_on_the_image_where_its_places_look(client, page, token, truth):
     number = int(truth["conv5"].reshape(256, -1).max(1).argsort()[-2]) + 1
     values = truth["conv5"][number - 1]
-    shown = page(client.get(f"/layers/conv5?map={number}&of={token}")).one("section", "alone")
+    shown = page(client.get(f"/layers/conv5?map={number}&of={token}")).one("section", "single-map")
     row, column = np.unravel_index(values.argmax(), values.shape)
-    assert f"in row {row + 1}, column {column + 1} of 13 × 13" in shown.text
+    assert f"row {row + 1}, column {column + 1} of 13 × 13" in shown.text
     place = shown.one("svg", "ink").one("image").attributes
     # A place of conv5 sees 163 pixels about its middle, and lies 16 from the next.
     assert float(place["x"]) + 8 == pytest.approx(16 + 17.5)
@@ -198,7 +194,7 @@ def test_a_map_lies_on_the_image_where_its_places_look(client, page, token, trut
 
 def test_the_strongest_neurons_are_told_of(client, page, token, truth):
     shown = page(client.get(f"/layers/fc7?of={token}"))
-    for tower, block in enumerate(shown.one("div", "whole").all("section", "hall")):
+    for tower, block in enumerate(shown.one("div", "enlarged").all("section", "lane")):
         half = truth["fc7"][2048 * tower : 2048 * (tower + 1)]
         rows = block.one("ol", "bars").all("li")
         numbers = [int(r.one("span", "label").one("span").text.replace(",", "")) for r in rows]
@@ -228,7 +224,7 @@ def test_without_an_image_there_are_examples_that_lead_on(client, page):
         links = page(client.get(address)).one("ul", "three").all("a")
         assert len(links) == 3
     shown = page(client.get(links[2].attributes["href"]))
-    assert len(shown.all("section", "floor")) == 7
+    assert len(shown.all("section", "layer")) == 7
     picture = shown.all("figure")[0].one("img").attributes["src"]
     assert "immutable" in client.get(picture).headers["Cache-Control"]
 
@@ -236,10 +232,10 @@ def test_without_an_image_there_are_examples_that_lead_on(client, page):
 def test_the_image_at_hand_stays_at_hand_unnamed(client, page, token):
     shown = page(client.get("/layers"))
     assert "cat.jpg" in shown.text
-    onward = [h.one("a").attributes["href"] for h in shown.one("div", "halls").all("h2")]
+    onward = [h.one("a").attributes["href"] for h in shown.one("div", "lanes").all("h2")]
     assert onward == [f"/layers/{name}" for name in NAMES]
     named = page(client.get(f"/layers?of={token}"))
-    assert named.one("div", "halls").all("h2")[2].one("a").attributes["href"] == (
+    assert named.one("div", "lanes").all("h2")[2].one("a").attributes["href"] == (
         f"/layers/conv3?of={token}"
     )
 
@@ -279,20 +275,20 @@ def test_a_network_of_one_tower_is_one_column(client, page, settings, with_weigh
     other = with_weights(replace(old, config=config, state=AlexNet(config).state_dict()))
     example = page(client.get("/layers")).one("ul", "three").all("a")[0].attributes["href"]
     shown = page(other.test_client().get(example))
-    floors = shown.all("section", "floor")
+    floors = shown.all("section", "layer")
     assert [len(floor.all("figure")) for floor in floors] == [1] * 7
     assert [f.one("figcaption").all("span", "number")[0].text for f in floors][:5] == [
         *("55 × 55 × 48", "27 × 27 × 128", "13 × 13 × 192", "13 × 13 × 192", "13 × 13 × 256")
     ]
-    assert shown.all("p", "meet") == []
-    assert "both" not in shown.one("div", "halls").text
+    assert shown.all("p", "exchange") == []
+    assert "both" not in shown.one("div", "lanes").text
     filters = page(other.test_client().get("/filters"))
-    assert "no other GPU to compare with" in filters.one("p", "finding").text
+    assert len(filters.one("p", "finding").all("span", "number")) == 1
     assert len(filters.all("section", "tower")) == 1
 
 
 def test_with_weights_alone_the_page_says_what_is_missing(weights_alone: FlaskClient, page):
     shown = page(weights_alone.get("/layers"))
-    assert shown.one("h1").text == "There is no index yet"
     assert shown.one("code").text == "flask index build"
-    assert page(weights_alone.get("/layers/conv1")).one("h1").text == "There is no index yet"
+    shown = page(weights_alone.get("/layers/conv1"))
+    assert shown.one("code").text == "flask index build"

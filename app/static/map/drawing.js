@@ -1,0 +1,98 @@
+/* Draws the canvas: points, labels, the region and the keyboard's cursor. */
+
+import { toPixelValue } from "./dot_renderer.js";
+import { DOT_WIDTH } from "./labels.js";
+
+const NARROW = 500;
+const DIMMED = 0.14;
+const REGION_ALPHA = 0.1;
+const CURSOR_ARM = 9;
+
+export function drawScene(context, scene) {
+  const { dots, ratio } = scene;
+  renderDots(scene);
+  dots.copyTo(context);
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  if (scene.hovered >= 0) drawRing(context, scene);
+  drawLabels(context, scene);
+  if (scene.region) drawRegion(context, scene);
+  if (scene.cursor) drawCursor(context, scene);
+}
+
+export const labelFont = (viewport) => `600 ${viewport.width < NARROW ? 11.5 : 13}px system-ui, sans-serif`;
+
+/* A dot's radius: smaller where there are many points, larger when zoomed in. */
+export function dotRadius(points, viewport) {
+  const side = viewport.pixelsPerUnit * viewport.scale;
+  const base = Math.min(Math.max((0.35 * side) / viewport.zoom / Math.sqrt(points.count), 1.6), 4);
+  return base * Math.min(viewport.zoom, 8) ** 0.45;
+}
+
+/* Only if they would look different from the last time. */
+function renderDots({ dots, points, viewport, ratio, colours, theme, highlighted }) {
+  const { x, y, pixelsPerUnit, width } = viewport;
+  const key = [x, y, pixelsPerUnit, width, ratio, highlighted, theme.card, points.visible.join()].join();
+  if (dots.rendered === key) return;
+  dots.rendered = key;
+  const style = { colours: colours.map(toPixelValue), background: toPixelValue(theme.card), highlighted };
+  dots.render(points, viewport, ratio, dotRadius(points, viewport), style);
+}
+
+function drawRing(context, { points, viewport, hovered, colours, theme }) {
+  const [x, y] = [viewport.toPixelX(points.x[hovered]), viewport.toPixelY(points.y[hovered])];
+  context.beginPath();
+  context.arc(x, y, dotRadius(points, viewport) + 2, 0, 2 * Math.PI);
+  context.fillStyle = colours[points.classIndex[hovered]];
+  context.fill();
+  context.lineWidth = 2;
+  context.strokeStyle = theme.ink;
+  context.stroke();
+}
+
+function drawLabels(context, { points, viewport, labels, colours, theme, highlighted }) {
+  context.font = labelFont(viewport);
+  context.textBaseline = "middle";
+  context.lineJoin = "round";
+  for (const { index, offsetX, offsetY } of labels) {
+    const { x, y, label } = points.classes[index];
+    const [left, middle] = [viewport.toPixelX(x) + offsetX, viewport.toPixelY(y) + offsetY];
+    context.globalAlpha = highlighted < 0 || highlighted === index ? 1 : DIMMED;
+    context.lineWidth = 4;
+    context.strokeStyle = theme.card;
+    context.strokeText(label, left + DOT_WIDTH, middle);
+    context.fillStyle = theme.ink;
+    context.fillText(label, left + DOT_WIDTH, middle);
+    context.beginPath();
+    context.arc(left + 4, middle, 4, 0, 2 * Math.PI);
+    context.lineWidth = 3;
+    context.stroke();
+    context.fillStyle = colours[index];
+    context.fill();
+  }
+  context.globalAlpha = 1;
+}
+
+function drawRegion(context, { viewport, region, theme }) {
+  const [left, top] = [viewport.toPixelX(region.left), viewport.toPixelY(region.top)];
+  const [width, height] = [viewport.toPixelX(region.right) - left, viewport.toPixelY(region.bottom) - top];
+  context.globalAlpha = REGION_ALPHA;
+  context.fillStyle = theme.link;
+  context.fillRect(left, top, width, height);
+  context.globalAlpha = 1;
+  context.lineWidth = 1.5;
+  context.strokeStyle = theme.link;
+  context.strokeRect(left, top, width, height);
+}
+
+function drawCursor(context, { cursor: [x, y], theme }) {
+  for (const [width, colour] of [[4, theme.card], [2, theme.ink]]) {
+    context.lineWidth = width;
+    context.strokeStyle = colour;
+    context.beginPath();
+    context.moveTo(x - CURSOR_ARM, y);
+    context.lineTo(x + CURSOR_ARM, y);
+    context.moveTo(x, y - CURSOR_ARM);
+    context.lineTo(x, y + CURSOR_ARM);
+    context.stroke();
+  }
+}
