@@ -79,7 +79,7 @@ def alone(atlas: MapLayout, one: int) -> MapLayout:
     return replace(
         atlas,
         images=1,
-        groups=[replace(atlas.classes[atlas.numbers[one]], images=1, nearest=None)],
+        classes=[replace(atlas.classes[atlas.numbers[one]], images=1, nearest=None)],
         numbers=np.zeros(1, np.int64),
         **{name: getattr(atlas, name)[one : one + 1] for name in ("ids", "xs", "ys")},
     )
