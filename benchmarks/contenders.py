@@ -17,16 +17,23 @@ from torchvision.models import alexnet
 
 from model.predict import find_device
 from storage.home import Home
-from training.compiling import compile_network
+from training.callbacks import Callbacks
 from training.config import SMALL
 from training.data import Batch, Batches, ahead
 from training.dataset.demo import make_demo
 from training.dataset.prepare import Prepared, prepare
 from training.dataset.source import find_source
+from training.device import (
+    compile_network,
+    has_bf16,
+    keep_freed_memory,
+    read_peak_memory,
+    share_cores,
+)
 from training.distributed.mesh import join_mesh
 from training.loop import train_epoch
-from training.machine import cores, has_bf16, keep_freed_memory, read_peak_memory, set_thread_count
-from training.state import Callbacks, TrainingState, init_state
+from training.machine import cores
+from training.state import TrainingState, init_state
 
 SIZE = 3072
 """Side of the matrices whose product measures the limit."""
@@ -78,7 +85,7 @@ def say(values: dict[str, float]) -> None:
 def ours(told: dict[str, Any]) -> Turn:
     """The run's own loop on photographs, augmented while it trains."""
     keep_freed_memory()
-    set_thread_count()
+    share_cores()
     device = find_device()
     data = photographs(told)
     config = SMALL.network(max(1000, len(data.names)))

@@ -25,14 +25,14 @@ from torch import Tensor, nn
 from model.predict import find_device
 from storage.home import home_from_environment
 from storage.runs import Epoch
-from training.compiling import compile_network
+from training.callbacks import Callbacks
 from training.config import SMALL
 from training.dataset.prepare import prepare
 from training.dataset.source import find_source
+from training.device import compile_network, has_bf16, keep_freed_memory
 from training.loop import run_epoch
-from training.machine import has_bf16, keep_freed_memory
 from training.schedule import schedule_epoch
-from training.state import Callbacks, EpochProgress, TrainingState, init_state
+from training.state import EpochProgress, TrainingState, init_state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -194,7 +194,7 @@ def test_asked_to_stop_training_saves_at_once_and_goes_on_later(
     assert process.returncode == 128 + number
     assert errors.splitlines() == ["training/run.py: interrupted"]
     (run,) = (tmp_path / "runs").iterdir()
-    assert f"Saved. To go on: python training/run.py --resume {run}" in said
+    assert f"Saved. To resume: python training/run.py --resume {run}" in said
     assert not (tmp_path / WEIGHTS).exists()
     assert not list(tmp_path.rglob("*.part"))
     changed = start(tmp_path, "--resume", run, "--epochs", "1", "--rate", "0.5")
@@ -206,7 +206,7 @@ def test_asked_to_stop_training_saves_at_once_and_goes_on_later(
     again = start(tmp_path, "--resume", run, "--epochs", "1", "--accept", "epochs")
     said, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
-    assert f"Going on with {run.name} after epoch" in said
+    assert f"Resuming {run.name} after epoch" in said
     assert load(tmp_path / WEIGHTS).provenance.epochs >= 1
 
 

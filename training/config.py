@@ -1,15 +1,16 @@
-"""The recipe of §4 and §5 as one frozen dataclass, its presets, and what a run is told."""
+"""The training recipe of §4 and §5 as one frozen dataclass, and its presets."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from model.alexnet import AlexNetConfig
+from model.checkpoint import Weights
 from model.variants import VARIANTS
 from training.augment import Augmentation
 
 
 class RecipeError(ValueError):
-    """A value that no run can be made with."""
+    """A value that a run cannot be trained with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,36 +70,36 @@ class Recipe:
     def __post_init__(self) -> None:
         # JSON and the command line give lists.
         object.__setattr__(self, "drop_after", tuple(self.drop_after))
-        most = float("inf")
+        infinity = float("inf")
         checks = {
             "variant": self.variant in VARIANTS,
             "epochs": self.epochs >= 1,
             "batch": self.batch >= 1,
-            "rate": 0 < self.rate < most,
-            "bias_rate": self.bias_rate is None or 0 < self.bias_rate < most,
+            "rate": 0 < self.rate < infinity,
+            "bias_rate": self.bias_rate is None or 0 < self.bias_rate < infinity,
             "momentum": 0 <= self.momentum < 1,
-            "decay": 0 <= self.decay < most,
-            "conv_decay": self.conv_decay is None or 0 <= self.conv_decay < most,
+            "decay": 0 <= self.decay < infinity,
+            "conv_decay": self.conv_decay is None or 0 <= self.conv_decay < infinity,
             "drops": self.drops >= 0,
             "patience": self.patience >= 1,
             "drop_after": list(self.drop_after) == sorted({n for n in self.drop_after if n > 0}),
             "slow_conv1_after": self.slow_conv1_after is None or self.slow_conv1_after >= 1,
             "freeze_conv1_after": self.freeze_conv1_after is None or self.freeze_conv1_after >= 1,
             "colour_until": self.colour_until is None or self.colour_until >= 0,
-            "colour_noise": 0 <= self.colour_noise < most,
+            "colour_noise": 0 <= self.colour_noise < infinity,
             "sharing": self.sharing >= 1,
             "dropout": self.dropout is None or 0 <= self.dropout < 1,
-            "input_scale": 0 < self.input_scale < most,
+            "input_scale": 0 < self.input_scale < infinity,
             "seed": 0 <= self.seed < 2**63,
         }
         for name, good in checks.items():
             if not good:
                 flag, value = name.replace("_", "-"), getattr(self, name)
-                known = f"; there are {', '.join(VARIANTS)}" if name == "variant" else ""
+                known = f"; choose from {', '.join(VARIANTS)}" if name == "variant" else ""
                 raise RecipeError(f"--{flag} cannot be {value}{known}")
 
     def network(self, classes: int) -> AlexNetConfig:
-        """Give the configuration of the network that this recipe trains."""
+        """Return the configuration of the network that this recipe trains."""
         config = VARIANTS[self.variant].config
         return replace(
             config,
@@ -109,7 +110,7 @@ class Recipe:
         )
 
     def augmentation(self, config: AlexNetConfig, epoch: int = 1) -> Augmentation:
-        """Give what is done to the images of an epoch, counted from 1."""
+        """Return how training images are augmented in an epoch, counted from 1."""
         noisy = self.colour_until is None or epoch <= self.colour_until
         return Augmentation(
             crop=config.crop,
@@ -119,6 +120,27 @@ class Recipe:
             colour=self.colour,
             input_scale=config.input_scale,
         )
+
+
+def finetune_config(weights: Weights, recipe: Recipe, classes: int) -> AlexNetConfig:
+    """Return the configuration for training `weights` further on other classes (--from).
+
+    Variant, pixel scale and dropout are those of the weights, with which the kept layers were
+    trained; a recipe may set another dropout. Raises RecipeError if it names another variant.
+    """
+    named = VARIANTS[recipe.variant].config
+    if recipe.variant != PAPER.variant and kept_layers(named) != kept_layers(weights.config):
+        raise RecipeError(
+            f"--variant {recipe.variant} does not go with --from: those weights belong to another "
+            f"network, of the architecture {weights.config.net}; leave --variant out"
+        )
+    dropout = weights.config.dropout if recipe.dropout is None else recipe.dropout
+    return replace(weights.config, classes=classes, dropout=dropout)
+
+
+def kept_layers(config: AlexNetConfig) -> AlexNetConfig:
+    """Reduce a configuration to what determines the layers that fine-tuning keeps."""
+    return replace(config, classes=1000, dropout=0.0, init="paper", input_scale=1.0)
 
 
 PAPER = Recipe()
@@ -135,7 +157,7 @@ ORIGINAL = Recipe(
     sharing=32,
     all_offsets=True,
 )
-"""What was run in 2012 on ILSVRC-2012, by the log of the published source."""
+"""What was run on ILSVRC-2012 in 2012, according to the log of the published source."""
 # DEVIATION: the small-data preset divides the mean-free pixels by 60, their standard deviation,
 # because with raw pixels He's initial weights diverge within ten steps.
 SMALL = replace(PAPER, init="he", input_scale=60.0)
@@ -154,6 +176,6 @@ CIFAR = replace(
     bias_decay=False,
     colour_noise=0.0,
 )
-"""The rates that the authors published with their nets for CIFAR-10."""
+"""The rates that the authors published with their networks for CIFAR-10."""
 PRESETS = {"paper": PAPER, "original": ORIGINAL, "small": SMALL, "demo": DEMO, "cifar": CIFAR}
 Preset = Literal["auto", "paper", "original", "small", "demo", "cifar"]

@@ -1,67 +1,78 @@
-"""What a run is told on the command line: the recipe, and where and how it is computed."""
+"""The command line of training: the recipe, the data, and where and how to compute."""
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from model.variants import VARIANTS
-from training.config import Preset, Recipe, RecipeError
+from storage.runs import RunFolder
+from training.config import PRESETS, Preset, Recipe, RecipeError
+from training.run_folder import RunError, read_recipe
 
-SMALL_BELOW = 100_000
-"""Training sets of fewer images get the small-data preset when none is named."""
-GIGABYTE = 10**9
+SMALL_DATASET = 100_000
+"""Training sets with fewer images get the preset `small` if none is named."""
+SAVED_OPTIONS = (
+    "device",
+    "precision",
+    "compile",
+    "deterministic",
+    "prepared_gigabytes",
+    "checkpoint_seconds",
+)
+"""Options that run.json keeps beside the recipe; a resumed run uses them again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Train the network of the paper on a folder of photographs.
 
-    The folder holds train/<class>/* and val/<class>/*. What is made lies in the folder named by
-    ALEXNET_HOME (default: var): the run's records under runs/, and weights.safetensors, which
+    The folder holds train/<class>/* and val/<class>/*. Everything is written to the folder named
+    by ALEXNET_HOME (default: var): the run's files under runs/, and weights.safetensors, which
     `flask index build` and the application use.
     """
 
     data: str | None = None
     """The folder; or one with train-*.tar and val-*.tar (webdataset's shards), or a URL of such
-    shards, {split} standing for train and val; or "imagenette", which is fetched. Default: the
-    folder that ALEXNET_DATA names, else the demo photographs."""
+    shards, {split} standing for train and val; or "imagenette", which is downloaded. Default: the
+    folder named by ALEXNET_DATA, else the demo photographs."""
     preset: Preset = "auto"
     """Recipe to start from. auto: demo for the demo photographs, cifar for variants of that
-    name, small below 100,000 training images, else the paper's."""
+    name, small below 100,000 training images, else paper."""
     initial_weights: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """Weights file to start from: fc8 is drawn anew for the new classes, the rest kept (the
+    """Weights file to start from: fc8 is initialised anew for the new classes, the rest kept (the
     22,000-class row of Table 2)."""
     towers: int | None = None
-    """Processes that the network is split over, 1 or 2. Default: 2 on a machine with two or more
+    """Processes to split the network over, 1 or 2. Default: 2 on a machine with two or more
     GPUs, for networks that have two towers; else 1."""
     replicas: int = 1
     """Copies of the network that share each batch; started here, or by torchrun."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the network is trained."""
+    """Where to train."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """Of the layers' arithmetic; weights, update and softmax stay float32. auto: bf16 where the
     processor has it."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Compile with torch.compile, on a CPU the response normalisation only. auto: where a
-    compiler is found and the run is long enough to win the time back."""
+    """Use torch.compile; on a CPU, for response normalisation only. auto: if there is a compiler
+    and the run is long enough to make up for the time."""
     deterministic: bool = False
-    """Have a GPU give the same numbers each time, too; the CPU does."""
+    """Make a GPU compute the same numbers every time; a CPU always does."""
     prepared_gigabytes: float = 50.0
-    """Photographs are kept decoded if they take less, as JPEG otherwise."""
+    """Store the decoded photographs as raw pixels up to this size, else as JPEG."""
     checkpoint_seconds: float = 300.0
-    """Time between two checkpoints, half a gigabyte each. A signal makes one at once."""
+    """Seconds between two checkpoints of half a gigabyte each. A signal saves one at once."""
     if_needed: bool = False
-    """Do nothing when this folder was trained on with this recipe; go on with a run of the same
-    that was cut off."""
+    """Do nothing if this data has been trained on with this recipe; resume such a run if it was
+    interrupted."""
     resume: str | None = None
-    """The folder of a run that was cut off, to go on with from its last checkpoint."""
+    """The folder of an interrupted run, to resume from its last checkpoint."""
     accept: tuple[str, ...] = ()
-    """With --resume: the values that may differ from what the run was told, by name."""
+    """With --resume: names of values that may differ from those the run started with."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
-    """The numbers; each flag overrides the preset's."""
+    """The recipe; each flag overrides the preset."""
 
     def check_ranges(self) -> None:
         """Raise RecipeError for a value out of range."""
@@ -73,41 +84,81 @@ class Options:
         }
         for name, good in checks.items():
             if not good:
-                why = "; the network has two towers: 1 or 2" if name == "towers" else ""
+                reason = "; the network has two towers: 1 or 2" if name == "towers" else ""
                 flag, value = name.replace("_", "-"), getattr(self, name)
-                raise RecipeError(f"--{flag} cannot be {value}{why}")
+                raise RecipeError(f"--{flag} cannot be {value}{reason}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options that run.json keeps."""
+        return {name: getattr(self, name) for name in SAVED_OPTIONS}
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """Parse the command line; defaults come from the run to resume, or from the preset named.
+
+    Raises RecipeError for a value out of range, and RunError if the folder to resume is not a
+    run's.
+    """
+    options = parse_flags(arguments)
+    if options.resume:
+        return parse_flags(
+            arguments, saved_options(RunFolder(Path(options.resume)), options.preset)
+        )
+    if options.preset == "auto":
+        return options
+    return parse_flags(arguments, Options(recipe=PRESETS[options.preset]))
 
 
 def parse_flags(arguments: Sequence[str], default: Options | None = None) -> Options:
-    """Read the command line, taking what it does not say from `default`.
+    """Parse the command line; what it does not set comes from `default`.
 
     Raises RecipeError for a value out of range.
     """
-    job = tyro.cli(Options, args=list(arguments), default=default or Options())
-    # Not as Job is made: tyro would answer for it, in a box of several lines.
-    job.check_ranges()
-    return job
+    options = tyro.cli(Options, args=list(arguments), default=default or Options())
+    # Not in __post_init__: tyro would report the error itself, in a box of several lines.
+    options.check_ranges()
+    return options
 
 
-def choose_preset(job: Options, images: int, *, demo: bool) -> tuple[str, str]:
-    """Name the preset for a training set of so many images, and say why."""
-    if job.preset != "auto":
-        return job.preset, "as named"
-    if VARIANTS[job.recipe.variant].config.net == "cifar":
+def saved_options(run: RunFolder, preset: str) -> Options:
+    """Return the options that a run was started with.
+
+    Raises RunError if `preset` is another than the run's, or the folder is not a run's.
+    """
+    recipe, saved = read_recipe(run), run.read_description()
+    if preset not in ("auto", saved.get("preset")):
+        raise RunError(
+            f"{run.path} cannot be resumed with another preset: it was {saved.get('preset')}; "
+            "name the values that should differ instead"
+        )
+    return Options(
+        data=saved.get("data"),
+        preset=saved.get("preset", "auto"),
+        initial_weights=saved.get("start_file"),
+        recipe=recipe,
+        **saved.get("options", {}),
+    )
+
+
+def choose_preset(options: Options, images: int, *, demo: bool) -> tuple[str, str]:
+    """Return the preset for a training set of so many images, and why."""
+    if options.preset != "auto":
+        return options.preset, "as named"
+    if VARIANTS[options.recipe.variant].config.net == "cifar":
         return "cifar", "the network is one for CIFAR-10"
     if demo:
         return "demo", "these are the demo photographs"
-    if images < SMALL_BELOW:
-        return "small", f"{images:,} training images are fewer than {SMALL_BELOW:,}"
+    if images < SMALL_DATASET:
+        return "small", f"{images:,} training images are fewer than {SMALL_DATASET:,}"
     return "paper", f"{images:,} training images"
 
 
 def choose_data_source(
-    job: Options, environ: Mapping[str, str] = os.environ
+    options: Options, environ: Mapping[str, str] = os.environ
 ) -> tuple[str | None, str]:
-    """Name the folder to train on (None: the demo photographs), and say who named it."""
-    if job.data is not None:
-        return job.data, "named by --data"
+    """Return what to train on (None: the demo photographs), and what named it."""
+    if options.data is not None:
+        return options.data, "named by --data"
     if environ.get("ALEXNET_DATA"):
         return environ["ALEXNET_DATA"], "named by ALEXNET_DATA"
-    return None, "no --data and no ALEXNET_DATA: the demo photographs"
+    return None, "neither --data nor ALEXNET_DATA is set: the demo photographs"

@@ -20,9 +20,10 @@ from model.visualize import kernel_picture, towers
 from storage.files import write_atomically
 from storage.runs import Epoch, RunFolder
 from training.bars import steps_bar
+from training.callbacks import Callbacks
 from training.checkpoints import save_checkpoint
 from training.run_folder import RunSpec, keep_best
-from training.state import Callbacks, TrainingState
+from training.state import TrainingState
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 
@@ -30,7 +31,7 @@ LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 @contextmanager
 def report_run(
     run: RunFolder | None,
-    told: RunSpec,
+    spec: RunSpec,
     console: Console,
     stop: Callable[[], int],
     checkpoint_seconds: float,
@@ -50,7 +51,7 @@ def report_run(
 
     def epochs(state: TrainingState) -> None:
         progress.stop()
-        keep_best(run, state, told)
+        keep_best(run, state, spec)
         kernels = state.mesh.gather(
             {"conv1.weight": state.network.conv1.weight}, state.network.config
         )
@@ -58,14 +59,14 @@ def report_run(
             write_epoch(
                 run, state.history[-1], kernels["conv1.weight"], state.network.config.towers
             )
-            console.print(format_epoch(state.history[-1], told.recipe.epochs))
+            console.print(format_epoch(state.history[-1], spec.recipe.epochs))
 
     def due() -> bool:
         return time.monotonic() - saved >= checkpoint_seconds
 
     def save(state: TrainingState) -> None:
         nonlocal saved
-        save_checkpoint(run, state, told)
+        save_checkpoint(run, state, spec)
         saved = time.monotonic()
 
     try:

@@ -46,9 +46,9 @@ class RunSpec:
         }
 
 
-def new_run(home: Home, told: RunSpec, preset: str) -> RunFolder:
+def new_run(home: Home, spec: RunSpec, preset: str) -> RunFolder:
     """Begin a folder under runs/, named by time, preset and data."""
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}-{Path(str(told.data.root)).name}"
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}-{Path(str(spec.data.root)).name}"
     for number in range(1, 1000):
         folder = home.runs / (stamp if number == 1 else f"{stamp}-{number}")
         try:
@@ -56,17 +56,17 @@ def new_run(home: Home, told: RunSpec, preset: str) -> RunFolder:
         except FileExistsError:
             continue
         run = RunFolder(folder)
-        run.update_description(**told.to_json(), preset=preset, finished=False, commit=commit())
+        run.update_description(**spec.to_json(), preset=preset, finished=False, commit=commit())
         return run
     raise RunError(f"{home.runs} holds too many runs named {stamp}")
 
 
-def find_runs(home: Home, told: RunSpec) -> Iterator[RunFolder]:
+def find_runs(home: Home, spec: RunSpec) -> Iterator[RunFolder]:
     """The runs found on disk that were told the same, newest first.
 
     Their precision may differ: it is the machine's, unless somebody chose one.
     """
-    same = {k: v for k, v in told.to_json().items() if k != "precision"}
+    same = {k: v for k, v in spec.to_json().items() if k != "precision"}
     for folder in sorted(home.runs.glob("*"), reverse=True):
         run = RunFolder(folder)
         if run.read_description().items() >= same.items():
@@ -82,13 +82,13 @@ def read_recipe(run: RunFolder) -> Recipe:
 
 
 def weights_of(
-    state: TrainingState, told: RunSpec, run: RunFolder, tensors: dict[str, Tensor]
+    state: TrainingState, spec: RunSpec, run: RunFolder, tensors: dict[str, Tensor]
 ) -> Weights:
     """The weights file's content after the last epoch."""
     last, described = state.history[-1], run.read_description()
     provenance = Provenance(
-        data=str(told.data.root),
-        images=len(told.data.train),
+        data=str(spec.data.root),
+        images=len(spec.data.train),
         epochs=len(state.history),
         preset=str(described.get("preset", "")),
         top1_error=last.top1_error,
@@ -98,29 +98,29 @@ def weights_of(
     )
     return Weights(
         config=state.network.config,
-        classes=told.data.names,
-        mean=told.data.mean,
-        pca=told.data.pca,
+        classes=spec.data.names,
+        mean=spec.data.mean,
+        pca=spec.data.pca,
         provenance=provenance,
         state={k: v.contiguous(memory_format=torch.contiguous_format) for k, v in tensors.items()},
     )
 
 
-def keep_best(run: RunFolder | None, state: TrainingState, told: RunSpec) -> None:
+def keep_best(run: RunFolder | None, state: TrainingState, spec: RunSpec) -> None:
     """Write the weights when the last epoch's validation error is the lowest; all processes."""
     errors = [epoch.top1_error for epoch in state.history]
     if errors[-1] > min(errors[:-1], default=1.0):
         return
     tensors = state.mesh.gather(state.network.state_dict(), state.network.config)
     if run is not None:
-        save(weights_of(state, told, run, tensors), run.best)
+        save(weights_of(state, spec, run, tensors), run.best)
 
 
 def finish(
     run: RunFolder,
     home: Home,
     state: TrainingState,
-    told: RunSpec,
+    spec: RunSpec,
     tensors: dict[str, Tensor],
     ten: tuple[float, float],
 ) -> Weights:
@@ -128,7 +128,7 @@ def finish(
 
     tensors: the whole network's. ten: top-1 and top-5 error with ten crops, 0–1.
     """
-    made = weights_of(state, told, run, tensors)
+    made = weights_of(state, spec, run, tensors)
     provenance = replace(made.provenance, ten_crop_top1_error=ten[0], ten_crop_top5_error=ten[1])
     weights = replace(made, provenance=provenance)
     save(weights, run.weights)

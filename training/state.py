@@ -1,73 +1,55 @@
-"""A run between two steps: the network, its velocities, its records, and who is told of them."""
+"""A run between two steps: the network, the optimiser with its velocities, and the progress."""
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from model.alexnet import AlexNet, AlexNetConfig
+from model.checkpoint import Weights
 from storage.runs import Epoch
 from training.config import Recipe
 from training.distributed.mesh import Mesh
-from training.distributed.signals import STOP_SIGNALS
-from training.divergence import RECENT
 from training.sgd import PaperSGD, group_parameters
 
-
-class StoppedError(Exception):
-    """The run was told to stop, and has saved where it is."""
-
-    def __init__(self, signal: int) -> None:
-        super().__init__(f"stopped by signal {signal}")
-        self.signal = signal
+RECENT_LOSSES = 20
+"""Steps over whose mean loss divergence is judged (training/divergence.py)."""
 
 
 @dataclass
 class EpochProgress:
-    """How far the current epoch is."""
+    """How much of the current epoch is done; resuming continues after `step`."""
 
     step: int = 0
+    """Steps done."""
     loss: float = 0.0
+    """Sum of their losses."""
     wait: float = 0.0
+    """Seconds spent waiting for batches."""
     seconds: float = 0.0
+    """Seconds spent training."""
 
 
 @dataclass
 class TrainingState:
-    """A run between two steps. `forward` is the network as it is called in training."""
+    """Everything that changes during a run; training/checkpoints.py saves and restores it."""
 
     network: AlexNet
+    """This process's part of the network: all of it, or one tower."""
     forward: nn.Module
+    """The network as training calls it: possibly compiled, and averaging gradients."""
     sgd: PaperSGD
     mesh: Mesh
     history: list[Epoch[float]] = field(default_factory=list)
+    """The finished epochs."""
     progress: EpochProgress = field(default_factory=EpochProgress)
-    recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_LOSSES))
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device that holds the network."""
         return next(self.network.parameters()).device
-
-
-@dataclass(frozen=True, kw_only=True)
-class Callbacks:
-    """Who is told, and who says when to save and stop.
-
-    steps:  after each step: its number, of how many, its loss.
-    epochs: after each epoch.
-    due:    whether a checkpoint is due; asked in rank 0 after each step.
-    stop:   the signal that asks this process to stop, or 0.
-    save:   write a checkpoint; called in all processes at the same step.
-    """
-
-    on_step: Callable[[int, int, float], None] = lambda *_: None
-    on_epoch: Callable[[TrainingState], None] = lambda _: None
-    checkpoint_due: Callable[[], bool] = lambda: False
-    stop_signal: Callable[[], int] = lambda: 0
-    save_checkpoint: Callable[[TrainingState], None] = lambda _: None
 
 
 def init_state(
@@ -77,7 +59,7 @@ def init_state(
     mesh: Mesh | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> TrainingState:
-    """Draw the initial weights."""
+    """Draw the initial weights from the recipe's seed."""
     mesh = mesh or Mesh()
     torch.manual_seed(recipe.seed)
     network = mesh.build_network(config)
@@ -86,19 +68,16 @@ def init_state(
     return TrainingState(network, mesh.wrap_data_parallel(network), sgd, mesh)
 
 
-def all_reduce_status(mesh: Mesh, loss: float, reports: Callbacks) -> tuple[float, int, bool]:
-    """The batch's mean loss, the signal to stop if any process got one, whether to save."""
-    due, stop = mesh.is_main and reports.checkpoint_due(), reports.stop_signal()
-    asked = (stop == number for number in STOP_SIGNALS)
-    total, saves, *counts = mesh.all_reduce_sum(loss, due, *asked)
-    stops = [int(number) for number, count in zip(STOP_SIGNALS, counts, strict=True) if count]
-    return total / mesh.towers, stops[0] if stops else 0, bool(saves)
+def init_from(weights: Weights, state: TrainingState) -> None:
+    """Copy weights trained on other classes into a fresh state, all but the last layer's.
 
-
-def save_and_stop(state: TrainingState, stop: int, reports: Callbacks) -> None:
-    """Write a checkpoint; raise StoppedError when a signal asked for it."""
-    reports.save_checkpoint(state)
-    if stop:
-        # Nobody ends before the file is written: who misses a process ends, too.
-        state.mesh.all_reduce_sum(0.0)
-        raise StoppedError(stop)
+    The last layer keeps its initial weights (fine-tuning, as for the last rows of Table 2).
+    """
+    config = state.network.config
+    last = f"{state.network.layers[-1].name}."
+    kept = {name: w for name, w in weights.state.items() if not name.startswith(last)}
+    missing, unexpected = state.network.load_state_dict(
+        state.mesh.split(kept, config), strict=False
+    )
+    assert not unexpected
+    assert all(name.startswith(last) for name in missing)

@@ -1,11 +1,9 @@
-"""From a job to weights: find the photographs, prepare them, train, measure, record."""
+"""From options to weights: prepare the photographs, train, measure, write the weights."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from rich.console import Console
@@ -13,40 +11,40 @@ from rich.console import Console
 from model.alexnet import AlexNet, AlexNetConfig, ConfigError
 from model.checkpoint import Weights, WeightsError, load
 from model.dataset import Folder, FolderError
-from model.predict import find_device
 from storage.files import switch_link
 from storage.home import Home
 from storage.runs import RunFolder
 from training.bars import bar
-from training.compiling import compile_network
-from training.config import PRESETS, RecipeError
+from training.callbacks import StoppedError
+from training.checkpoints import load_checkpoint
+from training.config import PRESETS, RecipeError, finetune_config
 from training.dataset.demo import make_demo
 from training.dataset.fetch import FetchError, imagenette
 from training.dataset.prepare import Prepared, prepare
 from training.dataset.shards import Shards
 from training.dataset.source import DataError, describe, expected, find_source
-from training.distributed.mesh import Mesh, detect_lost_peers, join_mesh, leave_mesh, local_rank
-from training.distributed.signals import catch_stop_signals
-from training.divergence import DivergedError
-from training.finetune import finetune_config, init_from
-from training.loop import train_network
-from training.machine import (
-    has_bf16,
+from training.device import (
+    choose_precision,
+    compile_network,
     keep_freed_memory,
-    set_thread_count,
+    select_device,
+    share_cores,
     use_deterministic_algorithms,
 )
-from training.options import GIGABYTE, Options, choose_data_source, choose_preset, parse_flags
-from training.reporting import report_run, write_environment
-from training.resume import (
-    find_finished_run,
-    find_unfinished_run,
-    options_to_json,
+from training.distributed.mesh import Mesh, detect_lost_peers, join_mesh, leave_mesh
+from training.distributed.signals import catch_stop_signals
+from training.divergence import DivergedError
+from training.loop import train_network
+from training.options import (
+    Options,
+    choose_data_source,
+    choose_preset,
+    parse_flags,
     parse_options,
-    resume,
 )
-from training.run_folder import RunError, RunSpec, finish, new_run
-from training.state import StoppedError, TrainingState, init_state
+from training.reporting import report_run, write_environment
+from training.run_folder import RunError, RunSpec, find_runs, finish, new_run
+from training.state import TrainingState, init_from, init_state
 from training.validate import measure_ten_crops
 
 EXPECTED_ERRORS = (
@@ -60,210 +58,220 @@ EXPECTED_ERRORS = (
     DivergedError,
     OSError,
 )
-"""What a wrong command line, folder or disk leads to: one line, exit code 2."""
-COPIES_ON_DISK = 6
-"""Sets of the network's size on the disk at once: a checkpoint, with velocities, beside the one
-that it replaces, and the best weights beside those that they replace."""
+"""Errors of the command line, the photographs, the disk or the recipe: one line, exit code 2."""
+NETWORK_COPIES = 6
+"""Copies of the network's parameters on the disk at the peak: a checkpoint has two, velocities
+included, and is written beside the one it replaces; so are the best weights, which have one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that is decided before the work begins."""
+    """Everything that is decided before training starts."""
 
-    job: Options
+    options: Options
     preset: str
-    told: RunSpec
+    spec: RunSpec
     config: AlexNetConfig
-    start: Weights | None
+    initial_weights: Weights | None
     device: torch.device
 
 
 def train_from_options(
-    arguments: Sequence[str], home: Home, console: Console, note: Callable[[str], None]
+    arguments: Sequence[str], home: Home, console: Console, on_resumable: Callable[[str], None]
 ) -> Path | None:
-    """Do what the command line says; give the weights file, in the process that wrote it.
+    """Train as the command line says; return the weights file in rank 0, None in other processes.
 
-    note: called with how to go on, as soon as there is something to go on with.
-    Raises FolderError, DataError, RecipeError, ConfigError, WeightsError, RunError, FetchError,
-    DivergedError, StoppedError, LostError, OSError.
+    on_resumable: called with how to resume the run, as soon as it can be resumed.
+
+    Raises one of EXPECTED_ERRORS, StoppedError or PeerLostError.
     """
     keep_freed_memory()
-    set_thread_count()
+    share_cores()
     plan = make_plan(arguments, home, console)
-    job, told = plan.job, plan.told
-    done = find_finished_run(job, home, told)
-    if done:
-        switch_link(home.weights, done.weights)
-        console.print(f"Nothing to train: {done.path.name} did it; its weights are in use.")
-        return done.weights
-    if not job.resume:
+    if plan.options.if_needed and (run := find_finished_run(home, plan.spec)):
+        switch_link(home.weights, run.weights)
+        console.print(f"Nothing to train: {run.path.name} is finished; using its weights.")
+        return run.weights
+    if not plan.options.resume:
         check_disk_space(plan.config, home)
-    use_deterministic_algorithms(job.deterministic)
+    if plan.options.deterministic:
+        use_deterministic_algorithms()
     with detect_lost_peers():
-        mesh = join_mesh(plan.config, job.towers, plan.device)
+        mesh = join_mesh(plan.config, plan.options.towers, plan.device)
         try:
-            made = work(plan, home, mesh, console, note)
+            weights = train_run(plan, home, mesh, console, on_resumable)
         except StoppedError:
             leave_mesh()
             raise
     leave_mesh()
-    return made
-
-
-def work(
-    plan: Plan, home: Home, mesh: Mesh, console: Console, note: Callable[[str], None]
-) -> Path | None:
-    """Train, measure and record, as one of the processes."""
-    job, told, device = plan.job, plan.told, plan.device
-    check_batch_size(told, mesh)
-    bf16 = told.precision == "bf16"
-    record, state = start_or_resume(plan, home, mesh, console)
-    # Of the whole run, also when it is resumed: it shall compute alike.
-    how = compile_network(state, job.compile, len(told.data.train) * told.recipe.epochs)
-    console.print(
-        f"{len(told.data.train):,} images, {told.precision}, {device.type}, "
-        f"{mesh.replicas} × {mesh.towers} processes, {how}."
-    )
-    if record is not None:
-        write_environment(record, device, bf16, mesh.replicas * mesh.towers)
-        note(f"To go on: python training/run.py --resume {record.path}")
-    with (
-        catch_stop_signals() as stop,
-        report_run(record, told, console, stop, job.checkpoint_seconds) as reports,
-    ):
-        try:
-            train_network(state, told.data, told.recipe, bf16, reports)
-            # Whatever happens to the last measurement, the training is done.
-            reports.save_checkpoint(state)
-            ten = measure_ten_crops(state, told, bf16, console, reports)
-        except StoppedError:
-            if record:
-                console.print(f"Saved. To go on: python training/run.py --resume {record.path}")
-            raise
-    tensors = mesh.gather(state.network.state_dict(), plan.config)
-    if record is None:
-        return None
-    weights = finish(record, home, state, told, tensors, ten)
-    console.print(f"Weights {weights.identity} are in {record.weights}.")
-    return record.weights
+    return weights
 
 
 def make_plan(arguments: Sequence[str], home: Home, console: Console) -> Plan:
-    """Read the command line twice: for the data, then with its preset's numbers."""
-    job = parse_options(arguments)
-    device = select_device(job)
-    where, why = choose_data_source(job)
-    source = find_or_fetch_data(where, home, console)
-    console.print(f"Training on {source.root} ({why}): {describe(source)}.")
-    begun = load(Path(job.initial_weights)) if job.initial_weights else None
-    config = finetune_config(begun, job.recipe, 2) if begun else job.recipe.network(2)
-    data = prepare_data(source, home, console, config.side, job.prepared_gigabytes)
-    preset, reason = choose_preset(job, len(data.train), demo=data.root == home.demo)
-    if job.preset == "auto":
-        job = parse_flags(arguments, Options(recipe=PRESETS[preset]))
-    console.print(f"Preset {preset}: {reason}.")
-    config = job.recipe.network(len(data.names))
-    if begun:
-        config = finetune_config(begun, job.recipe, len(data.names))
-    told = RunSpec(
-        data, job.recipe, begun.identity if begun else None, choose_precision(job, device)
-    )
-    return Plan(job, preset, told, config, begun, device)
+    """Decode the photographs and settle the recipe.
 
-
-def choose_precision(job: Options, device: torch.device) -> Literal["f32", "bf16"]:
-    """The precision asked for, else what the device is good at."""
-    # DEVIATION: layers compute in bf16 where the processor has it because such processors multiply
-    # it several times as fast; weights, update and softmax stay float32, --precision f32 forces it.
-    if job.precision == "auto":
-        return "bf16" if has_bf16(device) else "f32"
-    return job.precision
-
-
-def find_or_fetch_data(where: str | None, home: Home, console: Console) -> Folder | Shards:
-    """Give the photographs, made or fetched when they are known by name."""
-    if where is None:
-        return find_source(str(make_demo(home.demo)))
-    if where == "imagenette":
-        console.print("Imagenette: fetched once, 1.6 GB.")
-        return find_source(str(imagenette(home.root / "imagenette")))
-    return find_source(where)
-
-
-def select_device(job: Options) -> torch.device:
-    """The device of this process: with several GPUs, that of its number on this machine.
-
-    Raises RecipeError when there are too few.
+    The command line is parsed again once they are counted, since their number decides the preset
+    when none is named.
     """
-    device = find_device(job.device)
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RecipeError("--device mps: torch finds no such GPU here; --device cpu does without")
-    if device.type != "cuda":
-        return device
-    gpus, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if here > gpus:
-        raise RecipeError(
-            f"--device {job.device} takes a GPU a process: {here} here, where torch finds {gpus}; "
-            "--device cpu does without"
-        )
-    own = torch.device("cuda", local_rank())
-    torch.cuda.set_device(own)
-    return own
+    options = parse_options(arguments)
+    device = select_device(options)
+    data_name, reason = choose_data_source(options)
+    source = find_or_fetch_data(data_name, home, console)
+    console.print(f"Training on {source.root} ({reason}): {describe(source)}.")
+    initial = load(Path(options.initial_weights)) if options.initial_weights else None
+    side = network_config(options, initial, classes=2).side
+    data = prepare_data(source, home, console, side, options.prepared_gigabytes)
+    preset, reason = choose_preset(options, len(data.train), demo=data.root == home.demo)
+    if options.preset == "auto":
+        options = parse_flags(arguments, Options(recipe=PRESETS[preset]))
+    console.print(f"Preset {preset}: {reason}.")
+    spec = RunSpec(
+        data,
+        options.recipe,
+        initial.identity if initial else None,
+        choose_precision(options, device),
+    )
+    return Plan(
+        options=options,
+        preset=preset,
+        spec=spec,
+        config=network_config(options, initial, len(data.names)),
+        initial_weights=initial,
+        device=device,
+    )
 
 
-def check_batch_size(told: RunSpec, mesh: Mesh) -> None:
-    """Raise RecipeError when a batch is not an image for every replica."""
-    images = min(told.recipe.batch, len(told.data.train), len(told.data.val))
-    if images < mesh.replicas:
-        raise RecipeError(f"{mesh.replicas} replicas cannot share batches of {images} images")
+def network_config(options: Options, initial: Weights | None, classes: int) -> AlexNetConfig:
+    """Return the configuration of the network to train."""
+    if initial:
+        return finetune_config(initial, options.recipe, classes)
+    return options.recipe.network(classes)
 
 
-def check_disk_space(config: AlexNetConfig, home: Home) -> None:
-    """Raise RunError unless the disk has room for the run's files."""
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in AlexNet(config).parameters())
-    need, free = COPIES_ON_DISK * 4 * parameters, shutil.disk_usage(home.root).free
-    if need > free:
-        raise RunError(
-            f"a run needs {need / 1e9:.1f} GB for checkpoints and weights under {home.runs}, where "
-            f"{free / 1e9:.1f} GB are free; make room or set ALEXNET_HOME to another disk"
-        )
-
-
-def start_or_resume(
-    plan: Plan, home: Home, mesh: Mesh, console: Console
-) -> tuple[RunFolder | None, TrainingState]:
-    """Begin a run, or take up one that was cut off; the run is None where nothing is written."""
-    told, job = plan.told, plan.job
-    state = init_state(plan.config, told.recipe, plan.device, mesh)
-    if plan.start:
-        init_from(plan.start, state)
-    record = find_unfinished_run(job, home, told)
-    if record is None:
-        made = new_run(home, told, plan.preset) if mesh.is_main else None
-        if made:
-            start_file = str(Path(job.initial_weights).absolute()) if job.initial_weights else None
-            made.update_description(start_file=start_file, options=options_to_json(job))
-        return made, state
-    resume(record, job, told, state)
-    if not mesh.is_main:
-        return None, state
-    record.update_description(**told.to_json(), options=options_to_json(job))
-    record.write_epochs(state.history)
-    where = f"epoch {len(state.history)}, step {state.progress.step}"
-    console.print(f"Going on with {record.path.name} after {where}.")
-    return record, state
+def find_or_fetch_data(name: str | None, home: Home, console: Console) -> Folder | Shards:
+    """Find the photographs; create the demo set (None) or download Imagenette if missing."""
+    if name is None:
+        return find_source(str(make_demo(home.demo)))
+    if name == "imagenette":
+        console.print("Imagenette: 1.6 GB, downloaded once.")
+        return find_source(str(imagenette(home.root / "imagenette")))
+    return find_source(name)
 
 
 def prepare_data(
     source: Folder | Shards, home: Home, console: Console, side: int, gigabytes: float
 ) -> Prepared:
-    """Decode the photographs, with a bar; name those that cannot be read."""
-    budget = round(gigabytes * GIGABYTE)
+    """Decode the photographs with a progress bar, and list those that cannot be read."""
     with bar(console, "decoding", expected(source)) as advance:
-        data = prepare(source, home.prepared, advance, side=side, budget=budget)
+        data = prepare(source, home.prepared, advance, side=side, budget=round(gigabytes * 1e9))
     if data.unreadable:
-        console.print(f"{len(data.unreadable)} photographs cannot be read and are left out:")
+        console.print(f"Left out {len(data.unreadable)} photographs that cannot be read:")
         for line in data.unreadable:
             console.print(f"  {line}", markup=False)
     return data
+
+
+def find_finished_run(home: Home, spec: RunSpec) -> RunFolder | None:
+    """Return the newest finished run of this specification that still has its weights."""
+    runs = find_runs(home, spec)
+    return next((r for r in runs if r.read_description()["finished"] and r.weights.exists()), None)
+
+
+def check_disk_space(config: AlexNetConfig, home: Home) -> None:
+    """Raise RunError if the disk has too little space for a run's files."""
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in AlexNet(config).parameters())
+    need, free = NETWORK_COPIES * 4 * parameters, shutil.disk_usage(home.root).free
+    if need > free:
+        raise RunError(
+            f"a run needs {need / 1e9:.1f} GB for checkpoints and weights under {home.runs}, but "
+            f"only {free / 1e9:.1f} GB are free; make room or set ALEXNET_HOME to another disk"
+        )
+
+
+def train_run(
+    plan: Plan, home: Home, mesh: Mesh, console: Console, on_resumable: Callable[[str], None]
+) -> Path | None:
+    """Train and measure in one of the processes; rank 0 writes the run's files."""
+    options, spec = plan.options, plan.spec
+    check_batch_size(spec, mesh)
+    bf16 = spec.precision == "bf16"
+    run, state = start_or_resume(plan, home, mesh, console)
+    # The images of the whole run, so that a resumed one is compiled, and computes, alike.
+    compiled = compile_network(state, options.compile, len(spec.data.train) * spec.recipe.epochs)
+    console.print(
+        f"{len(spec.data.train):,} images, {spec.precision}, {plan.device.type}, "
+        f"{mesh.replicas} × {mesh.towers} processes, {compiled}."
+    )
+    if run:
+        write_environment(run, plan.device, bf16, mesh.replicas * mesh.towers)
+        on_resumable(f"To resume: python training/run.py --resume {run.path}")
+    with (
+        catch_stop_signals() as stop_signal,
+        report_run(run, spec, console, stop_signal, options.checkpoint_seconds) as callbacks,
+    ):
+        try:
+            train_network(state, spec.data, spec.recipe, bf16, callbacks)
+            # Should the last measurement fail, the training is not lost.
+            callbacks.save_checkpoint(state)
+            ten_crop_errors = measure_ten_crops(state, spec, bf16, console, callbacks)
+        except StoppedError:
+            if run:
+                console.print(f"Saved. To resume: python training/run.py --resume {run.path}")
+            raise
+    tensors = mesh.gather(state.network.state_dict(), plan.config)
+    if run is None:
+        return None
+    weights = finish(run, home, state, spec, tensors, ten_crop_errors)
+    console.print(f"Wrote weights {weights.identity} to {run.weights}.")
+    return run.weights
+
+
+def check_batch_size(spec: RunSpec, mesh: Mesh) -> None:
+    """Raise RecipeError if a batch has fewer images than there are replicas."""
+    images = min(spec.recipe.batch, len(spec.data.train), len(spec.data.val))
+    if images < mesh.replicas:
+        raise RecipeError(f"{mesh.replicas} replicas cannot share batches of {images} images")
+
+
+def start_or_resume(
+    plan: Plan, home: Home, mesh: Mesh, console: Console
+) -> tuple[RunFolder | None, TrainingState]:
+    """Start a run, or resume an interrupted one.
+
+    Returns the run, None in all processes but rank 0, and the state to train from.
+    """
+    spec, options = plan.spec, plan.options
+    state = init_state(plan.config, spec.recipe, plan.device, mesh)
+    if plan.initial_weights:
+        init_from(plan.initial_weights, state)
+    run = find_interrupted_run(options, home, spec)
+    if run is None:
+        if not mesh.is_main:
+            return None, state
+        run = new_run(home, spec, plan.preset)
+        file = options.initial_weights
+        run.update_description(
+            start_file=str(Path(file).absolute()) if file else None, options=options.to_json()
+        )
+        return run, state
+    if run.checkpoint.exists():
+        load_checkpoint(run, state, spec, options.accept)
+    elif run.read_description().get("finished"):
+        raise RunError(f"{run.path} is finished: its weights are {run.weights}")
+    if not mesh.is_main:
+        return None, state
+    run.update_description(**spec.to_json(), options=options.to_json())
+    run.write_epochs(state.history)
+    position = f"epoch {len(state.history)}, step {state.progress.step}"
+    console.print(f"Resuming {run.path.name} after {position}.")
+    return run, state
+
+
+def find_interrupted_run(options: Options, home: Home, spec: RunSpec) -> RunFolder | None:
+    """Return the run to resume: the one named, or with --if-needed one of this specification."""
+    if options.resume:
+        return RunFolder(Path(options.resume))
+    if not options.if_needed:
+        return None
+    return next((run for run in find_runs(home, spec) if run.checkpoint.exists()), None)

@@ -1,4 +1,4 @@
-"""Errors on the validation images: of the centre crop after each epoch, of ten at the end."""
+"""Validation errors: of the centre crop after each epoch, of ten crops at the end."""
 
 import math
 from collections.abc import Iterator
@@ -9,24 +9,28 @@ from torch import Tensor
 
 from model.predict import ask_ten_crops
 from training.bars import bar
-from training.compiling import unfuse_lrn
+from training.callbacks import Callbacks, StoppedError, all_reduce_status, save_and_stop
 from training.config import Recipe
 from training.data import Batch, validation_crops, validation_squares
 from training.dataset.prepare import Prepared
+from training.device import unfuse_lrn
 from training.distributed.mesh import Mesh
 from training.run_folder import RunSpec
-from training.state import Callbacks, StoppedError, TrainingState, all_reduce_status, save_and_stop
+from training.state import TrainingState
 
 VALIDATION_BATCH = 128
 TEN_CROP_BATCH = 16
-"""Images whose ten crops are asked together."""
+"""Images per batch when each is seen in ten crops."""
 
 
 @torch.no_grad()
 def validate(
-    state: TrainingState, data: Prepared, recipe: Recipe, bf16: bool, reports: Callbacks
+    state: TrainingState, data: Prepared, recipe: Recipe, bf16: bool, callbacks: Callbacks
 ) -> tuple[float, float]:
-    """Top-1 and top-5 error, 0–1, of the validation images' centre crops."""
+    """Return the top-1 and top-5 error, 0–1, of the validation images' centre crops.
+
+    Raises StoppedError, after saving a checkpoint, if a signal stops the run.
+    """
     state.network.eval()
     augmentation = recipe.augmentation(state.network.config)
     batches = validation_crops(data, augmentation, VALIDATION_BATCH, state.mesh.replica_slice)
@@ -34,23 +38,54 @@ def validate(
     for batch in pad_batches(batches, len(data.val), VALIDATION_BATCH, state.mesh):
         if batch is not None:
             wrong += count_errors(predict_logits(state, batch.x, bf16), batch.classes)
-        _, stop, _ = all_reduce_status(state.mesh, 0.0, reports)
+        _, stop, _ = all_reduce_status(state.mesh, 0.0, callbacks)
         if stop:
-            save_and_stop(state, stop, reports)
+            save_and_stop(state, stop, callbacks)
     top1, top5 = state.mesh.sum_over_replicas(*wrong.tolist())
     return top1 / len(data.val), top5 / len(data.val)
+
+
+@torch.inference_mode()
+def measure_ten_crops(
+    state: TrainingState, spec: RunSpec, bf16: bool, console: Console, callbacks: Callbacks
+) -> tuple[float, float]:
+    """Return the top-1 and top-5 error, 0–1, averaging the predictions of ten crops (§4.1).
+
+    Raises StoppedError if a signal stops the run.
+    """
+    network, mesh, data = state.network.eval(), state.mesh, spec.data
+    unfuse_lrn(network)
+    wrong = torch.zeros(2, dtype=torch.int64)
+    augmentation = spec.recipe.augmentation(network.config)
+    squares = validation_squares(data, augmentation, TEN_CROP_BATCH, mesh.replica_slice)
+    with bar(console, "ten crops", len(data.val)) as advance:
+        for batch in pad_batches(squares, len(data.val), TEN_CROP_BATCH, mesh):
+            if stop := all_reduce_status(mesh, 0.0, callbacks)[1]:
+                raise StoppedError(stop)
+            if batch is None:
+                continue
+            with torch.autocast(state.device.type, torch.bfloat16, enabled=bf16):
+                probabilities, _ = ask_ten_crops(network, batch.x.to(state.device))
+            wrong += count_errors(probabilities.mean(1).float().cpu(), batch.classes)
+            advance(len(batch.classes) * mesh.replicas)
+    top1, top5 = (count / len(data.val) for count in mesh.sum_over_replicas(*wrong.tolist()))
+    console.print(f"Ten crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
+    return top1, top5
 
 
 def pad_batches(
     batches: Iterator[Batch], images: int, size: int, mesh: Mesh
 ) -> Iterator[Batch | None]:
-    """As many items in every process: None where a replica's share has one batch less."""
+    """Yield equally many items in every process, None where a replica has one batch fewer.
+
+    Every process must take part in each all-reduce.
+    """
     for _ in range(math.ceil(math.ceil(images / mesh.replicas) / size)):
         yield next(batches, None)
 
 
 def predict_logits(state: TrainingState, x: Tensor, bf16: bool) -> Tensor:
-    """The logits of float32 [B, 3, 224, 224] crops: float32 [B, classes] on the CPU."""
+    """Compute logits: float32 [B, 3, 224, 224] → float32 [B, classes], on the CPU."""
     device, dtype = state.device, next(state.network.parameters()).dtype
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         logits: Tensor = state.network(x.to(device, dtype)).logits
@@ -58,31 +93,6 @@ def predict_logits(state: TrainingState, x: Tensor, bf16: bool) -> Tensor:
 
 
 def count_errors(scores: Tensor, classes: Tensor) -> Tensor:
-    """How many of these are wrong with one guess, and with five: [B, classes] → int64 [2]."""
+    """Count the images wrong with one guess, and with five: [B, classes] → int64 [2]."""
     hits = scores.topk(min(5, scores.shape[1])).indices == classes[:, None]
     return torch.stack([(~hits[:, 0]).sum(), (~hits.any(1)).sum()])
-
-
-@torch.inference_mode()
-def measure_ten_crops(
-    state: TrainingState, told: RunSpec, bf16: bool, console: Console, reports: Callbacks
-) -> tuple[float, float]:
-    """Top-1 and top-5 error, 0–1, of the validation images with ten crops averaged (§4.1)."""
-    network, mesh, data = state.network.eval(), state.mesh, told.data
-    unfuse_lrn(network)
-    wrong = torch.zeros(2, dtype=torch.int64)
-    augmentation = told.recipe.augmentation(network.config)
-    squares = validation_squares(data, augmentation, TEN_CROP_BATCH, mesh.replica_slice)
-    with bar(console, "ten crops", len(data.val)) as advance:
-        for batch in pad_batches(squares, len(data.val), TEN_CROP_BATCH, mesh):
-            if stop := all_reduce_status(mesh, 0.0, reports)[1]:
-                raise StoppedError(stop)
-            if batch is None:
-                continue
-            with torch.autocast(state.device.type, torch.bfloat16, enabled=bf16):
-                each, _ = ask_ten_crops(network, batch.x.to(state.device))
-            wrong += count_errors(each.mean(1).float().cpu(), batch.classes)
-            advance(len(batch.classes) * mesh.replicas)
-    top1, top5 = (count / len(data.val) for count in mesh.sum_over_replicas(*wrong.tolist()))
-    console.print(f"Ten crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
-    return top1, top5

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from model.counter_rng import image_keys
 from storage.runs import RunFolder
+from training.callbacks import Callbacks
 from training.checkpoints import save_checkpoint
 from training.config import CIFAR, Recipe
 from training.data import Batch, Batches
@@ -19,7 +20,7 @@ from training.dataset.prepare import Prepared
 from training.divergence import DivergedError, check_loss, check_weights
 from training.loop import train_network
 from training.run_folder import RunSpec
-from training.state import Callbacks, TrainingState, init_state
+from training.state import TrainingState, init_state
 
 CPU = torch.device("cpu")
 RECIPE = replace(CIFAR, batch=5, epochs=2)

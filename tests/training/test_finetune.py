@@ -12,10 +12,9 @@ import torch
 from model.alexnet import AlexNet, AlexNetConfig
 from model.checkpoint import Weights, load, save
 from model.variants import VARIANTS
-from training.config import CIFAR, PAPER, Recipe, RecipeError
+from training.config import CIFAR, PAPER, Recipe, RecipeError, finetune_config
 from training.dataset.prepare import Prepared
-from training.finetune import finetune_config, init_from
-from training.state import init_state
+from training.state import init_from, init_state
 
 CPU = torch.device("cpu")
 Begin = Callable[..., subprocess.Popen[str]]

@@ -19,16 +19,16 @@ from model.checkpoint import load
 from model.counter_rng import image_keys
 from storage.home import Home
 from storage.runs import Epoch
+from training.callbacks import Callbacks, StoppedError
 from training.checkpoints import load_checkpoint
 from training.config import CIFAR
 from training.data import Batches
 from training.dataset.prepare import Prepared
-from training.loop import train_network, update
+from training.loop import backward_pass, train_network
 from training.reporting import report_run
 from training.run_folder import RunSpec, new_run
-from training.state import Callbacks, StoppedError, TrainingState, init_state
-from training.train import measure_ten_crops
-from training.validate import count_errors
+from training.state import TrainingState, init_state
+from training.validate import count_errors, measure_ten_crops
 
 CPU = torch.device("cpu")
 RECIPE = replace(CIFAR, epochs=3, batch=5, seed=7)
@@ -56,7 +56,7 @@ def whole(tiny: Prepared) -> TrainingState:
     return state
 
 
-def result(epoch: Epoch[float] | dict[str, Any]) -> dict[str, Any]:
+def result(epoch: Epoch | dict[str, Any]) -> dict[str, Any]:
     """What an epoch gave, without the times that it took."""
     values = epoch if isinstance(epoch, dict) else asdict(epoch)
     return {k: values[k] for k in ("epoch", "rate", "loss", "top1_error", "top5_error")}
@@ -155,7 +155,10 @@ def test_bf16_learns_too_with_weights_and_velocities_in_float32(tiny: Prepared) 
     losses = {}
     states = {bf16: fresh(tiny) for bf16 in (False, True)}
     for bf16, state in states.items():
-        losses[bf16] = [update(state, batch, keys, 12, bf16) for _ in range(12)]
+        losses[bf16] = []
+        for _ in range(12):
+            losses[bf16].append(backward_pass(state, batch, keys, 12, bf16))
+            state.sgd.step()
         assert losses[bf16][-1] < losses[bf16][0]
     assert losses[True] == pytest.approx(losses[False], rel=0.02)
     for parameter in states[True].network.parameters():
@@ -202,11 +205,11 @@ def test_a_process_stopped_at_a_random_moment_goes_on_to_the_same_bits(
     else:
         said, errors = end(process, 128 + number)
         assert errors.splitlines() == ["training/run.py: interrupted"]
-        assert f"Saved. To go on: python training/run.py --resume {run_in(tmp_path)}" in said
+        assert f"Saved. To resume: python training/run.py --resume {run_in(tmp_path)}" in said
         assert not list(tmp_path.rglob("*.part"))
     assert not (tmp_path / "weights.safetensors").exists()
     said, _ = end(begin(tmp_path, "--resume", run_in(tmp_path)))
-    assert f"Going on with {run_in(tmp_path).name} after epoch" in said
+    assert f"Resuming {run_in(tmp_path).name} after epoch" in said
     ours, theirs = (load(h / "weights.safetensors") for h in (tmp_path, uninterrupted))
     assert ours.identity == theirs.identity
     assert ours.provenance.ten_crop_top1_error == theirs.provenance.ten_crop_top1_error

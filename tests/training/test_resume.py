@@ -9,12 +9,12 @@ from storage.home import Home
 from storage.runs import RunFolder
 from training.config import CIFAR, ORIGINAL, PRESETS
 from training.dataset.prepare import Prepared
-from training.options import Options
-from training.resume import find_finished_run, find_unfinished_run, options_to_json, parse_options
+from training.options import Options, parse_options
 from training.run_folder import RunError, RunSpec, new_run
+from training.train import find_finished_run, find_interrupted_run
 
 RECIPE = replace(CIFAR, epochs=6, batch=5, seed=7, drop_after=(2, 4))
-TOLD_WITH = Options(precision="f32", compile="off", prepared_gigabytes=0.0, checkpoint_seconds=7.0)
+SAVED = Options(precision="f32", compile="off", prepared_gigabytes=0.0, checkpoint_seconds=7.0)
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def home(tmp_path: Path) -> Home:
 @pytest.fixture
 def run(tiny: Prepared, home: Home) -> RunFolder:
     made = new_run(home, RunSpec(tiny, RECIPE), "cifar")
-    made.update_description(start_file="/weights.safetensors", options=options_to_json(TOLD_WITH))
+    made.update_description(start_file="/weights.safetensors", options=SAVED.to_json())
     return made
 
 
@@ -48,7 +48,7 @@ def test_a_run_is_resumed_as_it_was_told(run: RunFolder, tiny: Prepared) -> None
         "cifar",
         "/weights.safetensors",
     )
-    assert options_to_json(job) == options_to_json(TOLD_WITH)
+    assert job.to_json() == SAVED.to_json()
     # Another number of processes is allowed.
     assert (job.towers, job.replicas) == (None, 1)
 
@@ -67,18 +67,17 @@ def test_another_preset_is_refused(run: RunFolder) -> None:
         parse_options([*words, "small"])
 
 
-def test_if_needed_finds_what_was_done_or_cut_off(
+def test_if_needed_finds_a_finished_or_an_interrupted_run(
     home: Home, tiny: Prepared, run: RunFolder
 ) -> None:
-    told, needed = RunSpec(tiny, RECIPE), Options(if_needed=True)
-    assert find_unfinished_run(needed, home, told) is None  # there is no checkpoint yet
+    spec, needed = RunSpec(tiny, RECIPE), Options(if_needed=True)
+    assert find_interrupted_run(needed, home, spec) is None  # there is no checkpoint yet
     run.checkpoint.write_bytes(b"")
-    assert find_unfinished_run(needed, home, told) == run
-    assert find_unfinished_run(Options(), home, told) is None
-    assert find_unfinished_run(needed, home, RunSpec(tiny, ORIGINAL)) is None
-    assert find_finished_run(needed, home, told) is None
+    assert find_interrupted_run(needed, home, spec) == run
+    assert find_interrupted_run(Options(), home, spec) is None
+    assert find_interrupted_run(needed, home, RunSpec(tiny, ORIGINAL)) is None
+    assert find_finished_run(home, spec) is None
     run.update_description(finished=True)
-    assert find_finished_run(needed, home, told) is None  # its weights were removed
+    assert find_finished_run(home, spec) is None  # its weights were removed
     run.weights.write_bytes(b"")
-    assert find_finished_run(needed, home, told) == run
-    assert find_finished_run(Options(), home, told) is None
+    assert find_finished_run(home, spec) == run

@@ -19,20 +19,14 @@ from torch import Tensor
 from model.checkpoint import Pca, load
 from storage.home import Home
 from storage.runs import RunFolder
+from training.callbacks import Callbacks, StoppedError
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import CIFAR, Recipe, RecipeError
 from training.dataset.prepare import Prepared
 from training.loop import train_network
 from training.reporting import report_run, write_environment
-from training.run_folder import (
-    RunError,
-    RunSpec,
-    find_runs,
-    finish,
-    new_run,
-    read_recipe,
-)
-from training.state import Callbacks, StoppedError, TrainingState, init_state
+from training.run_folder import RunError, RunSpec, find_runs, finish, new_run, read_recipe
+from training.state import TrainingState, init_state
 
 CPU = torch.device("cpu")
 RECIPE = replace(CIFAR, epochs=6, batch=5, seed=7, rate=0.003)
@@ -63,7 +57,7 @@ def recorded(
             reports.on_epoch(state)
             kept.append(copied(state))
 
-        train_network(state, told.data, told.recipe, False, replace(reports, epochs=epochs))
+        train_network(state, told.data, told.recipe, False, replace(reports, on_epoch=epochs))
     return kept
 
 
@@ -140,7 +134,7 @@ def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
                 raise KilledError
 
         with pytest.raises(KilledError):
-            train_network(fresh(tiny), tiny, told.recipe, False, replace(reports, epochs=epochs))
+            train_network(fresh(tiny), tiny, told.recipe, False, replace(reports, on_epoch=epochs))
     state = fresh(tiny)
     load_checkpoint(run, state, told)
     run.write_epochs(state.history)

@@ -1,1 +1,1 @@
-"""Training in several processes: launch, mesh, signals, messages."""
+"""Training in several processes: replicas of the network, and its two towers."""

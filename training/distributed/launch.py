@@ -1,12 +1,9 @@
-"""The processes of a run on one machine: started together, stopped together, never a hang."""
+"""Start the processes of a run on one machine, stop them together, and never leave one hanging."""
 
-import multiprocessing
-import os
 import signal
 import socket
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -20,85 +17,93 @@ from model.checkpoint import load
 from model.towers import refuse_whole
 from training.config import RecipeError
 from training.distributed.mesh import PEER_LOST, can_split, is_distributed
-from training.distributed.messages import Channel, Messages, QueueChannel, StderrChannel
-from training.distributed.signals import (
-    STOP_SIGNALS,
-    block_interrupts,
-    forward_stop_signals,
-    unblock_interrupts,
+from training.distributed.signals import STOP_SIGNALS, block_interrupts, forward_stop_signals
+from training.distributed.worker import (
+    EXPLAINED,
+    Messages,
+    StderrChannel,
+    run_worker,
+    train_in_process,
 )
 from training.machine import cores
-from training.options import Options
-from training.resume import parse_options
+from training.options import Options, parse_options
+from training.train import EXPECTED_ERRORS
 
 GRACE_SECONDS = 20
-"""How long the other processes get to end after one has, and again after they were told to."""
+"""How long the other processes get to end after one has failed, and again after SIGTERM."""
 MAX_PROCESSES_PER_CORE = 4
-"""Most processes a core."""
-SAID_WHY = 2
-"""The exit code of a process that has said what was wrong."""
-Work = Callable[[Sequence[str], Channel], int]
 
 
 class ProcessError(RuntimeError):
-    """A process of the run died."""
+    """A process of the run died without an explanation."""
 
 
-def launch(work: Work, arguments: Sequence[str]) -> int:
-    """Run `work` in as many processes as the command line asks for; give the exit code.
+LAUNCH_ERRORS = (ProcessError, *EXPECTED_ERRORS)
+"""What `launch` raises: errors to show in one line."""
 
-    Signals that ask to stop are handed on. Raises ProcessError, with what was noted last, when a
-    process was killed or failed without a word; RecipeError, ConfigError, RunError or
+
+def launch(arguments: Sequence[str]) -> int:
+    """Train in as many processes as the command line asks for; return the exit code.
+
+    Forwards the signals that ask to stop. Raises ProcessError, with how to resume, if a process
+    was killed or failed without an explanation, and RecipeError, ConfigError, RunError or
     WeightsError for a wrong command line.
     """
-    job, gpus = parse_options(arguments), torch.cuda.device_count()
-    processes, towers = count_processes(job, gpus)
+    options, gpus = parse_options(arguments), torch.cuda.device_count()
+    processes, towers = count_processes(options, gpus)
     if is_distributed() or processes == 1:
-        return work(arguments, StderrChannel())
-    check_process_count(job, processes, gpus, cores())
+        return train_in_process(arguments, StderrChannel())
+    check_process_count(options, processes, gpus, cores())
     if towers == 2:
-        refuse_whole(read_network_config(job))
+        refuse_whole(read_network_config(options))
     messages: Messages = mp.get_context("spawn").SimpleQueue()
-    told = (work, (*arguments, "--towers", str(towers)), processes, find_free_port(), messages)
-    started: list[BaseProcess] = []
-    with forward_stop_signals(started) as handed:
-        # Ctrl-C reaches the processes, too, while they still load libraries.
+    worker_arguments = (
+        (*arguments, "--towers", str(towers)),
+        processes,
+        find_free_port(),
+        messages,
+    )
+    workers: list[BaseProcess] = []
+    with forward_stop_signals(workers) as received:
+        # Ctrl-C in the terminal also reaches workers that are still importing libraries.
         with block_interrupts():
-            started += start_processes(  # type: ignore[no-untyped-call]
-                run_worker, told, processes, join=False, start_method="spawn"
+            workers += start_processes(  # type: ignore[no-untyped-call]
+                run_worker, worker_arguments, processes, join=False, start_method="spawn"
             ).processes
-        wait_for_processes(started)
-    return collect_exit_code([process.exitcode for process in started], messages, handed)
+        wait_for_processes(workers)
+    return collect_exit_code([worker.exitcode for worker in workers], messages, received)
 
 
-def count_processes(job: Options, gpus: int) -> tuple[int, int]:
-    """How many processes to start, and over how many of them each network is split."""
-    towers = job.towers
+def count_processes(options: Options, gpus: int) -> tuple[int, int]:
+    """Return how many processes to start, and over how many of them each network is split."""
+    towers = options.towers
     if towers is None:
-        on_gpus = gpus >= 2 * job.replicas and gpus >= 2 and job.device in ("auto", "cuda")
-        towers = 2 if on_gpus and can_split(read_network_config(job)) else 1
-    return job.replicas * towers, towers
+        on_gpus = gpus >= 2 * options.replicas and options.device in ("auto", "cuda")
+        towers = 2 if on_gpus and can_split(read_network_config(options)) else 1
+    return options.replicas * towers, towers
 
 
-def read_network_config(job: Options) -> AlexNetConfig:
-    """The network that the command line names."""
-    return load(Path(job.initial_weights)).config if job.initial_weights else job.recipe.network(2)
+def read_network_config(options: Options) -> AlexNetConfig:
+    """Return the configuration of the network to train; its number of classes is arbitrary."""
+    if options.initial_weights:
+        return load(Path(options.initial_weights)).config
+    return options.recipe.network(2)
 
 
-def check_process_count(job: Options, processes: int, gpus: int, cores: int) -> None:
-    """Raise RecipeError for more processes than this machine has room for."""
-    if gpus and job.device in ("auto", "cuda") and processes > gpus:
-        has = f"{gpus} GPU{'s' if gpus > 1 else ''}"
-        why = f"each needs a GPU, and this machine has {has}; --device cpu does without"
+def check_process_count(options: Options, processes: int, gpus: int, cores: int) -> None:
+    """Raise RecipeError if this machine has too few GPUs or cores for the processes."""
+    if gpus and options.device in ("auto", "cuda") and processes > gpus:
+        available = f"{gpus} GPU{'s' if gpus > 1 else ''}"
+        reason = f"each needs a GPU, and this machine has {available}; use --device cpu"
     elif processes > MAX_PROCESSES_PER_CORE * cores:
-        why = f"this machine has {cores} cores"
+        reason = f"this machine has {cores} cores"
     else:
         return
-    raise RecipeError(f"--replicas {job.replicas} makes {processes} processes: {why}")
+    raise RecipeError(f"--replicas {options.replicas} makes {processes} processes: {reason}")
 
 
 def wait_for_processes(processes: Sequence[BaseProcess]) -> None:
-    """Wait until all have ended. After one has failed, the others get a while, then are ended."""
+    """Wait until all have ended; after one has failed, end the others that outlast the grace."""
     while any(process.is_alive() for process in processes):
         if any(process.exitcode for process in processes):
             for end in (BaseProcess.terminate, BaseProcess.kill):
@@ -111,47 +116,49 @@ def wait_for_processes(processes: Sequence[BaseProcess]) -> None:
 
 
 def join_within_grace(processes: Sequence[BaseProcess]) -> None:
-    """Give all of them together some time to end."""
-    end = time.monotonic() + GRACE_SECONDS
+    """Wait for all of them, together at most GRACE_SECONDS."""
+    deadline = time.monotonic() + GRACE_SECONDS
     for process in processes:
-        process.join(max(0, end - time.monotonic()))
+        process.join(max(0, deadline - time.monotonic()))
 
 
 def collect_exit_code(
-    codes: Sequence[int | None], messages: Messages, handed: Sequence[int]
+    codes: Sequence[int | None], messages: Messages, received: Sequence[int]
 ) -> int:
-    """Say what the processes said, each line once; give the exit code of those that spoke.
+    """Print the workers' errors, each once, and return the exit code of the run.
 
-    handed: the signals handed on. Raises ProcessError for what nobody explained.
+    received: the stop signals that were forwarded. Raises ProcessError for a failure that no
+    worker explained.
     """
-    heard: dict[str, list[str]] = {"said": [], "note": [], "lost": []}
+    texts: dict[str, list[str]] = {"error": [], "hint": [], "peer lost": []}
     while not messages.empty():
         kind, text = messages.get()
-        heard[kind].append(text)
-    lines = heard["said"]
+        texts[kind].append(text)
+    errors = texts["error"]
     stopped = {0, PEER_LOST, *(128 + n for n in STOP_SIGNALS), *(-n for n in STOP_SIGNALS)}
-    if handed and set(codes) <= stopped and any(codes):
-        lines = lines or ["training/run.py: interrupted"]
-        codes = [128 + handed[0]]
-    for line in dict.fromkeys(lines):
-        StderrChannel().say(line)
-    said = [code for code in codes if code and (code == SAID_WHY or code > 128)]
-    if said or not any(codes):
-        return min(said, default=0)
-    why = describe_failure(codes, heard["lost"])
-    raise ProcessError(" ".join([f"{why}, and the run ends with it.", *heard["note"][-1:]]))
+    if received and set(codes) <= stopped and any(codes):
+        errors = errors or ["training/run.py: interrupted"]
+        codes = [128 + received[0]]
+    for line in dict.fromkeys(errors):
+        StderrChannel().send_error(line)
+    explained = [code for code in codes if code and (code == EXPLAINED or code > 128)]
+    if explained or not any(codes):
+        return min(explained, default=0)
+    failure = describe_failure(codes, texts["peer lost"])
+    raise ProcessError(" ".join([f"{failure}, which ends the run.", *texts["hint"][-1:]]))
 
 
-def describe_failure(codes: Sequence[int | None], lost: Sequence[str]) -> str:
-    """Which process failed, and how: one that was killed rather than those that missed it.
+def describe_failure(codes: Sequence[int | None], peer_lost: Sequence[str]) -> str:
+    """Say which process failed and how: the one that was killed before those that lost it.
 
-    lost: what torch said in those.
+    peer_lost: what torch said in the processes that lost another.
     """
-    bad = [(number, code) for number, code in enumerate(codes) if code]
-    bad.sort(key=lambda found: (found[1] == PEER_LOST, found[1] == -signal.SIGTERM))
-    number, code = bad[0]
+    failed = [(number, code) for number, code in enumerate(codes) if code]
+    failed.sort(key=lambda process: (process[1] == PEER_LOST, process[1] == -signal.SIGTERM))
+    number, code = failed[0]
     if code == PEER_LOST:
-        how = f"lost touch with the others ({lost[0] if lost else 'nothing is known of why'})"
+        reason = peer_lost[0] if peer_lost else "for an unknown reason"
+        how = f"lost its connection to the others ({reason})"
     elif code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
     else:
@@ -159,34 +166,8 @@ def describe_failure(codes: Sequence[int | None], lost: Sequence[str]) -> str:
     return f"process {number} of {len(codes)} {how}"
 
 
-def run_worker(
-    rank: int, work: Work, arguments: Sequence[str], processes: int, port: int, messages: Messages
-) -> None:
-    """One process: told its place as torchrun would tell it."""
-    starter = multiprocessing.parent_process()
-    if starter is not None and not starter.is_alive():
-        raise SystemExit(PEER_LOST)  # it ended before this process could ask to be told of it
-    os.environ |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
-    try:
-        unblock_interrupts()
-        code = work(arguments, QueueChannel(messages))
-    except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
-    except Exception:  # noqa: BLE001 - a fault of the program, shown here where it happened
-        traceback.print_exc()
-        code = 1
-    raise SystemExit(code)
-
-
 def find_free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """Return a TCP port of this machine on which nothing listens."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

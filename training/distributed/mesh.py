@@ -1,7 +1,7 @@
 """The processes of a run: replicas that share each batch, times the network's two towers.
 
-One process alone is a mesh of one, so that the loop knows no other case. Rank 2r + t holds tower
-t of replica r; rank 0 writes the records.
+A single process is a mesh of one, so that the loop has no special case. With two towers, rank
+2r + t holds tower t of replica r. Rank 0 prints and writes all files.
 """
 
 import os
@@ -22,31 +22,29 @@ from training.config import RecipeError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others, which may be decoding photographs."""
-
-
 PEER_LOST = 3
-"""The exit code of a process that ended because another was gone."""
+"""Exit code of a process that ended because another was gone."""
 
 
 class PeerLostError(RuntimeError):
-    """Another process of the run is gone."""
+    """Another process of the run is gone; the message is what torch said."""
 
 
 @contextmanager
 def detect_lost_peers() -> Iterator[None]:
-    """Turn what torch raises when another process is gone into LostError."""
+    """Raise PeerLostError in place of what torch raises when another process is gone."""
     try:
         yield
     except RuntimeError as error:
-        told = any(word in str(error) for word in ("peer", "gloo", "NCCL"))
-        if is_distributed() and (told or isinstance(error, dist.DistError)):
+        names_peer = any(word in str(error) for word in ("peer", "gloo", "NCCL"))
+        if is_distributed() and (names_peer or isinstance(error, dist.DistError)):
             raise PeerLostError(str(error).strip().partition("\n")[0][:200]) from error
         raise
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """This process's place among those of the run."""
+    """This process's place among replicas × towers, and its communication with the others."""
 
     replicas: int = 1
     towers: int = 1
@@ -56,23 +54,23 @@ class Mesh:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Whether this is rank 0, the process that prints and writes."""
         return self.replica == self.tower == 0
 
     @property
     def replica_slice(self) -> tuple[int, int]:
-        """Which part of each batch is this process's, of how many."""
+        """Which slice of each batch belongs to this process: (replica, number of replicas)."""
         return self.replica, self.replicas
 
     def build_network(self, config: AlexNetConfig) -> AlexNet:
-        """Give this process's part of the network, with its initial weights."""
+        """Build this process's part of the network, with its initial weights."""
         if self.towers == 1:
             return AlexNet(config)
         assert self.devices is not None
         return Tower(config, Place(self.tower, self.devices["tower"].get_group()))
 
     def wrap_data_parallel(self, network: AlexNet) -> nn.Module:
-        """What to call for a forward pass: gradients are averaged over the replicas after it."""
+        """Wrap the network so that a backward pass averages gradients over the replicas."""
         if self.replicas == 1:
             return network
         assert self.devices is not None
@@ -82,39 +80,42 @@ class Mesh:
         )
 
     def sum_over_replicas(self, *values: float) -> list[float]:
-        """Sums over the replicas, in every process, of what each tower knows alike."""
+        """Sum values that are the same in both towers of a replica; every process gets the sums."""
         return [value / self.towers for value in self.all_reduce_sum(*values)]
 
     def all_reduce_sum(self, *values: float) -> list[float]:
-        """Sums over all processes, in every process."""
-        held = torch.tensor(values, dtype=torch.float64)
+        """Sum values over all processes; every process gets the sums."""
+        sums = torch.tensor(values, dtype=torch.float64)
         if self.devices is not None:
-            dist.all_reduce(held)
-        return [float(value) for value in held]
+            dist.all_reduce(sums)
+        return [float(value) for value in sums]
 
-    def gather(self, own: Mapping[str, Tensor], config: AlexNetConfig) -> dict[str, Tensor]:
-        """The whole network's tensors on the CPU, from this process's; called by all, rank 0's is
-        filled."""
+    def gather(self, tensors: Mapping[str, Tensor], config: AlexNetConfig) -> dict[str, Tensor]:
+        """Gather the whole network's tensors from this process's part, on the CPU of rank 0.
+
+        tensors: weights, or values with their names and shapes, such as velocities. Call it in
+        all processes; all but rank 0 get an empty dict.
+        """
         if self.replica:
             return {}
-        held = {name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}
+        own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         if self.towers == 1:
-            return held
-        parts = [gather_towers(tensor, self) for tensor in held.values()]
+            return own
+        parts = [gather_towers(tensor, self) for tensor in own.values()]
         if self.tower:
             return {}
-        names = list(held)
+        names = list(own)
         return join(
             [dict(zip(names, part, strict=True)) for part in zip(*parts, strict=True)], config
         )
 
-    def split(self, whole: Mapping[str, Tensor], config: AlexNetConfig) -> dict[str, Tensor]:
-        """This process's part of the whole network's tensors."""
-        return dict(whole) if self.towers == 1 else share(whole, config, self.tower)
+    def split(self, tensors: Mapping[str, Tensor], config: AlexNetConfig) -> dict[str, Tensor]:
+        """Return this process's part of the whole network's tensors: the inverse of `gather`."""
+        return dict(tensors) if self.towers == 1 else share(tensors, config, self.tower)
 
 
 def gather_towers(tensor: Tensor, mesh: Mesh) -> tuple[Tensor, ...]:
-    """Both towers' tensors in tower 0 of replica 0; in tower 1, nothing of use."""
+    """Return both towers' tensors in tower 0; what tower 1 gets is not used."""
     assert mesh.devices is not None
     into = [torch.empty_like(tensor) for _ in range(mesh.towers)] if mesh.tower == 0 else None
     dist.gather(tensor, into, group=mesh.devices["tower"].get_group(), group_dst=0)
@@ -122,10 +123,12 @@ def gather_towers(tensor: Tensor, mesh: Mesh) -> tuple[Tensor, ...]:
 
 
 def join_mesh(config: AlexNetConfig, towers: int | None, device: torch.device) -> Mesh:
-    """Meet the other processes that this one was started with, as torchrun's variables say.
+    """Connect to the other processes of the run, as torchrun's environment variables name them.
 
-    Raises RecipeError when so many processes are not a number of whole networks, ConfigError
-    when the network does not split.
+    towers: how many processes to split the network over; None: two where possible.
+
+    Raises RecipeError if the processes do not make whole networks, and ConfigError if the network
+    cannot be split.
     """
     if not is_distributed():
         return Mesh()
@@ -144,29 +147,29 @@ def join_mesh(config: AlexNetConfig, towers: int | None, device: torch.device) -
 
 
 def rank() -> int:
-    """This process's number among all of the run."""
+    """This process's number in the run."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_distributed() -> bool:
-    """Whether this process was started as one of several."""
+    """Whether this process is one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def local_rank() -> int:
-    """This process's number among those of its machine."""
+    """This process's number on its machine."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def choose_towers(config: AlexNetConfig, asked: int | None, processes: int) -> int:
-    """How many processes the network is split over: as asked, else two where both can be."""
+    """Return how many processes to split the network over: as asked, else two where possible."""
     if asked is not None:
         return asked
     return 2 if processes % 2 == 0 and can_split(config) else 1
 
 
 def can_split(config: AlexNetConfig) -> bool:
-    """Whether the network falls into two towers."""
+    """Whether the network can be split into two towers."""
     try:
         refuse_whole(config)
     except ValueError:
@@ -175,6 +178,6 @@ def can_split(config: AlexNetConfig) -> bool:
 
 
 def leave_mesh() -> None:
-    """Part from the other processes at the end."""
+    """Disconnect from the other processes."""
     if dist.is_initialized():
         dist.destroy_process_group()

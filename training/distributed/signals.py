@@ -1,4 +1,4 @@
-"""Signals that ask to stop: noted, or handed on, instead of dying of them."""
+"""Signals that ask a run to stop: recorded or forwarded, instead of ending the process."""
 
 import os
 import signal
@@ -13,41 +13,45 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def catch_stop_signals() -> Iterator[Callable[[], int]]:
-    """Note SIGTERM and SIGINT; give what tells the one noted, or 0.
+    """Record SIGTERM and SIGINT; yield a function that returns the first one received, or 0.
 
-    A second SIGINT interrupts at once, for people who do not want to wait for the checkpoint; but
-    not one process of several, which may get the same Ctrl-C from the terminal and its starter.
+    A second SIGINT raises KeyboardInterrupt, for users who do not want to wait for the
+    checkpoint; not in one process of several, which may get the same Ctrl-C from both the
+    terminal and the launcher.
     """
-    noted = 0
+    received = 0
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        nonlocal noted
-        if noted and number == signal.SIGINT and not os.environ.get("LOCAL_RANK"):
+    def record(number: int, _frame: FrameType | None) -> None:
+        nonlocal received
+        if received and number == signal.SIGINT and not os.environ.get("LOCAL_RANK"):
             raise KeyboardInterrupt
-        noted = noted or number
+        received = received or number
 
-    with handle_stop_signals(note):
-        yield lambda: noted
+    with handle_stop_signals(record):
+        yield lambda: received
 
 
 @contextmanager
 def forward_stop_signals(processes: Sequence[BaseProcess]) -> Iterator[list[int]]:
-    """Have these processes save and end when this one is asked to; give the signals that came."""
-    handed: list[int] = []
+    """Terminate these processes when this one is asked to stop; yield the signals received.
 
-    def hand_on(number: int, _frame: FrameType | None) -> None:
-        handed.append(number)
+    The processes save a checkpoint before they end.
+    """
+    received: list[int] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
         for process in processes:
             if process.is_alive():
                 process.terminate()
 
-    with handle_stop_signals(hand_on):
-        yield handed
+    with handle_stop_signals(forward):
+        yield received
 
 
 @contextmanager
 def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Have this called for SIGTERM and SIGINT, for a while."""
+    """Call `handler` on SIGTERM and SIGINT within the block."""
     before = [signal.signal(number, handler) for number in STOP_SIGNALS]
     try:
         yield
@@ -58,7 +62,7 @@ def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Ite
 
 @contextmanager
 def block_interrupts() -> Iterator[None]:
-    """Let SIGINT wait, also in the processes started meanwhile, until `let_interrupts_in`."""
+    """Hold back SIGINT, also in processes started meanwhile, until `unblock_interrupts`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -67,5 +71,5 @@ def block_interrupts() -> Iterator[None]:
 
 
 def unblock_interrupts() -> None:
-    """Take SIGINT again, and what has waited."""
+    """Deliver SIGINT again, and one that was held back."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -25,6 +25,7 @@ from model.checkpoint import Weights
 from model.predict import find_device
 from storage.files import write_atomically
 from storage.home import Home
+from training.device import has_bf16, keep_freed_memory
 from training.evaluation.labels import Labelled, Matched, find, match
 from training.evaluation.metrics import Data, Verdict, judge
 from training.evaluation.networks import open_models
@@ -32,7 +33,6 @@ from training.evaluation.output import check_writable, keep, write_json
 from training.evaluation.picture import draw
 from training.evaluation.predictions import Answered, Crops, Model, answer
 from training.evaluation.tables import show
-from training.machine import has_bf16, keep_freed_memory
 
 NAMED = 20
 """Classes left out that are named in the terminal; the JSON file names all."""

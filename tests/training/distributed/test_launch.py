@@ -22,7 +22,7 @@ from training.distributed.launch import (
     count_processes,
 )
 from training.distributed.mesh import PEER_LOST
-from training.distributed.messages import Messages, QueueChannel
+from training.distributed.worker import Messages, QueueChannel
 from training.options import Options
 
 Begin = Callable[..., subprocess.Popen[str]]
@@ -59,9 +59,9 @@ def test_two_gpus_take_a_tower_each(gpus: int, job: Options, expected: tuple[int
 @pytest.mark.parametrize(
     ("job", "processes", "gpus", "cores", "why"),
     [
-        (Options(replicas=99), 99, 0, 2, "99 processes: this machine has 2 cores"),
-        (Options(towers=2), 2, 1, 16, "this machine has 1 GPU; --device cpu"),
-        (Options(replicas=9), 9, 8, 64, "this machine has 8 GPUs; --device cpu"),
+        (Options(replicas=99), 99, 0, 2, "2 cores"),
+        (Options(towers=2), 2, 1, 16, "1 GPU"),
+        (Options(replicas=9), 9, 8, 64, "8 GPUs"),
     ],
 )
 def test_a_crowd_is_refused(job: Options, processes: int, gpus: int, cores: int, why: str) -> None:
@@ -84,7 +84,7 @@ def test_what_all_processes_say_is_said_once(
     messages: Messages, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        QueueChannel(messages).say("training/run.py: no such folder")
+        QueueChannel(messages).send_error("training/run.py: no such folder")
     assert collect_exit_code([2, 2], messages, []) == 2
     assert capsys.readouterr().err == "training/run.py: no such folder\n"
 
@@ -94,20 +94,23 @@ def test_what_all_processes_say_is_said_once(
     [
         (
             [PEER_LOST, -9],
-            "process 1 of 2 was killed by SIGKILL, and the run ends with it. Go on so.",
+            "process 1 of 2 was killed by SIGKILL, which ends the run. Go on so.",
         ),
         ([-11, PEER_LOST], "process 0 of 2 was killed by SIGSEGV"),
         ([-15, 1], "process 1 of 2 failed with code 1"),
         ([-15, -9], "process 1 of 2 was killed by SIGKILL"),
         ([0, -9], "process 1 of 2 was killed by SIGKILL"),
-        ([PEER_LOST, PEER_LOST], r"process 0 of 2 lost touch with the others \(NCCL says no\)"),
+        (
+            [PEER_LOST, PEER_LOST],
+            r"process 0 of 2 lost .* \(NCCL says no\)",
+        ),
     ],
 )
 def test_who_died_first_is_named_and_how_to_go_on(
     messages: Messages, codes: list[int], said: str
 ) -> None:
-    QueueChannel(messages).note("Go on so.")
-    QueueChannel(messages).lost("NCCL says no")
+    QueueChannel(messages).send_hint("Go on so.")
+    QueueChannel(messages).send_peer_lost("NCCL says no")
     with pytest.raises(ProcessError, match=said):
         collect_exit_code(codes, messages, [])
 
@@ -134,7 +137,7 @@ def test_asked_to_stop_a_run_ends_with_the_signals_code(
 def test_a_signal_does_not_hide_a_full_disk(
     messages: Messages, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    QueueChannel(messages).say("training/run.py: no room")
+    QueueChannel(messages).send_error("training/run.py: no room")
     assert collect_exit_code([2, PEER_LOST], messages, [signal.SIGTERM]) == 2
     assert capsys.readouterr().err == "training/run.py: no room\n"
 
@@ -179,13 +182,13 @@ def test_a_killed_process_ends_the_run_with_one_line_that_says_how_to_go_on(
     assert time.monotonic() - killed < 60
     run = run_in(tmp_path)
     assert errors.splitlines() == [
-        "training/run.py: process 1 of 2 was killed by SIGKILL, and the run ends with it. "
-        f"To go on: python training/run.py --resume {run}"
+        "training/run.py: process 1 of 2 was killed by SIGKILL, which ends the run. "
+        f"To resume: python training/run.py --resume {run}"
     ]
     assert gone(tmp_path, processes)
     # In one process, which is allowed; fewer epochs must be.
     said, _ = end(begin(tmp_path, "--resume", run, "--epochs", "1", "--accept", "epochs"))
-    assert "Going on with" in said
+    assert "Resuming" in said
     assert "1 × 1 processes" in said
     assert load(tmp_path / "weights.safetensors").provenance.epochs == 1
 
@@ -209,7 +212,7 @@ def test_asked_to_stop_two_processes_save_and_leave_nothing_behind(
     assert errors.splitlines() == ["training/run.py: interrupted"]
     assert gone(tmp_path, processes, 5)
     run = run_in(tmp_path)
-    assert f"Saved. To go on: python training/run.py --resume {run}" in said
+    assert f"Saved. To resume: python training/run.py --resume {run}" in said
     with safe_open(run / "checkpoint.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["partial"])["step"] >= 1
         assert file.get_slice("fc6.weight").get_shape() == [4096, 9216]

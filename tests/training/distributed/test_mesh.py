@@ -20,6 +20,7 @@ from model.alexnet import AlexNetConfig
 from model.checkpoint import load
 from model.dataset import scan
 from storage.runs import RunFolder
+from training.callbacks import Callbacks
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import SMALL, RecipeError
 from training.data import validation_crops
@@ -28,7 +29,7 @@ from training.distributed.launch import find_free_port
 from training.distributed.mesh import Mesh, choose_towers, join_mesh, leave_mesh
 from training.loop import train_network
 from training.run_folder import RunSpec
-from training.state import Callbacks, init_state
+from training.state import init_state
 from training.train import check_batch_size
 
 ROOT = Path(__file__).resolve().parents[3]

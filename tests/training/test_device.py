@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.compiling import should_compile
-from training.machine import cores, has_bf16, read_peak_memory
+from training.device import has_bf16, read_peak_memory, should_compile
+from training.machine import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +21,7 @@ MAPPED = """if True:
 
     import torch
 
-    from training.machine import keep_memory
+    from training.device import keep_freed_memory
 
     class Mallinfo2(ctypes.Structure):
         names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
@@ -30,7 +30,7 @@ MAPPED = """if True:
     mallinfo2 = ctypes.CDLL(None).mallinfo2
     mallinfo2.restype = Mallinfo2
     if sys.argv[1] == "keep":
-        assert keep_memory()
+        assert keep_freed_memory()
     before = mallinfo2().hblkhd
     block = torch.ones(16_000_000)
     print(mallinfo2().hblkhd - before)
@@ -74,7 +74,7 @@ def ask(program: str, **variables: str) -> str:
 
 SHARED = """if True:
     import os, torch
-    from training.machine import share_cores
+    from training.device import share_cores
     os.sched_getaffinity = lambda _pid: set(range(16))
     before = torch.get_num_threads()
     share_cores()
@@ -103,8 +103,9 @@ def test_the_cores_are_those_that_this_process_may_use() -> None:
 def test_deterministic_is_torchs_own_mode(wanted: bool) -> None:
     program = f"""if True:
         import os, torch
-        from training.machine import deterministic
-        deterministic({wanted})
+        from training.device import use_deterministic_algorithms
+        if {wanted}:
+            use_deterministic_algorithms()
         print(torch.are_deterministic_algorithms_enabled(), "CUBLAS_WORKSPACE_CONFIG" in os.environ)
     """
     assert ask(program) == f"{wanted} {wanted}"
@@ -113,11 +114,11 @@ def test_deterministic_is_torchs_own_mode(wanted: bool) -> None:
 def test_the_peak_of_memory_counts_what_was_freed() -> None:
     program = """if True:
         import torch
-        from training.machine import peak_memory
-        before = peak_memory(torch.device("cpu"))
+        from training.device import read_peak_memory
+        before = read_peak_memory(torch.device("cpu"))
         block = torch.ones(2**28)
         del block
-        print(peak_memory(torch.device("cpu")) - before)
+        print(read_peak_memory(torch.device("cpu")) - before)
     """
     assert float(ask(program)) == pytest.approx(1, abs=0.3)
     assert 0.1 < read_peak_memory(torch.device("cpu")) < 64

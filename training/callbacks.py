@@ -1,0 +1,56 @@
+"""What the loop calls between steps: to show progress, save checkpoints and stop on a signal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from training.distributed.mesh import Mesh
+from training.distributed.signals import STOP_SIGNALS
+from training.state import TrainingState
+
+
+class StoppedError(Exception):
+    """A signal stopped the run, after a checkpoint was saved."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Callbacks:
+    """Functions that the loop calls. The defaults do nothing."""
+
+    on_step: Callable[[int, int, float], None] = lambda *_: None
+    """Called after each step with its number, the number of steps in the epoch, and its loss."""
+    on_epoch: Callable[[TrainingState], None] = lambda _: None
+    """Called after each epoch, in all processes."""
+    checkpoint_due: Callable[[], bool] = lambda: False
+    """Whether to save a checkpoint now; asked after each step, in rank 0 only."""
+    stop_signal: Callable[[], int] = lambda: 0
+    """The number of the signal that asked this process to stop, or 0."""
+    save_checkpoint: Callable[[TrainingState], None] = lambda _: None
+    """Saves a checkpoint; called in all processes after the same step."""
+
+
+def all_reduce_status(mesh: Mesh, loss: float, callbacks: Callbacks) -> tuple[float, int, bool]:
+    """Combine what every process knows after a step, in one all-reduce.
+
+    loss: this process's share of the batch's mean loss.
+
+    Returns the batch's mean loss, the signal to stop on if any process received one (else 0),
+    and whether to save a checkpoint; the same in all processes.
+    """
+    due, received = mesh.is_main and callbacks.checkpoint_due(), callbacks.stop_signal()
+    flags = (received == number for number in STOP_SIGNALS)
+    total, save, *counts = mesh.all_reduce_sum(loss, due, *flags)
+    stop = next((int(n) for n, count in zip(STOP_SIGNALS, counts, strict=True) if count), 0)
+    return total / mesh.towers, stop, bool(save)
+
+
+def save_and_stop(state: TrainingState, stop: int, callbacks: Callbacks) -> None:
+    """Save a checkpoint; raise StoppedError if `stop` is a signal."""
+    callbacks.save_checkpoint(state)
+    if stop:
+        # A barrier: a process that ended before the file is written would end the others, too.
+        state.mesh.all_reduce_sum(0.0)
+        raise StoppedError(stop)
