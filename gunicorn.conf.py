@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from app.config import Settings, SettingsError
-from app.logs import redact_tokens
+from app.web import redact_tokens
 
 bind = ["127.0.0.1:8000"]
 # One process, since the weights take 240 MB in each; torch computes outside Python's lock.

@@ -1,18 +1,131 @@
-"""JSON without NaN and infinities: it has no word for them, so they become null."""
+"""HTTP details shared by pages and API: headers, ETags, JSON, the session cookie, log redaction."""
 
+import hashlib
+import logging
 import math
+import re
+from pathlib import Path
 from typing import Any
 
+from flask import Flask, Response, request, url_for
 from flask.json.provider import DefaultJSONProvider
+from flask.sessions import SecureCookieSessionInterface
+
+SECONDS_PER_YEAR = 365 * 24 * 3600
+MIN_VERSION_LENGTH = 8
+"""Characters that `?v=` must give of a version to name it."""
+CONTENT_SECURITY_POLICY = {
+    "default-src": "'none'",
+    "img-src": "'self' blob:",
+    "style-src": "'self'",
+    "script-src": "'self'",
+    "connect-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+}
+SWAGGER_UI_POLICY = CONTENT_SECURITY_POLICY | {"img-src": "'self' data:", "style-src": "'self'"}
+"""For the API's documentation page: Swagger UI embeds its images as data."""
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    # Not "no-referrer": over HTTPS the CSRF check of the forms also looks at the referrer.
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+TOKEN_IN_PATH = re.compile(
+    r"((?:results/(?:together/)?|uploads/|[?&]of=))[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])"
+)
+
+
+def configure_web(app: Flask) -> None:
+    """Set up cookies, JSON, response headers, versioned static files and log redaction."""
+    app.session_interface = SecureOverHttpsSession()
+    app.json = FiniteJSONProvider(app)
+    app.after_request(add_response_headers)
+    app.logger.addFilter(redact_tokens)
+    versions = asset_versions(Path(app.static_folder or ""))
+    app.jinja_env.globals["asset"] = lambda name: url_for("static", filename=name, v=versions[name])
+
+
+class SecureOverHttpsSession(SecureCookieSessionInterface):
+    """The session cookie, marked Secure when the page itself came over HTTPS.
+
+    Always Secure would break the forms over plain HTTP on localhost.
+    """
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        """Return whether this request came over HTTPS."""
+        return request.is_secure
+
+
+def add_response_headers(response: Response) -> Response:
+    """Add the security headers, and Cache-Control where the view has not set it."""
+    documentation = request.endpoint == "api-docs.show_api"
+    policy = SWAGGER_UI_POLICY if documentation else CONTENT_SECURITY_POLICY
+    response.headers["Content-Security-Policy"] = "; ".join(f"{k} {v}" for k, v in policy.items())
+    response.headers.update(SECURITY_HEADERS)
+    if "Access-Control-Allow-Origin" in response.headers:
+        response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+    if request.endpoint == "static" and request.args.get("v") and response.status_code < 400:
+        response.headers["Cache-Control"] = f"public, max-age={SECONDS_PER_YEAR}, immutable"
+    elif "Cache-Control" not in response.headers:
+        response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
+def asset_versions(folder: Path) -> dict[str, str]:
+    """Hash each static file, so that its address changes with its content."""
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def not_modified(etag: str, *, version: str = "", weak: bool = False) -> Response | None:
+    """Return a 304 response if the client has this ETag already; call it before any work."""
+    if not request.if_none_match.contains_weak(etag):
+        return None
+    return set_cache_headers(Response(status=304), etag, version=version, weak=weak)
+
+
+def set_cache_headers(
+    response: Response, etag: str, *, version: str = "", weak: bool = False
+) -> Response:
+    """Set a response's ETag and how long the client may keep it; caches on the way may not.
+
+    version: what the response was made from. Under an address whose `?v=` is the beginning of it,
+    the response is kept for a year; under any other, and without a version, the client asks again
+    each time.
+    """
+    response.set_etag(etag, weak=weak)
+    response.cache_control.private = True
+    asked = request.args.get("v", "")
+    if len(asked) >= MIN_VERSION_LENGTH and version.startswith(asked):
+        response.cache_control.max_age = SECONDS_PER_YEAR
+        response.cache_control.immutable = True
+    else:
+        response.cache_control.no_cache = True
+    return response
+
+
+def revalidate_by_content(response: Response, *, weak: bool = False) -> Response:
+    """Use a hash of the body as the ETag; an unchanged body becomes a 304 response."""
+    response.cache_control.private = response.cache_control.no_cache = True
+    response.add_etag(weak=weak)
+    response.make_conditional(request)
+    return response
 
 
 class FiniteJSONProvider(DefaultJSONProvider):
-    """Writes JSON, the members in the order they are given in."""
+    """Writes JSON with NaN and infinity as null, and members in the order given."""
 
     sort_keys = False
 
     def dumps(self, obj: Any, **kwargs: Any) -> str:
-        """As Flask's, numbers that are none as null."""
+        """As Flask's, but NaN and infinity become null."""
         kwargs["allow_nan"] = False
         try:
             return super().dumps(obj, **kwargs)
@@ -21,9 +134,22 @@ class FiniteJSONProvider(DefaultJSONProvider):
 
 
 def null_non_finite(value: Any) -> Any:
-    """Give the same without numbers that are none."""
+    """Return a copy in which NaN and infinity are None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {name: null_non_finite(inner) for name, inner in value.items()}
     return [null_non_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def redact_tokens(record: logging.LogRecord) -> bool:
+    """Logging filter: replace the tokens of results, so that the log gives no access to uploads."""
+    record.msg, record.args = redact_text(record.getMessage()), ()
+    if record.exc_info:
+        record.exc_text = redact_text(logging.Formatter().formatException(record.exc_info))
+    return True
+
+
+def redact_text(text: str) -> str:
+    """Replace each token in an address or a path by an ellipsis."""
+    return TOKEN_IN_PATH.sub(r"\1…", text)

@@ -8,8 +8,8 @@ from flask import Blueprint, Response, current_app, jsonify, render_template, re
 from flask import send_from_directory as send
 
 from app.api import etags
-from app.http_cache import SECONDS_PER_YEAR
 from app.problems import DOCS_PATH, PROBLEM_KINDS
+from app.web import SECONDS_PER_YEAR
 
 blueprint = Blueprint("api-docs", __name__, url_prefix=DOCS_PATH)
 PACKAGE = "flask-swagger-ui"

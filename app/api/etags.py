@@ -4,7 +4,7 @@ import hashlib
 
 from flask import Response, abort, after_this_request, current_app, request
 
-from app.http_cache import not_modified, revalidate_by_content, set_cache_headers
+from app.web import not_modified, revalidate_by_content, set_cache_headers
 
 
 def etag_by_version(version: str, *parts: object, immutable: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""The few things computed last, kept for whoever asks next."""
+"""A small cache of expensive results, shared by the threads of a server."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -10,27 +10,24 @@ T = TypeVar("T")
 
 
 class LruCache:
-    """What was computed, by a key that names what it was computed of, the latest `most` of it.
+    """Keeps the `size` results used last, by a key that names what they were computed from.
 
-    May be used from several threads at once: of those that ask for the same, one computes.
+    Thread-safe: of several threads that need the same result, one computes it.
     """
 
-    def __init__(self, most: int) -> None:
-        self.cache: LRUCache[Hashable, Any] = LRUCache(most)
-        self.lock = threading.Condition()
-        self.found = cached(self.cache, key=lambda key, make: key, condition=self.lock)(compute)
+    def __init__(self, size: int) -> None:
+        self.results: LRUCache[Hashable, Any] = LRUCache(size)
+        self.condition = threading.Condition()
+        self.call = cached(self.results, key=lambda key, compute: key, condition=self.condition)(
+            lambda key, compute: compute()
+        )
 
     def holds(self, key: Hashable) -> bool:
-        """Whether something is kept under the key now."""
-        with self.lock:
-            return key in self.cache
+        """Return whether there is a result for the key now."""
+        with self.condition:
+            return key in self.results
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Give what is kept under the key, or what `make` gives, which is then kept."""
-        value: T = self.found(key, make)
-        return value
-
-
-def compute(key: Hashable, make: Callable[[], Any]) -> Any:
-    """Make what was asked for."""
-    return make()
+    def get(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return the result for the key, computing it if there is none."""
+        result: T = self.call(key, compute)
+        return result

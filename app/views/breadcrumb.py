@@ -43,7 +43,9 @@ def read_breadcrumb(image: CatalogueImage) -> Breadcrumb:
     steps = [
         BreadcrumbStep(
             picture=picture,
-            url=url_for("show_image", image_id=picture.id, via=join_ids(visited[:n]) or None),
+            url=url_for(
+                "images.show_image", image_id=picture.id, via=join_ids(visited[:n]) or None
+            ),
         )
         for n, picture in enumerate(visited)
     ]

@@ -36,7 +36,7 @@ def show_classify_form() -> str:
         "classify.html",
         class_count=len(state.predictor.classes),
         examples=find_examples(sessions, state.version.dataset_id),
-        upload_limits=upload_limits(settings),
+        limits=upload_limits(settings),
         own_results=find_results(own_tokens(), settings, sessions).values(),
     )
 

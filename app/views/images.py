@@ -34,8 +34,8 @@ def show_image(image_id: int) -> str:
         breadcrumb=read_breadcrumb(image),
         answer=classify_image_or_404(image),
         weights=describe_provenance(state.predictor.weights.provenance),
-        square=url_for("serve_thumbnail", image_id=image.id, v=version),
-        picture=url_for("serve_picture", image_id=image.id, v=version),
+        square=url_for("images.serve_thumbnail", image_id=image.id, v=version),
+        picture=url_for("images.serve_picture", image_id=image.id, v=version),
     )
 
 

@@ -10,7 +10,7 @@ from flask import Response, current_app
 from PIL import Image
 
 from app import context
-from app.http_cache import not_modified, set_cache_headers
+from app.web import not_modified, set_cache_headers
 from model.preprocess import ImageError, central_square, decode
 
 MAX_SIDE = 1024

@@ -122,9 +122,7 @@ def show_deleted() -> str:
     """Confirm a deletion, and take another image."""
     settings, sessions = context.settings(), context.sessions()
     own_results = find_results(own_tokens(), settings, sessions).values()
-    return render_template(
-        "deleted.html", upload_limits=upload_limits(settings), own_results=own_results
-    )
+    return render_template("deleted.html", limits=upload_limits(settings), own_results=own_results)
 
 
 def find_result_or_404(token: str) -> UploadResult:

@@ -8,7 +8,6 @@ from werkzeug.utils import secure_filename
 
 from app import context
 from app.database.images import CatalogueImage, find_images
-from app.http_cache import not_modified
 from app.inference.loader import Ready
 from app.views.figure4.content import (
     NO_IMAGES,
@@ -31,6 +30,7 @@ from app.views.figure4.selection import (
 )
 from app.views.images import read_unchanged
 from app.views.pictures import picture_response
+from app.web import not_modified
 from model.predict import Pixels
 from model.preprocess import ImageError
 

@@ -5,7 +5,6 @@ from flask import Blueprint, Response, abort, render_template
 from PIL import Image
 
 from app import context
-from app.http_cache import not_modified
 from app.views.current_image import CurrentImage, get_current_image
 from app.views.filters.kernels import (
     check_kernel_number,
@@ -19,6 +18,7 @@ from app.views.format import describe_provenance
 from app.views.layers import activations
 from app.views.layers.activations import Peak
 from app.views.pictures import encode_png, picture_response
+from app.web import not_modified
 from model.sheets import sheet
 from model.visualize import kernel_picture, towers
 

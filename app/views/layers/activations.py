@@ -10,12 +10,12 @@ from PIL.Image import Image
 
 from app import context
 from app.database.images import CatalogueImage, find_examples
-from app.http_cache import not_modified
 from app.inference.loader import Ready
 from app.inference.lru_cache import LruCache
 from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import format_distance
 from app.views.pictures import encode_png, picture_response
+from app.web import not_modified
 from model.activations import Activations, activations
 from model.alexnet import AlexNetConfig
 from model.predict import Floats
@@ -72,7 +72,7 @@ def require_current_image() -> CurrentImage:
 
 def activation_cache() -> LruCache:
     """Return the cache of activations."""
-    cache: LruCache = current_app.extensions["kept"]
+    cache: LruCache = current_app.extensions["activations"]
     return cache
 
 

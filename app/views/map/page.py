@@ -7,12 +7,12 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from app import context
 from app.database.browse import ClassCount
-from app.http_cache import not_modified, set_cache_headers
 from app.inference.loader import BUILD, Ready
 from app.views.format import format_count
 from app.views.map.layout import COLOURS, MapLayout, build_map_layout, map_columns
 from app.views.map.picture import HEIGHT, WIDTH, ColourScheme, render_map
 from app.views.pictures import picture_response
+from app.web import not_modified, set_cache_headers
 from index.building.tsne import MIN_TSNE_IMAGES, PCA_DIMENSIONS
 
 blueprint = Blueprint("map", __name__)

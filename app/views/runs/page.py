@@ -10,7 +10,6 @@ from flask import Blueprint, Response, abort, make_response, render_template, re
 from PIL import Image
 
 from app import context
-from app.http_cache import not_modified, revalidate_by_content
 from app.views.format import format_age
 from app.views.pictures import encode_png, missing_picture, picture_response
 from app.views.runs import comparison, evaluation
@@ -19,6 +18,7 @@ from app.views.runs.facts import figures_of, identities, machine_of, results, to
 from app.views.runs.plots import LETTERS, Spark, figures, plots_of, plots_over, spark
 from app.views.runs.recipe import plain, settings_of
 from app.views.runs.state import State, state_of
+from app.web import not_modified, revalidate_by_content
 from model.preprocess import ImageError, decode
 from storage.runs import Run, read_run, read_runs
 from storage.tolerant_json import read_bounded

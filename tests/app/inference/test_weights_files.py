@@ -15,7 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from app.inference.loader import Ready
-from app.tries import MAX_FAILURES, RateLimit
+from app.views.models import MAX_FAILURES, RateLimit
 from index import store
 from model.checkpoint import load
 from storage.files import switch_link

@@ -32,9 +32,9 @@ from app.database.session import (
 )
 from app.database.tables import UploadBatch, UploadResult, utc_now
 from app.inference.classify import classify_image
-from app.logs import redact_tokens
 from app.uploads import expiry, picture_files
 from app.uploads.results import delete_result
+from app.web import redact_tokens
 from model.preprocess import central_square, decode
 
 Page = Callable[[TestResponse], Any]
