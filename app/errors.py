@@ -24,7 +24,7 @@ from app.problems import (
 )
 from app.uploads.receive import FORM_OVERHEAD_BYTES, UploadError, upload_limits
 from index.candidates import SearchError
-from model.preprocess import ImageError
+from model.decode import ImageError
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DATABASE_FULL_MESSAGES = ("disk is full", "No space left")

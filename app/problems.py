@@ -11,7 +11,7 @@ from flask import Response, request
 
 from app.config import Settings
 from app.uploads.receive import UploadError, accepted_formats, request_too_large_message
-from model.preprocess import ImageError
+from model.decode import ImageError
 
 MEDIA_TYPE = "application/problem+json"
 DOCS_PATH = "/api"

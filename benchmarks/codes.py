@@ -41,10 +41,10 @@ from index.engines import binary
 from index.engines.options import EngineOptions as Wanted
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca
 from index.vectors import Vectors, write_shard
-from model.checkpoint import load
-from model.dataset import Photograph, scan
+from model.checkpoint import load_weights
+from model.dataset import Photograph, scan_folder
 from model.predict import Predictor
-from model.preprocess import read_file
+from model.preprocess import read_square
 from training.reporting import read_processor_name
 
 K, PROPOSED = 6, 200
@@ -145,8 +145,8 @@ def photographed(options: Options) -> Sides:
     """The features of the photographs: computed, or as they were kept."""
     assert options.data
     assert options.weights
-    folder = scan(options.data)
-    predictor = Predictor.from_weights(load(options.weights))
+    folder = scan_folder(options.data)
+    predictor = Predictor.from_weights(load_weights(options.weights))
     found = {}
     for side, photographs in (("train", folder.train), ("val", folder.val)):
         file = options.cache / f"{predictor.identity}-{side}.npy"
@@ -170,8 +170,8 @@ def features(
     parts = []
     with ThreadPoolExecutor() as pool:
         for start in track(range(0, len(files), 64), f"Features of {side}"):
-            pixels = np.stack(list(pool.map(read_file, files[start : start + 64])))
-            parts.append(predictor.features(pixels))
+            pixels = np.stack(list(pool.map(read_square, files[start : start + 64])))
+            parts.append(predictor.extract_features(pixels))
     return np.concatenate(parts)
 
 

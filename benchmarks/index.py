@@ -32,8 +32,8 @@ from benchmarks.drawing import draw
 from benchmarks.retrieval import PARTS, act
 from benchmarks.windows import make_slices
 from index.building.build import compute_features
-from model.checkpoint import load
-from model.dataset import scan
+from model.checkpoint import load_weights
+from model.dataset import scan_folder
 from model.predict import Predictor
 from storage.home import home_from_environment
 from training.reporting import read_processor_name
@@ -89,7 +89,7 @@ def main() -> None:
 
 def prepare(options: Options) -> None:
     """Have the features on disk: those to index in slices, those to ask about in one file."""
-    folder, weights = scan(options.data), load(options.weights)
+    folder, weights = scan_folder(options.data), load_weights(options.weights)
     predictor = Predictor.from_weights(weights)
     say = Console(stderr=True).print
     train = [folder.root / photograph.path for photograph in folder.train]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.predict import Predictor
-from model.preprocess import read_file
+from model.preprocess import read_square
 
 STRIDE = 32
 """Pixels from one place of pool5 to the next."""
@@ -71,12 +71,14 @@ def parts(predictor: Predictor, photographs: Sequence[Path], number: int) -> Ite
     if number == 0:
         for start in range(0, min(len(photographs), SLICE), 64):
             some = photographs[start : start + 64]
-            yield predictor.features(np.stack([read_file(file) for file in some])).astype("f2")
+            yield predictor.extract_features(np.stack([read_square(file) for file in some])).astype(
+                "f2"
+            )
     random = np.random.default_rng([2012, number])
     while True:
         chosen = random.choice(len(photographs), GROUP, replace=False)
         steps = int(random.choice(STEPS))
-        squares = np.stack([read_file(photographs[i]) for i in chosen])
+        squares = np.stack([read_square(photographs[i]) for i in chosen])
         yield windows(predictor, squares, steps, bool(random.integers(2)))
 
 
@@ -86,7 +88,7 @@ def windows(
 ) -> Halves:
     """Features of (steps + 1)² crops of each square: uint8 [N, 256, 256, 3] → [M, 4096]."""
     side = predictor.network.config.crop + STRIDE * steps
-    pixels = predictor.prepare(squares)
+    pixels = predictor.prepare_input(squares)
     large = F.interpolate(pixels, (side, side), mode="bicubic", align_corners=False)
     x: Tensor = (large.flip(-1) if mirror else large).contiguous(memory_format=torch.channels_last)
     layers = list(predictor.network.named_children())
@@ -95,5 +97,5 @@ def windows(
         x = layer(x)
     across = x.shape[-1] - steps
     found = x.unfold(2, across, 1).unfold(3, across, 1).permute(0, 2, 3, 1, 4, 5).flatten(0, 2)
-    fc7: Tensor = predictor.network.run(found, layers[at:]).fc7
+    fc7: Tensor = predictor.network.run_modules(found, layers[at:]).fc7
     return fc7.to(torch.float16).numpy()

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from model.checkpoint import WeightsError, load
+from model.checkpoint import WeightsError, load_weights
 from storage.home import Home
 from training.dataset.demo import PICTURES, crops_of
 
@@ -33,7 +33,7 @@ def find_demo_photographs(home: Home) -> Path:
     if not (home.index / "current").exists() or not home.database.exists():
         raise ScreenshotError(f"There is no index in {home.root}: {ADVICE}")
     try:
-        folder = Path(load(home.weights).provenance.data)
+        folder = Path(load_weights(home.weights).provenance.data)
     except WeightsError as error:
         raise ScreenshotError(f"{error}: {ADVICE}") from error
     if difference := difference_from_demo(folder):

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Pca, Provenance, Weights, load, save
-from model.dataset import digest, scan
+from model.alexnet import AlexNet
+from model.checkpoint import Pca, Provenance, Weights, load_weights, save_weights
+from model.config import AlexNetConfig
+from model.dataset import digest_listing, scan_folder
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Photographs:
         cls, source: Path, root: Path, images: int, random: np.random.Generator, classes: int = 6
     ) -> "Photographs":
         """Copy some of a folder's photographs, of up to `classes` classes."""
-        folder = scan(source)
+        folder = scan_folder(source)
         for split, all_ in (("train", folder.train), ("val", folder.val)):
             for index in range(min(classes, len(folder.classes))):
                 own = [p.path for p in all_ if p.class_index == index]
@@ -41,16 +42,16 @@ class Photographs:
     @property
     def listing(self) -> str:
         """The digest of the files as they are."""
-        return digest(self.root, scan(self.root).train)
+        return digest_listing(self.root, scan_folder(self.root).train)
 
     @property
     def count(self) -> int:
         """How many there are; all can be read."""
-        return len(scan(self.root).train)
+        return len(scan_folder(self.root).train)
 
     def change(self) -> None:
         """Add, change, copy, touch and delete photographs; their number stays about the same."""
-        paths = [self.root / photograph.path for photograph in scan(self.root).train]
+        paths = [self.root / photograph.path for photograph in scan_folder(self.root).train]
         chosen = [paths[i] for i in self.random.permutation(len(paths)).tolist()]
         many = max(1, len(paths) // 6)
         last, touched, *rest = chosen
@@ -76,10 +77,10 @@ class Photographs:
 def write_weights(given: Path | None, photographs: Path, file: Path) -> Path:
     """Weights that say they were made of that folder."""
     if given:
-        old = load(given)
-        save(replace(old, provenance=replace(old.provenance, data=str(photographs))), file)
+        old = load_weights(given)
+        save_weights(replace(old, provenance=replace(old.provenance, data=str(photographs))), file)
         return file
-    folder = scan(photographs)
+    folder = scan_folder(photographs)
     torch.manual_seed(1)
     config = AlexNetConfig(classes=len(folder.classes), init="he", input_scale=60)
     provenance = Provenance(
@@ -100,5 +101,5 @@ def write_weights(given: Path | None, photographs: Path, file: Path) -> Path:
         provenance=provenance,
         state=AlexNet(config).state_dict(),
     )
-    save(weights, file)
+    save_weights(weights, file)
     return file

@@ -16,7 +16,7 @@ from PIL import Image
 from index.columns import Array, load_arrays, save_arrays
 from index.manifest import REBUILD_HINT, Manifest, StoreError
 from index.vectors import Floats, Ids
-from model.preprocess import SIDE
+from model.config import SQUARE_SIDE
 
 Pixels = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
@@ -111,9 +111,9 @@ class ImageSample:
 
 def make_thumbnail(square: Pixels) -> Pixels:
     """uint8 [256, 256, 3] → uint8 [32, 32, 3]: each 8×8 pixels' mean, a half rounded up."""
-    if square.shape != (SIDE, SIDE, 3) or square.dtype != np.uint8:
+    if square.shape != (SQUARE_SIDE, SQUARE_SIDE, 3) or square.dtype != np.uint8:
         raise ValueError(f"a square is uint8 [256, 256, 3], not {square.dtype} {square.shape}")
-    return np.array(Image.fromarray(square).reduce(SIDE // THUMBNAIL_SIDE))
+    return np.array(Image.fromarray(square).reduce(SQUARE_SIDE // THUMBNAIL_SIDE))
 
 
 def write_sample(folder: Path, columns: dict[str, Array]) -> None:

@@ -20,7 +20,7 @@ from index.exact import ExactSearch
 from index.id_map import IdMap
 from index.manifest import Manifest
 from index.vectors import DTYPES, ROWS_PER_CHUNK, Floats, Ids, Vectors
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 Doubles = npt.NDArray[np.float64]
 MAX_NEIGHBOURS = 1000

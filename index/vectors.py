@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from index.manifest import REBUILD_HINT, Shard, StoreError
-from model.alexnet import FEATURES
+from model.config import FEATURES
 from storage.files import replace_atomically
 
 Floats = npt.NDArray[np.float32]

@@ -1,32 +1,35 @@
 """What each layer of a trained network computes of one image, a tower at a time (Figure 2)."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.layers import Conv, Dense, Local
 from model.predict import Floats, Pixels, Predictor, to_numpy
-from model.preprocess import centre_crop
-from model.receptive_field import Stage, stages
+from model.receptive_field import WeightedLayer, list_weighted_layers
+from model.ten_crop import centre_crop, crop_offsets
 
 
 @dataclass(frozen=True, kw_only=True)
-class Maps:
+class LayerActivations:
     """What a stage computes, in each tower.
 
     towers: float32 [maps, side, side] each, or [neurons], after the activation and before
     normalisation and pooling; of the last stage the probabilities of the labels, one array.
     """
 
-    stage: Stage
+    layer: WeightedLayer
     towers: tuple[Floats, ...]
 
     @property
     def name(self) -> str:
         """The name of the layer."""
-        return self.stage.name
+        return self.layer.name
 
     @property
     def largest(self) -> float:
@@ -42,25 +45,25 @@ class Activations:
     """
 
     conv1: Floats
-    stages: tuple[Maps, ...]
+    layers: tuple[LayerActivations, ...]
 
     @property
     def probabilities(self) -> Floats:
         """The softmax of this one crop: float32 [classes]."""
-        return self.stages[-1].towers[0]
+        return self.layers[-1].towers[0]
 
 
 @torch.inference_mode()
-def activations(predictor: Predictor, square: Pixels) -> Activations:
+def trace_activations(predictor: Predictor, square: Pixels) -> Activations:
     """Run the centre crop of uint8 [256, 256, 3] through the network, keeping what it computes."""
     config = predictor.network.config
-    crop = centre_crop(predictor.prepare(square[None]), config.crop)
+    crop = centre_crop(predictor.prepare_input(square[None]), config.crop)
     outputs = weighted_outputs(predictor.network, crop)
     return Activations(
         conv1=to_numpy(outputs[0]),
-        stages=tuple(
-            Maps(stage=stage, towers=in_towers(stage, output, config.activation))
-            for stage, output in zip(stages(config), outputs, strict=True)
+        layers=tuple(
+            LayerActivations(layer=stage, towers=in_towers(stage, output, config.activation))
+            for stage, output in zip(list_weighted_layers(config), outputs, strict=True)
         ),
     )
 
@@ -76,9 +79,76 @@ def weighted_outputs(network: AlexNet, crop: Tensor) -> list[Tensor]:
     return kept
 
 
-def in_towers(stage: Stage, output: Tensor, activation: str) -> tuple[Floats, ...]:
+def in_towers(stage: WeightedLayer, output: Tensor, activation: str) -> tuple[Floats, ...]:
     """A layer's output, [maps, …], after its activation, each tower's apart."""
     if stage.kind == "labels":
         return (to_numpy(output.float().softmax(0)),)
     after = output.relu() if activation == "relu" else output.tanh()
     return tuple(to_numpy(part) for part in after.chunk(stage.towers))
+
+
+Spots = npt.NDArray[np.int64]
+
+
+class Conv1Responses:
+    """conv1 of a network: its kernels' answers, and the patches they see."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        module, config = predictor.network.conv1, predictor.network.config
+        self.predictor, self.crop, self.square = predictor, config.crop, config.side
+        self.kernel_count, self.kernel_size = module.out_channels, module.kernel_size[0]
+        self.stride, self.margin = module.stride[0], crop_offsets(config.side, config.crop)[4][0]
+        self.padding = module.padding[0] if isinstance(module.padding, tuple) else 0
+
+    @torch.inference_mode()
+    def compute_maps(self, squares: Pixels) -> Tensor:
+        """conv1's maps of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 96, 55, 55]."""
+        maps = centre_crop(self.predictor.prepare_input(squares), self.crop)
+        for name, layer in self.predictor.network.named_children():
+            maps = layer(maps)
+            if name == "conv1":
+                break
+        return maps
+
+    def find_strongest(self, square: Pixels) -> tuple[Floats, Spots]:
+        """Each kernel's strongest answer to one image, float32 [96], and its spot, int64 [96].
+
+        The first of equal ones. One image at a time is as fast on a CPU as many, and what it gives
+        does not depend, in its last bits, on the images beside.
+        """
+        values, spots = self.compute_maps(square[None])[0].flatten(1).max(dim=1)
+        return to_numpy(values), spots.cpu().numpy()
+
+    @cached_property
+    def map_side(self) -> int:
+        """The side of conv1's maps: 55."""
+        return int(
+            self.compute_maps(np.zeros((1, self.square, self.square, 3), np.uint8)).shape[-1]
+        )
+
+    def unravel(self, spots: Spots) -> Spots:
+        """Spots as rows and columns: int64 [...] → int64 [..., 2]."""
+        return np.stack(np.divmod(spots, self.map_side), axis=-1)
+
+    def cut_patch(self, square: Pixels, spot: int) -> Pixels:
+        """What a kernel sees at a spot: uint8 [11, 11, 3].
+
+        Beyond the crop, where the network has zeros, the mean image: zero once it is subtracted.
+        """
+        first = self.margin - self.padding
+        rows, columns = (
+            first + place * self.stride + np.arange(self.kernel_size)
+            for place in divmod(int(spot), self.map_side)
+        )
+        last = self.margin + self.crop
+        seen = [(self.margin <= along) & (along < last) for along in (rows, columns)]
+        near = (np.minimum(np.maximum(along, 0), self.square - 1) for along in (rows, columns))
+        at = np.ix_(*near)
+        patch: Pixels = np.where(np.logical_and.outer(*seen)[..., None], square[at], self.mean[at])
+        return patch
+
+    @cached_property
+    def mean(self) -> Pixels:
+        """The mean image as pixels: uint8 [256, 256, 3]."""
+        rounded = np.rint(to_numpy(self.predictor.mean)).clip(0, 255).astype(np.uint8)
+        return np.ascontiguousarray(rounded.transpose(1, 2, 0))

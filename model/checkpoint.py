@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from model.alexnet import AlexNet, AlexNetConfig, ConfigError
+from model.alexnet import AlexNet
+from model.config import AlexNetConfig, ConfigError
 from model.dataset import ClassName
 from storage.files import replace_atomically
 
@@ -73,7 +74,7 @@ class Pca:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class WeightsHeader:
     """What a weights file says of itself beside its tensors.
 
     identity: as it was when the file was written; None in files that do not say it.
@@ -103,13 +104,13 @@ class Weights:
     @property
     def identity(self) -> str:
         """Name these weights: a digest of everything that their answers depend on."""
-        digest = hashlib.sha256(json.dumps(description(self), sort_keys=True).encode())
-        for name, tensor in sorted(tensors(self).items()):
+        digest = hashlib.sha256(json.dumps(describe_network(self), sort_keys=True).encode())
+        for name, tensor in sorted(collect_tensors(self).items()):
             digest.update(name.encode())
             digest.update(tensor.contiguous().numpy().data)
         return digest.hexdigest()[:32]
 
-    def network(self) -> AlexNet:
+    def build_network(self) -> AlexNet:
         """Build the network with these weights, ready to answer."""
         with torch.device("meta"):
             net = AlexNet(self.config)
@@ -118,7 +119,7 @@ class Weights:
         return net.eval()
 
 
-def save(weights: Weights, path: Path) -> None:
+def save_weights(weights: Weights, path: Path) -> None:
     """Write the file beside its place, make it durable, then rename it into place.
 
     Raises OSError when it cannot be written; then nothing of it stays.
@@ -127,9 +128,9 @@ def save(weights: Weights, path: Path) -> None:
         "format": str(FORMAT),
         "identity": weights.identity,
         "provenance": json.dumps(asdict(weights.provenance)),
-        **{key: json.dumps(value) for key, value in description(weights).items()},
+        **{key: json.dumps(value) for key, value in describe_network(weights).items()},
     }
-    write_tensors(tensors(weights), path, header)
+    write_tensors(collect_tensors(weights), path, header)
 
 
 def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
@@ -147,14 +148,14 @@ def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, st
         raise OSError(f"cannot write {path}: {error}") from error
 
 
-def load(path: Path) -> Weights:
+def load_weights(path: Path) -> Weights:
     """Read a weights file.
 
     Raises WeightsError: it does not exist, is damaged, is from a newer version, or its tensors
     do not fit its configuration.
     """
     found, values = read_tensors(path)
-    header = understood(found, path)
+    header = parse_header(found, path)
     try:
         weights = Weights(
             config=header.config,
@@ -170,24 +171,24 @@ def load(path: Path) -> Weights:
     return weights
 
 
-def read_header(path: Path) -> Header:
+def read_weights_header(path: Path) -> WeightsHeader:
     """Read what a weights file says of itself: some kilobytes, whatever the tensors weigh.
 
     Its tensors may still be wrong: `load` sees to them. Raises WeightsError as that does.
     """
-    with opened(path) as file:
+    with open_safetensors(path) as file:
         found = file.metadata() or {}
-    return understood(found, path)
+    return parse_header(found, path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The header and the tensors of a safetensors file; WeightsError when it has none."""
-    with opened(path) as file:
+    with open_safetensors(path) as file:
         return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def open_safetensors(path: Path) -> Iterator[Any]:
     """A safetensors file to read from, its header understood. Raises WeightsError."""
     if not path.exists():
         raise WeightsError(f"{path} does not exist; `python training/run.py` makes weights")
@@ -198,7 +199,7 @@ def opened(path: Path) -> Iterator[Any]:
         raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
 
 
-def understood(found: Mapping[str, str], path: Path) -> Header:
+def parse_header(found: Mapping[str, str], path: Path) -> WeightsHeader:
     """Read the parts of a file's header. Raises WeightsError."""
     if found.get("format") != str(FORMAT):
         raise WeightsError(
@@ -206,10 +207,10 @@ def understood(found: Mapping[str, str], path: Path) -> Header:
             "train anew with `python training/run.py`"
         )
     try:
-        return Header(
-            config=from_json(AlexNetConfig, json.loads(found["config"])),
+        return WeightsHeader(
+            config=parse_dataclass(AlexNetConfig, json.loads(found["config"])),
             classes=tuple(ClassName(*pair) for pair in json.loads(found["classes"])),
-            provenance=from_json(Provenance, json.loads(found["provenance"])),
+            provenance=parse_dataclass(Provenance, json.loads(found["provenance"])),
             identity=found.get("identity"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
@@ -222,13 +223,13 @@ def check_shapes(weights: Weights, path: Path) -> None:
         expected = {k: tuple(v.shape) for k, v in AlexNet(weights.config).state_dict().items()}
     side = weights.config.side
     expected |= {MEAN: (3, side, side), EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
-    found = {name: tuple(tensor.shape) for name, tensor in tensors(weights).items()}
+    found = {name: tuple(tensor.shape) for name, tensor in collect_tensors(weights).items()}
     for name in sorted(set(found) ^ set(expected)):
         raise WeightsError(f"{path}: tensor {name} is {'missing' if name in expected else 'odd'}")
     for name, shape in expected.items():
         if found[name] != shape:
             raise WeightsError(f"{path}: {name} has shape {found[name]}, expected {shape}")
-    if any(tensor.dtype != torch.float32 for tensor in tensors(weights).values()):
+    if any(tensor.dtype != torch.float32 for tensor in collect_tensors(weights).values()):
         raise WeightsError(f"{path}: every tensor must be float32")
     if len(weights.classes) != weights.config.classes:
         raise WeightsError(
@@ -238,7 +239,7 @@ def check_shapes(weights: Weights, path: Path) -> None:
 
 def check_finite(weights: Weights) -> None:
     """Raise WeightsError where a value is no finite number: such weights answer nothing."""
-    for name, tensor in tensors(weights).items():
+    for name, tensor in collect_tensors(weights).items():
         if not torch.isfinite(tensor).all():
             raise WeightsError(
                 f"{name} holds values that are not finite numbers, as after a training that "
@@ -246,7 +247,7 @@ def check_finite(weights: Weights) -> None:
             )
 
 
-def description(weights: Weights) -> dict[str, Any]:
+def describe_network(weights: Weights) -> dict[str, Any]:
     """The parts of a weights file that are not tensors and change its answers."""
     config = asdict(weights.config)
     for name in YOUNGER:
@@ -258,13 +259,13 @@ def description(weights: Weights) -> dict[str, Any]:
     }
 
 
-def tensors(weights: Weights) -> dict[str, Tensor]:
+def collect_tensors(weights: Weights) -> dict[str, Tensor]:
     """Every tensor of a weights file by its name there."""
     pca = {EIGENVALUES: weights.pca.eigenvalues, EIGENVECTORS: weights.pca.eigenvectors}
     return {**weights.state, MEAN: weights.mean, **pca}
 
 
-def from_json(kind: type[T], values: dict[str, Any]) -> T:
+def parse_dataclass(kind: type[T], values: dict[str, Any]) -> T:
     """Build a dataclass from its JSON; ConfigError names a field it does not know."""
     unknown = set(values) - {f.name for f in fields(kind)}  # type: ignore[arg-type]
     if unknown:

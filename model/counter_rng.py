@@ -8,31 +8,31 @@ All arithmetic is int64 and wraps.
 import torch
 from torch import Tensor
 
-GOLDEN = -7046029254386353131
+GOLDEN_GAMMA = -7046029254386353131
 """2⁶⁴ / φ as a signed number, the step of SplitMix64."""
 FIRST, SECOND = -4658895280553007687, -7723592293110705685
 """The multipliers of its finaliser."""
 BITS = 24
 
 
-def image_keys(seed: int, epoch: int, rows: Tensor) -> Tensor:
+def derive_image_keys(seed: int, epoch: int, rows: Tensor) -> Tensor:
     """A key for each image of an epoch: int64 [N] rows → int64 [N]."""
-    run = mix(mix(torch.tensor([seed], device=rows.device)) + epoch)
-    return mix(run + rows * GOLDEN)
+    run = splitmix64(splitmix64(torch.tensor([seed], device=rows.device)) + epoch)
+    return splitmix64(run + rows * GOLDEN_GAMMA)
 
 
-def keep(keys: Tensor, first: int, count: int, share: float) -> Tensor:
+def bernoulli(keys: Tensor, first: int, count: int, share: float) -> Tensor:
     """Which of the neurons first … first + count − 1 stay, each with probability `share`.
 
     int64 [N] → bool [N, count].
     """
     neurons = torch.arange(first + 1, first + count + 1, device=keys.device)
-    drawn = mix(mix(keys)[:, None] + neurons * GOLDEN)
+    drawn = splitmix64(splitmix64(keys)[:, None] + neurons * GOLDEN_GAMMA)
     kept: Tensor = shifted(drawn, 64 - BITS) < round(share * 2**BITS)
     return kept
 
 
-def mix(z: Tensor) -> Tensor:
+def splitmix64(z: Tensor) -> Tensor:
     """SplitMix64's finaliser: every bit of the result hangs on every bit of z."""
     z = (z ^ shifted(z, 30)) * FIRST
     z = (z ^ shifted(z, 27)) * SECOND

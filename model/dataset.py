@@ -33,7 +33,7 @@ class Photograph:
 
 
 @dataclass(frozen=True)
-class Folder:
+class ImageFolder:
     """A set of photographs found on disk; classes sorted by folder name, files by path."""
 
     root: Path
@@ -42,7 +42,7 @@ class Folder:
     val: tuple[Photograph, ...]
 
 
-def scan(root: Path) -> Folder:
+def scan_folder(root: Path) -> ImageFolder:
     """List the photographs under `root`.
 
     Files count by their suffix (JPEG, PNG, WebP); hidden ones do not. Whether a file can be read
@@ -53,21 +53,21 @@ def scan(root: Path) -> Folder:
     without photographs, different classes in the two.
     """
     root = root.absolute()
-    names, in_val = class_folders(root / "train"), class_folders(root / "val")
+    names, in_val = list_class_folders(root / "train"), list_class_folders(root / "val")
     if in_val != names:
-        raise FolderError(f"{root}: {different_classes(names, in_val)}")
+        raise FolderError(f"{root}: {describe_class_mismatch(names, in_val)}")
     if len(names) < 2:
         raise FolderError(f"{root / 'train'} holds one class, {names[0]}; at least two are needed")
     labels = read_labels(root, names)
-    return Folder(
+    return ImageFolder(
         root=root,
         classes=tuple(ClassName(name, labels.get(name) or name) for name in names),
-        train=photographs(root, "train", names),
-        val=photographs(root, "val", names),
+        train=list_photographs(root, "train", names),
+        val=list_photographs(root, "val", names),
     )
 
 
-def digest(root: Path, photographs: Iterable[Photograph]) -> str:
+def digest_listing(root: Path, photographs: Iterable[Photograph]) -> str:
     """Name a listing: hex, by the place and the files' names, sizes and times.
 
     It changes when a file does; a file that cannot be looked at counts as such.
@@ -83,7 +83,7 @@ def digest(root: Path, photographs: Iterable[Photograph]) -> str:
     return seen.hexdigest()
 
 
-def class_folders(folder: Path) -> list[str]:
+def list_class_folders(folder: Path) -> list[str]:
     """The names of the class folders directly under `folder`, sorted."""
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -96,14 +96,14 @@ def class_folders(folder: Path) -> list[str]:
     return names
 
 
-def different_classes(train: list[str], val: list[str]) -> str:
+def describe_class_mismatch(train: list[str], val: list[str]) -> str:
     """Say which classes only one of the two folders has."""
     only = {"train": sorted(set(train) - set(val)), "val": sorted(set(val) - set(train))}
     said = [f"only {k} has {', '.join(v[:5])}{' …' * (len(v) > 5)}" for k, v in only.items() if v]
     return f"train and val must hold the same classes: {'; '.join(said)}"
 
 
-def photographs(root: Path, split: str, names: list[str]) -> tuple[Photograph, ...]:
+def list_photographs(root: Path, split: str, names: list[str]) -> tuple[Photograph, ...]:
     """The photographs of one split, class by class."""
     found: list[Photograph] = []
     for index, name in enumerate(names):

@@ -21,7 +21,7 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlug
 
 MAX_PIXELS = 50_000_000
 
-Reason = Literal["empty", "unknown", "too-large", "damaged"]
+ImageFault = Literal["empty", "unknown", "too-large", "damaged"]
 
 
 class ImageError(ValueError):
@@ -31,12 +31,12 @@ class ImageError(ValueError):
     pixels, or too much work, to decode) or "damaged" (truncated, broken or unreadable).
     """
 
-    def __init__(self, message: str, reason: Reason = "damaged") -> None:
+    def __init__(self, message: str, reason: ImageFault = "damaged") -> None:
         super().__init__(message)
-        self.reason: Reason = reason
+        self.reason: ImageFault = reason
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The bytes of a JPEG, PNG or WebP → an RGB image, turned as its EXIF orientation says.
 
     - The first picture counts: of an MPO (a phone's JPEG), of an animated WebP or PNG.
@@ -58,7 +58,7 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return _upright(_rgb(image, raw_mode), _orientation(image.info.get("exif")))
 
 
-class Header(NamedTuple):
+class ImageHeader(NamedTuple):
     """What an image's first bytes say: its kind (JPEG, PNG, WebP), its upright size in pixels."""
 
     kind: str
@@ -66,7 +66,7 @@ class Header(NamedTuple):
     height: int
 
 
-def header(data: bytes) -> Header:
+def read_image_header(data: bytes) -> ImageHeader:
     """Kind and size without decoding: of any number of pixels, and perhaps damaged further on.
 
     The size is that of `decode`, but for a PNG whose EXIF stands after its pixels: as stored.
@@ -77,7 +77,7 @@ def header(data: bytes) -> Header:
         image = PLUGINS[kind](io.BytesIO(data))
         turned = _orientation(image.info.get("exif")) in {5, 6, 7, 8}
         width, height = image.size
-        return Header(kind, height, width) if turned else Header(kind, width, height)
+        return ImageHeader(kind, height, width) if turned else ImageHeader(kind, width, height)
 
 
 ACCEPTED = "JPEG, PNG and WebP images are accepted."

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.counter_rng import keep
+from model.counter_rng import bernoulli
 from model.lrn import LocalResponseNorm
 
 
@@ -50,9 +50,10 @@ class Border:
 
 @dataclass(frozen=True)
 class Conv:
-    """A convolutional layer; `sees` says whether its kernels reach the other GPU's maps.
+    """A convolutional layer.
 
-    sigma: the standard deviation of its initial weights; None: torch's own initialisation.
+    grouped: whether its kernels see only the maps on their own GPU (§3.2), not those on both.
+    sigma:   the standard deviation of its initial weights; None keeps torch's initialisation.
     """
 
     name: str
@@ -60,13 +61,13 @@ class Conv:
     kernel: int
     stride: int = 1
     pad: int = 0
-    sees: Literal["own", "both"] = "both"
+    grouped: bool = False
     sigma: float | None = 0.01
     bias: float = 0.0
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give a convolution, grouped by tower where it sees only its own GPU's maps."""
-        groups = towers if self.sees == "own" else 1
+        """Give a convolution, grouped by tower where its kernels see only their own GPU's maps."""
+        groups = towers if self.grouped else 1
         module = nn.Conv2d(shape.maps, self.maps, self.kernel, self.stride, self.pad, groups=groups)
         side = (shape.side + 2 * self.pad - self.kernel) // self.stride + 1
         return module, Shape(self.maps, side)
@@ -155,7 +156,7 @@ class MapNorm:
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
         """Give the normalisation."""
-        return WithinMap(self.k, self.n, self.alpha, self.beta), shape
+        return WithinMapNorm(self.k, self.n, self.alpha, self.beta), shape
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ class Pool:
 
 
 @dataclass(frozen=True)
-class Average:
+class AveragePool:
     """Average pooling to side × side, which leaves maps of that side as they are."""
 
     name: str
@@ -226,14 +227,14 @@ class Dropout(nn.Module):
             return x
         if not self.training:
             return x * (1 - self.p)
-        kept = self.kept(x, keys)
-        return x * (kept / (1 - self.p) if self.inverted else kept)
+        mask = self.draw_mask(x, keys)
+        return x * (mask / (1 - self.p) if self.inverted else mask)
 
-    def kept(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """A one for each neuron that stays, [N, neurons]."""
+    def draw_mask(self, x: Tensor, keys: Tensor | None) -> Tensor:
+        """[N, neurons]: one for each neuron that stays, zero for the others."""
         if keys is None:
             return torch.empty_like(x).bernoulli_(1 - self.p)
-        return keep(keys + self.salt, self.first, x.shape[1], 1 - self.p).to(x.dtype)
+        return bernoulli(keys + self.salt, self.first, x.shape[1], 1 - self.p).to(x.dtype)
 
 
 class LocallyConnected(nn.Module):
@@ -256,7 +257,7 @@ class LocallyConnected(nn.Module):
         return out.reshape(len(x), *self.bias.shape) + self.bias
 
 
-class WithinMap(nn.Module):
+class WithinMapNorm(nn.Module):
     """b = a / (k + α Σ a²)^β, the sum over the n × n neighbours in the same map."""
 
     def __init__(self, k: float, n: int, alpha: float, beta: float) -> None:

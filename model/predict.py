@@ -10,17 +10,15 @@ from torch import Tensor
 from model.alexnet import AlexNet
 from model.checkpoint import Weights
 from model.dataset import ClassName
-from model.preprocess import centre_crop, subtract_mean
-from model.ten_crop import run_ten_crops
+from model.preprocess import subtract_mean
+from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
-CENTRE = 4
-"""Which of the ten crops is the centre one, not mirrored."""
 
 
 @dataclass(frozen=True)
-class Guess:
+class LabelProbability:
     """A label and its probability, 0–1."""
 
     label: str
@@ -28,7 +26,7 @@ class Guess:
 
 
 @dataclass(frozen=True)
-class Look:
+class Prediction:
     """What the network says of one image.
 
     probabilities: float32 [classes], the mean of the ten crops' softmax outputs (§4.1).
@@ -37,7 +35,7 @@ class Look:
     """
 
     probabilities: Floats
-    crops: Floats
+    crop_probabilities: Floats
     fc7: Floats
 
 
@@ -55,64 +53,52 @@ class Predictor:
     @classmethod
     def from_weights(cls, weights: Weights, device: str = "auto") -> "Predictor":
         """Put weights on `device`: auto, cpu, cuda or mps."""
-        return cls(weights.network(), weights, find_device(device))
+        return cls(weights.build_network(), weights, find_device(device))
 
     @property
     def classes(self) -> tuple[ClassName, ...]:
         """The classes, in the order of fc8's outputs."""
         return self.weights.classes
 
-    def look(self, image: Pixels) -> Look:
+    def predict(self, image: Pixels) -> Prediction:
         """Classify one image and give its features, in one pass: uint8 [256, 256, 3]."""
-        return self.looks(image[None])[0]
+        return self.predict_batch(image[None])[0]
 
     @torch.inference_mode()
-    def looks(self, images: Pixels) -> list[Look]:
+    def predict_batch(self, images: Pixels) -> list[Prediction]:
         """As `look`, for several at once: uint8 [N, 256, 256, 3]."""
-        each, fc7 = ask_ten_crops(self.network, self.prepare(images))
-        means, crops, features = map(to_numpy, (each.mean(1), each, fc7[:, CENTRE]))
-        return [Look(*one) for one in zip(means, crops, features, strict=True)]
+        each, fc7 = ten_crop_forward(self.network, self.prepare_input(images))
+        means, crops, features = map(to_numpy, (each.mean(1), each, fc7[:, CENTRE_CROP]))
+        return [Prediction(*one) for one in zip(means, crops, features, strict=True)]
 
     @torch.inference_mode()
-    def features(self, images: Pixels) -> Floats:
+    def extract_features(self, images: Pixels) -> Floats:
         """The features of fc7 for the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
-        crops = centre_crop(self.prepare(images), self.network.config.crop)
+        crops = centre_crop(self.prepare_input(images), self.network.config.crop)
         return to_numpy(self.network(crops).fc7)
 
     @torch.inference_mode()
-    def probabilities(self, images: Pixels) -> Floats:
+    def predict_probabilities(self, images: Pixels) -> Floats:
         """Ten crops averaged: uint8 [N, 256, 256, 3] → float32 [N, classes]."""
-        return to_numpy(ask_ten_crops(self.network, self.prepare(images))[0].mean(1))
+        return to_numpy(ten_crop_forward(self.network, self.prepare_input(images))[0].mean(1))
 
-    def prepare(self, images: Pixels) -> Tensor:
+    def prepare_input(self, images: Pixels) -> Tensor:
         """Pixels minus the mean image, in the network's scale: float32 [N, 3, 256, 256]."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
         return subtract_mean(pixels, self.mean) / self.network.config.input_scale
 
-    def top5(self, probabilities: Floats) -> list[Guess]:
+    def top5(self, probabilities: Floats) -> list[LabelProbability]:
         """The five most probable labels, or as many as there are: float32 [classes]."""
-        return self.top(probabilities, 5)
+        return self.top_k(probabilities, 5)
 
-    def top(self, probabilities: Floats, count: int) -> list[Guess]:
+    def top_k(self, probabilities: Floats, count: int) -> list[LabelProbability]:
         """The `count` most probable labels, or as many as there are: float32 [classes]."""
         order = np.argsort(-probabilities, kind="stable")[:count]
-        return [Guess(self.classes[i].label, float(probabilities[i])) for i in order]
+        return [LabelProbability(self.classes[i].label, float(probabilities[i])) for i in order]
 
-    def conv1(self) -> Tensor:
+    def conv1_kernels(self) -> Tensor:
         """The kernels of conv1: float32 [96, 3, 11, 11], the first 48 GPU 1's."""
         return self.network.conv1.weight.detach().cpu()
-
-
-def ask_ten_crops(network: AlexNet, squares: Tensor) -> tuple[Tensor, Tensor]:
-    """What the network says of each of the ten crops (§4.1).
-
-    float32 [N, 3, side, side] → softmax outputs float32 [N, 10, classes] and features of fc7
-    [N, 10, 4096] (or as many as the network has).
-    """
-    logits, fc7 = run_ten_crops(network, squares)
-    shape = len(squares), 10
-    each = torch.unflatten(logits.float().softmax(1), 0, shape)
-    return each, torch.unflatten(fc7, 0, shape)
 
 
 def find_device(name: str = "auto") -> torch.device:

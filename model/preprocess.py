@@ -16,54 +16,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.decode import MAX_PIXELS, ImageError, decode
-
-__all__ = [
-    "CROP",
-    "MAX_PIXELS",
-    "OFFSETS",
-    "SIDE",
-    "ImageError",
-    "central_square",
-    "centre_crop",
-    "decode",
-    "offsets",
-    "read",
-    "read_file",
-    "subtract_mean",
-    "ten_crops",
-]
-
-SIDE = 256
-CROP = 224
+from model.config import SQUARE_SIDE
+from model.decode import MAX_PIXELS, ImageError, decode_image
 
 
-def offsets(side: int = SIDE, crop: int = CROP) -> tuple[tuple[int, int], ...]:
-    """The (top, left) of the four corner crops and the centre crop of a square (§4.1).
-
-    Raises ValueError for a crop that is larger than the square.
-    """
-    margin = side - crop
-    if margin < 0:
-        raise ValueError(f"no crop of {crop}×{crop} pixels fits into {side}×{side}")
-    middle = margin // 2
-    return ((0, 0), (0, margin), (margin, 0), (margin, margin), (middle, middle))
-
-
-OFFSETS = offsets()
-
-
-def read(data: bytes, *, side: int = SIDE, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def decode_square(
+    data: bytes, *, side: int = SQUARE_SIDE, max_pixels: int = MAX_PIXELS
+) -> npt.NDArray[np.uint8]:
     """The bytes of a JPEG, PNG or WebP → uint8 [side, side, 3], or ImageError."""
-    return central_square(decode(data, max_pixels=max_pixels), side)
+    return central_square(decode_image(data, max_pixels=max_pixels), side)
 
 
-def read_file(
-    path: Path, *, side: int = SIDE, max_pixels: int = MAX_PIXELS
+def read_square(
+    path: Path, *, side: int = SQUARE_SIDE, max_pixels: int = MAX_PIXELS
 ) -> npt.NDArray[np.uint8]:
     """As `read`, from a file; ImageError begins with its path, also where it cannot be opened."""
     try:
-        return read(path.read_bytes(), side=side, max_pixels=max_pixels)
+        return decode_square(path.read_bytes(), side=side, max_pixels=max_pixels)
     except ImageError as error:
         raise ImageError(f"{path}: {error}", error.reason) from error
     except OSError as error:
@@ -71,7 +40,7 @@ def read_file(
         raise ImageError(f"{path}: The file cannot be opened: {why}.", "damaged") from error
 
 
-def central_square(image: Image.Image, side: int = SIDE) -> npt.NDArray[np.uint8]:
+def central_square(image: Image.Image, side: int = SQUARE_SIDE) -> npt.NDArray[np.uint8]:
     """An RGB image of any size → its central square, uint8 [side, side, 3], side 256 in §2.
 
     The same pixels as scaling the short side to 256 (and the long side to the nearest whole
@@ -139,33 +108,6 @@ def subtract_mean(pixels: Tensor, mean: Tensor) -> Tensor:
         wanted = f"pixels must be uint8 [N, {side}, {side}, 3] as the mean is"
         raise ValueError(f"{wanted}, not {_described(pixels)}")
     return pixels.permute(0, 3, 1, 2).to(torch.float32) - mean
-
-
-def ten_crops(x: Tensor, crop: int = CROP) -> Tensor:
-    """float32 [N, 3, s, s] → float32 [N, 10, 3, crop, crop] (§4.1).
-
-    The four corner crops (top left, top right, bottom left, bottom right), the centre crop, then
-    the mirrors of these five in the same order. Raises ValueError for other shapes or dtypes.
-    """
-    _check_square(x)
-    cuts = (_crop(x, top, left, crop) for top, left in offsets(x.shape[-1], crop))
-    five = torch.stack(list(cuts), dim=1)
-    return torch.cat([five, five.flip(-1)], dim=1)
-
-
-def centre_crop(x: Tensor, crop: int = CROP) -> Tensor:
-    """float32 [N, 3, s, s] → its central float32 [N, 3, crop, crop]; ValueError otherwise."""
-    _check_square(x)
-    return _crop(x, *offsets(x.shape[-1], crop)[4], crop)
-
-
-def _crop(x: Tensor, top: int, left: int, crop: int) -> Tensor:
-    return x[..., top : top + crop, left : left + crop]
-
-
-def _check_square(x: Tensor) -> None:
-    if x.dtype != torch.float32 or x.ndim != 4 or x.shape[1:] != (3, x.shape[-1], x.shape[-1]):
-        raise ValueError(f"x must be float32 [N, 3, s, s], not {_described(x)}")
 
 
 def _described(x: Tensor) -> str:

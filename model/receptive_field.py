@@ -5,41 +5,42 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from model.alexnet import AlexNetConfig, layers
+from model.alexnet import list_layers
+from model.config import AlexNetConfig
 from model.layers import Conv, Dense, Layer, Local, Lrn, MapNorm, Pool, Shape
 
 Sight = Literal["image", "own", "both"]
-Weighted = Conv | Local | Dense
+WEIGHTED = Conv | Local | Dense
 
 
-class Field(NamedTuple):
+class ReceptiveField(NamedTuple):
     """What a place of a map sees of the network's input, in pixels.
 
     reach: of a side of the square. step: from one place to the next. centre: of the first place,
     from the input's left or top edge.
     """
 
-    reach: int = 1
-    step: int = 1
-    centre: float = 0.5
+    size: int = 1
+    stride: int = 1
+    start: float = 0.5
 
-    def through(self, layer: Layer) -> "Field":
+    def after(self, layer: Layer) -> "ReceptiveField":
         """What a place sees after one more layer; the window of most is their own place."""
         size, stride, pad = window(layer)
-        return Field(
-            reach=self.reach + (size - 1) * self.step,
-            step=self.step * stride,
-            centre=self.centre + ((size - 1) / 2 - pad) * self.step,
+        return ReceptiveField(
+            size=self.size + (size - 1) * self.stride,
+            stride=self.stride * stride,
+            start=self.start + ((size - 1) / 2 - pad) * self.stride,
         )
 
-    def span(self, place: int) -> tuple[float, float]:
+    def extent(self, place: int) -> tuple[float, float]:
         """From where to where a place sees, along one side; beyond the input it sees zeros."""
-        middle = self.centre + self.step * place
-        return middle - self.reach / 2, middle + self.reach / 2
+        middle = self.start + self.stride * place
+        return middle - self.size / 2, middle + self.size / 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class WeightedLayer:
     """A layer with weights, its activation, and what follows until the next one.
 
     kind: maps; neurons, maps of a single place; or labels, of which there is one list for all
@@ -55,39 +56,41 @@ class Stage:
     side: int
     kernel: int
     stride: int
-    depth: int
-    sees: Sight
-    field: Field | None  # None: a neuron sees everything
-    after: tuple[str, ...]
-    leaves: Shape
+    input_depth: int
+    input_from: Sight
+    receptive_field: ReceptiveField | None  # None: a neuron sees everything
+    followed_by: tuple[str, ...]
+    output: Shape
 
     @property
-    def meets(self) -> bool:
+    def joins_towers(self) -> bool:
         """Whether the towers meet here: each kernel sees what both have computed before."""
-        return self.towers > 1 and self.sees == "both"
+        return self.towers > 1 and self.input_from == "both"
 
 
-def stages(config: AlexNetConfig) -> list[Stage]:
+def list_weighted_layers(config: AlexNetConfig) -> list[WeightedLayer]:
     """The stages of a network, from conv1 to the labels."""
-    found: list[Stage] = []
-    shape, field = Shape(3, config.crop), Field()
-    chain = layers(config)
+    found: list[WeightedLayer] = []
+    shape, field = Shape(3, config.crop), ReceptiveField()
+    chain = list_layers(config)
     for layer in chain:
-        before, shape, field = shape, shape_after(layer, shape, config), field.through(layer)
-        if isinstance(layer, Weighted):
+        before, shape, field = shape, shape_after(layer, shape, config), field.after(layer)
+        if isinstance(layer, WEIGHTED):
             sight = sight_of(layer, first=not found)
             stage = begun(layer, before, shape, sight, config.towers)
-            found.append(stage if stage.kind == "neurons" else replace(stage, field=field))
+            found.append(
+                stage if stage.kind == "neurons" else replace(stage, receptive_field=field)
+            )
         elif found and (words := said(layer, config)):
-            after, leaves = (*found[-1].after, words), own(shape, config.towers)
-            found[-1] = replace(found[-1], after=after, leaves=leaves)
+            after, leaves = (*found[-1].followed_by, words), own(shape, config.towers)
+            found[-1] = replace(found[-1], followed_by=after, output=leaves)
     return [*found[:-1], as_labels(found[-1], config.classes)]
 
 
-def begun(layer: Weighted, before: Shape, shape: Shape, sees: Sight, towers: int) -> Stage:
+def begun(layer: WEIGHTED, before: Shape, shape: Shape, sees: Sight, towers: int) -> WeightedLayer:
     """A stage of which the layer with weights is known, and no more."""
     dense = isinstance(layer, Dense)
-    return Stage(
+    return WeightedLayer(
         name=layer.name,
         kind="neurons" if dense else "maps",
         towers=towers,
@@ -95,17 +98,17 @@ def begun(layer: Weighted, before: Shape, shape: Shape, sees: Sight, towers: int
         side=shape.side,
         kernel=1 if isinstance(layer, Dense) else layer.kernel,
         stride=layer.stride if isinstance(layer, Conv) else 1,
-        depth=before.maps // towers if sees == "own" else before.maps,
-        sees=sees,
-        field=None,
-        after=(),
-        leaves=own(shape, towers),
+        input_depth=before.maps // towers if sees == "own" else before.maps,
+        input_from=sees,
+        receptive_field=None,
+        followed_by=(),
+        output=own(shape, towers),
     )
 
 
-def as_labels(stage: Stage, classes: int) -> Stage:
+def as_labels(stage: WeightedLayer, classes: int) -> WeightedLayer:
     """The same stage as the last one, whose outputs are no longer parted between the towers."""
-    return replace(stage, kind="labels", maps=classes, leaves=Shape(classes, 1))
+    return replace(stage, kind="labels", maps=classes, output=Shape(classes, 1))
 
 
 def own(shape: Shape, towers: int) -> Shape:
@@ -119,11 +122,11 @@ def shape_after(layer: Layer, shape: Shape, config: AlexNetConfig) -> Shape:
         return layer.build(shape, config.towers)[1]
 
 
-def sight_of(layer: Weighted, *, first: bool) -> Sight:
+def sight_of(layer: WEIGHTED, *, first: bool) -> Sight:
     """Whose maps a kernel of the layer sees."""
     if first:
         return "image"
-    return layer.sees if isinstance(layer, Conv) else "both"
+    return "own" if isinstance(layer, Conv) and layer.grouped else "both"
 
 
 def window(layer: Layer) -> tuple[int, int, int]:

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed._functional_collectives import all_gather_single
 
-from model.alexnet import TOWERS, AlexNet, AlexNetConfig, ConfigError, layers
+from model.alexnet import AlexNet, list_layers
+from model.config import TOWERS, AlexNetConfig, ConfigError
 from model.layers import Conv, Dense, Drop, Layer, Lrn, Shape
 
 
 @dataclass(frozen=True)
-class Place:
+class TowerRank:
     """Which tower this process holds, 0 or 1, and the group of the two processes."""
 
     tower: int
@@ -36,48 +37,50 @@ class Tower(AlexNet):
     does not fall into two towers.
     """
 
-    def __init__(self, config: AlexNetConfig, place: Place) -> None:
-        refuse_whole(config)
+    def __init__(self, config: AlexNetConfig, place: TowerRank) -> None:
+        check_splittable(config)
         self.place = place
         # Drawn first, so that a seed gives the weights that it gives the whole network.
         whole = AlexNet(config).state_dict()
         super().__init__(config)
-        self.load_state_dict(share(whole, config, place.tower))
+        self.load_state_dict(split_state_dict(whole, config, place.tower))
 
-    def assemble(self, found: list[Layer], towers: int) -> None:
+    def build_modules(self, layers: list[Layer], towers: int) -> None:
         """Build this tower's share of each layer, and the exchanges between them."""
         # The modules draw values of their own, to be replaced; torch's generator moves on only
         # as far as it does for the whole network in one process.
         with torch.random.fork_rng(devices=()):
-            super().assemble(shared_out(found, self.place), towers=1)
+            super().build_modules(split_layers(layers, self.place), towers=1)
 
     def initialise(self) -> None:
         """Nothing is drawn here: a tower takes its share of the whole network's weights."""
 
 
-def refuse_whole(config: AlexNetConfig) -> None:
+def check_splittable(config: AlexNetConfig) -> None:
     """Raise ConfigError when the network cannot be split into two towers."""
-    across = any(isinstance(layer, Lrn) and layer.across for layer in layers(config))
+    across = any(isinstance(layer, Lrn) and layer.across for layer in list_layers(config))
     if config.towers != TOWERS or across:
         why = "its normalisation reaches across" if across else "it is a net of one GPU"
         raise ConfigError(f"{config.net} does not split over two devices: {why}; use --towers 1")
 
 
-def shared_out(whole: Sequence[Layer], place: Place) -> list[Layer]:
+def split_layers(whole: Sequence[Layer], place: TowerRank) -> list[Layer]:
     """One tower's layers: half the maps of each, and a Gather before what sees both GPUs."""
     found: list[Layer] = []
     for layer in whole:
         if isinstance(layer, Dense) and layer is whole[-1]:
-            found.append(Sum(layer.name, layer.neurons, place))
+            found.append(SplitDense(layer.name, layer.neurons, place))
             continue
-        if isinstance(layer, Dense) or (isinstance(layer, Conv) and layer.sees == "both"):
+        if isinstance(layer, Dense) or (isinstance(layer, Conv) and not layer.grouped):
             # What the first layer sees, the pixels, is in both processes already.
-            found += [Gather(f"to_{layer.name}", place)] * any(isinstance(x, Conv) for x in found)
-        found.append(halved(layer, place.tower))
+            found += [GatherTowers(f"to_{layer.name}", place)] * any(
+                isinstance(x, Conv) for x in found
+            )
+        found.append(halve_layer(layer, place.tower))
     return found
 
 
-def halved(layer: Layer, tower: int) -> Layer:
+def halve_layer(layer: Layer, tower: int) -> Layer:
     """One tower's half of a layer."""
     if isinstance(layer, Conv):
         return replace(layer, maps=layer.maps // TOWERS)
@@ -87,18 +90,18 @@ def halved(layer: Layer, tower: int) -> Layer:
 
 
 @dataclass(frozen=True)
-class Gather:
+class GatherTowers:
     """Both towers' maps or neurons in both processes."""
 
     name: str
-    place: Place
+    place: TowerRank
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
         """Double the maps."""
-        return Gathered(self.place.group), shape._replace(maps=shape.maps * TOWERS)
+        return AllGather(self.place.group), shape._replace(maps=shape.maps * TOWERS)
 
 
-class Gathered(nn.Module):
+class AllGather(nn.Module):
     """[N, C, …] in each process → [N, 2C, …] in both, GPU 1's first; gradients are summed back."""
 
     def __init__(self, group: ProcessGroup) -> None:
@@ -113,19 +116,19 @@ class Gathered(nn.Module):
 
 
 @dataclass(frozen=True)
-class Sum:
+class SplitDense:
     """The last layer: each tower multiplies its own inputs, and the two products are added."""
 
     name: str
     neurons: int
-    place: Place
+    place: TowerRank
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
         """Give the layer with this tower's columns of the weights and the whole bias."""
-        return Summed(shape.maps, self.neurons, self.place.group), Shape(self.neurons, 1)
+        return RowParallelLinear(shape.maps, self.neurons, self.place.group), Shape(self.neurons, 1)
 
 
-class Summed(nn.Linear):
+class RowParallelLinear(nn.Linear):
     """[N, 2048] in each process → the same [N, classes] in both."""
 
     def __init__(self, inputs: int, outputs: int, group: ProcessGroup) -> None:
@@ -152,7 +155,9 @@ class _Add(torch.autograd.Function):
         return grads[0], None
 
 
-def share(whole: Mapping[str, Tensor], config: AlexNetConfig, tower: int) -> dict[str, Tensor]:
+def split_state_dict(
+    whole: Mapping[str, Tensor], config: AlexNetConfig, tower: int
+) -> dict[str, Tensor]:
     """One tower's part of the whole network's tensors (weights, or velocities by their names)."""
     return {
         name: value if dim is None else value.chunk(TOWERS, dim)[tower]
@@ -161,7 +166,9 @@ def share(whole: Mapping[str, Tensor], config: AlexNetConfig, tower: int) -> dic
     }
 
 
-def join(parts: Sequence[Mapping[str, Tensor]], config: AlexNetConfig) -> dict[str, Tensor]:
+def merge_state_dicts(
+    parts: Sequence[Mapping[str, Tensor]], config: AlexNetConfig
+) -> dict[str, Tensor]:
     """The whole network's tensors from both towers' parts: `share` the other way round."""
     return {
         name: value if dim is None else torch.cat([part[name] for part in parts], dim)
@@ -172,7 +179,7 @@ def join(parts: Sequence[Mapping[str, Tensor]], config: AlexNetConfig) -> dict[s
 
 def split_dimension(name: str, config: AlexNetConfig) -> int | None:
     """Along which dimension a tensor falls into the towers' parts; None: both hold it whole."""
-    last = layers(config)[-1].name
+    last = list_layers(config)[-1].name
     if not name.startswith(f"{last}."):
         return 0
     return 1 if name == f"{last}.weight" else None

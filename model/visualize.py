@@ -7,13 +7,13 @@ import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
-COLUMNS = 8
+KERNELS_PER_ROW = 8
 
 Kernels = Tensor | npt.NDArray[np.float32]
 SameKernels = TypeVar("SameKernels", Tensor, npt.NDArray[np.float32])
 
 
-def towers(conv1: SameKernels, count: int = 2) -> tuple[SameKernels, ...]:
+def split_towers(conv1: SameKernels, count: int = 2) -> tuple[SameKernels, ...]:
     """conv1's kernels, float32 [96, 3, 11, 11] → the 48 of GPU 1 and the 48 of GPU 2.
 
     count: how many towers the network has; those of one GPU have one. Raises ValueError for
@@ -26,7 +26,7 @@ def towers(conv1: SameKernels, count: int = 2) -> tuple[SameKernels, ...]:
     return tuple(conv1[start : start + own] for start in range(0, len(conv1), own))
 
 
-def kernel_picture(kernels: Kernels, scale: int = 4, gap: int = 4) -> Image.Image:
+def draw_kernels(kernels: Kernels, scale: int = 4, gap: int = 4) -> Image.Image:
     """One tower's kernels, float32 [48, 3, 11, 11] → an RGBA picture, eight kernels a row.
 
     Each weight is a square of `scale` pixels, so a kernel is 44 pixels wide; `gap` transparent
@@ -40,11 +40,11 @@ def kernel_picture(kernels: Kernels, scale: int = 4, gap: int = 4) -> Image.Imag
     weights = _array(kernels)
     tiles = _for_the_eye(weights).repeat(scale, axis=1).repeat(scale, axis=2)
     count, height, width, _ = tiles.shape
-    columns, rows = min(COLUMNS, count), -(-count // COLUMNS)
+    columns, rows = min(KERNELS_PER_ROW, count), -(-count // KERNELS_PER_ROW)
     size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
     picture = Image.new("RGBA", size, (0, 0, 0, 0))
     for number, tile in enumerate(tiles):
-        row, column = divmod(number, COLUMNS)
+        row, column = divmod(number, KERNELS_PER_ROW)
         picture.paste(Image.fromarray(tile), (column * (width + gap), row * (height + gap)))
     return picture
 
@@ -84,3 +84,41 @@ def _array(kernels: Kernels) -> npt.NDArray[np.float64]:
 def _check(kernels: Kernels) -> None:
     if kernels.ndim != 4 or kernels.shape[1] != 3 or 0 in kernels.shape:
         raise ValueError(f"kernels must be [N, 3, height, width], not {list(kernels.shape)}")
+
+
+MIN_INK = 14
+"""Ink, of 255, where nothing responds, so that a map of zeros still shows where it lies."""
+
+
+def draw_maps(
+    maps: npt.NDArray[np.float32], columns: int, *, scale: int, largest: float, gap: int = 2
+) -> Image.Image:
+    """Maps, float32 [N, height, width], as a picture, row by row from the top left.
+
+    Black ink on a transparent ground, so that a page in the dark can turn it white. A value gets
+    ink by the square root of its distance from zero as a share of `largest`: weak responses show
+    beside strong ones. Each value is a square of `scale` pixels; `gap` transparent pixels follow
+    each map at its right and bottom, so that every map has the same share of the picture.
+    """
+    drawn = ink(maps, largest).repeat(scale, axis=1).repeat(scale, axis=2)
+    cells = np.pad(drawn, ((0, -len(drawn) % columns), (0, gap), (0, gap)))
+    _, height, width = cells.shape
+    rows = cells.reshape(-1, columns, height, width).swapaxes(1, 2)
+    return in_black(np.ascontiguousarray(rows).reshape(-1, columns * width))
+
+
+def in_black(inked: npt.NDArray[np.uint8]) -> Image.Image:
+    """Black as opaque as the ink: a picture of one byte a pixel, with a palette of 256 blacks."""
+    picture = Image.fromarray(inked).convert("P")
+    picture.putpalette(bytes(3 * 256))
+    picture.info["transparency"] = bytes(range(256))
+    return picture
+
+
+def ink(values: npt.NDArray[np.float32], largest: float) -> npt.NDArray[np.uint8]:
+    """How much ink of 255 each value gets, from faint for zero to all for the largest."""
+    share = np.minimum(np.abs(values) / largest, 1) if largest > 0 else np.zeros_like(values)
+    inked: npt.NDArray[np.uint8] = np.rint(MIN_INK + (255 - MIN_INK) * np.sqrt(share)).astype(
+        np.uint8
+    )
+    return inked

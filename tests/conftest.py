@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.alexnet import AlexNet, AlexNetConfig
+from model.alexnet import AlexNet
 from model.checkpoint import Pca, Provenance, Weights
+from model.config import AlexNetConfig
 from model.dataset import ClassName
 
 

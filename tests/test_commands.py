@@ -14,7 +14,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from model.checkpoint import load
+from model.checkpoint import load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = {"coffee": skimage.data.coffee, "grass": skimage.data.grass, "cat": skimage.data.chelsea}
@@ -89,7 +89,7 @@ def test_training_says_what_it_does_and_makes_weights(trained: str, data: Path, 
     assert "broken.jpg" in trained
     assert "epoch   1/1" in trained
     assert "Ten crops: validation error" in trained
-    weights = load(home / "weights.safetensors")
+    weights = load_weights(home / "weights.safetensors")
     assert weights.provenance.data == str(data)
     assert weights.provenance.images == 24
     assert [name.label for name in weights.classes] == ["cat", "coffee", "grass"]
@@ -207,7 +207,7 @@ def test_asked_to_stop_training_saves_at_once_and_goes_on_later(
     said, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
     assert f"Resuming {run.name} after epoch" in said
-    assert load(tmp_path / WEIGHTS).provenance.epochs >= 1
+    assert load_weights(tmp_path / WEIGHTS).provenance.epochs >= 1
 
 
 def test_a_second_ctrl_c_does_not_wait(data: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from app.config import Settings
 from docs.configuration import PAGE, configuration_page
 from index.engines.factory import KINDS
 from index.engines.kinds import MAX_EXACT_ROWS
-from model.variants import VARIANTS
+from model.architectures import VARIANTS
 from training.config import PRESETS, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]

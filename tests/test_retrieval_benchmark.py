@@ -16,8 +16,8 @@ from PIL import Image
 from benchmarks import retrieval, windows
 from benchmarks.drawing import draw
 from benchmarks.index import COLUMNS, middle, table
-from model.alexnet import AlexNetConfig
 from model.checkpoint import Weights
+from model.config import AlexNetConfig
 from model.predict import Predictor
 
 ROWS = 64
@@ -66,7 +66,7 @@ def test_the_first_vectors_are_the_photographs_own(
     assert [found.shape for found in slices] == [(ROWS, 4096)] * 2
     assert {found.dtype for found in slices} == {np.dtype(np.float16)}
     squares = np.stack([windows.read_file(file) for file in photographs])
-    assert np.allclose(slices[0][:8], predictor.features(squares), rtol=2e-3, atol=1e-3)
+    assert np.allclose(slices[0][:8], predictor.extract_features(squares), rtol=2e-3, atol=1e-3)
     assert len(np.unique(np.concatenate(slices), axis=0)) == 2 * ROWS
 
 
@@ -80,7 +80,7 @@ def test_a_crop_among_others_has_nearly_the_features_of_one_cut_out(
     assert found.shape == (4, 4096)
     side = predictor.network.config.crop + windows.STRIDE
     large = torch.nn.functional.interpolate(
-        predictor.prepare(square), (side, side), mode="bicubic", align_corners=False
+        predictor.prepare_input(square), (side, side), mode="bicubic", align_corners=False
     )
     with torch.inference_mode():
         cut = predictor.network(large[..., 32:, 32:]).fc7.double().numpy()[0]

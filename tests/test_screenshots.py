@@ -20,8 +20,8 @@ from docs.demo_home import (
 )
 from docs.pages import SCREENSHOTS
 from docs.screenshots import FOLDER, GALLERY, gallery_page
-from model.alexnet import AlexNetConfig
-from model.checkpoint import Weights, save
+from model.checkpoint import Weights, save_weights
+from model.config import AlexNetConfig
 from storage.files import switch_link
 from storage.home import Home
 from training.dataset.demo import make_demo
@@ -44,7 +44,7 @@ def make_home(tmp_path: Path, weights_of: Callable[..., Weights]) -> Callable[[P
         home = Home(root=tmp_path / "var")
         weights = home.runs / "one" / "weights.safetensors"
         config = AlexNetConfig(net="cifar", side=32, crop=24, classes=2)
-        save(weights_of(config, data=str(photographs)), weights)
+        save_weights(weights_of(config, data=str(photographs)), weights)
         switch_link(home.weights, weights)
         (home.index / "current").mkdir(parents=True)
         with closing(sqlite3.connect(home.database)) as database:

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Pca
-from model.preprocess import CROP
+from model.config import CROP_SIDE
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """How a training image is cut and coloured. The defaults are the paper's (§4.1)."""
 
-    crop: int = CROP
+    crop: int = CROP_SIDE
     """Side of the crops, in pixels."""
     sharing: int = 1
     """So many images of a batch in a row share one offset and one mirror decision; 32 as run in

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from model.alexnet import AlexNetConfig
+from model.architectures import VARIANTS
 from model.checkpoint import Weights
-from model.variants import VARIANTS
+from model.config import AlexNetConfig
 from training.augment import Augmentation
 
 
@@ -18,7 +18,8 @@ class Recipe:
     """How weights are learned. The defaults are the paper's."""
 
     variant: str = "paper"
-    """Which network of the family, by its name in model/variants.py; a wrong name lists them."""
+    """Which network of the family, by its name in model/architectures.py; a wrong name lists
+    them."""
     epochs: int = 90
     """At most so many passes over the training set (§5: "roughly 90 cycles")."""
     batch: int = 128

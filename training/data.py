@@ -12,7 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.preprocess import offsets, subtract_mean
+from model.preprocess import subtract_mean
+from model.ten_crop import crop_offsets
 from training.augment import Augmentation, Augmenter, draw_augmentations
 from training.dataset.prepare import Prepared
 
@@ -102,7 +103,7 @@ def centre_crops(
     data: Prepared, crop: int, scale: float, size: int, part: ReplicaSlice
 ) -> Iterator[Batch]:
     """The centre of each validation image minus that of the mean, as everywhere else."""
-    top, left = offsets(data.side, crop)[4]
+    top, left = crop_offsets(data.side, crop)[4]
     middle = (slice(top, top + crop), slice(left, left + crop))
     mean = data.mean[:, *middle].contiguous()
     rows = slice_rows(np.arange(len(data.val)), part)

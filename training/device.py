@@ -167,4 +167,4 @@ def find_lrn_layers(network: nn.Module) -> list[LocalResponseNorm]:
 def unfuse_lrn(network: nn.Module) -> None:
     """Return to the uncompiled normalisation, once training is done."""
     for layer in find_lrn_layers(network):
-        layer.fuse(wanted=False)
+        layer.fuse(enabled=False)

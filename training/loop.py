@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.counter_rng import image_keys
+from model.counter_rng import derive_image_keys
 from storage.runs import Epoch
 from training.callbacks import Callbacks, all_reduce_status, save_and_stop
 from training.config import Recipe
@@ -81,7 +81,7 @@ def train_epoch(state: TrainingState, batches: Batches, bf16: bool, callbacks: C
     images = min(batches.batch, len(batches.data.train))
     for step, batch in enumerate(batches, start=progress.step + 1):
         progress.wait += time.perf_counter() - start
-        keys = image_keys(batches.seed, batches.epoch, batch.rows)
+        keys = derive_image_keys(batches.seed, batches.epoch, batch.rows)
         loss = backward_pass(state, batch, keys, images, bf16)
         mean, stop, save = all_reduce_status(state.mesh, loss, callbacks)
         state.recent_losses.append(mean)

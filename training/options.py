@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from model.variants import VARIANTS
+from model.architectures import VARIANTS
 from storage.runs import RunFolder
 from training.config import PRESETS, Preset, Recipe, RecipeError
 from training.run_folder import RunError, read_recipe

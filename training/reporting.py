@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from model.visualize import kernel_picture, towers
+from model.visualize import draw_kernels, split_towers
 from storage.files import write_atomically
 from storage.runs import Epoch, RunFolder
 from training.bars import steps_bar
@@ -113,7 +113,7 @@ def write_tensorboard(folder: Path, epoch: Epoch[float], picture: Image.Image) -
 
 def draw_conv1(kernels: Tensor, count: int = 2) -> Image.Image:
     """conv1's kernels, GPU 1's left and GPU 2's right; nets of one GPU have one block."""
-    parts = [kernel_picture(half) for half in towers(kernels, count)]
+    parts = [draw_kernels(half) for half in split_towers(kernels, count)]
     width = sum(part.width for part in parts) + 16 * (count - 1)
     whole = Image.new("RGB", (width, parts[0].height), "white")
     for number, part in enumerate(parts):

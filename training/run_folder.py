@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from model.checkpoint import Provenance, Weights, save
+from model.checkpoint import Provenance, Weights, save_weights
 from storage.files import switch_link
 from storage.home import Home
 from storage.runs import RunFolder
@@ -113,7 +113,7 @@ def keep_best(run: RunFolder | None, state: TrainingState, spec: RunSpec) -> Non
         return
     tensors = state.mesh.gather(state.network.state_dict(), state.network.config)
     if run is not None:
-        save(weights_of(state, spec, run, tensors), run.best)
+        save_weights(weights_of(state, spec, run, tensors), run.best)
 
 
 def finish(
@@ -131,7 +131,7 @@ def finish(
     made = weights_of(state, spec, run, tensors)
     provenance = replace(made.provenance, ten_crop_top1_error=ten[0], ten_crop_top5_error=ten[1])
     weights = replace(made, provenance=provenance)
-    save(weights, run.weights)
+    save_weights(weights, run.weights)
     switch_link(home.weights, run.weights)
     run.update_description(finished=True, weights=weights.identity, ten_crops=ten)
     run.checkpoint.unlink(missing_ok=True)

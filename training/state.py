@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from model.alexnet import AlexNet, AlexNetConfig
+from model.alexnet import AlexNet
 from model.checkpoint import Weights
+from model.config import AlexNetConfig
 from storage.runs import Epoch
 from training.config import Recipe
 from training.distributed.mesh import Mesh

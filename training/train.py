@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from model.alexnet import AlexNet, AlexNetConfig, ConfigError
-from model.checkpoint import Weights, WeightsError, load
-from model.dataset import Folder, FolderError
+from model.alexnet import AlexNet
+from model.checkpoint import Weights, WeightsError, load_weights
+from model.config import AlexNetConfig, ConfigError
+from model.dataset import FolderError, ImageFolder
 from storage.files import switch_link
 from storage.home import Home
 from storage.runs import RunFolder
@@ -118,7 +119,7 @@ def make_plan(arguments: Sequence[str], home: Home, console: Console) -> Plan:
     data_name, reason = choose_data_source(options)
     source = find_or_fetch_data(data_name, home, console)
     console.print(f"Training on {source.root} ({reason}): {describe(source)}.")
-    initial = load(Path(options.initial_weights)) if options.initial_weights else None
+    initial = load_weights(Path(options.initial_weights)) if options.initial_weights else None
     side = network_config(options, initial, classes=2).side
     data = prepare_data(source, home, console, side, options.prepared_gigabytes)
     preset, reason = choose_preset(options, len(data.train), demo=data.root == home.demo)
@@ -148,7 +149,7 @@ def network_config(options: Options, initial: Weights | None, classes: int) -> A
     return options.recipe.network(classes)
 
 
-def find_or_fetch_data(name: str | None, home: Home, console: Console) -> Folder | Shards:
+def find_or_fetch_data(name: str | None, home: Home, console: Console) -> ImageFolder | Shards:
     """Find the photographs; create the demo set (None) or download Imagenette if missing."""
     if name is None:
         return find_source(str(make_demo(home.demo)))
@@ -159,7 +160,7 @@ def find_or_fetch_data(name: str | None, home: Home, console: Console) -> Folder
 
 
 def prepare_data(
-    source: Folder | Shards, home: Home, console: Console, side: int, gigabytes: float
+    source: ImageFolder | Shards, home: Home, console: Console, side: int, gigabytes: float
 ) -> Prepared:
     """Decode the photographs with a progress bar, and list those that cannot be read."""
     with bar(console, "decoding", expected(source)) as advance:

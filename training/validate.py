@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model.predict import ask_ten_crops
+from model.ten_crop import ten_crop_forward
 from training.bars import bar
 from training.callbacks import Callbacks, StoppedError, all_reduce_status, save_and_stop
 from training.config import Recipe
@@ -65,7 +65,7 @@ def measure_ten_crops(
             if batch is None:
                 continue
             with torch.autocast(state.device.type, torch.bfloat16, enabled=bf16):
-                probabilities, _ = ask_ten_crops(network, batch.x.to(state.device))
+                probabilities, _ = ten_crop_forward(network, batch.x.to(state.device))
             wrong += count_errors(probabilities.mean(1).float().cpu(), batch.classes)
             advance(len(batch.classes) * mesh.replicas)
     top1, top5 = (count / len(data.val) for count in mesh.sum_over_replicas(*wrong.tolist()))

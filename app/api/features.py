@@ -15,9 +15,10 @@ from app.uploads.receive import Upload, read_upload
 from app.views.current_image import image_of_picture
 from app.views.images import find_image_or_404
 from index.vectors import Floats
-from model.alexnet import FEATURES
+from model.config import FEATURES
+from model.decode import decode_image
 from model.predict import Pixels, Predictor
-from model.preprocess import central_square, decode
+from model.preprocess import central_square
 
 blueprint = ApiBlueprint("features", "The 4096 features of fc7, the network's last hidden layer.")
 JSON, BYTES = "application/json", "application/octet-stream"
@@ -133,7 +134,9 @@ def dump_upload_features(upload: Upload) -> dict[str, Any]:
 def extract_upload_features(upload: Upload) -> Floats:
     """Compute the features of an image that was sent, waiting for a turn: float32 [4096]."""
     with context.compute_slot():
-        square = central_square(decode(upload.data, max_pixels=context.settings().upload_pixels))
+        square = central_square(
+            decode_image(upload.data, max_pixels=context.settings().upload_pixels)
+        )
         return extract_square_features(context.require_predictor(), square)
 
 
@@ -149,7 +152,7 @@ def load_or_extract_features(picture: CatalogueImage) -> Floats:
 
 def extract_square_features(predictor: Predictor, square: Pixels) -> Floats:
     """Compute the features of uint8 [256, 256, 3]: float32 [4096]."""
-    found: Floats = predictor.features(square[None])[0]
+    found: Floats = predictor.extract_features(square[None])[0]
     return found
 
 

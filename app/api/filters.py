@@ -151,7 +151,7 @@ def get_filter(number: int) -> dict[str, Any]:
     patches = top if isinstance(top, TopPatches) else None
     return {
         **dump_kernel(kernel, block),
-        "values": predictor.conv1()[number - 1].permute(1, 2, 0).tolist(),
+        "values": predictor.conv1_kernels()[number - 1].permute(1, 2, 0).tolist(),
         "patches": dump_patches(patches) if patches else None,
         "sampled": patches.count if patches else None,
         "weights": predictor.identity,

@@ -11,7 +11,7 @@ from app.api.openapi import ApiBlueprint
 from app.views.current_image import UNKNOWN_IMAGE, get_current_image
 from app.views.current_image import CurrentImage as Looked
 from app.views.layers import activations, sheets
-from model.activations import Maps
+from model.activations import LayerActivations
 from model.layers import Shape
 
 blueprint = ApiBlueprint(
@@ -93,25 +93,25 @@ def get_layers(_: dict[str, Any]) -> dict[str, Any]:
     return {
         "of": image.of,
         "name": image.name,
-        "layers": [dump_layer(image, maps) for maps in found.stages[:-1]],
+        "layers": [dump_layer(image, maps) for maps in found.layers[:-1]],
         "top5": schemas.dump_labels(predictor.top5(found.probabilities)),
         "weights": predictor.identity,
     }
 
 
-def dump_layer(image: Looked, maps: Maps) -> dict[str, Any]:
+def dump_layer(image: Looked, maps: LayerActivations) -> dict[str, Any]:
     """Tell of a layer."""
-    stage = maps.stage
+    stage = maps.layer
     return {
         "name": stage.name,
         "kind": stage.kind,
         "kernel": stage.kernel,
         "stride": stage.stride,
-        "depth": stage.depth,
-        "sees": stage.sees,
-        "meets": stage.meets,
-        "after": stage.after,
-        "leaves": dump_shape(stage.leaves),
+        "depth": stage.input_depth,
+        "sees": stage.input_from,
+        "meets": stage.joins_towers,
+        "after": stage.followed_by,
+        "leaves": dump_shape(stage.output),
         "towers": [
             {
                 "tower": sheet.tower,

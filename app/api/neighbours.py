@@ -18,7 +18,7 @@ from app.views.images import find_image_or_404
 from index.search import MAX_NEIGHBOURS as MOST_NEIGHBOURS
 from index.search import QueryError
 from index.vectors import Floats
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 blueprint = ApiBlueprint("neighbours", "The training images nearest by the 4096 features of fc7.")
 MAX_JSON_BYTES = 512 * 1024

@@ -8,7 +8,7 @@ from marshmallow import Schema, fields
 
 from app.database.images import CatalogueImage
 from app.inference.classify import Neighbour
-from model.predict import Guess
+from model.predict import LabelProbability
 
 
 class LabelProbabilitySchema(Schema):
@@ -51,7 +51,7 @@ class ImageSchema(Schema):
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
-def dump_labels(found: list[Guess]) -> list[dict[str, Any]]:
+def dump_labels(found: list[LabelProbability]) -> list[dict[str, Any]]:
     """Tell labels and their probabilities."""
     return [asdict(guess) for guess in found]
 

@@ -22,7 +22,7 @@ from app.uploads.receive import (
     read_upload,
     sent_files,
 )
-from model.preprocess import ImageError
+from model.decode import ImageError
 
 FORM_TYPE = "multipart/form-data"
 IMAGE_TYPES = (*ACCEPTED_MEDIA_TYPES, "application/octet-stream")

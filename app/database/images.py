@@ -13,7 +13,7 @@ from sqlalchemy import Row, Select, exists, select
 from app.database.ingest import Registration, forget_versions, record_version, register_images
 from app.database.session import Sessions, read_session
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
-from model.preprocess import MAX_PIXELS
+from model.decode import MAX_PIXELS
 
 __all__ = ["Registration", "forget_versions", "record_version", "register_images"]
 

@@ -23,7 +23,7 @@ from index.building.reader import DecodedFile, read_photograph
 from index.id_map import Classes
 from index.store import Manifest
 from index.vectors import Ids
-from model.dataset import Folder, Photograph
+from model.dataset import ImageFolder, Photograph
 
 T = TypeVar("T")
 ROWS = 5000
@@ -46,7 +46,7 @@ class Registration:
 
 def register_images(
     sessions: Sessions,
-    folder: Folder,
+    folder: ImageFolder,
     photographs: Sequence[Photograph],
     entries: Sequence[FileEntry],
 ) -> Registration:
@@ -119,7 +119,7 @@ def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-def check_names(folder: Folder) -> None:
+def check_names(folder: ImageFolder) -> None:
     """Raise DatabaseError where the root's or a class's name is no text a database can hold."""
     for name in (str(folder.root), *(c.folder for c in folder.classes)):
         if escape_file_name(name) != name:
@@ -128,7 +128,7 @@ def check_names(folder: Folder) -> None:
             )
 
 
-def enter_classes(sessions: Sessions, folder: Folder) -> tuple[int, list[int]]:
+def enter_classes(sessions: Sessions, folder: ImageFolder) -> tuple[int, list[int]]:
     """The ids of the data set and of its classes, in their order; labels are brought up to date."""
     root = str(folder.root)
     with write_session(sessions) as session:
@@ -187,7 +187,7 @@ def known_images(
         return {(path, sha256): image for image, path, sha256 in session.execute(query)}
 
 
-def readable_examples(folder: Folder) -> list[tuple[Photograph, FileEntry]]:
+def readable_examples(folder: ImageFolder) -> list[tuple[Photograph, FileEntry]]:
     """Some readable validation images, spread over the list of classes and a class's files.
 
     The first ones, which are those to be clicked, are of classes far from each other.

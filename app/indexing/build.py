@@ -35,8 +35,8 @@ from index.progress import Report
 from index.sample import write_sample
 from index.store import Draft, Manifest
 from index.vectors import Floats, Ids
-from model.checkpoint import Weights, load
-from model.dataset import Folder, FolderError, digest, scan
+from model.checkpoint import Weights, load_weights
+from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder
 from model.predict import Predictor
 
 HELD_OUT = 256
@@ -86,7 +86,7 @@ def build_index(
 
     Raises WeightsError, FolderError, StoreError, SearchError and DatabaseError.
     """
-    weights = check_servable(load(settings.home.weights))
+    weights = check_servable(load_weights(settings.home.weights))
     folder = training_folder(weights)
     job = IndexBuild(settings, sessions, step, weights, folder)
     prepare_database(settings)
@@ -102,7 +102,7 @@ def update_index(settings: Settings, sessions: Sessions, step: Report) -> BuildR
     New images are added, vanished ones dropped, changed ones read again; nothing else is computed.
     Raises as `build`, and StoreError where there is no whole index of these weights to go on from.
     """
-    weights = check_servable(load(settings.home.weights))
+    weights = check_servable(load_weights(settings.home.weights))
     folder = training_folder(weights)
     prepare_database(settings)
     served = manifest_in_use(settings, sessions)
@@ -128,7 +128,7 @@ class IndexBuild:
     sessions: Sessions
     step: Report
     weights: Weights
-    folder: Folder
+    folder: ImageFolder
 
     @property
     def root(self) -> Path:
@@ -138,7 +138,7 @@ class IndexBuild:
     @cached_property
     def listing(self) -> str:
         """The digest of the training files as they were before any was read."""
-        return digest(self.folder.root, self.folder.train)
+        return digest_listing(self.folder.root, self.folder.train)
 
     def fits(self, manifest: Manifest) -> bool:
         """Whether an index was made by these weights from the files as they are."""
@@ -294,7 +294,7 @@ class IndexBuild:
 
 
 def settle_options(
-    asked: BuildOptions, settings: Settings, folder: Folder, before: Manifest | None
+    asked: BuildOptions, settings: Settings, folder: ImageFolder, before: Manifest | None
 ) -> tuple[BuildOptions, list[str]]:
     """Settle what was left open: by the version before, by Milvus' address, by size and memory.
 
@@ -316,10 +316,10 @@ def settle_options(
     return replace(asked, wanted=wanted, dtype=dtype), said
 
 
-def training_folder(weights: Weights) -> Folder:
+def training_folder(weights: Weights) -> ImageFolder:
     """The photographs the weights were trained on. Raises FolderError."""
     try:
-        return scan(Path(weights.provenance.data))
+        return scan_folder(Path(weights.provenance.data))
     except FolderError as error:
         raise FolderError(
             f"The weights were trained on a folder that cannot be indexed: {error}. Put it back, "

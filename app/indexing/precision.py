@@ -13,7 +13,7 @@ from index.building.file_list import escape_file_name
 from index.progress import Report
 from index.recall import nearest_class_share
 from index.store import StoreError
-from model.dataset import Folder, FolderError, scan
+from model.dataset import FolderError, ImageFolder, scan_folder
 
 __all__ = ["Precision", "measure_precision"]
 
@@ -46,7 +46,7 @@ def measure_precision(
     state = ModelLoader(settings, sessions).state()
     if isinstance(state, NotReady):
         raise StoreError(f"{state.message} Run `{state.command}`.")
-    folder = scan(data or Path(state.manifest.data))
+    folder = scan_folder(data or Path(state.manifest.data))
     items = [(i, folder.root / photograph.path) for i, photograph in enumerate(folder.val)]
     begun: Callable[[int], None] = step("Looking at the validation images", len(items))
     computed = compute_features(state.predictor, items, on_progress=begun)
@@ -64,7 +64,7 @@ def measure_precision(
 
 
 def number_classes(
-    folder: Folder, by_image: dict[int, str]
+    folder: ImageFolder, by_image: dict[int, str]
 ) -> tuple[dict[str, int], dict[int, int]]:
     """A number for every class folder of either side, and the class of each image as a number."""
     names = {*by_image.values(), *(name.folder for name in folder.classes)}

@@ -18,7 +18,7 @@ from index.manifest import Manifest, StoreError, read_manifest
 from index.progress import Report
 from index.search import Index
 from index.vectors import file_sha256
-from model.dataset import FolderError, scan
+from model.dataset import FolderError, scan_folder
 
 SAMPLE = 64
 """Images whose neighbours are compared with those of a comparison with every vector."""
@@ -105,7 +105,7 @@ def compare_with_files(folder: Path, manifest: Manifest, step: Report) -> list[s
     entries, _ = read_file_list(folder / LISTING)
     root, known = Path(manifest.data), {entry.path for entry in entries}
     try:
-        new = [p.path for p in scan(root).train if p.path not in known]
+        new = [p.path for p in scan_folder(root).train if p.path not in known]
     except FolderError as error:
         return [str(error)]
     told = step("Reading the training files", len(entries))

@@ -17,7 +17,7 @@ from index.candidates import SearchError
 from index.engines import milvus_filling
 from index.manifest import StoreError, read_manifest
 from index.store import Manifest
-from model.checkpoint import load
+from model.checkpoint import load_weights
 
 
 def prepare_database(settings: Settings) -> None:
@@ -51,7 +51,7 @@ def rollback_version(settings: Settings, sessions: Sessions, name: str | None) -
     root = settings.home.index
     with store.build_lock(root):
         found = read_manifest(root / store.find_earlier(root, name))
-        if found.weights != load(settings.home.weights).identity:
+        if found.weights != load_weights(settings.home.weights).identity:
             raise StoreError(
                 f"Version {found.name} is of other weights than those in use, and would answer "
                 f"nothing; point {settings.home.weights} to the weights {found.weights[:8]} first"

@@ -11,8 +11,9 @@ from app.database.session import Sessions
 from app.inference.loader import Ready
 from index.search import Doubles
 from index.vectors import Floats
-from model.predict import Guess, Pixels
-from model.preprocess import MAX_PIXELS, central_square, decode
+from model.decode import MAX_PIXELS, decode_image
+from model.predict import LabelProbability, Pixels
+from model.preprocess import central_square
 
 DEFAULT_NEIGHBOURS = 6
 
@@ -43,8 +44,8 @@ class Classification:
     "pixels". weights, version: what produced this. width, height: of the upright image, in pixels.
     """
 
-    top5: list[Guess]
-    crops: list[Guess]
+    top5: list[LabelProbability]
+    crops: list[LabelProbability]
     neighbours: list[Neighbour]
     by_pixels: list[Neighbour]
     sampled: int | None
@@ -69,10 +70,10 @@ def classify_image(
     bytes that are not an image or for more than `max_pixels`, DatabaseError and SearchError.
     """
     timer = StepTimer()
-    image = decode(data, max_pixels=max_pixels)
+    image = decode_image(data, max_pixels=max_pixels)
     square = central_square(image)
     timer.stop("decode")
-    prediction = ready.predictor.look(square)
+    prediction = ready.predictor.predict(square)
     timer.stop("network")
     (neighbours,) = nearest_neighbours(ready, sessions, prediction.fc7[None], without=without)
     timer.stop("search")
@@ -82,7 +83,7 @@ def classify_image(
     top5 = ready.predictor.top5
     classification = Classification(
         top5=top5(prediction.probabilities),
-        crops=[top5(crop)[0] for crop in prediction.crops],
+        crops=[top5(crop)[0] for crop in prediction.crop_probabilities],
         neighbours=neighbours,
         by_pixels=by_pixels,
         sampled=sample_size(ready),

@@ -15,8 +15,9 @@ from index.building.extractor import split_batches
 from index.building.reader import read_ahead
 from index.vectors import Floats
 from model.dataset import SUFFIXES, is_photograph
-from model.predict import Guess, Look, Pixels, Predictor
-from model.preprocess import ImageError, read_file
+from model.decode import ImageError
+from model.predict import LabelProbability, Pixels, Prediction, Predictor
+from model.preprocess import read_square
 
 BATCH = 16
 """Images that go through the network at once, each as ten crops."""
@@ -35,7 +36,7 @@ class ClassifiedFile:
     """What was answered for a file: labels, falling; training images, nearest first."""
 
     file: Path
-    top: list[Guess]
+    top: list[LabelProbability]
     neighbours: list[NeighbourFile] = field(default_factory=list)
 
 
@@ -98,27 +99,27 @@ def classify_files(
     `on_progress` is told how many are done, after each batch.
     """
     done = 0
-    for group in split_batches(read_ahead(read_square, files, 2 * batch), batch):
+    for group in split_batches(read_ahead(try_read_square, files, 2 * batch), batch):
         squares = [square for _, square in group if not isinstance(square, str)]
-        looks = predictor.looks(np.stack(squares)) if squares else []
+        looks = predictor.predict_batch(np.stack(squares)) if squares else []
         near = iter(find(stack_features(looks)) if find and looks else [])
         rest = iter(looks)
         for file, square in group:
             if isinstance(square, str):
                 yield UnreadableFile(file=file, reason=square)
             else:
-                labels = predictor.top(next(rest).probabilities, top)
+                labels = predictor.top_k(next(rest).probabilities, top)
                 yield ClassifiedFile(file=file, top=labels, neighbours=next(near, []))
         done += len(group)
         on_progress(done)
 
 
-def stack_features(looks: Sequence[Look]) -> Floats:
+def stack_features(looks: Sequence[Prediction]) -> Floats:
     """Their features, float32 [N, 4096]."""
     return np.stack([look.fc7 for look in looks])
 
 
-def read_square(file: Path | UnreadableFile) -> tuple[Path, Pixels | str]:
+def try_read_square(file: Path | UnreadableFile) -> tuple[Path, Pixels | str]:
     """A file and its square, or what is wrong with it."""
     if isinstance(file, UnreadableFile):
         return file.file, file.reason
@@ -126,7 +127,7 @@ def read_square(file: Path | UnreadableFile) -> tuple[Path, Pixels | str]:
         # A pipe without a writer would be waited for without end.
         if file.exists() and not file.is_file():
             return file, "This is neither a file nor a folder."
-        return file, read_file(file)
+        return file, read_square(file)
     except ImageError as error:
         return file, str(error).removeprefix(f"{file}: ")
     except OSError as error:

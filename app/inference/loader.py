@@ -15,10 +15,10 @@ from index import store
 from index.candidates import SearchError
 from index.sample import ImageSample, read_sample
 from index.store import Index, Manifest
-from model.alexnet import FEATURES, layers
-from model.checkpoint import Weights, WeightsError, check_finite, load
+from model.alexnet import list_layers
+from model.checkpoint import Weights, WeightsError, check_finite, load_weights
+from model.config import FEATURES, SQUARE_SIDE
 from model.predict import Predictor
-from model.preprocess import SIDE
 from storage.home import Home
 
 Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database", "search"]
@@ -200,7 +200,7 @@ class ModelLoader:
         """
         home, device = self.settings.home, self.settings.device
         return self.predictors.get(
-            link, lambda: Predictor.from_weights(check_servable(load(home.weights)), device)
+            link, lambda: Predictor.from_weights(check_servable(load_weights(home.weights)), device)
         )
 
 
@@ -219,13 +219,13 @@ def check_servable(weights: Weights) -> Weights:
     """
     check_finite(weights)
     config = weights.config
-    features = weights.state[f"{layers(config)[-1].name}.weight"].shape[1]
-    if (config.side, features) == (SIDE, FEATURES):
+    features = weights.state[f"{list_layers(config)[-1].name}.weight"].shape[1]
+    if (config.side, features) == (SQUARE_SIDE, FEATURES):
         return weights
     raise WeightsError(
         f"The weights in use are of the net {config.net}, for {config.side}×{config.side} pixels "
-        f"and with {features} features; the application needs {SIDE}×{SIDE} and {FEATURES}, as in "
-        "the paper; train such a net with `python training/run.py`"
+        f"and with {features} features; the application needs {SQUARE_SIDE}×{SQUARE_SIDE} and "
+        f"{FEATURES}, as in the paper; train such a net with `python training/run.py`"
     )
 
 

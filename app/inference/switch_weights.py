@@ -11,7 +11,7 @@ from app.inference.loader import check_servable
 from app.inference.weights_files import WeightsFile, find_weights_file, index_versions_by_weights
 from index import store
 from index.manifest import StoreError
-from model.checkpoint import WeightsError, load
+from model.checkpoint import WeightsError, load_weights
 from storage.files import switch_link
 from storage.home import Home
 
@@ -84,7 +84,7 @@ def switching_lock(home: Home) -> Iterator[None]:
 def check_weights_file(model: WeightsFile) -> str:
     """Read a file whole and see that it can answer; give its identity. Raises SwitchError."""
     try:
-        return check_servable(load(model.file)).identity
+        return check_servable(load_weights(model.file)).identity
     except (WeightsError, OSError) as error:
         said = str(error).replace(str(model.file), "This file")
         raise SwitchError(f"{said[:1].upper()}{said[1:]}.") from error

@@ -9,8 +9,8 @@ from app.database.images import list_version_names
 from app.database.session import Sessions
 from index import store
 from index.manifest import StoreError, read_manifest
-from model.checkpoint import Header, WeightsError, read_header
-from model.preprocess import SIDE
+from model.checkpoint import WeightsError, WeightsHeader, read_weights_header
+from model.config import SQUARE_SIDE
 from storage.home import Home
 from storage.runs import Run, RunFolder, datetime_from_timestamp, read_run_folder, recency
 from storage.tolerant_json import (
@@ -155,21 +155,22 @@ def describe_weights_file(
 def read_weights_info(file: Path, run: Run | None) -> tuple[WeightsInfo | None, str]:
     """Read a file's header; return what it says and why the file cannot be used, or ""."""
     try:
-        header = read_header(file)
+        header = read_weights_header(file)
     except WeightsError as error:
         # The file's path on the server is not for visitors.
         return None, f"{str(error).replace(str(file), 'This file')}."
     except OSError as error:
         return None, f"This file cannot be read: {error.strerror or type(error).__name__}."
     info, side = info_from_header(header), header.config.side
-    if side != SIDE:
-        return info, f"Its network sees {side} × {side} pixels; the pages need {SIDE} × {SIDE}."
+    if side != SQUARE_SIDE:
+        needed = f"{SQUARE_SIDE} × {SQUARE_SIDE}"
+        return info, f"Its network sees {side} × {side} pixels; the pages need {needed}."
     if not info.identity and run and file == run.folder.weights:
         return replace(info, identity=run.weights), ""
     return info, ""
 
 
-def info_from_header(header: Header) -> WeightsInfo:
+def info_from_header(header: WeightsHeader) -> WeightsInfo:
     """Take from a header what the pages show."""
     provenance = header.provenance
     return WeightsInfo(

@@ -22,7 +22,7 @@ from app.uploads.receive import (
 from app.uploads.results import BatchItem, delete_result, find_results, store_batch, store_result
 from app.views.pictures import encode_reduced
 from app.views.results import BATCHES, RESULTS, own_tokens, remember_token
-from model.preprocess import MAX_PIXELS, ImageError
+from model.decode import MAX_PIXELS, ImageError
 
 blueprint = Blueprint("classify", __name__)
 

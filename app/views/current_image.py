@@ -16,8 +16,9 @@ from app.database.tables import UploadResult
 from app.uploads.results import TOKEN, find_result, result_picture_file
 from app.views.images import FILE_GONE, find_image_or_404, read_unchanged
 from app.views.results import own_tokens
+from model.decode import ImageError, decode_image
 from model.predict import Pixels
-from model.preprocess import ImageError, central_square, decode
+from model.preprocess import central_square
 
 IMAGE_NAME = re.compile(r"image-(\d{1,10})")
 UNKNOWN_IMAGE = "There is no such image, or it has been deleted."
@@ -47,7 +48,7 @@ class CurrentImage:
         from the result, which was computed from the uploaded file.
         """
         try:
-            return central_square(decode(self.read()))
+            return central_square(decode_image(self.read()))
         except (ImageError, OSError):
             abort(404, FILE_GONE)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from flask import Flask
 
 from model.checkpoint import Provenance
-from model.preprocess import OFFSETS
+from model.ten_crop import crop_offsets
 
 THIN_SPACE = "\u2009"
 MIN_BAR_PERCENT = 0.4
@@ -131,5 +131,5 @@ def crop_positions() -> list[dict[str, object]]:
             "mirrored": mirrored,
         }
         for mirrored in (False, True)
-        for name, (top, left) in zip(CORNERS, OFFSETS, strict=True)
+        for name, (top, left) in zip(CORNERS, crop_offsets(), strict=True)
     ]

@@ -11,7 +11,8 @@ from PIL import Image
 
 from app import context
 from app.web import not_modified, set_cache_headers
-from model.preprocess import ImageError, central_square, decode
+from model.decode import ImageError, decode_image
+from model.preprocess import central_square
 
 MAX_SIDE = 1024
 MAX_ASPECT = 4
@@ -77,7 +78,7 @@ def serve_image_file(
         data = read()
         if not (whole and encoded_here):
             with context.compute_slot():
-                image = decode(data)
+                image = decode_image(data)
                 data = encode_reduced(image) if whole else encode_square(central_square(image))
     except (ImageError, OSError):
         return missing_picture()

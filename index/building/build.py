@@ -22,10 +22,11 @@ from index.building.sampling import sample_bytes_needed
 from index.manifest import StoreError
 from index.progress import Report, silent
 from index.vectors import ROWS_PER_SHARD, Floats, Ids
-from model.alexnet import FEATURES
+from model.config import FEATURES
 from model.dataset import Photograph
+from model.decode import ImageError
 from model.predict import Pixels, Predictor
-from model.preprocess import ImageError, read_file
+from model.preprocess import read_square
 
 __all__ = [
     "BaseVersion",
@@ -74,7 +75,7 @@ def compute_features(
         good = [(item, pixels) for item, pixels in group if not isinstance(pixels, str)]
         unreadable += [(*item, bad) for item, bad in group if isinstance(bad, str)]
         if good:
-            rows = predictor.features(np.stack([pixels for _, pixels in good]))
+            rows = predictor.extract_features(np.stack([pixels for _, pixels in good]))
             features[len(ids) : len(ids) + len(rows)] = rows
             ids += [item[0] for item, _ in good]
         done += len(group)
@@ -88,7 +89,7 @@ def compute_features(
 def decode_item(item: Item) -> tuple[Item, Pixels | str]:
     """The pixels of one file, or what is wrong with it, without its path, which stands beside."""
     try:
-        return item, read_file(item[1])
+        return item, read_square(item[1])
     except ImageError as error:
         return item, str(error).removeprefix(f"{item[1]}: ")
 

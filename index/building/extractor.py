@@ -158,7 +158,7 @@ class FeatureBlock:
         """Compute the batches that wait; the last, smaller one when the block is whole."""
         while len(self.waiting) >= (1 if whole else batch):
             some, self.waiting = self.waiting[:batch], self.waiting[batch:]
-            features = predictor.features(np.stack([square for _, square in some]))
+            features = predictor.extract_features(np.stack([square for _, square in some]))
             check_finite_features(features, [entry for entry, _ in some])
             self.vectors.append(features)
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from index.building.reader import read_ahead
-from model.decode import decode
+from model.decode import ImageError, decode_image
 from model.predict import Pixels, Predictor
-from model.preprocess import ImageError, central_square, read
+from model.preprocess import central_square, decode_square
 
 Doubles = npt.NDArray[np.float64]
 JPEG_QUALITY = 75
@@ -50,7 +50,9 @@ def near_duplicate_distance(
     if not changed:
         return 0.0
     squares = np.stack([square for trio in changed for square in trio])
-    parts = [predictor.features(squares[i : i + BATCH]) for i in range(0, len(squares), BATCH)]
+    parts = [
+        predictor.extract_features(squares[i : i + BATCH]) for i in range(0, len(squares), BATCH)
+    ]
     features = np.concatenate(parts).reshape(len(changed), 3, -1).astype(np.float64)
     own = features[:, :1]
     moved = np.linalg.norm(features[:, 1:] - own, axis=2)
@@ -63,10 +65,10 @@ def near_duplicate_distance(
 def original_and_variants(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
     """A photograph as the network sees it, and both changed ones; None if it is unreadable."""
     try:
-        image = decode(path.read_bytes())
+        image = decode_image(path.read_bytes())
         return (
             central_square(image),
-            read(encode_jpeg(image)),
+            decode_square(encode_jpeg(image)),
             central_square(crop_and_shrink(image)),
         )
     except (ImageError, OSError):

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from index.building.file_list import FileEntry, Stamp, UnreadableFile
-from model.decode import header
+from model.decode import ImageError, read_image_header
 from model.predict import Pixels
-from model.preprocess import ImageError, read
+from model.preprocess import decode_square
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -83,8 +83,8 @@ def read_bytes_and_stamp(file: Path) -> tuple[bytes, Stamp]:
 
 def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str) -> DecodedFile:
     """What the network sees of a file's bytes. Raises ImageError."""
-    first = header(data)
-    square = read(data)
+    first = read_image_header(data)
+    square = decode_square(data)
     size, mtime, ctime = stamp
     entry = FileEntry(
         path=path,

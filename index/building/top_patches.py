@@ -8,8 +8,8 @@ import numpy as np
 from index.columns import Array
 from index.sample import PATCHES_PER_KERNEL, THUMBNAIL_SIDE, Pixels, make_thumbnail
 from index.vectors import Floats, Ids
+from model.activations import Conv1Responses
 from model.predict import Predictor
-from model.responses import Conv1
 
 PatchKey = tuple[int, int]
 """A kernel and an image."""
@@ -38,8 +38,8 @@ class SampleScan:
     """
 
     def __init__(self, predictor: Predictor, ids: Ids) -> None:
-        self.conv1, self.ids = Conv1(predictor), ids
-        kernels = self.conv1.kernels
+        self.conv1, self.ids = Conv1Responses(predictor), ids
+        kernels = self.conv1.kernel_count
         self.known = np.zeros(len(ids), bool)
         self.thumbnails = np.zeros((len(ids), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3), np.uint8)
         self.peaks = np.full((len(ids), kernels), -np.inf, np.float32)
@@ -60,7 +60,7 @@ class SampleScan:
 
     def measure(self, square: Pixels) -> ImageResponses:
         """Look at an image; several threads may at once."""
-        return ImageResponses(square, make_thumbnail(square), *self.conv1.strongest(square))
+        return ImageResponses(square, make_thumbnail(square), *self.conv1.find_strongest(square))
 
     def add(self, place: int, look: ImageResponses) -> None:
         """Take in what was seen of an image, and keep the patches that may be among the best."""
@@ -68,14 +68,14 @@ class SampleScan:
         self.peaks[place], self.spots[place] = look.peaks, look.spots
         self.store_patches(place, np.flatnonzero(look.peaks > self.top[0]).tolist(), look.square)
         self.top = np.sort(np.concatenate([self.top, look.peaks[None]]), axis=0)[1:]
-        if len(self.patches) > MAX_PATCHES_PER_KERNEL * self.conv1.kernels:
+        if len(self.patches) > MAX_PATCHES_PER_KERNEL * self.conv1.kernel_count:
             best = self.strongest_images()
             self.patches = {k: self.patches[k] for k in self.patch_keys(best) if k in self.patches}
 
     def store_patches(self, place: int, kernels: list[int], square: Pixels) -> None:
         """Keep what these kernels see where an image excites them most."""
         for kernel in kernels:
-            patch = self.conv1.patch(square, self.spots[place, kernel])
+            patch = self.conv1.cut_patch(square, self.spots[place, kernel])
             self.patches[kernel, int(self.ids[place])] = patch
 
     def strongest_images(self) -> Ids:
@@ -112,7 +112,7 @@ class SampleScan:
 
         Only once it is complete.
         """
-        best, size = self.strongest_images(), self.conv1.size
+        best, size = self.strongest_images(), self.conv1.kernel_size
         pixels = np.empty((*best.shape, size, size, 3), np.uint8)
         for at, key in zip(np.ndindex(best.shape), self.patch_keys(best), strict=True):
             pixels[at] = self.patches[key]
@@ -124,6 +124,6 @@ class SampleScan:
             "spots": self.spots[self.known],
             "patch_ids": self.ids[best],
             "patch_values": self.peaks[best, kernels],
-            "patch_places": self.conv1.places(self.spots[best, kernels].astype(np.int64)),
+            "patch_places": self.conv1.unravel(self.spots[best, kernels].astype(np.int64)),
             "patch_pixels": pixels,
         }

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from index.manifest import REBUILD_HINT, StoreError
 from index.progress import Report
 from index.vectors import Floats
-from model.alexnet import FEATURES
 from model.checkpoint import write_tensors
+from model.config import FEATURES
 
 Codes = npt.NDArray[np.uint8]
 COMPONENTS = 512

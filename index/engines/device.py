@@ -12,7 +12,7 @@ import torch
 from index.candidates import RowFilter, SearchEngine
 from index.engines.reduction import Mask, live_chunks, live_rows
 from index.vectors import Floats, Ids, Vectors
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 log = logging.getLogger(__name__)
 RESERVED_BYTES = 2 << 30

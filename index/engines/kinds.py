@@ -24,7 +24,7 @@ from index.manifest import StoreError
 from index.placing import SearchDevice
 from index.progress import Report
 from index.vectors import Vectors
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 __all__ = [
     "KINDS",

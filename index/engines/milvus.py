@@ -21,7 +21,7 @@ from index.engines.milvus_server import (
     parse_milvus_url,
 )
 from index.vectors import Floats, Ids
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 T = TypeVar("T")
 ROWS_PER_FETCH = 1000

@@ -29,7 +29,7 @@ from index.engines.milvus_server import (
 from index.id_map import IdMap
 from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Ids, Vectors
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 ROWS_PER_INSERT = 1000
 """Rows sent or fetched at a time: 16 MB, a quarter of what Milvus takes in one message."""

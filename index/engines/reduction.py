@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 Mask = npt.NDArray[np.bool_]
 PCA_SAMPLE_ROWS = 8192

@@ -27,8 +27,9 @@ from app.inference.classify import Classification, classify_image
 from app.inference.loader import ModelLoader, Ready
 from index import store
 from index.candidates import SearchError
-from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Weights, load, save
+from model.alexnet import AlexNet
+from model.checkpoint import Weights, load_weights, save_weights
+from model.config import AlexNetConfig
 from storage.files import switch_link
 from storage.home import Home
 
@@ -160,7 +161,7 @@ def make_weights(weights_of: Callable[..., Weights], home: Home, photographs: Pa
         preset="small",
     )
     file = home.runs / "first" / "weights.safetensors"
-    save(weights, file)
+    save_weights(weights, file)
     switch_link(home.weights, file)
 
 
@@ -387,9 +388,9 @@ def built_shop(
     for split in ("train", "val"):
         for name in ("astronaut", "chelsea", "coffee"):
             shutil.copytree(photographs / split / name, shop.photographs / split / name)
-    old = load(settings.home.weights)
+    old = load_weights(settings.home.weights)
     provenance = replace(old.provenance, data=str(shop.photographs))
-    save(replace(old, provenance=provenance), place / "weights.safetensors")
+    save_weights(replace(old, provenance=provenance), place / "weights.safetensors")
     switch_link(shop.settings.home.weights, place / "weights.safetensors")
     shop.right("build")
     for folder in ("home", "photographs"):
@@ -421,7 +422,7 @@ def with_weights(tmp_path: Path, settings: Settings) -> Callable[[Weights], Flas
 
     def make(weights: Weights) -> Flask:
         home = Home(root=tmp_path / "other")
-        save(weights, tmp_path / "weights.safetensors")
+        save_weights(weights, tmp_path / "weights.safetensors")
         switch_link(home.weights, tmp_path / "weights.safetensors")
         database = f"sqlite:///{settings.home.database}"
         return opened(replace(settings, home=home, database_url=database))

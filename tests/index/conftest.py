@@ -11,7 +11,7 @@ import pytest
 from index.id_map import write_id_map
 from index.store import Index, draft_version, open_version
 from index.vectors import write_shard
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 Floats = npt.NDArray[np.float32]
 Write = Callable[..., str]

@@ -8,7 +8,7 @@ import pytest
 
 from index.recall import nearest_class_share
 from index.store import Index
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 Make = Callable[..., Index]
 

@@ -13,7 +13,7 @@ from index import search
 from index.candidates import RowFilter
 from index.search import QueryError
 from index.store import Index
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 Floats = npt.NDArray[np.float32]
 Vectors = Callable[..., Floats]

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from model.alexnet import AlexNetConfig
 from model.checkpoint import Weights
+from model.config import AlexNetConfig
 from model.predict import Predictor
 
 

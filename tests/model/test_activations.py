@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.activations import activations
-from model.alexnet import AlexNetConfig
-from model.predict import CENTRE, Predictor
-from model.responses import Conv1
-from model.variants import VARIANTS
+from model.activations import Conv1Responses, trace_activations
+from model.architectures import VARIANTS
+from model.config import AlexNetConfig
+from model.predict import Predictor
+from model.ten_crop import CENTRE_CROP
 
 Pixels = npt.NDArray[np.uint8]
 HALVES = (0, 1)
@@ -72,9 +72,9 @@ def by_hand(predictor: Predictor, square: Pixels) -> dict[str, list[Tensor]]:
 
 
 def test_each_tower_computes_what_its_gpu_did(predictor: Predictor, square: Pixels) -> None:
-    expected, found = by_hand(predictor, square), activations(predictor, square)
-    assert [maps.name for maps in found.stages] == [*expected, "fc8"]
-    for maps in found.stages[:-1]:
+    expected, found = by_hand(predictor, square), trace_activations(predictor, square)
+    assert [maps.name for maps in found.layers] == [*expected, "fc8"]
+    for maps in found.layers[:-1]:
         assert len(maps.towers) == 2
         for tower, truth in zip(maps.towers, expected[maps.name], strict=True):
             assert tower.dtype == np.float32
@@ -85,28 +85,30 @@ def test_each_tower_computes_what_its_gpu_did(predictor: Predictor, square: Pixe
 
 
 def test_the_shapes_are_those_stated(predictor: Predictor, square: Pixels) -> None:
-    for maps in activations(predictor, square).stages[:-1]:
-        side = (maps.stage.side,) * 2 if maps.stage.kind == "maps" else ()
-        assert [tower.shape for tower in maps.towers] == [(maps.stage.maps, *side)] * 2
+    for maps in trace_activations(predictor, square).layers[:-1]:
+        side = (maps.layer.side,) * 2 if maps.layer.kind == "maps" else ()
+        assert [tower.shape for tower in maps.towers] == [(maps.layer.maps, *side)] * 2
 
 
 def test_fc7_and_the_labels_are_those_of_the_centre_crop(
     predictor: Predictor, square: Pixels
 ) -> None:
-    found, look = activations(predictor, square), predictor.look(square)
-    np.testing.assert_allclose(found.probabilities, look.crops[CENTRE], rtol=1e-4, atol=1e-6)
+    found, look = trace_activations(predictor, square), predictor.predict(square)
     np.testing.assert_allclose(
-        np.concatenate(found.stages[-2].towers), look.fc7, rtol=1e-3, atol=1e-4
+        found.probabilities, look.crop_probabilities[CENTRE_CROP], rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        np.concatenate(found.layers[-2].towers), look.fc7, rtol=1e-3, atol=1e-4
     )
 
 
 def test_conv1_before_its_relu_is_what_the_index_keeps_the_strongest_of(
     predictor: Predictor, square: Pixels
 ) -> None:
-    found = activations(predictor, square).conv1
+    found = trace_activations(predictor, square).conv1
     assert found.shape == (96, 55, 55)
     assert (found < 0).any()
-    values, spots = Conv1(predictor).strongest(square)
+    values, spots = Conv1Responses(predictor).find_strongest(square)
     np.testing.assert_allclose(found.reshape(96, -1).max(1), values, rtol=1e-5)
     assert np.array_equal(found.reshape(96, -1).argmax(1), spots)
 
@@ -123,9 +125,9 @@ def test_other_networks_are_read_where_their_layers_are(
             module.register_forward_hook(
                 lambda _, __, out, name=module_name: seen.update({name: out[0].clone()})
             )
-    found = activations(predictor, square)
-    assert [maps.name for maps in found.stages] == list(seen)
-    for maps in found.stages[:-1]:
+    found = trace_activations(predictor, square)
+    assert [maps.name for maps in found.layers] == list(seen)
+    for maps in found.layers[:-1]:
         after = seen[maps.name].tanh() if name == "tanh" else seen[maps.name].clamp(min=0)
         assert len(maps.towers) == config.towers
         np.testing.assert_allclose(np.concatenate(maps.towers), after.numpy(), rtol=1e-5, atol=1e-6)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.alexnet import AlexNet, AlexNetConfig, ConfigError
+from model.alexnet import AlexNet
+from model.config import AlexNetConfig, ConfigError
 from model.layers import Dropout
 
 KERNELS = {

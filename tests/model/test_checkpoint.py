@@ -11,20 +11,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.alexnet import AlexNet, AlexNetConfig
+from model.alexnet import AlexNet
+from model.architectures import VARIANTS
 from model.checkpoint import (
     Pca,
     Weights,
     WeightsError,
     check_finite,
-    from_json,
-    load,
-    read_header,
+    load_weights,
+    parse_dataclass,
     read_tensors,
-    save,
+    read_weights_header,
+    save_weights,
 )
+from model.config import AlexNetConfig
 from model.dataset import ClassName
-from model.variants import VARIANTS
 
 LABELS = {"n01440764": "tench", "b": "B", "c": "C"}
 
@@ -49,12 +50,12 @@ def weights(weights_of: Callable[..., Weights]) -> Weights:
 @pytest.fixture(scope="module")
 def file(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
-    save(weights, path)
+    save_weights(weights, path)
     return path
 
 
 def test_everything_comes_back(weights: Weights, file: Path) -> None:
-    read = load(file)
+    read = load_weights(file)
     assert (read.config, read.classes, read.provenance) == (
         weights.config,
         weights.classes,
@@ -68,11 +69,11 @@ def test_everything_comes_back(weights: Weights, file: Path) -> None:
     original = AlexNet(weights.config)
     original.load_state_dict(dict(weights.state))
     with torch.inference_mode():
-        assert torch.equal(read.network()(x).logits, original.eval()(x).logits)
+        assert torch.equal(read.build_network()(x).logits, original.eval()(x).logits)
 
 
 def test_the_identity_names_what_answers_depend_on(weights: Weights, file: Path) -> None:
-    assert load(file).identity == weights.identity
+    assert load_weights(file).identity == weights.identity
     later = replace(weights, provenance=replace(weights.provenance, epochs=9))
     assert later.identity == weights.identity
     bias = weights.state["conv1.bias"].clone()
@@ -111,8 +112,8 @@ def test_a_file_from_before_there_were_variants_is_read(file: Path, tmp_path: Pa
         "pca.eigenvalues",
         "pca.eigenvectors",
     }
-    assert load(old).config == load(file).config
-    assert load(old).config.net == "paper"
+    assert load_weights(old).config == load_weights(file).config
+    assert load_weights(old).config.net == "paper"
     # The name that such weights had then, which an index of theirs still bears.
     classes = [list(pair) for pair in LABELS.items()]
     told = json.dumps({"config": config, "classes": classes}, sort_keys=True)
@@ -120,13 +121,13 @@ def test_a_file_from_before_there_were_variants_is_read(file: Path, tmp_path: Pa
     for name, tensor in sorted(read_tensors(old)[1].items()):
         digest.update(name.encode())
         digest.update(tensor.numpy().tobytes())
-    assert load(old).identity == digest.hexdigest()[:32]
+    assert load_weights(old).identity == digest.hexdigest()[:32]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variants_configuration_survives_json(name: str) -> None:
     config = VARIANTS[name].config
-    assert from_json(AlexNetConfig, json.loads(json.dumps(asdict(config)))) == config
+    assert parse_dataclass(AlexNetConfig, json.loads(json.dumps(asdict(config)))) == config
 
 
 @pytest.mark.parametrize("name", ["cifar-lrn-24-tanh", "cifar", "original"])
@@ -134,23 +135,23 @@ def test_weights_of_a_variant_come_back(weights: Weights, tmp_path: Path, name: 
     config = replace(VARIANTS[name].config, classes=3)
     network = AlexNet(config).eval()
     mean = weights.mean[:, : config.side, : config.side].contiguous()
-    save(
+    save_weights(
         replace(weights, config=config, mean=mean, state=network.state_dict()), tmp_path / "weights"
     )
-    read = load(tmp_path / "weights")
+    read = load_weights(tmp_path / "weights")
     (tmp_path / "weights").unlink()
     assert (read.config, tuple(read.mean.shape)) == (config, (3, config.side, config.side))
     x = torch.randn(2, 3, config.crop, config.crop)
     with torch.inference_mode():
-        assert torch.equal(read.network()(x).logits, network(x).logits)
+        assert torch.equal(read.build_network()(x).logits, network(x).logits)
 
 
 def test_a_mean_image_of_another_side_is_refused(weights: Weights, tmp_path: Path) -> None:
     config = replace(VARIANTS["cifar"].config, classes=3)
     wrong = replace(weights, config=config, state=AlexNet(config).state_dict())
-    save(wrong, tmp_path / "weights")
+    save_weights(wrong, tmp_path / "weights")
     with pytest.raises(WeightsError, match=r"mean_image has shape \(3, 256, 256\), expected"):
-        load(tmp_path / "weights")
+        load_weights(tmp_path / "weights")
 
 
 def test_files_that_are_none_of_ours_are_refused(tmp_path: Path) -> None:
@@ -162,18 +163,18 @@ def test_files_that_are_none_of_ours_are_refused(tmp_path: Path) -> None:
     }.items():
         path = tmp_path / name
         path.write_bytes(data)
-        for read in (load, read_header):
+        for read in (load_weights, read_weights_header):
             with pytest.raises(WeightsError, match="cannot be read as a safetensors file"):
                 read(path)
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
     with pytest.raises(WeightsError, match="has format none"):
-        load(tmp_path / "other")
+        load_weights(tmp_path / "other")
     with pytest.raises(WeightsError, match=r"does not exist; `python training/run.py`"):
-        load(tmp_path / "missing")
+        load_weights(tmp_path / "missing")
 
 
 def test_the_header_alone_says_what_the_whole_file_says(file: Path, tmp_path: Path) -> None:
-    header, whole = read_header(file), load(file)
+    header, whole = read_weights_header(file), load_weights(file)
     assert (header.config, header.classes, header.provenance, header.identity) == (
         whole.config,
         whole.classes,
@@ -181,10 +182,10 @@ def test_the_header_alone_says_what_the_whole_file_says(file: Path, tmp_path: Pa
         whole.identity,
     )
     save_file({"x": torch.zeros(1)}, tmp_path / "old", metadata=header_without(file, "identity"))
-    assert read_header(tmp_path / "old").identity is None
+    assert read_weights_header(tmp_path / "old").identity is None
     save_file({"x": torch.zeros(1)}, tmp_path / "no", metadata=header_without(file, "classes"))
     with pytest.raises(WeightsError, match=r"not a weights file of this project: 'classes'"):
-        read_header(tmp_path / "no")
+        read_weights_header(tmp_path / "no")
 
 
 def header_without(file: Path, name: str) -> dict[str, str]:
@@ -210,7 +211,7 @@ def test_a_truncated_file_is_refused(file: Path, tmp_path: Path, share: float) -
     path = tmp_path / "cut"
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(WeightsError, match="cut"):
-        load(path)
+        load_weights(path)
 
 
 def change(file: Path, to: Path, header: dict[str, str], **tensors: torch.Tensor | None) -> Path:
@@ -224,22 +225,22 @@ def change(file: Path, to: Path, header: dict[str, str], **tensors: torch.Tensor
 def test_a_file_that_does_not_fit_itself_is_refused_by_name(file: Path, tmp_path: Path) -> None:
     path = tmp_path / "changed"
     with pytest.raises(WeightsError, match="has format 2"):
-        load(change(file, path, {"format": "2"}))
+        load_weights(change(file, path, {"format": "2"}))
     with pytest.raises(WeightsError, match="unknown fields towers"):
-        load(change(file, path, {"config": '{"classes": 3, "towers": 16}'}))
+        load_weights(change(file, path, {"config": '{"classes": 3, "towers": 16}'}))
     with pytest.raises(WeightsError, match="2 names, 3 classes"):
-        load(change(file, path, {"classes": '[["a", "A"], ["b", "B"]]'}))
+        load_weights(change(file, path, {"classes": '[["a", "A"], ["b", "B"]]'}))
     with pytest.raises(WeightsError, match=r"not a weights file of this project"):
-        load(change(file, path, {"provenance": "{"}))
+        load_weights(change(file, path, {"provenance": "{"}))
     shape = {"fc8.bias": torch.zeros(5)}
     with pytest.raises(WeightsError, match=r"fc8.bias has shape \(5,\), expected \(3,\)"):
-        load(change(file, path, {}, **shape))
+        load_weights(change(file, path, {}, **shape))
     with pytest.raises(WeightsError, match=r"conv3.bias is missing"):
-        load(change(file, path, {}, **{"conv3.bias": None}))
+        load_weights(change(file, path, {}, **{"conv3.bias": None}))
     with pytest.raises(WeightsError, match="mean_image"):
-        load(change(file, path, {}, mean_image=None))
+        load_weights(change(file, path, {}, mean_image=None))
     with pytest.raises(WeightsError, match="float32"):
-        load(change(file, path, {}, **{"fc8.bias": torch.zeros(3, dtype=torch.float64)}))
+        load_weights(change(file, path, {}, **{"fc8.bias": torch.zeros(3, dtype=torch.float64)}))
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
@@ -248,7 +249,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one_and_nothing_else(
     path = tmp_path / "w.safetensors"
     path.write_bytes(b"the weights before")
     with pytest.raises(OSError, match="cannot write"):
-        save(weights, path)
+        save_weights(weights, path)
     assert path.read_bytes() == b"the weights before"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.counter_rng import BITS, GOLDEN, image_keys, keep, mix
+from model.counter_rng import BITS, GOLDEN_GAMMA, bernoulli, derive_image_keys, splitmix64
 
 WORD = 2**64
 STEP = 0x9E3779B97F4A7C15
@@ -28,15 +28,15 @@ VALUES = [0, 1, 2, 3, STEP, WORD - 1, WORD // 2, WORD // 2 - 1, 0x0123456789ABCD
 
 
 def test_mix_is_splitmix64s_finaliser() -> None:
-    found = mix(torch.tensor([signed(z) for z in VALUES]))
+    found = splitmix64(torch.tensor([signed(z) for z in VALUES]))
     assert found.tolist() == [signed(finalised(z)) for z in VALUES]
-    assert signed(STEP) == GOLDEN
+    assert signed(STEP) == GOLDEN_GAMMA
 
 
 def test_its_stream_is_the_published_one() -> None:
     # The first three numbers of SplitMix64 seeded with 1234567, as Rosetta Code lists them.
     states = [(1234567 + n * STEP) % WORD for n in (1, 2, 3)]
-    found = mix(torch.tensor([signed(state) for state in states]))
+    found = splitmix64(torch.tensor([signed(state) for state in states]))
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
     assert [value % WORD for value in found.tolist()] == published
 
@@ -49,10 +49,10 @@ def key_by_hand(seed: int, epoch: int, row: int) -> int:
 @pytest.mark.parametrize(("seed", "epoch"), [(0, 1), (7, 90), (2**63 - 1, 3), (-5, 0)])
 def test_keys_and_decisions_are_those_of_python_integers(seed: int, epoch: int) -> None:
     rows = [0, 1, 2, 1_281_166]
-    keys = image_keys(seed, epoch, torch.tensor(rows))
+    keys = derive_image_keys(seed, epoch, torch.tensor(rows))
     expected = [key_by_hand(seed, epoch, row) for row in rows]
     assert keys.tolist() == [signed(key) for key in expected]
-    kept = keep(keys, 10, 50, 0.3)
+    kept = bernoulli(keys, 10, 50, 0.3)
     for key, found in zip(expected, kept.tolist(), strict=True):
         start = finalised(key)
         words = (finalised((start + n * STEP) % WORD) for n in range(11, 61))
@@ -60,24 +60,24 @@ def test_keys_and_decisions_are_those_of_python_integers(seed: int, epoch: int) 
 
 
 def test_an_image_has_the_same_numbers_in_any_batch_and_any_slice() -> None:
-    keys = image_keys(5, 2, torch.arange(100))
-    whole = keep(keys, 0, NEURONS, 0.5)
+    keys = derive_image_keys(5, 2, torch.arange(100))
+    whole = bernoulli(keys, 0, NEURONS, 0.5)
     rows = torch.tensor([99, 3, 42])
-    assert torch.equal(image_keys(5, 2, rows), keys[rows])
-    assert torch.equal(keep(keys[rows], 0, NEURONS, 0.5), whole[rows])
-    towers = [keep(keys, first, NEURONS // 2, 0.5) for first in (0, NEURONS // 2)]
+    assert torch.equal(derive_image_keys(5, 2, rows), keys[rows])
+    assert torch.equal(bernoulli(keys[rows], 0, NEURONS, 0.5), whole[rows])
+    towers = [bernoulli(keys, first, NEURONS // 2, 0.5) for first in (0, NEURONS // 2)]
     assert torch.equal(torch.cat(towers, 1), whole)
 
 
 def test_keys_of_images_epochs_and_seeds_do_not_collide() -> None:
     rows = torch.arange(20_000)
-    keys = torch.cat([image_keys(s, e, rows) for s in range(3) for e in range(5)])
+    keys = torch.cat([derive_image_keys(s, e, rows) for s in range(3) for e in range(5)])
     assert len(keys.unique()) == len(keys)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_the_share_that_stays_is_the_one_asked_for(share: float) -> None:
-    kept = keep(image_keys(1, 1, torch.arange(500)), 0, NEURONS, share).double()
+    kept = bernoulli(derive_image_keys(1, 1, torch.arange(500)), 0, NEURONS, share).double()
     error = math.sqrt(share * (1 - share) / kept.numel()) + 2.0**-BITS
     assert kept.mean().item() == pytest.approx(share, abs=4 * error)
     # As many for every image and for every neuron: of 500 + 4096 means none is five σ away.
@@ -92,7 +92,7 @@ def correlation(a: Tensor, b: Tensor) -> float:
 
 
 def decisions(seed: int, epoch: int, salt: int = 0) -> Tensor:
-    return keep(image_keys(seed, epoch, torch.arange(501)) + salt, 0, NEURONS + 1, 0.5)
+    return bernoulli(derive_image_keys(seed, epoch, torch.arange(501)) + salt, 0, NEURONS + 1, 0.5)
 
 
 def test_neighbours_of_any_kind_are_independent() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.dataset import ClassName, FolderError, Photograph, scan, wordnet_labels
+from model.dataset import ClassName, FolderError, Photograph, scan_folder, wordnet_labels
 
 
 def photograph(root: Path, *paths: str) -> None:
@@ -21,7 +21,7 @@ def pets(tmp_path: Path) -> Path:
 
 
 def test_classes_are_the_folders_in_order_and_files_are_in_order_too(pets: Path) -> None:
-    folder = scan(pets)
+    folder = scan_folder(pets)
     assert folder.root == pets
     assert folder.classes == (ClassName("cat", "cat"), ClassName("dog", "dog"))
     assert folder.train == (
@@ -33,7 +33,7 @@ def test_classes_are_the_folders_in_order_and_files_are_in_order_too(pets: Path)
 
 
 def test_every_path_leads_from_the_root_to_a_file(pets: Path) -> None:
-    folder = scan(pets)
+    folder = scan_folder(pets)
     assert all((folder.root / item.path).is_file() for item in folder.train + folder.val)
 
 
@@ -41,20 +41,20 @@ def test_the_root_may_be_given_relative_and_is_kept_absolute(
     pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(pets.parent)
-    assert scan(Path(pets.name)) == scan(pets)
+    assert scan_folder(Path(pets.name)) == scan_folder(pets)
 
 
 def test_other_files_and_hidden_ones_are_passed_over(pets: Path) -> None:
-    before = scan(pets)
+    before = scan_folder(pets)
     photograph(pets, "train/dog/notes.txt", "train/dog/._1.jpg", "train/.thumbnails/1.jpg")
     photograph(pets, "train/dog/folder.jpg/inside.txt", "train/README.md", "train/dog/jpg")
     (pets / "train/dog/gone.jpg").symlink_to(pets / "nowhere.jpg")
-    assert scan(pets) == before
+    assert scan_folder(pets) == before
 
 
 def test_suffixes_count_in_any_case(pets: Path) -> None:
     photograph(pets, "train/cat/A.JPG", "train/cat/B.JPEG", "train/cat/C.Png", "train/cat/D.WEBP")
-    names = [item.path for item in scan(pets).train if item.class_index == 0]
+    names = [item.path for item in scan_folder(pets).train if item.class_index == 0]
     assert names == [
         f"train/cat/{name}" for name in ("1.webp", "A.JPG", "B.JPEG", "C.Png", "D.WEBP")
     ]
@@ -67,7 +67,7 @@ def test_files_and_folders_may_be_links(
     photograph(elsewhere, "birds/1.jpg")
     (pets / "train/bird").symlink_to(elsewhere / "birds", target_is_directory=True)
     (pets / "val/bird").symlink_to(elsewhere / "birds", target_is_directory=True)
-    assert [item.folder for item in scan(pets).classes] == ["bird", "cat", "dog"]
+    assert [item.folder for item in scan_folder(pets).classes] == ["bird", "cat", "dog"]
 
 
 def test_wordnet_ids_are_read_as_their_names(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_wordnet_ids_are_read_as_their_names(tmp_path: Path) -> None:
     }
     for name in names:
         photograph(tmp_path, f"train/{name}/1.jpg", f"val/{name}/1.jpg")
-    assert {item.folder: item.label for item in scan(tmp_path).classes} == names
+    assert {item.folder: item.label for item in scan_folder(tmp_path).classes} == names
 
 
 def test_the_thousand_wordnet_ids_have_a_thousand_names() -> None:
@@ -94,7 +94,7 @@ def test_the_thousand_wordnet_ids_have_a_thousand_names() -> None:
 def test_a_classes_file_names_the_classes(pets: Path) -> None:
     text = "\ufeff# made by hand\n\ndog   a good dog\ncat:\tchat à poils longs\nfish goldfish\n"
     (pets / "classes.txt").write_text(text, encoding="utf-8")
-    assert scan(pets).classes == (
+    assert scan_folder(pets).classes == (
         ClassName("cat", "chat à poils longs"),
         ClassName("dog", "a good dog"),
     )
@@ -102,51 +102,51 @@ def test_a_classes_file_names_the_classes(pets: Path) -> None:
 
 def test_a_class_that_the_classes_file_leaves_out_keeps_its_folders_name(pets: Path) -> None:
     (pets / "classes.txt").write_text("dog hound\ncat\n")
-    assert [item.label for item in scan(pets).classes] == ["cat", "hound"]
+    assert [item.label for item in scan_folder(pets).classes] == ["cat", "hound"]
 
 
 def test_a_classes_file_that_is_no_text_is_refused(pets: Path) -> None:
     (pets / "classes.txt").write_bytes(b"dog \xff\xfe\n")
     with pytest.raises(FolderError, match=r"classes\.txt.*UTF-8"):
-        scan(pets)
+        scan_folder(pets)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=f"{tmp_path}/absent/train does not exist.*train/<class>"):
-        scan(tmp_path / "absent")
+        scan_folder(tmp_path / "absent")
 
 
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     photograph(tmp_path, "train")
     with pytest.raises(FolderError, match="train is a file, not a folder"):
-        scan(tmp_path)
+        scan_folder(tmp_path)
 
 
 def test_a_set_without_validation_images_is_refused(tmp_path: Path) -> None:
     photograph(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg")
     with pytest.raises(FolderError, match="val does not exist"):
-        scan(tmp_path)
+        scan_folder(tmp_path)
 
 
 def test_images_that_lie_outside_class_folders_are_explained(tmp_path: Path) -> None:
     photograph(tmp_path, "train/1.jpg", "val/1.jpg")
     with pytest.raises(FolderError, match="train holds no class folders"):
-        scan(tmp_path)
+        scan_folder(tmp_path)
 
 
 def test_one_class_is_too_few(tmp_path: Path) -> None:
     photograph(tmp_path, "train/cat/1.jpg", "val/cat/1.jpg")
     with pytest.raises(FolderError, match="one class, cat; at least two"):
-        scan(tmp_path)
+        scan_folder(tmp_path)
 
 
 def test_a_class_without_photographs_is_named(pets: Path) -> None:
     photograph(pets, "train/eel/notes.txt", "val/eel/1.jpg")
     with pytest.raises(FolderError, match=r"train/eel holds no photographs.*\.jpg"):
-        scan(pets)
+        scan_folder(pets)
 
 
 def test_classes_that_differ_between_the_two_are_named(pets: Path) -> None:
     photograph(pets, "train/eel/1.jpg", "val/fox/1.jpg")
     with pytest.raises(FolderError, match="only train has eel; only val has fox"):
-        scan(pets)
+        scan_folder(pets)

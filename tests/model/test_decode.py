@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 from skimage import data as photographs
 
-from model.decode import ImageError, decode, header
+from model.decode import ImageError, decode_image, read_image_header
 from model.preprocess import central_square
 
 Pixels = npt.NDArray[np.uint8]
@@ -44,12 +44,12 @@ def png(size: tuple[int, int], depth: int, colour: int, rows: bytes, *more: byte
 
 
 def pixels(data: bytes) -> Pixels:
-    return np.asarray(decode(data))
+    return np.asarray(decode_image(data))
 
 
 def reason(data: bytes, **options: int) -> str:
     with pytest.raises(ImageError) as caught:
-        decode(data, **options)
+        decode_image(data, **options)
     assert str(caught.value).endswith((".", "again."))
     return caught.value.reason
 
@@ -74,7 +74,7 @@ def test_a_photograph_of_each_kind_is_read_as_pillow_reads_it(
     data = saved(astronaut, kind)
     with Image.open(io.BytesIO(data)) as reference:
         assert np.array_equal(pixels(data), np.asarray(reference.convert("RGB")))
-    assert decode(data).mode == "RGB"
+    assert decode_image(data).mode == "RGB"
 
 
 def test_a_phones_mpo_is_read_as_its_first_picture(
@@ -273,13 +273,15 @@ def test_the_header_gives_the_kind_and_the_upright_size(
     kind: str, orientation: int, noise: Image.Image
 ) -> None:
     data = saved(noise, kind.upper(), exif=exif(orientation))
-    assert header(data) == (kind, *decode(data).size)
+    assert read_image_header(data) == (kind, *decode_image(data).size)
     if kind != "WebP":
-        assert header(data[:200] if kind == "PNG" else data[:-10]) == header(data)
+        assert read_image_header(data[:200] if kind == "PNG" else data[:-10]) == read_image_header(
+            data
+        )
 
 
 def test_what_a_camera_wrote_about_the_place_is_not_kept(noise: Image.Image) -> None:
-    assert decode(saved(noise, "JPEG", exif=exif(6), comment="at home")).info == {}
+    assert decode_image(saved(noise, "JPEG", exif=exif(6), comment="at home")).info == {}
 
 
 # Bytes that are no image, or too much of one
@@ -288,7 +290,7 @@ def test_what_a_camera_wrote_about_the_place_is_not_kept(noise: Image.Image) -> 
 def test_no_bytes_are_an_empty_file() -> None:
     assert reason(b"") == "empty"
     with pytest.raises(ImageError, match="The file is empty"):
-        header(b"")
+        read_image_header(b"")
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "ICO", "PPM", "EPS", "PDF", "TGA", "SGI"])
@@ -305,7 +307,7 @@ def test_bytes_of_no_accepted_kind_are_unknown(data: bytes) -> None:
 
 def test_the_refusal_names_what_the_file_looks_like_and_what_is_accepted() -> None:
     with pytest.raises(ImageError, match=r"looks like a HEIC.*JPEG, PNG and WebP"):
-        decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+        decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
 
 def header_only(kind: str, width: int, height: int) -> bytes:
@@ -328,9 +330,9 @@ def header_only(kind: str, width: int, height: int) -> bytes:
 def test_too_many_pixels_are_refused_from_the_header(kind: str, size: tuple[int, int]) -> None:
     """50 million at most. Pillow itself would warn of the second and raise for the third."""
     with pytest.raises(ImageError, match=f"{size[0]:,} × {size[1]:,}") as caught:
-        decode(header_only(kind, *size))
+        decode_image(header_only(kind, *size))
     assert caught.value.reason == "too-large"
-    assert header(header_only(kind, *size)) == (kind, *size)
+    assert read_image_header(header_only(kind, *size)) == (kind, *size)
 
 
 def test_a_webp_with_a_giant_canvas_is_refused() -> None:
@@ -340,7 +342,7 @@ def test_a_webp_with_a_giant_canvas_is_refused() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_the_limit_on_pixels_is_the_callers(kind: str, noise: Image.Image) -> None:
     data = saved(noise, kind)
-    assert decode(data, max_pixels=60 * 40).size == (60, 40)
+    assert decode_image(data, max_pixels=60 * 40).size == (60, 40)
     assert reason(data, max_pixels=60 * 40 - 1) == "too-large"
 
 
@@ -351,7 +353,7 @@ def pillows_settings() -> tuple[int | None, bool]:
 def test_pillows_own_limits_neither_speak_nor_change(noise: Image.Image) -> None:
     before = pillows_settings()
     assert reason(png((9500, 9500), 8, 0, b""), max_pixels=200_000_000) == "damaged"
-    decode(saved(noise, "PNG"))
+    decode_image(saved(noise, "PNG"))
     assert pillows_settings() == before
 
 
@@ -360,7 +362,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
     jpeg = saved(Image.new("L", (64, 64), 128), "JPEG", progressive=True)
     last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     assert reason(jpeg[:-2] + last * 1000 + jpeg[-2:]) == "too-large"
-    assert decode(jpeg).size == (64, 64)
+    assert decode_image(jpeg).size == (64, 64)
 
 
 def test_scans_of_a_preview_or_after_the_picture_do_not_count(noise: Image.Image) -> None:
@@ -440,7 +442,7 @@ def damaged_images(draw: st.DrawFn) -> bytes:
 @example(b"\xff\xd8\xff\xda")
 def test_damaged_bytes_give_a_square_or_an_image_error_and_nothing_else(data: bytes) -> None:
     try:
-        square = central_square(decode(data, max_pixels=100_000))
+        square = central_square(decode_image(data, max_pixels=100_000))
     except ImageError:
         return
     assert square.dtype == np.uint8

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.alexnet import AlexNet, layers
-from model.counter_rng import image_keys
-from model.layers import Dropout, LocallyConnected, Pool, Shape, WithinMap
-from model.variants import VARIANTS
+from model.alexnet import AlexNet, list_layers
+from model.architectures import VARIANTS
+from model.counter_rng import derive_image_keys
+from model.layers import Dropout, LocallyConnected, Pool, Shape, WithinMapNorm
 
 
 def local_by_hand(x: Tensor, weight: Tensor, bias: Tensor, kernel: int, pad: int) -> Tensor:
@@ -86,14 +86,14 @@ def test_normalisation_within_a_map_is_the_loop(n: int) -> None:
     expected = within_map_by_hand(a, 1, n, 0.001 / 25, 0.75)
     # Strong enough that the sum matters, else any sum would do.
     assert (expected / a).mean() < 0.5
-    ours = WithinMap(1, n, 0.001 / 25, 0.75)
+    ours = WithinMapNorm(1, n, 0.001 / 25, 0.75)
     torch.testing.assert_close(ours(a), expected, rtol=1e-12, atol=0)
 
 
 def test_the_gradient_of_normalisation_within_a_map_is_right() -> None:
     torch.manual_seed(0)
     a = torch.randn(1, 2, 6, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(WithinMap(1, 5, 0.1, 0.75), (a,))
+    assert torch.autograd.gradcheck(WithinMapNorm(1, 5, 0.1, 0.75), (a,))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -102,7 +102,7 @@ def test_every_layer_states_the_shape_that_it_gives(name: str) -> None:
     shape = Shape(3, config.crop)
     with torch.device("meta"):
         x = torch.empty(2, 3, config.crop, config.crop)
-        for layer in layers(config):
+        for layer in list_layers(config):
             module, shape = layer.build(shape, config.towers)
             x = module(x)
             found = x.shape[1:] if x.ndim == 4 else (*x.shape[1:], 1, 1)
@@ -126,7 +126,7 @@ def test_a_pooling_window_hangs_over_only_where_it_may(size: int) -> None:
 
 def test_dropout_with_keys_is_the_same_however_the_batch_is_cut() -> None:
     x = torch.rand(6, 1000) + 1
-    keys = image_keys(3, 1, torch.arange(6))
+    keys = derive_image_keys(3, 1, torch.arange(6))
     dropout = Dropout(0.5, salt=7).train()
     whole = dropout(x, keys)
     assert torch.equal(dropout(x[2:5], keys[2:5]), whole[2:5])
@@ -140,7 +140,7 @@ def test_dropout_with_keys_is_the_same_however_the_batch_is_cut() -> None:
 
 
 def test_inverted_dropout_divides_in_training_and_does_nothing_at_test() -> None:
-    x, keys = torch.full((4, 1000), 3.0), image_keys(0, 1, torch.arange(4))
+    x, keys = torch.full((4, 1000), 3.0), derive_image_keys(0, 1, torch.arange(4))
     dropout = Dropout(0.25, inverted=True)
     assert set(dropout.train()(x, keys).unique().tolist()) == {0.0, 4.0}
     assert set(dropout(x).unique().tolist()) == {0.0, 4.0}
@@ -158,6 +158,6 @@ def test_without_a_probability_dropout_does_nothing() -> None:
 def test_fc6_and_fc7_of_a_network_drop_different_neurons() -> None:
     with torch.device("meta"):
         network = AlexNet()
-    x, keys = torch.ones(1, 4096), image_keys(0, 1, torch.arange(1))
+    x, keys = torch.ones(1, 4096), derive_image_keys(0, 1, torch.arange(1))
     first, second = (network.get_submodule(name)(x, keys) for name in ("drop6", "drop7"))
     assert (first == second).float().mean().item() == pytest.approx(0.5, abs=5 * 0.5 / 64)

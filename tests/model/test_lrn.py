@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from model.lrn import LocalResponseNorm, band
+from model.lrn import LocalResponseNorm, build_band
 
 K, N, ALPHA, BETA = 2.0, 5, 1e-4, 0.75
 
@@ -73,7 +73,7 @@ def test_another_beta(beta: float) -> None:
 
 def test_the_band_has_two_blocks() -> None:
     assert (
-        band(8, 2, 3)[:, :, 0, 0].tolist()
+        build_band(8, 2, 3)[:, :, 0, 0].tolist()
         == [
             [1, 1, 0, 0],
             [1, 1, 1, 0],

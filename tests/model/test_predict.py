@@ -7,10 +7,13 @@ import pytest
 import skimage.data
 import torch
 
-from model.alexnet import AlexNet, AlexNetConfig
+from model.alexnet import AlexNet
 from model.checkpoint import Weights
-from model.predict import CENTRE, Guess, Predictor, find_device
-from model.preprocess import central_square, decode
+from model.config import AlexNetConfig
+from model.decode import decode_image
+from model.predict import LabelProbability, Predictor, find_device
+from model.preprocess import central_square
+from model.ten_crop import CENTRE_CROP
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 
@@ -49,32 +52,32 @@ def by_hand(predictor: Predictor, image: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def test_ten_crops_are_averaged_after_the_softmax(predictor: Predictor, image: np.ndarray) -> None:
     each, feature = by_hand(predictor, image)
-    look = predictor.look(image)
-    np.testing.assert_allclose(look.crops, each, atol=1e-5)
+    look = predictor.predict(image)
+    np.testing.assert_allclose(look.crop_probabilities, each, atol=1e-5)
     np.testing.assert_allclose(look.probabilities, each.mean(0), atol=1e-5)
     np.testing.assert_allclose(look.fc7, feature, rtol=1e-3, atol=1e-4)
     assert look.probabilities.sum() == pytest.approx(1, abs=1e-5)
     assert each.std(0).max() > 1e-3  # crops differ, or the test shows nothing
-    assert CENTRE == 4
+    assert CENTRE_CROP == 4
 
 
 def test_the_index_and_the_page_see_the_same_features(
     predictor: Predictor, image: np.ndarray
 ) -> None:
     batch = np.stack([image, image[::-1], image[:, ::-1]])
-    features = predictor.features(batch)
+    features = predictor.extract_features(batch)
     assert features.shape == (3, 4096)
     assert features.dtype == np.float32
-    np.testing.assert_allclose(features[0], predictor.look(image).fc7, rtol=1e-3, atol=1e-4)
-    probabilities = predictor.probabilities(batch)
-    np.testing.assert_allclose(probabilities[0], predictor.look(image).probabilities, atol=1e-5)
+    np.testing.assert_allclose(features[0], predictor.predict(image).fc7, rtol=1e-3, atol=1e-4)
+    probabilities = predictor.predict_probabilities(batch)
+    np.testing.assert_allclose(probabilities[0], predictor.predict(image).probabilities, atol=1e-5)
 
 
 def test_the_five_most_probable_labels_falling(predictor: Predictor) -> None:
     probabilities = np.array([0.05, 0.3, 0.05, 0.2, 0.25, 0.1, 0.05], np.float32)
     top = predictor.top5(probabilities)
     assert [guess.label for guess in top] == ["B", "E", "D", "F", "A"]
-    assert top[0] == Guess("B", pytest.approx(0.3))
+    assert top[0] == LabelProbability("B", pytest.approx(0.3))
     assert len(predictor.top5(probabilities[:3])) == 3
 
 
@@ -85,8 +88,8 @@ def test_a_photographs_bytes_go_all_the_way(predictor: Predictor) -> None:
 
     buffer = io.BytesIO()
     Image.fromarray(skimage.data.coffee()).save(buffer, "PNG")
-    square = central_square(decode(buffer.getvalue()))
-    assert predictor.look(square).probabilities.shape == (len(LABELS),)
+    square = central_square(decode_image(buffer.getvalue()))
+    assert predictor.predict(square).probabilities.shape == (len(LABELS),)
 
 
 def test_the_device_is_found_or_named() -> None:

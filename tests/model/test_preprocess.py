@@ -11,16 +11,9 @@ import torch
 from PIL import Image
 from skimage import data as photographs
 
-from model.preprocess import (
-    ImageError,
-    central_square,
-    centre_crop,
-    offsets,
-    read,
-    read_file,
-    subtract_mean,
-    ten_crops,
-)
+from model.decode import ImageError
+from model.preprocess import central_square, decode_square, read_square, subtract_mean
+from model.ten_crop import centre_crop, crop_offsets, cut_ten_crops
 
 ASTRONAUT: npt.NDArray[np.uint8] = photographs.astronaut()  # type: ignore[no-untyped-call]
 
@@ -88,7 +81,7 @@ def test_the_filter_is_the_antialiased_bicubic_written_out_in_numpy(side: int) -
 
 def test_an_image_of_256_by_256_is_left_as_it_is() -> None:
     image = ASTRONAUT[:256, :256]
-    assert np.array_equal(read(saved(Image.fromarray(image), "PNG")), image)
+    assert np.array_equal(decode_square(saved(Image.fromarray(image), "PNG")), image)
 
 
 def test_an_image_whose_short_side_is_256_is_only_cut() -> None:
@@ -104,7 +97,7 @@ def test_a_strip_one_pixel_wide_is_read_without_enlarging_all_of_it(
     """Enlarged whole, the shorter of these would take 12 GB. The left half is black."""
     strip = np.repeat(np.array([0, 255], dtype=np.uint8), long // 2)
     image = Image.fromarray(strip[:, None] if upright else strip[None])
-    square = read(saved(image, "PNG"))[..., 0].astype(int)
+    square = decode_square(saved(image, "PNG"))[..., 0].astype(int)
     ramp = square[:, 0] if upright else square[0]
     assert np.all(square == (ramp[:, None] if upright else ramp))
     assert np.all(np.diff(ramp) >= 0)
@@ -132,14 +125,14 @@ def test_the_kind_is_told_by_the_content_and_not_by_the_name(
 ) -> None:
     (tmp_path / "really-a-webp.jpg").write_bytes(saved(noise, "WEBP", lossless=True))
     expected = central_square(noise)
-    assert np.array_equal(read_file(tmp_path / "really-a-webp.jpg"), expected)
+    assert np.array_equal(read_square(tmp_path / "really-a-webp.jpg"), expected)
 
 
 def test_errors_of_a_file_begin_with_its_path(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("not an image")
     for name, expected in [("notes.jpg", "unknown"), ("absent.jpg", "damaged"), (".", "damaged")]:
         with pytest.raises(ImageError) as caught:
-            read_file(tmp_path / name)
+            read_square(tmp_path / name)
         assert caught.value.reason == expected
         assert str(caught.value).startswith(f"{tmp_path / name}: ")
 
@@ -166,7 +159,7 @@ def own_coordinates(count: int) -> torch.Tensor:
 
 
 def test_the_ten_crops_are_the_four_corners_the_centre_and_their_mirrors() -> None:
-    crops = ten_crops(own_coordinates(2))
+    crops = cut_ten_crops(own_coordinates(2))
     assert crops.shape == (2, 10, 3, 224, 224)
     corners = itertools.product([(0, 223), (32, 255)], repeat=2)  # first and last row, then column
     expected = [(rows, columns) for rows, columns in corners] + [((16, 239), (16, 239))]
@@ -187,7 +180,7 @@ def test_the_centre_crop_leaves_sixteen_pixels_on_every_side() -> None:
     assert crop.shape == (3, 3, 224, 224)
     assert sorted(set(crop[0, 0].flatten().tolist())) == list(range(16, 240))
     assert sorted(set(crop[0, 1].flatten().tolist())) == list(range(16, 240))
-    assert torch.equal(crop, ten_crops(own_coordinates(3))[:, 4])
+    assert torch.equal(crop, cut_ten_crops(own_coordinates(3))[:, 4])
 
 
 def test_wrong_shapes_and_types_are_named() -> None:
@@ -202,7 +195,7 @@ def test_wrong_shapes_and_types_are_named() -> None:
     for wrong in (torch.zeros(3), torch.zeros(()), torch.zeros(3, 256, 255), mean.double()):
         with pytest.raises(ValueError, match=r"mean must be float32 \[3, s, s\], not "):
             subtract_mean(right, wrong)
-    for crops in (ten_crops, centre_crop):
+    for crops in (cut_ten_crops, centre_crop):
         with pytest.raises(ValueError, match=r"float32 \[N, 3, s, s\], not float32 \[3, 256"):
             crops(mean)
         with pytest.raises(ValueError, match=r"not uint8"):
@@ -225,7 +218,7 @@ def test_a_square_of_another_side_is_cut_by_the_same_rule(side: int, size: tuple
     across = image.resize((width, size[1]), Image.Resampling.BICUBIC)
     whole = np.asarray(across.resize((width, height), Image.Resampling.BICUBIC), dtype=int)
     top, left = (height - side) // 2, (width - side) // 2
-    square = read(saved(image, "PNG"), side=side)
+    square = decode_square(saved(image, "PNG"), side=side)
     assert square.shape == (side, side, 3)
     difference = np.abs(square - whole[top : top + side, left : left + side])
     assert difference.max() <= 1
@@ -235,14 +228,14 @@ def test_a_square_of_another_side_is_cut_by_the_same_rule(side: int, size: tuple
 def test_a_picture_of_cifar_is_left_as_it_is(tmp_path: Path) -> None:
     image = ASTRONAUT[:32, :32]
     Image.fromarray(image).save(tmp_path / "a.png")
-    assert np.array_equal(read_file(tmp_path / "a.png", side=32), image)
+    assert np.array_equal(read_square(tmp_path / "a.png", side=32), image)
 
 
 def test_the_offsets_are_the_corners_and_the_centre() -> None:
     # As cuda-convnet's ten crops of 2012 had them, and Caffe's 227 of 256.
-    assert offsets() == ((0, 0), (0, 32), (32, 0), (32, 32), (16, 16))
-    assert offsets(256, 227) == ((0, 0), (0, 29), (29, 0), (29, 29), (14, 14))
-    assert set(offsets(32, 32)) == {(0, 0)}
+    assert crop_offsets() == ((0, 0), (0, 32), (32, 0), (32, 32), (16, 16))
+    assert crop_offsets(256, 227) == ((0, 0), (0, 29), (29, 0), (29, 29), (14, 14))
+    assert set(crop_offsets(32, 32)) == {(0, 0)}
 
 
 def test_other_squares_lose_their_own_mean_and_are_cropped() -> None:
@@ -252,7 +245,7 @@ def test_other_squares_lose_their_own_mean_and_are_cropped() -> None:
     x = subtract_mean(torch.from_numpy(images), torch.from_numpy(mean))
     expected = images.astype(np.float32).transpose(0, 3, 1, 2) - mean
     assert np.array_equal(x.numpy(), expected)
-    crops = ten_crops(x, 24).numpy()
+    crops = cut_ten_crops(x, 24).numpy()
     assert np.array_equal(crops[:, 3], expected[:, :, 8:, 8:])
     assert np.array_equal(crops[:, 6], expected[:, :, :24, :7:-1])
     assert np.array_equal(centre_crop(x, 24).numpy(), expected[:, :, 4:28, 4:28])

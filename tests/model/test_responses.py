@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, pad
 
-from model.alexnet import AlexNetConfig
+from model.activations import Conv1Responses
+from model.architectures import VARIANTS
 from model.checkpoint import Weights
+from model.config import AlexNetConfig
 from model.predict import Predictor
-from model.responses import Conv1
-from model.variants import VARIANTS
 
 Pixels = npt.NDArray[np.uint8]
 BORDERS = {"paper": (0, 3), "one-gpu": (0, 3), "caffe-alexnet": (0, 0), "torchvision": (2, 2)}
@@ -22,22 +22,24 @@ SQUARES = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def conv1_of(weights_of: Callable[..., Weights]) -> Callable[[AlexNetConfig], Conv1]:
+def conv1_of(weights_of: Callable[..., Weights]) -> Callable[[AlexNetConfig], Conv1Responses]:
     """conv1 with seeded weights and a mean image of whole numbers, which rise from the left."""
 
-    def make(config: AlexNetConfig) -> Conv1:
+    def make(config: AlexNetConfig) -> Conv1Responses:
         weights = weights_of(config, mean=torch.arange(256.0).expand(3, 256, 256))
-        return Conv1(Predictor.from_weights(weights, "cpu"))
+        return Conv1Responses(Predictor.from_weights(weights, "cpu"))
 
     return make
 
 
 @pytest.fixture(scope="module", params=list(BORDERS))
-def conv1(request: pytest.FixtureRequest, conv1_of: Callable[[AlexNetConfig], Conv1]) -> Conv1:
+def conv1(
+    request: pytest.FixtureRequest, conv1_of: Callable[[AlexNetConfig], Conv1Responses]
+) -> Conv1Responses:
     return conv1_of(replace(VARIANTS[request.param].config, classes=2, input_scale=50.0))
 
 
-def truth(conv1: Conv1) -> npt.NDArray[np.float64]:
+def truth(conv1: Conv1Responses) -> npt.NDArray[np.float64]:
     """The maps by torch's function in float64: [3, K, side, side]."""
     network = conv1.predictor.network
     crop, mean = network.config.crop, np.arange(256.0)[:, None]
@@ -53,29 +55,29 @@ def truth(conv1: Conv1) -> npt.NDArray[np.float64]:
     return found
 
 
-def test_the_maps_and_the_strongest_places(conv1: Conv1) -> None:
+def test_the_maps_and_the_strongest_places(conv1: Conv1Responses) -> None:
     right = truth(conv1)
-    maps = conv1.maps(SQUARES).numpy()
+    maps = conv1.compute_maps(SQUARES).numpy()
     np.testing.assert_allclose(maps, right, atol=1e-4)
-    assert conv1.width == right.shape[-1]
+    assert conv1.map_side == right.shape[-1]
     for square, true in zip(SQUARES, right, strict=True):
-        values, spots = conv1.strongest(square)
+        values, spots = conv1.find_strongest(square)
         assert values.dtype == np.float32
         np.testing.assert_allclose(values, true.max(axis=(1, 2)), atol=1e-4)
-        places = conv1.places(spots)
-        at = true[np.arange(conv1.kernels), places[:, 0], places[:, 1]]
+        places = conv1.unravel(spots)
+        at = true[np.arange(conv1.kernel_count), places[:, 0], places[:, 1]]
         np.testing.assert_allclose(at, values, atol=1e-4)
 
 
-def test_a_patch_is_what_the_kernels_see(conv1: Conv1) -> None:
+def test_a_patch_is_what_the_kernels_see(conv1: Conv1Responses) -> None:
     """Its product with the kernels, the mean subtracted, is their answer there."""
-    network, right, width = conv1.predictor.network, truth(conv1), conv1.width
+    network, right, width = conv1.predictor.network, truth(conv1), conv1.map_side
     kernels = network.conv1.weight.detach().double().numpy()
     assert network.conv1.bias is not None
     bias = network.conv1.bias.detach().double().numpy()
     first = (256 - network.config.crop) // 2 - BORDERS[network.config.net][0]
     for row, column in ((0, 0), (0, width - 1), (width - 1, 0), (width - 1, width - 1), (7, 30)):
-        patch = conv1.patch(SQUARES[1], row * width + column)
+        patch = conv1.cut_patch(SQUARES[1], row * width + column)
         assert patch.shape == (11, 11, 3)
         assert patch.dtype == np.uint8
         mean = np.arange(256.0)[first + 4 * column : first + 4 * column + 11]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from model.sheets import FAINT, sheet
+from model.visualize import MIN_INK, draw_maps
 
 
 def alpha(picture) -> np.ndarray:
@@ -21,12 +21,12 @@ def test_every_value_is_a_square_of_ink_by_the_root_of_its_share(
     count: int, columns: int, side: int, scale: int, gap: int
 ) -> None:
     maps = np.random.default_rng(0).random((count, side, side), dtype=np.float32)
-    ink = alpha(sheet(maps, columns, scale=scale, largest=2.0, gap=gap))
+    ink = alpha(draw_maps(maps, columns, scale=scale, largest=2.0, gap=gap))
     cell = side * scale + gap
     expected = np.zeros((-(-count // columns) * cell, columns * cell))
     for n, y, x in itertools.product(range(count), range(side), range(side)):
         top, left = n // columns * cell + y * scale, n % columns * cell + x * scale
-        value = FAINT + (255 - FAINT) * (maps[n, y, x] / 2) ** 0.5
+        value = MIN_INK + (255 - MIN_INK) * (maps[n, y, x] / 2) ** 0.5
         expected[top : top + scale, left : left + scale] = value
     assert ink.shape == expected.shape
     assert np.abs(ink - expected).max() <= 0.51
@@ -35,5 +35,10 @@ def test_every_value_is_a_square_of_ink_by_the_root_of_its_share(
 
 def test_nothing_has_faint_ink_and_the_largest_all_of_it() -> None:
     maps = np.array([[[0.0, 3.0], [-3.0, 5.0]]], np.float32)
-    assert alpha(sheet(maps, 1, scale=1, largest=3.0, gap=0)).tolist() == [[FAINT, 255], [255, 255]]
-    assert np.unique(alpha(sheet(np.zeros_like(maps), 1, scale=1, largest=0.0, gap=0))) == [FAINT]
+    assert alpha(draw_maps(maps, 1, scale=1, largest=3.0, gap=0)).tolist() == [
+        [MIN_INK, 255],
+        [255, 255],
+    ]
+    assert np.unique(alpha(draw_maps(np.zeros_like(maps), 1, scale=1, largest=0.0, gap=0))) == [
+        MIN_INK
+    ]

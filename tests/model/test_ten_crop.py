@@ -5,8 +5,9 @@ import pytest
 import skimage.data
 import torch
 
-from model.alexnet import AlexNet, AlexNetConfig
-from model.ten_crop import Shared, run_ten_crops, shared
+from model.alexnet import AlexNet
+from model.config import AlexNetConfig
+from model.ten_crop import SharedPrefix, find_shared_prefix, run_crops
 
 
 def squares(side: int) -> torch.Tensor:
@@ -30,24 +31,24 @@ def one_by_one(network: AlexNet, x: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 
 CONFIGS = {
-    "paper": (AlexNetConfig(classes=5, init="he"), Shared(5, reach=19, stride=8, border=3)),
+    "paper": (AlexNetConfig(classes=5, init="he"), SharedPrefix(5, reach=19, stride=8, border=3)),
     # conv1, ReLU, LRN and pooling that does not overlap: no place looks beyond the edge.
     "plain pooling": (
         AlexNetConfig(classes=5, init="he", overlapping=False),
-        Shared(5, reach=15, stride=8, border=3),
+        SharedPrefix(5, reach=15, stride=8, border=3),
     ),
     "original": (
         AlexNetConfig(classes=5, init="he", net="original"),
-        Shared(5, reach=19, stride=8, border=3),
+        SharedPrefix(5, reach=19, stride=8, border=3),
     ),
     "tanh, without LRN": (
         AlexNetConfig(classes=5, init="he", activation="tanh", lrn=False, net="one-gpu"),
-        Shared(4, reach=19, stride=8, border=3),
+        SharedPrefix(4, reach=19, stride=8, border=3),
     ),
     # Crops 4 pixels from the centre's: conv1's stride, not pool1's.
     "crops 8 apart": (
         AlexNetConfig(classes=5, init="he", side=232),
-        Shared(4, reach=11, stride=4, border=3),
+        SharedPrefix(4, reach=11, stride=4, border=3),
     ),
     "Caffe's 227": (AlexNetConfig(classes=5, net="caffe-alexnet", crop=227), None),
     "torchvision's": (AlexNetConfig(classes=5, net="torchvision"), None),
@@ -61,9 +62,9 @@ def test_shared_layers_change_nothing_but_rounding(name: str) -> None:
     config, expected = CONFIGS[name]
     torch.manual_seed(3)
     network = AlexNet(config).eval()
-    assert shared(network) == expected
+    assert find_shared_prefix(network) == expected
     x = squares(config.side) / 60
-    logits, fc7 = run_ten_crops(network, x)
+    logits, fc7 = run_crops(network, x)
     each_logits, each_fc7 = one_by_one(network, x)
     scale = each_logits.abs().max().item()
     torch.testing.assert_close(logits, each_logits, rtol=1e-4, atol=1e-5 * scale)

@@ -25,19 +25,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from model.alexnet import AlexNet, AlexNetConfig, ConfigError
-from model.counter_rng import image_keys
+from model.alexnet import AlexNet
+from model.architectures import VARIANTS
+from model.config import AlexNetConfig, ConfigError
+from model.counter_rng import derive_image_keys
 from model.towers import (
-    Gathered,
-    Place,
-    Summed,
+    AllGather,
+    RowParallelLinear,
     Tower,
-    join,
-    refuse_whole,
-    share,
+    TowerRank,
+    check_splittable,
+    merge_state_dicts,
     split_dimension,
+    split_state_dict,
 )
-from model.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 120.0
@@ -69,7 +70,7 @@ CASES = {
 }
 
 
-def build(case: Case, place: Place | None) -> AlexNet:
+def build(case: Case, place: TowerRank | None) -> AlexNet:
     """The whole network or a tower of it, from the same seed."""
     torch.manual_seed(11)
     network = AlexNet(case.config) if place is None else Tower(case.config, place)
@@ -91,7 +92,7 @@ def train(network: AlexNet, case: Case) -> dict[str, Tensor]:
     for step in range(case.steps):
         x, classes = pictures(case, step)
         with torch.autocast("cpu", torch.bfloat16, enabled=case.autocast):
-            out = network(x, image_keys(3, step, torch.tensor([40, 7])))
+            out = network(x, derive_image_keys(3, step, torch.tensor([40, 7])))
         loss = F.cross_entropy(out.logits.to(case.dtype), classes)
         optimizer.zero_grad()
         loss.backward()
@@ -121,7 +122,7 @@ def main(tower: int, port: int, folder: Path) -> None:
     store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=patience)
     dist.init_process_group("gloo", store=store, rank=tower, world_size=2, timeout=patience)
     assert dist.group.WORLD is not None
-    place = Place(tower, dist.group.WORLD)
+    place = TowerRank(tower, dist.group.WORLD)
     facts: dict[str, Any] = {}
     for name, case in CASES.items():
         network = build(case, place)
@@ -141,7 +142,7 @@ def look(network: AlexNet, case: Case, tower: int) -> dict[str, Any]:
         "exchanges": {
             name: type(module).__name__
             for name, module in network.named_children()
-            if isinstance(module, Gathered | Summed)
+            if isinstance(module, AllGather | RowParallelLinear)
         },
         **traffic(network, case),
         "changed": changed_by_the_other(network, case, tower),
@@ -295,7 +296,7 @@ def test_two_towers_are_the_whole_network(name: str, folder: Path) -> None:
     for key, first, second in parts(folder, name, ""):
         kind, _, tensor = key.partition("/")
         if kind in ("grad", "weight"):
-            ours = join([{tensor: first}, {tensor: second}], case.config)[tensor]
+            ours = merge_state_dicts([{tensor: first}, {tensor: second}], case.config)[tensor]
         elif key == "fc7":
             ours = torch.cat([first, second], 1)
         else:
@@ -323,7 +324,7 @@ def test_a_tower_starts_from_its_share_of_the_whole_networks_weights(folder: Pat
     following = torch.rand(()).item()
     for tower in (0, 1):
         facts = json.loads((folder / f"facts.{tower}").read_text())
-        own = share(whole.state_dict(), SMALL, tower)
+        own = split_state_dict(whole.state_dict(), SMALL, tower)
         assert facts["initial"] == digests(own)
         # The shapes of Figure 2, half of each layer's kernels and neurons.
         assert {n.split(".")[0]: tuple(v.shape) for n, v in own.items() if "weight" in n} == {
@@ -367,7 +368,7 @@ def test_bf16_goes_through_the_exchanges(folder: Path) -> None:
         if key in ("logits", "loss.0"):
             assert error(first.float(), whole[key].float()) < 0.05
         elif name:
-            ours = join([{name: first}, {name: second}], case.config)[name]
+            ours = merge_state_dicts([{name: first}, {name: second}], case.config)[name]
             assert ours.dtype == torch.float32
             cosine = F.cosine_similarity(ours.flatten(), whole[key].flatten(), 0)
             assert cosine > 0.99, key
@@ -381,12 +382,14 @@ def test_share_and_join_are_each_others_inverse(name: str) -> None:
     count = max(shape.numel() for shape in shapes.values())
     numbers = torch.arange(count, dtype=torch.int32)
     whole = {key: numbers[: shape.numel()].view(shape) for key, shape in shapes.items()}
-    towers = [share(whole, config, tower) for tower in (0, 1)]
-    again = join(towers, config)
+    towers = [split_state_dict(whole, config, tower) for tower in (0, 1)]
+    again = merge_state_dicts(towers, config)
     assert list(again) == list(whole)
     assert all(torch.equal(again[key], value) for key, value in whole.items())
     for tower, part in enumerate(towers):
-        assert all(torch.equal(share(again, config, tower)[key], part[key]) for key in part)
+        assert all(
+            torch.equal(split_state_dict(again, config, tower)[key], part[key]) for key in part
+        )
     # Every number once, but for the last bias, which both towers hold.
     held = sum(value.numel() for part in towers for value in part.values())
     assert held == sum(value.numel() for value in whole.values()) + 3
@@ -410,7 +413,7 @@ def test_networks_that_are_whole_are_refused(name: str, why: str) -> None:
     config = VARIANTS[name].config
     expected = rf"^{config.net} does not split over two devices: {why}; use --towers 1$"
     with pytest.raises(ConfigError, match=expected):
-        Tower(config, Place(0, cast(dist.ProcessGroup, None)))
+        Tower(config, TowerRank(0, cast(dist.ProcessGroup, None)))
 
 
 @pytest.mark.parametrize(
@@ -418,4 +421,4 @@ def test_networks_that_are_whole_are_refused(name: str, why: str) -> None:
              "no-conv3", "no-conv4", "no-conv5", "conv6"],
 )  # fmt: skip
 def test_networks_of_two_towers_are_not(name: str) -> None:
-    refuse_whole(VARIANTS[name].config)
+    check_splittable(VARIANTS[name].config)

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from model.visualize import colour_selectivity, kernel_picture, towers
+from model.visualize import colour_selectivity, draw_kernels, split_towers
 
 Weights = npt.NDArray[np.float32]
 
@@ -20,16 +20,16 @@ def tile(picture: npt.NDArray[np.uint8], row: int, column: int) -> npt.NDArray[n
 
 
 def test_the_first_48_kernels_are_one_towers_and_the_last_48_the_others(conv1: Weights) -> None:
-    first, second = towers(torch.from_numpy(conv1))
+    first, second = split_towers(torch.from_numpy(conv1))
     assert first.shape == second.shape == (48, 3, 11, 11)
     assert torch.equal(torch.cat([first, second]), torch.from_numpy(conv1))
-    assert np.array_equal(towers(conv1)[1], conv1[48:])
+    assert np.array_equal(split_towers(conv1)[1], conv1[48:])
 
 
 def test_48_kernels_are_eight_by_six_of_44_pixels_with_4_transparent_between(
     conv1: Weights,
 ) -> None:
-    picture = kernel_picture(conv1[:48])
+    picture = draw_kernels(conv1[:48])
     assert picture.mode == "RGBA"
     assert picture.size == (8 * 44 + 7 * 4, 6 * 44 + 5 * 4)
     alpha = np.asarray(picture)[..., 3]
@@ -39,7 +39,7 @@ def test_48_kernels_are_eight_by_six_of_44_pixels_with_4_transparent_between(
 
 
 def test_every_weight_is_a_square_of_one_colour_by_the_rule_stated(conv1: Weights) -> None:
-    picture = np.asarray(kernel_picture(conv1[:48]))[..., :3]
+    picture = np.asarray(draw_kernels(conv1[:48]))[..., :3]
     for number in (0, 7, 8, 47):
         kernel = conv1[number].astype(np.float64)
         seen = tile(picture, *divmod(number, 8)).reshape(11, 4, 11, 4, 3)
@@ -53,7 +53,7 @@ def test_each_kernel_is_stretched_by_itself_and_keeps_its_signs(conv1: Weights) 
     kernels[1] = kernels[0] * 1000
     kernels[2] = -kernels[0]
     kernels[3] = 0
-    picture = np.asarray(kernel_picture(kernels)).astype(int)[..., :3]
+    picture = np.asarray(draw_kernels(kernels)).astype(int)[..., :3]
     first = tile(picture, 0, 0)
     assert np.abs(tile(picture, 0, 1) - first).max() <= 1
     assert np.abs(tile(picture, 0, 2) + first - 256).max() <= 1
@@ -61,15 +61,15 @@ def test_each_kernel_is_stretched_by_itself_and_keeps_its_signs(conv1: Weights) 
 
 
 def test_another_scale_and_another_gap(conv1: Weights) -> None:
-    assert kernel_picture(conv1[:48], scale=1, gap=0).size == (88, 66)
-    assert kernel_picture(conv1[:9], scale=2, gap=3).size == (8 * 22 + 7 * 3, 2 * 22 + 3)
-    assert kernel_picture(conv1[:1]).size == (44, 44)
+    assert draw_kernels(conv1[:48], scale=1, gap=0).size == (88, 66)
+    assert draw_kernels(conv1[:9], scale=2, gap=3).size == (8 * 22 + 7 * 3, 2 * 22 + 3)
+    assert draw_kernels(conv1[:1]).size == (44, 44)
 
 
 def test_a_tensor_that_is_being_trained_gives_the_same_picture(conv1: Weights) -> None:
     parameter = torch.nn.Parameter(torch.from_numpy(conv1[:48]))
-    expected = np.asarray(kernel_picture(conv1[:48]))
-    assert np.array_equal(np.asarray(kernel_picture(parameter)), expected)
+    expected = np.asarray(draw_kernels(conv1[:48]))
+    assert np.array_equal(np.asarray(draw_kernels(parameter)), expected)
 
 
 def test_grey_kernels_select_no_colour_and_opposed_ones_nothing_else(conv1: Weights) -> None:
@@ -100,18 +100,18 @@ def test_selectivity_does_not_depend_on_the_strength_of_a_kernel(conv1: Weights)
 
 @pytest.mark.parametrize("shape", [(48, 11, 11), (48, 4, 11, 11), (0, 3, 11, 11)])
 def test_what_is_no_stack_of_colour_kernels_is_refused(shape: tuple[int, ...]) -> None:
-    for use in (towers, kernel_picture, colour_selectivity):
+    for use in (split_towers, draw_kernels, colour_selectivity):
         with pytest.raises(ValueError, match=r"\[N, 3, height, width\]"):
             use(np.zeros(shape, dtype=np.float32))
 
 
 def test_an_odd_number_of_kernels_has_no_two_towers(conv1: Weights) -> None:
     with pytest.raises(ValueError, match="95"):
-        towers(conv1[:95])
+        split_towers(conv1[:95])
 
 
 def test_weights_of_a_diverged_training_are_refused(conv1: Weights) -> None:
     conv1[5, 0, 0, 0] = np.nan
-    for use in (kernel_picture, colour_selectivity):
+    for use in (draw_kernels, colour_selectivity):
         with pytest.raises(ValueError, match="not finite"):
             use(conv1)

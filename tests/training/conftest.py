@@ -12,7 +12,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from model.dataset import Folder, scan
+from model.dataset import ImageFolder, scan_folder
 from training.dataset.prepare import Prepared, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,22 +38,22 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def folder(photographs: Path) -> Folder:
-    return scan(photographs)
+def folder(photographs: Path) -> ImageFolder:
+    return scan_folder(photographs)
 
 
 @pytest.fixture(scope="session")
-def prepared(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None)
 
 
 @pytest.fixture(scope="session")
-def prepared_as_jpeg(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared_as_jpeg(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None, budget=0)
 
 
 @pytest.fixture(scope="session")
-def tiny(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def tiny(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The same photographs at 32×32, for the nets made for CIFAR-10."""
     return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None, side=32)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.variants import VARIANTS
+from model.architectures import VARIANTS
 from training.run import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from model.variants import VARIANTS
+from model.architectures import VARIANTS
 from training.config import CIFAR, DEMO, ORIGINAL, PAPER, PRESETS, SMALL, Recipe, RecipeError
 from training.options import Options, choose_data_source, choose_preset, parse_flags
 

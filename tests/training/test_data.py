@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.preprocess import centre_crop, subtract_mean
+from model.preprocess import subtract_mean
+from model.ten_crop import centre_crop
 from training.augment import Augmentation, draw_augmentations
 from training.data import Batch, Batches, ahead, validation_crops, validation_squares
 from training.dataset.prepare import Prepared

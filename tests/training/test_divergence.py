@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.counter_rng import image_keys
+from model.counter_rng import derive_image_keys
 from storage.runs import RunFolder
 from training.callbacks import Callbacks
 from training.checkpoints import save_checkpoint
@@ -77,7 +77,7 @@ def test_the_first_bad_layer_is_found_wherever_it_is(tiny: Prepared, layer: str)
 def test_a_loss_far_beyond_guessing_is_past_hope(tiny: Prepared, loss: float, past: bool) -> None:
     state = fresh(tiny)
     batch = batch_of(tiny, state)
-    keys = image_keys(0, 1, batch.rows)
+    keys = derive_image_keys(0, 1, batch.rows)
     state.recent_losses.extend([loss * math.log(3)] * 19)
     state.recent_losses.append(loss * math.log(3))
     if not past:
@@ -91,7 +91,7 @@ def test_one_wild_batch_is_not_the_end(tiny: Prepared) -> None:
     state = fresh(tiny)
     batch = batch_of(tiny, state)
     state.recent_losses.extend([1.0] * 19 + [300.0])
-    check_loss(state, batch, image_keys(0, 1, batch.rows), False, 20, 1)
+    check_loss(state, batch, derive_image_keys(0, 1, batch.rows), False, 20, 1)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

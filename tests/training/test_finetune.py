@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Weights, load, save
-from model.variants import VARIANTS
+from model.alexnet import AlexNet
+from model.architectures import VARIANTS
+from model.checkpoint import Weights, load_weights, save_weights
+from model.config import AlexNetConfig
 from training.config import CIFAR, PAPER, Recipe, RecipeError, finetune_config
 from training.dataset.prepare import Prepared
 from training.state import init_from, init_state
@@ -79,7 +80,7 @@ def test_a_variant_that_is_not_the_weights_is_refused(
 def whole(made: Make, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of the paper's network for five classes."""
     path = tmp_path_factory.mktemp("weights") / "five.safetensors"
-    save(made(AlexNetConfig(classes=5, input_scale=60.0), prepared), path)
+    save_weights(made(AlexNetConfig(classes=5, input_scale=60.0), prepared), path)
     return path
 
 
@@ -90,7 +91,7 @@ def test_a_rate_of_next_to_nothing_leaves_the_kept_layers_as_they_were(
 ) -> None:
     words = ["--from", whole, "--towers", towers, "--batch", "12", "--epochs", "1", "--seed", "4"]
     end(begin(tmp_path, *words, "--rate", "1e-35", "--precision", "f32"))
-    before, after = load(whole), load(tmp_path / "weights.safetensors")
+    before, after = load_weights(whole), load_weights(tmp_path / "weights.safetensors")
     assert after.config.classes == len(after.classes) == 3
     recipe = Recipe(seed=4)
     drawn = init_state(after.config, recipe, CPU).network.state_dict()

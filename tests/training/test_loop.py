@@ -15,8 +15,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from model.checkpoint import load
-from model.counter_rng import image_keys
+from model.checkpoint import load_weights
+from model.counter_rng import derive_image_keys
 from storage.home import Home
 from storage.runs import Epoch
 from training.callbacks import Callbacks, StoppedError
@@ -151,7 +151,7 @@ def test_errors_are_counted_as_the_paper_does() -> None:
 def test_bf16_learns_too_with_weights_and_velocities_in_float32(tiny: Prepared) -> None:
     config = RECIPE.network(len(tiny.names))
     batch = next(iter(Batches(tiny, RECIPE.augmentation(config), batch=12, seed=7)))
-    keys = image_keys(7, 1, batch.rows)
+    keys = derive_image_keys(7, 1, batch.rows)
     losses = {}
     states = {bf16: fresh(tiny) for bf16 in (False, True)}
     for bf16, state in states.items():
@@ -210,10 +210,12 @@ def test_a_process_stopped_at_a_random_moment_goes_on_to_the_same_bits(
     assert not (tmp_path / "weights.safetensors").exists()
     said, _ = end(begin(tmp_path, "--resume", run_in(tmp_path)))
     assert f"Resuming {run_in(tmp_path).name} after epoch" in said
-    ours, theirs = (load(h / "weights.safetensors") for h in (tmp_path, uninterrupted))
+    ours, theirs = (load_weights(h / "weights.safetensors") for h in (tmp_path, uninterrupted))
     assert ours.identity == theirs.identity
     assert ours.provenance.ten_crop_top1_error == theirs.provenance.ten_crop_top1_error
-    best = [load(run_in(h) / "best.safetensors").identity for h in (tmp_path, uninterrupted)]
+    best = [
+        load_weights(run_in(h) / "best.safetensors").identity for h in (tmp_path, uninterrupted)
+    ]
     assert best[0] == best[1]
     assert epochs_of(tmp_path) == epochs_of(uninterrupted)
     assert not list(tmp_path.rglob("*.part"))
@@ -239,5 +241,5 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
     assert checkpoint.read_bytes() == before
     assert not list(tmp_path.rglob("*.part"))
     end(begin(tmp_path, "--resume", run_in(tmp_path)))
-    ours, theirs = (load(h / "weights.safetensors") for h in (tmp_path, uninterrupted))
+    ours, theirs = (load_weights(h / "weights.safetensors") for h in (tmp_path, uninterrupted))
     assert ours.identity == theirs.identity

@@ -16,7 +16,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import Tensor
 
-from model.checkpoint import Pca, load
+from model.checkpoint import Pca, load_weights
 from storage.home import Home
 from storage.runs import RunFolder
 from training.callbacks import Callbacks, StoppedError
@@ -161,7 +161,7 @@ def test_the_best_weights_are_those_of_the_epoch_with_the_lowest_error(done: Don
     run, state, kept = done
     errors = [epoch.top1_error for epoch in state.history]
     lowest = [i for i, error in enumerate(errors) if error == min(errors)]
-    best = load(run.best)
+    best = load_weights(run.best)
     assert best.provenance.top1_error == min(errors)
     number = best.provenance.epochs - 1
     assert number in lowest
@@ -175,7 +175,7 @@ def test_the_best_are_kept_when_later_epochs_are_worse(tiny: Prepared, home: Hom
     run, state = new_run(home, told, "cifar"), fresh(tiny, replace(RECIPE, epochs=12, rate=0.006))
     kept = recorded(run, told, state)
     errors = [epoch.top1_error for epoch in state.history]
-    best = load(run.best)
+    best = load_weights(run.best)
     number = best.provenance.epochs - 1
     assert errors[number] == min(errors) == best.provenance.top1_error
     for name, tensor in kept[number].items():
@@ -194,7 +194,7 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
     assert home.weights.is_symlink()
     assert home.weights.resolve() == run.weights.resolve()
     assert not run.checkpoint.exists()
-    read = load(home.weights)
+    read = load_weights(home.weights)
     assert read.identity == made.identity == run.read_description()["weights"]
     assert (read.provenance.epochs, read.provenance.images) == (1, 24)
     assert read.provenance.preset == "cifar"

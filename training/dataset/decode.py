@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from model.preprocess import ImageError, read, read_file
+from model.decode import ImageError
+from model.preprocess import decode_square, read_square
 from training.dataset.moments import outer_sum
 from training.dataset.sample import DataError, Sample, Source, SplitName
 from training.dataset.store import Entry, Kind, decode, encode
@@ -83,9 +84,9 @@ def decoded(sample: Sample, side: int, kind: Kind) -> Decoded:
     """Decode one photograph, and encode it as it is stored; or say what is wrong with it."""
     try:
         if isinstance(sample.data, Path):
-            pixels = read_file(sample.data, side=side)
+            pixels = read_square(sample.data, side=side)
         else:
-            pixels = read(sample.data, side=side)
+            pixels = decode_square(sample.data, side=side)
     except ImageError as error:
         where = "" if isinstance(sample.data, Path) else f"{sample.where}: "
         return sample, f"{where}{error}"

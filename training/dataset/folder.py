@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.dataset import ClassName, Folder, Photograph, digest
+from model.dataset import ClassName, ImageFolder, Photograph, digest_listing
 from training.dataset.sample import Sample, SplitName
 
 PIECE = 1024
@@ -16,7 +16,7 @@ and at 256×256 a file of 200 MB."""
 class FolderSource:
     """A folder's listing in pieces."""
 
-    folder: Folder
+    folder: ImageFolder
 
     @property
     def root(self) -> Path:
@@ -31,7 +31,7 @@ class FolderSource:
     def listing(self) -> str:
         """By the files' names, sizes and times, and how they are parted."""
         listed = (*self.folder.train, *self.folder.val)
-        return f"{digest(self.folder.root, listed)} {PIECE}"
+        return f"{digest_listing(self.folder.root, listed)} {PIECE}"
 
     def images(self) -> int:
         """Exactly so many."""

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from model.dataset import Folder
-from model.preprocess import SIDE
+from model.config import SQUARE_SIDE
+from model.dataset import ImageFolder
 from storage.files import write_atomically
 from training.dataset.decode import PieceId, Progress, Work, flow
 from training.dataset.disk import locked, writing
@@ -33,11 +33,11 @@ FORMAT = 2
 
 
 def prepare(
-    source: Folder | Source,
+    source: ImageFolder | Source,
     store: Path,
     progress: Progress,
     *,
-    side: int = SIDE,
+    side: int = SQUARE_SIDE,
     budget: int = BUDGET,
 ) -> Prepared:
     """Decode every photograph of a source into `store`, or open what was decoded before.
@@ -50,7 +50,7 @@ def prepare(
     Raises DataError: the disk has too little room, the store cannot be written, a class has no
     readable photograph, a shard is damaged.
     """
-    source = FolderSource(source) if isinstance(source, Folder) else source
+    source = FolderSource(source) if isinstance(source, ImageFolder) else source
     with writing(store):
         store.mkdir(parents=True, exist_ok=True)
     images = count(source, store)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Pca
-from model.dataset import ClassName, different_classes, wordnet_labels
-from model.preprocess import SIDE
+from model.config import SQUARE_SIDE
+from model.dataset import ClassName, describe_class_mismatch, wordnet_labels
 from storage.files import write_atomically
 from training.dataset.decode import PieceId, Work
 from training.dataset.disk import writing
@@ -49,7 +49,7 @@ class Prepared:
     mean: Tensor
     pca: Pca
     unreadable: tuple[str, ...]
-    side: int = SIDE
+    side: int = SQUARE_SIDE
 
 
 def finish(work: Work, pieces: Sequence[PieceId]) -> None:
@@ -135,7 +135,7 @@ def names_seen(source: Source, seen: dict[SplitName, set[str]]) -> tuple[ClassNa
     order = sorted(both, key=int) if numbered else sorted(both)
     if seen["train"] != seen["val"]:
         train, val = ([name for name in order if name in seen[split]] for split in SPLITS)
-        raise DataError(f"{source.root}: {different_classes(train, val)}")
+        raise DataError(f"{source.root}: {describe_class_mismatch(train, val)}")
     if len(order) < 2:
         raise DataError(f"{source.root} holds one class, {order[0]}; at least two are needed")
     if numbered and order != [str(number) for number in range(len(order))]:

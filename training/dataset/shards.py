@@ -21,7 +21,14 @@ from urllib.request import urlopen
 import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from model.dataset import CLASSES_FILE, SUFFIXES, ClassName, Photograph, digest, wordnet_labels
+from model.dataset import (
+    CLASSES_FILE,
+    SUFFIXES,
+    ClassName,
+    Photograph,
+    digest_listing,
+    wordnet_labels,
+)
 from training.dataset.sample import DataError, Sample, SplitName, UnfinishedError
 
 PICTURES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
@@ -58,7 +65,7 @@ class Shards:
         if is_url(self.train[0]):
             return " ".join((*self.train, "|", *self.val))
         files = (*self.train, *self.val, self.classes_file())
-        return digest(Path("/"), [Photograph(file, 0) for file in files])
+        return digest_listing(Path("/"), [Photograph(file, 0) for file in files])
 
     def images(self) -> int:
         """About so many, by the first shard."""

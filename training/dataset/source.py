@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import webdataset
 
-from model.dataset import Folder, scan
+from model.dataset import ImageFolder, scan_folder
 from training.dataset.sample import SPLITS, DataError, Source, SplitName
 from training.dataset.shards import Shards, is_url
 
@@ -14,7 +14,7 @@ __all__ = ["DataError", "Source", "describe", "expected", "find_source"]
 SPLIT = "{split}"
 
 
-def find_source(data: str) -> Folder | Shards:
+def find_source(data: str) -> ImageFolder | Shards:
     """What `--data` names.
 
     - A folder with `train/<class>/*` and `val/<class>/*`.
@@ -33,7 +33,7 @@ def find_source(data: str) -> Folder | Shards:
         raise DataError(f"{root} is a file; --data takes a folder, or tar shards")
     found = {split: sorted(root.glob(f"{split}-*.tar")) for split in SPLITS}
     if not any(found.values()):
-        return scan(root)
+        return scan_folder(root)
     for split, files in found.items():
         if not files:
             raise DataError(f"{root} holds shards, but no {split}-*.tar")
@@ -41,7 +41,7 @@ def find_source(data: str) -> Folder | Shards:
     return Shards(root, train, val)
 
 
-def describe(source: Folder | Shards) -> str:
+def describe(source: ImageFolder | Shards) -> str:
     """Say what a source holds, as far as it shows before it is read."""
     if isinstance(source, Shards):
         return f"{len(source.train):,} tar shards, {len(source.val):,} for validation"
@@ -51,7 +51,7 @@ def describe(source: Folder | Shards) -> str:
     )
 
 
-def expected(source: Folder | Shards) -> int | None:
+def expected(source: ImageFolder | Shards) -> int | None:
     """How many photographs there are to decode; None where it takes reading to know."""
     return None if isinstance(source, Shards) else len(source.train) + len(source.val)
 

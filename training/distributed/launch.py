@@ -12,9 +12,9 @@ import torch
 import torch.multiprocessing as mp
 from torch.multiprocessing.spawn import start_processes
 
-from model.alexnet import AlexNetConfig
-from model.checkpoint import load
-from model.towers import refuse_whole
+from model.checkpoint import load_weights
+from model.config import AlexNetConfig
+from model.towers import check_splittable
 from training.config import RecipeError
 from training.distributed.mesh import PEER_LOST, can_split, is_distributed
 from training.distributed.signals import STOP_SIGNALS, block_interrupts, forward_stop_signals
@@ -55,7 +55,7 @@ def launch(arguments: Sequence[str]) -> int:
         return train_in_process(arguments, StderrChannel())
     check_process_count(options, processes, gpus, cores())
     if towers == 2:
-        refuse_whole(read_network_config(options))
+        check_splittable(read_network_config(options))
     messages: Messages = mp.get_context("spawn").SimpleQueue()
     worker_arguments = (
         (*arguments, "--towers", str(towers)),
@@ -86,7 +86,7 @@ def count_processes(options: Options, gpus: int) -> tuple[int, int]:
 def read_network_config(options: Options) -> AlexNetConfig:
     """Return the configuration of the network to train; its number of classes is arbitrary."""
     if options.initial_weights:
-        return load(Path(options.initial_weights)).config
+        return load_weights(Path(options.initial_weights)).config
     return options.recipe.network(2)
 
 

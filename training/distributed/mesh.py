@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from model.alexnet import AlexNet, AlexNetConfig
-from model.towers import Place, Tower, join, refuse_whole, share
+from model.alexnet import AlexNet
+from model.config import AlexNetConfig
+from model.towers import Tower, TowerRank, check_splittable, merge_state_dicts, split_state_dict
 from training.config import RecipeError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
@@ -67,7 +68,7 @@ class Mesh:
         if self.towers == 1:
             return AlexNet(config)
         assert self.devices is not None
-        return Tower(config, Place(self.tower, self.devices["tower"].get_group()))
+        return Tower(config, TowerRank(self.tower, self.devices["tower"].get_group()))
 
     def wrap_data_parallel(self, network: AlexNet) -> nn.Module:
         """Wrap the network so that a backward pass averages gradients over the replicas."""
@@ -105,13 +106,13 @@ class Mesh:
         if self.tower:
             return {}
         names = list(own)
-        return join(
+        return merge_state_dicts(
             [dict(zip(names, part, strict=True)) for part in zip(*parts, strict=True)], config
         )
 
     def split(self, tensors: Mapping[str, Tensor], config: AlexNetConfig) -> dict[str, Tensor]:
         """Return this process's part of the whole network's tensors: the inverse of `gather`."""
-        return dict(tensors) if self.towers == 1 else share(tensors, config, self.tower)
+        return dict(tensors) if self.towers == 1 else split_state_dict(tensors, config, self.tower)
 
 
 def gather_towers(tensor: Tensor, mesh: Mesh) -> tuple[Tensor, ...]:
@@ -137,7 +138,7 @@ def join_mesh(config: AlexNetConfig, towers: int | None, device: torch.device) -
     if processes % towers:
         raise RecipeError(f"{processes} processes do not make whole networks of {towers} towers")
     if towers > 1:
-        refuse_whole(config)
+        check_splittable(config)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     shape = (processes // towers, towers)
@@ -171,7 +172,7 @@ def choose_towers(config: AlexNetConfig, asked: int | None, processes: int) -> i
 def can_split(config: AlexNetConfig) -> bool:
     """Whether the network can be split into two towers."""
     try:
-        refuse_whole(config)
+        check_splittable(config)
     except ValueError:
         return False
     return True

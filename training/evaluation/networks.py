@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint import Weights, load
+from model.checkpoint import Weights, load_weights
 from model.predict import Predictor
 from storage.runs import RunFolder
 from training.evaluation.labels import match_names
@@ -23,12 +23,12 @@ def open_models(runs: Sequence[Path], *, best: bool, device: torch.device) -> li
     or a folder is not a run's, WeightsError for a file that is not whole.
     """
     files = [weights_file(run, best=best) for run in runs]
-    loaded = [load(file) for file in files]
+    loaded = [load_weights(file) for file in files]
     first = loaded[0]
     orders = [class_order(f, files[0], w, first) for f, w in zip(files, loaded, strict=True)]
     names = distinct([ENSEMBLE, *map(name_of, files)])[1:]
     parts = zip(names, loaded, orders, strict=True)
-    return [Model(name, Predictor(w.network(), w, device), order) for name, w, order in parts]
+    return [Model(name, Predictor(w.build_network(), w, device), order) for name, w, order in parts]
 
 
 def weights_file(run: Path, *, best: bool) -> Path:

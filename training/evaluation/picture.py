@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from model.preprocess import ImageError, read_file
+from model.decode import ImageError
+from model.preprocess import read_square
 from training.evaluation.metrics import ClassErrors, Mistake, Result, Verdict
 from training.evaluation.tables import CROPS
 
@@ -138,7 +139,7 @@ def draw_mistake(axes: Axes, mistake: Mistake, root: Path) -> None:
         parse_math=False,
     )
     try:
-        axes.imshow(read_file(root / mistake.path))
+        axes.imshow(read_square(root / mistake.path))
     except ImageError as error:
         axes.text(0.5, 0.5, error.reason, ha="center")
 

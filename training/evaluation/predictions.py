@@ -18,8 +18,10 @@ import torch
 from torch import Tensor
 
 from model.dataset import Photograph
-from model.predict import CENTRE, Predictor, ask_ten_crops
-from model.preprocess import ImageError, centre_crop, read_file
+from model.decode import ImageError
+from model.predict import Predictor
+from model.preprocess import read_square
+from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
 from training.evaluation.confidence import Wrong
 
 Crops = Literal["ten", "centre"]
@@ -131,7 +133,7 @@ def decoded(
 
     def decode(photograph: Photograph) -> dict[int, Pixels] | str:
         try:
-            return {side: read_file(root / photograph.path, side=side) for side in sides}
+            return {side: read_square(root / photograph.path, side=side) for side in sides}
         except ImageError as error:
             return str(error).removeprefix(f"{root}/")
 
@@ -169,12 +171,12 @@ def ask_all(
 @torch.inference_mode()
 def ask(model: Model, pixels: Pixels, crops: Sequence[Crops], bf16: bool) -> dict[Crops, Tensor]:
     """One model's probabilities of uint8 [B, side, side, 3]; the centre is one of the ten."""
-    network, x = model.predictor.network, model.predictor.prepare(pixels)
+    network, x = model.predictor.network, model.predictor.prepare_input(pixels)
     said: dict[Crops, Tensor]
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         if "ten" in crops:
-            each = ask_ten_crops(network, x)[0]
-            said = {"ten": each.mean(1), "centre": each[:, CENTRE]}
+            each = ten_crop_forward(network, x)[0]
+            said = {"ten": each.mean(1), "centre": each[:, CENTRE_CROP]}
         else:
             logits = network(centre_crop(x, network.config.crop)).logits
             said = {"centre": logits.float().softmax(1)}

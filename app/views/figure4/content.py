@@ -17,8 +17,9 @@ from app.inference.loader import Ready
 from app.inference.lru_cache import LruCache
 from app.views.figure4.selection import Selection, draw_selection, pick_selection
 from app.views.images import FILE_GONE, read_unchanged
+from model.decode import ImageError, decode_image
 from model.predict import Floats, Pixels, Predictor
-from model.preprocess import ImageError, central_square, decode
+from model.preprocess import central_square
 
 MAX_CACHED_FIGURES = 16
 """Figures whose contents are cached; each takes a few kilobytes."""
@@ -143,8 +144,8 @@ def compute_content(
     """
     squares = {key: decode_square(read(one)) for key, one in selection.pictures.items()}
     predictor = ready.predictor
-    probabilities = predictor.probabilities(stack_squares(squares, selection.left))
-    features = predictor.features(stack_squares(squares, selection.right))
+    probabilities = predictor.predict_probabilities(stack_squares(squares, selection.left))
+    features = predictor.extract_features(stack_squares(squares, selection.right))
     neighbours = nearest_neighbours(ready, sessions, features)
     return FigureContent(
         left=tuple(
@@ -162,7 +163,7 @@ def compute_content(
 
 def decode_square(data: bytes) -> Pixels:
     """Decode a file to the square that the network sees: uint8 [256, 256, 3]."""
-    return central_square(decode(data))
+    return central_square(decode_image(data))
 
 
 def stack_squares(squares: dict[int, Pixels], pictures: Sequence[CatalogueImage]) -> Pixels:

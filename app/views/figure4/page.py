@@ -31,8 +31,8 @@ from app.views.figure4.selection import (
 from app.views.images import read_unchanged
 from app.views.pictures import picture_response
 from app.web import not_modified
+from model.decode import ImageError
 from model.predict import Pixels
-from model.preprocess import ImageError
 
 blueprint = Blueprint("figure4", __name__)
 RenderFile = Callable[[FigureContent, dict[int, Pixels], str], bytes]

@@ -12,7 +12,7 @@ from app.inference.loader import NotReady, Ready
 from app.views.layers import activations
 from index.sample import ImageSample
 from model.predict import Predictor
-from model.visualize import COLUMNS, colour_selectivity, towers
+from model.visualize import KERNELS_PER_ROW, colour_selectivity, split_towers
 
 SPLITS, BATCH, SEED = 9_999, 1_000, 2012
 """Of the permutation test: random splits, splits drawn at a time, and the seed."""
@@ -99,7 +99,9 @@ class TopPatches:
 def list_kernels(predictor: Predictor) -> list[Kernel]:
     """List the kernels of a network's conv1, in order."""
     kernels: list[Kernel] = []
-    for gpu, part in enumerate(towers(predictor.conv1(), predictor.weights.config.towers), 1):
+    for gpu, part in enumerate(
+        split_towers(predictor.conv1_kernels(), predictor.weights.config.towers), 1
+    ):
         values = colour_selectivity(part)
         ranks = np.argsort(np.argsort(-values, kind="stable")) + 1
         kernels += [
@@ -108,8 +110,8 @@ def list_kernels(predictor: Predictor) -> list[Kernel]:
                 gpu=gpu,
                 selectivity=float(value),
                 rank=int(rank),
-                row=index // COLUMNS,
-                column=index % COLUMNS,
+                row=index // KERNELS_PER_ROW,
+                column=index % KERNELS_PER_ROW,
             )
             for index, (value, rank) in enumerate(zip(values, ranks, strict=True))
         ]

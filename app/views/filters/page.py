@@ -19,8 +19,7 @@ from app.views.layers import activations
 from app.views.layers.activations import Peak
 from app.views.pictures import encode_png, picture_response
 from app.web import not_modified
-from model.sheets import sheet
-from model.visualize import kernel_picture, towers
+from model.visualize import draw_kernels, draw_maps, split_towers
 
 blueprint = Blueprint("filters", __name__, url_prefix="/filters")
 blueprint.context_processor(activations.template_functions)
@@ -45,14 +44,14 @@ def show_kernel(number: int) -> str:
 def gpu_picture(number: int) -> Response:
     """Return the picture of one GPU's 48 kernels."""
     predictor = context.require_predictor()
-    parts = towers(predictor.conv1(), predictor.weights.config.towers)
+    parts = split_towers(predictor.conv1_kernels(), predictor.weights.config.towers)
     if number > len(parts):
         abort(404)
     etag = f"{predictor.identity}-gpu-{number}"
     if fresh := not_modified(etag, version=etag):
         return fresh
     return picture_response(
-        encode_png(kernel_picture(parts[number - 1])), etag, "image/png", version=etag
+        encode_png(draw_kernels(parts[number - 1])), etag, "image/png", version=etag
     )
 
 
@@ -60,7 +59,7 @@ def gpu_picture(number: int) -> Response:
 def patches_picture(number: int) -> Response:
     """Return the patches that activate a kernel most, side by side, enlarged eight times."""
     state = context.require_ready()
-    check_kernel_number(number, len(state.predictor.conv1()))
+    check_kernel_number(number, len(state.predictor.conv1_kernels()))
     if state.sample is None:
         abort(404, "This index has no patches.")
     etag = f"{state.version.name}-patches-{number}"
@@ -74,12 +73,12 @@ def patches_picture(number: int) -> Response:
 @blueprint.get(f"{KERNEL_RULE}/response.png")
 def response_picture(number: int) -> Response:
     """Return a kernel's response to an image, where it is positive."""
-    check_kernel_number(number, len(context.require_predictor().conv1()))
+    check_kernel_number(number, len(context.require_predictor().conv1_kernels()))
     image, name = activations.require_current_image(), f"response-{number}"
     if fresh := activations.picture_not_modified(image, name):
         return fresh
     values = np.maximum(activations.compute_activations(image).conv1[number - 1], 0)
-    picture = sheet(values[None], 1, scale=RESPONSE_SCALE, largest=float(values.max()), gap=0)
+    picture = draw_maps(values[None], 1, scale=RESPONSE_SCALE, largest=float(values.max()), gap=0)
     return activations.send_picture(image, name, picture)
 
 
@@ -93,7 +92,7 @@ def render_filters(number: int | None) -> str:
         "filters.html",
         blocks=list_kernel_blocks(predictor, kernels),
         kernels=kernels,
-        size=predictor.conv1().shape[-1],
+        size=predictor.conv1_kernels().shape[-1],
         contrast=compare_gpus(predictor, kernels),
         kernel=kernel,
         top_patches=find_top_patches(kernel.number) if kernel else None,
@@ -110,6 +109,6 @@ def find_kernel_peak(image: CurrentImage, number: int) -> Peak:
     computed = activations.compute_activations(image)
     return activations.find_peak(
         computed.conv1[number - 1],
-        computed.stages[0].stage.field,
+        computed.layers[0].layer.receptive_field,
         context.require_predictor().weights.config,
     )

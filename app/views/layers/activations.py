@@ -16,11 +16,11 @@ from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import format_distance
 from app.views.pictures import encode_png, picture_response
 from app.web import not_modified
-from model.activations import Activations, activations
-from model.alexnet import AlexNetConfig
+from model.activations import Activations, trace_activations
+from model.config import AlexNetConfig
 from model.predict import Floats
-from model.preprocess import offsets
-from model.receptive_field import Field
+from model.receptive_field import ReceptiveField
+from model.ten_crop import crop_offsets
 
 MAX_CACHED_ACTIVATIONS = 8
 """Images whose activations are in memory at a time: 4 MB each for the paper's network."""
@@ -60,7 +60,7 @@ def compute_activations(image: CurrentImage) -> Activations:
 
     def compute() -> Activations:
         with context.compute_slot():
-            return activations(predictor, image.square())
+            return trace_activations(predictor, image.square())
 
     return activation_cache().get(("activations", predictor.identity, image.key), compute)
 
@@ -76,15 +76,15 @@ def activation_cache() -> LruCache:
     return cache
 
 
-def find_peak(values: Floats, field: Field | None, config: AlexNetConfig) -> Peak:
+def find_peak(values: Floats, field: ReceptiveField | None, config: AlexNetConfig) -> Peak:
     """Find the maximum of a feature map, float32 [side, side], and its place on the image."""
     assert field is not None, "neurons have no position"
     row, column = np.unravel_index(int(values.argmax()), values.shape)
-    crop_offset = offsets(config.side, config.crop)[4][0]
-    first = crop_offset + field.centre - field.step / 2
-    whole, step = field.step * len(values), field.step
+    crop_offset = crop_offsets(config.side, config.crop)[4][0]
+    first = crop_offset + field.start - field.stride / 2
+    whole, step = field.stride * len(values), field.stride
     columns, rows = (
-        [min(max(crop_offset + edge, 1), config.side - 1) for edge in field.span(int(place))]
+        [min(max(crop_offset + edge, 1), config.side - 1) for edge in field.extent(int(place))]
         for place in (column, row)
     )
     return Peak(

@@ -10,8 +10,8 @@ from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import describe_provenance
 from app.views.layers import activations, sheets
 from app.views.layers.sheets import TowerSheet
-from model.activations import Maps
-from model.receptive_field import Stage
+from model.activations import LayerActivations
+from model.receptive_field import WeightedLayer
 
 blueprint = Blueprint("layers", __name__, url_prefix="/layers")
 blueprint.context_processor(activations.template_functions)
@@ -23,7 +23,7 @@ TOP_NEURONS = 10
 class LayerView:
     """A layer and the pictures of its towers."""
 
-    stage: Stage
+    stage: WeightedLayer
     sheets: list[TowerSheet]
 
 
@@ -46,8 +46,8 @@ def show_layers() -> str:
     return render_template(
         "layers.html",
         image=image,
-        layers=[view_layer(image, maps) for maps in computed.stages[:-1]],
-        labels=computed.stages[-1].stage,
+        layers=[view_layer(image, maps) for maps in computed.layers[:-1]],
+        labels=computed.layers[-1].layer,
         guesses=predictor.top5(computed.probabilities),
         config=predictor.weights.config,
         origin=describe_provenance(predictor.weights.provenance),
@@ -61,14 +61,14 @@ def show_layer(name: str) -> str:
     if image is None:
         return offer_examples()
     maps = find_layer_maps(image, name)
-    known = [other.name for other in activations.compute_activations(image).stages[:-1]]
+    known = [other.name for other in activations.compute_activations(image).layers[:-1]]
     return render_template(
         "layer.html",
         image=image,
         layer=view_layer(image, maps, large=True),
         names=known,
         config=config,
-        **(neurons_context(maps) if maps.stage.kind == "neurons" else map_context(image, maps)),
+        **(neurons_context(maps) if maps.layer.kind == "neurons" else map_context(image, maps)),
     )
 
 
@@ -91,7 +91,7 @@ def feature_map_picture(name: str, number: int) -> Response:
     if fresh := activations.picture_not_modified(image, f"{name}-map-{number}"):
         return fresh
     maps = find_layer_maps(image, name)
-    if maps.stage.kind == "neurons" or number > count_maps(maps):
+    if maps.layer.kind == "neurons" or number > count_maps(maps):
         abort(404)
     picture = sheets.render_feature_map(sheets.select_map(maps, number))
     return activations.send_picture(image, f"{name}-map-{number}", picture)
@@ -117,32 +117,34 @@ def offer_examples() -> str:
     return render_template("layers.html", image=None, examples=activations.list_examples())
 
 
-def find_layer_maps(image: CurrentImage, name: str) -> Maps:
+def find_layer_maps(image: CurrentImage, name: str) -> LayerActivations:
     """Return a layer's activations for an image; 404 for a name that is not shown."""
-    known = {maps.name: maps for maps in activations.compute_activations(image).stages[:-1]}
+    known = {maps.name: maps for maps in activations.compute_activations(image).layers[:-1]}
     return known.get(name) or abort(404, f"Unknown layer; choose one of {', '.join(known)}.")
 
 
-def view_layer(image: CurrentImage, maps: Maps, *, large: bool = False) -> LayerView:
+def view_layer(image: CurrentImage, maps: LayerActivations, *, large: bool = False) -> LayerView:
     """Return what a page shows of a layer."""
-    return LayerView(stage=maps.stage, sheets=sheets.list_sheets(image, maps, large=large))
+    return LayerView(stage=maps.layer, sheets=sheets.list_sheets(image, maps, large=large))
 
 
-def map_context(image: CurrentImage, maps: Maps) -> dict[str, Any]:
+def map_context(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
     """Return the template variables of one map: the requested one or the strongest."""
     number = requested_map(maps)
     config = context.require_predictor().weights.config
     return {
         "number": number,
-        "tower": (number - 1) // maps.stage.maps + 1,
+        "tower": (number - 1) // maps.layer.maps + 1,
         "map_url": activations.activation_picture_url(
             ".feature_map_picture", image, name=maps.name, number=number
         ),
-        "peak": activations.find_peak(sheets.select_map(maps, number), maps.stage.field, config),
+        "peak": activations.find_peak(
+            sheets.select_map(maps, number), maps.layer.receptive_field, config
+        ),
     }
 
 
-def requested_map(maps: Maps) -> int:
+def requested_map(maps: LayerActivations) -> int:
     """Read the map's number, from 1, from the URL; the default is the strongest map."""
     text = request.args.get("map", "")
     if not text:
@@ -155,12 +157,12 @@ def requested_map(maps: Maps) -> int:
     return int(text)
 
 
-def count_maps(maps: Maps) -> int:
+def count_maps(maps: LayerActivations) -> int:
     """Count the maps of all towers."""
-    return maps.stage.maps * len(maps.towers)
+    return maps.layer.maps * len(maps.towers)
 
 
-def neurons_context(maps: Maps) -> dict[str, Any]:
+def neurons_context(maps: LayerActivations) -> dict[str, Any]:
     """Return the template variables of a layer of neurons: the strongest of each tower."""
     strongest = []
     for tower, values in enumerate(maps.towers):
@@ -168,7 +170,7 @@ def neurons_context(maps: Maps) -> dict[str, Any]:
         strongest.append(
             [
                 TopNeuron(
-                    number=tower * maps.stage.maps + int(index) + 1,
+                    number=tower * maps.layer.maps + int(index) + 1,
                     value=float(values[index]),
                     share=float(abs(values[index])) / (maps.largest or 1),
                 )

@@ -8,10 +8,10 @@ from PIL.Image import Image
 
 from app.views.current_image import CurrentImage
 from app.views.layers import activations
-from model.activations import Maps
+from model.activations import LayerActivations
 from model.predict import Floats
-from model.receptive_field import Stage
-from model.sheets import sheet
+from model.receptive_field import WeightedLayer
+from model.visualize import draw_maps
 
 TOWER_WIDTH, LARGE_WIDTH, MAP_WIDTH = 880, 1080, 440
 """Approximate widths of a tower's picture, an enlarged one, and a single map: twice their size on
@@ -29,7 +29,7 @@ class SheetLayout:
     scale: int
     gap: int
 
-    def size(self, stage: Stage) -> tuple[int, int]:
+    def size(self, stage: WeightedLayer) -> tuple[int, int]:
         """Return the picture's width and height."""
         cell = stage.side * self.scale + self.gap
         return self.columns * cell, -(-stage.maps // self.columns) * cell
@@ -55,7 +55,7 @@ class TowerSheet:
         return max(self.peaks)
 
 
-def layout_sheet(stage: Stage, *, large: bool = False) -> SheetLayout:
+def layout_sheet(stage: WeightedLayer, *, large: bool = False) -> SheetLayout:
     """Arrange the maps of one tower of a layer."""
     if stage.kind == "neurons":
         return SheetLayout(
@@ -66,9 +66,11 @@ def layout_sheet(stage: Stage, *, large: bool = False) -> SheetLayout:
     return SheetLayout(columns=columns, scale=max(1, round(width / columns / stage.side)), gap=GAP)
 
 
-def list_sheets(image: CurrentImage, maps: Maps, *, large: bool = False) -> list[TowerSheet]:
+def list_sheets(
+    image: CurrentImage, maps: LayerActivations, *, large: bool = False
+) -> list[TowerSheet]:
     """List the pictures of a layer's towers."""
-    width, height = layout_sheet(maps.stage, large=large).size(maps.stage)
+    width, height = layout_sheet(maps.layer, large=large).size(maps.layer)
     endpoint = "layers.large_picture" if large else "layers.tower_picture"
     return [
         TowerSheet(
@@ -76,7 +78,7 @@ def list_sheets(image: CurrentImage, maps: Maps, *, large: bool = False) -> list
             url=activations.activation_picture_url(endpoint, image, name=maps.name, number=number),
             width=width,
             height=height,
-            first=(number - 1) * maps.stage.maps + 1,
+            first=(number - 1) * maps.layer.maps + 1,
             peaks=find_peaks(values),
         )
         for number, values in enumerate(maps.towers, 1)
@@ -89,16 +91,16 @@ def find_peaks(values: Floats) -> list[float]:
     return found
 
 
-def render_tower(maps: Maps, tower: int, *, large: bool = False) -> Image:
+def render_tower(maps: LayerActivations, tower: int, *, large: bool = False) -> Image:
     """Draw the maps of a tower, scaled to the largest value of the whole layer."""
-    laid, stage = layout_sheet(maps.stage, large=large), maps.stage
+    laid, stage = layout_sheet(maps.layer, large=large), maps.layer
     values = maps.towers[tower - 1].reshape(-1, stage.side, stage.side)
-    return sheet(values, laid.columns, scale=laid.scale, largest=maps.largest, gap=laid.gap)
+    return draw_maps(values, laid.columns, scale=laid.scale, largest=maps.largest, gap=laid.gap)
 
 
-def select_map(maps: Maps, number: int) -> Floats:
+def select_map(maps: LayerActivations, number: int) -> Floats:
     """Return a map by its number, counted from 1 through all towers: float32 [side, side]."""
-    tower, index = divmod(number - 1, maps.stage.maps)
+    tower, index = divmod(number - 1, maps.layer.maps)
     values: Floats = maps.towers[tower][index]
     return values
 
@@ -106,4 +108,4 @@ def select_map(maps: Maps, number: int) -> Floats:
 def render_feature_map(values: Floats) -> Image:
     """Draw a single map, scaled to its own largest absolute value."""
     scale = max(1, round(MAP_WIDTH / len(values)))
-    return sheet(values[None], 1, scale=scale, largest=float(np.abs(values).max()), gap=0)
+    return draw_maps(values[None], 1, scale=scale, largest=float(np.abs(values).max()), gap=0)

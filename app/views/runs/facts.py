@@ -6,8 +6,8 @@ from app.views.format import THIN_SPACE, format_duration, format_percent
 from app.views.runs.comparison import Row, mean_of, most_of, total_of
 from app.views.runs.plots import figures
 from app.views.runs.recipe import plain
-from model.checkpoint import WeightsError, read_header
-from model.variants import VARIANTS
+from model.architectures import VARIANTS
+from model.checkpoint import WeightsError, read_weights_header
 from storage.runs import Epoch, Run
 from storage.tolerant_json import dict_or_empty
 
@@ -18,7 +18,7 @@ MOST_VERSIONS = 12
 def identities(run: Run) -> list[str]:
     """What the networks are called that a run has made: its result, and its best epoch's."""
     try:
-        best = read_header(run.folder.best).identity
+        best = read_weights_header(run.folder.best).identity
     except (WeightsError, OSError):
         best = None
     return list(dict.fromkeys(one for one in (run.weights, best) if one))

@@ -19,7 +19,7 @@ from app.views.runs.plots import LETTERS, Spark, figures, plots_of, plots_over, 
 from app.views.runs.recipe import plain, settings_of
 from app.views.runs.state import State, state_of
 from app.web import not_modified, revalidate_by_content
-from model.preprocess import ImageError, decode
+from model.decode import ImageError, decode_image
 from storage.runs import Run, read_run, read_runs
 from storage.tolerant_json import read_bounded
 
@@ -126,7 +126,9 @@ def conv1(name: str, epoch: int) -> Response:
     if fresh := not_modified(etag, version=etag):
         return fresh
     try:
-        return picture_response(opened_up(decode(data or b"")), etag, "image/png", version=etag)
+        return picture_response(
+            opened_up(decode_image(data or b"")), etag, "image/png", version=etag
+        )
     except ImageError:
         return missing_picture()
 
@@ -164,7 +166,7 @@ def picture_size(run: Run) -> tuple[int, int]:
         else None
     )
     try:
-        return decode(data or b"").size
+        return decode_image(data or b"").size
     except ImageError:
         return PICTURE_SIZE
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from model.variants import VARIANTS
+from model.architectures import VARIANTS
 from storage.tolerant_json import bounded_text, finite_number
 
 MOST_LISTED = 12

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from model.preprocess import read
+from model.preprocess import decode_square
 
 IDS = list(range(1, 55))
 
@@ -25,7 +25,7 @@ def stored(app) -> np.ndarray:
 @pytest.fixture(scope="module")
 def feature(app, jpeg) -> np.ndarray:
     """The features of a photograph that is not in the index."""
-    return app.extensions["loader"].state().predictor.features(read(jpeg)[None])[0]
+    return app.extensions["loader"].state().predictor.extract_features(decode_square(jpeg)[None])[0]
 
 
 def nearest(stored: np.ndarray, to: np.ndarray, k: int, out: tuple[int, ...] = ()) -> list[int]:
@@ -65,8 +65,8 @@ def test_features_of_other_images_are_computed(app, client, photographs):
     known = client.get("/api/figure-4").get_json()["left"][0]["image"]
     assert known["split"] == "val"
     found = client.get(f"/api/images/{known['id']}/features").get_json()["feature"]
-    square = read((photographs / known["filename"]).read_bytes())
-    own = app.extensions["loader"].state().predictor.features(square[None])[0]
+    square = decode_square((photographs / known["filename"]).read_bytes())
+    own = app.extensions["loader"].state().predictor.extract_features(square[None])[0]
     assert found == own.tolist()
 
 

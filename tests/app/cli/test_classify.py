@@ -24,7 +24,7 @@ from app import create_app
 from app.config import Settings
 from app.database.images import find_images
 from app.inference.loader import Ready
-from model.preprocess import read
+from model.preprocess import decode_square
 from storage.files import switch_link
 from storage.home import Home
 
@@ -64,7 +64,7 @@ def check(found: list[dict[str, Any]], files: list[Path], ready: Ready, sessions
     ids = ready.index.id_map.ids.tolist()
     features = ready.index.features(ids)
     for one, file in zip(found, files, strict=True):
-        look = ready.predictor.look(read(file.read_bytes()))
+        look = ready.predictor.predict(decode_square(file.read_bytes()))
         order = np.argsort(-look.probabilities)[: len(one["top"])]
         assert [g["label"] for g in one["top"]] == [ready.predictor.classes[i].label for i in order]
         shares = [guess["probability"] for guess in one["top"]]

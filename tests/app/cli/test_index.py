@@ -18,7 +18,7 @@ from index import store
 from index.manifest import MANIFEST_FILE, Manifest
 from index.sample import ImageSample, make_thumbnail
 from model import checkpoint
-from model.preprocess import read_file
+from model.preprocess import read_square
 from storage.files import switch_link
 
 SIX = 6
@@ -84,7 +84,7 @@ def check_sample(old: ImageSample | None, state: Ready, ids: dict[str, int]) -> 
     np.testing.assert_array_equal(old.thumbnails[before], new.thumbnails[after])
     paths = {image: path for path, image in ids.items()}
     for image, small in zip(new.ids.tolist(), new.thumbnails, strict=True):
-        square = read_file(Path(state.manifest.data) / paths[image])
+        square = read_square(Path(state.manifest.data) / paths[image])
         np.testing.assert_array_equal(small, make_thumbnail(square))
 
 
@@ -100,9 +100,9 @@ def test_update_with_nothing_to_do_says_so(shop) -> None:
 
 
 def test_update_needs_an_index_of_the_weights_in_use(shop) -> None:
-    old = checkpoint.load(shop.settings.home.weights)
+    old = checkpoint.load_weights(shop.settings.home.weights)
     file = shop.settings.home.runs / "other" / "weights.safetensors"
-    checkpoint.save(replace(old, mean=old.mean + 1), file)
+    checkpoint.save_weights(replace(old, mean=old.mean + 1), file)
     before = shop.settings.home.weights.resolve()
     switch_link(shop.settings.home.weights, file)
     assert "other weights" in (line := shop.refused("update"))
@@ -226,9 +226,9 @@ def test_a_version_that_cannot_serve_is_not_rolled_back_to(shop) -> None:
     assert "There is no version 2020" in shop.refused("rollback", "2020")
     first, second = two_versions(shop)
     weights = shop.settings.home.weights.resolve()
-    old = checkpoint.load(weights)
+    old = checkpoint.load_weights(weights)
     file = shop.settings.home.runs / "other" / "weights.safetensors"
-    checkpoint.save(replace(old, mean=old.mean + 1), file)
+    checkpoint.save_weights(replace(old, mean=old.mean + 1), file)
     switch_link(shop.settings.home.weights, file)
     assert f"{first} is of other weights" in shop.refused("rollback")
     switch_link(shop.settings.home.weights, weights)

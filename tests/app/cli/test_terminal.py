@@ -32,10 +32,10 @@ PROJECT = Path(__file__).parents[3]
 @pytest.fixture
 def home(tmp_path: Path, settings: Settings, root: Path) -> Settings:
     """A home with weights made of that folder, and nothing else."""
-    old = checkpoint.load(settings.home.weights)
+    old = checkpoint.load_weights(settings.home.weights)
     weights = replace(old, provenance=replace(old.provenance, data=str(root)))
     home = Home(root=tmp_path / "home")
-    checkpoint.save(weights, home.runs / "one" / "weights.safetensors")
+    checkpoint.save_weights(weights, home.runs / "one" / "weights.safetensors")
     switch_link(home.weights, home.runs / "one" / "weights.safetensors")
     return replace(settings, home=home)
 
@@ -88,8 +88,8 @@ def test_if_needed(home: Settings, root: Path) -> None:
     fourth = build_if_needed()
     assert fourth != third
     assert build_if_needed() == fourth
-    old = checkpoint.load(home.home.weights)
-    checkpoint.save(replace(old, mean=old.mean + 1), home.home.weights.resolve())
+    old = checkpoint.load_weights(home.home.weights)
+    checkpoint.save_weights(replace(old, mean=old.mean + 1), home.home.weights.resolve())
     assert build_if_needed() != fourth
     serves(home)
 

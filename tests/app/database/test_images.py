@@ -35,7 +35,7 @@ from app.database.session import (
 from app.database.tables import IndexImage
 from index.building.reader import DecodedFile, read_photograph
 from index.store import Manifest
-from model.dataset import Folder, scan
+from model.dataset import ImageFolder, scan_folder
 from storage.home import Home
 
 MANIFEST = Manifest(
@@ -56,12 +56,12 @@ MANIFEST = Manifest(
 )
 
 
-def enter(sessions: Sessions, folder: Folder) -> dict[str, int]:
+def enter(sessions: Sessions, folder: ImageFolder) -> dict[str, int]:
     """Read a folder's training images and register them; give the ids by path."""
     return dict(zip(*registered(sessions, folder)[:2], strict=True))
 
 
-def registered(sessions: Sessions, folder: Folder) -> tuple[list[str], list[int], int]:
+def registered(sessions: Sessions, folder: ImageFolder) -> tuple[list[str], list[int], int]:
     """The paths of the images that could be read, their ids, and the data set's id."""
     read = [(p, read_photograph(folder.root, p.path, lambda _: None)) for p in folder.train]
     good = [(p, r.entry) for p, r in read if isinstance(r, DecodedFile)]
@@ -92,13 +92,13 @@ def statements(sessions: Sessions) -> Iterator[list[str]]:
 
 def indexed(sessions: Sessions, root: Path, name: str = "one") -> int:
     """Register a folder and record a version of all its images."""
-    _, ids, dataset_id = registered(sessions, scan(root))
+    _, ids, dataset_id = registered(sessions, scan_folder(root))
     manifest = replace(MANIFEST, name=name, images=len(ids))
     return record_version(sessions, manifest, dataset_id, ids)
 
 
 def test_every_training_image_is_entered_as_it_is(sessions: Sessions, root: Path) -> None:
-    folder = scan(root)
+    folder = scan_folder(root)
     entered = enter(sessions, folder)
     assert list(entered) == [p.path for p in folder.train]
     assert len(set(entered.values())) == len(folder.train)
@@ -111,29 +111,29 @@ def test_every_training_image_is_entered_as_it_is(sessions: Sessions, root: Path
 
 
 def test_a_second_registration_keeps_the_ids(sessions: Sessions, root: Path) -> None:
-    assert enter(sessions, scan(root)) == enter(sessions, scan(root))
+    assert enter(sessions, scan_folder(root)) == enter(sessions, scan_folder(root))
 
 
 def test_only_a_changed_file_gets_a_new_id(sessions: Sessions, root: Path) -> None:
-    before = enter(sessions, scan(root))
+    before = enter(sessions, scan_folder(root))
     changed = "train/chelsea/03.jpg"
     old = (root / changed).read_bytes()
     Pillow.new("RGB", (50, 40), "green").save(root / changed)
-    after = enter(sessions, scan(root))
+    after = enter(sessions, scan_folder(root))
     assert {path for path in before if before[path] != after[path]} == {changed}
     assert after[changed] > max(before.values())
     found = find_image(sessions, after[changed])
     assert found
     assert (found.width, found.height) == (50, 40)
     (root / changed).write_bytes(old)
-    assert enter(sessions, scan(root)) == before
+    assert enter(sessions, scan_folder(root)) == before
 
 
 def test_new_and_removed_files(sessions: Sessions, root: Path) -> None:
-    before = enter(sessions, scan(root))
+    before = enter(sessions, scan_folder(root))
     (root / "train/coffee/00.jpg").unlink()
     shutil.copy(root / "train/coffee/01.jpg", root / "train/coffee/copy.jpg")
-    after = enter(sessions, scan(root))
+    after = enter(sessions, scan_folder(root))
     assert before.keys() - after.keys() == {"train/coffee/00.jpg"}
     assert after.keys() - before.keys() == {"train/coffee/copy.jpg"}
     assert after["train/coffee/copy.jpg"] > max(before.values())
@@ -142,23 +142,23 @@ def test_new_and_removed_files(sessions: Sessions, root: Path) -> None:
 
 
 def test_labels_follow_the_folder(sessions: Sessions, root: Path) -> None:
-    image = enter(sessions, scan(root))["train/astronaut/00.jpg"]
+    image = enter(sessions, scan_folder(root))["train/astronaut/00.jpg"]
     assert find_labels(sessions, [image, 10**6]) == {image: "astronaut"}
     (root / "classes.txt").write_text("astronaut a woman in space\n")
-    enter(sessions, scan(root))
+    enter(sessions, scan_folder(root))
     assert find_labels(sessions, [image]) == {image: "a woman in space"}
 
 
 def test_a_folder_whose_name_is_not_utf8_is_refused(sessions: Sessions, root: Path) -> None:
     with pytest.raises(DatabaseError, match="rename"):
-        enter(sessions, replace(scan(root), root=Path("/\udcff"), train=()))
+        enter(sessions, replace(scan_folder(root), root=Path("/\udcff"), train=()))
 
 
 def test_upright_size_of_a_turned_photograph(sessions: Sessions, root: Path) -> None:
     exif = Pillow.Exif()
     exif[0x0112] = 6
     Pillow.new("RGB", (80, 30)).save(root / "train/chelsea/00.jpg", exif=exif)
-    image = enter(sessions, scan(root))["train/chelsea/00.jpg"]
+    image = enter(sessions, scan_folder(root))["train/chelsea/00.jpg"]
     found = find_image(sessions, image)
     assert found
     assert (found.width, found.height) == (30, 80)
@@ -166,8 +166,8 @@ def test_upright_size_of_a_turned_photograph(sessions: Sessions, root: Path) -> 
 
 def test_examples_are_of_different_classes(sessions: Sessions, root: Path) -> None:
     (root / "val/chelsea/00.jpg").write_bytes(b"damaged")
-    dataset_id = registered(sessions, scan(root))[2]
-    enter(sessions, scan(root))
+    dataset_id = registered(sessions, scan_folder(root))[2]
+    enter(sessions, scan_folder(root))
     found = find_examples(sessions, dataset_id)
     assert [example.path for example in found] == [
         "val/astronaut/00.jpg",
@@ -186,12 +186,12 @@ def test_all_validation_images_that_can_be_read_are_entered_where_there_are_few(
     sessions: Sessions, root: Path
 ) -> None:
     (root / "val/chelsea/00.jpg").write_bytes(b"damaged")
-    dataset_id = registered(sessions, scan(root))[2]
+    dataset_id = registered(sessions, scan_folder(root))[2]
     entered = find_validation_images(sessions, dataset_id)
     files = {file.relative_to(root).as_posix() for file in (root / "val").rglob("*.jpg")}
     assert {one.path for one in entered} == files - {"val/chelsea/00.jpg"}
     Pillow.new("RGB", (50, 40), "green").save(root / "val/coffee/00.jpg")
-    enter(sessions, scan(root))
+    enter(sessions, scan_folder(root))
     after = {one.path: one for one in find_validation_images(sessions, dataset_id)}
     assert after.keys() == {one.path for one in entered}
     assert after["val/coffee/00.jpg"].width == 50
@@ -207,7 +207,7 @@ def test_of_many_validation_images_some_of_every_class_are_entered(
                 grey = (n, ord(name), len(split))
                 Pillow.new("RGB", (8, 8), grey).save(tmp_path / split / name / f"{n:02}.png")
     (tmp_path / "val/e/00.png").write_bytes(b"damaged")
-    dataset_id = registered(sessions, scan(tmp_path))[2]
+    dataset_id = registered(sessions, scan_folder(tmp_path))[2]
     entered = find_validation_images(sessions, dataset_id)
     assert len(entered) == 64
     counts = Counter(one.label for one in entered)

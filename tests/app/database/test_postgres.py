@@ -49,7 +49,7 @@ from app.indexing.build import build_index
 from app.inference.classify import classify_image
 from app.inference.loader import ModelLoader, Ready
 from index.building.reader import DecodedFile, read_photograph
-from model.dataset import scan
+from model.dataset import scan_folder
 from storage.files import switch_link
 from storage.home import Home
 
@@ -177,7 +177,7 @@ def test_an_earlier_version_is_upgraded_with_its_results(
 
 
 def test_a_folder_is_registered_and_kept(sessions: Sessions, photographs: Path) -> None:
-    folder = scan(photographs)
+    folder = scan_folder(photographs)
     read = [read_photograph(folder.root, p.path, lambda _: None) for p in folder.train]
     entries = [one.entry for one in read if isinstance(one, DecodedFile)]
     first = register_images(sessions, folder, folder.train, entries)
@@ -263,7 +263,7 @@ def test_results_come_back(sessions: Sessions) -> None:
         found = session.scalars(select(UploadResult)).one()
     assert found.created_at == moment
     assert found.top5 == [{"label": "cat", "probability": 0.5}]
-    assert found.crops == []
+    assert found.crop_probabilities == []
     assert list(found.milliseconds.items()) == [("network", 2.5), ("decode", 1.0)]
 
 

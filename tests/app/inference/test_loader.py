@@ -22,9 +22,11 @@ from index import store
 from index.manifest import MANIFEST_FILE, write_manifest
 from index.sample import SAMPLE_FILE as SAMPLE
 from model import checkpoint
-from model.alexnet import AlexNet, AlexNetConfig
+from model.alexnet import AlexNet
+from model.config import AlexNetConfig
+from model.decode import ImageError
 from model.predict import Predictor
-from model.preprocess import ImageError, read
+from model.preprocess import decode_square
 from storage.files import switch_link
 from storage.home import Home
 
@@ -54,10 +56,10 @@ def not_ready(loader: ModelLoader) -> NotReady:
 
 def train_anew(home: Home, shift: float) -> str:
     """Make other weights the ones in use, as a training run does; give their identity."""
-    old = checkpoint.load(home.weights)
+    old = checkpoint.load_weights(home.weights)
     new = replace(old, mean=old.mean + shift)
     file = home.runs / f"run{shift}" / "weights.safetensors"
-    checkpoint.save(new, file)
+    checkpoint.save_weights(new, file)
     switch_link(home.weights, file)
     return new.identity
 
@@ -87,9 +89,9 @@ def counted_loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
 
     def load(path: Path) -> checkpoint.Weights:
         paths.append(path)
-        return checkpoint.load(path)
+        return checkpoint.load_weights(path)
 
-    monkeypatch.setattr(engine_module, "load", load)
+    monkeypatch.setattr(engine_module, "load_weights", load)
     yield paths
 
 
@@ -118,7 +120,7 @@ def test_an_upload_is_answered(engine: ModelLoader, jpeg: bytes, settings: Setti
     answer = classify(engine, jpeg)
     state = engine.state()
     assert isinstance(state, Ready)
-    look = state.predictor.look(read(jpeg))
+    look = state.predictor.predict(decode_square(jpeg))
     assert answer.top5 == state.predictor.top5(look.probabilities)
     assert len(answer.crops) == 10
     assert (answer.width, answer.height) == (300, 200)
@@ -253,12 +255,12 @@ def test_without_usable_weights_no_network_is_given(home: Settings) -> None:
 
 def train_for_cifar(home: Home, config: AlexNetConfig) -> None:
     """Make weights of a net for CIFAR-10 the ones in use."""
-    old = checkpoint.load(home.weights)
+    old = checkpoint.load_weights(home.weights)
     classes, side = old.classes[: config.classes], config.side
     mean = old.mean[:, :side, :side].contiguous()
     new = replace(old, config=config, classes=classes, mean=mean)
     file = home.runs / "cifar" / "weights.safetensors"
-    checkpoint.save(replace(new, state=AlexNet(config).state_dict()), file)
+    checkpoint.save_weights(replace(new, state=AlexNet(config).state_dict()), file)
     switch_link(home.weights, file)
 
 
@@ -329,9 +331,9 @@ def test_nobody_waits_while_the_next_pair_is_read(
 
     def slow(path: Path) -> checkpoint.Weights:
         assert go_on.wait(30)
-        return checkpoint.load(path)
+        return checkpoint.load_weights(path)
 
-    monkeypatch.setattr(engine_module, "load", slow)
+    monkeypatch.setattr(engine_module, "load_weights", slow)
     assert [engine.state() is old for _ in range(5)] == [True] * 5
     go_on.set()
     wait_for(engine, lambda state: state.manifest.name == name)

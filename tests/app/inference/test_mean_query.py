@@ -17,7 +17,7 @@ from app.database.tables import Image
 from app.inference.loader import Ready
 from app.inference.mean_query import PickError, nearest_to_mean
 from index.search import QueryError
-from model.preprocess import read_file
+from model.preprocess import read_square
 
 Page = Callable[[TestResponse], Any]
 
@@ -49,7 +49,7 @@ def test_the_features_of_an_image_are_those_the_network_gives(
     with read_session(sessions) as session:
         paths = dict(session.execute(select(Image.id, Image.path)).all())
     for image in (ids[40], ids[3]):
-        look = ready.predictor.look(read_file(photographs / paths[image]))
+        look = ready.predictor.predict(read_square(photographs / paths[image]))
         computed = np.asarray(look.fc7)
         found = ready.index.features([image])[0]
         assert found == pytest.approx(computed, abs=float(1e-3 * np.abs(computed).max()))

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 from app.inference.loader import Ready
 from app.views.models import MAX_FAILURES, RateLimit
 from index import store
-from model.checkpoint import load
+from model.checkpoint import load_weights
 from storage.files import switch_link
 
 TOKEN = "an administrator's token"
@@ -40,7 +40,7 @@ def changed(settings, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
         if not file.exists():
             shutil.copyfile(settings.home.weights, file)
             put(file, "conv1.bias", value)
-            rename(file, load(settings.home.weights).identity, load(file).identity)
+            rename(file, load_weights(settings.home.weights).identity, load_weights(file).identity)
         return file
 
     return change
@@ -115,7 +115,7 @@ def test_what_is_found_is_listed_and_exactly_one_is_in_use(shop, weights, client
     ]
     rows = {row.one("label").text: row for row in shown.all("li", "model")}
     whole = rows["20260101-000000-small-a result"]
-    assert load(weights).identity[:8] in whole.text
+    assert load_weights(weights).identity[:8] in whole.text
     assert "an index of these is there" in whole.text
     figures = {row.one("dt").text: row.one("dd").text for row in whole.one("dl").children}
     assert (figures["epochs"], figures["classes"], figures["top-1 error"]) == ("2", "6", "–")

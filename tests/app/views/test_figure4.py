@@ -22,7 +22,7 @@ from app.inference.loader import Ready
 from app.views.figure4.content import top_bars
 from app.views.figure4.drawing import choose_fonts, font_characters, fontManager
 from app.views.figure4.selection import SelectionError, draw_selection, pick_selection
-from model.preprocess import read_file
+from model.preprocess import read_square
 
 Page = Callable[[Any], Any]
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
@@ -108,7 +108,7 @@ def test_the_nearest_are_those_that_a_comparison_with_all_finds(
     rows = shown.one("ol", "retrievals").children
     assert len(rows) == 5
     for image, row in zip(right_of(shown), rows, strict=True):
-        own = state.predictor.features(read_file(files[image])[None])[0]
+        own = state.predictor.extract_features(read_square(files[image])[None])[0]
         distances = np.sqrt(np.square(features - own).sum(1))
         nearest = row.one("ol", "nearest").all("a")
         said = [float(a.one("img").attributes["alt"].rsplit(" ", 1)[1]) for a in nearest]

@@ -17,9 +17,9 @@ from torch.nn import functional
 from app.config import Settings
 from app.database.images import find_images
 from app.uploads.results import delete_result
-from model.checkpoint import load
-from model.preprocess import read, read_file
-from model.sheets import FAINT
+from model.checkpoint import load_weights
+from model.preprocess import decode_square, read_square
+from model.visualize import MIN_INK
 
 Page = Callable[..., Any]
 Open = Callable[[Settings], Flask]
@@ -66,7 +66,7 @@ def test_the_filters_stand_apart_by_gpu(client, page):
 
 
 def test_the_filters_are_those_of_the_weights(app, client):
-    kernel = app.extensions["loader"].state().predictor.conv1()[48].numpy()
+    kernel = app.extensions["loader"].state().predictor.conv1_kernels()[48].numpy()
     drawn = picture_at(client, "/filters/gpu-2.png")[2:44:4, 2:44:4, :3].astype(float) - 128
     expected = kernel.transpose(1, 2, 0) / np.abs(kernel).max() * 127
     assert np.abs(drawn - expected).max() <= 1
@@ -89,7 +89,7 @@ def test_every_kernel_is_a_link_with_a_name_where_it_is_drawn(client, page):
 def test_the_difference_between_the_gpus_is_drawn_and_told(app, client, page):
     shown = page(client.get("/filters"))
     strips = shown.one("div", "strips").all("svg")
-    weights = app.extensions["loader"].state().predictor.conv1().double().numpy()
+    weights = app.extensions["loader"].state().predictor.conv1_kernels().double().numpy()
     grey = (weights.sum(1) ** 2 / 3).sum((1, 2))
     expected = 1 - grey / (weights**2).sum((1, 2, 3))
     dots = [float(c.attributes["cx"][:-1]) for strip in strips for c in strip.all("circle")]
@@ -128,7 +128,7 @@ def test_the_patches_are_those_of_the_images_with_the_strongest_response(app, cl
     state = app.extensions["loader"].settled()
     ids = state.sample.ids.tolist()
     images = find_images(app.extensions["sessions"], ids)
-    squares = {image: read_file(found.file) for image, found in images.items()}
+    squares = {image: read_square(found.file) for image, found in images.items()}
     peaks = {image: conv1(app, square)[16].max() for image, square in squares.items()}
     best = sorted(peaks, key=lambda image: -peaks[image])[:9]
 
@@ -153,7 +153,7 @@ def test_the_patches_are_those_of_the_images_with_the_strongest_response(app, cl
 
 
 def test_the_response_to_the_image_at_hand_is_conv1s(app, client, closer, token):
-    square = read(client.get(f"/results/{token}/picture.jpg").data)
+    square = decode_square(client.get(f"/results/{token}/picture.jpg").data)
     kernel = int(np.argmax(conv1(app, square).reshape(96, -1).max(1)))
     expected = conv1(app, square)[kernel]
     shown = closer(f"/filters/{kernel + 1}?of={token}")
@@ -167,11 +167,11 @@ def test_the_response_to_the_image_at_hand_is_conv1s(app, client, closer, token)
     assert float(drawn.attributes["width"]) == 4 * 55
     ink = picture_at(client, drawn.attributes["href"])[2::4, 2::4, 3].astype(float)
     share = np.sqrt(expected.clip(0) / expected.max())
-    assert np.abs(ink - (FAINT + (255 - FAINT) * share)).max() <= 1
+    assert np.abs(ink - (MIN_INK + (255 - MIN_INK) * share)).max() <= 1
 
 
 def test_a_kernel_that_nothing_excites_is_told_of(client, page, settings, with_weights):
-    old = load(settings.home.weights)
+    old = load_weights(settings.home.weights)
     bias = old.state["conv1.bias"].clone()
     bias[4] = -1000
     other = with_weights(replace(old, state={**old.state, "conv1.bias": bias})).test_client()
@@ -180,7 +180,7 @@ def test_a_kernel_that_nothing_excites_is_told_of(client, page, settings, with_w
     assert re.search(r"−\d+\.\d", shown.text)
     assert shown.all("rect", "spot") == []
     drawn = picture_at(other, shown.one("div", "aligned-map").all("image")[0].attributes["href"])
-    assert np.unique(drawn[..., 3]).tolist() == [FAINT]
+    assert np.unique(drawn[..., 3]).tolist() == [MIN_INK]
     # No index fits these weights, so that patches are not known either.
     assert shown.all("ol", "nine") == []
     assert shown.one("code").text == "flask index build"

@@ -16,11 +16,11 @@ from PIL import Image
 
 from app.uploads.results import delete_result
 from model.alexnet import AlexNet
-from model.checkpoint import load
-from model.predict import CENTRE
-from model.preprocess import read
-from model.sheets import FAINT
-from model.variants import VARIANTS
+from model.architectures import VARIANTS
+from model.checkpoint import load_weights
+from model.preprocess import decode_square
+from model.ten_crop import CENTRE_CROP
+from model.visualize import MIN_INK
 
 Page = Callable[..., Any]
 Maps = dict[str, np.ndarray]
@@ -36,7 +36,7 @@ def token(send: Page, jpeg: bytes) -> str:
 @pytest.fixture
 def square(client: FlaskClient, token: str) -> np.ndarray:
     """What the network sees of it."""
-    return read(client.get(f"/results/{token}/picture.jpg").data)
+    return decode_square(client.get(f"/results/{token}/picture.jpg").data)
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def truth(app: Flask, square: np.ndarray) -> Maps:
         if name in NAMES
     ]
     with torch.inference_mode():
-        predictor.network(predictor.prepare(square[None])[:, :, 16:240, 16:240])
+        predictor.network(predictor.prepare_input(square[None])[:, :, 16:240, 16:240])
     for hook in hooks:
         hook.remove()
     return seen
@@ -67,7 +67,7 @@ def ink_at(client: FlaskClient, address: str) -> np.ndarray:
 
 def inked(values: np.ndarray, largest: float) -> np.ndarray:
     """The ink that values have."""
-    return FAINT + (255 - FAINT) * np.sqrt(values / largest)
+    return MIN_INK + (255 - MIN_INK) * np.sqrt(values / largest)
 
 
 def cells(ink: np.ndarray, side: int, scale: int, gap: int, columns: int) -> np.ndarray:
@@ -140,7 +140,7 @@ def test_the_maps_are_those_of_each_tower_against_the_layers_largest(client, pag
 def test_the_labels_are_those_of_the_centre_crop_alone(app, client, page, token, square):
     shown = page(client.get(f"/layers?of={token}")).one("section", "labels")
     predictor = app.extensions["loader"].state().predictor
-    expected = predictor.top5(predictor.look(square).crops[CENTRE])
+    expected = predictor.top5(predictor.predict(square).crop_probabilities[CENTRE_CROP])
     labels = [li.one("span", "label").text for li in shown.one("ol", "bars").all("li")]
     shares = [float(li.one("span", "number").text.strip("<\u2009% ")) for li in shown.all("li")]
     assert labels == [guess.label for guess in expected]
@@ -270,7 +270,7 @@ def test_what_is_computed_for_a_page_serves_its_pictures(app, client, page, toke
 
 
 def test_a_network_of_one_tower_is_one_column(client, page, settings, with_weights):
-    old = load(settings.home.weights)
+    old = load_weights(settings.home.weights)
     config = replace(VARIANTS["one-gpu"].config, classes=len(old.classes), init="he")
     other = with_weights(replace(old, config=config, state=AlexNet(config).state_dict()))
     example = page(client.get("/layers")).one("ul", "three").all("a")[0].attributes["href"]

@@ -27,11 +27,11 @@ from index.building import build, checkpoint, extractor
 from index.building.build import BaseVersion, GatheredFeatures, compute_features, gather_features
 from index.manifest import Shard, StoreError
 from index.vectors import Vectors
-from model.alexnet import FEATURES, AlexNetConfig
-from model.checkpoint import Weights, load, save
+from model.checkpoint import Weights, load_weights, save_weights
+from model.config import FEATURES, AlexNetConfig
 from model.dataset import Photograph
 from model.predict import Predictor
-from model.preprocess import read_file
+from model.preprocess import read_square
 
 ROOT = Path(__file__).resolve().parents[3]
 Floats = npt.NDArray[np.float32]
@@ -48,7 +48,7 @@ def scanned(root: Path) -> list[Photograph]:
 def main(weights: Path, root: Path, place: Path, block: int) -> None:
     """Gather in this process, as torchrun or a test starts it, and write what came out."""
     torch.set_num_threads(1)
-    predictor = Predictor.from_weights(load(weights), "cpu")
+    predictor = Predictor.from_weights(load_weights(weights), "cpu")
     found = gather_features(predictor, root, scanned(root), place, block=block, batch=4)
     if found is not None:
         (place / "rows.json").write_text(json.dumps(found.rows.tolist()))
@@ -71,13 +71,13 @@ def _one_thread() -> Iterator[None]:
 def weights(weights_of: Callable[..., Weights], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole network with seeded weights."""
     file = tmp_path_factory.mktemp("weights") / "three.safetensors"
-    save(weights_of(AlexNetConfig(classes=3, init="he", input_scale=60), mean=110.0), file)
+    save_weights(weights_of(AlexNetConfig(classes=3, init="he", input_scale=60), mean=110.0), file)
     return file
 
 
 @pytest.fixture(scope="module")
 def predictor(weights: Path) -> Predictor:
-    return Predictor.from_weights(load(weights), "cpu")
+    return Predictor.from_weights(load_weights(weights), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +98,8 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def truth(predictor: Predictor, originals: Path) -> dict[str, Floats]:
     """The features of every photograph by its path, computed one by one."""
-    files = {p.path: read_file(originals / p.path) for p in scanned(originals)}
-    return {path: predictor.features(square[None])[0] for path, square in files.items()}
+    files = {p.path: read_square(originals / p.path) for p in scanned(originals)}
+    return {path: predictor.extract_features(square[None])[0] for path, square in files.items()}
 
 
 @pytest.fixture
@@ -346,7 +346,10 @@ def test_an_update_touches_only_what_is_new(
     files = [s.shard.file for s in found.shards]
     assert files == ["vectors-00000.npy", "vectors-00001.npy", "vectors-00002.npy"]
     assert [s.path.parent == base.folder for s in found.shards] == [True, True, False]
-    wanted = {p.path: predictor.features(read_file(root / p.path)[None])[0] for p in scanned(root)}
+    wanted = {
+        p.path: predictor.extract_features(read_square(root / p.path)[None])[0]
+        for p in scanned(root)
+    }
     version = publish(found, place / "v2")
     same(vectors_of(version), wanted)
     checkpoint.delete_checkpoints(place)

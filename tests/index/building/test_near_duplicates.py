@@ -40,7 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_it_lies_between_copies_and_other_images(files: list[Path], tmp_path: Path) -> None:
     near = near_duplicate_distance(COARSE, files)
-    own = COARSE.features(np.stack([central_square(Image.open(f)) for f in files]))
+    own = COARSE.extract_features(np.stack([central_square(Image.open(f)) for f in files]))
     apart = np.linalg.norm(own[:, None] - own, axis=2)
     np.fill_diagonal(apart, np.inf)
     assert 0 < near <= np.median(apart.min(axis=1)) / 2
@@ -50,7 +50,10 @@ def test_it_lies_between_copies_and_other_images(files: list[Path], tmp_path: Pa
             image.save(tmp_path / f"{file.name}.jpg", quality=75)
         with Image.open(tmp_path / f"{file.name}.jpg") as image:
             again.append(central_square(image))
-    assert np.mean(np.linalg.norm(COARSE.features(np.stack(again)) - own, axis=1) <= near) >= 0.9
+    assert (
+        np.mean(np.linalg.norm(COARSE.extract_features(np.stack(again)) - own, axis=1) <= near)
+        >= 0.9
+    )
 
 
 def test_it_can_be_repeated(files: list[Path]) -> None:

@@ -28,10 +28,10 @@ from index.sample import (
     write_sample,
 )
 from index.vectors import Vectors, write_shard
-from model.alexnet import AlexNetConfig
 from model.checkpoint import Weights
+from model.config import AlexNetConfig
 from model.predict import Predictor
-from model.preprocess import read_file
+from model.preprocess import read_square
 
 Columns = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.uint8]
@@ -119,7 +119,7 @@ def place(
 def check(found: ImageSample, images: VersionImages, predictor: Predictor) -> None:
     """Compare with what the files hold, image by image."""
     paths = dict(zip(images.ids.tolist(), (e.path for e in images.entries), strict=True))
-    squares = {i: read_file(images.root / paths[i]) for i in found.ids.tolist()}
+    squares = {i: read_square(images.root / paths[i]) for i in found.ids.tolist()}
     for image, small in zip(found.ids.tolist(), found.thumbnails, strict=True):
         fields = squares[image].reshape(32, 8, 32, 8, 3).astype(float).mean(axis=(1, 3))
         np.testing.assert_array_equal(small, np.floor(fields + 0.5))
@@ -302,7 +302,7 @@ def test_of_ever_stronger_images_few_patches_are_kept(predictor: Predictor) -> N
     assert (np.sort(best, axis=1)[:, 0] > 40).all()
     pixels = looking.arrays()["patch_pixels"]
     spots = looking.spots[best[5, 0]]
-    right = looking.conv1.patch(squares[best[5, 0]], int(spots[5]))
+    right = looking.conv1.cut_patch(squares[best[5, 0]], int(spots[5]))
     np.testing.assert_array_equal(pixels[5, 0], right)
 
 

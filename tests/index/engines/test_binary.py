@@ -16,7 +16,7 @@ from index.engines.autoencoder import load_encoder
 from index.engines.options import EngineOptions
 from index.manifest import StoreError
 from index.vectors import Vectors, write_shard
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 Floats = npt.NDArray[np.float32]
 COUNT = 400

@@ -21,7 +21,7 @@ from index.engines.milvus_server import parse_milvus_url
 from index.id_map import IdMap
 from index.manifest import StoreError
 from index.vectors import Floats, Vectors, write_shard
-from model.alexnet import FEATURES
+from model.config import FEATURES
 
 NAME = "20260101T000000000000Z-0123abcd"
 EVERYTHING = RowFilter()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.dataset import scan
+from model.dataset import scan_folder
 from training.dataset.demo import PICTURES, TRAIN_CROPS, VAL_CROPS, Picture, crops_of, make_demo
 
 
@@ -26,7 +26,7 @@ def test_training_and_validation_crops_share_no_pixel(picture: Picture) -> None:
 
 
 def test_it_is_a_folder_like_any_other(tmp_path: Path) -> None:
-    folder = scan(make_demo(tmp_path / "demo"))
+    folder = scan_folder(make_demo(tmp_path / "demo"))
     assert len(folder.classes) == len(PICTURES)
     assert len(folder.train) == len(PICTURES) * TRAIN_CROPS
     assert len(folder.val) == len(PICTURES) * VAL_CROPS

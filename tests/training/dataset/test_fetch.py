@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import Imagenette
 
-from model.dataset import scan
+from model.dataset import scan_folder
 from training.dataset.fetch import FetchError, imagenette
 
 WNIDS = ("n01440764", "n02102040")
@@ -48,7 +48,7 @@ def test_it_is_fetched_once_and_its_ids_read_as_names(
 ) -> None:
     monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": served})
     place = tmp_path / "home" / "imagenette"
-    folder = scan(imagenette(place))
+    folder = scan_folder(imagenette(place))
     assert [name.label for name in folder.classes] == ["tench", "English springer"]
     monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": ("http://127.0.0.1:9/gone", "")})
     assert imagenette(place) == place

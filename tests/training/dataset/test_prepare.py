@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.dataset import Folder, FolderError, scan
-from model.preprocess import read_file
+from model.dataset import FolderError, ImageFolder, scan_folder
+from model.preprocess import read_square
 from training.dataset import folder as folders
 from training.dataset import prepare as module
 from training.dataset.prepare import DataError, Prepared, UnfinishedError, prepare
@@ -46,14 +46,14 @@ def files(store: Path) -> set[str]:
 # What is stored
 
 
-def test_the_pixels_are_those_every_room_sees(prepared: Prepared, folder: Folder) -> None:
+def test_the_pixels_are_those_every_room_sees(prepared: Prepared, folder: ImageFolder) -> None:
     assert everything(prepared.train).shape == (24, 256, 256, 3)
     assert everything(prepared.val).shape == (12, 256, 256, 3)
     rows = np.array([23, 0, 9])
     for row, pixels in zip(rows, prepared.train.read(rows), strict=True):
         photograph = folder.train[row]
         assert prepared.train.classes[row] == photograph.class_index
-        np.testing.assert_array_equal(pixels, read_file(folder.root / photograph.path))
+        np.testing.assert_array_equal(pixels, read_square(folder.root / photograph.path))
     mean = everything(prepared.train).astype(float).mean(0).transpose(2, 0, 1)
     np.testing.assert_allclose(prepared.mean.numpy(), mean, rtol=1e-6)
     assert prepared.names == folder.classes
@@ -67,7 +67,7 @@ def test_colours_are_taken_from_the_training_images(prepared: Prepared) -> None:
 
 
 def test_what_does_not_fit_the_budget_is_stored_as_jpeg(
-    folder: Folder, tmp_path: Path, prepared: Prepared
+    folder: ImageFolder, tmp_path: Path, prepared: Prepared
 ) -> None:
     exact = 36 * 256 * 256 * 3
     raw = prepare(folder, tmp_path, ignore, budget=exact)
@@ -90,21 +90,21 @@ def test_what_does_not_fit_the_budget_is_stored_as_jpeg(
     np.testing.assert_array_equal(jpeg.train.classes, raw.train.classes)
 
 
-def test_other_sides_are_other_sets(folder: Folder, tmp_path: Path) -> None:
+def test_other_sides_are_other_sets(folder: ImageFolder, tmp_path: Path) -> None:
     sets = {side: prepare(folder, tmp_path, ignore, side=side) for side in (32, 48)}
     assert sets[32].key != sets[48].key
     assert sets[32].side == sets[32].train.side == 32
     assert sets[32].mean.shape == (3, 32, 32)
-    photograph = read_file(folder.root / folder.val[5].path, side=32)
+    photograph = read_square(folder.root / folder.val[5].path, side=32)
     np.testing.assert_array_equal(sets[32].val.read(np.array([5]))[0], photograph)
 
 
 def test_the_second_time_nothing_is_decoded(copy: Path, tmp_path: Path) -> None:
-    first = prepare(scan(copy), tmp_path / "store", ignore)
+    first = prepare(scan_folder(copy), tmp_path / "store", ignore)
     place = tmp_path / "store" / first.key
     held = {file: file.stat().st_mtime_ns for file in place.iterdir()}
     counts: list[int] = []
-    again = prepare(scan(copy), tmp_path / "store", counts.append)
+    again = prepare(scan_folder(copy), tmp_path / "store", counts.append)
     assert again.key == first.key
     assert torch.equal(again.mean, first.mean)
     assert held == {file: file.stat().st_mtime_ns for file in place.iterdir()}
@@ -112,15 +112,15 @@ def test_the_second_time_nothing_is_decoded(copy: Path, tmp_path: Path) -> None:
 
 
 def test_changed_photographs_are_another_set(copy: Path, tmp_path: Path) -> None:
-    first = prepare(scan(copy), tmp_path / "store", ignore)
+    first = prepare(scan_folder(copy), tmp_path / "store", ignore)
     (copy / "train/cat/0.jpg").write_bytes((copy / "train/cat/3.jpg").read_bytes())
-    assert prepare(scan(copy), tmp_path / "store", ignore).key != first.key
+    assert prepare(scan_folder(copy), tmp_path / "store", ignore).key != first.key
 
 
 def test_labels_are_those_of_today(copy: Path, tmp_path: Path) -> None:
-    prepare(scan(copy), tmp_path / "store", ignore)
+    prepare(scan_folder(copy), tmp_path / "store", ignore)
     (copy / "classes.txt").write_text("cat a cat\n")
-    assert prepare(scan(copy), tmp_path / "store", ignore).names[0].label == "a cat"
+    assert prepare(scan_folder(copy), tmp_path / "store", ignore).names[0].label == "a cat"
 
 
 # Bad input
@@ -132,7 +132,7 @@ def test_unreadable_photographs_are_named_and_left_out(copy: Path, tmp_path: Pat
     (copy / "train/grass/1.png").write_bytes(b"not an image")
     (copy / "val/cat/0.jpg").write_bytes((copy / "val/cat/0.jpg").read_bytes()[:500])
     counts: list[int] = []
-    done = prepare(scan(copy), tmp_path / "store", counts.append)
+    done = prepare(scan_folder(copy), tmp_path / "store", counts.append)
     assert sum(counts) == 36
     assert len(done.train) == 22
     assert len(done.val) == 11
@@ -145,7 +145,7 @@ def test_unreadable_photographs_are_named_and_left_out(copy: Path, tmp_path: Pat
         assert line.startswith(f"{copy / name}: ")
         assert why in line
     np.testing.assert_array_equal(
-        done.train.read(np.array([0]))[0], read_file(copy / "train/cat/1.png")
+        done.train.read(np.array([0]))[0], read_square(copy / "train/cat/1.png")
     )
     assert done.train.classes.tolist() == [0] * 7 + [1] * 8 + [2] * 7
 
@@ -155,7 +155,7 @@ def test_a_piece_of_which_nothing_can_be_read_is_no_hindrance(copy: Path, tmp_pa
     for number in range(4):
         next((copy / "train/cat").glob(f"{number}.*")).write_bytes(b"")
     for _ in range(2):
-        done = prepare(scan(copy), tmp_path / "store", ignore)
+        done = prepare(scan_folder(copy), tmp_path / "store", ignore)
         assert done.train.classes.tolist() == [0] * 4 + [1] * 8 + [2] * 8
         assert everything(done.train).shape == (20, 256, 256, 3)
 
@@ -164,21 +164,21 @@ def test_a_class_of_which_nothing_can_be_read_is_refused(copy: Path, tmp_path: P
     for file in (copy / "val/cat").iterdir():
         file.write_bytes(b"")
     with pytest.raises(DataError, match=r"val/cat can be read; the first: .*val/cat/0\.jpg"):
-        prepare(scan(copy), tmp_path / "store", ignore)
+        prepare(scan_folder(copy), tmp_path / "store", ignore)
     assert files(tmp_path / "store") == set()
 
 
 def test_folders_that_cannot_serve_are_refused(copy: Path) -> None:
     (copy / "train/empty").mkdir()
     with pytest.raises(FolderError, match="only train has empty"):
-        scan(copy)
+        scan_folder(copy)
     (copy / "val/empty").mkdir()
     with pytest.raises(FolderError, match="train/empty holds no photographs"):
-        scan(copy)
+        scan_folder(copy)
 
 
 def test_too_little_disk_is_said_before_the_work(
-    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: ImageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = SimpleNamespace(total=10, used=9, free=10**6)
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _path: small)
@@ -192,7 +192,7 @@ def test_too_little_disk_is_said_before_the_work(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 @pytest.mark.usefixtures("small_pieces")
 def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_done_stays(
-    folder: Folder, tmp_path: Path
+    folder: ImageFolder, tmp_path: Path
 ) -> None:
     done = prepare(folder, tmp_path / "elsewhere", ignore)
     place = tmp_path / "store" / done.key
@@ -208,7 +208,7 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_done_stays(
     np.testing.assert_array_equal(everything(again.train), everything(done.train))
 
 
-def test_a_store_that_cannot_be_written_is_said(folder: Folder, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_written_is_said(folder: ImageFolder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for store in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(DataError, match=r"cannot be written to .*file.*ALEXNET_HOME"):
@@ -217,7 +217,7 @@ def test_a_store_that_cannot_be_written_is_said(folder: Folder, tmp_path: Path) 
         prepare(folder, Path("/proc/prepared"), ignore)
 
 
-def test_a_damaged_store_is_not_opened(folder: Folder, tmp_path: Path) -> None:
+def test_a_damaged_store_is_not_opened(folder: ImageFolder, tmp_path: Path) -> None:
     done = prepare(folder, tmp_path, ignore, side=32)
     place = tmp_path / done.key
     os.truncate(place / "val-00000.bin", 100)
@@ -234,7 +234,7 @@ def test_a_damaged_store_is_not_opened(folder: Folder, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small_pieces")
 @pytest.mark.parametrize("budget", [10**9, 0])
 def test_after_an_interruption_the_finished_pieces_are_kept(
-    folder: Folder, tmp_path: Path, budget: int
+    folder: ImageFolder, tmp_path: Path, budget: int
 ) -> None:
     seen = 0
 
@@ -290,7 +290,7 @@ def process(root: Path, store: Path, dies: int = -1) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_pieces")
-def test_killed_at_any_moment_the_next_call_goes_on(folder: Folder, tmp_path: Path) -> None:
+def test_killed_at_any_moment_the_next_call_goes_on(folder: ImageFolder, tmp_path: Path) -> None:
     for dies, kept in ((7, 0), (21, 4), (35, 20)):
         killed = process(folder.root, tmp_path / "store", dies)
         said, _ = killed.communicate(timeout=120)
@@ -310,7 +310,7 @@ def test_killed_at_any_moment_the_next_call_goes_on(folder: Folder, tmp_path: Pa
 
 
 @pytest.mark.usefixtures("small_pieces")
-def test_a_torn_piece_is_made_again(folder: Folder, tmp_path: Path) -> None:
+def test_a_torn_piece_is_made_again(folder: ImageFolder, tmp_path: Path) -> None:
     """As after a power failure on a disk that kept the names but not the bytes."""
     killed = process(folder.root, tmp_path / "store", 21)
     killed.communicate(timeout=120)
@@ -326,7 +326,7 @@ def test_a_torn_piece_is_made_again(folder: Folder, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_pieces")
-def test_several_processes_do_the_work_once(folder: Folder, tmp_path: Path) -> None:
+def test_several_processes_do_the_work_once(folder: ImageFolder, tmp_path: Path) -> None:
     processes = [process(folder.root, tmp_path / "store") for _ in range(3)]
     said = [process.communicate(timeout=120)[0].split() for process in processes]
     assert {process.returncode for process in processes} == {0}

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import webdataset
 
-from model.dataset import ClassName, Folder
-from model.preprocess import read_file
+from model.dataset import ClassName, ImageFolder
+from model.preprocess import read_square
 from training.dataset.prepare import DataError, Prepared, UnfinishedError, prepare
 from training.dataset.shards import Shards
 from training.dataset.source import find_source
@@ -34,7 +34,7 @@ def write_tar(path: Path, members: list[Member]) -> None:
 
 
 @pytest.fixture(scope="module")
-def sharded(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sharded(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test photographs in three shards and two, written by webdataset itself."""
     root = tmp_path_factory.mktemp("sharded")
     for split, photographs, size in (("train", folder.train, 8), ("val", folder.val, 6)):
@@ -58,9 +58,9 @@ def copy(sharded: Path, tmp_path: Path) -> Path:
     return root
 
 
-def same_images(found: Prepared, folder: Folder) -> None:
+def same_images(found: Prepared, folder: ImageFolder) -> None:
     for split, photographs in ((found.train, folder.train), (found.val, folder.val)):
-        pixels = [read_file(folder.root / photograph.path) for photograph in photographs]
+        pixels = [read_square(folder.root / photograph.path) for photograph in photographs]
         np.testing.assert_array_equal(split.read(np.arange(len(split))), np.stack(pixels))
         assert split.classes.tolist() == [photograph.class_index for photograph in photographs]
 
@@ -77,7 +77,7 @@ def spoil(root: Path, name: str, members: list[Member]) -> str:
     return said
 
 
-def picture(folder: Folder, row: int = 0) -> bytes:
+def picture(folder: ImageFolder, row: int = 0) -> bytes:
     return (folder.root / folder.train[row].path).read_bytes()
 
 
@@ -85,7 +85,7 @@ def picture(folder: Folder, row: int = 0) -> bytes:
 
 
 def test_shards_give_what_their_folder_gave(
-    sharded: Path, folder: Folder, prepared: Prepared, tmp_path: Path
+    sharded: Path, folder: ImageFolder, prepared: Prepared, tmp_path: Path
 ) -> None:
     source = find_source(str(sharded))
     assert isinstance(source, Shards)
@@ -116,7 +116,7 @@ def test_classes_come_from_the_file_beside_them(copy: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("suffix", ["cls", "txt"])
 @pytest.mark.parametrize("file", [None, "n02102040\nn01440764 a fish\n"])
 def test_samples_may_name_their_class(
-    folder: Folder, tmp_path: Path, suffix: str, file: str | None
+    folder: ImageFolder, tmp_path: Path, suffix: str, file: str | None
 ) -> None:
     for split in ("train", "val"):
         members: list[Member] = [("README.txt", b"not a sample"), ("LICENSE", b"")]
@@ -137,7 +137,7 @@ def test_samples_may_name_their_class(
 
 
 def test_unreadable_samples_are_named_and_left_out(
-    copy: Path, folder: Folder, tmp_path: Path
+    copy: Path, folder: ImageFolder, tmp_path: Path
 ) -> None:
     members = [
         ("a.jpg", b"not an image"),
@@ -160,7 +160,7 @@ def test_unreadable_samples_are_named_and_left_out(
 
 
 def test_an_interruption_keeps_the_shards_that_were_done(
-    sharded: Path, folder: Folder, tmp_path: Path
+    sharded: Path, folder: ImageFolder, tmp_path: Path
 ) -> None:
     seen = 0
 
@@ -180,7 +180,7 @@ def test_an_interruption_keeps_the_shards_that_were_done(
 # What is wrong
 
 
-def test_a_sample_without_its_class_is_named(copy: Path, folder: Folder) -> None:
+def test_a_sample_without_its_class_is_named(copy: Path, folder: ImageFolder) -> None:
     said = spoil(copy, "train-001.tar", [("deep/x.jpg", picture(folder))])
     assert f"{copy / 'train-001.tar'}: deep/x has no class" in said
     said = spoil(copy, "train-001.tar", [("x.jpg", picture(folder)), ("x.cls", b" \n")])
@@ -189,7 +189,7 @@ def test_a_sample_without_its_class_is_named(copy: Path, folder: Folder) -> None
     assert "x.cls is not UTF-8 text" in said
 
 
-def test_an_index_beyond_the_classes_is_named(copy: Path, folder: Folder) -> None:
+def test_an_index_beyond_the_classes_is_named(copy: Path, folder: ImageFolder) -> None:
     (copy / "classes.txt").write_text("a\nb\nc\n")
     for wrong in (b"3", b"d"):
         said = spoil(copy, "val-001.tar", [("x.jpg", picture(folder)), ("x.cls", wrong)])
@@ -199,13 +199,13 @@ def test_an_index_beyond_the_classes_is_named(copy: Path, folder: Folder) -> Non
     assert "x has the class index -1" in said
 
 
-def test_a_gap_between_the_indices_is_named(copy: Path, folder: Folder) -> None:
+def test_a_gap_between_the_indices_is_named(copy: Path, folder: ImageFolder) -> None:
     more = [("x.jpg", picture(folder)), ("x.cls", b"12")]
     write_tar(copy / "val-009.tar", more)
     assert "none is 3" in spoil(copy, "train-009.tar", more)
 
 
-def test_classes_that_differ_between_the_two_are_named(copy: Path, folder: Folder) -> None:
+def test_classes_that_differ_between_the_two_are_named(copy: Path, folder: ImageFolder) -> None:
     said = spoil(copy, "train-009.tar", [("x.jpg", picture(folder)), ("x.cls", b"3")])
     assert f"{copy}: train and val must hold the same classes: only train has 3" in said
     (copy / "classes.txt").write_text("a\nb\nc\nd\n")
@@ -213,7 +213,7 @@ def test_classes_that_differ_between_the_two_are_named(copy: Path, folder: Folde
     assert "class d of val" in said
 
 
-def test_one_class_is_too_few(folder: Folder, tmp_path: Path) -> None:
+def test_one_class_is_too_few(folder: ImageFolder, tmp_path: Path) -> None:
     one = [("x.jpg", picture(folder)), ("x.cls", b"0")]
     write_tar(tmp_path / "val-0.tar", one)
     assert "holds one class, 0; at least two" in spoil(tmp_path, "train-0.tar", one)
@@ -265,7 +265,7 @@ def test_a_damaged_shard_is_an_error_and_not_a_shorter_set(
         prepare(find_source(str(copy)), copy / "store", ignore, side=32)
 
 
-def test_a_key_that_comes_twice_is_an_error(copy: Path, folder: Folder) -> None:
+def test_a_key_that_comes_twice_is_an_error(copy: Path, folder: ImageFolder) -> None:
     twice = [("x.jpg", picture(folder)), ("x.cls", b"0"), ("x.jpg", picture(folder))]
     assert "x.jpg: duplicate file name" in spoil(copy, "train-001.tar", twice)
 
@@ -323,7 +323,7 @@ def shards_at(served: str, last: int = 2) -> Shards:
     return source
 
 
-def test_urls_give_what_the_folder_gave(served: str, folder: Folder, tmp_path: Path) -> None:
+def test_urls_give_what_the_folder_gave(served: str, folder: ImageFolder, tmp_path: Path) -> None:
     found = prepare(shards_at(served), tmp_path / "store", ignore)
     same_images(found, folder)
     assert found.names == tuple(ClassName(str(n), str(n)) for n in range(3))
@@ -355,7 +355,7 @@ def test_once_prepared_the_server_is_not_needed(
 
 @pytest.mark.parametrize("where", ["in a member", "between members", "before the end"])
 def test_a_transfer_that_breaks_off_is_an_error_and_is_taken_up_again(
-    served: str, handler: type[Handler], folder: Folder, copy: Path, tmp_path: Path, where: str
+    served: str, handler: type[Handler], folder: ImageFolder, copy: Path, tmp_path: Path, where: str
 ) -> None:
     with tarfile.open(copy / "train-002.tar") as tar:
         third = tar.getmembers()[2]

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from model.dataset import Folder, FolderError
+from model.dataset import FolderError, ImageFolder
 from training.dataset.shards import Shards
 from training.dataset.source import DataError, describe, expected, find_source
 
 
-def test_a_folder_of_photographs(photographs: Path, folder: Folder) -> None:
+def test_a_folder_of_photographs(photographs: Path, folder: ImageFolder) -> None:
     source = find_source(str(photographs))
     assert source == folder
     assert describe(source) == "24 photographs of 3 classes, 12 for validation"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from model.checkpoint import load
+from model.checkpoint import load_weights
 from training.config import ORIGINAL, PAPER, RecipeError
 from training.distributed.launch import (
     ProcessError,
@@ -190,7 +190,7 @@ def test_a_killed_process_ends_the_run_with_one_line_that_says_how_to_go_on(
     said, _ = end(begin(tmp_path, "--resume", run, "--epochs", "1", "--accept", "epochs"))
     assert "Resuming" in said
     assert "1 × 1 processes" in said
-    assert load(tmp_path / "weights.safetensors").provenance.epochs == 1
+    assert load_weights(tmp_path / "weights.safetensors").provenance.epochs == 1
 
 
 @pytest.mark.slow

@@ -16,9 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.alexnet import AlexNetConfig
-from model.checkpoint import load
-from model.dataset import scan
+from model.checkpoint import load_weights
+from model.config import AlexNetConfig
+from model.dataset import scan_folder
 from storage.runs import RunFolder
 from training.callbacks import Callbacks
 from training.checkpoints import load_checkpoint, save_checkpoint
@@ -43,7 +43,7 @@ SHAPES = {"towers": (1, 2), "replicas": (2, 1), "both": (2, 2)}
 
 def main(photographs: Path, store: Path, towers: int, folder: Path, one: Path) -> None:
     """Train in both precisions; then take up the checkpoint of `one` and write it again."""
-    data = prepare(scan(photographs), store, lambda _count: None)
+    data = prepare(scan_folder(photographs), store, lambda _count: None)
     mesh, told = join_mesh(CONFIG, towers, CPU), RunSpec(data, RECIPE)
     found: dict[str, dict[str, object]] = {}
     for name, dtype in DTYPES.items():
@@ -86,7 +86,7 @@ def together(
     """Train in replicas × towers processes; give the folder of what they found."""
     folder = tmp_path_factory.mktemp("mesh")
     store = tmp_path_factory.mktemp("store")
-    prepare(scan(photographs), store, lambda _count: None)
+    prepare(scan_folder(photographs), store, lambda _count: None)
 
     def run(replicas: int, towers: int) -> Path:
         own = folder / f"{replicas}x{towers}"
@@ -191,7 +191,7 @@ def test_torchrun_starts_it_too(photographs: Path, tmp_path: Path) -> None:
     assert done.stdout.count("epoch   1/1") == 1
     (weights,) = (tmp_path / "runs").glob("*/weights.safetensors")
     assert json.loads((weights.parent / "environment.json").read_text())["processes"] == 2
-    network = load(weights).network()
+    network = load_weights(weights).network()
     assert network.conv1.weight.shape == (96, 3, 11, 11)
 
 

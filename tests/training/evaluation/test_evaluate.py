@@ -17,11 +17,13 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from model.alexnet import AlexNet, AlexNetConfig
-from model.checkpoint import Weights, load, save
+from model.alexnet import AlexNet
+from model.checkpoint import Weights, load_weights, save_weights
+from model.config import AlexNetConfig
 from model.dataset import FolderError
-from model.predict import CENTRE, Predictor
-from model.preprocess import read_file
+from model.predict import Predictor
+from model.preprocess import read_square
+from model.ten_crop import CENTRE_CROP
 from storage.home import Home
 from training.evaluation.networks import NetworksError
 from training.evaluation.run import JudgeError, evaluate
@@ -51,7 +53,7 @@ def nets(
         # So that probabilities differ.
         torch.nn.init.normal_(network.get_submodule("fc10").weight, 0, 0.3)
         mean, files[name] = 90.0 + 20 * seed, root / f"{name}.safetensors"
-        save(weights_of(config, classes, mean, state=network.state_dict()), files[name])
+        save_weights(weights_of(config, classes, mean, state=network.state_dict()), files[name])
     return files
 
 
@@ -67,14 +69,16 @@ def run(tmp_path: Path, *words: str | Path) -> tuple[dict[str, Any], str]:
 
 def by_hand(file: Path, photographs: Path) -> dict[str, dict[str, Mapping[str, float]]]:
     """Each validation photograph's probabilities by crops and class, asked one at a time."""
-    predictor = Predictor.from_weights(load(file), "cpu")
+    predictor = Predictor.from_weights(load_weights(file), "cpu")
     folders = [known.folder for known in predictor.classes]
     said: dict[str, dict[str, Mapping[str, float]]] = {"ten": {}, "centre": {}}
     for path in sorted((photographs / "val").glob("*/*")):
-        look = predictor.look(read_file(path, side=predictor.weights.config.side))
+        look = predictor.predict(read_square(path, side=predictor.weights.config.side))
         name = path.relative_to(photographs).as_posix()
         said["ten"][name] = dict(zip(folders, look.probabilities.tolist(), strict=True))
-        said["centre"][name] = dict(zip(folders, look.crops[CENTRE].tolist(), strict=True))
+        said["centre"][name] = dict(
+            zip(folders, look.crop_probabilities[CENTRE_CROP].tolist(), strict=True)
+        )
     return said
 
 
@@ -122,7 +126,7 @@ def test_every_number_is_that_of_asking_one_by_one(
     said = by_hand(nets["first"], photographs)
     for result in found["results"]:
         check(result, said[result["crops"]])
-    assert found["models"][0]["identity"] == load(nets["first"]).identity
+    assert found["models"][0]["identity"] == load_weights(nets["first"]).identity
     assert found["data"]["images"] == 12
     assert (found["data"]["layout"], found["data"]["split"]) == ("split", "val")
     assert f"{found['results'][1]['top1']['error']:.2%}" in printed

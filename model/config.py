@@ -1,0 +1,94 @@
+"""What the network is made of, and the paper's sizes.
+
+Section numbers are the paper's.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+TOWERS = 2
+"""Halves of the network, one a GPU (§3.2)."""
+FEATURES = 4096
+"""Neurons of fc7, the numbers that images are compared by (§3.5, §6.1)."""
+SQUARE_SIDE = 256
+"""Pixels of the square that an image is scaled and cropped to (§2)."""
+CROP_SIDE = 224
+"""Pixels of the square that the network sees (§4.1)."""
+
+Net = Literal["paper", "original", "one-gpu", "caffe-alexnet", "caffenet", "torchvision", "cifar"]
+Nonlinearity = Literal["relu", "tanh"]
+
+
+class ConfigError(ValueError):
+    """A network configuration that cannot be built."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlexNetConfig:
+    """What the network is made of. The defaults are the paper's.
+
+    Raises ConfigError for a value outside its range, naming the field.
+    """
+
+    classes: int = 1000
+    """Outputs of fc8, one for each class (§3.5)."""
+    net: Net = "paper"
+    """Which list of layers: the paper's (§3.5), the same as it was run in 2012, the one-GPU net
+    (§3.2), Caffe's two, torchvision's, or the four-layer nets for CIFAR-10 (§3.1, §3.3)."""
+    activation: Nonlinearity = "relu"
+    """The neurons' nonlinearity (§3.1)."""
+    lrn: bool = True
+    """Whether responses are normalised (§3.3)."""
+    overlapping: bool = True
+    """Whether pooling windows overlap: z = 3, s = 2; otherwise z = 2, s = 2 (§3.4)."""
+    without: Literal["", "conv3", "conv4", "conv5"] = ""
+    """A middle layer that is left out (§7)."""
+    conv6: bool = False
+    """Whether a sixth convolutional layer follows the last pooling layer (§6)."""
+    side: int = SQUARE_SIDE
+    """Side, in pixels, of the square that an image is scaled and cropped to (§2)."""
+    crop: int = CROP_SIDE
+    """Side, in pixels, of the crop that the network sees (§4.1)."""
+    lrn_k: float = 2.0
+    """k of the response normalisation (§3.3)."""
+    lrn_n: int = 5
+    """n: how many adjacent maps it sums over (§3.3)."""
+    lrn_alpha: float = 1e-4
+    """α: multiplies the plain sum of squares (§3.3)."""
+    lrn_beta: float = 0.75
+    """β: its exponent (§3.3)."""
+    dropout: float = 0.5
+    """Probability that a neuron of fc6 or fc7 is set to zero in training (§4.2)."""
+    init: Literal["paper", "he"] = "paper"
+    """Initial weights: "paper" is N(0, 0.01²) with biases of one (§5), or what the authors of
+    another net document for theirs; "he" is He's for ReLU."""
+    input_scale: float = 1.0
+    """The mean-free pixel values, in grey levels of 0–255, are divided by this (§2: one)."""
+
+    def __post_init__(self) -> None:
+        # Anything smaller leaves pool5 without input.
+        smallest_crop = 8 if self.net == "cifar" else 67
+        checks = {
+            "classes": self.classes >= 1,
+            "net": self.net in get_args(Net),
+            "activation": self.activation in get_args(Nonlinearity),
+            "without": self.without in ("", "conv3", "conv4", "conv5"),
+            "side": self.side >= self.crop,
+            "crop": self.crop >= smallest_crop,
+            "lrn_n": self.lrn_n >= 1 and self.lrn_n % 2 == 1,
+            "lrn_k": self.lrn_k > 0,
+            "lrn_alpha": self.lrn_alpha >= 0,
+            "dropout": 0 <= self.dropout < 1,
+            "init": self.init in ("paper", "he"),
+            "input_scale": self.input_scale > 0,
+        }
+        for name, valid in checks.items():
+            if not valid:
+                raise ConfigError(f"AlexNetConfig.{name} cannot be {getattr(self, name)!r}")
+        if (self.without or self.conv6) and self.net not in ("paper", "original", "one-gpu"):
+            raise ConfigError(f"without and conv6 apply to the paper's nets, not to {self.net}")
+
+    @property
+    def towers(self) -> int:
+        """How many towers the network has: two, or one in nets made for a single GPU."""
+        return 1 if self.net in ("one-gpu", "torchvision", "cifar") else TOWERS
