@@ -1,4 +1,4 @@
-"""What the pages show, as JSON: a module a subject, its shapes beside its addresses."""
+"""The JSON API: everything the pages show, one module per resource with schemas and views."""
 
 import hashlib
 import json
@@ -44,25 +44,25 @@ SCHEMAS = (classify.ClassificationSchema, features.FeatureSchema, uploads.Reject
 __all__ = ["allow_origins", "register_api"]
 
 
-def register_api(app: Flask, forms: CSRFProtect) -> None:
-    """Attach the API, the document that describes it, and the page that shows that.
+def register_api(app: Flask, csrf: CSRFProtect) -> None:
+    """Register the API, its OpenAPI document and its documentation page.
 
-    The API needs no token against forged requests: it reads no cookie and changes nothing, so
-    there is nothing that another site could have a browser do there in somebody's name.
+    The API is exempt from CSRF protection: it reads no cookie and changes nothing, so another
+    site cannot make a browser do anything there in a user's name.
     """
     document = register_blueprints(app, BLUEPRINTS, SCHEMAS)
     app.extensions["api"] = document
     app.extensions["api-digest"] = hashlib.sha256(json.dumps(document).encode()).hexdigest()
     app.register_blueprint(docs.blueprint)
-    for subject in BLUEPRINTS:
-        forms.exempt(subject)
+    for blueprint in BLUEPRINTS:
+        csrf.exempt(blueprint)
     app.after_request(strip_html_body)
 
 
 def strip_html_body(response: Response) -> Response:
-    """Leave out the pages that Flask answers redirects and OPTIONS with: no program wants them."""
-    inside = request.path.startswith(f"{DOCS_PATH}/")
-    if inside and response.mimetype == "text/html" and request.endpoint != "api-docs.show_api":
+    """Remove the HTML body that Flask gives redirects: API clients have no use for it."""
+    is_api = request.path.startswith(f"{DOCS_PATH}/")
+    if is_api and response.mimetype == "text/html" and request.endpoint != "api-docs.show_api":
         response.set_data(b"")
         del response.headers["Content-Type"]
     return response

@@ -1,4 +1,4 @@
-"""What the network and the index say of images that are sent."""
+"""Classification of uploaded images and of images in the database."""
 
 from pathlib import Path
 from typing import Any
@@ -12,52 +12,54 @@ from app.inference.classify import Classification, classify_image
 from app.uploads.receive import Upload
 from app.views.images import classify_image_or_404, find_image_or_404
 
-blueprint = ApiBlueprint("classify", "What the network and the index say of images.")
+blueprint = ApiBlueprint("classify", "Labels and nearest training images of an image.")
 
 
 class ClassificationSchema(Schema):
-    """What is said of one image."""
+    """The classification of one image."""
 
     filename = fields.String(required=True)
-    width = fields.Integer(required=True, metadata={"description": "in pixels, upright"})
+    width = fields.Integer(
+        required=True, metadata={"description": "in pixels, after applying the EXIF orientation"}
+    )
     height = fields.Integer(required=True)
     top5 = fields.List(
         fields.Nested(schemas.LabelProbabilitySchema),
         required=True,
-        metadata={"description": "the mean of the ten crops' softmax outputs, falling"},
+        metadata={"description": "mean softmax output of the ten crops, in descending order"},
     )
     crops = fields.List(
         fields.Nested(schemas.LabelProbabilitySchema),
         required=True,
-        metadata={"description": "the best of each of the ten crops"},
+        metadata={"description": "the most probable label of each of the ten crops"},
     )
     neighbours = fields.List(
         fields.Nested(schemas.NeighbourSchema),
         required=True,
-        metadata={"description": "the six nearest by the 4096 features of fc7"},
+        metadata={"description": "the six nearest training images by 4096-d fc7 features"},
     )
     by_pixels = fields.List(
         fields.Nested(schemas.NeighbourSchema),
         required=True,
-        metadata={"description": "the six nearest by 32 × 32 pixels"},
+        metadata={"description": "the six nearest training images by 32 × 32 pixels"},
     )
     sampled = fields.Integer(
         required=True,
         allow_none=True,
-        metadata={"description": "images compared by pixels; null: all of them"},
+        metadata={"description": "number of images compared by pixels; null if all were"},
     )
     milliseconds = fields.Dict(
         keys=fields.String(),
         values=fields.Float(),
         required=True,
-        metadata={"description": "how long each step took"},
+        metadata={"description": "duration of each step"},
     )
-    weights = fields.String(required=True, metadata={"description": "which weights answered"})
-    index = fields.String(required=True, metadata={"description": "which version of the index"})
+    weights = fields.String(required=True, metadata={"description": "identity of the weights used"})
+    index = fields.String(required=True, metadata={"description": "version of the index used"})
 
 
 class ClassificationsSchema(Schema):
-    """What is said of each image, in their order."""
+    """The classification of each image, in the order sent."""
 
     answers = fields.List(
         fields.Raw(
@@ -76,20 +78,20 @@ class ClassificationsSchema(Schema):
 @blueprint.doc(requestBody=uploads.image_body(uploads.SEVERAL_IMAGES), operationId="classify")
 @blueprint.response(200, ClassificationsSchema)
 def classify_uploads() -> dict[str, Any]:
-    """Classify one or several images
+    """Classify one or more images
 
-    Of several, one that cannot be read has its problem in the place of an answer; one alone is
-    answered with the problem. Nothing that is sent is kept.
+    Of several images, one that cannot be read has its problem in place of a classification; for
+    a single image the response is the problem. Uploads are not stored.
     """
     context.require_ready()
     return {"answers": uploads.process_uploads(classify_upload)}
 
 
-@blueprint.get(f"/images/{ID_RULE}:image_id>/answer", lasting=True)
+@blueprint.get(f"/images/{ID_RULE}:image_id>/answer", immutable=True)
 @blueprint.doc(operationId="answerForImage")
 @blueprint.response(200, ClassificationSchema)
 def classify_stored_image(image_id: int) -> dict[str, Any]:
-    """Classify an image of the catalogue, itself left out of its neighbours"""
+    """Classify an image in the database; the image itself is not among its neighbours"""
     state, picture = context.require_ready(), find_image_or_404(image_id)
     etags.etag_by_version(state.version.name, picture.sha256)
     return {
@@ -99,7 +101,7 @@ def classify_stored_image(image_id: int) -> dict[str, Any]:
 
 
 def classify_upload(upload: Upload) -> dict[str, Any]:
-    """Classify one uploaded image; nothing of it is stored."""
+    """Classify one uploaded image without storing it."""
     with context.compute_slot():
         classification, _ = classify_image(
             context.require_ready(),
@@ -110,17 +112,17 @@ def classify_upload(upload: Upload) -> dict[str, Any]:
     return {"filename": upload.filename, **dump_classification(classification)}
 
 
-def dump_classification(answer: Classification) -> dict[str, Any]:
-    """Tell an answer."""
+def dump_classification(classification: Classification) -> dict[str, Any]:
+    """Return a classification as JSON."""
     return {
-        "width": answer.width,
-        "height": answer.height,
-        "top5": schemas.dump_labels(answer.top5),
-        "crops": schemas.dump_labels(answer.crops),
-        "neighbours": schemas.dump_neighbours(answer.neighbours),
-        "by_pixels": schemas.dump_neighbours(answer.by_pixels),
-        "sampled": answer.sampled,
-        "milliseconds": answer.milliseconds,
-        "weights": answer.weights,
-        "index": answer.version.name,
+        "width": classification.width,
+        "height": classification.height,
+        "top5": schemas.dump_labels(classification.top5),
+        "crops": schemas.dump_labels(classification.crops),
+        "neighbours": schemas.dump_neighbours(classification.neighbours),
+        "by_pixels": schemas.dump_neighbours(classification.by_pixels),
+        "sampled": classification.sampled,
+        "milliseconds": classification.milliseconds,
+        "weights": classification.weights,
+        "index": classification.version.name,
     }

@@ -1,4 +1,4 @@
-"""Which other sites' pages may read the API: by default none."""
+"""CORS: which other sites' pages may read the API; by default none."""
 
 import re
 
@@ -9,11 +9,11 @@ from app.config import Settings
 from app.problems import DOCS_PATH
 
 EXPOSED_HEADERS = ("ETag", "Link", "Retry-After")
-"""Headers of an answer that such a page may read, beside those that all may."""
+"""Response headers that those pages may read, besides the safelisted ones."""
 
 
 def allow_origins(app: Flask, settings: Settings) -> None:
-    """Let the pages of the sites that are set read what lies under /api, without cookies."""
+    """Let pages of the configured origins read /api, without cookies."""
     if not settings.cors_origins:
         return
     CORS(
@@ -30,12 +30,12 @@ def allow_origins(app: Flask, settings: Settings) -> None:
 
 
 def add_vary_origin(response: Response) -> Response:
-    """Say to caches that the headers of an answer depend on whose page asks."""
+    """Tell caches that the response headers depend on the requesting origin."""
     if request.path.startswith(f"{DOCS_PATH}/"):
         response.vary.add("Origin")
     return response
 
 
 def origin_pattern(origin: str) -> str | re.Pattern[str]:
-    """Give exactly this origin: the brackets of an address would be taken for a pattern."""
+    """Match exactly this origin: flask-cors would take an IPv6 address for a regular expression."""
     return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z")

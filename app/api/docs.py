@@ -1,31 +1,38 @@
-"""The page on which a person browses and tries the API, and the document that it is made of."""
+"""The page for browsing and trying the API, the OpenAPI document behind it, and Swagger UI."""
 
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
-from flask import Blueprint, Response, current_app, jsonify, render_template, request
-from flask import send_from_directory as send
+from flask import (
+    Blueprint,
+    Response,
+    current_app,
+    jsonify,
+    render_template,
+    request,
+    send_from_directory,
+)
 
 from app.api import etags
 from app.problems import DOCS_PATH, PROBLEM_KINDS
 from app.web import SECONDS_PER_YEAR
 
 blueprint = Blueprint("api-docs", __name__, url_prefix=DOCS_PATH)
-PACKAGE = "flask-swagger-ui"
-FOLDER = Path(str(files("flask_swagger_ui"))) / "dist"
-"""Where the package holds Swagger UI, as its makers built it."""
+SWAGGER_UI = "flask-swagger-ui"
+SWAGGER_UI_FOLDER = Path(str(files("flask_swagger_ui"))) / "dist"
+"""The folder of the package that has the files of Swagger UI."""
 
 
 @blueprint.get("", strict_slashes=False)
 def show_api() -> str:
-    """Show the operations, and what each kind of problem means."""
-    return render_template("api.html", kinds=PROBLEM_KINDS, version=version(PACKAGE))
+    """Show the operations and the meaning of each kind of problem."""
+    return render_template("api.html", kinds=PROBLEM_KINDS, version=version(SWAGGER_UI))
 
 
 @blueprint.get("/openapi.json")
 def openapi_document() -> Response:
-    """Give the OpenAPI document."""
+    """Return the OpenAPI document."""
     etags.etag_by_content()
     servers = [{"url": request.script_root or "/"}]
     return jsonify({**current_app.extensions["api"], "servers": servers})
@@ -33,8 +40,10 @@ def openapi_document() -> Response:
 
 @blueprint.get("/swagger-ui/<any('swagger-ui.css', 'swagger-ui-bundle.js'):name>")
 def swagger_ui_file(name: str) -> Response:
-    """Give a file of Swagger UI, to be kept for a year under the address of its version."""
-    own = request.args.get("v") == version(PACKAGE)
-    answer = send(FOLDER, name, max_age=SECONDS_PER_YEAR if own else None)
-    answer.cache_control.immutable = own
-    return answer
+    """Return a file of Swagger UI, cached for a year under a URL with its version."""
+    is_versioned = request.args.get("v") == version(SWAGGER_UI)
+    response = send_from_directory(
+        SWAGGER_UI_FOLDER, name, max_age=SECONDS_PER_YEAR if is_versioned else None
+    )
+    response.cache_control.immutable = is_versioned
+    return response

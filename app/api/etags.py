@@ -10,13 +10,13 @@ from app.web import not_modified, revalidate_by_content, set_cache_headers
 def etag_by_version(version: str, *parts: object, immutable: bool = True) -> None:
     """Set the response's ETag from what it will be made of; 304 at once if the client has it.
 
-    version: of the weights or the index. parts: what else the response depends on beside its
-    address. immutable: whether it may be kept for a year under an address that names the version;
+    version: of the weights or the index. parts: what else the response depends on besides its
+    URL. immutable: whether it may be cached for a year under a URL that names the version;
     nothing made from an upload may, since uploads are deleted.
     """
-    described = current_app.extensions["api-digest"]
-    asked = (request.full_path, request.headers.get("Accept", ""))
-    etag = hashlib.sha256(repr((described, version, asked, parts)).encode()).hexdigest()[:32]
+    api_digest = current_app.extensions["api-digest"]
+    requested = (request.full_path, request.headers.get("Accept", ""))
+    etag = hashlib.sha256(repr((api_digest, version, requested, parts)).encode()).hexdigest()[:32]
     named = version if immutable else ""
     if fresh := not_modified(etag, version=named, weak=True):
         abort(fresh)

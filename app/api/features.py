@@ -1,4 +1,4 @@
-"""The 4096 features of fc7: of images that are sent, and of the catalogue's."""
+"""The 4096-d fc7 features of uploaded images and of images in the database."""
 
 from typing import Any
 
@@ -7,8 +7,7 @@ from flask import Response, after_this_request, request
 from marshmallow import Schema, fields, validate
 
 from app import context
-from app.api import etags
-from app.api import uploads as sending
+from app.api import etags, uploads
 from app.api.openapi import ID_RULE, ApiBlueprint
 from app.database.images import CatalogueImage
 from app.uploads.receive import Upload, read_upload
@@ -20,30 +19,30 @@ from model.decode import decode_image
 from model.predict import Pixels, Predictor
 from model.preprocess import central_square
 
-blueprint = ApiBlueprint("features", "The 4096 features of fc7, the network's last hidden layer.")
+blueprint = ApiBlueprint("features", "The 4096-d features of fc7, the network's last hidden layer.")
 JSON, BYTES = "application/json", "application/octet-stream"
 RAW = {
     "type": "string",
     "format": "binary",
-    "description": "float32, little-endian, 4096 for each image",
+    "description": "float32, little-endian, 4096 values per image",
 }
 FEATURE = fields.List(
     fields.Float(),
     required=True,
     validate=validate.Length(equal=FEATURES),
-    metadata={"description": "of the centre crop, not negative; float32, told in full"},
+    metadata={"description": "of the centre crop, non-negative; float32 in full precision"},
 )
 
 
 class FeatureSchema(Schema):
-    """The features of an image that was sent."""
+    """The features of an uploaded image."""
 
     filename = fields.String(required=True)
     feature = FEATURE
 
 
 class FeaturesSchema(Schema):
-    """The features of each image, in their order."""
+    """The features of each image, in the order sent."""
 
     features = fields.List(
         fields.Raw(
@@ -56,11 +55,11 @@ class FeaturesSchema(Schema):
         ),
         required=True,
     )
-    weights = fields.String(required=True, metadata={"description": "which weights computed them"})
+    weights = fields.String(required=True, metadata={"description": "identity of the weights used"})
 
 
 class ImageFeatureSchema(Schema):
-    """The features of an image of the catalogue."""
+    """The features of an image in the database."""
 
     id = fields.Integer(required=True)
     feature = FEATURE
@@ -69,37 +68,37 @@ class ImageFeatureSchema(Schema):
 
 
 @blueprint.post("/features")
-@blueprint.doc(requestBody=sending.image_body(sending.SEVERAL_IMAGES), operationId="features")
+@blueprint.doc(requestBody=uploads.image_body(uploads.SEVERAL_IMAGES), operationId="features")
 @blueprint.response(200, FeaturesSchema)
 @blueprint.alt_response(200, schema=RAW, content_type=BYTES)
 def extract_features() -> dict[str, Any] | Response:
-    """Compute the features of one or several images
+    """Extract the features of one or more images
 
-    Of several, one that cannot be read has its problem in the place of its features; as bytes,
-    the first such problem is the answer.
+    Of several images, one that cannot be read has its problem in place of its features; if bytes
+    are requested, the response is the first such problem.
     """
     predictor = context.require_predictor()
     if wants_bytes():
         rows = [
             extract_upload_features(read_upload(f, context.settings()))
-            for f in sending.uploaded_files()
+            for f in uploads.uploaded_files()
         ]
         return features_as_bytes(np.stack(rows))
     return {
-        "features": sending.process_uploads(dump_upload_features),
+        "features": uploads.process_uploads(dump_upload_features),
         "weights": predictor.identity,
     }
 
 
-@blueprint.get(f"/images/{ID_RULE}:image_id>/features", lasting=True)
+@blueprint.get(f"/images/{ID_RULE}:image_id>/features", immutable=True)
 @blueprint.doc(operationId="featuresOfImage")
 @blueprint.response(200, ImageFeatureSchema)
 @blueprint.alt_response(200, schema=RAW, content_type=BYTES)
 def get_image_features(image_id: int) -> dict[str, Any] | Response:
-    """Tell the features of an image
+    """Get the features of an image
 
-    Of those that are indexed, the features as the index keeps them; of the others, computed from
-    the file.
+    Indexed images have the features stored in the index; for others they are computed from the
+    file.
     """
     state, picture, in_bytes = context.require_ready(), find_image_or_404(image_id), wants_bytes()
     etags.etag_by_version(state.version.name, picture.sha256, in_bytes)
@@ -115,24 +114,24 @@ def get_image_features(image_id: int) -> dict[str, Any] | Response:
 
 
 def wants_bytes() -> bool:
-    """Whether bytes are asked for rather than JSON."""
+    """Return whether the client prefers bytes to JSON."""
     after_this_request(add_vary_accept)
     return request.accept_mimetypes.best_match([JSON, BYTES]) == BYTES
 
 
 def add_vary_accept(response: Response) -> Response:
-    """Say to caches that the answer depends on what is accepted."""
+    """Tell caches that the response depends on the Accept header."""
     response.vary.add("Accept")
     return response
 
 
 def dump_upload_features(upload: Upload) -> dict[str, Any]:
-    """Tell the features of one image that was sent."""
+    """Return the features of one uploaded image as JSON."""
     return {"filename": upload.filename, "feature": extract_upload_features(upload).tolist()}
 
 
 def extract_upload_features(upload: Upload) -> Floats:
-    """Compute the features of an image that was sent, waiting for a turn: float32 [4096]."""
+    """Extract an upload's features, float32 [4096]; waits for a free slot."""
     with context.compute_slot():
         square = central_square(
             decode_image(upload.data, max_pixels=context.settings().upload_pixels)
@@ -141,7 +140,7 @@ def extract_upload_features(upload: Upload) -> Floats:
 
 
 def load_or_extract_features(picture: CatalogueImage) -> Floats:
-    """Give the features of an image of the catalogue, float32 [4096]; 404 without its file."""
+    """Return the features of an image in the database, float32 [4096]; 404 if its file is gone."""
     state = context.require_ready()
     if state.index.id_map.row_of(picture.id) is not None:
         stored: Floats = state.index.features([picture.id])[0]
@@ -151,11 +150,11 @@ def load_or_extract_features(picture: CatalogueImage) -> Floats:
 
 
 def extract_square_features(predictor: Predictor, square: Pixels) -> Floats:
-    """Compute the features of uint8 [256, 256, 3]: float32 [4096]."""
-    found: Floats = predictor.extract_features(square[None])[0]
-    return found
+    """Extract the features of uint8 [256, 256, 3]: float32 [4096]."""
+    features: Floats = predictor.extract_features(square[None])[0]
+    return features
 
 
 def features_as_bytes(rows: Floats) -> Response:
-    """Give features as bytes: float32 [N, 4096], little-endian, one image after another."""
+    """Return features, float32 [N, 4096], as little-endian bytes, one image after another."""
     return Response(np.ascontiguousarray(rows, dtype="<f4").tobytes(), content_type=BYTES)

@@ -1,4 +1,4 @@
-"""Figure 4: labels of eight validation images, and the neighbours of five."""
+"""Figure 4: labels of eight validation images and neighbours of five."""
 
 from typing import Any
 
@@ -21,16 +21,18 @@ from app.views.figure4.content import (
 )
 from app.views.figure4.selection import Selection, SelectionError, write_caption
 
-blueprint = ApiBlueprint("figure-4", "Figure 4 of the paper, of this data set's validation images.")
-PICKED_IDS = {"description": "ids of validation images; repeated"}
+blueprint = ApiBlueprint(
+    "figure-4", "Figure 4 of the paper, with this data set's validation images."
+)
+PICKED_IDS = {"description": "ids of validation images; repeat the parameter"}
 
 
 class FigureQuerySchema(Schema):
-    """Which images: drawn by a number, or picked."""
+    """The images: drawn by a number, or chosen by id."""
 
     draw = fields.Integer(
         validate=validate.Range(min=0, max=10**18 - 1),
-        metadata={"description": "the same number draws the same images; by default 1"},
+        metadata={"description": "the same number always draws the same images; default 1"},
     )
     image = fields.List(fields.Integer(), metadata=PICKED_IDS)
     row = fields.List(fields.Integer(), metadata=PICKED_IDS)
@@ -57,10 +59,12 @@ class RetrievalSchema(Schema):
 
 
 class FigureSchema(Schema):
-    """The figure."""
+    """The content of the figure."""
 
     draw = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "null: picked one by one"}
+        required=True,
+        allow_none=True,
+        metadata={"description": "null if the images were chosen by id"},
     )
     left = fields.List(fields.Nested(LabelledImageSchema), required=True)
     right = fields.List(fields.Nested(RetrievalSchema), required=True)
@@ -72,12 +76,12 @@ class FigureSchema(Schema):
     index = fields.String(required=True)
 
 
-@blueprint.get("/figure-4", lasting=True)
+@blueprint.get("/figure-4", immutable=True)
 @blueprint.arguments(FigureQuerySchema, location="query")
 @blueprint.doc(operationId="figure4")
 @blueprint.response(200, FigureSchema)
 def get_figure(_: dict[str, Any]) -> dict[str, Any]:
-    """Tell what the figure shows"""
+    """Get the content of the figure"""
     state = context.require_ready()
     selection = require_selection(list_validation_images(state))
     etags.etag_by_version(state.version.name, selection.key)
@@ -96,7 +100,7 @@ def get_figure(_: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_selection(known: list[CatalogueImage]) -> Selection:
-    """Give the images that the address asks for; 422 where they cannot be shown together."""
+    """Return the images that the URL asks for; 422 if the figure cannot show them."""
     try:
         selection = requested_selection(known)
     except SelectionError as error:
@@ -107,12 +111,12 @@ def require_selection(known: list[CatalogueImage]) -> Selection:
 
 
 def dump_labelled_image(one: LabelledImage) -> dict[str, Any]:
-    """Tell of an image and its labels."""
+    """Return an image and its labels as JSON."""
     return {"image": schemas.dump_image(one.picture), "bars": one.bars}
 
 
 def dump_retrieval(one: Retrieval) -> dict[str, Any]:
-    """Tell of an image and its neighbours."""
+    """Return an image and its neighbours as JSON."""
     return {
         "image": schemas.dump_image(one.picture),
         "neighbours": schemas.dump_neighbours(list(one.neighbours)),

@@ -1,4 +1,4 @@
-"""The kernels of conv1: how much colour each sees, its weights, what excites it."""
+"""conv1's kernels: their colour selectivity, weights and strongest training patches."""
 
 from typing import Any
 
@@ -22,11 +22,11 @@ from app.views.filters.kernels import (
     list_kernels,
 )
 
-blueprint = ApiBlueprint("filters", "The kernels of conv1, of each GPU apart (Figure 3).")
+blueprint = ApiBlueprint("filters", "The kernels of conv1 by GPU (Figure 3).")
 
 
 class KernelPictureSchema(Schema):
-    """A picture, and the square in it where a kernel lies, in pixels."""
+    """A picture, and the position of a kernel in it, in pixels."""
 
     url = fields.String(required=True, metadata={"format": "uri-reference"})
     left = fields.Integer(required=True)
@@ -37,13 +37,16 @@ class KernelPictureSchema(Schema):
 class KernelSchema(Schema):
     """A kernel of conv1."""
 
-    number = fields.Integer(required=True, metadata={"description": "from 1, through both GPUs"})
+    number = fields.Integer(
+        required=True, metadata={"description": "from 1, counted through both GPUs"}
+    )
     gpu = fields.Integer(required=True)
     selectivity = fields.Float(
-        required=True, metadata={"description": "the share of its energy that is colour, 0–1"}
+        required=True,
+        metadata={"description": "share of its energy orthogonal to the grey axis, 0–1"},
     )
     place = fields.Integer(
-        required=True, metadata={"description": "by selectivity among its GPU's, from 1"}
+        required=True, metadata={"description": "rank by selectivity on its GPU, from 1"}
     )
     picture = fields.Nested(KernelPictureSchema, required=True)
     page = fields.String(required=True, metadata={"format": "uri-reference"})
@@ -53,21 +56,22 @@ class GpuSchema(Schema):
     """A GPU's kernels."""
 
     gpu = fields.Integer(required=True)
-    kernels = fields.Integer(required=True, metadata={"description": "how many"})
-    selectivity = fields.Float(required=True, metadata={"description": "their mean"})
+    kernels = fields.Integer(required=True, metadata={"description": "number of kernels"})
+    selectivity = fields.Float(required=True, metadata={"description": "mean of its kernels"})
     picture = fields.String(required=True, metadata={"format": "uri-reference"})
     width = fields.Integer(required=True)
     height = fields.Integer(required=True)
 
 
 class ContrastSchema(Schema):
-    """How far the two GPUs' mean selectivities lie apart, and how often chance does as much."""
+    """The difference of the two GPUs' mean selectivities, and a permutation test of it."""
 
     difference = fields.Float(required=True)
     beyond = fields.Integer(
-        required=True, metadata={"description": "random splits at least as far apart"}
+        required=True,
+        metadata={"description": "number of random splits with at least this difference"},
     )
-    splits = fields.Integer(required=True, metadata={"description": "random splits tried"})
+    splits = fields.Integer(required=True, metadata={"description": "number of random splits"})
 
 
 class FiltersSchema(Schema):
@@ -85,43 +89,45 @@ class FiltersSchema(Schema):
 
 
 class PatchSchema(Schema):
-    """A place of a training image that excites the kernel."""
+    """A patch of a training image that activates the kernel."""
 
-    id = fields.Integer(required=True, metadata={"description": "the image's"})
+    id = fields.Integer(required=True, metadata={"description": "id of the image"})
     label = fields.String(required=True)
     response = fields.Float(required=True, metadata={"description": "before the ReLU"})
-    row = fields.Integer(required=True, metadata={"description": "in the kernel's map"})
+    row = fields.Integer(required=True, metadata={"description": "in the feature map, from 0"})
     column = fields.Integer(required=True)
     thumbnail = fields.String(required=True, metadata={"format": "uri-reference"})
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
 class FilterSchema(KernelSchema):
-    """A kernel with its weights and what excites it."""
+    """A kernel with its weights and its strongest training patches."""
 
     values = fields.List(
         fields.List(fields.List(fields.Float())),
         required=True,
-        metadata={"description": "its weights, by row, column and colour: 11 × 11 × 3"},
+        metadata={"description": "weights by row, column and colour channel: 11 × 11 × 3"},
     )
     patches = fields.List(
         fields.Nested(PatchSchema),
         required=True,
         allow_none=True,
-        metadata={"description": "strongest first; null where no index knows them"},
+        metadata={"description": "strongest first; null if the index has none"},
     )
     sampled = fields.Integer(
         required=True,
         allow_none=True,
-        metadata={"description": "images looked at for patches"},
+        metadata={"description": "number of images searched for patches"},
     )
-    weights = fields.String(required=True, metadata={"description": "which weights it is of"})
+    weights = fields.String(required=True, metadata={"description": "identity of the weights"})
     index = fields.String(
-        required=True, allow_none=True, metadata={"description": "which version knows the patches"}
+        required=True,
+        allow_none=True,
+        metadata={"description": "version of the index with the patches"},
     )
 
 
-@blueprint.get("/filters", lasting=True)
+@blueprint.get("/filters", immutable=True)
 @blueprint.doc(operationId="filters")
 @blueprint.response(200, FiltersSchema)
 def list_filters() -> dict[str, Any]:
@@ -138,11 +144,11 @@ def list_filters() -> dict[str, Any]:
     }
 
 
-@blueprint.get("/filters/<int(min=1, max=9999):number>", lasting=True)
+@blueprint.get("/filters/<int(min=1, max=9999):number>", immutable=True)
 @blueprint.doc(operationId="filter")
 @blueprint.response(200, FilterSchema)
 def get_filter(number: int) -> dict[str, Any]:
-    """Tell of a kernel, its weights and the training patches that excite it most"""
+    """Get a kernel, its weights and its strongest training patches"""
     predictor = context.require_predictor()
     kernels, version = list_kernels(predictor), patch_index_name()
     kernel, top = find_kernel(kernels, number), find_top_patches(number)
@@ -160,13 +166,13 @@ def get_filter(number: int) -> dict[str, Any]:
 
 
 def patch_index_name() -> str | None:
-    """Name the version of the index that knows patches, if there is one."""
+    """Return the name of the index version, if there is one."""
     version = getattr(context.loader().state(), "version", None)
     return version.name if version else None
 
 
 def dump_kernel(kernel: Kernel, block: KernelBlock) -> dict[str, Any]:
-    """Tell of a kernel, and where it lies in its GPU's picture."""
+    """Return a kernel and its position in its GPU's picture as JSON."""
     square = {
         "left": KERNEL_STEP * kernel.column,
         "top": KERNEL_STEP * kernel.row,
@@ -183,7 +189,7 @@ def dump_kernel(kernel: Kernel, block: KernelBlock) -> dict[str, Any]:
 
 
 def dump_gpu(block: KernelBlock) -> dict[str, Any]:
-    """Tell of a GPU."""
+    """Return a GPU's kernels as JSON."""
     return {
         "gpu": block.gpu,
         "kernels": len(block.kernels),
@@ -195,7 +201,7 @@ def dump_gpu(block: KernelBlock) -> dict[str, Any]:
 
 
 def dump_contrast(contrast: SelectivityContrast) -> dict[str, Any]:
-    """Tell how the GPUs differ."""
+    """Return the comparison of the GPUs as JSON."""
     return {
         "difference": contrast.difference,
         "beyond": contrast.as_extreme,
@@ -204,7 +210,7 @@ def dump_contrast(contrast: SelectivityContrast) -> dict[str, Any]:
 
 
 def dump_patches(top: TopPatches) -> list[dict[str, Any]]:
-    """Tell the patches, strongest first."""
+    """Return the patches as JSON, strongest first."""
     return [
         {
             "id": patch.image,

@@ -1,4 +1,4 @@
-"""Whether there is something to answer with."""
+"""Health: whether weights and an index are loaded."""
 
 from typing import Any
 
@@ -9,25 +9,25 @@ from app.api import etags
 from app.api.openapi import ApiBlueprint
 from app.inference.loader import NotReady, NotReadyError
 
-blueprint = ApiBlueprint("health", "Whether there is something to answer with.")
+blueprint = ApiBlueprint("health", "Whether weights and an index are loaded.")
 
 
 class HealthSchema(Schema):
-    """What answers."""
+    """The weights and the index in use."""
 
     status = fields.String(required=True, metadata={"enum": ["ready"]})
     weights = fields.String(required=True)
     index = fields.String(required=True)
-    images = fields.Integer(required=True, metadata={"description": "in the index"})
+    images = fields.Integer(required=True, metadata={"description": "number of indexed images"})
 
 
 @blueprint.get("/health")
 @blueprint.doc(operationId="health")
 @blueprint.response(200, HealthSchema)
 def get_health() -> dict[str, Any]:
-    """Tell which weights and index answer
+    """Get the weights and the index in use
 
-    The problem, with status 503, says what is missing and the command that mends it.
+    If something is missing, the 503 problem says what, and which command creates it.
     """
     state = context.loader().probe_state()
     if isinstance(state, NotReady):

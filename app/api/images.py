@@ -1,4 +1,4 @@
-"""The training images by class, and each by its id."""
+"""The training images, by class and by id."""
 
 from typing import Any
 
@@ -12,22 +12,22 @@ from app.database.browse import ClassOrder, ImageOrder, find_class_page, list_cl
 from app.views.explore import MAX_QUERY_LENGTH
 from app.views.images import find_image_or_404
 
-blueprint = ApiBlueprint("images", "The training images that are indexed, by class and by id.")
+blueprint = ApiBlueprint("images", "The indexed training images, by class and by id.")
 
 
 class ClassesQuerySchema(pagination.PageQuerySchema):
-    """Which classes, and in which order."""
+    """Which classes to list, and in which order."""
 
     q = fields.String(
         load_default="",
         validate=validate.Length(max=MAX_QUERY_LENGTH),
-        metadata={"description": "words that the label has, accents and capitals aside"},
+        metadata={"description": "words in the label; case and accents are ignored"},
     )
     sort = fields.Enum(ClassOrder, by_value=True, load_default=ClassOrder.NAME)
 
 
 class ImagesQuerySchema(pagination.PageQuerySchema):
-    """Which of a class's images, and in which order."""
+    """Which images of a class to list, and in which order."""
 
     sort = fields.Enum(ImageOrder, by_value=True, load_default=ImageOrder.NAME)
 
@@ -38,7 +38,7 @@ class ClassSchema(Schema):
     id = fields.Integer(required=True)
     folder = fields.String(required=True)
     label = fields.String(required=True)
-    images = fields.Integer(required=True, metadata={"description": "how many are indexed"})
+    images = fields.Integer(required=True, metadata={"description": "number of indexed images"})
 
 
 class ClassesSchema(pagination.PageSchema):
@@ -55,49 +55,49 @@ class ImagesSchema(pagination.PageSchema):
     index = fields.String(required=True)
 
 
-@blueprint.get("/classes", lasting=True)
+@blueprint.get("/classes", immutable=True)
 @blueprint.arguments(ClassesQuerySchema, location="query")
 @blueprint.doc(operationId="classes")
 @blueprint.response(200, ClassesSchema, headers=pagination.LINK_HEADER)
-def get_classes(asked: dict[str, Any]) -> dict[str, Any]:
+def get_classes(query: dict[str, Any]) -> dict[str, Any]:
     """List the classes"""
     state, _ = context.require_classes()
     etags.etag_by_version(state.version.name)
-    found = list_classes(
-        context.sessions(), state.version.id, order=asked["sort"], query=asked["q"]
+    classes = list_classes(
+        context.sessions(), state.version.id, order=query["sort"], query=query["q"]
     )
-    page = pagination.paginate(asked, len(found))
-    return {**page, "classes": pagination.slice_page(found, asked), "index": state.version.name}
+    page = pagination.paginate(query, len(classes))
+    return {**page, "classes": pagination.slice_page(classes, query), "index": state.version.name}
 
 
-@blueprint.get(f"/classes/{ID_RULE}:class_id>/images", lasting=True)
+@blueprint.get(f"/classes/{ID_RULE}:class_id>/images", immutable=True)
 @blueprint.arguments(ImagesQuerySchema, location="query")
 @blueprint.doc(operationId="imagesOfClass")
 @blueprint.response(200, ImagesSchema, headers=pagination.LINK_HEADER)
-def list_class_images(asked: dict[str, Any], class_id: int) -> dict[str, Any]:
-    """List a class's images"""
+def list_class_images(query: dict[str, Any], class_id: int) -> dict[str, Any]:
+    """List the images of a class"""
     state, listed = context.require_classes()
     etags.etag_by_version(state.version.name)
     total = next((c.images for c in listed if c.id == class_id), None)
     if total is None:
-        abort(404, "There is no class of this number.")
-    told = pagination.paginate(asked, total)
-    found = find_class_page(
+        abort(404, "There is no class with this id.")
+    page = pagination.paginate(query, total)
+    class_page = find_class_page(
         context.sessions(),
         state.version.id,
         class_id,
-        asked["page"],
-        pagination.page_size(asked),
-        asked["sort"],
+        query["page"],
+        pagination.page_size(query),
+        query["sort"],
     )
-    pictures = found.pictures if found else []
-    return {**told, "images": map(schemas.dump_image, pictures), "index": state.version.name}
+    pictures = class_page.pictures if class_page else []
+    return {**page, "images": map(schemas.dump_image, pictures), "index": state.version.name}
 
 
 @blueprint.get(f"/images/{ID_RULE}:image_id>")
 @blueprint.doc(operationId="image")
 @blueprint.response(200, schemas.ImageSchema)
 def get_image(image_id: int) -> dict[str, Any]:
-    """Tell of an image"""
+    """Get an image"""
     etags.etag_by_content()
     return schemas.dump_image(find_image_or_404(image_id))

@@ -1,4 +1,4 @@
-"""What each layer computes of an image: shapes, whose maps it sees, how strongly it responds."""
+"""Every layer's activations for an image: shapes, connections and maxima."""
 
 from typing import Any
 
@@ -14,33 +14,32 @@ from app.views.layers import activations, sheets
 from model.activations import LayerActivations
 from model.layers import Shape
 
-blueprint = ApiBlueprint(
-    "layers", "What each layer computes of an image, a tower at a time (Figure 2)."
-)
+blueprint = ApiBlueprint("layers", "Activations of every layer for an image, by tower (Figure 2).")
 
 
 class LayersQuerySchema(Schema):
-    """Of which image."""
+    """Which image."""
 
     of = fields.String(
         required=True,
         validate=validate.Length(min=1),
-        metadata={"description": "the token of a kept result, or image- and an id: image-7"},
+        metadata={"description": "token of a stored result, or an image id as in image-7"},
     )
 
 
 class TowerSchema(Schema):
-    """A tower's part of a layer."""
+    """One tower's part of a layer."""
 
     tower = fields.Integer(required=True)
     shape = fields.List(
         fields.Integer(), required=True, metadata={"description": "maps, rows, columns"}
     )
     first = fields.Integer(
-        required=True, metadata={"description": "the number of its first map, through all towers"}
+        required=True,
+        metadata={"description": "number of its first map, counted through all towers"},
     )
     largest = fields.Float(
-        required=True, allow_none=True, metadata={"description": "its strongest response"}
+        required=True, allow_none=True, metadata={"description": "largest activation"}
     )
     picture = fields.String(required=True, metadata={"format": "uri-reference"})
     width = fields.Integer(required=True)
@@ -48,26 +47,34 @@ class TowerSchema(Schema):
 
 
 class LayerSchema(Schema):
-    """A layer with weights, and what follows it."""
+    """A layer with weights, and the operations after it."""
 
     name = fields.String(required=True)
     kind = fields.String(required=True, metadata={"enum": ["maps", "neurons"]})
-    kernel = fields.Integer(required=True, metadata={"description": "places of a side"})
+    kernel = fields.Integer(required=True, metadata={"description": "kernel size"})
     stride = fields.Integer(required=True)
-    depth = fields.Integer(required=True, metadata={"description": "maps that a kernel sees"})
+    depth = fields.Integer(
+        required=True, metadata={"description": "number of input maps of a kernel"}
+    )
     sees = fields.String(required=True, metadata={"enum": ["image", "own", "both"]})
-    meets = fields.Boolean(required=True, metadata={"description": "whether the towers meet here"})
-    after = fields.List(fields.String(), required=True, metadata={"description": "what follows"})
+    meets = fields.Boolean(
+        required=True, metadata={"description": "whether it takes input from both towers"}
+    )
+    after = fields.List(
+        fields.String(), required=True, metadata={"description": "operations after it"}
+    )
     leaves = fields.List(
         fields.Integer(),
         required=True,
-        metadata={"description": "the shape that then goes on from each tower"},
+        metadata={
+            "description": "output shape per tower after these operations: maps, rows, columns"
+        },
     )
     towers = fields.List(fields.Nested(TowerSchema), required=True)
 
 
 class LayersSchema(Schema):
-    """What a network computes of the centre crop of an image."""
+    """The activations for the centre crop of an image."""
 
     of = fields.String(required=True)
     name = fields.String(required=True)
@@ -75,32 +82,32 @@ class LayersSchema(Schema):
     top5 = fields.List(
         fields.Nested(schemas.LabelProbabilitySchema),
         required=True,
-        metadata={"description": "of this one crop"},
+        metadata={"description": "of the centre crop alone"},
     )
     weights = fields.String(required=True)
 
 
-@blueprint.get("/layers", lasting=True)
+@blueprint.get("/layers", immutable=True)
 @blueprint.arguments(LayersQuerySchema, location="query")
 @blueprint.doc(operationId="layers")
 @blueprint.response(200, LayersSchema)
 def get_layers(_: dict[str, Any]) -> dict[str, Any]:
-    """Tell what each layer computes of an image"""
+    """Get every layer's activations for an image"""
     predictor = context.require_predictor()
     image = get_current_image(or_last=False) or abort(404, UNKNOWN_IMAGE)
     etags.etag_by_version(predictor.identity, image.key, image.name, immutable=not image.private)
-    found = activations.compute_activations(image)
+    computed = activations.compute_activations(image)
     return {
         "of": image.of,
         "name": image.name,
-        "layers": [dump_layer(image, maps) for maps in found.layers[:-1]],
-        "top5": schemas.dump_labels(predictor.top5(found.probabilities)),
+        "layers": [dump_layer(image, maps) for maps in computed.layers[:-1]],
+        "top5": schemas.dump_labels(predictor.top5(computed.probabilities)),
         "weights": predictor.identity,
     }
 
 
 def dump_layer(image: Looked, maps: LayerActivations) -> dict[str, Any]:
-    """Tell of a layer."""
+    """Return a layer as JSON."""
     stage = maps.layer
     return {
         "name": stage.name,
@@ -128,5 +135,5 @@ def dump_layer(image: Looked, maps: LayerActivations) -> dict[str, Any]:
 
 
 def dump_shape(shape: Shape) -> list[int]:
-    """Tell a shape: maps, rows, columns."""
+    """Return a shape as JSON: maps, rows, columns."""
     return [shape.maps, shape.side, shape.side]

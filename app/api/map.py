@@ -1,4 +1,4 @@
-"""The map of the training images, a list a column."""
+"""The map of the training images, one list per column."""
 
 from typing import Any
 
@@ -17,36 +17,38 @@ COORDINATE = {"minimum": 0, "maximum": MAX_COORDINATE}
 
 
 class MapClassSchema(Schema):
-    """A class on the map, and where it lies densest."""
+    """A class on the map, and its densest part."""
 
     id = fields.Integer(required=True)
     label = fields.String(required=True)
-    images = fields.Integer(required=True, metadata={"description": "how many are on the map"})
+    images = fields.Integer(required=True, metadata={"description": "number of images on the map"})
     x = fields.Integer(required=True, metadata=COORDINATE)
     y = fields.Integer(required=True, metadata=COORDINATE)
 
 
 class MapSchema(Schema):
-    """The map. The lists hold one value for each image on it, in the same order."""
+    """The map. The lists have one value per image, in the same order."""
 
-    scale = fields.Integer(required=True, metadata={"description": "the largest coordinate"})
-    images = fields.Integer(required=True, metadata={"description": "how many are indexed"})
+    scale = fields.Integer(
+        required=True, metadata={"description": "the largest possible coordinate"}
+    )
+    images = fields.Integer(required=True, metadata={"description": "number of indexed images"})
     whole = fields.Boolean(required=True, metadata={"description": "whether all are on the map"})
     classes = fields.List(fields.Nested(MapClassSchema), required=True)
     ids = fields.List(fields.Integer(), required=True)
     numbers = fields.List(
-        fields.Integer(), required=True, metadata={"description": "places in classes, from 0"}
+        fields.Integer(), required=True, metadata={"description": "index into classes, from 0"}
     )
     x = fields.List(fields.Integer(metadata=COORDINATE), required=True)
     y = fields.List(fields.Integer(metadata=COORDINATE), required=True)
     index = fields.String(required=True)
 
 
-@blueprint.get("/map", lasting=True)
+@blueprint.get("/map", immutable=True)
 @blueprint.doc(operationId="map")
 @blueprint.response(200, MapSchema)
 def get_map() -> dict[str, Any]:
-    """Tell where each image lies"""
+    """Get the position of each image"""
     state, classes = context.require_classes()
     etags.etag_by_version(state.version.name)
     return {**map_columns(require_map(state, classes)), "index": state.version.name}

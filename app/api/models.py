@@ -1,4 +1,4 @@
-"""The weights files found on disk."""
+"""The weights files on disk."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from app.inference.weights_files import WeightsFile, list_weights_files
 from app.views.models import find_fitting_indexes
 
 blueprint = ApiBlueprint(
-    "models", "The weights files found; switching them is for the page of models."
+    "models", "The weights files on disk; switch between them on the page Models."
 )
 
 
 class WeightsFactsSchema(Schema):
-    """What a file says of itself; null where it does not say. Errors are from 0 to 1."""
+    """Metadata of a weights file; null if unknown. Error rates are from 0 to 1."""
 
     identity = fields.String(required=True)
     preset = fields.String(required=True)
@@ -36,31 +36,31 @@ class WeightsFactsSchema(Schema):
 class ModelSchema(Schema):
     """A weights file."""
 
-    key = fields.String(required=True, metadata={"description": "its path from the home"})
+    key = fields.String(required=True, metadata={"description": "path relative to ALEXNET_HOME"})
     run = fields.String(required=True)
     kind = fields.String(required=True, metadata={"enum": ["result", "best epoch", "elsewhere"]})
     active = fields.Boolean(required=True)
     bytes = fields.Integer(required=True)
     written = fields.AwareDateTime(required=True, allow_none=True)
     unfinished = fields.Boolean(
-        required=True, metadata={"description": "whether its run may still exchange it"}
+        required=True, metadata={"description": "whether its run may still replace it"}
     )
     facts = fields.Nested(
         WeightsFactsSchema,
         required=True,
         allow_none=True,
-        metadata={"description": "null: damaged"},
+        metadata={"description": "null if the file is damaged"},
     )
     wrong = fields.String(required=True, metadata={"description": "why it cannot be used"})
     index = fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "the newest version of the index that it made"},
+        metadata={"description": "newest index version built with it"},
     )
 
 
 class ModelsSchema(Schema):
-    """All of them, those of the newest runs first."""
+    """All weights files, those of the newest runs first."""
 
     models = fields.List(fields.Nested(ModelSchema), required=True)
     page = fields.String(required=True, metadata={"format": "uri-reference"})
@@ -72,13 +72,15 @@ class ModelsSchema(Schema):
 def list_models() -> dict[str, Any]:
     """List the weights files"""
     etags.etag_by_content()
-    fits = find_fitting_indexes() or {}
-    found = [dump_model(model, fits) for model in list_weights_files(context.settings().home)]
-    return {"models": found, "page": url_for("models.show_models")}
+    index_names = find_fitting_indexes() or {}
+    models = [
+        dump_model(model, index_names) for model in list_weights_files(context.settings().home)
+    ]
+    return {"models": models, "page": url_for("models.show_models")}
 
 
-def dump_model(model: WeightsFile, fits: dict[str, str]) -> dict[str, Any]:
-    """Tell of a file."""
+def dump_model(model: WeightsFile, index_names: dict[str, str]) -> dict[str, Any]:
+    """Return a weights file as JSON."""
     return {
         "key": model.key,
         "run": model.run,
@@ -89,5 +91,5 @@ def dump_model(model: WeightsFile, fits: dict[str, str]) -> dict[str, Any]:
         "unfinished": model.unfinished,
         "facts": model.info,
         "wrong": model.problem,
-        "index": fits.get(model.info.identity) if model.info else None,
+        "index": index_names.get(model.info.identity) if model.info else None,
     }

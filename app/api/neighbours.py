@@ -1,4 +1,4 @@
-"""The training images nearest to something: an image, features, several images' mean."""
+"""The training images nearest to an image, to features, or to the mean of several images."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ from index.search import QueryError
 from index.vectors import Floats
 from model.config import FEATURES
 
-blueprint = ApiBlueprint("neighbours", "The training images nearest by the 4096 features of fc7.")
+blueprint = ApiBlueprint("neighbours", "The nearest training images by 4096-d fc7 features.")
 MAX_JSON_BYTES = 512 * 1024
-"""The longest body of JSON: 4096 numbers of some twenty characters are 90 kilobytes."""
+"""Limit of a JSON body: 4096 numbers of some twenty characters take 90 kB."""
 PARSER = FlaskParser()
 
 
 class SearchOptionsSchema(Schema):
-    """How many neighbours, and of which classes."""
+    """How many neighbours to return, and of which classes."""
 
     k = fields.Integer(
         load_default=DEFAULT_NEIGHBOURS, validate=validate.Range(min=1, max=MOST_NEIGHBOURS)
@@ -36,12 +36,12 @@ class SearchOptionsSchema(Schema):
         fields.Integer(validate=validate.Range(min=0, max=context.MAX_ID)),
         data_key="class",
         validate=validate.Length(min=1, max=1000),
-        metadata={"description": "the ids of the only classes that count; may be repeated"},
+        metadata={"description": "restrict to these class ids; repeat the parameter for several"},
     )
 
 
 class NeighbourQuerySchema(Schema):
-    """What to find the neighbours of: features, or the mean of images' features."""
+    """The query: features, or images whose mean features to use."""
 
     feature = fields.List(
         fields.Float(), validate=validate.Length(equal=FEATURES), metadata={"description": "of fc7"}
@@ -49,18 +49,18 @@ class NeighbourQuerySchema(Schema):
     images = fields.List(
         fields.Integer(validate=validate.Range(min=0, max=context.MAX_ID)),
         validate=validate.Length(min=MIN_PICKED, max=MAX_PICKED),
-        metadata={"description": "ids of images that are indexed"},
+        metadata={"description": "ids of indexed images"},
     )
 
     @validates_schema
-    def one_of_them(self, data: dict[str, Any], **_: Any) -> None:
-        """See that one thing is asked, not two."""
+    def check_one_given(self, data: dict[str, Any], **_: Any) -> None:
+        """Check that exactly one of the two is given."""
         if len(data) != 1:
             raise ValidationError("Give either feature or images.")
 
 
 class PickedSchema(Schema):
-    """One of the images whose mean was searched by, and its distance from the mean."""
+    """One of the images that the mean was computed from, and its distance to the mean."""
 
     id = fields.Integer(required=True)
     label = fields.String(required=True)
@@ -72,7 +72,8 @@ class NeighboursSchema(Schema):
 
     neighbours = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
     picked = fields.List(
-        fields.Nested(PickedSchema), metadata={"description": "where the mean of images was asked"}
+        fields.Nested(PickedSchema),
+        metadata={"description": "present when searching by the mean of images"},
     )
     weights = fields.String(required=True)
     index = fields.String(required=True)
@@ -89,29 +90,29 @@ class NeighboursSchema(Schema):
 )
 @blueprint.response(200, NeighboursSchema)
 def search_neighbours(options: dict[str, Any]) -> dict[str, Any]:
-    """Find the neighbours of an image, of features, or of several images' mean
+    """Find the neighbours of an image, of features, or of the mean of several images
 
-    The images whose mean is asked for, and exact copies of them, are left out.
+    When searching by a mean, its images and exact copies of them are left out.
     """
     state = context.require_ready()
     if not request.is_json:
         return search_by_feature(
             state, features.extract_upload_features(read_single_upload()), options
         )
-    asked = parse_json_query()
-    if "images" in asked:
-        return search_by_mean(state, asked["images"], options)
-    # Numbers beyond float32 become infinite, and are refused as such.
+    query = parse_json_query()
+    if "images" in query:
+        return search_by_mean(state, query["images"], options)
+    # Numbers beyond float32 become infinite, which the search rejects.
     with np.errstate(over="ignore"):
-        return search_by_feature(state, np.array(asked["feature"], np.float32), options)
+        return search_by_feature(state, np.array(query["feature"], np.float32), options)
 
 
-@blueprint.get(f"/images/{ID_RULE}:image_id>/neighbours", lasting=True)
+@blueprint.get(f"/images/{ID_RULE}:image_id>/neighbours", immutable=True)
 @blueprint.arguments(SearchOptionsSchema, location="query")
 @blueprint.doc(operationId="neighboursOfImage")
 @blueprint.response(200, NeighboursSchema)
 def search_image_neighbours(options: dict[str, Any], image_id: int) -> dict[str, Any]:
-    """Find the neighbours of an image of the catalogue, itself left out"""
+    """Find the neighbours of an image in the database, without the image itself"""
     state, picture = context.require_ready(), find_image_or_404(image_id)
     etags.etag_by_version(state.version.name, picture.sha256)
     return search_by_feature(
@@ -120,27 +121,27 @@ def search_image_neighbours(options: dict[str, Any], image_id: int) -> dict[str,
 
 
 def parse_json_query() -> dict[str, Any]:
-    """Read the JSON of the request."""
+    """Parse the JSON body."""
     request.max_content_length = MAX_JSON_BYTES
     try:
-        asked: dict[str, Any] = PARSER.parse(NeighbourQuerySchema, request, location="json")
+        query: dict[str, Any] = PARSER.parse(NeighbourQuerySchema, request, location="json")
     except RecursionError as error:
         abort(400, exc=error, messages={"json": ["Nested too deeply."]})
-    return asked
+    return query
 
 
 def read_single_upload() -> Upload:
-    """Take the one image of the request. Raises UploadError."""
+    """Read the single image of the request. Raises UploadError."""
     sent = uploads.uploaded_files()
     if len(sent) > 1:
-        raise UploadError("One image at a time can be asked about.")
+        raise UploadError("Send one image at a time.")
     return read_upload(sent[0], context.settings())
 
 
 def search_by_feature(
     state: Ready, feature: Floats, options: dict[str, Any], without: int | None = None
 ) -> dict[str, Any]:
-    """Tell the neighbours of features, float32 [4096]."""
+    """Search by features, float32 [4096]; return the neighbours as JSON."""
     classes = options.get("classes")
     try:
         (near,) = nearest_neighbours(
@@ -158,7 +159,7 @@ def search_by_feature(
 
 
 def search_by_mean(state: Ready, images: list[int], options: dict[str, Any]) -> dict[str, Any]:
-    """Tell the neighbours of the mean of images' features."""
+    """Search by the mean of images' features; return the neighbours as JSON."""
     try:
         near = nearest_to_mean(
             state, context.sessions(), images, options["k"], options.get("classes")
@@ -179,5 +180,5 @@ def search_by_mean(state: Ready, images: list[int], options: dict[str, Any]) -> 
 
 
 def dump_versions(state: Ready) -> dict[str, str]:
-    """Name what answered."""
+    """Return the identities of the weights and the index in use."""
     return {"weights": state.predictor.identity, "index": state.version.name}

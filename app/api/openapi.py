@@ -1,4 +1,4 @@
-"""The API's description of itself, an OpenAPI document made from the code by flask-smorest."""
+"""The OpenAPI document, generated from the code by flask-smorest, and the page that shows it."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -12,115 +12,117 @@ from app import context
 from app.problems import MEDIA_TYPE
 
 ID_RULE = f"<int(max={context.MAX_ID})"
-"""Begins the part of an address that is an id."""
+"""The start of a URL rule's part for an id."""
 OPENAPI = "3.1.0"
 VERSION = "1.0.0"
 DESCRIPTION = """\
-What the pages show, as JSON. Nothing that is sent here is kept, no cookie is read, and no token is
-needed. The address of a page or a picture is relative to this server.
+Everything the pages show, as JSON. Uploads are not stored, cookies are not read, and no token is
+needed. URLs of pages and pictures are relative to this server.
 
 Errors are problem documents (RFC 9457, `application/problem+json`).
 
-What does not change has an `ETag`; asked for with `If-None-Match` it is answered with 304, before
-any work is done. An address that ends in `v=` and the version named in the answer (`index`, or
-`weights` where there is no index) may be kept for a year.
+Responses that do not change have an `ETag`; a request with `If-None-Match` is answered with 304
+before any work is done. A URL with `v=` and the version named in the response (`index`, or
+`weights` if there is no index) may be cached for a year.
 
-Lists come in pages: `page` counts from 1, `size` is at most 1000, and the header `Link` leads to
-the first, previous, next and last.
+Lists are paginated: `page` counts from 1, `size` is at most 1000, and the `Link` header has the
+first, previous, next and last page.
 
-Which weights are in use is switched on the page of models, not here."""
+To switch the weights in use, see the page Models."""
 
 
 VERSION_PARAMETER = {
     "name": "v",
-    "description": "the version that the answer names, so that it may be kept for a year",
+    "description": "version named in the response; allows caching for a year",
     "schema": {"type": "string"},
 }
 
 
 class FieldErrorSchema(Schema):
-    """One thing that is wrong with a request."""
+    """One error in a request."""
 
     within = fields.String(
         required=True,
         data_key="in",
-        metadata={"description": "query, json, or another part of the request"},
+        metadata={"description": "query, json or another part of the request"},
     )
-    field = fields.String(required=True, metadata={"description": "its name; empty: the whole"})
+    field = fields.String(
+        required=True, metadata={"description": "name of the field; empty for the whole"}
+    )
     detail = fields.String(required=True)
 
 
 class UploadLimitsSchema(Schema):
-    """What images are taken."""
+    """Limits for uploaded images."""
 
     types = fields.List(fields.String(), required=True)
     bytes = fields.Integer(required=True)
     pixels = fields.Integer(required=True)
-    files = fields.Integer(required=True, metadata={"description": "at once"})
+    files = fields.Integer(required=True, metadata={"description": "per request"})
 
 
 class ProblemSchema(Schema):
-    """What went wrong (RFC 9457)."""
+    """A problem document (RFC 9457)."""
 
     type = fields.String(
         required=True,
-        metadata={"format": "uri-reference", "description": "leads to what it means"},
+        metadata={"format": "uri-reference", "description": "link to its meaning"},
     )
     title = fields.String(required=True)
     status = fields.Integer(required=True)
     detail = fields.String(required=True)
     instance = fields.String(required=True, metadata={"format": "uri-reference"})
-    command = fields.String(metadata={"description": "what mends it, on the server"})
+    command = fields.String(metadata={"description": "command to run on the server to fix it"})
     accepted = fields.Nested(UploadLimitsSchema)
     errors = fields.List(fields.Nested(FieldErrorSchema))
 
 
 class ProblemApi(Api):
-    """flask-smorest's Api; the application tells errors itself, as it does everywhere."""
+    """flask-smorest's Api, leaving error handling and pagination to the application."""
 
     def _register_error_handlers(self) -> None:
-        """Leave them to app/errors.py."""
+        """Do nothing: app/errors.py handles errors."""
 
     def _register_pagination_header(self) -> None:
-        """Leave it out: pages are told in the body and by links."""
+        """Do nothing: pages are described in the body and the Link header."""
 
     def _register_responses(self) -> None:
-        """Describe the answer of each status that an operation may name."""
-        told = {"content": {MEDIA_TYPE: {"schema": ProblemSchema}}}
+        """Add a response component for each HTTP status."""
+        content = {"content": {MEDIA_TYPE: {"schema": ProblemSchema}}}
         for status in HTTPStatus:
-            body = told if status >= HTTPStatus.BAD_REQUEST else {}
+            body = content if status >= HTTPStatus.BAD_REQUEST else {}
             self.spec.components.response(
                 status.name, {"description": status.phrase, **body}, lazy=True
             )
         name = self.DEFAULT_ERROR_RESPONSE_NAME
-        self.spec.components.response(name, {"description": "A problem", **told}, lazy=True)
+        self.spec.components.response(name, {"description": "A problem", **content}, lazy=True)
 
 
 class ApiBlueprint(Blueprint):
-    """Some of the API's addresses that belong together, and their section of the document."""
+    """The URLs of one resource, and their section of the document."""
 
-    def __init__(self, subject: str, about: str) -> None:
-        super().__init__(f"api-{subject}", __name__, url_prefix="/api", description=about)
-        self.subject = subject
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(f"api-{name}", __name__, url_prefix="/api", description=description)
+        self.tag = name
 
-    def route(self, rule: str, *, lasting: bool = False, **options: Any) -> Any:
-        """As Flask's, into the subject's section; what is got may be asked for conditionally.
+    def route(self, rule: str, *, immutable: bool = False, **options: Any) -> Any:
+        """Register a view, like Flask, under the resource's tag; GET supports If-None-Match.
 
-        lasting: whether the answer may be kept long under an address that names its version.
+        immutable: whether the response may be cached for a year under a URL with its version.
         """
         if "GET" not in options["methods"]:
-            return super().route(rule, tags=[self.subject], **options)
-        told = ["IF_NONE_MATCH", *(["VERSION"] if lasting else [])]
-        attach = super().route(rule, tags=[self.subject], parameters=told, **options)
+            return super().route(rule, tags=[self.tag], **options)
+        parameters = ["IF_NONE_MATCH", *(["VERSION"] if immutable else [])]
+        attach = super().route(rule, tags=[self.tag], parameters=parameters, **options)
         return lambda view: attach(self.alt_response(304, "NOT_MODIFIED")(view))
 
 
 def register_blueprints(
-    app: Flask, subjects: Sequence[ApiBlueprint], schemas: Sequence[type[Schema]]
+    app: Flask, blueprints: Sequence[ApiBlueprint], schemas: Sequence[type[Schema]]
 ) -> dict[str, Any]:
-    """Attach the subjects to the application; give the document of them all.
+    """Register the blueprints and return the document that describes them.
 
-    schemas: those that the subjects name only by their place in the document.
+    schemas: those that the blueprints only refer to by `$ref`.
     """
     api = ProblemApi(
         app,
@@ -134,9 +136,9 @@ def register_blueprints(
     api.spec.components.parameter("VERSION", "query", VERSION_PARAMETER)
     for schema in schemas:
         api.spec.components.schema(schema.__name__.removesuffix("Schema"), schema=schema)
-    for subject in subjects:
-        app.register_blueprint(subject)
-        subject.register_views_in_doc(api, app, api.spec, name=subject.name, parameters=None)
-        api.spec.tag({"name": subject.subject, "description": subject.description})
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
+        blueprint.register_views_in_doc(api, app, api.spec, name=blueprint.name, parameters=None)
+        api.spec.tag({"name": blueprint.tag, "description": blueprint.description})
     document: dict[str, Any] = api.spec.to_dict()
     return document

@@ -1,4 +1,4 @@
-"""Long lists in pages: what is asked for, and the links that lead from one to the next."""
+"""Pagination: the query parameters, the page's description, and the Link header."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,11 +17,11 @@ class PageQuerySchema(Schema):
     page = fields.Integer(
         load_default=1,
         validate=validate.Range(min=1, max=context.MAX_ID),
-        metadata={"description": "from 1 on"},
+        metadata={"description": "from 1"},
     )
     size = fields.Integer(
         validate=validate.Range(min=1, max=MAX_PAGE_SIZE),
-        metadata={"description": "entries on a page; by default ALEXNET_PAGE_SIZE"},
+        metadata={"description": "entries per page; default ALEXNET_PAGE_SIZE"},
     )
 
 
@@ -42,14 +42,14 @@ LINK_HEADER = {
 }
 
 
-def page_size(asked: dict[str, Any]) -> int:
-    """Give the entries that a page shall have."""
-    return int(asked.get("size") or context.settings().page_size)
+def page_size(query: dict[str, Any]) -> int:
+    """Return the number of entries per page."""
+    return int(query.get("size") or context.settings().page_size)
 
 
-def paginate(asked: dict[str, Any], total: int) -> dict[str, int]:
-    """Give what is told of a page, and put its links into the answer; 404 beyond the last."""
-    page, size = asked["page"], page_size(asked)
+def paginate(query: dict[str, Any], total: int) -> dict[str, int]:
+    """Describe the requested page and add the Link header; 404 beyond the last page."""
+    page, size = query["page"], page_size(query)
     pages = max(1, -(-total // size))
     if page > pages:
         abort(404, f"There is no page {page}; the last is {pages}.")
@@ -57,23 +57,24 @@ def paginate(asked: dict[str, Any], total: int) -> dict[str, int]:
     return {"page": page, "pages": pages, "size": size, "total": total}
 
 
-def slice_page(entries: Sequence[Any], asked: dict[str, Any]) -> list[Any]:
-    """Give the entries of a page out of them all."""
-    size = page_size(asked)
-    return list(entries[(asked["page"] - 1) * size : asked["page"] * size])
+def slice_page(entries: Sequence[Any], query: dict[str, Any]) -> list[Any]:
+    """Return the entries of the requested page."""
+    size = page_size(query)
+    return list(entries[(query["page"] - 1) * size : query["page"] * size])
 
 
 def add_link_header(response: Response, page: int, pages: int) -> Response:
-    """Lead to the pages around this one."""
-    around = {"first": 1, "prev": page - 1, "next": page + 1, "last": pages}
-    there = {name: number for name, number in around.items() if 1 <= number <= pages}
+    """Add links to the pages around this one."""
+    links = {"first": 1, "prev": page - 1, "next": page + 1, "last": pages}
     response.headers["Link"] = ", ".join(
-        f'<{page_url(number)}>; rel="{name}"' for name, number in there.items()
+        f'<{page_url(number)}>; rel="{name}"'
+        for name, number in links.items()
+        if 1 <= number <= pages
     )
     return response
 
 
 def page_url(number: int) -> str:
-    """Give the address asked for, with another page."""
-    same = {**(request.view_args or {}), **request.args.to_dict(flat=False), "page": number}
-    return url_for(request.endpoint or "", **same)
+    """Return the requested URL with another page."""
+    values = {**(request.view_args or {}), **request.args.to_dict(flat=False), "page": number}
+    return url_for(request.endpoint or "", **values)

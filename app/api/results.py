@@ -1,4 +1,4 @@
-"""Results of uploads that are kept: to be seen by whoever has their token."""
+"""Stored results of uploads, visible to anyone who has their token."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,16 +13,16 @@ from app.inference.classify import Neighbour
 from app.uploads.results import find_true_label
 from app.views import results as page
 
-blueprint = ApiBlueprint("results", "Results of uploads on the pages, for whoever has their token.")
+blueprint = ApiBlueprint("results", "Stored results of uploads, for anyone who has their token.")
 
 
 class ResultSchema(Schema):
-    """What was answered for an upload."""
+    """The stored classification of an upload."""
 
     token = fields.String(required=True)
     created = fields.AwareDateTime(required=True)
     expires = fields.AwareDateTime(
-        required=True, allow_none=True, metadata={"description": "null: never"}
+        required=True, allow_none=True, metadata={"description": "null if never"}
     )
     filename = fields.String(required=True)
     width = fields.Integer(required=True)
@@ -30,7 +30,7 @@ class ResultSchema(Schema):
     correct = fields.String(
         required=True,
         allow_none=True,
-        metadata={"description": "the correct label, where one of the examples was sent"},
+        metadata={"description": "the correct label, if the upload was one of the examples"},
     )
     top5 = fields.List(fields.Nested(schemas.LabelProbabilitySchema), required=True)
     crops = fields.List(fields.Nested(schemas.LabelProbabilitySchema), required=True)
@@ -48,37 +48,37 @@ class ResultSchema(Schema):
 @blueprint.doc(operationId="result")
 @blueprint.response(200, ResultSchema)
 def get_result(token: str) -> dict[str, Any]:
-    """Tell a kept result"""
-    found = page.find_result_or_404(token)
+    """Get a stored result"""
+    result = page.find_result_or_404(token)
     after_this_request(page.forbid_indexing)
     etags.etag_by_content()
     return {
-        "token": found.token,
-        "created": found.created_at,
-        "expires": expiry_time(found.created_at),
-        "filename": found.filename,
-        "width": found.width,
-        "height": found.height,
-        "correct": find_true_label(found, context.sessions()),
-        "top5": found.top5,
-        "crops": found.crops,
-        "neighbours": dump_stored_neighbours(found.neighbours),
-        "by_pixels": dump_stored_neighbours(found.by_pixels),
-        "sampled": found.sampled,
-        "milliseconds": found.milliseconds,
-        "weights": found.weights,
-        "picture": url_for("results.serve_picture", token=found.token),
-        "thumbnail": url_for("results.serve_thumbnail", token=found.token),
-        "page": url_for("results.show_result", token=found.token),
+        "token": result.token,
+        "created": result.created_at,
+        "expires": expiry_time(result.created_at),
+        "filename": result.filename,
+        "width": result.width,
+        "height": result.height,
+        "correct": find_true_label(result, context.sessions()),
+        "top5": result.top5,
+        "crops": result.crops,
+        "neighbours": dump_stored_neighbours(result.neighbours),
+        "by_pixels": dump_stored_neighbours(result.by_pixels),
+        "sampled": result.sampled,
+        "milliseconds": result.milliseconds,
+        "weights": result.weights,
+        "picture": url_for("results.serve_picture", token=result.token),
+        "thumbnail": url_for("results.serve_thumbnail", token=result.token),
+        "page": url_for("results.show_result", token=result.token),
     }
 
 
 def dump_stored_neighbours(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Tell neighbours as they were kept."""
+    """Return stored neighbours as JSON."""
     return schemas.dump_neighbours([Neighbour(**row) for row in kept])
 
 
 def expiry_time(created: datetime) -> datetime | None:
-    """Say when a result is deleted, if ever."""
+    """Return when a result will be deleted, or None for never."""
     days = context.settings().upload_days
     return created + timedelta(days=days) if days else None

@@ -1,4 +1,4 @@
-"""The runs of training found on disk: how far each is, its epochs, what it was told."""
+"""The training runs on disk: their progress, epochs and settings."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -16,53 +16,53 @@ from app.views.runs.state import state_of
 from storage.evaluations import Result
 from storage.runs import Run, read_runs
 
-blueprint = ApiBlueprint(
-    "runs", "The runs of training found on disk, while they go on and afterwards."
-)
+blueprint = ApiBlueprint("runs", "Training runs on disk, in progress or finished.")
 ERROR_RANGE = {"minimum": 0, "maximum": 1}
 
 
 def nullable_float(**metadata: Any) -> fields.Float:
-    """Describe a number that may not be known."""
+    """Return a field for a number that may be unknown."""
     return fields.Float(required=True, allow_none=True, metadata=metadata)
 
 
 class EpochSchema(Schema):
-    """What a pass over the training images gave; null for what is not known."""
+    """The metrics of an epoch; null if unknown."""
 
     epoch = fields.Integer(required=True)
-    rate = nullable_float(description="the learning rate")
-    loss = nullable_float(description="the mean cross-entropy of the training batches")
-    top1_error = nullable_float(description="of the validation images' centre crops", **ERROR_RANGE)
+    rate = nullable_float(description="learning rate")
+    loss = nullable_float(description="mean cross-entropy of the training batches")
+    top1_error = nullable_float(description="on the validation images' centre crops", **ERROR_RANGE)
     top5_error = nullable_float(**ERROR_RANGE)
     images_per_second = nullable_float()
-    data_wait = nullable_float(description="seconds it waited for images")
-    seconds = nullable_float(description="in all, validation included")
-    memory = nullable_float(description="the most so far, in GiB")
+    data_wait = nullable_float(description="seconds spent waiting for images")
+    seconds = nullable_float(description="including validation")
+    memory = nullable_float(description="peak so far, in GiB")
 
 
 class RunSchema(Schema):
-    """A run; null or empty for what its files do not tell."""
+    """A run; null or empty if its files do not say."""
 
     name = fields.String(required=True)
     state = fields.String(required=True, metadata={"enum": ["finished", "running", "stopped"]})
-    remaining = nullable_float(description="seconds until the last planned epoch, as estimated")
+    remaining = nullable_float(description="estimated seconds until the last planned epoch")
     preset = fields.String(required=True)
-    data = fields.String(required=True, metadata={"description": "the folder trained on"})
+    data = fields.String(required=True, metadata={"description": "folder of training images"})
     began = fields.AwareDateTime(required=True, allow_none=True)
     wrote = fields.AwareDateTime(required=True, allow_none=True)
     planned = fields.Integer(
-        required=True, allow_none=True, metadata={"description": "epochs at most"}
+        required=True, allow_none=True, metadata={"description": "maximum number of epochs"}
     )
-    done = fields.Integer(required=True, metadata={"description": "epochs"})
+    done = fields.Integer(required=True, metadata={"description": "finished epochs"})
     last = fields.Nested(EpochSchema, required=True, allow_none=True)
     best = fields.Nested(
         EpochSchema,
         required=True,
         allow_none=True,
-        metadata={"description": "of the lowest top-1 error"},
+        metadata={"description": "the epoch with the lowest top-1 error"},
     )
-    weights = fields.String(required=True, metadata={"description": "which its result is"})
+    weights = fields.String(
+        required=True, metadata={"description": "identity of the resulting weights"}
+    )
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
@@ -73,14 +73,14 @@ class RunsSchema(pagination.PageSchema):
 
 
 class Conv1PictureSchema(Schema):
-    """conv1 after an epoch."""
+    """A picture of conv1 after an epoch."""
 
     epoch = fields.Integer(required=True)
     picture = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
 class RateSchema(Schema):
-    """A share of images answered wrongly, and its 95 % interval."""
+    """An error rate and its 95 % confidence interval."""
 
     wrong = fields.Integer(required=True)
     images = fields.Integer(required=True)
@@ -90,7 +90,7 @@ class RateSchema(Schema):
 
 
 class EvaluationResultSchema(Schema):
-    """How a network of the run answered."""
+    """The error rates of one network of the run."""
 
     name = fields.String(required=True)
     crops = fields.String(required=True, metadata={"description": "centre or ten"})
@@ -99,7 +99,7 @@ class EvaluationResultSchema(Schema):
 
 
 class EvaluationSchema(Schema):
-    """The newest evaluation of what the run has made."""
+    """The newest evaluation of the run's weights."""
 
     name = fields.String(required=True)
     created = fields.AwareDateTime(required=True, allow_none=True)
@@ -110,24 +110,24 @@ class EvaluationSchema(Schema):
 
 
 class RunDetailsSchema(RunSchema):
-    """A run with all that its pages show."""
+    """A run with everything its pages show."""
 
     epochs = fields.List(fields.Nested(EpochSchema), required=True)
     recipe = fields.Dict(
-        keys=fields.String(), required=True, metadata={"description": "what it was told"}
+        keys=fields.String(), required=True, metadata={"description": "settings of the run"}
     )
     machine = fields.Dict(
         keys=fields.String(),
         values=fields.String(),
         required=True,
-        metadata={"description": "what it ran on"},
+        metadata={"description": "hardware and software it ran on"},
     )
     conv1 = fields.List(fields.Nested(Conv1PictureSchema), required=True)
     ten_crops = fields.List(
         fields.Float(),
         required=True,
         allow_none=True,
-        metadata={"description": "top-1 and top-5 error of the result, from ten crops"},
+        metadata={"description": "top-1 and top-5 error of the result with ten crops"},
     )
     evaluation = fields.Nested(EvaluationSchema, required=True, allow_none=True)
 
@@ -136,58 +136,58 @@ class RunDetailsSchema(RunSchema):
 @blueprint.arguments(pagination.PageQuerySchema, location="query")
 @blueprint.doc(operationId="runs")
 @blueprint.response(200, RunsSchema, headers=pagination.LINK_HEADER)
-def list_runs(asked: dict[str, Any]) -> dict[str, Any]:
+def list_runs(query: dict[str, Any]) -> dict[str, Any]:
     """List the runs"""
-    found = read_runs(context.settings().home)
+    runs = read_runs(context.settings().home)
     etags.etag_by_content()
-    page = pagination.paginate(asked, len(found))
-    return {**page, "runs": map(dump_run, pagination.slice_page(found, asked))}
+    page = pagination.paginate(query, len(runs))
+    return {**page, "runs": map(dump_run, pagination.slice_page(runs, query))}
 
 
 @blueprint.get("/runs/<name>")
 @blueprint.doc(operationId="run")
 @blueprint.response(200, RunDetailsSchema)
 def get_run(name: str) -> dict[str, Any]:
-    """Tell of a run"""
-    found = known(name)
+    """Get a run"""
+    run = known(name)
     etags.etag_by_content()
     return {
-        **dump_run(found),
-        "epochs": found.epochs,
-        "recipe": found.recipe,
-        "machine": dict(machine_of(found)),
+        **dump_run(run),
+        "epochs": run.epochs,
+        "recipe": run.recipe,
+        "machine": dict(machine_of(run)),
         "conv1": [
             {"epoch": epoch, "picture": url_for("training.conv1", name=name, epoch=epoch)}
-            for epoch in found.conv1_epochs
+            for epoch in run.conv1_epochs
         ],
-        "ten_crops": found.ten_crops,
-        "evaluation": dump_evaluation(found),
+        "ten_crops": run.ten_crops,
+        "evaluation": dump_evaluation(run),
     }
 
 
-def dump_run(found: Run) -> dict[str, Any]:
-    """Tell of a run in short."""
-    state = state_of(found, datetime.now(UTC))
+def dump_run(run: Run) -> dict[str, Any]:
+    """Return a run as JSON, without its epochs and settings."""
+    state = state_of(run, datetime.now(UTC))
     return {
-        "name": found.name,
+        "name": run.name,
         "state": state.name,
         "remaining": state.remaining,
-        "preset": found.preset,
-        "data": found.data,
-        "began": found.started_at,
-        "wrote": found.last_write_at,
-        "planned": found.planned_epochs,
-        "done": len(found.epochs),
-        "last": found.last_epoch,
-        "best": found.best_epoch,
-        "weights": found.weights,
-        "page": url_for("training.show", name=found.name),
+        "preset": run.preset,
+        "data": run.data,
+        "began": run.started_at,
+        "wrote": run.last_write_at,
+        "planned": run.planned_epochs,
+        "done": len(run.epochs),
+        "last": run.last_epoch,
+        "best": run.best_epoch,
+        "weights": run.weights,
+        "page": url_for("training.show", name=run.name),
     }
 
 
-def dump_evaluation(found: Run) -> dict[str, Any] | None:
-    """Tell the newest evaluation of a run's networks, where there is one."""
-    judgement = judged.judgement(identities(found), "")
+def dump_evaluation(run: Run) -> dict[str, Any] | None:
+    """Return the newest evaluation of a run's weights as JSON, or None."""
+    judgement = judged.judgement(identities(run), "")
     if judgement is None:
         return None
     verdict = judgement.verdict

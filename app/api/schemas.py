@@ -1,4 +1,4 @@
-"""What several subjects tell: labels with probabilities, neighbours, an image."""
+"""Schemas used by several resources: labels, neighbours and images."""
 
 from dataclasses import asdict
 from typing import Any
@@ -25,23 +25,27 @@ class NeighbourSchema(Schema):
     label = fields.String(required=True)
     distance = fields.Float(required=True, metadata={"minimum": 0})
     copies = fields.Integer(
-        required=True, metadata={"description": "training images with exactly these pixels"}
+        required=True,
+        metadata={"description": "number of training images with exactly these pixels"},
     )
     near = fields.Boolean(
-        required=True, metadata={"description": "as near as an image re-encoded is to itself"}
+        required=True,
+        metadata={"description": "whether it is a near-duplicate, as close as a re-encoded copy"},
     )
     thumbnail = fields.String(required=True, metadata={"format": "uri-reference"})
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
 class ImageSchema(Schema):
-    """An image of the catalogue."""
+    """An image in the database."""
 
     id = fields.Integer(required=True)
     label = fields.String(required=True)
     class_id = fields.Integer(required=True, data_key="class")
     split = fields.String(required=True, metadata={"enum": ["train", "val"]})
-    filename = fields.String(required=True, metadata={"description": "below the data set's folder"})
+    filename = fields.String(
+        required=True, metadata={"description": "path relative to the data set's folder"}
+    )
     format = fields.String(required=True)
     sha256 = fields.String(required=True, metadata={"description": "of the file"})
     width = fields.Integer(required=True)
@@ -51,18 +55,18 @@ class ImageSchema(Schema):
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
-def dump_labels(found: list[LabelProbability]) -> list[dict[str, Any]]:
-    """Tell labels and their probabilities."""
-    return [asdict(guess) for guess in found]
+def dump_labels(guesses: list[LabelProbability]) -> list[dict[str, Any]]:
+    """Return labels and their probabilities as JSON."""
+    return [asdict(guess) for guess in guesses]
 
 
-def dump_neighbours(found: list[Neighbour]) -> list[dict[str, Any]]:
-    """Tell neighbours, nearest first."""
-    return [{**asdict(one), **image_urls(one.id)} for one in found]
+def dump_neighbours(neighbours: list[Neighbour]) -> list[dict[str, Any]]:
+    """Return neighbours as JSON, nearest first."""
+    return [{**asdict(one), **image_urls(one.id)} for one in neighbours]
 
 
 def image_urls(image_id: int) -> dict[str, str]:
-    """Give the addresses of an image's thumbnail and page."""
+    """Return the URLs of an image's thumbnail and page."""
     return {
         "thumbnail": url_for("images.serve_thumbnail", image_id=image_id),
         "page": url_for("images.show_image", image_id=image_id),
@@ -70,7 +74,7 @@ def image_urls(image_id: int) -> dict[str, str]:
 
 
 def dump_image(picture: CatalogueImage) -> dict[str, Any]:
-    """Tell of an image of the catalogue; where its file lies is the server's own business."""
+    """Return an image as JSON, without the absolute path of its file."""
     version = picture.sha256[:12]
     return {
         "id": picture.id,

@@ -1,4 +1,4 @@
-"""The images of a request: a form's files, or one as the body itself."""
+"""The images of a request: the files of a form, or one image as the body."""
 
 import io
 from collections.abc import Callable
@@ -36,39 +36,34 @@ Process = Callable[[Upload], dict[str, Any]]
 
 
 class RejectedUploadSchema(Schema):
-    """An image among several that could not be taken, and why."""
+    """One of several uploads that was rejected, and why."""
 
     filename = fields.String(required=True)
     problem = fields.Nested("ProblemSchema", required=True)
 
 
-def form_body(field: dict[str, Any]) -> dict[str, Any]:
-    """Describe a form with one image, or several."""
-    form = {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
-    return {FORM_TYPE: {"schema": form}}
-
-
 def image_body(field: dict[str, Any], **others: Any) -> dict[str, Any]:
-    """Describe a body that holds an image, or several, or something else."""
-    raw = {kind: {"schema": ONE_IMAGE} for kind in IMAGE_TYPES}
-    return {"required": True, "content": {**form_body(field), **raw, **others}}
+    """Describe a request body: a form with one image or several, an image, or another type."""
+    form = {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
+    raw = {media_type: {"schema": ONE_IMAGE} for media_type in IMAGE_TYPES}
+    return {"required": True, "content": {FORM_TYPE: {"schema": form}, **raw, **others}}
 
 
 def uploaded_files() -> list[FileStorage]:
-    """Take the files of the request, at least one.
+    """Return the files of the request, at least one.
 
-    Raises UploadError where there is none or there are too many; aborts with 413 or 415.
+    Raises UploadError if there are none or too many; aborts with 413 or 415.
     """
     kind = request.mimetype
     if kind in IMAGE_TYPES or kind.startswith("image/"):
         return [FileStorage(io.BytesIO(read_image_body(context.settings())))]
     if kind not in (FORM_TYPE, ""):
-        abort(415, f"{kind} is not taken. {EXPECTED_BODY}")
+        abort(415, f"{kind} is not supported. {EXPECTED_BODY}")
     return sent_files(request, context.settings())
 
 
 def read_image_body(settings: Settings) -> bytes:
-    """Read the body. Raises UploadError where it is larger than an image may be."""
+    """Read the body. Raises UploadError if it is larger than an image may be."""
     request.max_content_length = settings.upload_bytes
     try:
         return request.get_data(cache=False)
@@ -77,21 +72,21 @@ def read_image_body(settings: Settings) -> bytes:
         raise UploadError(file_too_large_message(settings), 413) from None
 
 
-def process_uploads(look: Process) -> list[dict[str, Any]]:
-    """What `look` gives for every image; of several, a bad one has its problem in that place.
+def process_uploads(process: Process) -> list[dict[str, Any]]:
+    """Process each image of the request; of several, an invalid one yields its problem.
 
-    One alone that is bad raises UploadError or ImageError.
+    Raises UploadError or ImageError if a single image is invalid.
     """
-    sent = uploaded_files()
-    if len(sent) == 1:
-        return [look(read_upload(sent[0], context.settings()))]
-    return [process_upload(file, look) for file in sent]
+    uploads = uploaded_files()
+    if len(uploads) == 1:
+        return [process(read_upload(uploads[0], context.settings()))]
+    return [process_upload(file, process) for file in uploads]
 
 
-def process_upload(file: FileStorage, look: Process) -> dict[str, Any]:
-    """Look at one of several images."""
+def process_upload(file: FileStorage, process: Process) -> dict[str, Any]:
+    """Process one of several images, or return its problem."""
     try:
-        return look(read_upload(file, context.settings()))
+        return process(read_upload(file, context.settings()))
     except UploadError as error:
         problem = upload_problem(error, context.settings())
     except ImageError as error:
