@@ -87,8 +87,8 @@ def list_sheets(
 
 def find_peaks(values: Floats) -> list[float]:
     """Return the largest value of each map or neuron."""
-    found: list[float] = values.reshape(len(values), -1).max(axis=1).tolist()
-    return found
+    maxima: list[float] = values.reshape(len(values), -1).max(axis=1).tolist()
+    return maxima
 
 
 def render_tower(maps: LayerActivations, tower: int, *, large: bool = False) -> Image:
