@@ -1,267 +1,213 @@
-"""What `training/evaluate.py` found of networks, as it keeps it for the application."""
+"""What `training/evaluate.py` measures: the content of its JSON files, and how they are written.
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+`asdict` of an `Evaluation` is the JSON file. It names classes, never their positions, and holds no
+path but those from the data folder, no time and no machine.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Literal
 
+from storage.files import write_atomically
 from storage.home import Home
-from storage.tolerant_json import (
-    bounded_text,
-    dict_or_empty,
-    finite_number,
-    fraction,
-    is_encodable,
-    list_entries,
-    list_of_dicts,
-    natural_number,
-    parse_json_object,
-    read_bounded,
-)
 
 FORMAT = 1
-MOST_BYTES = 16 * 1024 * 1024
-"""A verdict on a thousand classes has some three megabytes."""
-MOST_FILES = 100
-"""Verdicts that are looked into, the newest."""
-MOST_MISTAKES = 100
-MOST_OPEN = 4
-Stamp = tuple[str, int, int]
+ENSEMBLE = "ensemble"
+Crops = Literal["ten", "centre"]
+CROPS_LABELS: dict[Crops, str] = {"ten": "ten crops", "centre": "centre crop"}
+MAX_NAME_LENGTH = 80
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
-    """A share of images that were answered wrongly, and its 95 % interval, all 0–1."""
+    """A share of images and its 95 % interval by Wilson's score (Wilson 1927)."""
 
     wrong: int
+    """Images on which the guess was wrong."""
     images: int
+    """Images in all."""
     error: float
+    """The first by the second, 0–1."""
     low: float
+    """Lower end of the interval, 0–1."""
     high: float
+    """Upper end, 0–1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The difference in error between two networks, or two kinds of crops, on the same images."""
+
+    difference: float
+    """Error of the first minus error of the second, −1 to 1."""
+    low: float
+    """Lower end of its 95 % interval, by a paired bootstrap."""
+    high: float
+    """Upper end."""
+    only_first_wrong: int
+    """Images that the first got wrong and the second right."""
+    only_second_wrong: int
+    """Images that the second got wrong and the first right."""
+    p: float
+    """McNemar's exact test: the probability, by chance, of a split at least as uneven."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationData:
+    """The photographs that the networks were evaluated on."""
+
+    folder: str
+    """As named on the command line."""
+    layout: str
+    """split: <split>/<class>/*; folders: <class>/*; files: <WordNet id>_*."""
+    split: str | None
+    """The split, where the layout has splits."""
+    images: int
+    """Photographs evaluated."""
+    classes: int
+    """Classes among them."""
+    unreadable: tuple[str, ...]
+    """Photographs left out because they cannot be read: path and reason."""
+    unknown: dict[str, int]
+    """Classes left out because the networks do not know them, with their number of photographs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """A network that was evaluated."""
+
+    name: str
+    """Its name in this file."""
+    identity: str
+    """Digest of all that its predictions depend on."""
+    classes: int
+    """How many it tells apart; every one of them may be guessed."""
+    side: int
+    """The square, in pixels, that a photograph is scaled and cropped to."""
+    crop: int
+    """The square that the network sees of it."""
+    preset: str
+    """The recipe it was trained by."""
+    epochs: int
+    """Passes over its training set."""
+    images: int
+    """Images in its training set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassErrors:
+    """The errors on the images of one class."""
+
+    folder: str
+    """The class, by folder name."""
+    label: str
+    """Its label."""
+    top1: Rate
+    top5: Rate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mistake:
-    """A photograph whose guess is wrong. path: from the data folder; probabilities 0–1.
+    """A photograph whose guess is wrong."""
 
-    number: its place among the mistakes of its result, from 0.
-    """
-
-    number: int
     path: str
+    """From the data folder."""
+    true: str
+    """Its class, by folder name."""
     true_label: str
+    """The label of its class."""
     true_probability: float
+    """What the network gave its class, 0–1."""
+    guess: str
+    """The most probable class, by folder name."""
     guess_label: str
+    """The label of the guess."""
     probability: float
+    """What the network gave the guess, 0–1."""
+    rank: int
+    """The rank of the true class among the guesses; 2: the second guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How one network answered. crops: "centre" or "ten".
-
-    confusion: how many images of the class named first were guessed to be of the second.
-    """
+    """The errors of one network, or of the ensemble, with one kind of crops."""
 
     name: str
-    crops: str
-    top1: Rate | None
-    top5: Rate | None
+    """The network, or "ensemble": the mean of all networks' probabilities."""
+    crops: Crops
+    """centre: the centre crop; ten: ten crops averaged (§4.1)."""
+    top1: Rate
+    """The most probable class is not the true one."""
+    top5: Rate
+    """The true class is not among the five most probable."""
+    classes: tuple[ClassErrors, ...]
+    """By class, for those that have images."""
     confusion: dict[str, dict[str, int]]
+    """How many images of the first class were guessed to be of the second; zeros are left out."""
     mistakes: tuple[Mistake, ...]
+    """The most confident wrong guesses, by falling probability."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two results compared on the same images."""
+
+    first: str
+    """Whose error is taken."""
+    first_crops: Crops
+    second: str
+    """Whose error is subtracted."""
+    second_crops: Crops
+    guesses: int
+    """1: top-1 error; 5: top-5 error."""
+    found: Difference
+    """Difference, interval and test."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A verdict. name: its file's. root: where the photographs are, or None where unknown.
+    """All that an evaluation measured."""
 
-    networks: the identity of each network judged, by the name it has here. labels: what people
-    read, by class.
-    """
-
-    name: str
-    created: datetime | None
-    root: Path | None
-    data: str
-    split: str
-    images: int
-    classes: int
+    format: int
+    """Version of this file's format."""
+    data: EvaluationData
     precision: str
-    networks: dict[str, str]
+    """Of the layers' arithmetic: f32 or bf16."""
+    models: tuple[ModelInfo, ...]
     labels: dict[str, str]
+    """Labels of the networks' classes by folder name, in the first network's order."""
     results: tuple[Result, ...]
+    differences: tuple[Comparison, ...]
+    """Every pair with the same crops, and each one's ten crops against its centre crop."""
 
-    def of(self, identity: str) -> list[Result]:
-        """The results of the network of that identity."""
-        names = {name for name, known in self.networks.items() if known == identity}
-        return [result for result in self.results if result.name in names]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Known:
-    """What is remembered of a verdict. identities: of the networks that it judges."""
-
-    name: str
-    created: datetime | None
-    data: str
-    split: str
-    identities: frozenset[str]
+    @property
+    def main_result(self) -> Result:
+        """The result to look at in detail: the ensemble's, with ten crops, where there is one."""
+        return max(self.results, key=lambda r: (r.name == ENSEMBLE, r.crops == "ten"))
 
 
-class Evaluations:
-    """The verdicts kept under a home. A file is read once, as long as it stays as it is."""
+def save_evaluation(evaluation: Evaluation, home: Home, root: Path) -> Path:
+    """Write an evaluation where the application finds it; give the file.
 
-    def __init__(self, home: Home) -> None:
-        self.folder = home.evaluations
-        self.known: dict[Stamp, Known | None] = {}
-        self.opened: dict[Stamp, Evaluation] = {}
-
-    def of(self, identities: Collection[str]) -> list[Known]:
-        """The verdicts on networks of these identities, newest first."""
-        # Put in place whole: other threads may be reading it.
-        self.known = {stamp: self.look(stamp, file) for stamp, file in self.stamped()}
-        known = (found for found in self.known.values() if found)
-        return [found for found in known if found.identities & set(identities)]
-
-    def open(self, name: str) -> Evaluation | None:
-        """The verdict of that name; None where no such file can be read."""
-        for stamp, file in self.stamped():
-            if file.stem == name:
-                return self.opened.get(stamp) or self.read(stamp, file)
-        return None
-
-    def stamped(self) -> Iterator[tuple[Stamp, Path]]:
-        """The files and what changes with each, newest first by their names."""
-        named = [
-            f for f in list_entries(self.folder) if f.suffix == ".json" and is_encodable(f.name)
-        ]
-        for file in sorted(named, key=lambda f: f.stem, reverse=True)[:MOST_FILES]:
-            if stamp := stamp_of(file):
-                yield stamp, file
-
-    def look(self, stamp: Stamp, file: Path) -> Known | None:
-        """What a verdict is on."""
-        if stamp in self.known:
-            return self.known[stamp]
-        verdict = self.read(stamp, file)
-        if verdict is None:
-            return None
-        return Known(
-            name=verdict.name,
-            created=verdict.created,
-            data=verdict.data,
-            split=verdict.split,
-            identities=frozenset(verdict.networks.values()),
-        )
-
-    def read(self, stamp: Stamp, file: Path) -> Evaluation | None:
-        """Read a verdict, keeping the last few: their pictures are asked for next."""
-        verdict = understood(file.stem, read_bounded(file, MOST_BYTES))
-        if verdict:
-            self.opened = dict([*self.opened.items(), (stamp, verdict)][-MOST_OPEN:])
-        return verdict
-
-
-def stamp_of(file: Path) -> Stamp | None:
-    """A file's name, size and time; None when it has gone."""
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return file.name, found.st_size, found.st_mtime_ns
-
-
-def understood(name: str, data: bytes | None) -> Evaluation | None:
-    """Read a verdict; None when it is none of this format."""
-    told = parse_json_object(data)
-    if told.get("format") != FORMAT:
-        return None
-    data_, root = dict_or_empty(told.get("data")), bounded_text(told.get("root"))
-    return Evaluation(
-        name=name,
-        created=moment(bounded_text(told.get("created"))),
-        root=Path(root) if root.startswith("/") and "\0" not in root else None,
-        data=Path(root or bounded_text(data_.get("folder"))).name,
-        split=bounded_text(data_.get("split")),
-        images=natural_number(data_.get("images")) or 0,
-        classes=natural_number(data_.get("classes")) or 0,
-        precision=bounded_text(told.get("precision")),
-        networks={
-            bounded_text(m.get("name")): bounded_text(m.get("identity"))
-            for m in list_of_dicts(told.get("models"))
-        },
-        labels={
-            bounded_text(k): bounded_text(v) for k, v in dict_or_empty(told.get("labels")).items()
-        },
-        results=tuple(result(row) for row in list_of_dicts(told.get("results"))),
-    )
-
-
-def moment(iso: str) -> datetime | None:
-    """Read a time of ISO 8601."""
-    try:
-        found = datetime.fromisoformat(iso)
-    except ValueError:
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def result(row: dict[str, Any]) -> Result:
-    """Read a result."""
-    return Result(
-        name=bounded_text(row.get("name")),
-        crops=bounded_text(row.get("crops")),
-        top1=rate(dict_or_empty(row.get("top1"))),
-        top5=rate(dict_or_empty(row.get("top5"))),
-        confusion={
-            bounded_text(true): {
-                bounded_text(g): n
-                for g, count in dict_or_empty(guesses).items()
-                if (n := natural_number(count))
-            }
-            for true, guesses in dict_or_empty(row.get("confusion")).items()
-        },
-        mistakes=tuple(mistakes(list_of_dicts(row.get("mistakes"))[:MOST_MISTAKES])),
-    )
-
-
-def rate(row: dict[str, Any]) -> Rate | None:
-    """Read an error and its interval."""
-    wrong, images = natural_number(row.get("wrong")), natural_number(row.get("images"))
-    error, low, high = (fraction(row.get(name)) for name in ("error", "low", "high"))
-    if wrong is None or not images or error is None or low is None or high is None:
-        return None
-    return Rate(wrong=wrong, images=images, error=error, low=low, high=high)
-
-
-def mistakes(found: list[dict[str, Any]]) -> Iterator[Mistake]:
-    """Read the mistakes that are whole."""
-    for place, row in enumerate(found):
-        given, own = (
-            finite_number(row.get("probability")),
-            finite_number(row.get("true_probability")),
-        )
-        path = bounded_text(row.get("path"))
-        if path and given is not None and own is not None:
-            yield Mistake(
-                number=place,
-                path=path,
-                true_label=bounded_text(row.get("true_label")),
-                true_probability=own,
-                guess_label=bounded_text(row.get("guess_label")),
-                probability=given,
-            )
-
-
-def photograph(verdict: Evaluation, mistake: Mistake) -> Path | None:
-    """Where a mistake's photograph is; None unless it lies inside the verdict's folder.
-
-    Raises OSError where the file system refuses.
+    It adds what only this machine knows: `created`, the time, and `root`, the folder of the
+    photographs, absolute. Raises OSError.
     """
-    path = PurePosixPath(mistake.path)
-    if verdict.root is None or path.is_absolute() or ".." in path.parts or "\0" in mistake.path:
-        return None
-    # Links are followed first, so that none leads out of the folder.
-    root = verdict.root.resolve()
-    file = (root / path).resolve()
-    return file if file.is_relative_to(root) else None
+    now = datetime.now(UTC)
+    models = evaluation.models
+    name = models[0].name if len(models) == 1 else ENSEMBLE
+    stem = f"{now:%Y%m%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:MAX_NAME_LENGTH]}"
+    home.evaluations.mkdir(parents=True, exist_ok=True)
+    taken = {file.name for file in home.evaluations.iterdir()}
+    names = (f"{stem}{f'-{n}' if n > 1 else ''}.json" for n in range(1, len(taken) + 2))
+    file = home.evaluations / next(name for name in names if name not in taken)
+    where = {"created": f"{now:%Y-%m-%dT%H:%M:%SZ}", "root": str(root.resolve())}
+    write_json(file, where | asdict(evaluation))
+    return file
+
+
+def write_json(file: Path, content: dict[str, object]) -> None:
+    """Write an evaluation's JSON file, indented, in UTF-8. Raises OSError."""
+    write_atomically(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -13,10 +13,10 @@ from model.checkpoint import WeightsError
 from model.dataset import FolderError
 from storage.home import home_from_environment
 from training.evaluation.networks import NetworksError
-from training.evaluation.predictions import AnswerError
-from training.evaluation.run import JudgeError, evaluate
+from training.evaluation.predictions import PredictionError
+from training.evaluation.run import EvaluationError, evaluate
 
-EXPECTED = (FolderError, WeightsError, AnswerError, JudgeError, NetworksError, OSError)
+EXPECTED = (FolderError, WeightsError, PredictionError, EvaluationError, NetworksError, OSError)
 
 
 def main() -> int:

@@ -195,8 +195,8 @@ def dump_evaluation(run: Run) -> dict[str, Any] | None:
     return {
         "name": verdict.name,
         "created": verdict.created,
-        "data": verdict.data,
-        "split": verdict.split,
-        "images": verdict.images,
+        "data": verdict.data_name,
+        "split": verdict.data.split or "",
+        "images": verdict.data.images,
         "results": results,
     }

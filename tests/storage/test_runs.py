@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -11,9 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from app.views.runs.recipe import TERMS, settings_of
 from app.views.runs.state import state_of
@@ -203,89 +199,3 @@ def test_what_remains_is_estimated_from_the_last_epochs(home: Home) -> None:
     run.update_description(recipe={"epochs": 4})
     age(run, 20)
     assert state_of(one(home), NOW).remaining is None
-
-
-values = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8)
-    | st.sampled_from(["/", "..", "\0", "\ud800", "paper", 1e308, 5e-324, 10**400, "a" * 2000]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
-    max_leaves=4,
-)  # fmt: skip
-epochs = st.fixed_dictionaries(
-    {"epoch": st.integers(1, 50) | values},
-    optional={name: values for name in asdict(epoch(1)) if name != "epoch"},
-)
-runs = st.fixed_dictionaries(
-    {"finished": st.booleans()},
-    optional={
-        **dict.fromkeys(("preset", "data", "from", "weights", "ten_crops", "options"), values),
-        "recipe": values | st.fixed_dictionaries({}, optional=dict.fromkeys(asdict(PAPER), values)),
-    },
-)
-machines = st.fixed_dictionaries({}, optional=dict.fromkeys(("processor", "versions"), values))
-verdicts = st.fixed_dictionaries(
-    {
-        "format": st.just(1),
-        "models": st.just([{"name": "it", "identity": "known"}]) | values,
-        "results": values
-        | st.lists(
-            st.fixed_dictionaries(
-                {"name": st.just("it"), "crops": st.sampled_from(["ten", "centre", 3])},
-                optional={
-                    "top1": values,
-                    "confusion": values | st.dictionaries(st.text(max_size=3), values),
-                    "mistakes": st.lists(
-                        st.fixed_dictionaries(
-                            {"path": st.text(max_size=9)},
-                            optional=dict.fromkeys(
-                                ("probability", "true_probability", "true_label"), values
-                            ),
-                        ),
-                        max_size=3,
-                    ),
-                },
-            ),
-            max_size=3,
-        ),
-    },
-    optional=dict.fromkeys(("created", "root", "data", "labels", "precision"), values),
-)
-
-
-@settings(
-    max_examples=30,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(runs, st.lists(epochs, max_size=4), machines, verdicts, st.binary(max_size=8))
-def test_no_content_of_the_files_breaks_a_page(
-    tmp_path: Path,
-    empty: FlaskClient,
-    told: Any,
-    lines: list[Any],
-    machine: Any,
-    verdict: Any,
-    tail: bytes,
-) -> None:
-    home = Home(root=tmp_path / "home")
-    shutil.rmtree(home.runs, ignore_errors=True)
-    shutil.rmtree(home.evaluations, ignore_errors=True)
-    record(home, "other")
-    folder = home.runs / "run"
-    folder.mkdir()
-    home.evaluations.mkdir()
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    (folder / "epochs.jsonl").write_bytes(text.encode() + tail)
-    (folder / "run.json").write_text(json.dumps({"weights": "known", **told}))
-    (folder / "environment.json").write_text(json.dumps(machine))
-    (home.evaluations / "verdict.json").write_text(json.dumps(verdict))
-    for address in (
-        "",
-        "/run",
-        "/compare?run=run&run=other",
-        "/evaluations/verdict/0/0/picture.jpg",
-    ):
-        answer = empty.get(f"/training{address}")
-        assert answer.status_code in (200, 404)
-        assert answer.status_code == 200 or "evaluations" in address

@@ -1,52 +1,18 @@
-"""How sure a measured error is: an interval for one, and for the difference between two."""
-
-from dataclasses import dataclass
+"""Confidence intervals of an error, and of the difference between two errors."""
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import binomtest
+
+from storage.evaluations import Difference, Rate
 
 CONFIDENCE = 0.95
 RESAMPLES = 100_000
 Wrong = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rate:
-    """A share of images and its 95 % interval by Wilson's score (Wilson 1927)."""
-
-    wrong: int
-    """Images on which the guess was wrong."""
-    images: int
-    """Images in all."""
-    error: float
-    """The first by the second, 0–1."""
-    low: float
-    """Where the interval begins, 0–1."""
-    high: float
-    """Where it ends, 0–1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """How two answers to the same images differ in error."""
-
-    difference: float
-    """Error of the first minus error of the second, −1 to 1."""
-    low: float
-    """Where the 95 % interval of the difference begins: images drawn anew, in pairs."""
-    high: float
-    """Where it ends."""
-    only_first_wrong: int
-    """Images that the first got wrong and the second right."""
-    only_second_wrong: int
-    """Images that the second got wrong and the first right."""
-    p: float
-    """Of McNemar's exact test: how probable a split at least as uneven would be by chance."""
-
-
-def rate(wrong: Wrong) -> Rate:
-    """The share of images that are wrong, with its interval: bool [N], N ≥ 1."""
+def error_rate(wrong: Wrong) -> Rate:
+    """The share of wrong images, with its interval. wrong: bool [N], N ≥ 1."""
     count, images = int(wrong.sum()), len(wrong)
     interval = binomtest(count, images).proportion_ci(CONFIDENCE, method="wilson")
     return Rate(
@@ -58,24 +24,26 @@ def rate(wrong: Wrong) -> Rate:
     )
 
 
-def difference(first: Wrong, second: Wrong, seed: int = 0) -> Difference:
-    """Compare what two got wrong among the same images, each bool [N], N ≥ 1."""
+def paired_difference(first: Wrong, second: Wrong, seed: int = 0) -> Difference:
+    """Compare two errors on the same images. first, second: which are wrong, bool [N], N ≥ 1."""
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    low, high = bootstrap(only_first, only_second, len(first), seed)
+    low, high = bootstrap_interval(only_first, only_second, len(first), seed)
     return Difference(
         difference=(only_first - only_second) / len(first),
         low=low,
         high=high,
         only_first_wrong=only_first,
         only_second_wrong=only_second,
-        p=mcnemar(only_first, only_second),
+        p=mcnemar_p_value(only_first, only_second),
     )
 
 
-def bootstrap(only_first: int, only_second: int, images: int, seed: int) -> tuple[float, float]:
-    """The percentile interval of the difference when images are drawn anew with replacement.
+def bootstrap_interval(
+    only_first: int, only_second: int, images: int, seed: int
+) -> tuple[float, float]:
+    """The percentile interval of the difference over bootstrap resamples of the images.
 
-    An image counts +1, −1 or 0, so drawing images is drawing from a multinomial distribution.
+    An image counts +1, −1 or 0, so resampling is drawing from a multinomial distribution.
     """
     counts = np.array([only_first, only_second, images - only_first - only_second])
     drawn = np.random.default_rng(seed).multinomial(images, counts / images, size=RESAMPLES)
@@ -84,8 +52,8 @@ def bootstrap(only_first: int, only_second: int, images: int, seed: int) -> tupl
     return float(ends[0]), float(ends[1])
 
 
-def mcnemar(only_first: int, only_second: int) -> float:
-    """McNemar's exact test, two-sided (McNemar 1947): the p of these two counts being equal."""
+def mcnemar_p_value(only_first: int, only_second: int) -> float:
+    """The two-sided p-value of McNemar's exact test (McNemar 1947) of equal counts."""
     if only_first == only_second:
         return 1.0
     return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)

@@ -23,11 +23,11 @@ from model.dataset import (
 )
 
 Layout = Literal["split", "folders", "files"]
-WORDNET = re.compile(r"(n\d{8})_")
+WORDNET_PREFIX = re.compile(r"(n\d{8})_")
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledPhotographs:
     """Photographs by the name of their class as it is on disk.
 
     layout: split: <split>/<class>/*; folders: <class>/*; files: <WordNet id>_* in one folder.
@@ -36,11 +36,11 @@ class Labelled:
 
     root: Path
     layout: Layout
-    found: dict[str, tuple[str, ...]]
+    by_class: dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Matched:
+class MatchedPhotographs:
     """What a network can be judged on.
 
     photographs: sorted by path; class_index is that of the network's outputs.
@@ -52,7 +52,7 @@ class Matched:
     unknown: dict[str, int]
 
 
-def find(root: Path, split: str) -> Labelled:
+def find_photographs(root: Path, split: str) -> LabelledPhotographs:
     """List the photographs under `root`, in the first of the three layouts that fits.
 
     Raises FolderError: no such folder, or it holds none of the three.
@@ -62,19 +62,19 @@ def find(root: Path, split: str) -> Labelled:
         raise FolderError(f"{root} {what}; --data names a folder of photographs")
     places: list[tuple[Layout, Path]] = [("split", root / split), ("folders", root)]
     for layout, place in places:
-        found = in_folders(root, place)
+        found = photographs_by_folder(root, place)
         if any(found.values()):
-            return Labelled(root, layout, found)
+            return LabelledPhotographs(root, layout, found)
     for place in (root / split, root):
-        if files := by_prefix(root, place):
-            return Labelled(root, "files", files)
+        if files := photographs_by_prefix(root, place):
+            return LabelledPhotographs(root, "files", files)
     raise FolderError(
         f"{root} holds no photographs ({', '.join(SUFFIXES)}) as {split}/<class>/*, as <class>/* "
         "or as <WordNet id>_*"
     )
 
 
-def in_folders(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
+def photographs_by_folder(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
     """The photographs of each folder directly under `place`; none when that is no folder."""
     if not place.is_dir():
         return {}
@@ -82,11 +82,11 @@ def in_folders(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
     return {name: photographs_in(root, place / name) for name in names}
 
 
-def by_prefix(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
+def photographs_by_prefix(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
     """The photographs directly in `place` whose names begin with a WordNet id, by that id."""
     found = defaultdict(list)
     for path in photographs_in(root, place) if place.is_dir() else ():
-        if begins := WORDNET.match(path.rsplit("/", 1)[-1]):
+        if begins := WORDNET_PREFIX.match(path.rsplit("/", 1)[-1]):
             found[begins[1]].append(path)
     return {name: tuple(paths) for name, paths in found.items()}
 
@@ -97,30 +97,33 @@ def photographs_in(root: Path, place: Path) -> tuple[str, ...]:
     return tuple((place / name).relative_to(root).as_posix() for name in names)
 
 
-def match(labelled: Labelled, classes: Sequence[ClassName]) -> Matched:
+def match_classes(
+    labelled: LabelledPhotographs, classes: Sequence[ClassName]
+) -> MatchedPhotographs:
     """Say which of a network's classes each photograph is of.
 
     A class is known by the name of its folder, else by its label or its WordNet id, whatever the
     case, with spaces or underscores. Raises FolderError when none is known, or a known class's
     folder is empty.
     """
-    indices = match_names(list(labelled.found), classes, labelled.root)
+    indices = match_names(list(labelled.by_class), classes, labelled.root)
     for name in indices:
-        if not labelled.found[name]:
+        if not labelled.by_class[name]:
             raise FolderError(
                 f"the class folder {name} under {labelled.root} holds no photographs "
                 f"({', '.join(SUFFIXES)}); add some or remove the folder"
             )
     if not indices:
-        some = ", ".join([*labelled.found][:5])
+        names = [*labelled.by_class]
+        some = f"{', '.join(names[:5])}{' …' * (len(names) > 5)}"
         raise FolderError(
-            f"{labelled.root}: none of its classes ({some}{' …' * (len(labelled.found) > 5)}) is "
+            f"{labelled.root}: none of its classes ({some}) is "
             "known to the network; they are matched by folder name, label or WordNet id"
         )
-    photographs = [Photograph(p, i) for name, i in indices.items() for p in labelled.found[name]]
-    return Matched(
+    photographs = [Photograph(p, i) for name, i in indices.items() for p in labelled.by_class[name]]
+    return MatchedPhotographs(
         tuple(sorted(photographs, key=lambda photograph: photograph.path)),
-        {name: len(paths) for name, paths in labelled.found.items() if name not in indices},
+        {name: len(paths) for name, paths in labelled.by_class.items() if name not in indices},
     )
 
 
@@ -138,16 +141,16 @@ def match_names(
     spelled = defaultdict(set)
     for index, known in enumerate(classes):
         for spelling in (known.folder, known.label, wordnet_labels().get(known.folder)):
-            spelled[spelling and plain(spelling)].add(index)
+            spelled[spelling and normalise_label(spelling)].add(index)
     indices = {}
     for name in names:
-        meant = {exact[name]} if name in exact else spelled.get(plain(name), set())
-        meant = meant or spelled.get(plain(own.get(name, name)), set())
+        meant = {exact[name]} if name in exact else spelled.get(normalise_label(name), set())
+        meant = meant or spelled.get(normalise_label(own.get(name, name)), set())
         if len(meant) == 1:
             indices[name] = next(iter(meant))
     return indices
 
 
-def plain(name: str) -> str:
+def normalise_label(name: str) -> str:
     """A name without regard to case, underscores and the number of spaces."""
     return " ".join(name.casefold().replace("_", " ").split())

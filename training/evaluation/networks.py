@@ -7,31 +7,35 @@ import torch
 
 from model.checkpoint import Weights, load_weights
 from model.predict import Predictor
+from storage.evaluations import ENSEMBLE
 from storage.runs import RunFolder
 from training.evaluation.labels import match_names
-from training.evaluation.predictions import ENSEMBLE, Model
+from training.evaluation.predictions import EvaluatedModel
 
 
 class NetworksError(ValueError):
     """Networks that cannot be found, or not be judged together."""
 
 
-def open_models(runs: Sequence[Path], *, best: bool, device: torch.device) -> list[Model]:
+def load_models(runs: Sequence[Path], *, best: bool, device: torch.device) -> list[EvaluatedModel]:
     """Make the networks of runs' folders or weights files ready to answer.
 
     Their classes are counted as the first one's. Raises NetworksError when their classes differ
     or a folder is not a run's, WeightsError for a file that is not whole.
     """
-    files = [weights_file(run, best=best) for run in runs]
+    files = [find_weights(run, best=best) for run in runs]
     loaded = [load_weights(file) for file in files]
     first = loaded[0]
-    orders = [class_order(f, files[0], w, first) for f, w in zip(files, loaded, strict=True)]
-    names = distinct([ENSEMBLE, *map(name_of, files)])[1:]
+    orders = [match_class_order(f, files[0], w, first) for f, w in zip(files, loaded, strict=True)]
+    names = number_duplicates([ENSEMBLE, *map(model_name, files)])[1:]
     parts = zip(names, loaded, orders, strict=True)
-    return [Model(name, Predictor(w.build_network(), w, device), order) for name, w, order in parts]
+    return [
+        EvaluatedModel(name, Predictor(w.build_network(), w, device), order)
+        for name, w, order in parts
+    ]
 
 
-def weights_file(run: Path, *, best: bool) -> Path:
+def find_weights(run: Path, *, best: bool) -> Path:
     """The weights that a run's folder or a file's name stand for."""
     if not run.is_dir():
         return run
@@ -41,7 +45,9 @@ def weights_file(run: Path, *, best: bool) -> Path:
     return file
 
 
-def class_order(file: Path, first_file: Path, weights: Weights, first: Weights) -> torch.Tensor:
+def match_class_order(
+    file: Path, first_file: Path, weights: Weights, first: Weights
+) -> torch.Tensor:
     """Which output is each of the first network's classes: int64 [classes]."""
     names = [known.folder for known in first.classes]
     order = match_names(names, weights.classes)
@@ -56,13 +62,13 @@ def class_order(file: Path, first_file: Path, weights: Weights, first: Weights) 
     return torch.tensor([order[name] for name in names])
 
 
-def name_of(file: Path) -> str:
+def model_name(file: Path) -> str:
     """What a weights file is called: by its run, else by itself."""
     real = file.resolve()
     return real.parent.name if RunFolder(real.parent).description.exists() else real.stem
 
 
-def distinct(names: Sequence[str]) -> list[str]:
+def number_duplicates(names: Sequence[str]) -> list[str]:
     """The names, those that came before with a number."""
     return [
         f"{name} ({names[:i].count(name) + 1})" if name in names[:i] else name

@@ -13,51 +13,50 @@ from matplotlib.figure import Figure
 
 from model.decode import ImageError
 from model.preprocess import read_square
-from training.evaluation.metrics import ClassErrors, Mistake, Result, Verdict
-from training.evaluation.tables import CROPS
+from storage.evaluations import CROPS_LABELS, ClassErrors, Evaluation, Mistake, Result
 
-LABELLED = 30
+MAX_LABELLED_CLASSES = 30
 """Up to so many classes the matrix has names and counts; beyond, it is only a picture."""
-WORST = 20
+MAX_WORST_CLASSES = 20
 """Bars of classes beyond that."""
-DOWN, ACROSS = 2, 5
+SHEET_ROWS, SHEET_COLUMNS = 2, 5
 """Photographs on the contact sheet."""
-OTHER = "another class"
-LONGEST = 28
+OTHER_CLASS = "another class"
+MAX_LABEL_LENGTH = 28
 """Characters of a label."""
 
 
-def draw(verdict: Verdict, root: Path) -> bytes:
+def draw_evaluation(verdict: Evaluation, root: Path) -> bytes:
     """Draw the best-informed result as a PNG; mistaken photographs are read anew from `root`."""
-    result = verdict.best_informed
-    few = len(result.classes) <= LABELLED
+    result = verdict.main_result
+    few = len(result.classes) <= MAX_LABELLED_CLASSES
     # Not pyplot: that keeps every figure and its settings in the process.
     figure = Figure(figsize=(18, 16 if result.mistakes else 10), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title(verdict, result), fontsize=15, parse_math=False)
+    figure.suptitle(figure_title(verdict, result), fontsize=15, parse_math=False)
     heights = (10, 6) if result.mistakes else (10,)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = parts[0].subplots(1, 2, width_ratios=(3, 2))
     draw_matrix(left, verdict, result, labelled=few)
-    draw_bars(right, result, LABELLED if few else WORST)
+    draw_bars(right, result, MAX_LABELLED_CLASSES if few else MAX_WORST_CLASSES)
     if result.mistakes:
         parts[1].suptitle("Most confident mistakes", fontsize=13)
-        draw_mistakes(parts[1].subplots(DOWN, ACROSS).ravel(), result, root)
+        draw_mistakes(parts[1].subplots(SHEET_ROWS, SHEET_COLUMNS).ravel(), result, root)
     out = io.BytesIO()
     figure.savefig(out, format="png")
     return out.getvalue()
 
 
-def title(verdict: Verdict, result: Result) -> str:
+def figure_title(verdict: Evaluation, result: Result) -> str:
     """Say what is seen."""
     errors = ", ".join(
         f"{name} error {r.error:.2%} ({r.low:.2%}–{r.high:.2%})"
         for name, r in (("top-1", result.top1), ("top-5", result.top5))
     )
-    return f"{result.name}, {CROPS[result.crops]}, {verdict.data.images:,} images: {errors}"
+    return f"{result.name}, {CROPS_LABELS[result.crops]}, {verdict.data.images:,} images: {errors}"
 
 
-def matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
+def confusion_matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
     """The counts by class (down) and guess (across), int64 [C, C or C + 1], and the columns.
 
     The columns are the classes that have images and, where it occurs, any other.
@@ -69,13 +68,13 @@ def matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
         for guess, count in row.items():
             counts[place[true], place.get(guess, -1)] += count
     if counts[:, -1].any():
-        return [*columns, OTHER], counts
+        return [*columns, OTHER_CLASS], counts
     return columns, counts[:, :-1]
 
 
-def draw_matrix(axes: Axes, verdict: Verdict, result: Result, *, labelled: bool) -> None:
+def draw_matrix(axes: Axes, verdict: Evaluation, result: Result, *, labelled: bool) -> None:
     """The confusion matrix, each row in shares of its class's images."""
-    columns, counts = matrix(result)
+    columns, counts = confusion_matrix(result)
     shares = counts / counts.sum(1, keepdims=True)
     # By the square root, so that one image in a hundred is still seen.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
@@ -86,7 +85,7 @@ def draw_matrix(axes: Axes, verdict: Verdict, result: Result, *, labelled: bool)
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    names = [short(verdict.labels.get(column, column)) for column in columns]
+    names = [shorten_label(verdict.labels.get(column, column)) for column in columns]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", parse_math=False)
     rows = names[: len(counts)]
     axes.set_yticks(range(len(rows)), rows, parse_math=False)
@@ -106,7 +105,7 @@ def draw_bars(axes: Axes, result: Result, most: int) -> None:
     axes.barh(places, errors, color="tab:blue", alpha=0.6, label="top-1, 95 % interval")
     axes.errorbar(errors, places, xerr=reach, fmt="none", ecolor="black", capsize=3)
     axes.plot([own.top5.error for own in worst], places, "D", color="tab:orange", label="top-5")
-    names = [f"{short(own.label)}, {own.top1.images}" for own in worst]
+    names = [f"{shorten_label(own.label)}, {own.top1.images}" for own in worst]
     axes.set_yticks(places, names, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
@@ -133,8 +132,8 @@ def draw_mistakes(places: Sequence[Axes], result: Result, root: Path) -> None:
 def draw_mistake(axes: Axes, mistake: Mistake, root: Path) -> None:
     """One of them; a photograph that has gone since stays blank."""
     axes.set_title(
-        f"{short(mistake.guess_label)} {mistake.probability:.1%}\n"
-        f"is {short(mistake.true_label)} {mistake.true_probability:.1%}",
+        f"{shorten_label(mistake.guess_label)} {mistake.probability:.1%}\n"
+        f"is {shorten_label(mistake.true_label)} {mistake.true_probability:.1%}",
         fontsize=10,
         parse_math=False,
     )
@@ -144,6 +143,6 @@ def draw_mistake(axes: Axes, mistake: Mistake, root: Path) -> None:
         axes.text(0.5, 0.5, error.reason, ha="center")
 
 
-def short(label: str) -> str:
+def shorten_label(label: str) -> str:
     """A label that fits."""
-    return label if len(label) <= LONGEST else label[: LONGEST - 1] + "…"
+    return label if len(label) <= MAX_LABEL_LENGTH else label[: MAX_LABEL_LENGTH - 1] + "…"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,20 +22,19 @@ from model.decode import ImageError
 from model.predict import Predictor
 from model.preprocess import read_square
 from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
+from storage.evaluations import ENSEMBLE, Crops
 from training.evaluation.confidence import Wrong
 
-Crops = Literal["ten", "centre"]
 Pixels = npt.NDArray[np.uint8]
 AHEAD = 2
-ENSEMBLE = "ensemble"
 
 
-class AnswerError(ValueError):
+class PredictionError(ValueError):
     """A network that gives no usable answers, or photographs of which none can be read."""
 
 
 @dataclass(frozen=True)
-class Model:
+class EvaluatedModel:
     """A network to judge.
 
     order: int64 [classes]: which of its outputs is each class, when all models count their
@@ -52,7 +51,7 @@ class Model:
         return self.predictor.network.config.side
 
 
-class Key(NamedTuple):
+class ResultKey(NamedTuple):
     """Who answered (a model's name or "ensemble"), and from which crops."""
 
     name: str
@@ -60,7 +59,7 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """Answers to N images.
 
     guess:            int64 [N], the most probable class.
@@ -74,22 +73,22 @@ class Answers:
     true_probability: npt.NDArray[np.float32]
     rank: npt.NDArray[np.int64]
 
-    def wrong(self, guesses: int) -> Wrong:
+    def is_wrong(self, guesses: int) -> Wrong:
         """Whether the true class is not among so many guesses: bool [N]."""
         return self.rank >= guesses
 
 
 @dataclass(frozen=True)
-class Answered:
+class PredictedPhotographs:
     """All answers, to the photographs that could be read. unreadable: path and reason, a line."""
 
     photographs: tuple[Photograph, ...]
     unreadable: tuple[str, ...]
-    answers: dict[Key, Answers]
+    predictions: dict[ResultKey, Predictions]
 
 
-def answer(
-    models: Sequence[Model],
+def predict_photographs(
+    models: Sequence[EvaluatedModel],
     root: Path,
     photographs: Sequence[Photograph],
     *,
@@ -97,33 +96,35 @@ def answer(
     bf16: bool,
     batch: int,
     progress: Callable[[int], None],
-) -> Answered:
+) -> PredictedPhotographs:
     """Ask every model, and the ensemble when there are several; progress is told each batch.
 
     Raises AnswerError when no photograph can be read, or probabilities are not numbers.
     """
     seen: list[Photograph] = []
     unreadable: list[str] = []
-    parts: dict[Key, list[Answers]] = {}
-    for chunk in decoded(root, photographs, sorted({m.side for m in models}), batch):
+    parts: dict[ResultKey, list[Predictions]] = {}
+    for chunk in decode_batches(root, photographs, sorted({m.side for m in models}), batch):
         readable = [(p, s) for p, s in chunk if not isinstance(s, str)]
         unreadable += [s for _, s in chunk if isinstance(s, str)]
         if readable:
             seen += (p for p, _ in readable)
             squares = {side: np.stack([s[side] for _, s in readable]) for side in readable[0][1]}
             true = torch.tensor([p.class_index for p, _ in readable])
-            for key, probabilities in ask_all(models, squares, crops, bf16).items():
-                parts.setdefault(key, []).append(judged(probabilities, true, key))
+            for key, probabilities in predict_all(models, squares, crops, bf16).items():
+                parts.setdefault(key, []).append(rank_predictions(probabilities, true, key))
         progress(len(chunk))
     if not seen:
-        raise AnswerError(f"none of the photographs can be read; the first: {unreadable[0]}")
-    return Answered(tuple(seen), tuple(unreadable), {k: joined(v) for k, v in parts.items()})
+        raise PredictionError(f"none of the photographs can be read; the first: {unreadable[0]}")
+    return PredictedPhotographs(
+        tuple(seen), tuple(unreadable), {k: concatenate_predictions(v) for k, v in parts.items()}
+    )
 
 
 Decoded = list[tuple[Photograph, dict[int, Pixels] | str]]
 
 
-def decoded(
+def decode_batches(
     root: Path, photographs: Sequence[Photograph], sides: Sequence[int], batch: int
 ) -> Iterator[Decoded]:
     """The photographs' squares by their side, a batch at a time, at most two batches ahead.
@@ -156,20 +157,22 @@ def done(chunk: list[Photograph], squares: list[Future[dict[int, Pixels] | str]]
     return [(p, future.result()) for p, future in zip(chunk, squares, strict=True)]
 
 
-def ask_all(
-    models: Sequence[Model], squares: dict[int, Pixels], crops: Sequence[Crops], bf16: bool
-) -> dict[Key, Tensor]:
+def predict_all(
+    models: Sequence[EvaluatedModel], squares: dict[int, Pixels], crops: Sequence[Crops], bf16: bool
+) -> dict[ResultKey, Tensor]:
     """Every model's probabilities, and their mean: float32 [B, classes], classes counted alike."""
-    each = {m.name: ask(m, squares[m.side], crops, bf16) for m in models}
-    found = {Key(name, c): said[c] for name, said in each.items() for c in crops}
+    each = {m.name: predict_crops(m, squares[m.side], crops, bf16) for m in models}
+    found = {ResultKey(name, c): said[c] for name, said in each.items() for c in crops}
     if len(models) > 1:
         for c in crops:
-            found[Key(ENSEMBLE, c)] = torch.stack([said[c] for said in each.values()]).mean(0)
+            found[ResultKey(ENSEMBLE, c)] = torch.stack([said[c] for said in each.values()]).mean(0)
     return found
 
 
 @torch.inference_mode()
-def ask(model: Model, pixels: Pixels, crops: Sequence[Crops], bf16: bool) -> dict[Crops, Tensor]:
+def predict_crops(
+    model: EvaluatedModel, pixels: Pixels, crops: Sequence[Crops], bf16: bool
+) -> dict[Crops, Tensor]:
     """One model's probabilities of uint8 [B, side, side, 3]; the centre is one of the ten."""
     network, x = model.predictor.network, model.predictor.prepare_input(pixels)
     said: dict[Crops, Tensor]
@@ -183,18 +186,18 @@ def ask(model: Model, pixels: Pixels, crops: Sequence[Crops], bf16: bool) -> dic
     return {c: said[c].float().cpu()[:, model.order] for c in crops}
 
 
-def judged(probabilities: Tensor, true: Tensor, key: Key) -> Answers:
+def rank_predictions(probabilities: Tensor, true: Tensor, key: ResultKey) -> Predictions:
     """Guess and place of the true class; of equal probabilities the earlier class comes first.
 
     float32 [B, classes] and int64 [B]. Raises AnswerError for probabilities that are no numbers.
     """
     if not torch.isfinite(probabilities).all():
-        raise AnswerError(f"{key.name} answers with values that are not numbers: it diverged")
+        raise PredictionError(f"{key.name} answers with values that are not numbers: it diverged")
     own = probabilities.gather(1, true[:, None])
     earlier = torch.arange(probabilities.shape[1]) < true[:, None]
     before = (probabilities > own) | ((probabilities == own) & earlier)
     guess = probabilities.argmax(1)
-    return Answers(
+    return Predictions(
         guess=guess.numpy(),
         probability=probabilities.gather(1, guess[:, None])[:, 0].numpy(),
         true_probability=own[:, 0].numpy(),
@@ -202,9 +205,9 @@ def judged(probabilities: Tensor, true: Tensor, key: Key) -> Answers:
     )
 
 
-def joined(parts: Sequence[Answers]) -> Answers:
+def concatenate_predictions(parts: Sequence[Predictions]) -> Predictions:
     """The batches' answers in one."""
-    return Answers(
+    return Predictions(
         guess=np.concatenate([part.guess for part in parts]),
         probability=np.concatenate([part.probability for part in parts]),
         true_probability=np.concatenate([part.true_probability for part in parts]),

@@ -23,27 +23,36 @@ from rich.text import Text
 
 from model.checkpoint import Weights
 from model.predict import find_device
-from storage.files import write_atomically
+from storage.evaluations import Crops, Evaluation, EvaluationData, save_evaluation, write_json
+from storage.files import temporary_path, write_atomically
 from storage.home import Home
 from training.device import has_bf16, keep_freed_memory
-from training.evaluation.labels import Labelled, Matched, find, match
-from training.evaluation.metrics import Data, Verdict, judge
-from training.evaluation.networks import open_models
-from training.evaluation.output import check_writable, keep, write_json
-from training.evaluation.picture import draw
-from training.evaluation.predictions import Answered, Crops, Model, answer
-from training.evaluation.tables import show
+from training.evaluation.labels import (
+    LabelledPhotographs,
+    MatchedPhotographs,
+    find_photographs,
+    match_classes,
+)
+from training.evaluation.metrics import compute_metrics
+from training.evaluation.networks import load_models
+from training.evaluation.picture import draw_evaluation
+from training.evaluation.predictions import (
+    EvaluatedModel,
+    PredictedPhotographs,
+    predict_photographs,
+)
+from training.evaluation.tables import print_tables
 
-NAMED = 20
+MAX_NAMED_CLASSES = 20
 """Classes left out that are named in the terminal; the JSON file names all."""
 
 
-class JudgeError(ValueError):
+class EvaluationError(ValueError):
     """A command line that cannot be followed."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class EvaluationOptions:
     """Judge networks on labelled photographs: top-1 and top-5 error, from centre and ten crops.
 
     Several networks are judged each and averaged as an ensemble. Classes are matched by the name
@@ -79,71 +88,87 @@ class Trial:
     """Draw confusion matrix, errors by class and the mistakes into this PNG."""
 
 
-def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Verdict:
+def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Evaluation:
     """Do what the command line says.
 
     Raises JudgeError, NetworksError, FolderError, WeightsError, AnswerError, OSError.
     """
-    trial = tyro.cli(Trial, args=list(arguments))
-    check(trial)
+    trial = tyro.cli(EvaluationOptions, args=list(arguments))
+    check_options(trial)
     keep_freed_memory()
     device = find_device(trial.device)
-    models = open_models(trial.runs or (home.weights,), best=trial.best, device=device)
+    models = load_models(trial.runs or (home.weights,), best=trial.best, device=device)
     first = models[0].predictor.weights
-    root = find_data(trial, first)
-    labelled = find(root, trial.split)
-    matched = match(labelled, first.classes)
-    announce(matched, root, models, console)
+    root = choose_data(trial, first)
+    labelled = find_photographs(root, trial.split)
+    matched = match_classes(labelled, first.classes)
+    print_plan(matched, root, models, console)
     # As in training, where the same is declared a deviation.
     bf16 = trial.precision == "bf16" or (trial.precision == "auto" and has_bf16(device))
-    answered = ask_visibly(trial, models, root, matched, bf16, console)
-    verdict = judge(
+    answered = predict_with_progress(trial, models, root, matched, bf16, console)
+    verdict = compute_metrics(
         answered,
         models,
         first.classes,
-        about(labelled, matched, answered, trial, root),
+        describe_data(labelled, matched, answered, trial, root),
         precision="bf16" if bf16 else "f32",
         mistakes=trial.mistakes,
     )
-    show(verdict, console)
-    keep_visibly(verdict, home, root, console)
+    print_tables(verdict, console)
+    save_for_application(verdict, home, root, console)
     if trial.json:
-        write_json(asdict(verdict), trial.json)
+        write_json(trial.json, asdict(verdict))
     if trial.picture:
-        write_atomically(trial.picture, draw(verdict, root))
+        write_atomically(trial.picture, draw_evaluation(verdict, root))
     return verdict
 
 
-def keep_visibly(verdict: Verdict, home: Home, root: Path, console: Console) -> None:
+def save_for_application(verdict: Evaluation, home: Home, root: Path, console: Console) -> None:
     """Keep the verdict for the application, and say where, or why not: the numbers are known."""
     try:
-        console.print(f"Kept in {keep(verdict, home, root)}.", markup=False)
+        console.print(f"Kept in {save_evaluation(verdict, home, root)}.", markup=False)
     except OSError as error:
         console.print(f"Not kept for the application: {error}.", markup=False)
 
 
-def check(trial: Trial) -> None:
+def check_options(trial: EvaluationOptions) -> None:
     """Raise JudgeError or OSError for what cannot be done, before any work."""
     for name, least in (("batch", 1), ("mistakes", 0)):
         if getattr(trial, name) < least:
-            raise JudgeError(f"--{name} cannot be {getattr(trial, name)}")
+            raise EvaluationError(f"--{name} cannot be {getattr(trial, name)}")
     if trial.device == "cuda" and not torch.cuda.is_available():
-        raise JudgeError("--device cuda: no GPU that this torch can use was found")
+        raise EvaluationError("--device cuda: no GPU that this torch can use was found")
     if trial.device == "mps" and not torch.backends.mps.is_available():
-        raise JudgeError("--device mps: this machine has none")
+        raise EvaluationError("--device mps: this machine has none")
     if trial.json is not None and trial.json == trial.picture:
-        raise JudgeError(f"--json and --picture name the same file, {trial.json}")
+        raise EvaluationError(f"--json and --picture name the same file, {trial.json}")
     for path in filter(None, (trial.json, trial.picture)):
         check_writable(path)
 
 
-def find_data(trial: Trial, weights: Weights, environ: Mapping[str, str] = os.environ) -> Path:
+def check_writable(path: Path) -> None:
+    """Raise OSError, naming the file, unless it can be written; nothing stays."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} cannot be written: it is a folder")
+    part = temporary_path(path)
+    try:
+        part.open("wb").close()
+        part.unlink()
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def choose_data(
+    trial: EvaluationOptions, weights: Weights, environ: Mapping[str, str] = os.environ
+) -> Path:
     """The folder of photographs, absolute."""
     named = trial.data or environ.get("ALEXNET_DATA") or weights.provenance.data
     return Path(named).absolute()
 
 
-def announce(matched: Matched, root: Path, models: Sequence[Model], console: Console) -> None:
+def print_plan(
+    matched: MatchedPhotographs, root: Path, models: Sequence[EvaluatedModel], console: Console
+) -> None:
     """Say what is judged on what, and name what is left out."""
     count, classes = len(matched.photographs), len({p.class_index for p in matched.photographs})
     console.print(
@@ -153,28 +178,32 @@ def announce(matched: Matched, root: Path, models: Sequence[Model], console: Con
     )
     if matched.unknown:
         names = [f"{name} ({photos:,})" for name, photos in matched.unknown.items()]
-        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        more = (
+            f" and {len(names) - MAX_NAMED_CLASSES:,} more"
+            if len(names) > MAX_NAMED_CLASSES
+            else ""
+        )
         console.print(
             "Left out, since the network knows no such class, or several, with their photographs: "
-            f"{', '.join(names[:NAMED])}{more}.",
+            f"{', '.join(names[:MAX_NAMED_CLASSES])}{more}.",
             markup=False,
         )
 
 
-def ask_visibly(
-    trial: Trial,
-    models: Sequence[Model],
+def predict_with_progress(
+    trial: EvaluationOptions,
+    models: Sequence[EvaluatedModel],
     root: Path,
-    matched: Matched,
+    matched: MatchedPhotographs,
     bf16: bool,
     console: Console,
-) -> Answered:
+) -> PredictedPhotographs:
     """Ask, with a bar; say how fast that was, and name what cannot be read."""
     crops: tuple[Crops, ...] = ("centre", "ten") if trial.crops == "both" else (trial.crops,)
     began = time.monotonic()
     with speed_bar(console) as progress:
         task = progress.add_task("", total=len(matched.photographs))
-        answered = answer(
+        answered = predict_photographs(
             models,
             root,
             matched.photographs,
@@ -208,11 +237,15 @@ def speed_bar(console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 
-def about(
-    labelled: Labelled, matched: Matched, answered: Answered, trial: Trial, root: Path
-) -> Data:
+def describe_data(
+    labelled: LabelledPhotographs,
+    matched: MatchedPhotographs,
+    answered: PredictedPhotographs,
+    trial: EvaluationOptions,
+    root: Path,
+) -> EvaluationData:
     """What the networks were judged on."""
-    return Data(
+    return EvaluationData(
         folder=str(trial.data or root),
         layout=labelled.layout,
         split=trial.split if labelled.layout == "split" else None,

@@ -6,49 +6,49 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from training.evaluation.confidence import Rate
-from training.evaluation.metrics import Result, Verdict
+from storage.evaluations import CROPS_LABELS, Evaluation, Rate, Result
 
-CROPS = {"ten": "ten crops", "centre": "centre crop"}
-MOST = 10
+MAX_ROWS = 10
 """Rows of the tables that could go on: worst classes, confusions, mistakes."""
 
 
-def show(verdict: Verdict, console: Console) -> None:
+def print_tables(verdict: Evaluation, console: Console) -> None:
     """Print errors, differences, and, of the best-informed result, where it goes wrong."""
-    result = verdict.best_informed
-    of = f"{result.name}, {CROPS[result.crops]}"
-    tables = [errors(verdict.results)]
+    result = verdict.main_result
+    of = f"{result.name}, {CROPS_LABELS[result.crops]}"
+    tables = [errors_table(verdict.results)]
     if verdict.differences:
-        tables.append(differences(verdict))
+        tables.append(differences_table(verdict))
     if result.top1.wrong:
-        tables += [worst_classes(result, of), confusions(result, verdict, of)]
+        tables += [worst_classes_table(result, of), confusions_table(result, verdict, of)]
     if result.mistakes:
-        tables.append(mistakes(result, of))
+        tables.append(mistakes_table(result, of))
     for table in tables:
         console.print(table)
 
 
-def errors(results: Sequence[Result]) -> Table:
+def errors_table(results: Sequence[Result]) -> Table:
     """Top-1 and top-5 error with their intervals, a numbered row a result."""
-    table = new("Errors, with 95 % intervals (Wilson)", "", "network", "crops")
+    table = new_table("Errors, with 95 % intervals (Wilson)", "", "network", "crops")
     for name in ("top-1", "95 %", "top-5", "95 %"):
         table.add_column(name, justify="right", no_wrap=True)
     for number, r in enumerate(results, start=1):
-        add(table, f"{number}", r.name, r.crops, *shown(r.top1), *shown(r.top5))
+        add_row(table, f"{number}", r.name, r.crops, *format_rate(r.top1), *format_rate(r.top5))
     return table
 
 
-def differences(verdict: Verdict) -> Table:
+def differences_table(verdict: Evaluation) -> Table:
     """Differences between the errors of two rows."""
     numbers = {(r.name, r.crops): n for n, r in enumerate(verdict.results, start=1)}
-    table = new("Differences: 95 % intervals (paired bootstrap), McNemar's exact test", "rows")
+    table = new_table(
+        "Differences: 95 % intervals (paired bootstrap), McNemar's exact test", "rows"
+    )
     for name in ("error", "difference", "95 %", "only the first wrong", "only the second", "p"):
         table.add_column(name, justify="right")
     for c in verdict.differences:
         first, second = numbers[c.first, c.first_crops], numbers[c.second, c.second_crops]
         d = c.found
-        add(
+        add_row(
             table,
             f"{first} − {second}",
             f"top-{c.guesses}",
@@ -61,25 +61,25 @@ def differences(verdict: Verdict) -> Table:
     return table
 
 
-def worst_classes(result: Result, of: str) -> Table:
+def worst_classes_table(result: Result, of: str) -> Table:
     """The classes of the greatest top-1 error."""
-    worst = sorted(result.classes, key=lambda c: -c.top1.error)[:MOST]
-    table = new(f"Classes by top-1 error: {of}", "class", "label")
+    worst = sorted(result.classes, key=lambda c: -c.top1.error)[:MAX_ROWS]
+    table = new_table(f"Classes by top-1 error: {of}", "class", "label")
     for name in ("images", "top-1", "95 %", "top-5"):
         table.add_column(name, justify="right")
     for c in worst:
-        add(
+        add_row(
             table,
             c.folder,
             c.label,
             f"{c.top1.images:,}",
-            *shown(c.top1),
+            *format_rate(c.top1),
             f"{c.top5.error:.2%}",
         )
-    return left_out(table, len(result.classes))
+    return caption_omitted_rows(table, len(result.classes))
 
 
-def confusions(result: Result, verdict: Verdict, of: str) -> Table:
+def confusions_table(result: Result, verdict: Evaluation, of: str) -> Table:
     """The most frequent wrong guesses."""
     counts = [
         (count, true, guess)
@@ -87,25 +87,25 @@ def confusions(result: Result, verdict: Verdict, of: str) -> Table:
         for guess, count in row.items()
         if guess != true
     ]
-    table = new(f"Most frequent confusions: {of}", "class", "guessed to be")
+    table = new_table(f"Most frequent confusions: {of}", "class", "guessed to be")
     table.add_column("images", justify="right")
-    for count, true, guess in sorted(counts, key=lambda c: -c[0])[:MOST]:
-        add(table, verdict.labels[true], verdict.labels[guess], f"{count:,}")
-    return left_out(table, len(counts))
+    for count, true, guess in sorted(counts, key=lambda c: -c[0])[:MAX_ROWS]:
+        add_row(table, verdict.labels[true], verdict.labels[guess], f"{count:,}")
+    return caption_omitted_rows(table, len(counts))
 
 
-def mistakes(result: Result, of: str) -> Table:
+def mistakes_table(result: Result, of: str) -> Table:
     """The most confident mistakes."""
-    table = new(f"Most confident mistakes: {of}", "photograph", "class", "guessed to be")
+    table = new_table(f"Most confident mistakes: {of}", "photograph", "class", "guessed to be")
     table.add_column("probability", justify="right")
     table.add_column("of its class", justify="right")
-    for m in result.mistakes[:MOST]:
+    for m in result.mistakes[:MAX_ROWS]:
         probabilities = f"{m.probability:.2%}", f"{m.true_probability:.2%}"
-        add(table, m.path, m.true_label, m.guess_label, *probabilities)
-    return left_out(table, len(result.mistakes))
+        add_row(table, m.path, m.true_label, m.guess_label, *probabilities)
+    return caption_omitted_rows(table, len(result.mistakes))
 
 
-def new(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str) -> Table:
     """An empty table of text columns."""
     table = Table(title=Text(title), title_justify="left")
     for column in columns:
@@ -113,18 +113,18 @@ def new(title: str, *columns: str) -> Table:
     return table
 
 
-def add(table: Table, *cells: str) -> None:
+def add_row(table: Table, *cells: str) -> None:
     """Add a row in which square brackets are only brackets."""
     table.add_row(*(Text(cell) for cell in cells))
 
 
-def left_out(table: Table, rows: int) -> Table:
+def caption_omitted_rows(table: Table, rows: int) -> Table:
     """Say under a table how many rows it leaves out."""
     if rows > table.row_count:
         table.caption = Text(f"{table.row_count} of {rows:,}")
     return table
 
 
-def shown(rate: Rate) -> tuple[str, str]:
+def format_rate(rate: Rate) -> tuple[str, str]:
     """A share and its interval."""
     return f"{rate.error:.2%}", f"{rate.low:.2%}–{rate.high:.2%}"

@@ -7,7 +7,13 @@ from flask import Blueprint, Response, abort, current_app
 from flask.blueprints import BlueprintSetupState
 
 from app.views.pictures import missing_picture, serve_image_file
-from storage.evaluations import Evaluation, Evaluations, Known, Result, photograph
+from storage.evaluation_files import (
+    EvaluationFiles,
+    EvaluationSummary,
+    StoredEvaluation,
+    mistake_photograph,
+)
+from storage.evaluations import Result
 from storage.tolerant_json import read_bounded
 
 blueprint = Blueprint("judged", __name__, url_prefix="/evaluations")
@@ -17,7 +23,6 @@ MOST_CONFUSIONS = 30
 LEVELS = 5
 MOST_BYTES = 200_000_000
 MOST_PLACE = 10_000
-CROPS = {"centre": "centre crop", "ten": "ten crops"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +62,8 @@ class Judgement:
     in the verdict. rows: the confusion matrix, or nothing where it has too many classes.
     """
 
-    verdict: Evaluation
-    others: tuple[Known, ...]
+    verdict: StoredEvaluation
+    others: tuple[EvaluationSummary, ...]
     results: tuple[Result, ...]
     closest: Result
     place: int
@@ -70,23 +75,23 @@ class Judgement:
 def remember(state: BlueprintSetupState) -> None:
     """Keep in mind what the verdicts are on, as long as the application runs."""
     home = state.app.extensions["settings"].home
-    state.app.extensions["evaluations"] = Evaluations(home)
+    state.app.extensions["evaluations"] = EvaluationFiles(home)
 
 
-def kept() -> Evaluations:
+def kept() -> EvaluationFiles:
     """Give the verdicts found on disk."""
-    found: Evaluations = current_app.extensions["evaluations"]
+    found: EvaluationFiles = current_app.extensions["evaluations"]
     return found
 
 
 def judgement(identities: Collection[str], name: str) -> Judgement | None:
     """The verdict of that name on one of these networks, else the newest; None without any."""
-    known = kept().of(identities)
+    known = kept().summaries_for(identities)
     chosen = next((k for k in known if k.name == name), known[0] if known else None)
     verdict = kept().open(chosen.name) if chosen else None
     if chosen is None or verdict is None:
         return None
-    results = [result for one in identities for result in verdict.of(one)]
+    results = [result for one in identities for result in verdict.results_for(one)]
     if not results:
         return None
     closest = max(results, key=lambda result: result.crops == "ten")
@@ -101,7 +106,7 @@ def judgement(identities: Collection[str], name: str) -> Judgement | None:
     )
 
 
-def matrix(result: Result, verdict: Evaluation) -> list[Row]:
+def matrix(result: Result, verdict: StoredEvaluation) -> list[Row]:
     """The confusion matrix in the order of the classes; empty where it has too many."""
     shown = classes_of(result, verdict)
     if len(shown) > MOST_CLASSES:
@@ -109,13 +114,13 @@ def matrix(result: Result, verdict: Evaluation) -> list[Row]:
     return [row(true, result.confusion.get(true, {}), shown, verdict) for true in shown]
 
 
-def classes_of(result: Result, verdict: Evaluation) -> list[str]:
+def classes_of(result: Result, verdict: StoredEvaluation) -> list[str]:
     """The classes that have images or were guessed."""
     met = set(result.confusion) | {g for row in result.confusion.values() for g in row}
     return [*(c for c in verdict.labels if c in met), *sorted(met - set(verdict.labels))]
 
 
-def row(true: str, counts: dict[str, int], shown: Sequence[str], verdict: Evaluation) -> Row:
+def row(true: str, counts: dict[str, int], shown: Sequence[str], verdict: StoredEvaluation) -> Row:
     """A line of the matrix."""
     images = sum(counts.values())
     return Row(
@@ -133,7 +138,7 @@ def row(true: str, counts: dict[str, int], shown: Sequence[str], verdict: Evalua
     )
 
 
-def strongest(result: Result, verdict: Evaluation) -> list[Confusion]:
+def strongest(result: Result, verdict: StoredEvaluation) -> list[Confusion]:
     """The most frequent wrong guesses, falling."""
     found = [
         Confusion(
@@ -162,11 +167,11 @@ def picture(name: str, place: int, number: int, whole: bool) -> Response:
     verdict = kept().open(name)
     if verdict is None or place >= len(verdict.results):
         abort(404)
-    mistakes = {mistake.number: mistake for mistake in verdict.results[place].mistakes}
+    mistakes = dict(enumerate(verdict.results[place].mistakes))
     if number not in mistakes:
         abort(404)
     try:
-        file = photograph(verdict, mistakes[number])
+        file = mistake_photograph(verdict, mistakes[number])
         found = file.stat() if file else None
     except (OSError, RuntimeError):  # the latter where links go round in a circle
         return missing_picture()

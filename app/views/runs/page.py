@@ -20,6 +20,7 @@ from app.views.runs.recipe import plain, settings_of
 from app.views.runs.state import State, state_of
 from app.web import not_modified, revalidate_by_content
 from model.decode import ImageError, decode_image
+from storage.evaluations import CROPS_LABELS
 from storage.runs import Run, read_run, read_runs
 from storage.tolerant_json import read_bounded
 
@@ -85,7 +86,7 @@ def show(name: str) -> Response:
         chosen=spread(run.conv1_epochs),
         size=picture_size(run),
         judgement=evaluation.judgement(identities(run), request.args.get("evaluation", "")),
-        crops=evaluation.CROPS,
+        crops=CROPS_LABELS,
     )
     return revalidate_by_content(make_response(page))
 

@@ -13,13 +13,19 @@ import pytest
 import torch
 
 from app.config import Settings
+from storage.evaluations import (
+    Evaluation,
+    EvaluationData,
+    Mistake,
+    ModelInfo,
+    Result,
+    save_evaluation,
+)
 from storage.files import switch_link
 from storage.home import Home
 from storage.runs import Epoch, RunFolder
 from training.config import PAPER
-from training.evaluation.confidence import rate
-from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
-from training.evaluation.output import keep
+from training.evaluation.confidence import error_rate
 from training.reporting import draw_conv1
 
 Open = Callable[..., Any]
@@ -91,7 +97,7 @@ def evaluate(home: Home, photographs: Path) -> None:
     ]
     classes = [f"class {n}" for n in range(14)]
     confusion = {c: {c: 9, classes[n % 3]: 3} for n, c in enumerate(classes)}
-    wrong = rate(np.arange(12) < 3)
+    wrong = error_rate(np.arange(12) < 3)
     result = Result(
         name="net",
         crops="ten",
@@ -101,7 +107,7 @@ def evaluate(home: Home, photographs: Path) -> None:
         confusion=confusion,
         mistakes=tuple(mistakes),
     )
-    data = Data(
+    data = EvaluationData(
         folder="",
         layout="split",
         split="val",
@@ -110,10 +116,10 @@ def evaluate(home: Home, photographs: Path) -> None:
         unreadable=(),
         unknown={},
     )
-    judged = Judged(
+    judged = ModelInfo(
         name="net", identity="a" * 32, classes=14, side=256, crop=224, preset="", epochs=3, images=9
     )
-    verdict = Verdict(
+    verdict = Evaluation(
         format=1,
         data=data,
         precision="f32",
@@ -122,7 +128,7 @@ def evaluate(home: Home, photographs: Path) -> None:
         results=(result,),
         differences=(),
     )
-    keep(verdict, home, photographs)
+    save_evaluation(verdict, home, photographs)
 
 
 def test_a_run_is_followed_while_it_goes_on(tab: Open, home: Home) -> None:

@@ -20,12 +20,18 @@ from PIL import Image
 
 from app.config import Settings
 from app.views.runs.curves import decades, power, ticks_across, up
+from storage.evaluations import (
+    Evaluation,
+    EvaluationData,
+    Mistake,
+    ModelInfo,
+    Result,
+    save_evaluation,
+)
 from storage.home import Home
 from storage.runs import Epoch, RunFolder
 from training.config import PAPER
-from training.evaluation.confidence import rate
-from training.evaluation.metrics import Data, Judged, Mistake, Result, Verdict
-from training.evaluation.output import keep
+from training.evaluation.confidence import error_rate
 from training.reporting import draw_conv1
 
 NAME = "20261124-150627-demo-photographs"
@@ -363,7 +369,7 @@ PATHS = (
 )
 
 
-def verdict(*paths: str, classes: tuple[str, ...] = ("cat", "dog")) -> Verdict:
+def verdict(*paths: str, classes: tuple[str, ...] = ("cat", "dog")) -> Evaluation:
     """A verdict on one network: of four cats one is taken for a dog, of two dogs none."""
     mistakes = tuple(
         Mistake(
@@ -382,19 +388,19 @@ def verdict(*paths: str, classes: tuple[str, ...] = ("cat", "dog")) -> Verdict:
     result = Result(
         name="net",
         crops="ten",
-        top1=rate(wrong),
-        top5=rate(wrong & False),
+        top1=error_rate(wrong),
+        top5=error_rate(wrong & False),
         classes=(),
         confusion={"cat": {"cat": 3, "dog": 1}, **{c: {c: 2} for c in classes[1:]}},
         mistakes=mistakes,
     )
-    data = Data(
+    data = EvaluationData(
         folder="judged", layout="split", split="val", images=6, classes=2, unreadable=(), unknown={}
     )
-    judged = Judged(
+    judged = ModelInfo(
         name="net", identity="a" * 32, classes=2, side=256, crop=224, preset="", epochs=5, images=9
     )
-    return Verdict(
+    return Evaluation(
         format=1,
         data=data,
         precision="f32",
@@ -411,7 +417,7 @@ def test_an_evaluation_is_shown_with_the_run_whose_weights_it_judged(
     record(home)
     record(home, "other", weights="b" * 32)
     assert "There is none" in page(client.get(f"/training/{NAME}")).text
-    keep(verdict("val/cat/1.jpg"), home, photographs_of)
+    save_evaluation(verdict("val/cat/1.jpg"), home, photographs_of)
     assert "There is none" in page(client.get("/training/other")).text
     shown = page(client.get(f"/training/{NAME}"))
     (errors,) = [t for t in shown.all("table") if t.text.strip().startswith("Errors with")]
@@ -440,7 +446,7 @@ def test_only_photographs_of_the_verdict_inside_its_folder_are_served(
     home: Home, client: FlaskClient, page, photographs_of: Path
 ) -> None:
     record(home)
-    kept = keep(verdict(*PATHS), home, photographs_of)
+    kept = save_evaluation(verdict(*PATHS), home, photographs_of)
     answers = [
         client.get(img.attributes["src"])
         for img in page(client.get(f"/training/{NAME}")).one("ol", "mistakes").all("img")
@@ -467,7 +473,9 @@ def test_of_many_classes_the_strongest_confusions_are_listed(
     home: Home, client: FlaskClient, page, photographs_of: Path
 ) -> None:
     record(home)
-    keep(verdict(classes=("cat", "dog", *(f"c{n}" for n in range(29)))), home, photographs_of)
+    save_evaluation(
+        verdict(classes=("cat", "dog", *(f"c{n}" for n in range(29)))), home, photographs_of
+    )
     shown = page(client.get(f"/training/{NAME}"))
     assert not shown.all("table", "matrix")
     (line,) = shown.one("ol", "confusions").all("li")
@@ -478,11 +486,11 @@ def test_of_several_evaluations_the_newest_is_shown_and_the_others_linked(
     home: Home, client: FlaskClient, page, photographs_of: Path
 ) -> None:
     record(home)
-    first, second = (keep(verdict(), home, photographs_of) for _ in range(2))
+    first, second = (save_evaluation(verdict(), home, photographs_of) for _ in range(2))
     assert first != second
     second.write_bytes(b'{"format": 1,')
     assert "Evaluated before" not in page(client.get(f"/training/{NAME}")).text
-    third = keep(replace(verdict(), precision="bf16"), home, photographs_of)
+    third = save_evaluation(replace(verdict(), precision="bf16"), home, photographs_of)
     shown = page(client.get(f"/training/{NAME}"))
     (link,) = [a for a in shown.all("a") if "evaluation=" in a.attributes["href"]]
     assert first.stem in link.attributes["href"]

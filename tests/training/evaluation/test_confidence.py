@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training.evaluation.confidence import bootstrap, difference, mcnemar, rate
+from training.evaluation.confidence import (
+    bootstrap_interval,
+    error_rate,
+    mcnemar_p_value,
+    paired_difference,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,13 +26,13 @@ from training.evaluation.confidence import bootstrap, difference, mcnemar, rate
 def test_the_score_interval_is_that_of_the_literature(
     wrong: int, images: int, low: float, high: float
 ) -> None:
-    found = rate(np.arange(images) < wrong)
+    found = error_rate(np.arange(images) < wrong)
     assert (found.wrong, found.images, found.error) == (wrong, images, wrong / images)
     assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 
 def test_all_wrong_is_an_interval_too() -> None:
-    found = rate(np.ones(20, bool))
+    found = error_rate(np.ones(20, bool))
     assert (found.error, found.high) == (1.0, pytest.approx(1))
     assert found.low == pytest.approx(1 - 0.1611, abs=5e-5)
 
@@ -43,13 +48,13 @@ def test_all_wrong_is_an_interval_too() -> None:
     ],
 )
 def test_mcnemars_exact_test_counts_splits(only_first: int, only_second: int, p: float) -> None:
-    assert mcnemar(only_first, only_second) == pytest.approx(p)
+    assert mcnemar_p_value(only_first, only_second) == pytest.approx(p)
 
 
 def test_drawing_counts_is_drawing_images() -> None:
     random = np.random.default_rng(1)
     first, second = random.random(400) < 0.3, random.random(400) < 0.2
-    found = difference(first, second)
+    found = paired_difference(first, second)
     own = stats.bootstrap(
         (first.astype(float), second.astype(float)),
         lambda a, b, axis: a.mean(axis) - b.mean(axis),
@@ -72,8 +77,8 @@ def test_drawing_counts_is_drawing_images() -> None:
 
 def test_a_difference_is_repeated_to_the_last_digit_and_turns_with_its_sides() -> None:
     first, second = np.arange(100) < 30, np.arange(100) % 4 == 0
-    there, back = difference(first, second), difference(second, first)
-    assert there == difference(first, second)
+    there, back = paired_difference(first, second), paired_difference(second, first)
+    assert there == paired_difference(first, second)
     assert back.difference == -there.difference
     assert back.p == there.p
     assert (back.low, back.high) == (
@@ -83,4 +88,4 @@ def test_a_difference_is_repeated_to_the_last_digit_and_turns_with_its_sides() -
 
 
 def test_the_same_answers_do_not_differ() -> None:
-    assert bootstrap(0, 0, 50, seed=0) == (0.0, 0.0)
+    assert bootstrap_interval(0, 0, 50, seed=0) == (0.0, 0.0)

@@ -26,7 +26,7 @@ from model.preprocess import read_square
 from model.ten_crop import CENTRE_CROP
 from storage.home import Home
 from training.evaluation.networks import NetworksError
-from training.evaluation.run import JudgeError, evaluate
+from training.evaluation.run import EvaluationError, evaluate
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("boat", "cat", "coffee", "car", "grass", "house", "tree")
@@ -230,8 +230,8 @@ def test_where_nothing_can_be_kept_the_numbers_are_told_all_the_same(
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        (["--batch", "0"], JudgeError),
-        (["--mistakes", "-1"], JudgeError),
+        (["--batch", "0"], EvaluationError),
+        (["--mistakes", "-1"], EvaluationError),
         (["--picture", "no/such/folder/x.png"], OSError),
         (["--picture", "."], OSError),
         (["--data", "no/such/folder"], FolderError),

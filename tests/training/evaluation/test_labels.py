@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from model.dataset import ClassName, FolderError, wordnet_labels
-from training.evaluation.labels import find, match, match_names
+from training.evaluation.labels import find_photographs, match_classes, match_names
 
 TEN = (ClassName("n01440764", "tench"), ClassName("n02102040", "English springer"))
 
@@ -19,25 +19,25 @@ def files(root: Path, *paths: str) -> Path:
 
 def test_a_split_goes_before_class_folders(tmp_path: Path) -> None:
     root = files(tmp_path, "val/b/2.png", "val/b/1.JPG", "val/a/x.webp", "train/a/y.jpg", "a/z.jpg")
-    found = find(root, "val")
+    found = find_photographs(root, "val")
     assert found.layout == "split"
-    assert found.found == {"a": ("val/a/x.webp",), "b": ("val/b/1.JPG", "val/b/2.png")}
-    assert find(root, "train").found == {"a": ("train/a/y.jpg",)}
+    assert found.by_class == {"a": ("val/a/x.webp",), "b": ("val/b/1.JPG", "val/b/2.png")}
+    assert find_photographs(root, "train").by_class == {"a": ("train/a/y.jpg",)}
 
 
 def test_class_folders_may_lie_in_the_folder_itself(tmp_path: Path) -> None:
     root = files(tmp_path, "a/1.jpg", "a/.hidden.jpg", "a/notes.txt", ".thumbs/1.jpg", "b/2.jpg")
-    found = find(root, "val")
-    assert (found.layout, found.found) == ("folders", {"a": ("a/1.jpg",), "b": ("b/2.jpg",)})
+    found = find_photographs(root, "val")
+    assert (found.layout, found.by_class) == ("folders", {"a": ("a/1.jpg",), "b": ("b/2.jpg",)})
 
 
 def test_files_may_begin_with_their_wordnet_id(tmp_path: Path) -> None:
     root = files(
         tmp_path, "n01440764_tench.JPEG", "n01440764_10026.JPEG", "n02102040_x.JPEG", "x.jpg"
     )
-    found = find(root, "val")
+    found = find_photographs(root, "val")
     assert found.layout == "files"
-    assert found.found == {
+    assert found.by_class == {
         "n01440764": ("n01440764_10026.JPEG", "n01440764_tench.JPEG"),
         "n02102040": ("n02102040_x.JPEG",),
     }
@@ -45,17 +45,17 @@ def test_files_may_begin_with_their_wordnet_id(tmp_path: Path) -> None:
 
 def test_what_is_no_set_of_photographs_is_said(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="does not exist"):
-        find(tmp_path / "none", "val")
+        find_photographs(tmp_path / "none", "val")
     with pytest.raises(FolderError, match="is a file, not a folder"):
-        find(files(tmp_path, "file") / "file", "val")
+        find_photographs(files(tmp_path, "file") / "file", "val")
     with pytest.raises(FolderError, match="holds no photographs"):
-        find(tmp_path, "val")
+        find_photographs(tmp_path, "val")
 
 
 def test_the_position_of_a_folder_says_nothing(tmp_path: Path) -> None:
     root = files(tmp_path, "b/1.jpg", "a/1.jpg", "zebra/1.jpg", "zebra/2.jpg")
     classes = [ClassName(name, name) for name in ("c", "b", "x", "a")]
-    matched = match(find(root, "val"), classes)
+    matched = match_classes(find_photographs(root, "val"), classes)
     assert [(p.path, p.class_index) for p in matched.photographs] == [
         ("a/1.jpg", 3),
         ("b/1.jpg", 1),
@@ -89,7 +89,7 @@ def test_a_name_that_means_two_classes_is_left_out() -> None:
 
 def test_nothing_known_and_an_empty_class_are_errors(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match=r"none of its classes \(zebra\) is known"):
-        match(find(files(tmp_path, "zebra/1.jpg"), "val"), TEN)
+        match_classes(find_photographs(files(tmp_path, "zebra/1.jpg"), "val"), TEN)
     (tmp_path / "tench").mkdir()
     with pytest.raises(FolderError, match=r"the class folder tench .* holds no photographs"):
-        match(find(tmp_path, "val"), TEN)
+        match_classes(find_photographs(tmp_path, "val"), TEN)

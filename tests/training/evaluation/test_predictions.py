@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from training.evaluation.predictions import AnswerError, Key, judged
+from training.evaluation.predictions import PredictionError, ResultKey, rank_predictions
 
-KEY = Key("net", "ten")
+KEY = ResultKey("net", "ten")
 
 
 def test_rank_and_guess_are_those_of_a_stable_sort() -> None:
@@ -14,17 +14,17 @@ def test_rank_and_guess_are_those_of_a_stable_sort() -> None:
     # Few different values, so that many are equal.
     probabilities = (random.integers(0, 4, (200, 9)) / 8).astype(np.float32)
     true = random.integers(0, 9, 200)
-    found = judged(torch.from_numpy(probabilities), torch.from_numpy(true), KEY)
+    found = rank_predictions(torch.from_numpy(probabilities), torch.from_numpy(true), KEY)
     for i, row in enumerate(probabilities):
         falling = sorted(range(9), key=lambda c: -row[c])
         assert found.guess[i] == falling[0]
         assert found.rank[i] == falling.index(true[i])
         assert found.probability[i] == row[falling[0]]
         assert found.true_probability[i] == row[true[i]]
-        assert found.wrong(1)[i] == (falling[0] != true[i])
-        assert found.wrong(5)[i] == (true[i] not in falling[:5])
+        assert found.is_wrong(1)[i] == (falling[0] != true[i])
+        assert found.is_wrong(5)[i] == (true[i] not in falling[:5])
 
 
 def test_values_that_are_not_numbers_are_an_error_not_a_hit() -> None:
-    with pytest.raises(AnswerError, match="net answers with values that are not numbers"):
-        judged(torch.tensor([[0.5, float("nan")]]), torch.tensor([1]), KEY)
+    with pytest.raises(PredictionError, match="net answers with values that are not numbers"):
+        rank_predictions(torch.tensor([[0.5, float("nan")]]), torch.tensor([1]), KEY)

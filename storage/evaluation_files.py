@@ -1,0 +1,220 @@
+"""The evaluations kept in ALEXNET_HOME, for whoever shows them."""
+
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from storage.evaluations import FORMAT, Evaluation, Mistake, Result
+from storage.home import Home
+from storage.tolerant_json import (
+    bounded_text,
+    dict_or_empty,
+    finite_number,
+    is_encodable,
+    list_entries,
+    list_of_dicts,
+    natural_number,
+    parse_json_object,
+    read_bounded,
+)
+
+MAX_BYTES = 16 * 1024 * 1024
+"""An evaluation on a thousand classes has some three megabytes."""
+MAX_FILES = 100
+"""Evaluations looked at, the newest."""
+MAX_MISTAKES = 100
+MAX_CACHED = 4
+Stamp = tuple[str, int, int]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredEvaluation(Evaluation):
+    """An evaluation with what its file tells of itself."""
+
+    name: str
+    """The file's name without its suffix."""
+    created: datetime | None
+    root: Path | None
+    """The folder of the photographs, absolute."""
+
+    @property
+    def data_name(self) -> str:
+        """The name of the folder of photographs."""
+        return Path(self.root or self.data.folder).name
+
+    def results_for(self, identity: str) -> list[Result]:
+        """The results of the network of that identity."""
+        names = {model.name for model in self.models if model.identity == identity}
+        return [result for result in self.results if result.name in names]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSummary:
+    """What is needed to list an evaluation."""
+
+    name: str
+    created: datetime | None
+    data: str
+    """The name of the folder of photographs."""
+    split: str
+    identities: frozenset[str]
+    """Of the networks evaluated."""
+
+
+class EvaluationFiles:
+    """The evaluations in a home. A file is read again only when its size or time changes."""
+
+    def __init__(self, home: Home) -> None:
+        self.folder = home.evaluations
+        self.summaries: dict[Stamp, EvaluationSummary | None] = {}
+        self.opened: dict[Stamp, StoredEvaluation] = {}
+
+    def summaries_for(self, identities: Collection[str]) -> list[EvaluationSummary]:
+        """The evaluations of networks of these identities, newest first."""
+        # Replaced as a whole, since other threads may be reading it.
+        self.summaries = {
+            stamp: self.summaries[stamp] if stamp in self.summaries else read_summary(file)
+            for stamp, file in self.newest_files()
+        }
+        summaries = (summary for summary in self.summaries.values() if summary)
+        return [summary for summary in summaries if summary.identities & set(identities)]
+
+    def open(self, name: str) -> StoredEvaluation | None:
+        """The evaluation of that name; None when there is none, or it is damaged."""
+        for stamp, file in self.newest_files():
+            if file.stem == name:
+                return self.opened.get(stamp) or self.read(stamp, file)
+        return None
+
+    def read(self, stamp: Stamp, file: Path) -> StoredEvaluation | None:
+        """Read an evaluation; the last few are cached, since requests for their pictures follow."""
+        evaluation = parse_evaluation(file.stem, read_bounded(file, MAX_BYTES))
+        if evaluation:
+            self.opened = dict([*self.opened.items(), (stamp, evaluation)][-MAX_CACHED:])
+        return evaluation
+
+    def newest_files(self) -> Iterator[tuple[Stamp, Path]]:
+        """The files with their stamps, newest first by their names."""
+        found = (file for file in list_entries(self.folder) if file.suffix == ".json")
+        files = [file for file in found if is_encodable(file.name)]
+        for file in sorted(files, key=lambda file: file.stem, reverse=True)[:MAX_FILES]:
+            if stamp := stamp_file(file):
+                yield stamp, file
+
+
+def stamp_file(file: Path) -> Stamp | None:
+    """A file's name, size and time; None when it has gone."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return file.name, found.st_size, found.st_mtime_ns
+
+
+def read_summary(file: Path) -> EvaluationSummary | None:
+    """Read what a list shows; None when the file is not an evaluation of this format."""
+    content = parse_json_object(read_bounded(file, MAX_BYTES))
+    if content.get("format") != FORMAT:
+        return None
+    data = dict_or_empty(content.get("data"))
+    models = list_of_dicts(content.get("models"))
+    return EvaluationSummary(
+        name=file.stem,
+        created=parse_time(bounded_text(content.get("created"))),
+        data=Path(parse_root(content) or bounded_text(data.get("folder"))).name,
+        split=bounded_text(data.get("split")),
+        identities=frozenset(bounded_text(model.get("identity")) for model in models),
+    )
+
+
+def parse_evaluation(name: str, content: bytes | None) -> StoredEvaluation | None:
+    """Read an evaluation; None unless all of it is as `training/evaluate.py` writes it."""
+    values = parse_json_object(content)
+    if values.get("format") != FORMAT:
+        return None
+    try:
+        evaluation = decode_dataclass(Evaluation, values)
+    except ValueError:
+        return None
+    results = (replace(r, mistakes=r.mistakes[:MAX_MISTAKES]) for r in evaluation.results)
+    return StoredEvaluation(
+        **vars(replace(evaluation, results=tuple(results))),
+        name=name,
+        created=parse_time(bounded_text(values.get("created"))),
+        root=parse_root(values),
+    )
+
+
+def parse_time(iso: str) -> datetime | None:
+    """Read a time of ISO 8601; one without a zone is UTC."""
+    try:
+        found = datetime.fromisoformat(iso)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def parse_root(values: Mapping[str, Any]) -> Path | None:
+    """The folder of the photographs; None unless it is absolute."""
+    root = bounded_text(values.get("root"))
+    return Path(root) if root.startswith("/") and "\0" not in root else None
+
+
+def decode_dataclass(kind: type[T], values: object) -> T:
+    """Make a dataclass of a JSON object. Raises ValueError where it does not fit the fields."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{kind.__name__} must be an object")
+    found = {}
+    for name, hint in field_types(kind).items():  # type: ignore[arg-type]
+        found[name] = decode(hint, values.get(name))
+    return kind(**found)
+
+
+@lru_cache(maxsize=64)
+def field_types(kind: Hashable) -> dict[str, Any]:
+    """The types of a dataclass's fields by name."""
+    return get_type_hints(kind)
+
+
+def decode(hint: Any, value: object) -> Any:
+    """Make a value of a field's type of one of JSON. Raises ValueError where it does not fit."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is UnionType:  # only `X | None` is used
+        return None if value is None else decode(parts[0], value)
+    if origin is tuple and isinstance(value, list):
+        return tuple(decode(parts[0], item) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {bounded_text(key): decode(parts[1], item) for key, item in value.items()}
+    if isinstance(hint, type) and is_dataclass(hint):
+        return decode_dataclass(hint, value)
+    found: object = None
+    if origin is Literal:
+        found = value if value in parts else None
+    elif hint is str and isinstance(value, str):
+        found = bounded_text(value)
+    elif hint is int:
+        found = natural_number(value)
+    elif hint is float:
+        found = finite_number(value)
+    if found is None:
+        raise ValueError(f"not {hint}: {value!r:.50}")
+    return found
+
+
+def mistake_photograph(evaluation: StoredEvaluation, mistake: Mistake) -> Path | None:
+    """Where a mistake's photograph lies; None unless that is inside the evaluation's folder.
+
+    Raises OSError where the file system refuses.
+    """
+    path = PurePosixPath(mistake.path)
+    if evaluation.root is None or path.is_absolute() or ".." in path.parts or "\0" in mistake.path:
+        return None
+    # Links are followed first, so that none leads out of the folder.
+    root = evaluation.root.resolve()
+    file = (root / path).resolve()
+    return file if file.is_relative_to(root) else None
