@@ -1,8 +1,9 @@
-"""The two augmentations of §4.1: random crops and their mirrors, and the colours' PCA.
+"""The two augmentations of §4.1: random crops with mirroring, and PCA colour noise.
 
-Also as they were run in 2012 (cuda-convnet2). A batch is made in few passes over its bytes, since
-the processor that makes it is the one that may be training: the crop is cut from the stored bytes,
-and the mean, the colour's shift and all divisions are one addition and at most one multiplication.
+They can also be made as they were run in 2012 (cuda-convnet2). A batch takes few passes over its
+bytes, since the CPU may be training at the same time: crops are cut from the stored bytes, and
+subtracting the mean, shifting the colour and all divisions are one addition and at most one
+multiplication.
 """
 
 from collections.abc import Iterable
@@ -20,23 +21,23 @@ from model.config import CROP_SIDE
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How a training image is cut and coloured. The defaults are the paper's (§4.1)."""
+    """How training images are cropped and coloured. The defaults are the paper's (§4.1)."""
 
     crop: int = CROP_SIDE
     """Side of the crops, in pixels."""
     sharing: int = 1
-    """So many images of a batch in a row share one offset and one mirror decision; 32 as run in
-    2012."""
+    """Number of consecutive images in a batch that share an offset and a mirror decision; 32 as
+    run in 2012."""
     inclusive: bool = False
-    """Also the last offset that fits, 33 in each direction instead of the paper's 32; true as run
-    in 2012."""
+    """Whether the last offset that fits is used, too: 33 in each direction instead of the paper's
+    32; true as run in 2012."""
     colour_noise: float = 0.1
-    """Standard deviation of α, 0: none."""
+    """Standard deviation of α; 0 turns the noise off."""
     colour: Literal["paper", "original"] = "paper"
     """What is added: Σ pᵢ αᵢ λᵢ as printed, or as run in 2012 Σ pᵢ αᵢ √λᵢ, the image then divided
     by 1 + colour_noise."""
     input_scale: float = 1.0
-    """The mean-free pixels, in grey levels of 0–255, are divided by this, in validation too."""
+    """Divisor of the mean-free pixels, in grey levels of 0–255; applied in validation, too."""
 
     def __post_init__(self) -> None:
         good = (
@@ -46,10 +47,10 @@ class Augmentation:
             and 0 < self.input_scale < float("inf")
         )
         if not good:
-            raise ValueError(f"no augmentation can be made with {self}")
+            raise ValueError(f"invalid augmentation: {self}")
 
     def positions(self, side: int) -> int:
-        """Offsets in each direction: 32, so that with mirrors an image has 2048 variants (§4.1).
+        """Return the offsets in each direction: 32, so that an image has 2048 variants (§4.1).
 
         Raises ValueError for a crop larger than the square.
         """
@@ -59,14 +60,14 @@ class Augmentation:
 
     @property
     def divisor(self) -> float:
-        """What a training image is divided by: the 1.1 of 2012 keeps the test images' scale."""
+        """What training images are divided by: the 1.1 of 2012 compensates for the noise."""
         noisy = self.colour == "original"
         return self.input_scale * (1 + self.colour_noise if noisy else 1)
 
 
 @dataclass(frozen=True)
 class AugmentationDraws:
-    """The random numbers of one epoch, one row an image.
+    """The random numbers of one epoch, one row per image.
 
     offsets: int64 [N, 2], top and left.
     mirrors: bool [N].
@@ -89,7 +90,7 @@ def draw_augmentations(
 ) -> AugmentationDraws:
     """Draw the crops, mirrors and colours of all images for one epoch.
 
-    order: int64 [N], the epoch's permutation of the images; only sharing depends on it.
+    order: int64 [N], the epoch's permutation of the images; it matters only for shared crops.
     """
     random = np.random.default_rng([seed, epoch, 1])
     images, positions = len(order), augmentation.positions(side)
@@ -112,7 +113,7 @@ def draw_augmentations(
 
 
 class Augmenter:
-    """Cuts, mirrors, centres and colours images of one training set."""
+    """Crops, mirrors, centres and colours the images of one training set."""
 
     def __init__(self, augmentation: Augmentation, mean: Tensor, pca: Pca) -> None:
         """Take the mean image, float32 [3, s, s]."""
@@ -129,9 +130,9 @@ class Augmenter:
         draws: AugmentationDraws,
         rows: npt.NDArray[np.int64],
     ) -> Tensor:
-        """uint8 [s, s, 3], one for each row of the draws → float32 [B, 3, crop, crop].
+        """Augment images: uint8 [s, s, 3] each → float32 [B, 3, crop, crop], channels last.
 
-        The memory format is channels_last.
+        rows: int64 [B], each image's row in `draws`.
         """
         crop = self.augmentation.crop
         out = np.empty((len(rows), crop, crop, 3), np.float32)
@@ -155,7 +156,7 @@ class Augmenter:
         to: npt.NDArray[np.float32],
     ) -> None:
         """Write cut × factor + offset: uint8 [c, c, 3], float32 [c, 3c] → float32 [c, c, 3]."""
-        # By rows, since an inner loop over three colours is slow.
+        # Row by row, since an inner loop over three colours is slow.
         pixels, lines = cut.reshape(offset.shape), to.reshape(offset.shape)
         if self.factor == 1:
             lines[...] = pixels
@@ -164,14 +165,14 @@ class Augmenter:
         lines += offset
 
     def shifts(self, alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """What is added to a row of pixels: float32 [B, 3] → [B, 3 × crop]."""
+        """Compute what is added to each row of pixels: float32 [B, 3] → [B, 3 × crop]."""
         shift = colour_shift(self.pca, torch.from_numpy(alphas), self.augmentation.colour)
         return np.tile(shift.numpy() * self.factor, (1, self.augmentation.crop))
 
 
 def mirror_into(out: npt.NDArray[np.uint8], cut: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Write the mirror image of uint8 [h, w, 3] and give it."""
-    # Colour by colour, several times as fast as pixel by pixel.
+    """Write the mirror image of uint8 [h, w, 3] to `out`, and return `out`."""
+    # Colour by colour: several times as fast as pixel by pixel.
     for colour in range(3):
         out[:, :, colour] = cut[:, ::-1, colour]
     return out
@@ -180,7 +181,7 @@ def mirror_into(out: npt.NDArray[np.uint8], cut: npt.NDArray[np.uint8]) -> npt.N
 def colour_shift(
     pca: Pca, alphas: Tensor, colour: Literal["paper", "original"] = "paper"
 ) -> Tensor:
-    """The grey levels, of 0–255, to add to R, G and B: float32 [B, 3] → [B, 3].
+    """Compute the grey levels (0–255) to add to R, G and B: float32 [B, 3] → [B, 3].
 
     "paper": Σ pᵢ αᵢ λᵢ (§4.1). The eigenvalues are those of RGB values between 0 and 1, which the
     paper leaves open: with values up to 255 the same formula would shift every pixel by about a

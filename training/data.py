@@ -1,4 +1,4 @@
-"""Batches for the network, made on another thread while it trains (§4.1)."""
+"""Batches for the network, prepared on another thread while it trains (§4.1)."""
 
 import threading
 from collections.abc import Iterator
@@ -23,11 +23,11 @@ Rows = npt.NDArray[np.int64]
 
 
 class Batch(NamedTuple):
-    """Images, ready for the network.
+    """Images ready for the network.
 
     x:       float32 [B, 3, crop, crop], channels last.
     classes: int64 [B].
-    rows:    int64 [B], where in the split each comes from.
+    rows:    int64 [B], each image's row in its split.
     """
 
     x: Tensor
@@ -37,12 +37,12 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Batches:
-    """The batches of one epoch of the training set, from the step `first` on.
+    """The batches of one epoch of the training set, starting after `first` steps.
 
-    What is drawn for an image depends on the seed, the epoch and the image alone; where images
-    share their crops, on the step and the place in the whole batch too. `part` (i, n) gives the
-    i-th of n nearly equal slices of each batch. Images that do not fill a last batch sit this
-    epoch out, unless there are fewer than a batch in all.
+    An image's augmentation depends only on the seed, the epoch and the image; where images share
+    crops, on its position in the whole batch as well. With `replica_slice` (i, n), each batch is
+    the i-th of n nearly equal slices. Images that do not fill the last batch are left out of this
+    epoch, unless the set is smaller than one batch.
     """
 
     data: Prepared
@@ -54,14 +54,14 @@ class Batches:
     replica_slice: ReplicaSlice = (0, 1)
 
     def __len__(self) -> int:
-        """Steps of the whole epoch, those before `first` included."""
+        """Return the steps of the whole epoch, including the first ones."""
         return max(1, len(self.data.train) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
         return ahead(self.generate())
 
     def generate(self) -> Iterator[Batch]:
-        """Make them one by one, in the caller's thread."""
+        """Yield the batches, prepared in the caller's thread."""
         data, split = self.data, self.data.train
         order = np.random.default_rng([self.seed, self.epoch, 0]).permutation(len(split))
         draws = draw_augmentations(
@@ -79,34 +79,39 @@ class Batches:
             yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
 
 
-def slice_rows(rows: Rows, part: ReplicaSlice) -> Rows:
-    """The i-th of n nearly equal slices."""
-    number, parts = part
+def slice_rows(rows: Rows, replica_slice: ReplicaSlice) -> Rows:
+    """Return the i-th of n nearly equal slices."""
+    number, parts = replica_slice
     return rows[len(rows) * number // parts : len(rows) * (number + 1) // parts]
 
 
 def validation_crops(
-    data: Prepared, augmentation: Augmentation, size: int = 128, part: ReplicaSlice = (0, 1)
+    data: Prepared,
+    augmentation: Augmentation,
+    size: int = 128,
+    replica_slice: ReplicaSlice = (0, 1),
 ) -> Iterator[Batch]:
-    """The validation images' centre crops, in order; of the i-th of n slices of the set."""
-    return ahead(centre_crops(data, augmentation.crop, augmentation.input_scale, size, part))
+    """Yield the validation images' centre crops, in order, of one slice of the set."""
+    return ahead(
+        centre_crops(data, augmentation.crop, augmentation.input_scale, size, replica_slice)
+    )
 
 
 def validation_squares(
-    data: Prepared, augmentation: Augmentation, size: int, part: ReplicaSlice = (0, 1)
+    data: Prepared, augmentation: Augmentation, size: int, replica_slice: ReplicaSlice = (0, 1)
 ) -> Iterator[Batch]:
-    """The validation images whole, in order: `x` is float32 [B, 3, side, side]."""
-    return ahead(centre_crops(data, data.side, augmentation.input_scale, size, part))
+    """Yield the whole validation images, in order: `x` is float32 [B, 3, side, side]."""
+    return ahead(centre_crops(data, data.side, augmentation.input_scale, size, replica_slice))
 
 
 def centre_crops(
-    data: Prepared, crop: int, scale: float, size: int, part: ReplicaSlice
+    data: Prepared, crop: int, scale: float, size: int, replica_slice: ReplicaSlice
 ) -> Iterator[Batch]:
-    """The centre of each validation image minus that of the mean, as everywhere else."""
+    """Yield the centre of each validation image, minus that of the mean image."""
     top, left = crop_offsets(data.side, crop)[4]
     middle = (slice(top, top + crop), slice(left, left + crop))
     mean = data.mean[:, *middle].contiguous()
-    rows = slice_rows(np.arange(len(data.val)), part)
+    rows = slice_rows(np.arange(len(data.val)), replica_slice)
     for start in range(0, len(rows), size):
         own = rows[start : start + size]
         pixels = np.empty((len(own), crop, crop, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""What a run leaves for people: lines and bars on the terminal, TensorBoard, conv1's pictures."""
+"""A run's progress on the terminal, in epochs.jsonl and TensorBoard, and as conv1's pictures."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from storage.runs import Epoch, RunFolder
 from training.bars import steps_bar
 from training.callbacks import Callbacks
 from training.checkpoints import save_checkpoint
-from training.run_folder import RunSpec, keep_best
+from training.run_folder import RunSpec, save_best_weights
 from training.state import TrainingState
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
@@ -33,25 +33,25 @@ def report_run(
     run: RunFolder | None,
     spec: RunSpec,
     console: Console,
-    stop: Callable[[], int],
+    stop_signal: Callable[[], int],
     checkpoint_seconds: float,
 ) -> Iterator[Callbacks]:
-    """Print a line an epoch, write everything down, save a checkpoint now and then.
+    """Yield callbacks that show and record each epoch, and save checkpoints.
 
-    run: None in the processes that write nothing.
+    run: None in all processes but rank 0; they write nothing.
     """
-    saved = time.monotonic()
+    last_saved = time.monotonic()
     progress = steps_bar(console)
     task = progress.add_task("", total=None, visible=False)
 
-    def steps(number: int, of: int, loss: float) -> None:
+    def on_step(step: int, steps: int, loss: float) -> None:
         progress.start()
-        what = "validation" if number == of else f"loss {loss:.3f}"
-        progress.update(task, visible=True, completed=number, total=of, description=what)
+        text = "validation" if step == steps else f"loss {loss:.3f}"
+        progress.update(task, visible=True, completed=step, total=steps, description=text)
 
-    def epochs(state: TrainingState) -> None:
+    def on_epoch(state: TrainingState) -> None:
         progress.stop()
-        keep_best(run, state, spec)
+        save_best_weights(run, state, spec)
         kernels = state.mesh.gather(
             {"conv1.weight": state.network.conv1.weight}, state.network.config
         )
@@ -61,20 +61,20 @@ def report_run(
             )
             console.print(format_epoch(state.history[-1], spec.recipe.epochs))
 
-    def due() -> bool:
-        return time.monotonic() - saved >= checkpoint_seconds
+    def checkpoint_due() -> bool:
+        return time.monotonic() - last_saved >= checkpoint_seconds
 
     def save(state: TrainingState) -> None:
-        nonlocal saved
+        nonlocal last_saved
         save_checkpoint(run, state, spec)
-        saved = time.monotonic()
+        last_saved = time.monotonic()
 
     try:
         yield Callbacks(
-            on_step=steps,
-            on_epoch=epochs,
-            checkpoint_due=due,
-            stop_signal=stop,
+            on_step=on_step,
+            on_epoch=on_epoch,
+            checkpoint_due=checkpoint_due,
+            stop_signal=stop_signal,
             save_checkpoint=save,
         )
     finally:
@@ -82,7 +82,10 @@ def report_run(
 
 
 def write_epoch(run: RunFolder, epoch: Epoch[float], kernels: Tensor, count: int) -> None:
-    """An epoch's line, its numbers for TensorBoard, conv1's picture."""
+    """Write an epoch to epochs.jsonl and TensorBoard, and draw conv1.
+
+    kernels: conv1's weights, float32 [96, 3, 11, 11]. count: of towers.
+    """
     run.append_epoch(epoch)
     picture = draw_conv1(kernels, count)
     run.conv1.mkdir(exist_ok=True)
@@ -91,7 +94,7 @@ def write_epoch(run: RunFolder, epoch: Epoch[float], kernels: Tensor, count: int
 
 
 def write_tensorboard(folder: Path, epoch: Epoch[float], picture: Image.Image) -> None:
-    """Write an epoch as TensorBoard's event file has it."""
+    """Add an epoch to TensorBoard's event files."""
     from torch.utils.tensorboard import SummaryWriter  # takes seconds
 
     values = {
@@ -103,7 +106,7 @@ def write_tensorboard(folder: Path, epoch: Epoch[float], picture: Image.Image) -
         "speed/seconds waited for data": epoch.data_wait,
         "memory/GiB": epoch.memory,
     }
-    # Epochs from this one on that a run cut off had written before are hidden.
+    # Hides what an interrupted run had written from this epoch on.
     with SummaryWriter(str(folder), purge_step=epoch.epoch) as writer:
         for name, value in values.items():
             writer.add_scalar(name, value, epoch.epoch)
@@ -112,7 +115,10 @@ def write_tensorboard(folder: Path, epoch: Epoch[float], picture: Image.Image) -
 
 
 def draw_conv1(kernels: Tensor, count: int = 2) -> Image.Image:
-    """conv1's kernels, GPU 1's left and GPU 2's right; nets of one GPU have one block."""
+    """Draw conv1's kernels, GPU 1's on the left and GPU 2's on the right.
+
+    kernels: float32 [N, 3, k, k]. count: 1 for networks of a single GPU, which get one block.
+    """
     parts = [draw_kernels(half) for half in split_towers(kernels, count)]
     width = sum(part.width for part in parts) + 16 * (count - 1)
     whole = Image.new("RGB", (width, parts[0].height), "white")
@@ -122,7 +128,7 @@ def draw_conv1(kernels: Tensor, count: int = 2) -> Image.Image:
 
 
 def format_epoch(e: Epoch[float], epochs: int) -> str:
-    """An epoch in a line."""
+    """Format an epoch as a line of the log."""
     return (
         f"epoch {e.epoch:3d}/{epochs}  rate {e.rate:<7.2g} loss {e.loss:6.3f}  "
         f"validation error top-1 {e.top1_error:6.2%} top-5 {e.top5_error:6.2%}  "
@@ -132,7 +138,7 @@ def format_epoch(e: Epoch[float], epochs: int) -> str:
 
 
 def write_environment(run: RunFolder, device: torch.device, bf16: bool, processes: int) -> None:
-    """environment.json: the machine, the versions and what was computed with."""
+    """Write environment.json: the machine, the versions, the device and the precision."""
     values = {
         "arguments": sys.argv[1:],
         "python": platform.python_version(),
@@ -149,7 +155,7 @@ def write_environment(run: RunFolder, device: torch.device, bf16: bool, processe
 
 
 def read_processor_name() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     named = (text.split(":", 1)[1].strip() for text in lines if text.startswith("model name"))

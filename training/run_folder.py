@@ -1,4 +1,4 @@
-"""One folder a run: what it was told, its epochs, its checkpoint and its weights."""
+"""A run: what defines it, its folder under runs/, and the weights files that it writes."""
 
 import json
 import subprocess
@@ -21,22 +21,25 @@ from training.state import TrainingState
 
 
 class RunError(ValueError):
-    """A run's folder that cannot be gone on with."""
+    """A run that cannot be started or resumed."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What makes two runs the same: the data's content, the recipe, the weights begun from."""
+    """What defines a run: its data, recipe, initial weights and precision.
+
+    Runs with the same specification give the same weights.
+    """
 
     data: Prepared
     recipe: Recipe
     initial_weights: str | None = None
-    """The identity of the weights begun from."""
+    """The identity of the weights that --from names."""
     precision: Literal["f32", "bf16"] = "f32"
     """Of the layers' arithmetic."""
 
     def to_json(self) -> dict[str, Any]:
-        """As run.json holds it."""
+        """Return the specification as run.json and a checkpoint's header hold it."""
         return {
             "data": str(self.data.root),
             "content": self.data.key,
@@ -46,8 +49,8 @@ class RunSpec:
         }
 
 
-def new_run(home: Home, spec: RunSpec, preset: str) -> RunFolder:
-    """Begin a folder under runs/, named by time, preset and data."""
+def create_run(home: Home, spec: RunSpec, preset: str) -> RunFolder:
+    """Create a folder under runs/, named after the time, the preset and the dataset."""
     stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}-{Path(str(spec.data.root)).name}"
     for number in range(1, 1000):
         folder = home.runs / (stamp if number == 1 else f"{stamp}-{number}")
@@ -56,15 +59,17 @@ def new_run(home: Home, spec: RunSpec, preset: str) -> RunFolder:
         except FileExistsError:
             continue
         run = RunFolder(folder)
-        run.update_description(**spec.to_json(), preset=preset, finished=False, commit=commit())
+        run.update_description(
+            **spec.to_json(), preset=preset, finished=False, commit=read_commit()
+        )
         return run
     raise RunError(f"{home.runs} holds too many runs named {stamp}")
 
 
 def find_runs(home: Home, spec: RunSpec) -> Iterator[RunFolder]:
-    """The runs found on disk that were told the same, newest first.
+    """Find the runs of this specification under runs/, newest first.
 
-    Their precision may differ: it is the machine's, unless somebody chose one.
+    Their precision may differ: by default it depends on the machine.
     """
     same = {k: v for k, v in spec.to_json().items() if k != "precision"}
     for folder in sorted(home.runs.glob("*"), reverse=True):
@@ -74,17 +79,17 @@ def find_runs(home: Home, spec: RunSpec) -> Iterator[RunFolder]:
 
 
 def read_recipe(run: RunFolder) -> Recipe:
-    """The recipe a run was told; RunError when the folder is not a run's."""
+    """Read a run's recipe from run.json; raise RunError if the folder is not a run's."""
     try:
         return Recipe(**run.read_description()["recipe"])
     except (KeyError, TypeError, RecipeError) as error:
-        raise RunError(f"{run.path} is not the folder of a run: no run.json to read") from error
+        raise RunError(f"{run.path} is not the folder of a run: no readable run.json") from error
 
 
-def weights_of(
+def make_weights(
     state: TrainingState, spec: RunSpec, run: RunFolder, tensors: dict[str, Tensor]
 ) -> Weights:
-    """The weights file's content after the last epoch."""
+    """Make a weights file's content after the last epoch, from the whole network's tensors."""
     last, described = state.history[-1], run.read_description()
     provenance = Provenance(
         data=str(spec.data.root),
@@ -106,40 +111,44 @@ def weights_of(
     )
 
 
-def keep_best(run: RunFolder | None, state: TrainingState, spec: RunSpec) -> None:
-    """Write the weights when the last epoch's validation error is the lowest; all processes."""
+def save_best_weights(run: RunFolder | None, state: TrainingState, spec: RunSpec) -> None:
+    """Write the weights if the last epoch has the lowest validation error.
+
+    Call it in all processes; rank 0 writes, and `run` is None in the others.
+    """
     errors = [epoch.top1_error for epoch in state.history]
     if errors[-1] > min(errors[:-1], default=1.0):
         return
     tensors = state.mesh.gather(state.network.state_dict(), state.network.config)
     if run is not None:
-        save_weights(weights_of(state, spec, run, tensors), run.best)
+        save_weights(make_weights(state, spec, run, tensors), run.best)
 
 
-def finish(
+def finish_run(
     run: RunFolder,
     home: Home,
     state: TrainingState,
     spec: RunSpec,
     tensors: dict[str, Tensor],
-    ten: tuple[float, float],
+    ten_crop_errors: tuple[float, float],
 ) -> Weights:
-    """Write the weights file, make it the current one, and say in run.json that it is done.
+    """Write the weights file, put it into use, and mark the run as finished in run.json.
 
-    tensors: the whole network's. ten: top-1 and top-5 error with ten crops, 0–1.
+    tensors: the whole network's weights. ten_crop_errors: top-1 and top-5, 0–1.
     """
-    made = weights_of(state, spec, run, tensors)
-    provenance = replace(made.provenance, ten_crop_top1_error=ten[0], ten_crop_top5_error=ten[1])
-    weights = replace(made, provenance=provenance)
+    weights = make_weights(state, spec, run, tensors)
+    top1, top5 = ten_crop_errors
+    provenance = replace(weights.provenance, ten_crop_top1_error=top1, ten_crop_top5_error=top5)
+    weights = replace(weights, provenance=provenance)
     save_weights(weights, run.weights)
     switch_link(home.weights, run.weights)
-    run.update_description(finished=True, weights=weights.identity, ten_crops=ten)
+    run.update_description(finished=True, weights=weights.identity, ten_crops=ten_crop_errors)
     run.checkpoint.unlink(missing_ok=True)
     return weights
 
 
-def commit() -> str:
-    """This project's commit, with a + when files were changed; "unknown" outside a checkout."""
+def read_commit() -> str:
+    """Return this project's commit, with a + if files are changed; "unknown" outside a clone."""
     root = Path(__file__).resolve().parents[1]
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12"]
     try:

@@ -19,9 +19,9 @@ class ParameterGroup:
 
 
 def group_parameters(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]:
-    """The network's parameters by kind: conv1's apart, since the run of 2012 slowed it.
+    """Group the network's parameters: conv1's apart, since the run of 2012 slowed it.
 
-    With the paper's recipe all have the same rate and decay.
+    With the paper's recipe all groups have the same rate and decay.
     """
     bias_decay = recipe.decay if recipe.bias_decay else 0.0
     conv_decay = recipe.decay if recipe.conv_decay is None else recipe.conv_decay
@@ -32,48 +32,49 @@ def group_parameters(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]
         "dense": recipe.decay,
         "bias": bias_decay,
     }
-    found: dict[str, list[Tensor]] = {name: [] for name in decays}
+    parameters: dict[str, list[Tensor]] = {name: [] for name in decays}
     for name, parameter in network.named_parameters():
-        found[find_group(name)].append(parameter)
-    return [ParameterGroup(name, found[name], decays[name]) for name in decays]
+        parameters[choose_group(name)].append(parameter)
+    return [ParameterGroup(name, parameters[name], decays[name]) for name in decays]
 
 
-def find_group(name: str) -> str:
-    """The group of a parameter, by its name."""
-    layer, what = name.rsplit(".", 1)
+def choose_group(name: str) -> str:
+    """Return the group of a parameter with this name, such as conv2.weight."""
+    layer, kind = name.rsplit(".", 1)
     if layer == "conv1":
-        return "conv1" if what == "weight" else "conv1 bias"
-    if what == "bias":
+        return "conv1" if kind == "weight" else "conv1 bias"
+    if kind == "bias":
         return "bias"
     return "conv" if layer.startswith("conv") else "dense"
 
 
 class PaperSGD(torch.optim.SGD):
-    """torch's SGD, its velocity kept in the paper's units when the learning rate changes.
+    """torch's SGD, corrected to the paper's update rule when the learning rate changes.
 
-    torch keeps u ← 0.9 u + g + 0.0005 w and steps w ← w − ε u. With v = −ε u that is the paper's
-    rule as long as ε stays; when ε changes, the paper's v carries the old ε with it, so u is
-    multiplied by old ε / new ε. A rate of zero stops a group where it is. One fused pass over the
-    weights on CPU and CUDA.
+    torch keeps u ← 0.9 u + g + 0.0005 w and steps w ← w − ε u. With v = −ε u, that is the paper's
+    rule as long as ε is constant. When ε changes, the paper's v still contains the old ε, so u is
+    multiplied by old ε / new ε. A rate of zero freezes a group. On CPU and CUDA the update is one
+    fused pass over the weights.
     """
 
-    def __init__(self, parts: Iterable[ParameterGroup], rate: float, momentum: float) -> None:
-        held = [part for part in parts if part.parameters]
+    def __init__(self, groups: Iterable[ParameterGroup], rate: float, momentum: float) -> None:
+        groups = [group for group in groups if group.parameters]
         values = [
-            {"name": part.name, "params": part.parameters, "weight_decay": part.decay}
-            for part in held
+            {"name": group.name, "params": group.parameters, "weight_decay": group.decay}
+            for group in groups
         ]
-        fused = all(p.device.type in ("cpu", "cuda") for part in held for p in part.parameters)
+        devices = {p.device.type for group in groups for p in group.parameters}
+        fused = devices <= {"cpu", "cuda"}
         super().__init__(values, lr=rate, momentum=momentum, fused=fused)
 
     @property
     def rates(self) -> dict[str, float]:
-        """The learning rate ε of every group."""
+        """The learning rate ε of every group, by name."""
         return {str(group["name"]): float(group["lr"]) for group in self.param_groups}
 
     @torch.no_grad()
     def set_rates(self, rates: Mapping[str, float]) -> None:
-        """Use other learning rates from the next step on."""
+        """Set the learning rates of the groups, by name, for the next steps."""
         for group in self.param_groups:
             old, new = float(group["lr"]), rates[group["name"]]
             if new == old:
@@ -85,12 +86,12 @@ class PaperSGD(torch.optim.SGD):
             group["lr"] = new
 
     def velocity(self, parameter: Tensor) -> Tensor | None:
-        """Torch's u of a parameter; None before its first update."""
-        found: Tensor | None = self.state[parameter].get("momentum_buffer")
-        return found
+        """Return torch's u of a parameter; None before its first update."""
+        velocity: Tensor | None = self.state[parameter].get("momentum_buffer")
+        return velocity
 
     @torch.no_grad()
     def restore_velocity(self, parameter: Tensor, velocity: Tensor) -> None:
-        """Take up a velocity of a checkpoint."""
-        # Laid out in memory as the parameter is: the fused update walks both in step.
+        """Set a parameter's velocity to one saved in a checkpoint."""
+        # With the parameter's memory layout, which the fused update assumes.
         self.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(velocity)

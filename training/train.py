@@ -44,7 +44,7 @@ from training.options import (
     parse_options,
 )
 from training.reporting import report_run, write_environment
-from training.run_folder import RunError, RunSpec, find_runs, finish, new_run
+from training.run_folder import RunError, RunSpec, create_run, find_runs, finish_run
 from training.state import TrainingState, init_from, init_state
 from training.validate import measure_ten_crops
 
@@ -223,7 +223,7 @@ def train_run(
     tensors = mesh.gather(state.network.state_dict(), plan.config)
     if run is None:
         return None
-    weights = finish(run, home, state, spec, tensors, ten_crop_errors)
+    weights = finish_run(run, home, state, spec, tensors, ten_crop_errors)
     console.print(f"Wrote weights {weights.identity} to {run.weights}.")
     return run.weights
 
@@ -250,7 +250,7 @@ def start_or_resume(
     if run is None:
         if not mesh.is_main:
             return None, state
-        run = new_run(home, spec, plan.preset)
+        run = create_run(home, spec, plan.preset)
         file = options.initial_weights
         run.update_description(
             start_file=str(Path(file).absolute()) if file else None, options=options.to_json()

@@ -26,7 +26,7 @@ from training.data import Batches
 from training.dataset.prepare import Prepared
 from training.loop import backward_pass, train_network
 from training.reporting import report_run
-from training.run_folder import RunSpec, new_run
+from training.run_folder import RunSpec, create_run
 from training.state import TrainingState, init_state
 from training.validate import count_errors, measure_ten_crops
 
@@ -99,7 +99,7 @@ def test_a_run_cut_off_at_any_moment_goes_on_to_the_same_bits(
     tiny: Prepared, whole: TrainingState, home: Home, asked: int
 ) -> None:
     told = RunSpec(tiny, RECIPE)
-    run = new_run(home, told, "cifar")
+    run = create_run(home, told, "cifar")
     moments = iter(range(1, 10_000))
     quiet = Console(quiet=True)
 

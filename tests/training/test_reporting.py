@@ -18,7 +18,7 @@ from training.config import CIFAR
 from training.dataset.prepare import Prepared
 from training.loop import train_network
 from training.reporting import draw_conv1, format_epoch, read_processor_name, report_run
-from training.run_folder import RunSpec, new_run
+from training.run_folder import RunSpec, create_run
 from training.state import init_state
 
 RECIPE = replace(CIFAR, epochs=1, batch=5)
@@ -49,7 +49,7 @@ def shown(to: Console) -> str:
 
 def run_of(data: Prepared, tmp_path: Path) -> tuple[RunFolder, RunSpec]:
     told = RunSpec(data, RECIPE)
-    return new_run(Home(root=tmp_path), told, "cifar"), told
+    return create_run(Home(root=tmp_path), told, "cifar"), told
 
 
 def test_an_epochs_line_says_all_that_people_compare() -> None:

@@ -10,7 +10,7 @@ from storage.runs import RunFolder
 from training.config import CIFAR, ORIGINAL, PRESETS
 from training.dataset.prepare import Prepared
 from training.options import Options, parse_options
-from training.run_folder import RunError, RunSpec, new_run
+from training.run_folder import RunError, RunSpec, create_run
 from training.train import find_finished_run, find_interrupted_run
 
 RECIPE = replace(CIFAR, epochs=6, batch=5, seed=7, drop_after=(2, 4))
@@ -24,7 +24,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def run(tiny: Prepared, home: Home) -> RunFolder:
-    made = new_run(home, RunSpec(tiny, RECIPE), "cifar")
+    made = create_run(home, RunSpec(tiny, RECIPE), "cifar")
     made.update_description(start_file="/weights.safetensors", options=SAVED.to_json())
     return made
 

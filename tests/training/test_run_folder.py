@@ -25,7 +25,7 @@ from training.config import CIFAR, Recipe, RecipeError
 from training.dataset.prepare import Prepared
 from training.loop import train_network
 from training.reporting import report_run, write_environment
-from training.run_folder import RunError, RunSpec, find_runs, finish, new_run, read_recipe
+from training.run_folder import RunError, RunSpec, create_run, find_runs, finish_run, read_recipe
 from training.state import TrainingState, init_state
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def done(
 ) -> tuple[RunFolder, TrainingState, list[dict[str, Tensor]]]:
     """Six epochs, cut off in the fourth and gone on with."""
     told = RunSpec(tiny, RECIPE)
-    run = new_run(Home(root=tmp_path_factory.mktemp("home")), told, "cifar")
+    run = create_run(Home(root=tmp_path_factory.mktemp("home")), told, "cifar")
     asked = iter(range(1, 1000))
     kept: list[dict[str, Tensor]] = []
     with pytest.raises(StoppedError):
@@ -119,7 +119,7 @@ def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
 ) -> None:
     """Killed in epoch 3 with a checkpoint of epoch 1: epoch 2 is made, and written, twice."""
     told = RunSpec(tiny, replace(RECIPE, epochs=3))
-    run = new_run(home, told, "cifar")
+    run = create_run(home, told, "cifar")
 
     class KilledError(Exception):
         pass
@@ -172,7 +172,10 @@ def test_the_best_weights_are_those_of_the_epoch_with_the_lowest_error(done: Don
 
 def test_the_best_are_kept_when_later_epochs_are_worse(tiny: Prepared, home: Home) -> None:
     told = RunSpec(tiny, replace(RECIPE, epochs=12, rate=0.006))
-    run, state = new_run(home, told, "cifar"), fresh(tiny, replace(RECIPE, epochs=12, rate=0.006))
+    run, state = (
+        create_run(home, told, "cifar"),
+        fresh(tiny, replace(RECIPE, epochs=12, rate=0.006)),
+    )
     kept = recorded(run, told, state)
     errors = [epoch.top1_error for epoch in state.history]
     best = load_weights(run.best)
@@ -187,10 +190,10 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
 ) -> None:
     recipe = replace(RECIPE, epochs=1)
     told, state = RunSpec(tiny, recipe), fresh(tiny, recipe)
-    run = new_run(home, told, "cifar")
+    run = create_run(home, told, "cifar")
     train_network(state, tiny, recipe, False, Callbacks())
     save_checkpoint(run, state, told)
-    made = finish(run, home, state, told, state.network.state_dict(), (0.25, 0.0))
+    made = finish_run(run, home, state, told, state.network.state_dict(), (0.25, 0.0))
     assert home.weights.is_symlink()
     assert home.weights.resolve() == run.weights.resolve()
     assert not run.checkpoint.exists()
@@ -216,7 +219,7 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
 
 def test_the_configuration_comes_back_as_it_was_told(tiny: Prepared, home: Home) -> None:
     recipe = replace(RECIPE, drop_after=(2, 4), bias_rate=0.002, colour_until=3)
-    run = new_run(home, RunSpec(tiny, recipe), "cifar")
+    run = create_run(home, RunSpec(tiny, recipe), "cifar")
     assert read_recipe(RunFolder(run.path)) == recipe
     described = json.loads((run.path / "run.json").read_text())
     assert described["data"] == str(tiny.root)
@@ -225,7 +228,7 @@ def test_the_configuration_comes_back_as_it_was_told(tiny: Prepared, home: Home)
 
 
 def test_the_environment_is_this_one(tiny: Prepared, home: Home) -> None:
-    run = new_run(home, RunSpec(tiny, RECIPE), "cifar")
+    run = create_run(home, RunSpec(tiny, RECIPE), "cifar")
     write_environment(run, CPU, True, 4)
     found = json.loads((run.path / "environment.json").read_text())
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
@@ -238,7 +241,7 @@ def test_two_runs_begun_in_the_same_second_have_folders_of_their_own(
     tiny: Prepared, home: Home
 ) -> None:
     told = RunSpec(tiny, RECIPE)
-    folders = {new_run(home, told, "cifar").path for _ in range(3)}
+    folders = {create_run(home, told, "cifar").path for _ in range(3)}
     assert len(folders) == 3
 
 
@@ -246,7 +249,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_the_fields_name(
     tiny: Prepared, home: Home
 ) -> None:
     told, state = RunSpec(tiny, RECIPE), fresh(tiny)
-    run = new_run(home, told, "cifar")
+    run = create_run(home, told, "cifar")
     save_checkpoint(run, state, told)
     other = replace(RECIPE, rate=0.001, momentum=0.5)
     resumed = fresh(tiny, other)
@@ -264,7 +267,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_the_fields_name(
 
 def test_other_data_weights_and_precision_are_named_too(tiny: Prepared, home: Home) -> None:
     told, state = RunSpec(tiny, RECIPE), fresh(tiny)
-    run = new_run(home, told, "cifar")
+    run = create_run(home, told, "cifar")
     save_checkpoint(run, state, told)
     moved = replace(tiny, key="other", root=Path("/there"))
     changed = RunSpec(moved, RECIPE, initial_weights="abc", precision="bf16")
@@ -277,7 +280,7 @@ def test_other_data_weights_and_precision_are_named_too(tiny: Prepared, home: Ho
 
 def test_what_is_accepted_must_be_known(tiny: Prepared, home: Home) -> None:
     told, state = RunSpec(tiny, RECIPE), fresh(tiny)
-    run = new_run(home, told, "cifar")
+    run = create_run(home, told, "cifar")
     save_checkpoint(run, state, told)
     with pytest.raises(RunError, match="--accept does not know raet"):
         load_checkpoint(run, state, told, ["raet"])
@@ -286,7 +289,7 @@ def test_what_is_accepted_must_be_known(tiny: Prepared, home: Home) -> None:
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not a checkpoint", "weights", "empty"])
 def test_a_damaged_checkpoint_is_refused(tiny: Prepared, home: Home, damage: str) -> None:
     told, state = RunSpec(tiny, RECIPE), fresh(tiny)
-    run = new_run(home, told, "cifar")
+    run = create_run(home, told, "cifar")
     if damage != "missing":
         save_checkpoint(run, state, told)
     if damage == "truncated":
@@ -296,7 +299,7 @@ def test_a_damaged_checkpoint_is_refused(tiny: Prepared, home: Home, damage: str
         run.checkpoint.write_bytes(b"{}" * 100)
     if damage == "weights":  # a file of safetensors, but another
         train_network(state, tiny, replace(RECIPE, epochs=1), False, Callbacks())
-        finish(run, home, state, told, state.network.state_dict(), (0, 0))
+        finish_run(run, home, state, told, state.network.state_dict(), (0, 0))
         run.weights.rename(run.checkpoint)
     if damage == "empty":
         run.checkpoint.write_bytes(b"")
@@ -318,7 +321,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
 ) -> None:
     state, told = fresh(tiny), RunSpec(tiny, RECIPE)
     with small_disk("60m") as place:
-        run = new_run(Home(root=place), told, "cifar")
+        run = create_run(Home(root=place), told, "cifar")
         save_checkpoint(run, state, told)
         before = run.checkpoint.read_bytes()
         free = shutil.disk_usage(place).free
