@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from index.engines.milvus_server import parse_milvus_url as check_milvus_url
-from index.placing import SEARCH_DEVICES, SearchDevice
+from index.engines.options import SEARCH_DEVICES, SearchDevice
 from storage.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -282,7 +282,7 @@ class Settings:
         return cls(**values)
 
     @property
-    def placing(self) -> SearchDevice:
+    def search_device(self) -> SearchDevice:
         """Where the index is searched."""
         return SearchDevice(
             device=self.index_device, float16=self.index_float16, url=self.index_url

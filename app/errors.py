@@ -23,7 +23,7 @@ from app.problems import (
     upload_problem,
 )
 from app.uploads.receive import FORM_OVERHEAD_BYTES, UploadError, upload_limits
-from index.candidates import SearchError
+from index.engines.protocol import SearchError
 from model.decode import ImageError
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -36,10 +36,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from index.candidates import RowFilter
 from index.engines import binary
-from index.engines.options import EngineOptions as Wanted
+from index.engines.options import EngineOptions
+from index.engines.protocol import RowFilter, VersionData
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca
+from index.id_map import IdMap
 from index.vectors import Vectors, write_shard
 from model.checkpoint import load_weights
 from model.dataset import Photograph, scan_folder
@@ -250,11 +251,16 @@ def autoencoder(rows: Floats, bits: int, _: Any, seed: int) -> tuple[int, Propos
     with TemporaryDirectory() as home:
         folder = Path(home)
         vectors = Vectors(folder, [write_shard(folder / "rows.npy", [rows], "float32")], "float32")
-        wanted = Wanted(bits=bits, seed=seed)
-        told = binary.train_binary(
-            vectors, None, folder, wanted, lambda _name, _total: lambda _done: None
+        everything = np.arange(len(rows))
+        version = VersionData(
+            name="rows",
+            folder=folder,
+            vectors=vectors,
+            id_map=IdMap(everything, everything, np.zeros(len(rows), np.int32)),
         )
-        found = binary.open_binary(folder, told)
+        wanted = EngineOptions(bits=bits, seed=seed)
+        told = binary.train_binary(version, wanted, lambda _name, _total: lambda _done: None)
+        found = binary.open_binary(version, told)
     return bits // 8, lambda queries, count: found.propose(queries, count, RowFilter(), 0)
 
 

@@ -17,11 +17,10 @@ import torch
 
 from benchmarks.windows import SLICE
 from index import store
-from index.engines.factory import IndexSpec, build_engine
-from index.engines.kinds import MAX_EXACT_ROWS
+from index.engines.factory import MAX_EXACT_ROWS, IndexSpec, build_engine
+from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
 from index.manifest import Manifest, Shard
-from index.placing import SearchDevice
 from index.search import Index
 from index.store import Draft, draft_version, open_version
 from index.vectors import Floats, file_sha256, max_squared_norm, write_shard
@@ -116,11 +115,12 @@ def built(root: Path, told: Told) -> Told:
         members = draft_of(draft, told, dtype)
         made = build_engine(
             IndexSpec(kind=kind, target=told["recall"]),
-            draft.name,
-            draft.folder,
-            draft.vectors(dtype),
-            members,
-            SearchDevice(),
+            VersionData(
+                name=draft.name,
+                folder=draft.folder,
+                vectors=draft.vectors(dtype),
+                id_map=members,
+            ),
             lambda _name, _total: lambda _done: None,
             held_out=np.load(Path(told["work"], "held_out.npy")),
         )

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from index.columns import Array, load_arrays, save_arrays
+from index.arrays import Array, load_arrays, save_arrays
 from index.manifest import REBUILD_HINT, Manifest, StoreError
 from index.vectors import Floats, Ids
 from model.config import SQUARE_SIDE

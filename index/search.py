@@ -1,10 +1,10 @@
-"""The nearest neighbours: a kind proposes rows, their distances are computed from the vectors.
+"""The nearest neighbours: an engine proposes rows, and their distances decide.
 
-What an index answers with does not depend on its kind but in whether a neighbour was proposed:
-Euclidean distances are summed in float64 from the full vectors, sorted, ties by the images' ids;
-images of equal pixels are one entry with a count. Where every vector is compared (`exact`), FAISS
-still only proposes, since it computes |x|² + |y|² − 2xy in float32: a bound on its rounding tells
-whether a vector that it left out could have been among the nearest, and then more are looked at.
+The kind of an index affects only whether a neighbour is proposed, not how it is reported: Euclidean
+distances are summed in float64 from the full vectors and sorted, ties by the images' ids; images of
+equal pixels are one entry with a count. Even the exact engine, which compares every vector, only
+proposes, since FAISS computes |x|² + |y|² − 2xy in float32: a bound on its rounding tells whether a
+vector that was left out could be among the nearest, and then more candidates are compared.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -15,8 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from index.candidates import MIN_EXTRA_CANDIDATES, RowFilter, SearchEngine, scale_effort
-from index.exact import ExactSearch
+from index.engines.exact import ExactSearch
+from index.engines.protocol import (
+    MIN_EXTRA_CANDIDATES,
+    RowFilter,
+    SearchEngine,
+    scale_effort,
+)
 from index.id_map import IdMap
 from index.manifest import Manifest
 from index.vectors import DTYPES, ROWS_PER_CHUNK, Floats, Ids, Vectors
@@ -24,30 +29,29 @@ from model.config import FEATURES
 
 Doubles = npt.NDArray[np.float64]
 MAX_NEIGHBOURS = 1000
-"""The most neighbours that can be asked for."""
 MAX_BATCH_CANDIDATES = 1 << 22
-"""Candidates that are proposed at a time, of all queries together: 32 MB of numbers."""
+"""Candidates proposed at a time, for all queries together: 32 MB of row numbers."""
 MAX_SCANNED_ROWS = 20_000
-"""Vectors of a class filter up to which all of them are compared, whatever the kind."""
+"""Rows of a class filter up to which all are compared, whatever the kind."""
 FLOAT32_ERROR = 2.0**-12
 """Bounds the error of a squared distance in float32.
 
-A sum of 4096 products has a relative error of at most 4096 · 2⁻²⁴ = 2⁻¹² when summed one by one,
-of |x|² + |y|² where FAISS computes |x|² + |y|² − 2xy. FAISS sums in eight lanes at least, so an
-eighth of that for the product, twice for 2xy and once for the norms, stays well below.
+A sum of 4096 products has a relative error of at most 4096 · 2⁻²⁴ = 2⁻¹² when summed one by one;
+where FAISS computes |x|² + |y|² − 2xy, relative to |x|² + |y|². FAISS sums in at least eight lanes,
+so an eighth of that for the product, twice for 2xy and once for the norms, stays well below.
 """
 
 
 class QueryError(ValueError):
-    """A question that cannot be answered: what is wrong with it."""
+    """A query that cannot be answered; the message says what is wrong with it."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What was found, nearest first, for each of N queries.
+    """The k nearest images of each of N queries, nearest first.
 
-    ids: int64 [N, k], images; the smallest id of those with equal pixels. distances: float64
-    [N, k], Euclidean. copies: int64 [N, k], how many images have exactly these pixels, from 1.
+    ids: int64 [N, k]; of images with equal pixels the smallest id. distances: float64 [N, k],
+    Euclidean. copies: int64 [N, k], the number of images with exactly these pixels, from 1.
     """
 
     ids: Ids
@@ -62,15 +66,15 @@ class Index:
         self,
         manifest: Manifest,
         vectors: Vectors,
-        members: IdMap,
-        candidates: SearchEngine | None = None,
+        id_map: IdMap,
+        engine: SearchEngine | None = None,
     ) -> None:
-        """Without `candidates` every vector is compared."""
-        self.manifest, self.vectors, self.id_map = manifest, vectors, members
-        self.exact = ExactSearch.for_id_map(vectors, members)
-        self.engine: SearchEngine = candidates or self.exact
+        """Without an engine every vector is compared."""
+        self.manifest, self.vectors, self.id_map = manifest, vectors, id_map
+        self.exact = ExactSearch.for_id_map(vectors, id_map)
+        self.engine: SearchEngine = engine or self.exact
         self.effort = int(manifest.parameters.get("effort", 0))
-        self.proposed = int(manifest.parameters.get("candidates", 0))
+        self.candidates = int(manifest.parameters.get("candidates", 0))
 
     def __len__(self) -> int:
         return len(self.id_map)
@@ -83,29 +87,26 @@ class Index:
         classes: Collection[int] | None = None,
         without: int | None = None,
     ) -> Neighbours:
-        """The k nearest to each row of float32 [N, 4096], k from 1 to 1000.
+        """Find the k nearest images to each row of float32 [N, 4096], k from 1 to 1000.
 
-        `classes` are the ids of the only classes that count; `without` is the id of an image to
-        leave out. There are fewer columns than k when there are fewer images.
+        classes: the ids of the only classes to search in. without: the id of an image to leave
+        out. There are fewer columns than k if there are fewer images.
 
-        Raises QueryError for another k, shape, a number that is not finite, or classes without an
-        image; SearchError when the engine is gone.
+        Raises QueryError for another k or shape, a number that is not finite, or classes without
+        an image; SearchError if the engine fails.
         """
         queries = self.validate_queries(features)
-        if (
-            isinstance(k, bool)
-            or not isinstance(k, int | np.integer)
-            or not 1 <= k <= MAX_NEIGHBOURS
-        ):
+        is_whole = isinstance(k, int | np.integer) and not isinstance(k, bool)
+        if not is_whole or not 1 <= k <= MAX_NEIGHBOURS:
             raise QueryError(f"k must be a whole number from 1 to {MAX_NEIGHBOURS}, not {k!r}")
-        question = ImageFilter(self.id_map, classes, without)
-        k = min(int(k), question.count)
+        image_filter = ImageFilter(self.id_map, classes, without)
+        k = min(int(k), image_filter.count)
         shape = len(queries), k
         found = Neighbours(np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape, np.int64))
-        asked = np.arange(len(queries) if k else 0)
-        for step in self.search_steps(k, question):
-            asked = self.refine(queries, asked, k, step, question, found)
-            if not len(asked):
+        unfinished = np.arange(len(queries) if k else 0)
+        for step in self.search_steps(k, image_filter):
+            unfinished = self.refine(queries, unfinished, k, step, image_filter, found)
+            if not len(unfinished):
                 break
         return found
 
@@ -118,13 +119,13 @@ class Index:
         without: int | None = None,
         most: int = MAX_NEIGHBOURS,
     ) -> list[Neighbours]:
-        """All within a Euclidean distance of each query, at most the `most` nearest of them.
+        """Find the images within a Euclidean distance of each query, at most the `most` nearest.
 
-        One `Neighbours` of [1, n] a query; one with `most` columns may not be all. Raises as
-        `search`, and QueryError for a radius that is negative or no number.
+        One `Neighbours` of [1, n] for each query; one with `most` columns may not be complete.
+        Raises as `search`, and QueryError for a radius that is negative or not a number.
         """
         if not isinstance(radius, int | float) or not 0 <= radius < float("inf"):
-            raise QueryError(f"the radius must be a number from 0, not {radius!r}")
+            raise QueryError(f"the radius must be a number of at least 0, not {radius!r}")
         found = self.search(features, most, classes=classes, without=without)
         counts = (found.distances <= radius).sum(axis=1)
         return [
@@ -137,9 +138,9 @@ class Index:
         ]
 
     def features(self, images: Sequence[int]) -> Floats:
-        """The stored features of images, by their ids, in this order: float32 [n, 4096].
+        """Read the stored features of images by their ids, in this order: float32 [n, 4096].
 
-        Raises QueryError for an image that is not here.
+        Raises QueryError for an image that is not in the index.
         """
         rows = {image: self.id_map.row_of(image) for image in images}
         missing = [str(image) for image, row in rows.items() if row is None]
@@ -148,7 +149,7 @@ class Index:
         return self.vectors.take([rows[image] for image in images])
 
     def validate_queries(self, features: Any) -> Floats:
-        """Queries, rounded as the vectors were, in one piece. Raises QueryError."""
+        """Make contiguous queries, rounded as the stored vectors are. Raises QueryError."""
         try:
             queries = np.ascontiguousarray(features, dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -161,17 +162,21 @@ class Index:
             raise QueryError(f"features must be finite numbers of {self.manifest.dtype}")
         return rounded
 
-    def search_steps(self, k: int, question: "ImageFilter") -> Iterator["SearchStep"]:
-        """What to ask for candidates for k neighbours, and what next where these do not do."""
-        rows = question.row_filter.rows
+    def search_steps(self, k: int, image_filter: "ImageFilter") -> Iterator["SearchStep"]:
+        """Give the first step of a search for k neighbours, and the next for unfinished queries.
+
+        The engine is asked with rising effort for ever more candidates; at last every vector is
+        compared.
+        """
+        rows = image_filter.row_filter.rows
         if not isinstance(self.engine, ExactSearch) and (
             rows is None or len(rows) > MAX_SCANNED_ROWS
         ):
-            count, effort = scale_effort(k, self.proposed, self.effort)
+            count, effort = scale_effort(k, self.candidates, self.effort)
             least = min(effort, self.engine.levels - 1)
-            for more, effort in enumerate(range(least, self.engine.levels)):
-                yield SearchStep(self.engine, count << more, effort)
-        count, everything = 2 * k + MIN_EXTRA_CANDIDATES, len(question.id_map.live_rows)
+            for doublings, effort in enumerate(range(least, self.engine.levels)):
+                yield SearchStep(self.engine, count << doublings, effort)
+        count, everything = 2 * k + MIN_EXTRA_CANDIDATES, len(image_filter.id_map.live_rows)
         while count < everything:
             yield SearchStep(self.exact, count, 0)
             count *= 8
@@ -180,128 +185,102 @@ class Index:
     def refine(
         self,
         queries: Floats,
-        asked: Ids,
+        unfinished: Ids,
         k: int,
         step: "SearchStep",
-        question: "ImageFilter",
+        image_filter: "ImageFilter",
         found: Neighbours,
     ) -> Ids:
-        """Take a step for the queries of these numbers; give those that need another."""
+        """Rank a step's candidates for the queries of these numbers, and fill in `found`.
+
+        Gives the numbers of the queries that need another step.
+        """
         left = []
-        # Few at a time where each may be given very many.
+        # Few queries at a time where each may be given very many candidates.
         size = max(1, MAX_BATCH_CANDIDATES // step.count)
-        for start in range(0, len(asked), size):
-            some = asked[start : start + size]
-            for number, rows in zip(
-                some, step.propose(queries[some], question.row_filter), strict=True
-            ):
-                looked = question.rank(self.vectors, queries[number], rows, k)
-                if not self.is_final(looked, queries[number], k, step, question):
+        for start in range(0, len(unfinished), size):
+            numbers = unfinished[start : start + size]
+            proposed = step.engine.propose(
+                queries[numbers], step.count, image_filter.row_filter, step.effort
+            )
+            for number, rows in zip(numbers, proposed, strict=True):
+                ranked = image_filter.rank(self.vectors, queries[number], rows, k)
+                if not self.is_final(ranked, queries[number], k, step, image_filter):
                     left.append(number)
                     continue
-                found.ids[number], found.copies[number] = looked.ids[:k], looked.copies[:k]
-                found.distances[number] = np.sqrt(looked.squared[:k])
+                found.ids[number], found.copies[number] = ranked.ids[:k], ranked.copies[:k]
+                found.distances[number] = np.sqrt(ranked.squared[:k])
         return np.array(left, np.int64)
 
     def is_final(
         self,
-        looked: "RankedCandidates",
+        ranked: "RankedCandidates",
         query: Floats,
         k: int,
         step: "SearchStep",
-        question: "ImageFilter",
+        image_filter: "ImageFilter",
     ) -> bool:
-        """Whether no other vector can be among the k nearest, as far as the kind can tell."""
-        if looked.rows >= len(question.id_map.live_rows):
+        """Whether no other vector can be among the k nearest, as far as the engine can tell."""
+        if ranked.rows >= len(image_filter.id_map.live_rows):
             return True
-        if len(looked.ids) < k or not step.engine.exhaustive:
-            return len(looked.ids) >= k
+        if len(ranked.ids) < k or not step.engine.exhaustive:
+            return len(ranked.ids) >= k
         norm = float(np.square(query, dtype=np.float64).sum())
-        # Twice: once for the candidate farthest off, once for the vector left out.
-        unsure = 2 * FLOAT32_ERROR * (norm + self.manifest.max_squared_norm)
-        return bool(looked.squared[k - 1] < looked.farthest - unsure)
+        # Twice: once for the farthest candidate, once for the vector left out.
+        error = 2 * FLOAT32_ERROR * (norm + self.manifest.max_squared_norm)
+        return bool(ranked.squared[k - 1] < ranked.farthest - error)
 
 
 @dataclass(frozen=True)
 class SearchStep:
-    """Whom to ask for how many candidates with what effort."""
+    """Which engine to ask for how many candidates with what effort."""
 
     engine: SearchEngine
     count: int
     effort: int
 
-    def propose(self, queries: Floats, view: RowFilter) -> Ids:
-        """Ask."""
-        return self.engine.propose(queries, self.count, view, self.effort)
-
-
-@dataclass(frozen=True)
-class RankedCandidates:
-    """Candidates by their exact distances, nearest first, ties by id.
-
-    rows: how many different ones were looked at; farthest: the largest squared distance of them.
-    """
-
-    ids: Ids
-    copies: Ids
-    squared: Doubles
-    rows: int
-    farthest: float
-
-    def merge(self, ids: Ids, copies: Ids, squared: Doubles, farthest: float) -> "RankedCandidates":
-        """These and others, in their order."""
-        every = np.concatenate([self.squared, squared])
-        names = np.concatenate([self.ids, ids])
-        order = np.lexsort((names, every))
-        return RankedCandidates(
-            names[order],
-            np.concatenate([self.copies, copies])[order],
-            every[order],
-            self.rows,
-            max(self.farthest, farthest),
-        )
-
 
 class ImageFilter:
-    """Which images count, for one call."""
+    """The images that one search may find.
 
-    def __init__(
-        self, everything: IdMap, classes: Collection[int] | None, without: int | None
-    ) -> None:
-        """Raises QueryError for classes that no image is of."""
-        self.id_map, self.without = everything, without
-        rows = None
+    id_map: restricted to the classes. row_filter: the same for engines. count: how many entries
+    there can be at most.
+    """
+
+    def __init__(self, id_map: IdMap, classes: Collection[int] | None, without: int | None) -> None:
+        """Raises QueryError for classes without an image."""
+        self.id_map, self.without, self.row_filter = id_map, without, RowFilter()
         if classes is not None:
-            self.id_map = everything.with_classes(classes)
+            self.id_map = id_map.with_classes(classes)
             if not len(self.id_map):
-                named = ", ".join(map(str, sorted(classes))) or "no class at all"
-                raise QueryError(f"the index has no image of the classes asked for: {named}")
-            rows = self.id_map.live_rows
-        chosen = None if classes is None else tuple(sorted(int(c) for c in classes))
-        self.row_filter = RowFilter(rows, chosen, without)
+                names = ", ".join(map(str, sorted(classes))) or "no class at all"
+                raise QueryError(f"the index has no image of the classes asked for: {names}")
+            chosen = tuple(sorted(int(number) for number in classes))
+            self.row_filter = RowFilter(self.id_map.live_rows, chosen)
 
     @property
     def count(self) -> int:
-        """How many entries there can be at most."""
+        """The number of entries: the rows, less that of the image left out if it has no copy."""
         row = self.id_map.row_of(self.without)
-        alone = (
-            row is not None
-            and self.id_map.first_ids_and_counts(np.array([row]), self.without)[1][0] == 0
-        )
+        alone = row is not None and self.images_of_rows(np.array([row]))[1][0] == 0
         return len(self.id_map.live_rows) - int(alone)
 
-    def rank(self, vectors: Vectors, query: Floats, rows: Ids, k: int) -> RankedCandidates:
-        """The candidates that count and may be among the k nearest, by exact distance."""
+    def images_of_rows(self, rows: Ids) -> tuple[Ids, Ids]:
+        """Give the smallest id and the number of each row's images, without the one left out."""
+        return self.id_map.first_ids_and_counts(rows, self.without)
+
+    def rank(self, vectors: Vectors, query: Floats, rows: Ids, k: int) -> "RankedCandidates":
+        """Rank the candidates that pass and may be among the k nearest by exact distance."""
         different = np.unique(rows[rows >= 0])
-        ids, copies = self.id_map.first_ids_and_counts(different, self.without)
-        counts = copies > 0
-        kept, ids, copies = different[counts], ids[counts], copies[counts]
+        ids, copies = self.images_of_rows(different)
+        passing = copies > 0
+        kept, ids, copies = different[passing], ids[passing], copies[passing]
         best = RankedCandidates(ids[:0], copies[:0], np.empty(0), len(different), 0.0)
         for start in range(0, len(kept), ROWS_PER_CHUNK):
             part = slice(start, start + ROWS_PER_CHUNK)
             values = vectors.take(kept[part])
             rough = squared_distances_float32(values, query)
-            # float32's sums may be wrong in their last digits; those far off are not needed.
+            # The last digits of float32's sums may be wrong; what is clearly farther is dropped.
             last = min(k, len(rough)) - 1
             near = rough <= np.partition(rough, last)[last] * (1 + 4 * FLOAT32_ERROR)
             best = best.merge(
@@ -313,16 +292,43 @@ class ImageFilter:
         return best
 
 
+@dataclass(frozen=True)
+class RankedCandidates:
+    """Candidates sorted by exact squared distance, ties by id.
+
+    rows: how many different rows were compared. farthest: the largest squared distance of these.
+    """
+
+    ids: Ids
+    copies: Ids
+    squared: Doubles
+    rows: int
+    farthest: float
+
+    def merge(self, ids: Ids, copies: Ids, squared: Doubles, farthest: float) -> "RankedCandidates":
+        """Merge more candidates in."""
+        all_squared = np.concatenate([self.squared, squared])
+        all_ids = np.concatenate([self.ids, ids])
+        order = np.lexsort((all_ids, all_squared))
+        return RankedCandidates(
+            all_ids[order],
+            np.concatenate([self.copies, copies])[order],
+            all_squared[order],
+            self.rows,
+            max(self.farthest, farthest),
+        )
+
+
 def squared_distances_float32(values: Floats, query: Floats) -> Floats:
-    """Squared distances in float32: [n, 4096] and [4096] → [n]."""
+    """Compute squared distances fast: [n, 4096] and [4096] → float32 [n]."""
     difference = torch.from_numpy(values) - torch.from_numpy(query)
-    found: Floats = difference.square_().sum(1).numpy()
-    return found
+    squared: Floats = difference.square_().sum(1).numpy()
+    return squared
 
 
 def squared_distances_float64(values: Floats, query: Floats) -> Doubles:
-    """Squared distances in float64: [n, 4096] and [4096] → [n]."""
+    """Compute squared distances exactly: [n, 4096] and [4096] → float64 [n]."""
     difference = values.astype(np.float64) - query
-    # Not einsum or a product: their order of summation could depend on how many there are.
-    distances: Doubles = np.square(difference, out=difference).sum(axis=1)
-    return distances
+    # Not einsum or a product: their order of summation could depend on the number of rows.
+    squared: Doubles = np.square(difference, out=difference).sum(axis=1)
+    return squared

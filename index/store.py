@@ -18,6 +18,8 @@ from typing import Any
 import faiss
 
 from index.engines.factory import open_engine
+from index.engines.options import SearchDevice
+from index.engines.protocol import VersionData
 from index.id_map import read_id_map
 from index.manifest import (
     MANIFEST_FILE,
@@ -29,7 +31,6 @@ from index.manifest import (
     read_manifest,
     write_manifest,
 )
-from index.placing import SearchDevice
 from index.search import Index
 from index.vectors import Vectors, file_sha256
 from storage.files import fsync, fsync_folder, lock_file, switch_link
@@ -197,17 +198,22 @@ def current_version(root: Path) -> str | None:
     return str(target)
 
 
-def open_version(root: Path, name: str, placing: SearchDevice | None = None) -> Index:
-    """Read a version, whole and checked, to be searched where `placing` says.
+def open_version(root: Path, name: str, device: SearchDevice | None = None) -> Index:
+    """Open a version for searching on the device, once every byte of it has been checked.
 
-    Raises StoreError: it is missing, damaged, or of another format; SearchError: it lies in Milvus
-    and that is gone.
+    Raises StoreError if it is missing, damaged, or of another format; SearchError if its vectors
+    are in Milvus and Milvus is gone.
     """
     manifest, folder = check_version(root, name), root / name
-    members = read_id_map(folder, manifest)
-    vectors = Vectors(folder, manifest.shards, manifest.dtype)
-    candidates = open_engine(folder, manifest, vectors, members, placing or SearchDevice())
-    return Index(manifest, vectors, members, candidates)
+    version = VersionData(
+        name=name,
+        folder=folder,
+        vectors=Vectors(folder, manifest.shards, manifest.dtype),
+        id_map=read_id_map(folder, manifest),
+        device=device or SearchDevice(),
+    )
+    engine = open_engine(manifest, version)
+    return Index(manifest, version.vectors, version.id_map, engine)
 
 
 def check_version(root: Path, name: str) -> Manifest:

@@ -21,8 +21,7 @@ from flask import Flask
 from app import create_app
 from app.config import Settings
 from docs.configuration import PAGE, configuration_page
-from index.engines.factory import KINDS
-from index.engines.kinds import MAX_EXACT_ROWS
+from index.engines.factory import KINDS, MAX_EXACT_ROWS
 from model.architectures import VARIANTS
 from training.config import PRESETS, Recipe
 

@@ -17,8 +17,7 @@ from app.indexing.precision import measure_precision
 from app.indexing.verify import index_statistics, verify_version
 from app.indexing.versions import prune_versions, rollback_version
 from index.engines.factory import KINDS, IndexSpec
-from index.engines.kinds import EngineOptions
-from index.placing import SEARCH_DEVICES
+from index.engines.options import SEARCH_DEVICES, EngineOptions
 
 NAMES = tuple(known.name for known in fields(EngineOptions))
 index_commands = AppGroup("index", help="The index of the training images' features.")

@@ -25,7 +25,7 @@ from rich.text import Text
 from app import context
 from app.config import SettingsError
 from app.database.session import DatabaseError, upgrade_database
-from index.candidates import SearchError
+from index.engines.protocol import SearchError
 from index.progress import Report
 from index.store import StoreError
 from model.checkpoint import WeightsError

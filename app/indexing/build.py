@@ -28,7 +28,8 @@ from index.building.file_list import UnreadableFile, write_file_list
 from index.building.near_duplicates import near_duplicate_distance
 from index.building.sampling import VersionImages, make_sample, read_earlier_sample
 from index.engines import factory as engines
-from index.engines.kinds import choose_kind
+from index.engines.factory import choose_kind
+from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
 from index.manifest import StoreError
 from index.progress import Report
@@ -246,11 +247,13 @@ class IndexBuild:
         self.add_sample(draft, asked.dtype, gathered, order, entered.ids, before)
         return engines.build_engine(
             asked.wanted,
-            draft.name,
-            draft.folder,
-            draft.vectors(asked.dtype),
-            IdMap(*lists),
-            self.settings.placing,
+            VersionData(
+                name=draft.name,
+                folder=draft.folder,
+                vectors=draft.vectors(asked.dtype),
+                id_map=IdMap(*lists),
+                device=self.settings.search_device,
+            ),
             self.step,
             (self.root / before.name, before) if before else None,
             self.held_out() if asked.wanted.kind != "exact" else None,

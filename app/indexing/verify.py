@@ -13,7 +13,7 @@ from index import store
 from index.building.file_list import FILE_LIST as LISTING
 from index.building.file_list import read_file_list
 from index.building.reader import read_ahead
-from index.engines import milvus_filling
+from index.engines import milvus_collections
 from index.manifest import Manifest, StoreError, read_manifest
 from index.progress import Report
 from index.search import Index
@@ -63,7 +63,7 @@ def verify_version(
     )
     if found.wrong:
         return found
-    index = store.open_version(root, name, settings.placing)
+    index = store.open_version(root, name, settings.search_device)
     found.add("Images against the database", compare_with_database(sessions, index))
     if files:
         found.add(
@@ -134,7 +134,7 @@ def digest_or_none(file: Path) -> str | None:
 def compare_with_milvus(settings: Settings, index: Index) -> list[str]:
     """What is wrong with what Milvus holds of a version."""
     try:
-        milvus_filling.verify_collection(
+        milvus_collections.verify_collection(
             settings.index_url, index.manifest.name, index.vectors, index.id_map
         )
     except StoreError as error:

@@ -13,8 +13,8 @@ from app.database.ingest import forget_versions
 from app.database.session import DatabaseError, Sessions, upgrade_database
 from index import store
 from index.building.distributed import is_first
-from index.candidates import SearchError
-from index.engines import milvus_filling
+from index.engines import milvus_collections
+from index.engines.protocol import SearchError
 from index.manifest import StoreError, read_manifest
 from index.store import Manifest
 from model.checkpoint import load_weights
@@ -84,4 +84,4 @@ def drop_collections(settings: Settings, names: Iterable[str]) -> None:
     """Drop what lies in Milvus of versions; what cannot be dropped now stays there unused."""
     if settings.index_url:
         with suppress(SearchError):
-            milvus_filling.drop_collections(settings.index_url, names)
+            milvus_collections.drop_collections(settings.index_url, names)

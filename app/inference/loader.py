@@ -12,7 +12,7 @@ from app.config import Settings
 from app.database.images import IndexVersionInfo, find_version
 from app.database.session import DatabaseError, Sessions, tables_are_current
 from index import store
-from index.candidates import SearchError
+from index.engines.protocol import SearchError
 from index.sample import ImageSample, read_sample
 from index.store import Index, Manifest
 from model.alexnet import list_layers
@@ -178,7 +178,8 @@ class ModelLoader:
             if store.read_manifest(home.index / name).weights != predictor.identity:
                 return NotReady(reason="mismatch", message=MISMATCH, command=BUILD)
             index = self.indexes.get(
-                links.index, lambda: store.open_version(home.index, name, self.settings.placing)
+                links.index,
+                lambda: store.open_version(home.index, name, self.settings.search_device),
             )
             sample = self.samples.get(
                 links.index, lambda: read_sample(home.index / name, index.manifest)

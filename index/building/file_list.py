@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from index.columns import DAMAGED_FILE_ERRORS, load_arrays, save_arrays
+from index.arrays import DAMAGED_FILE_ERRORS, load_arrays, save_arrays
 from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Ids
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from index.arrays import Array
 from index.building.file_list import FileEntry
 from index.building.reader import DecodedFile, read_ahead, read_photograph
 from index.building.top_patches import ImageResponses, SampleScan
 from index.building.tsne import MapLayout, layout_images
-from index.columns import Array
 from index.progress import Report, silent
 from index.sample import MAX_SAMPLE_IMAGES, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Ids, Vectors

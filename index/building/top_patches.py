@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index.columns import Array
+from index.arrays import Array
 from index.sample import PATCHES_PER_KERNEL, THUMBNAIL_SIDE, Pixels, make_thumbnail
 from index.vectors import Floats, Ids
 from model.activations import Conv1Responses

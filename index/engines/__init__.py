@@ -1,1 +1,1 @@
-"""What proposes candidates: the kinds of FAISS index, and Milvus. Only here both are known."""
+"""Engines, which propose candidates: FAISS's kinds of index, binary codes, and Milvus."""

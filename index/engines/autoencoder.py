@@ -1,10 +1,10 @@
-"""An autoencoder that makes a feature vector a short binary code (§6.1).
+"""An autoencoder that turns feature vectors into short binary codes (§6.1).
 
 After Krizhevsky and Hinton, "Using very deep autoencoders for content-based image retrieval"
-(ESANN 2011): the code is what a deep network can restore the features from through a narrow
-middle. Noise before the middle's tanh units drives their outputs to −1 and 1, as in Salakhutdinov
-and Hinton's "Semantic hashing" (2007), and gives features that are close codes that differ in few
-bits. In place of layer-wise pretraining the first layer is the features' principal components.
+(ESANN 2011): the code is the narrow middle of a network that restores the features from it. As in
+Salakhutdinov and Hinton's "Semantic hashing" (2007), noise before the middle's tanh units drives
+their outputs to −1 and 1, and gives near features codes that differ in few bits. The features'
+principal components are the first layer, in place of layer-wise pretraining.
 """
 
 from pathlib import Path
@@ -25,17 +25,17 @@ from model.config import FEATURES
 
 Codes = npt.NDArray[np.uint8]
 COMPONENTS = 512
-"""Principal components that are coded."""
+"""Principal components that are encoded."""
 HIDDEN_UNITS = 512
 """Units of the hidden layer on each side of the code."""
 NOISE_STD = 1.0
 """Standard deviation of the noise before the code's tanh units."""
 BATCH_SIZE = 256
 PEAK_LEARNING_RATE = 1e-3
-"""The learning rate at its highest; it rises over the first tenth of the steps and then falls."""
+"""Reached after a tenth of the steps; then the learning rate falls again."""
 EPOCHS = 30
 MIN_MAX_STEPS = (100, 4000)
-"""The fewest and the most steps."""
+"""The smallest and the largest number of steps."""
 
 
 class Encoder(nn.Module):
@@ -52,21 +52,21 @@ class Encoder(nn.Module):
 
     @property
     def bits(self) -> int:
-        """Length of a code."""
+        """The length of a code."""
         return self.code.out_features
 
     def forward(self, features: Tensor) -> Tensor:
-        """What the bits are the signs of."""
+        """Compute the numbers whose signs are the bits."""
         return self.encode_components(self.components(features))
 
     def encode_components(self, components: Tensor) -> Tensor:
-        """The same, of the principal components."""
-        found: Tensor = self.code(torch.relu(self.hidden(components)))
-        return found
+        """Compute the same from the principal components."""
+        numbers: Tensor = self.code(torch.relu(self.hidden(components)))
+        return numbers
 
     @torch.inference_mode()
     def encode(self, features: Floats) -> Codes:
-        """Codes as FAISS has them: float32 [N, 4096] → uint8 [N, bits / 8]."""
+        """Encode features in FAISS's form: float32 [N, 4096] → uint8 [N, bits / 8]."""
         signs = self(torch.from_numpy(np.require(features, np.float32, ["C", "W"]))) > 0
         return np.packbits(signs.numpy(), axis=1, bitorder="little")
 
@@ -74,44 +74,44 @@ class Encoder(nn.Module):
 def train_encoder(
     components: faiss.LinearTransform, inputs: Floats, bits: int, seed: int, report: Report
 ) -> Encoder:
-    """Train a coder on principal components, float32 [N, d], that the transform gives.
+    """Train an encoder on inputs, float32 [N, d], the principal components given by `components`.
 
-    All are scaled by one number, so that distances stay in proportion. The seed settles the
-    coder, on one machine and with one count of threads.
+    All are scaled by one number, so that distances stay in proportion. The same seed gives the
+    same encoder on the same machine with the same number of threads.
     """
     scale = float(np.sqrt(np.square(inputs, dtype=np.float64).mean())) or 1.0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        coder = Encoder(components.d_out, HIDDEN_UNITS, bits)
+        encoder = Encoder(components.d_out, HIDDEN_UNITS, bits)
         axes = faiss.vector_to_array(components.A).reshape(components.d_out, FEATURES)
-        coder.components.weight.copy_(torch.from_numpy(axes) / scale)
-        coder.components.bias.copy_(torch.from_numpy(faiss.vector_to_array(components.b)) / scale)
-        fit_autoencoder(coder, torch.from_numpy(inputs / np.float32(scale)), report)
-    return coder.eval()
+        encoder.components.weight.copy_(torch.from_numpy(axes) / scale)
+        encoder.components.bias.copy_(torch.from_numpy(faiss.vector_to_array(components.b)) / scale)
+        fit_autoencoder(encoder, torch.from_numpy(inputs / np.float32(scale)), report)
+    return encoder.eval()
 
 
-def fit_autoencoder(coder: Encoder, inputs: Tensor, report: Report) -> None:
-    """Train a coder, with a decoder that is its mirror image and is not kept, to restore inputs.
+def fit_autoencoder(encoder: Encoder, inputs: Tensor, report: Report) -> None:
+    """Train an encoder together with a decoder, its mirror image, which is then discarded.
 
-    inputs: principal components, float32 [N, components].
+    inputs: principal components to restore, float32 [N, components].
     """
-    components, hidden, bits = inputs.shape[1], coder.hidden.out_features, coder.bits
+    components, hidden, bits = inputs.shape[1], encoder.hidden.out_features, encoder.bits
     decoder = nn.Sequential(nn.Linear(bits, hidden), nn.ReLU(), nn.Linear(hidden, components))
-    learned = [p for p in (*coder.parameters(), *decoder.parameters()) if p.requires_grad]
+    learned = [p for p in (*encoder.parameters(), *decoder.parameters()) if p.requires_grad]
     steps = int(np.clip(EPOCHS * len(inputs) // BATCH_SIZE, *MIN_MAX_STEPS))
     optimiser = torch.optim.Adam(learned, PEAK_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, PEAK_LEARNING_RATE, steps, pct_start=0.1
     )
-    done = report("Training the coder", steps)
+    done = report("Training the autoencoder", steps)
     order = torch.empty(0, dtype=torch.int64)
     for step in range(steps):
         if len(order) < BATCH_SIZE:
             order = torch.cat([order, torch.randperm(len(inputs))])
-        some, order = inputs[order[:BATCH_SIZE]], order[BATCH_SIZE:]
-        before = coder.encode_components(some)
-        code = torch.tanh(before + NOISE_STD * torch.randn_like(before))
-        loss = nn.functional.mse_loss(decoder(code), some)
+        batch, order = inputs[order[:BATCH_SIZE]], order[BATCH_SIZE:]
+        numbers = encoder.encode_components(batch)
+        code = torch.tanh(numbers + NOISE_STD * torch.randn_like(numbers))
+        loss = nn.functional.mse_loss(decoder(code), batch)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -119,29 +119,29 @@ def fit_autoencoder(coder: Encoder, inputs: Tensor, report: Report) -> None:
         done(step + 1)
 
 
-def save_encoder(coder: Encoder, path: Path) -> None:
-    """Write a coder as safetensors. Raises OSError."""
-    write_tensors(coder.state_dict(), path, {"format": "1"})
+def save_encoder(encoder: Encoder, path: Path) -> None:
+    """Write an encoder as safetensors. Raises OSError."""
+    write_tensors(encoder.state_dict(), path, {"format": "1"})
 
 
 def load_encoder(path: Path) -> Encoder:
-    """Read a coder. Raises StoreError when it is missing or damaged."""
+    """Read an encoder. Raises StoreError if it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return build_encoder(tensors)
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, IndexError) as error:
         raise StoreError(
-            f"{path} is not the coder of an index ({error}); {REBUILD_HINT}"
+            f"{path} is not the encoder of an index ({error}); {REBUILD_HINT}"
         ) from error
 
 
 def build_encoder(tensors: dict[str, Any]) -> Encoder:
-    """Put a coder together. Raises KeyError, RuntimeError or ValueError for odd tensors."""
+    """Make an encoder of its tensors. Raises KeyError, RuntimeError or ValueError."""
     hidden, components = tensors["hidden.weight"].shape
     with torch.device("meta"):
-        coder = Encoder(components, hidden, len(tensors["code.weight"]))
-    coder.load_state_dict(tensors, assign=True)
+        encoder = Encoder(components, hidden, len(tensors["code.weight"]))
+    encoder.load_state_dict(tensors, assign=True)
     if not all(t.dtype == torch.float32 and t.isfinite().all() for t in tensors.values()):
-        raise ValueError("a number in it is odd")
-    return coder.eval().requires_grad_(False)
+        raise ValueError("a tensor is not finite float32")
+    return encoder.eval().requires_grad_(False)

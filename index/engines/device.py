@@ -1,33 +1,33 @@
-"""Where FAISS searches: on a GPU when it sees one with room enough, on several, or on the CPU."""
+"""Where FAISS searches: on one GPU with enough room, shared by several, or on the CPU."""
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import faiss
 import torch
 
-from index.candidates import RowFilter, SearchEngine
-from index.engines.reduction import Mask, live_chunks, live_rows
-from index.vectors import Floats, Ids, Vectors
+from index.engines.options import SEARCH_DEVICES, SearchDevice
+from index.engines.protocol import RowFilter, SearchEngine
+from index.vectors import Floats, Ids
 from model.config import FEATURES
 
 log = logging.getLogger(__name__)
 RESERVED_BYTES = 2 << 30
 """Bytes of each GPU left to the network and to FAISS's own work space."""
 MAX_GPU_NEIGHBOURS = 2048
-"""The most candidates, and the most lists looked into, that FAISS's GPU kernels know."""
+"""The most candidates, and the most lists searched, that FAISS's GPU kernels support."""
 GPU_KINDS = ("exact", "ivf", "pq")
 """Kinds that FAISS searches on GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Numbers of the GPUs that the vectors go to, none for the CPU, and why.
+    """The numbers of the GPUs that hold the vectors, none for the CPU, and the reason.
 
-    Several GPUs hold a part of the vectors each. float16: whether in half precision.
+    Several GPUs hold a part each. float16: whether they hold half precision.
     """
 
     gpus: tuple[int, ...] = ()
@@ -40,176 +40,138 @@ class Placement:
         return ("cpu", "gpu", "gpus")[min(len(self.gpus), 2)]
 
 
-def choose_placement(
-    asked: str, kind: str, needed: int, free: Sequence[int], float16: bool = False
+def place_index(
+    device: SearchDevice, kind: str, rows: int, list_shape: Mapping[str, int] | None = None
 ) -> Placement:
-    """Decide for an index of `needed` bytes, and `free` bytes on each GPU that FAISS sees.
+    """Choose the placement of an index by the memory that is free now, and log why if on the CPU.
 
-    asked: `cpu`; `gpu`, one; `gpus`, parts on as many as there are; `auto`, one, or where one
-    has no room the fewest that have.
+    list_shape: for inverted lists, as in `gpu_bytes_needed`.
     """
-    if asked not in ("auto", "cpu", "gpu", "gpus"):
-        raise ValueError(f"the place of an index is auto, cpu, gpu or gpus, not {asked!r}")
-    if asked == "cpu":
-        return Placement(reason="that is how it is set")
-    if kind not in GPU_KINDS:
-        return Placement(reason=f"FAISS searches the kind {kind} on no GPU")
-    if not free:
-        return Placement(reason="FAISS sees no GPU")
-    roomy = sorted(range(len(free)), key=lambda gpu: (-free[gpu], gpu))
-    counts = {"gpu": [1], "gpus": [*range(len(free), 0, -1)], "auto": [*range(1, len(free) + 1)]}
-    for count in counts[asked]:
-        if -(-needed // count) + RESERVED_BYTES <= free[roomy[count - 1]]:
-            gpus = tuple(sorted(roomy[:count]))
-            return Placement(gpus=gpus, float16=float16, reason=explain_fit(needed, gpus))
-    return Placement(
-        reason=f"it needs {format_mib(needed)} and {explain_shortage(asked, free, roomy)}"
-    )
-
-
-def place_index(asked: str, kind: str, needed: int, float16: bool = False) -> Placement:
-    """`choose_placement` with what is free now; where it is the CPU, the log says why."""
-    placement = choose_placement(asked, kind, needed, free_gpu_bytes(), float16)
+    needed = gpu_bytes_needed(kind, rows, list_shape or {}, device.float16)
+    placement = choose_placement(device.device, kind, needed, free_gpu_bytes(), device.float16)
     if not placement.gpus:
-        level = logging.WARNING if asked in ("gpu", "gpus") else logging.INFO
+        level = logging.WARNING if device.device in ("gpu", "gpus") else logging.INFO
         log.log(level, "The index is searched on the CPU: %s", placement.reason)
     return placement
 
 
+def choose_placement(
+    requested: str, kind: str, needed: int, free: Sequence[int], float16: bool = False
+) -> Placement:
+    """Choose GPUs for an index of `needed` bytes, with `free` bytes on each GPU that FAISS sees.
+
+    requested: `cpu`; `gpu`, one GPU; `gpus`, shared by as many as have room; `auto`, shared by as
+    few as possible.
+    """
+    if requested not in SEARCH_DEVICES:
+        raise ValueError(f"the device must be auto, cpu, gpu or gpus, not {requested!r}")
+    if requested == "cpu":
+        return Placement(reason="the CPU was requested")
+    if kind not in GPU_KINDS:
+        return Placement(reason=f"FAISS cannot search the kind {kind} on a GPU")
+    if not free:
+        return Placement(reason="FAISS sees no GPU")
+    by_room = sorted(range(len(free)), key=lambda gpu: (-free[gpu], gpu))
+    counts = {"gpu": [1], "gpus": [*range(len(free), 0, -1)], "auto": [*range(1, len(free) + 1)]}
+    for count in counts[requested]:
+        if -(-needed // count) + RESERVED_BYTES <= free[by_room[count - 1]]:
+            gpus = tuple(sorted(by_room[:count]))
+            return Placement(gpus=gpus, float16=float16, reason=explain_fit(needed, gpus))
+    shortage = explain_shortage(requested, free, by_room[0])
+    return Placement(reason=f"it needs {format_mib(needed)}, but {shortage}")
+
+
 def explain_fit(needed: int, gpus: tuple[int, ...]) -> str:
-    """Why there: because there is room."""
+    """Say that the GPUs have room."""
     if len(gpus) == 1:
         return f"GPU {gpus[0]} has room for {format_mib(needed)}"
-    names = ", ".join(map(str, gpus))
-    return f"the GPUs {names} have room for a part each of {format_mib(needed)}"
+    return f"GPUs {', '.join(map(str, gpus))} together have room for {format_mib(needed)}"
 
 
-def explain_shortage(asked: str, free: Sequence[int], roomy: Sequence[int]) -> str:
-    """What there is too little of."""
-    if asked == "gpu" or len(free) == 1:
-        spare = f"{format_mib(RESERVED_BYTES)} of them to spare"
-        return f"GPU {roomy[0]} has {format_mib(free[roomy[0]])} free, {spare}"
-    spare = f"{format_mib(RESERVED_BYTES)} of each to spare"
-    return f"the {len(free)} GPUs have {format_mib(sum(free))} free, {spare}"
+def explain_shortage(requested: str, free: Sequence[int], roomiest: int) -> str:
+    """Say how much room there is instead."""
+    reserved = f"of which {format_mib(RESERVED_BYTES)}"
+    if requested == "gpu" or len(free) == 1:
+        return f"GPU {roomiest} has {format_mib(free[roomiest])} free, {reserved} are reserved"
+    total = format_mib(sum(free))
+    return f"the {len(free)} GPUs have {total} free, {reserved} are reserved on each"
 
 
 def format_mib(count: int) -> str:
-    """Bytes for people."""
+    """Format a number of bytes in MiB."""
     return f"{count / 2**20:,.0f} MiB"
 
 
-def gpu_bytes_needed(kind: str, rows: int, shape: Mapping[str, int], float16: bool) -> int:
-    """Bytes of a GPU's memory that an index takes, all its rows on one.
+def gpu_bytes_needed(kind: str, rows: int, list_shape: Mapping[str, int], float16: bool) -> int:
+    """Give the bytes of GPU memory that an index takes with all its rows on one GPU.
 
-    shape: of inverted lists, their `dimensions`, `lists` and `bytes` of a code.
+    list_shape: of inverted lists, their `dimensions`, their number `lists`, and the `bytes` of a
+    code.
     """
     if kind == "exact":
-        # The squared norms lie beside the vectors.
+        # FAISS keeps the squared norms beside the vectors.
         return rows * (FEATURES * (2 if float16 else 4) + 4)
     if kind not in GPU_KINDS:
         return 0
-    dimensions, lists, row = (int(shape[name]) for name in ("dimensions", "lists", "bytes"))
-    # Every row with its 8-byte number; lists grow by doubling at worst; the centres.
-    return 2 * rows * (row + 8) + 4 * lists * (dimensions + 1)
+    dimensions, lists, code = (int(list_shape[name]) for name in ("dimensions", "lists", "bytes"))
+    # Every code with its 8-byte row number, in lists that grow by doubling; and the centroids.
+    return 2 * rows * (code + 8) + 4 * lists * (dimensions + 1)
 
 
 def free_gpu_bytes() -> tuple[int, ...]:
-    """Free memory of each GPU that FAISS sees; none where torch cannot tell."""
+    """Give the free memory of each GPU that FAISS sees; empty where torch sees no GPU."""
     if not torch.cuda.is_available():
         return ()
     return tuple(torch.cuda.mem_get_info(gpu)[0] for gpu in range(faiss.get_num_gpus()))
 
 
-def copy_to_gpus(index: Any, placement: Placement) -> Any:
-    """A copy of an inverted index on its GPUs; None, with a warning, when that fails."""
-    try:
-        options = faiss.GpuMultipleClonerOptions()
-        options.shard, options.useFloat16 = True, placement.float16
-        resources = [faiss.StandardGpuResources() for _ in placement.gpus]
-        copy = faiss.index_cpu_to_gpu_multiple_py(resources, index, options, list(placement.gpus))
-    except (RuntimeError, AttributeError) as error:
-        log.warning("The index is searched on the CPU: it cannot go to the GPU: %s", error)
-        return None
-    log.info("The index is searched on %s: %s", placement.where, placement.reason)
-    return copy
+class GpuIndex(Protocol):
+    """Vectors on GPUs."""
+
+    def search(self, queries: Floats, count: int, effort: int) -> Ids:
+        """Find rows: float32 [N, 4096] → int64 [N, count]. Raises RuntimeError if a GPU fails."""
 
 
-def open_exact_on_gpus(
-    vectors: Vectors, alive: Mask | None, otherwise: SearchEngine, placement: Placement
+def open_on_gpus(
+    on_cpu: SearchEngine,
+    placement: Placement,
+    copy: Callable[[], GpuIndex],
+    *,
+    exhaustive: bool = False,
 ) -> SearchEngine:
-    """The exact search on its GPUs; `otherwise`, with a warning, where that cannot be."""
+    """Copy an index to the GPUs of its placement; without GPUs, or if that fails, give `on_cpu`."""
     if not placement.gpus:
-        return otherwise
+        return on_cpu
     try:
-        return GpuExactSearch(vectors, alive, otherwise, placement)
+        on_gpus = copy()
     except (RuntimeError, AttributeError) as error:
-        log.warning("The index is searched on the CPU: it cannot go to the GPU: %s", error)
-        return otherwise
+        log.warning("The index is searched on the CPU: it cannot be copied to the GPU: %s", error)
+        return on_cpu
+    log.info("The index is searched on %s: %s", placement.where, placement.reason)
+    return GpuSearch(on_gpus, on_cpu, exhaustive)
 
 
-class GpuExactSearch:
-    """Every living vector on one GPU, or a part of them on each of several.
+class GpuSearch:
+    """Searches on GPUs, and on the CPU what a GPU cannot do.
 
-    What a GPU cannot do is left to `otherwise`: a view of some rows, more than 2048 candidates,
-    and everything once a GPU has failed.
+    That is a search within some rows only, more than 2048 candidates, and every search once a GPU
+    has failed.
     """
 
-    levels = 1
+    def __init__(self, on_gpus: GpuIndex, on_cpu: SearchEngine, exhaustive: bool) -> None:
+        self.on_gpus: GpuIndex | None = on_gpus
+        self.on_cpu, self.levels, self.exhaustive = on_cpu, on_cpu.levels, exhaustive
+        # A GPU's work space serves one search at a time.
+        self.lock = threading.Lock()
 
-    def __init__(
-        self, vectors: Vectors, alive: Mask | None, otherwise: SearchEngine, placement: Placement
-    ) -> None:
-        """Copy the vectors part by part. Raises RuntimeError when a GPU fails."""
-        # Half precision of what lies in float32 loses digits, so the nearest may be missed.
-        self.exhaustive = vectors.dtype == "float16" or not placement.float16
-        self.otherwise, self.lock = otherwise, threading.Lock()
-        self.rows = live_rows(vectors, alive)
-        self.resources = [faiss.StandardGpuResources() for _ in placement.gpus]
-        self.flats = [
-            empty_gpu_index(gpu, resources, placement.float16)
-            for gpu, resources in zip(placement.gpus, self.resources, strict=True)
-        ]
-        self.failed = False
-        share = -(-len(self.rows) // len(self.flats))
-        done = 0
-        for _, values in live_chunks(vectors, alive):
-            while len(values):
-                number = done // share
-                part = values[: (number + 1) * share - done]
-                self.flats[number].add(part)
-                done, values = done + len(part), values[len(part) :]
-        self.share = share
-        log.info("The index is searched on %s: %s", placement.where, placement.reason)
-
-    def propose(self, queries: Floats, count: int, view: RowFilter, effort: int) -> Ids:
+    def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
         """As `SearchEngine.propose`."""
-        if not self.failed and view.rows is None and count <= MAX_GPU_NEIGHBOURS:
-            # A GPU's work space is for one search at a time.
+        if row_filter.rows is None and count <= MAX_GPU_NEIGHBOURS:
             with self.lock:
-                try:
-                    return self.ask(queries, count)
-                except RuntimeError as error:
-                    log.warning("The index is searched on the CPU: the GPU failed: %s", error)
-                    self.failed, self.flats = True, []
-        return self.otherwise.propose(queries, count, view, effort)
-
-    def ask(self, queries: Floats, count: int) -> Ids:
-        """The nearest of every GPU, merged. Raises RuntimeError when one fails."""
-        if self.failed:
-            raise RuntimeError("it failed for another thread")
-        best = faiss.ResultHeap(len(queries), count)
-        for number, flat in enumerate(self.flats):
-            distances, places = flat.search(queries, count)
-            places[places >= 0] += number * self.share
-            best.add_result(distances, places)
-        best.finalize()
-        found: Ids = best.I
-        found[found >= 0] = self.rows[found[found >= 0]]
-        return found
-
-
-def empty_gpu_index(gpu: int, resources: Any, float16: bool) -> Any:
-    """An empty flat index on a GPU."""
-    config = faiss.GpuIndexFlatConfig()
-    config.device, config.useFloat16 = gpu, float16
-    return faiss.GpuIndexFlatL2(resources, FEATURES, config)
+                if self.on_gpus is not None:
+                    try:
+                        return self.on_gpus.search(queries, count, effort)
+                    except RuntimeError as error:
+                        log.warning("The index is searched on the CPU: a GPU failed: %s", error)
+                        self.on_gpus = None
+        return self.on_cpu.propose(queries, count, row_filter, effort)

@@ -1,148 +1,244 @@
-"""Which engine proposes an index's candidates: FAISS of some kind, Milvus, or none."""
+"""The registry of kinds: what each kind of engine is for, and how it is trained and opened.
 
+A new kind is one more entry in `KINDS`. Everything else goes through `build_engine` when a version
+is built, `open_engine` when it is served, and the opened engine's `propose` for every query.
+"""
+
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from index.candidates import SearchEngine
-from index.engines import device, kinds, milvus, milvus_filling
+from index.engines.binary import open_binary, train_binary, update_binary
+from index.engines.exact import open_exact
+from index.engines.faiss_search import open_faiss
+from index.engines.faiss_train import train_faiss, update_faiss
+from index.engines.milvus import open_milvus
+from index.engines.milvus_collections import train_milvus
+from index.engines.options import EngineOptions
+from index.engines.protocol import SearchEngine, VersionData
 from index.engines.tuning import tune_effort
-from index.exact import ExactSearch
-from index.id_map import IdMap
 from index.manifest import REBUILD_HINT, Manifest, StoreError
-from index.placing import SearchDevice
 from index.progress import Report
-from index.vectors import Floats, Vectors
+from index.vectors import Floats
+from model.config import FEATURES
 
-KINDS = (*kinds.KINDS, "milvus")
+Parameters = dict[str, Any]
+"""What the manifest records of a kind: numbers and strings."""
 MAX_GROWTH = 2
-"""How many times its training set an index may grow to, until the kind is trained anew."""
+"""How many times its training set an index may grow to before its kind is trained anew."""
+MAX_EXACT_ROWS = 20_000
+"""Vectors up to which every one is compared: 10,000 take one core about 15 ms."""
+MAX_EXACT_MEMORY_SHARE = 0.25
+"""The share of the memory, in which they have to stay, that compared vectors may fill."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of engine.
+
+    purpose: what it does and when to choose it. options: the fields of `EngineOptions` it reads.
+    train: makes the engine's files in the version's folder and gives its parameters; None where
+    there is nothing to make. update: as `train`, with what an earlier version, in the given folder
+    and with the given parameters, was trained to; None where every version is trained anew. open:
+    gives the engine for the parameters. Train, update and open raise StoreError, and SearchError
+    where a server is gone; train and update raise OSError too.
+    disk_bytes: what its files take on the disk for each image, with something to spare.
+    """
+
+    name: str
+    purpose: str
+    options: tuple[str, ...] = ()
+    train: Callable[[VersionData, EngineOptions, Report], Parameters] | None = None
+    update: Callable[[VersionData, Path, Mapping[str, Any], Report], Parameters] | None = None
+    open: Callable[[VersionData, Mapping[str, Any]], SearchEngine]
+    disk_bytes: int = 0
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            name="exact",
+            purpose="compares every vector; for up to 20,000 images",
+            open=open_exact,
+        ),
+        Kind(
+            name="ivf",
+            purpose="sorts reduced vectors into lists and searches the nearest lists",
+            options=("lists", "dimensions", "seed"),
+            train=partial(train_faiss, "ivf"),
+            update=partial(update_faiss, "ivf"),
+            open=partial(open_faiss, "ivf"),
+            disk_bytes=400,
+        ),
+        Kind(
+            name="hnsw",
+            purpose="walks a graph of reduced vectors",
+            options=("links", "dimensions", "seed"),
+            train=partial(train_faiss, "hnsw"),
+            update=partial(update_faiss, "hnsw"),
+            open=partial(open_faiss, "hnsw"),
+            disk_bytes=800,
+        ),
+        Kind(
+            name="pq",
+            purpose="lists of short codes instead of vectors; for large sets and little memory",
+            options=("lists", "dimensions", "bytes", "seed"),
+            train=partial(train_faiss, "pq"),
+            update=partial(update_faiss, "pq"),
+            open=partial(open_faiss, "pq"),
+            disk_bytes=150,
+        ),
+        Kind(
+            name="binary",
+            purpose="compares the bits that an autoencoder makes of a vector (§6.1)",
+            options=("bits", "seed"),
+            train=train_binary,
+            update=update_binary,
+            open=open_binary,
+            disk_bytes=150,
+        ),
+        Kind(
+            name="milvus",
+            purpose="a Milvus server, for what one machine cannot hold",
+            train=train_milvus,
+            open=open_milvus,
+        ),
+    )
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSpec:
-    """What is asked of an index: its kind, its options, the recall@6 it has to reach, 0–1."""
+    """The kind of an index, its options, and the recall@6 that it has to reach, 0–1."""
 
     kind: str
     target: float = 0.95
-    options: kinds.EngineOptions = field(default_factory=kinds.EngineOptions)
+    options: EngineOptions = field(default_factory=EngineOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltEngine:
-    """What was made: facts for the manifest, and what there is to say of it."""
+    """A kind with what the manifest records of it, and notes for whoever started the build."""
 
     kind: str
-    parameters: dict[str, Any]
-    recall: dict[str, float]
-    notes: list[str]
+    parameters: Parameters = field(default_factory=dict)
+    recall: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 def build_engine(
-    wanted: IndexSpec,
-    name: str,
-    folder: Path,
-    vectors: Vectors,
-    members: IdMap,
-    placing: SearchDevice,
+    spec: IndexSpec,
+    version: VersionData,
     report: Report,
-    before: tuple[Path, Manifest] | None = None,
+    earlier: tuple[Path, Manifest] | None = None,
     held_out: Floats | None = None,
 ) -> BuiltEngine:
-    """Make what the kind needs for the version `name` in its folder, and choose its effort.
+    """Train the kind for a version, and tune its effort to the recall that it has to reach.
 
-    held_out: float32 [N, 4096] of images that are not in the index, to choose the effort by.
+    A kind that cannot reach it is replaced by `exact`.
 
-    `before`, an earlier version's folder and manifest, spares the training where its kind is the
-    same and its training set not too small. Raises StoreError, SearchError and OSError.
+    earlier: the folder and manifest of an earlier version, whose training is reused if its kind is
+    the same and the index has neither grown nor shrunk too much. held_out: float32 [N, 4096] of
+    images that are not in the index, to tune the effort with. Raises StoreError, SearchError and
+    OSError.
     """
-    if wanted.kind == "exact":
-        return BuiltEngine(kind="exact", parameters={}, recall={}, notes=[])
-    if wanted.kind == "milvus":
-        step = report("Sending the vectors to Milvus", len(members.live_rows))
-        parameters = milvus_filling.fill_collection(placing.url, name, vectors, members, step)
-    else:
-        parameters = made_by_faiss(wanted, folder, vectors, members, report, before)
-    candidates = opened(wanted.kind, parameters, name, folder, placing)
-    rows = members.live_rows
-    found = tune_effort(candidates, vectors, rows, wanted.target, held_out=held_out, report=report)
-    if wanted.kind != "milvus" and not found.reached:
-        for file in folder.glob("candidates.*"):
+    kind = find_kind(spec.kind)
+    if kind.train is None:
+        return BuiltEngine(kind=kind.name)
+    if not len(version.id_map.live_rows):
+        raise StoreError("No image could be read, so there is nothing to index")
+    parameters = train_or_update(kind, version, spec.options, report, earlier)
+    engine = kind.open(version, parameters)
+    tuned = tune_effort(
+        engine,
+        version.vectors,
+        version.id_map.live_rows,
+        spec.target,
+        held_out=held_out,
+        report=report,
+    )
+    if kind.name != "milvus" and not tuned.reached:
+        for file in version.folder.glob("candidates.*"):
             file.unlink()
-        said = (
-            f"The kind {wanted.kind} reaches a recall@6 of {found.recall['recall@6']:.3f} at most "
-            f"here, and {wanted.target} was asked for: every vector is compared instead (exact)."
+        note = (
+            f"The kind {kind.name} reaches a recall@6 of at most {tuned.recall['recall@6']:.3f} "
+            f"here, but {spec.target} was requested: every vector is compared instead (exact)."
         )
-        return BuiltEngine(kind="exact", parameters={}, recall={}, notes=[said])
-    parameters |= {"effort": found.effort, "candidates": found.candidates}
-    return BuiltEngine(kind=wanted.kind, parameters=parameters, recall=found.recall, notes=[])
+        return BuiltEngine(kind="exact", notes=[note])
+    parameters |= {"effort": tuned.effort, "candidates": tuned.candidates}
+    return BuiltEngine(kind=kind.name, parameters=parameters, recall=tuned.recall)
 
 
-def made_by_faiss(
-    wanted: IndexSpec,
-    folder: Path,
-    vectors: Vectors,
-    members: IdMap,
+def train_or_update(
+    kind: Kind,
+    version: VersionData,
+    options: EngineOptions,
     report: Report,
-    before: tuple[Path, Manifest] | None,
-) -> dict[str, Any]:
-    """Train the kind and add the vectors, or add them to what was trained before."""
-    some = live_mask(vectors, members)
-    if before is not None and before[1].kind == wanted.kind:
-        trained = int(before[1].parameters.get("trained_for", 0))
-        if len(members.live_rows) <= MAX_GROWTH * trained <= MAX_GROWTH**2 * len(members.live_rows):
-            kept = {k: v for k, v in before[1].parameters.items() if k != "trained_for"}
-            made = kinds.update_from(wanted.kind, before[0], vectors, some, folder, kept, report)
-            return made | {"trained_for": trained}
-    made = kinds.train(wanted.kind, vectors, some, folder, wanted.options, report)
-    return made | {"trained_for": len(members.live_rows)}
+    earlier: tuple[Path, Manifest] | None,
+) -> Parameters:
+    """Train a kind, or reuse the training of an earlier version; give the parameters."""
+    assert kind.train is not None
+    if kind.update is None:
+        return kind.train(version, options, report)
+    count = len(version.id_map.live_rows)
+    if earlier is not None and earlier[1].kind == kind.name:
+        parameters = dict(earlier[1].parameters)
+        trained_for = int(parameters.pop("trained_for", 0))
+        if count <= MAX_GROWTH * trained_for <= MAX_GROWTH**2 * count:
+            updated = kind.update(version, earlier[0], parameters, report)
+            return updated | {"trained_for": trained_for}
+    return kind.train(version, options, report) | {"trained_for": count}
 
 
-def open_engine(
-    folder: Path, manifest: Manifest, vectors: Vectors, members: IdMap, placing: SearchDevice
-) -> SearchEngine | None:
-    """What proposes for a version; None where every vector is compared on the CPU.
-
-    Raises StoreError.
-    """
-    if manifest.kind not in KINDS:
-        raise StoreError(f"{folder} is of an unknown kind, {manifest.kind}; {REBUILD_HINT}")
-    if manifest.kind == "exact":
-        return open_exact_on_gpu(vectors, members, placing)
-    return opened(manifest.kind, manifest.parameters, manifest.name, folder, placing)
+def open_engine(manifest: Manifest, version: VersionData) -> SearchEngine:
+    """Open the engine of a version. Raises StoreError, and SearchError where Milvus is gone."""
+    return find_kind(manifest.kind).open(version, manifest.parameters)
 
 
-def open_exact_on_gpu(
-    vectors: Vectors, members: IdMap, placing: SearchDevice
-) -> SearchEngine | None:
-    """A comparison with every vector on GPUs that have room; None for the CPU's."""
-    needed = device.gpu_bytes_needed("exact", len(members.live_rows), {}, placing.float16)
-    placement = device.place_index(placing.device, "exact", needed, placing.float16)
-    if not placement.gpus:
-        return None
-    return device.open_exact_on_gpus(
-        vectors, live_mask(vectors, members), ExactSearch.for_id_map(vectors, members), placement
+def find_kind(name: str) -> Kind:
+    """Look a kind up. Raises StoreError."""
+    if name not in KINDS:
+        known = ", ".join(KINDS)
+        raise StoreError(f"There is no kind of index {name}, only {known}; {REBUILD_HINT}")
+    return KINDS[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KindChoice:
+    """A kind, and a sentence that says why."""
+
+    kind: str
+    reason: str
+
+
+def choose_kind(count: int, memory: int | None = None, dtype: str = "float32") -> KindChoice:
+    """Choose a kind for `count` vectors and `memory` bytes of memory, by default this machine's."""
+    memory = physical_memory() if memory is None else memory
+    needed = count * FEATURES * np.dtype(dtype).itemsize
+    if count > MAX_EXACT_ROWS:
+        return KindChoice(
+            kind="pq",
+            reason=f"{count:,} vectors are too many to compare every one "
+            f"(more than {MAX_EXACT_ROWS:,}).",
+        )
+    if needed > MAX_EXACT_MEMORY_SHARE * memory:
+        return KindChoice(
+            kind="pq",
+            reason=f"{count:,} vectors take {needed / 2**20:,.0f} MiB, more than "
+            f"{MAX_EXACT_MEMORY_SHARE:.0%} of the {memory / 2**20:,.0f} MiB of memory.",
+        )
+    return KindChoice(
+        kind="exact",
+        reason=f"{count:,} vectors are few enough to compare every one (up to {MAX_EXACT_ROWS:,}).",
     )
 
 
-def opened(
-    kind: str, parameters: dict[str, Any], name: str, folder: Path, placing: SearchDevice
-) -> SearchEngine:
-    """What proposes for a version of any kind but exact. Raises StoreError."""
-    if kind != "milvus":
-        return kinds.open_candidates(kind, folder, parameters, placing)
-    if not placing.url:
-        raise StoreError(f"{name} lies in Milvus; set INDEX_URL to the address of its server")
-    return milvus.open_milvus(placing.url, name, parameters)
-
-
-def live_mask(vectors: Vectors, members: IdMap) -> npt.NDArray[np.bool_] | None:
-    """Which rows an image points to: bool, a row each; None when all are."""
-    if len(members.live_rows) == len(vectors):
-        return None
-    alive = np.zeros(len(vectors), bool)
-    alive[members.live_rows] = True
-    return alive
+def physical_memory() -> int:
+    """Give the bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

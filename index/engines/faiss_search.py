@@ -1,102 +1,95 @@
-"""Rows proposed by a FAISS index, on the CPU or a GPU."""
+"""The kinds `ivf`, `pq` and `hnsw`: rows proposed by a FAISS index, on the CPU or on GPUs."""
 
-import logging
-import threading
+from collections.abc import Mapping
 from typing import Any
 
 import faiss
 import numpy as np
 
-from index.candidates import RowFilter
-from index.engines.device import MAX_GPU_NEIGHBOURS, Placement, copy_to_gpus
+from index.engines.device import MAX_GPU_NEIGHBOURS, Placement, open_on_gpus, place_index
+from index.engines.faiss_file import read_faiss
+from index.engines.protocol import RowFilter, SearchEngine, VersionData
 from index.vectors import Floats, Ids
 
-log = logging.getLogger(__name__)
 MIN_EF_SEARCH = 64
 """hnsw: efSearch at effort 0, doubled with each effort: how many rows the walk keeps in view."""
 MAX_EF_SEARCH = 4096
-engine: Any = faiss
-"""FAISS with what its type stubs leave out."""
+untyped_faiss: Any = faiss
+"""FAISS with the names that its type stubs lack."""
+
+
+def open_faiss(kind: str, version: VersionData, _parameters: Mapping[str, Any]) -> SearchEngine:
+    """Open the FAISS index of a version. Raises StoreError for a missing or damaged file."""
+    on_cpu = FaissSearch(kind, read_faiss(kind, version.folder))
+    placement = place_index(version.device, kind, on_cpu.index.ntotal, on_cpu.list_shape)
+    return open_on_gpus(on_cpu, placement, lambda: GpuLists(on_cpu, placement))
 
 
 class FaissSearch:
-    """A mapped FAISS index of the kind ivf, pq or hnsw; many threads may search at once."""
+    """A mapped FAISS index of the kind ivf, pq or hnsw; several threads may search at once."""
 
     exhaustive = False
 
     def __init__(self, kind: str, index: Any) -> None:
         self.kind, self.index = kind, index
-        self.shape: dict[str, int] = {} if kind == "hnsw" else list_shape(index)
-        self.lists = self.shape.get("lists", 0)
-        widest = MAX_EF_SEARCH // MIN_EF_SEARCH if kind == "hnsw" else self.lists
-        self.levels = (widest - 1).bit_length() + 1
+        self.list_shape: dict[str, int] = {} if kind == "hnsw" else describe_lists(index)
+        self.lists = self.list_shape.get("lists", 0)
+        most_visited = MAX_EF_SEARCH // MIN_EF_SEARCH if kind == "hnsw" else self.lists
+        self.levels = (most_visited - 1).bit_length() + 1
 
-    def propose(self, queries: Floats, count: int, view: RowFilter, effort: int) -> Ids:
-        """As `SearchEngine.propose`, nearest first as far as the reduced vectors tell."""
-        found: Ids = self.index.search(
-            queries, count, params=self.search_parameters(effort, count, view)
-        )[1]
+    def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
+        """As `SearchEngine.propose`; nearest first by the reduced vectors."""
+        parameters = self.search_parameters(effort, count, row_filter)
+        found: Ids = self.index.search(queries, count, params=parameters)[1]
         return found
 
-    def search_parameters(self, effort: int, count: int, view: RowFilter | None = None) -> Any:
-        """FAISS's parameters of one search: nothing of the index itself is changed."""
+    def search_parameters(
+        self, effort: int, count: int, row_filter: RowFilter | None = None
+    ) -> Any:
+        """Make FAISS's parameters for one search; the index itself is not changed."""
         chosen: dict[str, Any] = {}
-        if view is not None and view.rows is not None:
-            chosen["sel"] = row_selector(view.rows)
+        if row_filter is not None and row_filter.rows is not None:
+            chosen["sel"] = untyped_faiss.IDSelectorBitmap(pack_row_bits(row_filter.rows))
         if self.kind == "hnsw":
-            # A walk that keeps fewer in view than are asked for ends early.
+            # A walk that keeps fewer rows in view than requested ends early.
             width = max(MIN_EF_SEARCH << effort, count)
-            return engine.SearchParametersHNSW(efSearch=width, **chosen)
+            return untyped_faiss.SearchParametersHNSW(efSearch=width, **chosen)
         probes = min(1 << effort, self.lists)
-        make = engine.IVFPQSearchParameters if self.kind == "pq" else engine.SearchParametersIVF
-        return make(nprobe=probes, **chosen)
+        if self.kind == "pq":
+            return untyped_faiss.IVFPQSearchParameters(nprobe=probes, **chosen)
+        return untyped_faiss.SearchParametersIVF(nprobe=probes, **chosen)
 
 
-def list_shape(index: Any) -> dict[str, int]:
-    """What inverted lists' size in memory follows from."""
+def describe_lists(index: Any) -> dict[str, int]:
+    """Give the numbers that the memory of inverted lists follows from."""
     core: Any = faiss.extract_index_ivf(index)
     return {"dimensions": core.d, "lists": core.nlist, "bytes": core.code_size}
 
 
-def row_selector(rows: Ids) -> Any:
-    """Lets only these rows through: a bit each, up to the highest."""
+def pack_row_bits(rows: Ids) -> Any:
+    """Set a bit for each of these rows: uint8, one bit per row number up to the largest."""
     bits = np.zeros(int(rows[-1]) + 1 if len(rows) else 1, bool)
     bits[rows] = True
-    return engine.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
+    return np.packbits(bits, bitorder="little")
 
 
-class GpuFaissSearch:
-    """A copy of an index on GPUs, and the index itself for what a GPU cannot do.
-
-    That is a view of some rows, more than 2048 candidates, and everything once a GPU has failed.
-    """
-
-    exhaustive = False
+class GpuLists:
+    """A copy of inverted lists on GPUs, shared among them."""
 
     def __init__(self, on_cpu: FaissSearch, placement: Placement) -> None:
-        self.on_cpu, self.levels = on_cpu, on_cpu.levels
-        self.lock = threading.Lock()
-        self.copy: Any = copy_to_gpus(on_cpu.index, placement)
+        """Copy the lists. Raises RuntimeError if a GPU fails."""
+        self.on_cpu = on_cpu
+        self.resources = [untyped_faiss.StandardGpuResources() for _ in placement.gpus]
+        options = untyped_faiss.GpuMultipleClonerOptions()
+        options.shard, options.useFloat16 = True, placement.float16
+        self.copy = untyped_faiss.index_cpu_to_gpu_multiple_py(
+            self.resources, on_cpu.index, options, list(placement.gpus)
+        )
 
-    def propose(self, queries: Floats, count: int, view: RowFilter, effort: int) -> Ids:
-        """As `SearchEngine.propose`."""
-        if self.copy is not None and view.rows is None and count <= MAX_GPU_NEIGHBOURS:
-            # A GPU's work space is for one search at a time.
-            with self.lock:
-                try:
-                    return self.ask(queries, count, effort)
-                except RuntimeError as error:
-                    log.warning("The index is searched on the CPU: the GPU failed: %s", error)
-                    self.copy = None
-        return self.on_cpu.propose(queries, count, view, effort)
-
-    def ask(self, queries: Floats, count: int, effort: int) -> Ids:
-        """Ask the GPU. Raises RuntimeError when it fails."""
-        if self.copy is None:
-            raise RuntimeError("it failed for another thread")
-        # More than 2048 lists at a time are beyond a GPU.
-        bounded = min(effort, MAX_GPU_NEIGHBOURS.bit_length() - 1)
-        found: Ids = self.copy.search(
-            queries, count, params=self.on_cpu.search_parameters(bounded, count)
-        )[1]
+    def search(self, queries: Floats, count: int, effort: int) -> Ids:
+        """As `GpuIndex.search`."""
+        # A GPU cannot search more than 2048 lists at a time.
+        effort = min(effort, MAX_GPU_NEIGHBOURS.bit_length() - 1)
+        parameters = self.on_cpu.search_parameters(effort, count)
+        found: Ids = self.copy.search(queries, count, params=parameters)[1]
         return found

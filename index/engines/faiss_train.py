@@ -1,7 +1,7 @@
-"""How each kind is put together in FAISS: `ivf`, `pq` and `hnsw`.
+"""The kinds `ivf`, `pq` and `hnsw`: their FAISS indexes trained and filled.
 
-All three search the principal components of the vectors, 4096 numbers made few; what they propose
-is refined by the full vectors.
+All three search the principal components of the vectors, few numbers instead of 4096; what they
+propose is then compared by the full vectors.
 """
 
 from collections.abc import Mapping
@@ -11,214 +11,199 @@ from typing import Any
 import faiss
 import numpy as np
 
-from index.engines.filed import read_faiss, write_faiss
+from index.engines.faiss_file import read_faiss, write_faiss
 from index.engines.options import EngineOptions
+from index.engines.protocol import VersionData
 from index.engines.reduction import (
     PCA_SAMPLE_ROWS,
-    Mask,
     draw_rows,
     fit_pca,
     linear_transform,
-    live_chunks,
-    live_rows,
     project_sample,
 )
 from index.progress import Report
 from index.vectors import Floats, Ids, Vectors
 
-Parameters = dict[str, int | float | str]
 VECTORS_PER_LIST = 48
-"""Vectors a list's centre is learned from."""
+"""Vectors that the centroid of a list is learned from."""
 LIST_ITERATIONS = 10
-"""Iterations of k-means over the lists' centres."""
+"""Iterations of k-means for the lists' centroids."""
 PQ_TRAINING_VECTORS = 16384
 """Vectors that the codes of `pq` and their rotation are learned from."""
 PQ_ITERATIONS = 8
-"""Iterations of k-means over a code's 256 centres."""
+"""Iterations of k-means for the centroids of a code's byte."""
+PQ_CENTROIDS = 256
+"""Values of a code's byte."""
 OPQ_ITERATIONS = 6
 """Iterations of OPQ, each of which learns the codes anew."""
 EF_CONSTRUCTION = 80
-"""Neighbours looked at for each vector while the graph is built (efConstruction)."""
-PQ_CENTRES = 256
-"""What a byte of a code tells apart."""
+"""Neighbours considered for each vector while the graph is built."""
 MAX_LISTS = 65536
-KINDS = ("ivf", "pq", "hnsw")
 
 
 def train_faiss(
-    kind: str,
-    vectors: Vectors,
-    alive: Mask | None,
-    folder: Path,
-    options: EngineOptions,
-    report: Report,
-) -> Parameters:
-    """Train, add every living row, write; the parameters tell how. Raises StoreError, OSError."""
-    rows = live_rows(vectors, alive)
+    kind: str, version: VersionData, options: EngineOptions, report: Report
+) -> dict[str, Any]:
+    """Train an index, add every row that an image points to, write it; give the parameters.
+
+    Raises OSError.
+    """
+    rows = version.id_map.live_rows
     parameters = choose_parameters(kind, len(rows), options)
-    index = train_empty_index(kind, vectors, rows, parameters, report)
-    add_vectors(index, vectors, alive, len(rows), report)
-    write_faiss(index, folder)
+    index = train_empty_index(kind, version.vectors, rows, parameters, report)
+    add_vectors(index, version.vectors, rows, report)
+    write_faiss(index, version.folder)
     return parameters
 
 
 def update_faiss(
-    kind: str,
-    before: Path,
-    vectors: Vectors,
-    alive: Mask | None,
-    folder: Path,
-    parameters: Mapping[str, Any],
-    report: Report,
-) -> Parameters:
-    """Add the living rows to what an earlier version in the folder `before` was trained to."""
-    index = remove_vectors(kind, read_faiss(kind, before), parameters)
-    add_vectors(index, vectors, alive, len(live_rows(vectors, alive)), report)
-    write_faiss(index, folder)
+    kind: str, version: VersionData, earlier: Path, parameters: Mapping[str, Any], report: Report
+) -> dict[str, Any]:
+    """As `train_faiss`, with what an earlier version, in the folder `earlier`, was trained to.
+
+    parameters: the earlier version's. Raises StoreError and OSError.
+    """
+    index = remove_vectors(kind, read_faiss(kind, earlier), parameters)
+    add_vectors(index, version.vectors, version.id_map.live_rows, report)
+    write_faiss(index, version.folder)
     return dict(parameters)
 
 
-def choose_parameters(kind: str, count: int, options: EngineOptions) -> Parameters:
-    """The options, where they are 0 chosen by the number of vectors, and FAISS's factory string."""
-    dimensions, seed = options.dimensions, options.seed
-    found: Parameters = {"dimensions": dimensions, "seed": seed}
+def choose_parameters(kind: str, count: int, options: EngineOptions) -> dict[str, Any]:
+    """Choose what the options leave at 0 by the number of vectors; add FAISS's factory string."""
+    dimensions = options.dimensions
+    chosen: dict[str, Any] = {"dimensions": dimensions, "seed": options.seed}
     if kind == "hnsw":
         factory = f"IDMap,PCA{dimensions},HNSW{options.links}_SQfp16"
-        return found | {"links": options.links, "factory": factory}
+        return chosen | {"links": options.links, "factory": factory}
     lists = min(options.lists or choose_list_count(count), count)
-    found |= {"lists": lists}
+    chosen |= {"lists": lists}
     if kind == "ivf":
-        return found | {"factory": f"PCA{dimensions},IVF{lists},SQfp16"}
-    code = options.bytes
-    return found | {"bytes": code, "factory": f"PCA{dimensions},OPQ{code},IVF{lists},PQ{code}"}
+        return chosen | {"factory": f"PCA{dimensions},IVF{lists},SQfp16"}
+    size = options.bytes
+    return chosen | {"bytes": size, "factory": f"PCA{dimensions},OPQ{size},IVF{lists},PQ{size}"}
 
 
 def choose_list_count(count: int) -> int:
-    """How many lists: the power of two next to 4·√count, and at least 16 vectors in each."""
+    """Choose the power of two next to 4·√count, with at least 16 vectors a list."""
     power = round(np.log2(4 * np.sqrt(max(count, 1))))
     return int(max(1, min(2**power, count // 16, MAX_LISTS)))
 
 
 def train_empty_index(
-    kind: str, vectors: Vectors, rows: Ids, parameters: Parameters, report: Report
+    kind: str, vectors: Vectors, rows: Ids, parameters: Mapping[str, Any], report: Report
 ) -> faiss.Index:
-    """The kind's FAISS index, trained and empty."""
+    """Train the FAISS index of a kind; it holds no vectors yet."""
     seed, dimensions = int(parameters["seed"]), int(parameters["dimensions"])
-    steps = report("Training", 1 if kind == "hnsw" else 3)
+    done = report("Training", 1 if kind == "hnsw" else 3)
     sample = vectors.take(draw_rows(rows, PCA_SAMPLE_ROWS, seed))
     transform = fit_pca(sample, dimensions, seed)
     del sample
-    steps(1)
+    done(1)
     if kind == "hnsw":
-        return wrap_graph(transform, empty_graph(transform.d_out, int(parameters["links"])))
-    lists = int(parameters["lists"])
-    few = repeat_small_sample(
-        project_sample(
-            transform, vectors, rows, max(VECTORS_PER_LIST * lists, PQ_TRAINING_VECTORS), seed + 1
-        )
-    )
-    steps(2)
-    index = train_lists(kind, transform, few, parameters)
-    steps(3)
+        return wrap_graph(transform, make_graph(transform.d_out, int(parameters["links"])))
+    count = max(VECTORS_PER_LIST * int(parameters["lists"]), PQ_TRAINING_VECTORS)
+    reduced = project_sample(transform, vectors, rows, count, seed + 1)
+    if len(reduced) < PQ_CENTROIDS:
+        # k-means needs as many vectors as centroids.
+        reduced = np.resize(reduced, (PQ_CENTROIDS, reduced.shape[1]))
+    done(2)
+    index = train_lists(kind, transform, reduced, parameters)
+    done(3)
     return index
 
 
-def repeat_small_sample(sample: Floats) -> Floats:
-    """A sample that k-means can make 256 centres of: a small one over and over."""
-    return sample if len(sample) >= PQ_CENTRES else np.resize(sample, (PQ_CENTRES, sample.shape[1]))
-
-
-def empty_graph(dimensions: int, links: int) -> faiss.IndexHNSWSQ:
-    """An empty graph over half-precision numbers."""
+def make_graph(dimensions: int, links: int) -> faiss.IndexHNSWSQ:
+    """Make an empty graph of half-precision vectors."""
     half: Any = faiss.ScalarQuantizer.QT_fp16
     index = faiss.IndexHNSWSQ(dimensions, half, links)
     index.hnsw.efConstruction = EF_CONSTRUCTION
-    # Half precision has nothing to learn; FAISS wants to be told so.
+    # Half precision learns nothing, but FAISS has to be told that it is trained.
     index.train(np.zeros((1, dimensions), np.float32))
     return index
 
 
-def wrap_graph(transform: faiss.LinearTransform, sub: faiss.IndexHNSWSQ) -> faiss.IndexIDMap:
-    """A graph behind the transform, whose answers are the numbers of rows."""
-    return faiss.IndexIDMap(faiss.IndexPreTransform(transform, sub))
+def wrap_graph(transform: faiss.LinearTransform, graph: faiss.IndexHNSWSQ) -> faiss.IndexIDMap:
+    """Put a graph behind the transform, and let it answer with row numbers."""
+    return faiss.IndexIDMap(faiss.IndexPreTransform(transform, graph))
 
 
 def train_lists(
-    kind: str, transform: faiss.LinearTransform, few: Floats, parameters: Parameters
+    kind: str, transform: faiss.LinearTransform, reduced: Floats, parameters: Mapping[str, Any]
 ) -> faiss.IndexPreTransform:
-    """Empty lists behind the transform, trained on reduced vectors."""
+    """Train empty inverted lists, behind the transform, on reduced vectors, float32 [N, d]."""
     seed = int(parameters["seed"])
     rotation = None
     if kind == "pq":
-        rotation = train_rotation(few, int(parameters["bytes"]), seed)
-        few = rotation.apply(few)
-    core = empty_lists(kind, few.shape[1], parameters)
-    limit_kmeans(core.cp, LIST_ITERATIONS, VECTORS_PER_LIST, seed)
-    core.train(few)
-    index = faiss.IndexPreTransform(core)
+        rotation = train_rotation(reduced, int(parameters["bytes"]), seed)
+        reduced = rotation.apply(reduced)
+    lists = make_lists(kind, reduced.shape[1], parameters)
+    limit_kmeans(lists.cp, LIST_ITERATIONS, VECTORS_PER_LIST, seed)
+    lists.train(reduced)
+    index = faiss.IndexPreTransform(lists)
     for step in (rotation, transform):
         if step is not None:
             index.prepend_transform(step)
     return index
 
 
-def empty_lists(kind: str, dimensions: int, parameters: Mapping[str, Any]) -> faiss.IndexIVF:
-    """Empty inverted lists, untrained."""
-    lists = int(parameters["lists"])
-    nearest = faiss.IndexFlatL2(dimensions)
+def make_lists(kind: str, dimensions: int, parameters: Mapping[str, Any]) -> faiss.IndexIVF:
+    """Make empty, untrained inverted lists."""
+    count = int(parameters["lists"])
+    quantizer = faiss.IndexFlatL2(dimensions)
     if kind == "ivf":
         half = faiss.ScalarQuantizer.QT_fp16
-        return faiss.IndexIVFScalarQuantizer(nearest, dimensions, lists, half)
-    core = faiss.IndexIVFPQ(nearest, dimensions, lists, int(parameters["bytes"]), 8)
-    limit_kmeans(
-        core.pq.cp, PQ_ITERATIONS, PQ_TRAINING_VECTORS // PQ_CENTRES, int(parameters["seed"])
-    )
-    # A table for every list and process would be larger than the codes are.
-    core.use_precomputed_table = -1
-    return core
+        return faiss.IndexIVFScalarQuantizer(quantizer, dimensions, count, half)
+    lists = faiss.IndexIVFPQ(quantizer, dimensions, count, int(parameters["bytes"]), 8)
+    points = PQ_TRAINING_VECTORS // PQ_CENTROIDS
+    limit_kmeans(lists.pq.cp, PQ_ITERATIONS, points, int(parameters["seed"]))
+    # A table for every list and process would be larger than the codes.
+    lists.use_precomputed_table = -1
+    return lists
 
 
-def train_rotation(few: Floats, code: int, seed: int) -> faiss.OPQMatrix:
-    """OPQ's rotation, after which each byte of the code has as much to tell as the others."""
-    rotation = faiss.OPQMatrix(few.shape[1], code)
-    coder = faiss.ProductQuantizer(few.shape[1], code, 8)
-    limit_kmeans(coder.cp, PQ_ITERATIONS, PQ_TRAINING_VECTORS // PQ_CENTRES, seed)
-    rotation.pq = coder
+def train_rotation(reduced: Floats, code_bytes: int, seed: int) -> faiss.OPQMatrix:
+    """Train OPQ's rotation, after which every byte of a code carries as much as the others."""
+    rotation = faiss.OPQMatrix(reduced.shape[1], code_bytes)
+    quantizer = faiss.ProductQuantizer(reduced.shape[1], code_bytes, 8)
+    limit_kmeans(quantizer.cp, PQ_ITERATIONS, PQ_TRAINING_VECTORS // PQ_CENTROIDS, seed)
+    rotation.pq = quantizer
     rotation.niter, rotation.niter_pq, rotation.niter_pq_0 = OPQ_ITERATIONS, 2, PQ_ITERATIONS
     rotation.max_train_points = PQ_TRAINING_VECTORS
-    rotation.train(few)
+    rotation.train(reduced)
     rotation.pq = None
     return rotation
 
 
-def limit_kmeans(clustering: Any, rounds: int, points: int, seed: int) -> None:
-    """Bound what k-means does; few points are its caller's to judge, not to be warned of."""
-    clustering.niter, clustering.seed = rounds, seed
+def limit_kmeans(clustering: Any, iterations: int, points: int, seed: int) -> None:
+    """Limit the iterations of k-means and the points a centroid; never warn of too few points."""
+    clustering.niter, clustering.seed = iterations, seed
     clustering.max_points_per_centroid, clustering.min_points_per_centroid = points, 1
 
 
 def remove_vectors(kind: str, index: Any, parameters: Mapping[str, Any]) -> faiss.Index:
-    """An index as it was before anything was added, trained."""
+    """Empty a trained index."""
     if kind == "hnsw":
         inner: Any = faiss.downcast_index(index.index)
-        kept: Any = faiss.downcast_VectorTransform(inner.chain.at(0))
-        transform = linear_transform(faiss.vector_to_array(kept.A), faiss.vector_to_array(kept.b))
-        return wrap_graph(transform, empty_graph(transform.d_out, int(parameters["links"])))
+        fitted: Any = faiss.downcast_VectorTransform(inner.chain.at(0))
+        transform = linear_transform(
+            faiss.vector_to_array(fitted.A), faiss.vector_to_array(fitted.b)
+        )
+        return wrap_graph(transform, make_graph(transform.d_out, int(parameters["links"])))
     core: Any = faiss.extract_index_ivf(index)
     lists: Any = faiss.ArrayInvertedLists(core.nlist, core.code_size)
     core.replace_invlists(lists, True)
+    # The index owns the lists now.
     lists.this.disown()
     core.ntotal = index.ntotal = 0
-    found: faiss.Index = index
-    return found
+    emptied: faiss.Index = index
+    return emptied
 
 
-def add_vectors(
-    index: faiss.Index, vectors: Vectors, alive: Mask | None, count: int, report: Report
-) -> None:
-    """Add every living row under its number."""
-    step, done = report("Adding", count), 0
-    for rows, values in live_chunks(vectors, alive):
-        index.add_with_ids(values, rows)
-        done += len(rows)
-        step(done)
+def add_vectors(index: faiss.Index, vectors: Vectors, rows: Ids, report: Report) -> None:
+    """Add these rows, rising, under their numbers."""
+    report_done, done = report("Adding", len(rows)), 0
+    for numbers, values in vectors.chunks_of(rows):
+        index.add_with_ids(values, numbers)
+        done += len(numbers)
+        report_done(done)

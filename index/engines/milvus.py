@@ -1,13 +1,12 @@
-"""A version's vectors in Milvus, for what one machine cannot hold: proposes rows as FAISS does."""
+"""The kind `milvus`: a version's vectors in Milvus, for what one machine cannot hold."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
-from index.candidates import RowFilter, SearchError
 from index.engines.milvus_server import (
     CLASSES_FIELD,
     ROW_FIELD,
@@ -20,53 +19,69 @@ from index.engines.milvus_server import (
     milvus_errors,
     parse_milvus_url,
 )
+from index.engines.protocol import RowFilter, SearchError, VersionData
+from index.manifest import StoreError
 from index.vectors import Floats, Ids
 from model.config import FEATURES
 
-T = TypeVar("T")
+R = TypeVar("R")
 ROWS_PER_FETCH = 1000
-"""Rows fetched at a time: 16 MB, a quarter of what Milvus sends in one message."""
+"""16 MB, a quarter of what Milvus sends in one message."""
 QUERIES_PER_REQUEST = 128
-"""Queries sent at a time."""
 MAX_MILVUS_ROWS = 16384
-"""The most rows Milvus answers a query with."""
-MIN_EF, LEVELS = 64, 6
-"""The graph's `ef` at effort 0, doubled with each effort: 64, 128 … 2048."""
+"""The most rows that Milvus answers a query with."""
+MIN_EF, EF_LEVELS = 64, 6
+"""The graph's `ef` at effort 0, and how many efforts, each with twice the `ef`: 64, 128 … 2048."""
 RETRY_DELAY = 1.0
-"""Seconds in which a server that did not answer is not asked again: those who wait fail at once."""
+"""Seconds before a server that did not answer is asked again; until then, searches fail at once."""
+
+
+def open_milvus(version: VersionData, parameters: Mapping[str, Any]) -> "MilvusSearch":
+    """Open the collection of a version, without connecting yet.
+
+    Raises StoreError where no address is set, and ValueError for a wrong one.
+    """
+    if not version.device.url:
+        raise StoreError(
+            f"The vectors of {version.name} are in Milvus; set INDEX_URL to the server's address"
+        )
+    return open_collection(version.device.url, version.name, parameters)
+
+
+def open_collection(url: str, name: str, parameters: Mapping[str, Any]) -> "MilvusSearch":
+    """Open the collection of the version `name`, without connecting yet. Raises ValueError."""
+    return MilvusSearch(parse_milvus_url(url), collection_name(name), parameters)
 
 
 class MilvusSearch:
-    """A version's collection, asked. Connects when it is first asked, and anew after a failure."""
+    """Searches a collection. Connects for the first search, and again after a failure."""
 
-    def __init__(self, address: MilvusAddress, collection: str, parameters: dict[str, Any]) -> None:
+    def __init__(
+        self, address: MilvusAddress, collection: str, parameters: Mapping[str, Any]
+    ) -> None:
         self.address, self.collection = address, collection
-        self.graph = parameters.get("index") == "HNSW"
-        self.kind = np.dtype(parameters.get("dtype", "float32"))
-        self.levels, self.exhaustive = (LEVELS, False) if self.graph else (1, True)
+        self.is_graph = parameters.get("index") == "HNSW"
+        self.dtype = np.dtype(parameters.get("dtype", "float32"))
+        self.levels, self.exhaustive = (EF_LEVELS, False) if self.is_graph else (1, True)
         self.lock = threading.Lock()
         self.client: Any = None
         self.loaded = False
         self.retry_at = 0.0
 
-    def propose(self, queries: Floats, count: int, view: RowFilter, effort: int) -> Ids:
-        """Rows near each query: float32 [N, 4096] → int64 [N, count], −1 where there are fewer.
-
-        Only rows of the view's classes; its rows and the image left out are the caller's to see to.
-        Raises SearchError.
-        """
-        found = np.full((len(queries), count), -1, np.int64)
+    def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
+        """As `SearchEngine.propose`, filtered by the filter's classes."""
+        proposed = np.full((len(queries), count), -1, np.int64)
         limit = min(count, MAX_MILVUS_ROWS)
-        if limit < 1 or (view.classes is not None and not view.classes):
-            return found
-        settings = {"ef": max(MIN_EF << effort, limit)} if self.graph else {}
+        classes = row_filter.classes
+        if limit < 1 or (classes is not None and not classes):
+            return proposed
+        settings = {"ef": max(MIN_EF << effort, limit)} if self.is_graph else {}
         for start in range(0, len(queries), QUERIES_PER_REQUEST):
-            part = list(
-                np.ascontiguousarray(queries[start : start + QUERIES_PER_REQUEST], self.kind)
-            )
-            for place, rows in enumerate(self.search(part, limit, view.classes, settings), start):
-                found[place, : len(rows)] = rows
-        return found
+            part = queries[start : start + QUERIES_PER_REQUEST]
+            batch = list(np.ascontiguousarray(part, self.dtype))
+            for query, rows in enumerate(self.search(batch, limit, classes, settings), start):
+                proposed[query, : len(rows)] = rows
+        return proposed
 
     def search(
         self,
@@ -75,7 +90,7 @@ class MilvusSearch:
         classes: tuple[int, ...] | None,
         settings: dict[str, int],
     ) -> list[Any]:
-        """What Milvus finds: a list of rows for each query, nearest first. Raises SearchError."""
+        """Search once: a list of rows for each query, nearest first. Raises SearchError."""
 
         def search(client: Any) -> list[Any]:
             hits = client.search(
@@ -94,12 +109,11 @@ class MilvusSearch:
         return self.call(search)
 
     def take(self, rows: Any) -> Floats:
-        """The vectors of these rows, in this order: int64 [n] → float32 [n, 4096].
+        """Fetch the vectors of these rows, in this order: int64 [n] → float32 [n, 4096].
 
-        Raises SearchError, also when a row is not there.
+        Raises SearchError, also for a row that the collection lacks.
         """
-        wanted = np.asarray(rows, np.int64)
-        distinct, places = np.unique(wanted, return_inverse=True)
+        distinct, places = np.unique(np.asarray(rows, np.int64), return_inverse=True)
         values = np.empty((len(distinct), FEATURES), np.float32)
         for start in range(0, len(distinct), ROWS_PER_FETCH):
             records = self.records(distinct[start : start + ROWS_PER_FETCH], VECTOR_FIELD)
@@ -108,7 +122,7 @@ class MilvusSearch:
         return values[places]
 
     def records(self, rows: Ids, *fields: str) -> list[dict[str, Any]]:
-        """These fields of rows, distinct and rising. Raises SearchError."""
+        """Fetch fields of rows, which are distinct and rising. Raises SearchError."""
         found = self.call(
             lambda client: client.query(
                 self.collection,
@@ -121,27 +135,27 @@ class MilvusSearch:
         records = sorted(found, key=lambda record: int(record[ROW_FIELD]))
         if [record[ROW_FIELD] for record in records] != rows.tolist():
             raise SearchError(
-                f"Milvus at {self.address}: {self.collection} lacks rows, "
+                f"Milvus at {self.address}: {self.collection} lacks rows; "
                 f"it gave {len(records):,} of {len(rows):,}"
             )
         return records
 
     def count(self) -> int:
-        """How many rows the collection holds. Raises SearchError."""
+        """Count the rows of the collection. Raises SearchError."""
         return self.call(lambda client: count_rows(client, self.collection))
 
-    def call(self, question: Callable[[Any], T]) -> T:
-        """Put a question to Milvus; after a failure the next one begins with connecting."""
+    def call(self, request: Callable[[Any], R]) -> R:
+        """Make a request with the client; after a failure the next one reconnects first."""
         client = self.connected_client()
         try:
             with milvus_errors(self.address):
-                return question(client)
+                return request(client)
         except SearchError:
             self.loaded = False
             raise
 
     def connected_client(self) -> Any:
-        """The connection, with the collection loaded. Raises SearchError."""
+        """Connect if needed, and load the collection. Raises SearchError."""
         with self.lock:
             if self.loaded:
                 return self.client
@@ -158,30 +172,22 @@ class MilvusSearch:
             return self.client
 
     def close(self) -> None:
-        """End the connection; a later question opens it again."""
+        """Close the connection; a later search opens it again."""
         with self.lock:
             if self.client:
                 self.client.close()
             self.client, self.loaded = None, False
 
 
-def open_milvus(url: str, name: str, parameters: dict[str, Any]) -> MilvusSearch:
-    """A version's collection by its manifest's parameters; does not connect yet.
-
-    Raises ValueError for a wrong address.
-    """
-    return MilvusSearch(parse_milvus_url(url), collection_name(name), parameters)
-
-
 def class_expression(classes: tuple[int, ...] | None) -> str:
-    """Milvus's expression for rows of one of these classes; empty for all rows."""
+    """Make Milvus's expression for rows of one of these classes; empty for all rows."""
     if classes is None:
         return ""
     return f"array_contains_any({CLASSES_FIELD}, {[int(number) for number in classes]})"
 
 
 def decode_vector(value: Any) -> Any:
-    """A vector as Milvus gives it: float16 as bytes, float32 as a list of numbers."""
+    """Decode a vector as Milvus gives it: float16 as bytes, float32 as a list of numbers."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return np.frombuffer(value, "<f2") if isinstance(value, bytes) else value

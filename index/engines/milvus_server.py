@@ -1,8 +1,8 @@
-"""Reaching Milvus: its address, a connection, and what goes wrong with either.
+"""Milvus's address, connections to it, and its errors.
 
 The address is a server's, or a file ending in .db: then Milvus Lite runs inside this process. Lite
-is for trying out and for tests. One process at a time can open its file, so that the application
-and `flask index build` cannot both be at work; it keeps float32, and no password protects it.
+is for trying things out and for tests. Only one process at a time can open its file, so the
+application and `flask index build` cannot run at once; it stores float32 only, and has no password.
 """
 
 import importlib.util
@@ -15,24 +15,24 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from index.candidates import SearchError
+from index.engines.protocol import SearchError
 
 URL_FORM = (
     "must be http://HOST:PORT of a Milvus server, with USER:PASSWORD@ before the host and "
-    "/DATABASE at the end where it needs them, https:// where it speaks TLS, or a file of Milvus "
-    "Lite ending in .db"
+    "/DATABASE at the end if it needs them and https:// if it uses TLS, or a file of Milvus Lite "
+    "ending in .db"
 )
 COLLECTION_PREFIX = "alexnet_"
 ROW_FIELD, VECTOR_FIELD, CLASSES_FIELD = "row", "vector", "classes"
 CONNECT_TIMEOUT, SEARCH_TIMEOUT, WRITE_TIMEOUT = 5.0, 15.0, 120.0
-"""Seconds until a connection, a search, and the sending of a batch count as failed."""
+"""Seconds after which connecting, a search, and sending a batch count as failed."""
 OPEN_FILE_LOCK = threading.Lock()
-"""Held while a file is opened: Milvus Lite fails when two threads open the same one."""
+"""Held while a file is opened: Milvus Lite fails if two threads open the same one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MilvusAddress:
-    """Where Milvus is. As text it is without the user and the password."""
+    """Where Milvus is. Its text leaves out the user and the password."""
 
     uri: str
     user: str = field(default="", repr=False)
@@ -49,7 +49,7 @@ class MilvusAddress:
 
 
 def parse_milvus_url(text: str) -> MilvusAddress:
-    """Read `INDEX_URL`. Raises ValueError: what it must be, to be said after the setting's name."""
+    """Parse `INDEX_URL`. Raises ValueError, whose message continues the setting's name."""
     if "://" not in text:
         if not re.search(r"[^/]\.db$", text):
             raise ValueError(URL_FORM)
@@ -78,15 +78,15 @@ def parse_milvus_url(text: str) -> MilvusAddress:
 
 
 def collection_name(name: str) -> str:
-    """The collection of a version; Milvus allows letters, digits and _ only."""
+    """Name the collection of a version; Milvus allows letters, digits and _ only."""
     return COLLECTION_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", name)
 
 
 def connect(address: MilvusAddress) -> Any:
-    """A client that has reached Milvus. Raises SearchError."""
+    """Connect a client. Raises SearchError."""
     client = import_pymilvus().MilvusClient
     if address.is_file and not importlib.util.find_spec("milvus_lite"):
-        # Its faiss-cpu would overwrite the files of faiss-gpu.
+        # Not installed with its dependencies: faiss-cpu would overwrite the files of faiss-gpu.
         raise SearchError(
             f"{address} is a file of Milvus Lite, which is not installed: "
             "`pip install pyarrow` and `pip install --no-deps milvus-lite`"
@@ -103,12 +103,12 @@ def connect(address: MilvusAddress) -> Any:
 
 
 def import_pymilvus() -> Any:
-    """Pymilvus, which is installed for this alone. Raises SearchError."""
+    """Import pymilvus, which is installed for this alone. Raises SearchError."""
     try:
         import pymilvus
     except ImportError as error:
         raise SearchError("INDEX_URL needs pymilvus: `pip install pymilvus`") from error
-    # It prints a page for every error that it also raises.
+    # It logs a page for every error that it also raises.
     for name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
@@ -116,7 +116,7 @@ def import_pymilvus() -> Any:
 
 @contextmanager
 def milvus_errors(address: MilvusAddress) -> Iterator[None]:
-    """Turn the errors of pymilvus and of gRPC into a SearchError of one line, without password."""
+    """Turn errors of pymilvus and gRPC into a SearchError of one line without the password."""
     import grpc
     from pymilvus.exceptions import MilvusException
 
@@ -129,11 +129,11 @@ def milvus_errors(address: MilvusAddress) -> Iterator[None]:
 
 
 def error_message(address: MilvusAddress, text: str, code: Any) -> str:
-    """What went wrong in one line."""
+    """Describe an error in one line."""
     if address.is_file and "Open local milvus failed" in text:
         text = (
-            "it cannot be opened. One process at a time can, so the application or a build may "
-            "have it; with `milvus-lite server` several can, by http://"
+            "it cannot be opened. Only one process at a time can open it, and the application or a "
+            "build may have done so; several can use `milvus-lite server` through http://"
         )
     text = " ".join(text.split())[:300]
     if address.password:
@@ -142,7 +142,7 @@ def error_message(address: MilvusAddress, text: str, code: Any) -> str:
 
 
 def count_rows(client: Any, collection: str) -> int:
-    """How many rows a loaded collection holds."""
+    """Count the rows of a loaded collection."""
     found = client.query(
         collection, output_fields=["count(*)"], consistency_level="Strong", timeout=WRITE_TIMEOUT
     )

@@ -1,26 +1,45 @@
-"""What can be chosen of a kind; what is left at 0 is chosen by the number of vectors."""
+"""What can be chosen of an index: the numbers of its kind, and where it is searched."""
 
 from dataclasses import dataclass
 
 from index.manifest import StoreError
 
+SEARCH_DEVICES = ("auto", "cpu", "gpu", "gpus")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchDevice:
+    """Where an index is searched.
+
+    device: auto, cpu, gpu, or gpus, which shares the vectors among several. float16: whether GPUs
+    hold them in half precision. url: the address of Milvus, with its credentials; empty for FAISS.
+    """
+
+    device: str = "auto"
+    float16: bool = False
+    url: str = ""
+
+    def __repr__(self) -> str:
+        # Without the address, which may hold a password.
+        return f"SearchDevice(device={self.device!r}, float16={self.float16})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """The numbers of a kind, by our own names. Raises StoreError for those that cannot be."""
+    """The numbers of a kind. Raises StoreError for numbers out of range."""
 
     lists: int = 0
-    """ivf, pq: into how many lists the vectors are sorted; 0: about 4·√vectors."""
+    """ivf, pq: the number of lists that the vectors are sorted into; 0: about 4·√vectors."""
     dimensions: int = 128
-    """ivf, pq, hnsw: how many principal components are searched, 1–2048."""
+    """ivf, pq, hnsw: the number of principal components that are searched, 1–2048."""
     bytes: int = 32
-    """pq: bytes of a vector's code, 1–256; they divide the dimensions."""
+    """pq: bytes of a vector's code, 1–256; must divide the dimensions."""
     links: int = 32
-    """hnsw: links of a vector to others at each level of the graph, 2–512."""
+    """hnsw: links from a vector to others at each level of the graph, 2–512."""
     bits: int = 0
-    """binary: bits of a vector's code; 0: as many as are proposed there."""
+    """binary: bits of a vector's code; 0: the kind's default."""
     seed: int = 2012
-    """Of every random choice."""
+    """The seed of every random choice."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -31,12 +50,12 @@ class EngineOptions:
             "bits": (0, 4096),
             "seed": (0, 1 << 30),
         }
-        for name, (least, most) in limits.items():
+        for name, (low, high) in limits.items():
             value = getattr(self, name)
-            if not least <= value <= most:
-                raise StoreError(f"{name} must be between {least} and {most}, not {value}")
+            if not low <= value <= high:
+                raise StoreError(f"{name} must be between {low} and {high}, not {value}")
         if self.dimensions % self.bytes:
             raise StoreError(
-                f"bytes must divide the dimensions, and {self.bytes} does not divide "
+                f"bytes must divide the dimensions, but {self.bytes} does not divide "
                 f"{self.dimensions}"
             )

@@ -1,36 +1,22 @@
-"""Fewer dimensions than 4096: principal components, learned from a sample of the vectors."""
-
-from collections.abc import Iterator
+"""Fewer dimensions than 4096: principal components, fitted to a sample of the vectors."""
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
 from model.config import FEATURES
 
-Mask = npt.NDArray[np.bool_]
 PCA_SAMPLE_ROWS = 8192
-"""Vectors the components are learned from: 128 MiB while they are."""
+"""Vectors that the components are fitted to: 128 MiB in memory."""
 POWER_ITERATIONS = 4
-"""Power iterations: with fewer the last components are less exact."""
+"""With fewer, the last components are less exact."""
 OVERSAMPLING = 32
-"""Components computed beyond those kept, which makes those kept more exact."""
-
-
-def live_rows(vectors: Vectors, alive: Mask | None) -> Ids:
-    """The numbers of the rows that an image points to."""
-    return np.arange(len(vectors)) if alive is None else np.flatnonzero(alive)
-
-
-def live_chunks(vectors: Vectors, alive: Mask | None) -> Iterator[tuple[Ids, Floats]]:
-    """Those rows in order, part by part: their numbers and their vectors."""
-    return vectors.chunks_of(None if alive is None else np.flatnonzero(alive))
+"""Components computed beyond those that are used, which makes the used ones more exact."""
 
 
 def draw_rows(rows: Ids, count: int, seed: int) -> Ids:
-    """At most `count` of these numbers, drawn without repetition, rising."""
+    """Draw at most `count` of these row numbers without replacement; rising."""
     if len(rows) <= count:
         return rows
     chosen: Ids = np.random.default_rng(seed).choice(rows, count, replace=False)
@@ -39,25 +25,27 @@ def draw_rows(rows: Ids, count: int, seed: int) -> Ids:
 
 
 def fit_pca(sample: Floats, dimensions: int, seed: int) -> faiss.LinearTransform:
-    """FAISS's transform onto the principal components of float32 [N, 4096].
+    """Fit FAISS's transform onto the principal components of float32 [N, 4096].
 
-    The distance it leaves between two vectors is never larger than their own. With fewer vectors
-    than dimensions the last components are arbitrary, and 0 for all of them.
+    It never makes the distance between two vectors larger. With fewer vectors than dimensions the
+    last components are arbitrary, and 0 for all of the vectors.
     """
-    least = dimensions + OVERSAMPLING
-    if len(sample) < least:
-        sample = np.resize(sample, (least, FEATURES))
-    some = torch.from_numpy(sample)
-    middle = some.mean(0)
+    computed = dimensions + OVERSAMPLING
+    if len(sample) < computed:
+        sample = np.resize(sample, (computed, FEATURES))
+    values = torch.from_numpy(sample)
+    mean = values.mean(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        found = torch.pca_lowrank(some - middle, q=least, center=False, niter=POWER_ITERATIONS)[2]
-    axes = found[:, :dimensions].T.contiguous()
-    return linear_transform(axes.numpy().ravel(), (-(axes @ middle)).numpy())
+        components = torch.pca_lowrank(
+            values - mean, q=computed, center=False, niter=POWER_ITERATIONS
+        )[2]
+    axes = components[:, :dimensions].T.contiguous()
+    return linear_transform(axes.numpy().ravel(), (-(axes @ mean)).numpy())
 
 
 def linear_transform(matrix: Floats, offset: Floats) -> faiss.LinearTransform:
-    """FAISS's transform: a matrix, row by row in one piece, and what is added."""
+    """Make FAISS's transform of a matrix, flattened row by row, and the offset that is added."""
     transform = faiss.LinearTransform(FEATURES, len(offset), True)
     faiss.copy_array_to_vector(matrix, transform.A)
     faiss.copy_array_to_vector(offset, transform.b)
@@ -68,10 +56,10 @@ def linear_transform(matrix: Floats, offset: Floats) -> faiss.LinearTransform:
 def project_sample(
     transform: faiss.LinearTransform, vectors: Vectors, rows: Ids, count: int, seed: int
 ) -> Floats:
-    """A sample of `count` rows in fewer dimensions: float32 [n, dimensions]."""
+    """Project a sample of at most `count` of these rows: float32 [n, dimensions]."""
     chosen = draw_rows(rows, count, seed)
-    found = np.empty((len(chosen), transform.d_out), np.float32)
+    projected = np.empty((len(chosen), transform.d_out), np.float32)
     for start in range(0, len(chosen), ROWS_PER_CHUNK):
         part = chosen[start : start + ROWS_PER_CHUNK]
-        found[start : start + len(part)] = transform.apply(vectors.take(part))
-    return found
+        projected[start : start + len(part)] = transform.apply(vectors.take(part))
+    return projected

@@ -26,7 +26,7 @@ from app.database.session import DatabaseError, session_factory
 from app.inference.classify import Classification, classify_image
 from app.inference.loader import ModelLoader, Ready
 from index import store
-from index.candidates import SearchError
+from index.engines.protocol import SearchError
 from model.alexnet import AlexNet
 from model.checkpoint import Weights, load_weights, save_weights
 from model.config import AlexNetConfig

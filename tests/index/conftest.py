@@ -8,13 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from index.id_map import write_id_map
+from index.engines.options import SearchDevice
+from index.engines.protocol import VersionData
+from index.id_map import IdMap, write_id_map
 from index.store import Index, draft_version, open_version
-from index.vectors import write_shard
+from index.vectors import Vectors, write_shard
 from model.config import FEATURES
 
 Floats = npt.NDArray[np.float32]
 Write = Callable[..., str]
+CPU = SearchDevice(device="cpu")
 
 
 def fc7_like(count: int, seed: int, clusters: int = 5) -> Floats:
@@ -25,9 +28,40 @@ def fc7_like(count: int, seed: int, clusters: int = 5) -> Floats:
     return np.maximum(centres[np.arange(count) % clusters] + noise, 0).astype(np.float32)
 
 
+def open_shards(folder: Path, values: Floats, dtype: str = "float16") -> Vectors:
+    """Write vectors in two shards and open them."""
+    folder.mkdir(exist_ok=True)
+    half = len(values) // 2 + 1
+    parts = [part for part in (values[:half], values[half:]) if len(part)]
+    shards = [
+        write_shard(folder / f"vectors-{number}.npy", [part], dtype)
+        for number, part in enumerate(parts)
+    ]
+    return Vectors(folder, shards, dtype)
+
+
+@pytest.fixture(scope="session")
+def open_vectors() -> Callable[..., Vectors]:
+    """Writes vectors of a dtype into a folder, in two shards, and opens them."""
+    return open_shards
+
+
+@pytest.fixture(scope="session")
+def version_of() -> Callable[..., VersionData]:
+    """Makes a version of vectors in a folder, with an image for each of `rows`, by default all."""
+
+    def make(folder: Path, vectors: Vectors, rows: Any = None) -> VersionData:
+        folder.mkdir(exist_ok=True)
+        live = np.arange(len(vectors)) if rows is None else np.asarray(rows, np.int64)
+        id_map = IdMap(np.arange(len(live)), live, np.zeros(len(live), np.int32))
+        return VersionData(name="v", folder=folder, vectors=vectors, id_map=id_map, device=CPU)
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def vectors() -> Callable[..., Floats]:
-    """Makes vectors: of a count and a seed."""
+    """Makes vectors of a count and a seed."""
     return fc7_like
 
 
@@ -41,9 +75,9 @@ def write_version(
     dtype: str = "float32",
     shard: int = 10**9,
     weights: str = "w1",
-    **facts: Any,
+    **more: Any,
 ) -> str:
-    """Write a version of kind exact under `root`, a row an image unless told, and give its name."""
+    """Write a version of kind exact, by default with a row for each image; give its name."""
     numbers = np.array(ids or range(1, len(features) + 1), np.int64)
     with draft_version(root) as draft:
         draft.shards += [
@@ -55,9 +89,9 @@ def write_version(
         places = np.arange(len(numbers)) if rows is None else np.array(rows, np.int64)
         of = np.zeros(len(numbers), np.int32) if classes is None else np.array(classes, np.int32)
         write_id_map(draft.folder, numbers, places, of)
-        told = {"data": "/photographs", "unreadable": 0, "listing": "l1", "target": 0.95}
-        told |= {"kind": "exact", "vectors": len(np.unique(places)), "images": len(numbers)}
-        return draft.commit(weights=weights, dtype=dtype, **told | facts).name
+        facts = {"data": "/photographs", "unreadable": 0, "listing": "l1", "target": 0.95}
+        facts |= {"kind": "exact", "vectors": len(np.unique(places)), "images": len(numbers)}
+        return draft.commit(weights=weights, dtype=dtype, **facts | more).name
 
 
 @pytest.fixture

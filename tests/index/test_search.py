@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index import search
-from index.candidates import RowFilter
+from index.engines.protocol import RowFilter
 from index.search import QueryError
 from index.store import Index
 from model.config import FEATURES

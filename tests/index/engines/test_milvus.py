@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.candidates import RowFilter, SearchError
-from index.engines import milvus_filling, milvus_server
-from index.engines.milvus import MilvusSearch, open_milvus
+from index.engines import milvus_collections, milvus_server
+from index.engines.milvus import MilvusSearch, open_collection
 from index.engines.milvus_server import parse_milvus_url
+from index.engines.protocol import RowFilter, SearchError
 from index.id_map import IdMap
 from index.manifest import StoreError
 from index.vectors import Floats, Vectors, write_shard
@@ -87,7 +87,7 @@ def url(lite: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def filled(url: str, version: Version) -> dict[str, Any]:
     """The parameters of the version, which is in Milvus."""
     told: list[int] = []
-    parameters = milvus_filling.fill_collection(
+    parameters = milvus_collections.fill_collection(
         url, NAME, version.vectors, version.members, told.append
     )
     assert told == [39, 59]
@@ -97,7 +97,7 @@ def filled(url: str, version: Version) -> dict[str, Any]:
 @pytest.fixture
 def engine(url: str, filled: dict[str, Any]) -> Iterator[MilvusSearch]:
     """The version in Milvus, opened."""
-    engine = open_milvus(url, NAME, filled)
+    engine = open_collection(url, NAME, filled)
     yield engine
     engine.close()
 
@@ -194,10 +194,10 @@ def test_a_large_batch_is_each_query_alone(engine: MilvusSearch, version: Versio
 def test_a_graph_proposes_nearly_all_of_the_nearest(
     url: str, version: Version, queries: Floats
 ) -> None:
-    parameters = milvus_filling.fill_collection(
+    parameters = milvus_collections.fill_collection(
         url, "graph", version.vectors, version.members, kind="HNSW"
     )
-    engine = open_milvus(url, "graph", parameters)
+    engine = open_collection(url, "graph", parameters)
     assert engine.levels > 1
     truth = version.nearest(queries, 6)
     for effort in (0, engine.levels - 1):
@@ -205,7 +205,7 @@ def test_a_graph_proposes_nearly_all_of_the_nearest(
         shares = [len(np.intersect1d(a, b)) / 6 for a, b in zip(rows, truth, strict=True)]
         assert np.mean(shares) >= 0.9
     engine.close()
-    milvus_filling.drop_collections(url, ["graph"])
+    milvus_collections.drop_collections(url, ["graph"])
 
 
 def test_vectors_come_back_as_the_shards_hold_them(engine: MilvusSearch, version: Version) -> None:
@@ -229,34 +229,34 @@ def test_threads_share_a_connection(
 
 def test_filling_twice_is_whole(url: str, version: Version) -> None:
     for _ in range(2):
-        milvus_filling.fill_collection(url, "twice", version.vectors, version.members)
-        assert milvus_filling.count_version_rows(url, "twice") == 59
-        milvus_filling.verify_collection(url, "twice", version.vectors, version.members)
-    milvus_filling.drop_collections(url, ["twice"])
+        milvus_collections.fill_collection(url, "twice", version.vectors, version.members)
+        assert milvus_collections.count_version_rows(url, "twice") == 59
+        milvus_collections.verify_collection(url, "twice", version.vectors, version.members)
+    milvus_collections.drop_collections(url, ["twice"])
 
 
 def test_a_fill_that_fails_leaves_nothing(url: str, filled: object, version: Version) -> None:
     def stop(rows: int) -> None:
         raise KeyboardInterrupt
 
-    before = milvus_filling.list_collections(url)
+    before = milvus_collections.list_collections(url)
     with pytest.raises(KeyboardInterrupt):
-        milvus_filling.fill_collection(url, "stopped", version.vectors, version.members, stop)
-    assert milvus_filling.list_collections(url) == before
+        milvus_collections.fill_collection(url, "stopped", version.vectors, version.members, stop)
+    assert milvus_collections.list_collections(url) == before
 
 
 def test_a_difference_from_the_version_is_found(url: str, filled: object, version: Version) -> None:
     images = version.members
-    milvus_filling.verify_collection(url, NAME, version.vectors, images)
+    milvus_collections.verify_collection(url, NAME, version.vectors, images)
     fewer = IdMap(images.ids[5:], images.rows[5:], images.classes[5:])
     with pytest.raises(StoreError, match="holds 59 rows"):
-        milvus_filling.verify_collection(url, NAME, version.vectors, fewer)
+        milvus_collections.verify_collection(url, NAME, version.vectors, fewer)
     with pytest.raises(StoreError, match="other classes"):
-        milvus_filling.verify_collection(
+        milvus_collections.verify_collection(
             url, NAME, version.vectors, IdMap(images.ids, images.rows, images.classes + 1)
         )
     with pytest.raises(StoreError, match="other vectors"):
-        milvus_filling.verify_collection(url, NAME, Swapped(version.vectors), images)  # type: ignore[arg-type]
+        milvus_collections.verify_collection(url, NAME, Swapped(version.vectors), images)  # type: ignore[arg-type]
 
 
 class Swapped:
@@ -273,11 +273,11 @@ class Swapped:
 def test_a_version_that_was_dropped_is_an_error(
     url: str, version: Version, queries: Floats
 ) -> None:
-    parameters = milvus_filling.fill_collection(url, "old", version.vectors, version.members)
-    engine = open_milvus(url, "old", parameters)
+    parameters = milvus_collections.fill_collection(url, "old", version.vectors, version.members)
+    engine = open_collection(url, "old", parameters)
     engine.propose(queries, 1, EVERYTHING, 0)
-    milvus_filling.drop_collections(url, ["old", "never-there"])
-    assert milvus_server.collection_name("old") not in milvus_filling.list_collections(url)
+    milvus_collections.drop_collections(url, ["old", "never-there"])
+    assert milvus_server.collection_name("old") not in milvus_collections.list_collections(url)
     for _ in range(2):
         with pytest.raises(SearchError, match="alexnet_old"):
             engine.propose(queries, 1, EVERYTHING, 0)
@@ -294,14 +294,14 @@ def test_a_file_that_another_process_has_is_told(lite: object, tmp_path: Path) -
     with subprocess.Popen([sys.executable, "-c", holding, file], text=True, **pipes) as other:
         assert other.stdout
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(SearchError, match="One process at a time can"):
-            milvus_filling.list_collections(file)
+        with pytest.raises(SearchError, match="one process at a time"):
+            milvus_collections.list_collections(file)
         other.communicate("\n")
 
 
 def test_nobody_listening_is_told_at_once(lite: object, queries: Floats) -> None:
     url = f"http://root:secret@127.0.0.1:{free_port()}"
-    engine = open_milvus(url, NAME, {})
+    engine = open_collection(url, NAME, {})
     start = time.monotonic()
     for _ in range(3):
         with pytest.raises(SearchError, match=r"Milvus at http://127\.0\.0\.1:\d+") as told:
@@ -309,7 +309,7 @@ def test_nobody_listening_is_told_at_once(lite: object, queries: Floats) -> None
         assert "secret" not in str(told.value)
         assert "\n" not in str(told.value)
     with pytest.raises(SearchError, match="Milvus at"):
-        milvus_filling.drop_collections(url, [NAME])
+        milvus_collections.drop_collections(url, [NAME])
     assert time.monotonic() - start < 6 * milvus_server.CONNECT_TIMEOUT
 
 
@@ -320,7 +320,9 @@ def test_a_server_that_never_answers_is_given_up(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         with pytest.raises(SearchError, match="Milvus at"):
-            milvus_filling.count_version_rows(f"http://127.0.0.1:{silent.getsockname()[1]}", NAME)
+            milvus_collections.count_version_rows(
+                f"http://127.0.0.1:{silent.getsockname()[1]}", NAME
+            )
         assert time.monotonic() - start < 30
 
 
@@ -331,11 +333,11 @@ def test_a_server_that_was_away_is_found_again(
 
     server, kept, port = start_server_in_thread(str(tmp_path / "data"))
     url = f"http://127.0.0.1:{port}"
-    engine = open_milvus(url, NAME, {})
+    engine = open_collection(url, NAME, {})
     # Lite has no float16.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(version.vectors, "dtype", "float32")
-        milvus_filling.fill_collection(url, NAME, version.vectors, version.members)
+        milvus_collections.fill_collection(url, NAME, version.vectors, version.members)
     before = engine.propose(queries, 6, EVERYTHING, 0)
     server.stop(0).wait()
     kept.close()
@@ -360,7 +362,7 @@ def test_a_server_that_was_away_is_found_again(
 def test_without_pymilvus_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(SearchError, match="pip install pymilvus"):
-        milvus_filling.list_collections("http://127.0.0.1:1")
+        milvus_collections.list_collections("http://127.0.0.1:1")
 
 
 def test_without_milvus_lite_the_command_is_named(
@@ -368,7 +370,7 @@ def test_without_milvus_lite_the_command_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "milvus_lite", None)
     with pytest.raises(SearchError, match="pip install --no-deps milvus-lite"):
-        milvus_filling.list_collections(str(tmp_path / "features.db"))
+        milvus_collections.list_collections(str(tmp_path / "features.db"))
 
 
 def test_pymilvus_is_quiet(engine: MilvusSearch, queries: Floats, capfd: Any) -> None:

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.candidates import RowFilter
+from index.engines.protocol import RowFilter
 from index.engines.tuning import TunedEffort, tune_effort, wilson_lower_bound
 from index.vectors import Vectors, write_shard
+
+ALL = np.arange(600)
 
 
 class Lossy:
@@ -21,7 +23,7 @@ class Lossy:
         self.rng = np.random.default_rng(0)
         self.asked: list[int] = []
 
-    def propose(self, queries: Any, count: int, view: RowFilter, effort: int) -> Any:
+    def propose(self, queries: Any, count: int, row_filter: RowFilter, effort: int) -> Any:
         self.asked.append(len(queries))
         squared = np.square(self.values).sum(axis=1) - 2 * queries @ self.values.T
         near = squared.argsort(axis=1)[:, : min(count, self.most)]
@@ -41,7 +43,7 @@ def vectors(values: Any, tmp_path_factory: pytest.TempPathFactory) -> Vectors:
 
 
 def test_the_least_effort_that_suffices(values: Any, vectors: Vectors) -> None:
-    found = tune_effort(Lossy(values, [0.3, 0.6, 0.999, 1.0, 1.0]), vectors, None, 0.95)
+    found = tune_effort(Lossy(values, [0.3, 0.6, 0.999, 1.0, 1.0]), vectors, ALL, 0.95)
     assert (found.effort, found.reached) == (2, True)
     assert found.candidates == 64
     assert found.recall["recall@6"] == pytest.approx(0.999, abs=0.004)
@@ -50,15 +52,15 @@ def test_the_least_effort_that_suffices(values: Any, vectors: Vectors) -> None:
 
 def test_a_sample_that_flatters_is_not_trusted(values: Any, vectors: Vectors) -> None:
     """0.96 measured over 256 queries may well be 0.94."""
-    found = tune_effort(Lossy(values, [0.96, 1.0]), vectors, None, 0.95)
+    found = tune_effort(Lossy(values, [0.96, 1.0]), vectors, ALL, 0.95)
     assert found.effort == 1
 
 
 class Wary(Lossy):
     """Loses less of what is asked about its own vectors than about others."""
 
-    def propose(self, queries: Any, count: int, view: RowFilter, effort: int) -> Any:
-        near = super().propose(queries, count, view, self.levels - 1)
+    def propose(self, queries: Any, count: int, row_filter: RowFilter, effort: int) -> Any:
+        near = super().propose(queries, count, row_filter, self.levels - 1)
         own = (queries[:, None, :8] == self.values[None, :, :8]).all(axis=2).any(axis=1)
         lost = self.rng.random(near.shape) > self.found[effort]
         near[lost & ~own[:, None]] = -1
@@ -70,16 +72,16 @@ def test_images_that_are_not_in_the_index_have_to_find_their_neighbours_too(
 ) -> None:
     others = np.random.default_rng(4).random((200, 4096), np.float32)
     wary = Wary(values, [0.5, 0.8, 1.0])
-    assert tune_effort(wary, vectors, None, 0.95).effort == 0
-    found = tune_effort(wary, vectors, None, 0.95, held_out=others)
+    assert tune_effort(wary, vectors, ALL, 0.95).effort == 0
+    found = tune_effort(wary, vectors, ALL, 0.95, held_out=others)
     assert (found.effort, found.reached) == (2, True)
     assert found.recall["queries"] == 456
-    low = tune_effort(Wary(values, [0.5, 0.8, 0.8]), vectors, None, 0.95, held_out=others)
+    low = tune_effort(Wary(values, [0.5, 0.8, 0.8]), vectors, ALL, 0.95, held_out=others)
     assert low.recall["recall@6"] == pytest.approx(0.64, abs=0.05)
 
 
 def test_where_nothing_suffices_the_best_is_given(values: Any, vectors: Vectors) -> None:
-    found = tune_effort(Lossy(values, [0.2, 0.5, 0.8]), vectors, None, 0.95)
+    found = tune_effort(Lossy(values, [0.2, 0.5, 0.8]), vectors, ALL, 0.95)
     assert (found.effort, found.reached) == (2, False)
     assert found.recall["recall@6"] == pytest.approx(0.8, abs=0.05)
 
@@ -88,11 +90,11 @@ def test_more_candidates_where_the_first_are_the_wrong_ones(values: Any, vectors
     class Late(Lossy):
         """Has the nearest among its candidates, but not among the first 200."""
 
-        def propose(self, queries: Any, count: int, view: RowFilter, effort: int) -> Any:
-            near = super().propose(queries, count, view, effort)
+        def propose(self, queries: Any, count: int, row_filter: RowFilter, effort: int) -> Any:
+            near = super().propose(queries, count, row_filter, effort)
             return near if count > 200 else near[:, ::-1][:, : count // 2]
 
-    found = tune_effort(Late(values, [1.0, 1.0]), vectors, None, 0.95)
+    found = tune_effort(Late(values, [1.0, 1.0]), vectors, ALL, 0.95)
     assert (found.candidates, found.effort) == (256, 0)
 
 
@@ -100,8 +102,8 @@ def test_only_living_rows_are_asked_about_and_counted(values: Any, vectors: Vect
     rows = np.arange(100, 400, 2)
 
     class Living(Lossy):
-        def propose(self, queries: Any, count: int, view: RowFilter, effort: int) -> Any:
-            return rows[super().propose(queries, count, view, effort)]
+        def propose(self, queries: Any, count: int, row_filter: RowFilter, effort: int) -> Any:
+            return rows[super().propose(queries, count, row_filter, effort)]
 
     living = Living(values[rows], [1.0])
     found = tune_effort(living, vectors, rows, 1.0)
@@ -116,7 +118,7 @@ def test_only_living_rows_are_asked_about_and_counted(values: Any, vectors: Vect
 
 def test_a_row_is_not_its_own_neighbour(values: Any, vectors: Vectors) -> None:
     """What proposes nothing but the row itself finds nothing."""
-    found = tune_effort(Lossy(values, [1.0], most=1), vectors, None, 0.5)
+    found = tune_effort(Lossy(values, [1.0], most=1), vectors, ALL, 0.5)
     assert found.recall["recall@6"] == 0
     assert not found.reached
 
@@ -129,14 +131,14 @@ def test_a_handful_of_rows(values: Any, vectors: Vectors, count: int) -> None:
 
 
 def test_a_higher_target_asks_more_rows(values: Any, vectors: Vectors) -> None:
-    found = tune_effort(Lossy(values, [1.0]), vectors, None, 0.98)
+    found = tune_effort(Lossy(values, [1.0]), vectors, ALL, 0.98)
     assert found.recall["queries"] > 500
 
 
 def test_progress_is_told(values: Any, vectors: Vectors) -> None:
     told: list[tuple[str, int, int]] = []
     report = lambda name, total: lambda done: told.append((name, total, done))  # noqa: E731
-    tune_effort(Lossy(values, [1.0]), vectors, None, 0.95, report=report)
+    tune_effort(Lossy(values, [1.0]), vectors, ALL, 0.95, report=report)
     assert told[-1][1:] == (600, 600)
 
 

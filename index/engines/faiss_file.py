@@ -1,0 +1,47 @@
+"""Files of FAISS: written so that a full disk is noticed, and read by mapping them into memory."""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+
+from index.manifest import REBUILD_HINT, StoreError
+
+FAISS_FILE = "candidates.faiss"
+WRITE_CHUNK = 1 << 20
+"""Bytes that FAISS hands over at a time."""
+MAP_LISTS = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
+"""Inverted lists stay in the file: the system's page cache holds them once for all processes."""
+MAP_FLAT = faiss.IO_FLAG_MMAP_IFC
+"""The same for flat codes and for the links of a graph."""
+
+
+def write_faiss(index: faiss.Index, folder: Path) -> None:
+    """Write an index into a version's folder. Raises OSError."""
+    with (folder / FAISS_FILE).open("wb") as out:
+        faiss.write_index(index, python_writer(out.write))
+
+
+def python_writer(write: Any) -> Any:
+    """Let FAISS write through Python, which raises when the disk is full; FAISS alone does not."""
+    return faiss.PyCallbackIOWriter(write, WRITE_CHUNK)  # type: ignore[attr-defined]
+
+
+def read_faiss(kind: str, folder: Path) -> Any:
+    """Map the index of a version's folder; it outlives the folder. Raises StoreError."""
+    file = folder / FAISS_FILE
+    try:
+        index: Any = faiss.read_index(str(file), MAP_FLAT if kind == "hnsw" else MAP_LISTS)
+    except (RuntimeError, MemoryError) as error:
+        # FAISS puts the place in its source before the message.
+        message = str(error).rpartition("Error: ")[2]
+        raise StoreError(f"FAISS cannot read {file} ({message}); {REBUILD_HINT}") from error
+    if not isinstance(index, faiss.IndexIDMap if kind == "hnsw" else faiss.IndexPreTransform):
+        raise StoreError(f"{file} is not of the kind {kind}; {REBUILD_HINT}")
+    if kind != "hnsw":
+        core: Any = faiss.extract_index_ivf(index)
+        lists = faiss.downcast_InvertedLists(core.invlists)
+        if isinstance(lists, faiss.OnDiskInvertedLists):
+            # Otherwise every search starts threads that read ahead.
+            lists.prefetch_nthread = 0
+    return index

@@ -1,0 +1,75 @@
+"""What an engine does: it proposes rows among which the nearest neighbours are."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from index.engines.options import SearchDevice
+from index.id_map import IdMap
+from index.vectors import Floats, Ids, Vectors
+
+MAX_CANDIDATES = 2048
+"""The largest number of candidates that every engine can propose at once."""
+TUNED_NEIGHBOURS = 6
+"""The number of neighbours that effort and candidates are tuned for."""
+MIN_EXTRA_CANDIDATES = 32
+"""Candidates to request beyond the neighbours asked for, at least."""
+
+
+class SearchError(Exception):
+    """The engine cannot be reached or has failed; trying again may help."""
+
+
+@dataclass(frozen=True)
+class RowFilter:
+    """Which rows may be proposed.
+
+    rows: int64, distinct and rising; None for every row that an image points to. classes: the ids
+    of the classes that `rows` was made from, for engines that filter by class themselves.
+    """
+
+    rows: Ids | None = None
+    classes: tuple[int, ...] | None = None
+
+
+class SearchEngine(Protocol):
+    """Proposes rows; may be called from several threads at once.
+
+    levels: efforts run from 0 to levels − 1, with rising recall and cost. exhaustive: whether every
+    vector is compared, so that the proposed rows are the nearest up to float32's rounding.
+    """
+
+    levels: int
+    exhaustive: bool
+
+    def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
+        """Propose rows near each query: float32 [N, 4096] → int64 [N, count], −1 as padding.
+
+        The order is free, and rows outside the filter may be among them. Raises SearchError.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionData:
+    """A version of the index, as its engine needs it to be trained and opened.
+
+    name: the version's. folder: where the engine's own files lie. device: where to search.
+    """
+
+    name: str
+    folder: Path
+    vectors: Vectors
+    id_map: IdMap
+    device: SearchDevice = field(default_factory=SearchDevice)
+
+
+def scale_effort(k: int, candidates: int, effort: int) -> tuple[int, int]:
+    """Scale the candidates and effort tuned for six neighbours to k: (candidates, effort).
+
+    Neighbours farther away lie in more lists, so more lists are searched; short codes tell them
+    apart less well, so more candidates are compared.
+    """
+    growth = math.sqrt(max(k, TUNED_NEIGHBOURS) / TUNED_NEIGHBOURS)
+    count = min(MAX_CANDIDATES, max(4 * k, math.ceil(candidates * growth)))
+    return max(count, k + MIN_EXTRA_CANDIDATES), effort + (k > 24) + (k >= 100)
