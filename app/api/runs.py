@@ -9,10 +9,10 @@ from marshmallow import Schema, fields
 from app import context
 from app.api import etags, pagination
 from app.api.openapi import ApiBlueprint
-from app.views.runs import evaluation as judged
-from app.views.runs.facts import identities, machine_of
-from app.views.runs.page import known
-from app.views.runs.state import state_of
+from app.views.runs.evaluation import evaluation_of_run
+from app.views.runs.page import find_run
+from app.views.runs.status import run_status
+from app.views.runs.tables import machine_table
 from storage.evaluations import Result
 from storage.runs import Run, read_runs
 
@@ -149,15 +149,15 @@ def list_runs(query: dict[str, Any]) -> dict[str, Any]:
 @blueprint.response(200, RunDetailsSchema)
 def get_run(name: str) -> dict[str, Any]:
     """Get a run"""
-    run = known(name)
+    run = find_run(name)
     etags.etag_by_content()
     return {
         **dump_run(run),
         "epochs": run.epochs,
         "recipe": run.recipe,
-        "machine": dict(machine_of(run)),
+        "machine": dict(machine_table(run)),
         "conv1": [
-            {"epoch": epoch, "picture": url_for("training.conv1", name=name, epoch=epoch)}
+            {"epoch": epoch, "picture": url_for("training.serve_conv1", name=name, epoch=epoch)}
             for epoch in run.conv1_epochs
         ],
         "ten_crops": run.ten_crops,
@@ -167,11 +167,11 @@ def get_run(name: str) -> dict[str, Any]:
 
 def dump_run(run: Run) -> dict[str, Any]:
     """Return a run as JSON, without its epochs and settings."""
-    state = state_of(run, datetime.now(UTC))
+    status = run_status(run, datetime.now(UTC))
     return {
         "name": run.name,
-        "state": state.name,
-        "remaining": state.remaining,
+        "state": status.name,
+        "remaining": status.remaining,
         "preset": run.preset,
         "data": run.data,
         "began": run.started_at,
@@ -181,22 +181,22 @@ def dump_run(run: Run) -> dict[str, Any]:
         "last": run.last_epoch,
         "best": run.best_epoch,
         "weights": run.weights,
-        "page": url_for("training.show", name=run.name),
+        "page": url_for("training.show_run", name=run.name),
     }
 
 
 def dump_evaluation(run: Run) -> dict[str, Any] | None:
     """Return the newest evaluation of a run's weights as JSON, or None."""
-    judgement = judged.judgement(identities(run), "")
-    if judgement is None:
+    evaluated = evaluation_of_run(run)
+    if evaluated is None:
         return None
-    verdict = judgement.verdict
-    results: tuple[Result, ...] = judgement.results
+    evaluation = evaluated.evaluation
+    results: tuple[Result, ...] = evaluated.results
     return {
-        "name": verdict.name,
-        "created": verdict.created,
-        "data": verdict.data_name,
-        "split": verdict.data.split or "",
-        "images": verdict.data.images,
+        "name": evaluation.name,
+        "created": evaluation.created,
+        "data": evaluation.data_name,
+        "split": evaluation.data.split or "",
+        "images": evaluation.data.images,
         "results": results,
     }

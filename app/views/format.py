@@ -10,6 +10,7 @@ from model.ten_crop import crop_offsets
 
 THIN_SPACE = "\u2009"
 MIN_BAR_PERCENT = 0.4
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 CORNERS = ("top left", "top right", "bottom left", "bottom right", "centre")
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 AGE_UNITS = ((DAY, "day"), (HOUR, "hour"), (MINUTE, "minute"))
@@ -27,6 +28,8 @@ def register_filters(app: Flask) -> None:
         day=format_day,
         duration=format_duration,
         moment=format_moment,
+        loss=format_loss,
+        scientific=format_scientific,
         provenance=describe_provenance,
     )
     app.jinja_env.globals["crop_positions"] = crop_positions()
@@ -49,6 +52,24 @@ def format_distance(value: float) -> str:
     if value >= 1000:
         return format_count(round(value))
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def format_loss(value: float) -> str:
+    """Format a loss with at most three decimals."""
+    if value >= 100_000 or 0 < value < 0.001:
+        return format_scientific(value)
+    return f"{round(value, 3):g}"
+
+
+def format_scientific(value: float) -> str:
+    """Format a number that may be very small: 0.01, 1.25 · 10⁻⁵."""
+    if value == 0 or 0.001 <= abs(value) < 100_000:
+        return f"{value:.4g}"
+    digits, exponent = f"{value:.2e}".split("e")
+    power = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    if float(digits) == 1:
+        return power
+    return f"{float(digits):g}{THIN_SPACE}·{THIN_SPACE}{power}"
 
 
 def format_milliseconds(value: float) -> str:

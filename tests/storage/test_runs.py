@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.views.runs.recipe import TERMS, settings_of
-from app.views.runs.state import state_of
+from app.views.runs.recipe import FIELDS, describe_recipe
+from app.views.runs.status import run_status
 from storage.home import Home
 from storage.runs import Epoch, Run, RunFolder, read_run, read_runs
 from training.config import PAPER, PRESETS, Recipe
@@ -81,13 +81,13 @@ def test_what_training_writes_comes_back(home: Home) -> None:
 
 def test_every_value_of_a_recipe_has_a_word_and_the_papers_value() -> None:
     # Word and value are typed twice, since app and training do not know each other.
-    assert {term.name: term.paper for term in TERMS} == asdict(PAPER)
+    assert {field.key: field.paper for field in FIELDS} == asdict(PAPER)
     for recipe in PRESETS.values():
         told = json.loads(json.dumps(asdict(recipe)))
-        departs = {s.word for s in settings_of(told) if s.paper is not None}
+        departs = {row.label for row in describe_recipe(told) if row.paper is not None}
         other = {k for k, v in asdict(recipe).items() if v != getattr(PAPER, k)}
-        assert departs == {term.word for term in TERMS if term.name in other}
-    assert [s.paper for s in settings_of({"dropout": 0.5, "seed": 9})] == [None, None]
+        assert departs == {field.label for field in FIELDS if field.key in other}
+    assert [row.paper for row in describe_recipe({"dropout": 0.5, "seed": 9})] == [None, None]
 
 
 def test_a_line_that_is_being_written_is_left_out(home: Home) -> None:
@@ -183,7 +183,7 @@ def test_how_far_it_is_is_told_by_its_last_write(
     home: Home, seconds: float, epochs: int, told: dict[str, Any], name: str
 ) -> None:
     age(record(home, "run", epochs, **told), seconds)
-    assert state_of(one(home), NOW).name == name
+    assert run_status(one(home), NOW).name == name
     assert one(home).last_write_at == NOW - timedelta(seconds=seconds)
 
 
@@ -193,9 +193,9 @@ def test_what_remains_is_estimated_from_the_last_epochs(home: Home) -> None:
         run.append_epoch(epoch(number, seconds=seconds))
     age(run, 20)
     # Six epochs of 50 s, of which 20 s have gone.
-    assert state_of(one(home), NOW).remaining == pytest.approx(6 * 50 - 20)
+    assert run_status(one(home), NOW).remaining == pytest.approx(6 * 50 - 20)
     age(run, 75)
-    assert state_of(one(home), NOW).remaining == pytest.approx(5 * 50)
+    assert run_status(one(home), NOW).remaining == pytest.approx(5 * 50)
     run.update_description(recipe={"epochs": 4})
     age(run, 20)
-    assert state_of(one(home), NOW).remaining is None
+    assert run_status(one(home), NOW).remaining is None

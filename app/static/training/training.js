@@ -1,26 +1,26 @@
-/* The pages work without this file: it follows a run while it goes on, reads curves by pointing,
-   slides through conv1, and says how many runs are ticked. */
+/* Live updates of running runs, values under the pointer, the conv1 slider, and the selection of
+   runs to compare. The pages work without this file. */
 
-const EVERY = 5000;
+const UPDATE_INTERVAL = 5000;
 const PARTS = "[data-part]";
-const seen = new Map();
+const shownParts = new Map();
 
 function prepare(within) {
-  within.querySelectorAll(".plot").forEach(readByPointing);
-  within.querySelectorAll("[data-slide]").forEach(slide);
+  within.querySelectorAll(".plot").forEach(showValuesAtPointer);
+  within.querySelectorAll("[data-slider]").forEach(prepareSlider);
 }
 
-document.querySelectorAll(PARTS).forEach((part) => seen.set(part.dataset.part, part.outerHTML));
+document.querySelectorAll(PARTS).forEach((part) => shownParts.set(part.dataset.part, part.outerHTML));
 prepare(document);
-prepareTicks();
-follow();
+prepareSelection();
+followRuns();
 
-/* Following */
+/* Live updates */
 
-function follow() {
-  const line = document.querySelector("[data-following]");
+function followRuns() {
+  const line = document.querySelector("[data-live-updates]");
   if (!line) return;
-  const how = line.querySelector("[data-how]");
+  const status = line.querySelector("[data-live-status]");
   const pause = line.querySelector("[data-pause]");
   const address = window.location.href.replace(/#.*$/, "");
   let etag = null;
@@ -29,23 +29,23 @@ function follow() {
 
   pause.addEventListener("click", () => {
     paused = !paused;
-    pause.textContent = paused ? "Go on" : "Pause";
+    pause.textContent = paused ? "Resume" : "Pause";
     next();
   });
   document.addEventListener("visibilitychange", () => next(0));
   next(0);
 
-  function next(after = EVERY) {
+  function next(after = UPDATE_INTERVAL) {
     clearTimeout(timer);
     const live = document.querySelector("[data-live]") !== null;
     line.hidden = !live;
     pause.hidden = !live;
     if (!live) return;
-    how.textContent = paused ? "Following has been paused." : "Follows the run as it goes on.";
-    if (!paused && !document.hidden) timer = setTimeout(look, after);
+    status.textContent = paused ? "Live updates are paused." : "Updates every 5 seconds.";
+    if (!paused && !document.hidden) timer = setTimeout(update, after);
   }
 
-  async function look() {
+  async function update() {
     try {
       const answer = await fetch(address, {
         cache: "no-store",
@@ -54,91 +54,91 @@ function follow() {
       if (answer.status === 404) {
         line.hidden = false;
         pause.hidden = true;
-        how.textContent = "The run has been deleted; this is what it was.";
+        status.textContent = "This run has been deleted; the page shows its last state.";
         return;
       }
       if (answer.ok) {
         etag = answer.headers.get("ETag");
-        exchange(new DOMParser().parseFromString(await answer.text(), "text/html"));
+        replaceChangedParts(new DOMParser().parseFromString(await answer.text(), "text/html"));
       } else if (answer.status !== 304) {
         throw new Error(`${answer.status}`);
       }
       next();
     } catch {
       next();
-      how.textContent = "The server does not answer; trying again.";
+      status.textContent = "The server does not respond; trying again.";
     }
   }
 }
 
-/* Only what has changed is exchanged, so that nothing flickers and nobody loses their place. */
-function exchange(fresh) {
+/* Replace only what has changed, so that nothing flickers and readers keep their place. */
+function replaceChangedParts(fresh) {
   for (const part of document.querySelectorAll(PARTS)) {
     const name = part.dataset.part;
     const other = fresh.querySelector(`[data-part="${name}"]`);
-    if (!other || other.outerHTML === seen.get(name)) continue;
-    seen.set(name, other.outerHTML);
-    if (other.dataset.said && other.dataset.said !== part.dataset.said) tell(other.dataset.said);
-    const place = remember(part);
+    if (!other || other.outerHTML === shownParts.get(name)) continue;
+    shownParts.set(name, other.outerHTML);
+    if (other.dataset.announce && other.dataset.announce !== part.dataset.announce) announce(other.dataset.announce);
+    const restore = captureState(part);
     part.replaceWith(other);
     prepare(other);
-    place(other);
+    restore(other);
     other.querySelectorAll("[data-copy]").forEach((button) => window.prepareCopy?.(button));
   }
 }
 
-/* What the reader has opened, ticked, chosen and focused, to be put back. */
-function remember(part) {
+/* Return a function that restores what is open, checked, selected and focused. */
+function captureState(part) {
   const open = [...part.querySelectorAll("details[open]")].map((one) => one.id);
-  const ticked = [...part.querySelectorAll("input:checked")].map((one) => one.value);
-  const chosen = part.querySelector("input[type=range]")?.value;
-  const follows = chosen !== undefined && chosen === part.querySelector("input[type=range]").max;
+  const checked = [...part.querySelectorAll("input:checked")].map((one) => one.value);
+  const epoch = part.querySelector("input[type=range]")?.value;
+  const atEnd = epoch !== undefined && epoch === part.querySelector("input[type=range]").max;
   const focused = [...part.querySelectorAll("a, input, summary, [tabindex]")].indexOf(document.activeElement);
   return (other) => {
     for (const one of other.querySelectorAll("details")) one.open = open.includes(one.id);
-    for (const one of other.querySelectorAll("input[type=checkbox]")) one.checked = ticked.includes(one.value);
+    for (const one of other.querySelectorAll("input[type=checkbox]")) one.checked = checked.includes(one.value);
     const range = other.querySelector("input[type=range]");
-    if (range && chosen !== undefined && !follows) {
-      range.value = chosen;
+    if (range && epoch !== undefined && !atEnd) {
+      range.value = epoch;
       range.dispatchEvent(new Event("input"));
     }
     if (focused >= 0) other.querySelectorAll("a, input, summary, [tabindex]")[focused]?.focus({ preventScroll: true });
   };
 }
 
-function tell(news) {
-  const line = document.querySelector("[data-news]");
+function announce(news) {
+  const line = document.querySelector("[data-announcement]");
   if (line) line.textContent = news;
 }
 
-/* Reading by pointing: the row of the table that belongs to the epoch under the pointer */
+/* The table row of the epoch under the pointer */
 
-function readByPointing(plot) {
+function showValuesAtPointer(plot) {
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
   line.setAttribute("class", "pointer");
   line.setAttribute("y2", "100%");
   line.setAttribute("visibility", "hidden");
   plot.append(line);
-  const [low, high] = [Number(plot.dataset.low), Number(plot.dataset.high)];
+  const [first, last] = [Number(plot.dataset.first), Number(plot.dataset.last)];
 
   plot.addEventListener("pointermove", (event) => {
     const box = plot.getBoundingClientRect();
-    const epoch = Math.round(low + ((event.clientX - box.left) / box.width) * (high - low));
-    const words = rowOf(plot.dataset.table, epoch);
-    if (!words) return;
-    const place = `${(100 * (epoch - low)) / (high - low)}%`;
+    const epoch = Math.round(first + ((event.clientX - box.left) / box.width) * (last - first));
+    const values = describeRow(plot.dataset.table, epoch);
+    if (!values) return;
+    const place = `${(100 * (epoch - first)) / (last - first)}%`;
     line.setAttribute("x1", place);
     line.setAttribute("x2", place);
     line.setAttribute("visibility", "visible");
-    read(plot, words);
+    showValues(plot, values);
   });
   plot.addEventListener("pointerleave", () => {
     line.setAttribute("visibility", "hidden");
-    read(plot, "");
+    showValues(plot, "");
   });
 }
 
-function rowOf(table, epoch) {
+function describeRow(table, epoch) {
   const found = document.getElementById(table);
   const row = found?.querySelector(`[data-epoch="${epoch}"]`);
   if (!row) return "";
@@ -146,15 +146,15 @@ function rowOf(table, epoch) {
   return [...row.cells].map((cell, n) => `${heads[n].textContent} ${cell.textContent}`).join(" · ");
 }
 
-function read(plot, words) {
-  const line = plot.closest("section").querySelector("[data-reading]");
-  if (line) line.textContent = words;
+function showValues(plot, values) {
+  const line = plot.closest("section").querySelector("[data-values]");
+  if (line) line.textContent = values;
 }
 
-/* conv1 after any epoch */
+/* The slider through conv1's pictures */
 
-function slide(box) {
-  const links = [...box.parentElement.querySelectorAll(".every a")];
+function prepareSlider(box) {
+  const links = [...box.parentElement.querySelectorAll(".conv1-epochs a")];
   const [range, output, picture] = ["input", "output", "img"].map((name) => box.querySelector(name));
   const show = () => {
     const link = links[Number(range.value)];
@@ -169,22 +169,23 @@ function slide(box) {
   box.hidden = false;
 }
 
-/* Comparing */
+/* Selecting runs to compare */
 
-function prepareTicks() {
+function prepareSelection() {
   const form = document.querySelector(".runs");
-  const said = document.getElementById("ticked");
-  if (!form || !said) return;
-  const most = Number(form.dataset.most);
-  const at = said.textContent;
-  form.addEventListener("change", () => {
-    const count = form.querySelectorAll("input:checked").length;
-    said.textContent = count > most ? `At most ${most} can be told apart; ${count} are ticked.` : at;
-  });
+  const hint = document.getElementById("selection");
+  if (!form || !hint) return;
+  const max = Number(form.dataset.max);
+  const instruction = hint.textContent;
+  const countChecked = () => form.querySelectorAll("input:checked").length;
+  const describe = (count) => {
+    hint.textContent = count > max ? `${count} runs selected; at most ${max} can be compared.` : instruction;
+  };
+  form.addEventListener("change", () => describe(countChecked()));
   form.addEventListener("submit", (event) => {
-    const count = form.querySelectorAll("input:checked").length;
-    if (count >= 2 && count <= most) return;
+    const count = countChecked();
+    if (count >= 2 && count <= max) return;
     event.preventDefault();
-    said.textContent = count < 2 ? at : `At most ${most} can be told apart; ${count} are ticked.`;
+    describe(count);
   });
 }

@@ -1,12 +1,13 @@
-"""What evaluations found of a run's networks: errors, confusion matrix, most confident mistakes."""
+"""The evaluation of a run's networks: errors, confusion matrix, most confident mistakes."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flask import Blueprint, Response, abort, current_app
 from flask.blueprints import BlueprintSetupState
 
 from app.views.pictures import missing_picture, serve_image_file
+from model.checkpoint import WeightsError, read_weights_header
 from storage.evaluation_files import (
     EvaluationFiles,
     EvaluationSummary,
@@ -14,39 +15,41 @@ from storage.evaluation_files import (
     mistake_photograph,
 )
 from storage.evaluations import Result
+from storage.runs import Run
 from storage.tolerant_json import read_bounded
 
-blueprint = Blueprint("judged", __name__, url_prefix="/evaluations")
-MOST_CLASSES = 30
-"""Of a confusion matrix: of more only the strongest confusions are listed."""
-MOST_CONFUSIONS = 30
-LEVELS = 5
-MOST_BYTES = 200_000_000
-MOST_PLACE = 10_000
+blueprint = Blueprint("evaluations", __name__, url_prefix="/evaluations")
+MAX_MATRIX_CLASSES = 30
+"""With more classes the most frequent confusions are listed instead of the matrix."""
+MAX_CONFUSIONS = 30
+SHADES = 5
+MAX_PHOTOGRAPH_BYTES = 200_000_000
+MAX_NUMBER = 10_000
+MISTAKE = f"/<name>/<int(max={MAX_NUMBER}):result>/<int(max={MAX_NUMBER}):number>"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """How many images of a row's class were guessed to be of a column's; level: 0–5, how many."""
+class MatrixCell:
+    """How many images of a row's class were classified as this one; shade: 0–5, how many."""
 
-    guess: str
+    label: str
     count: int
-    level: int
-    right: bool
+    shade: int
+    correct: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class MatrixRow:
     """The images of a class."""
 
     label: str
     images: int
-    cells: tuple[Cell, ...]
+    cells: tuple[MatrixCell, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """A class taken for another: so many of its images."""
+    """How many of a class's images were classified as another."""
 
     true: str
     guess: str
@@ -55,95 +58,103 @@ class Confusion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """An evaluation as a page shows it.
+class EvaluatedRun:
+    """An evaluation of a run's networks.
 
-    results: of the networks asked for. closest: the one looked at more closely, place its number
-    in the verdict. rows: the confusion matrix, or nothing where it has too many classes.
+    results: of those networks. detailed: the one shown in detail, number its place in the
+    evaluation. matrix: empty where there are too many classes. others: earlier evaluations.
     """
 
-    verdict: StoredEvaluation
+    evaluation: StoredEvaluation
     others: tuple[EvaluationSummary, ...]
     results: tuple[Result, ...]
-    closest: Result
-    place: int
-    rows: tuple[Row, ...]
+    detailed: Result
+    number: int
+    matrix: tuple[MatrixRow, ...]
     confusions: tuple[Confusion, ...]
 
 
 @blueprint.record_once
-def remember(state: BlueprintSetupState) -> None:
-    """Keep in mind what the verdicts are on, as long as the application runs."""
+def add_evaluations(state: BlueprintSetupState) -> None:
+    """Keep what the evaluations on disk are of for as long as the application runs."""
     home = state.app.extensions["settings"].home
     state.app.extensions["evaluations"] = EvaluationFiles(home)
 
 
-def kept() -> EvaluationFiles:
-    """Give the verdicts found on disk."""
+def stored_evaluations() -> EvaluationFiles:
+    """Return the evaluations found on disk."""
     found: EvaluationFiles = current_app.extensions["evaluations"]
     return found
 
 
-def judgement(identities: Collection[str], name: str) -> Judgement | None:
-    """The verdict of that name on one of these networks, else the newest; None without any."""
-    known = kept().summaries_for(identities)
+def evaluation_of_run(run: Run, name: str = "") -> EvaluatedRun | None:
+    """Return the evaluation of that name of a run's networks, else the newest; None without any."""
+    identities = network_identities(run)
+    known = stored_evaluations().summaries_for(identities)
     chosen = next((k for k in known if k.name == name), known[0] if known else None)
-    verdict = kept().open(chosen.name) if chosen else None
-    if chosen is None or verdict is None:
+    evaluation = stored_evaluations().open(chosen.name) if chosen else None
+    if chosen is None or evaluation is None:
         return None
-    results = [result for one in identities for result in verdict.results_for(one)]
+    results = [result for identity in identities for result in evaluation.results_for(identity)]
     if not results:
         return None
-    closest = max(results, key=lambda result: result.crops == "ten")
-    return Judgement(
-        verdict=verdict,
+    detailed = max(results, key=lambda result: result.crops == "ten")
+    return EvaluatedRun(
+        evaluation=evaluation,
         others=tuple(k for k in known if k is not chosen),
         results=tuple(results),
-        closest=closest,
-        place=verdict.results.index(closest),
-        rows=tuple(matrix(closest, verdict)),
-        confusions=tuple(strongest(closest, verdict)),
+        detailed=detailed,
+        number=evaluation.results.index(detailed),
+        matrix=tuple(confusion_matrix(detailed, evaluation)),
+        confusions=tuple(frequent_confusions(detailed, evaluation)),
     )
 
 
-def matrix(result: Result, verdict: StoredEvaluation) -> list[Row]:
-    """The confusion matrix in the order of the classes; empty where it has too many."""
-    shown = classes_of(result, verdict)
-    if len(shown) > MOST_CLASSES:
+def network_identities(run: Run) -> list[str]:
+    """Return the identities of the weights that a run has made: its result and its best epoch."""
+    try:
+        best = read_weights_header(run.folder.best).identity
+    except (WeightsError, OSError):
+        best = None
+    return list(dict.fromkeys(identity for identity in (run.weights, best) if identity))
+
+
+def confusion_matrix(result: Result, evaluation: StoredEvaluation) -> list[MatrixRow]:
+    """Return the confusion matrix in the order of the classes; empty if it has too many."""
+    seen = set(result.confusion) | {g for counts in result.confusion.values() for g in counts}
+    classes = [c for c in evaluation.labels if c in seen]
+    classes += sorted(seen - set(evaluation.labels))
+    if len(classes) > MAX_MATRIX_CLASSES:
         return []
-    return [row(true, result.confusion.get(true, {}), shown, verdict) for true in shown]
+    return [matrix_row(c, result.confusion.get(c, {}), classes, evaluation) for c in classes]
 
 
-def classes_of(result: Result, verdict: StoredEvaluation) -> list[str]:
-    """The classes that have images or were guessed."""
-    met = set(result.confusion) | {g for row in result.confusion.values() for g in row}
-    return [*(c for c in verdict.labels if c in met), *sorted(met - set(verdict.labels))]
-
-
-def row(true: str, counts: dict[str, int], shown: Sequence[str], verdict: StoredEvaluation) -> Row:
-    """A line of the matrix."""
+def matrix_row(
+    true: str, counts: dict[str, int], classes: Sequence[str], evaluation: StoredEvaluation
+) -> MatrixRow:
+    """Return a row of the matrix."""
     images = sum(counts.values())
-    return Row(
-        label=verdict.labels.get(true, true),
+    return MatrixRow(
+        label=evaluation.labels.get(true, true),
         images=images,
         cells=tuple(
-            Cell(
-                guess=verdict.labels.get(guess, guess),
+            MatrixCell(
+                label=evaluation.labels.get(guess, guess),
                 count=counts.get(guess, 0),
-                level=-(-LEVELS * counts.get(guess, 0) // max(images, 1)),
-                right=guess == true,
+                shade=-(-SHADES * counts.get(guess, 0) // max(images, 1)),
+                correct=guess == true,
             )
-            for guess in shown
+            for guess in classes
         ),
     )
 
 
-def strongest(result: Result, verdict: StoredEvaluation) -> list[Confusion]:
-    """The most frequent wrong guesses, falling."""
-    found = [
+def frequent_confusions(result: Result, evaluation: StoredEvaluation) -> list[Confusion]:
+    """Return the most frequent wrong guesses, in descending order."""
+    confusions = [
         Confusion(
-            true=verdict.labels.get(true, true),
-            guess=verdict.labels.get(guess, guess),
+            true=evaluation.labels.get(true, true),
+            guess=evaluation.labels.get(guess, guess),
             count=count,
             images=sum(counts.values()),
         )
@@ -151,33 +162,27 @@ def strongest(result: Result, verdict: StoredEvaluation) -> list[Confusion]:
         for guess, count in counts.items()
         if guess != true
     ]
-    return sorted(found, key=lambda c: (-c.count, c.true, c.guess))[:MOST_CONFUSIONS]
+    return sorted(confusions, key=lambda c: (-c.count, c.true, c.guess))[:MAX_CONFUSIONS]
 
 
-@blueprint.get(
-    f"/<name>/<int(max={MOST_PLACE}):place>/<int(max={MOST_PLACE}):number>/thumbnail.jpg",
-    defaults={"whole": False},
-)
-@blueprint.get(
-    f"/<name>/<int(max={MOST_PLACE}):place>/<int(max={MOST_PLACE}):number>/picture.jpg",
-    defaults={"whole": True},
-)
-def picture(name: str, place: int, number: int, whole: bool) -> Response:
-    """Give the photograph of a mistake: only one that a verdict names, inside its folder."""
-    verdict = kept().open(name)
-    if verdict is None or place >= len(verdict.results):
+@blueprint.get(f"{MISTAKE}/thumbnail.jpg", defaults={"whole": False})
+@blueprint.get(f"{MISTAKE}/picture.jpg", defaults={"whole": True})
+def serve_mistake(name: str, result: int, number: int, whole: bool) -> Response:
+    """Return the photograph of a mistake: only one that an evaluation lists, inside its folder."""
+    evaluation = stored_evaluations().open(name)
+    if evaluation is None or result >= len(evaluation.results):
         abort(404)
-    mistakes = dict(enumerate(verdict.results[place].mistakes))
+    mistakes = dict(enumerate(evaluation.results[result].mistakes))
     if number not in mistakes:
         abort(404)
     try:
-        file = mistake_photograph(verdict, mistakes[number])
-        found = file.stat() if file else None
-    except (OSError, RuntimeError):  # the latter where links go round in a circle
+        file = mistake_photograph(evaluation, mistakes[number])
+        stat = file.stat() if file else None
+    except (OSError, RuntimeError):  # RuntimeError: symbolic links in a circle
         return missing_picture()
-    if file is None or found is None:
+    if file is None or stat is None:
         return missing_picture()
-    etag = f"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}-{whole:d}"
+    etag = f"{stat.st_ino:x}-{stat.st_size:x}-{stat.st_mtime_ns:x}-{whole:d}"
     return serve_image_file(
-        lambda: read_bounded(file, MOST_BYTES) or b"", etag, whole=whole, version=etag
+        lambda: read_bounded(file, MAX_PHOTOGRAPH_BYTES) or b"", etag, whole=whole, version=etag
     )

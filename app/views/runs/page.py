@@ -1,4 +1,4 @@
-"""The runs of training/ found on disk: all of them, one of them, several side by side."""
+"""The pages of training runs: the list, one run, and several side by side."""
 
 import hashlib
 import shlex
@@ -12,13 +12,13 @@ from PIL import Image
 from app import context
 from app.views.format import format_age
 from app.views.pictures import encode_png, missing_picture, picture_response
-from app.views.runs import comparison, evaluation
-from app.views.runs.curves import power
-from app.views.runs.facts import figures_of, identities, machine_of, results, towers_of
-from app.views.runs.plots import LETTERS, Spark, figures, plots_of, plots_over, spark
-from app.views.runs.recipe import plain, settings_of
-from app.views.runs.state import State, state_of
+from app.views.runs import evaluation
+from app.views.runs.learning_curves import LETTERS, comparison_charts, run_charts, sparkline
+from app.views.runs.recipe import describe_recipe
+from app.views.runs.status import RunStatus, run_status
+from app.views.runs.tables import differences_table, machine_table, results_table, speed_table
 from app.web import not_modified, revalidate_by_content
+from model.architectures import VARIANTS
 from model.decode import ImageError, decode_image
 from storage.evaluations import CROPS_LABELS
 from storage.runs import Run, read_run, read_runs
@@ -26,156 +26,157 @@ from storage.tolerant_json import read_bounded
 
 blueprint = Blueprint("training", __name__, url_prefix="/training")
 blueprint.register_blueprint(evaluation.blueprint)
-MOST_COMPARED = len(LETTERS)
-MOST_EPOCH = 10**6
-PICTURES = 6
-PICTURE_SIZE = (776, 284)
-"""Of conv1's picture of the paper's net, in pixels: where none can be read."""
-MOST_PICTURE = 4_000_000
-GONE = "There is no run of this name; it may have been deleted."
-
-for filter_ in (power, figures, plain):
-    blueprint.add_app_template_filter(filter_)
+MAX_COMPARED = len(LETTERS)
+MAX_EPOCH = 10**6
+MAX_CONV1_PICTURES = 6
+CONV1_SIZE = (776, 284)
+"""Pixels of the picture of the paper's conv1, assumed where no picture can be read."""
+MAX_CONV1_BYTES = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A run and how far it is. command: goes on with it; evaluate: has it judged."""
+class ListedRun:
+    """A run with its status. resume_command and evaluate_command are for a shell."""
 
     run: Run
-    state: State
-    wrote: str
-    command: str
-    evaluate: str
+    status: RunStatus
+    last_write: str
+    resume_command: str
+    evaluate_command: str
 
     @property
     def running(self) -> bool:
-        """Whether it is at work."""
-        return self.state.name == "running"
+        """Whether it is still training."""
+        return self.status.name == "running"
 
 
 @blueprint.get("")
-def overview() -> Response:
-    """Show all runs, newest first, each with its small curve."""
-    found = [shown(run) for run in read_runs(context.settings().home)]
-    rows: list[tuple[Shown, Spark]] = [(one, spark(one.run)) for one in found]
+def show_runs() -> Response:
+    """Show all runs, newest first, each with a sparkline."""
+    runs = [list_run(run) for run in read_runs(context.settings().home)]
     page = render_template(
         "training.html",
-        rows=rows,
-        running=any(one.running for one in found),
-        most=MOST_COMPARED,
+        rows=[(listed, sparkline(listed.run)) for listed in runs],
+        running=any(listed.running for listed in runs),
+        max_compared=MAX_COMPARED,
     )
     return revalidate_by_content(make_response(page))
 
 
 @blueprint.get("/<name>")
-def show(name: str) -> Response:
-    """Show one run: how far it is, its curves, conv1, what it was told, how it was judged."""
-    run = known(name)
-    one = shown(run)
+def show_run(name: str) -> Response:
+    """Show one run: its status, charts, conv1 pictures, configuration and evaluation."""
+    run = find_run(name)
+    listed = list_run(run)
+    asked = request.args.get("evaluation", "")
     page = render_template(
         "run.html",
-        one=one,
+        listed=listed,
         run=run,
-        running=one.running,
-        plots=plots_of(run, running=one.running),
-        settings=settings_of(run.recipe),
-        machine=machine_of(run),
-        figures_of=figures_of(run),
-        towers=towers_of(run),
-        chosen=spread(run.conv1_epochs),
-        size=picture_size(run),
-        judgement=evaluation.judgement(identities(run), request.args.get("evaluation", "")),
-        crops=CROPS_LABELS,
+        running=listed.running,
+        charts=run_charts(run, running=listed.running),
+        recipe=describe_recipe(run.recipe),
+        machine=machine_table(run),
+        speed=speed_table(run),
+        towers=tower_count(run),
+        conv1_epochs=pick_epochs(run.conv1_epochs),
+        conv1_size=conv1_size(run),
+        evaluated=evaluation.evaluation_of_run(run, asked),
+        crop_names=CROPS_LABELS,
     )
     return revalidate_by_content(make_response(page))
 
 
 @blueprint.get("/compare")
-def compare() -> Response:
+def compare_runs() -> Response:
     """Show two to six runs side by side."""
     home, names = context.settings().home, list(dict.fromkeys(request.args.getlist("run")))
     if not names and read_run(home, "compare"):
-        return show("compare")
-    asked = {name: read_run(home, name) for name in names[:MOST_COMPARED]}
-    found = [shown(run) for run in asked.values() if run]
-    runs = [one.run for one in found]
+        return show_run("compare")
+    asked = {name: read_run(home, name) for name in names[:MAX_COMPARED]}
+    listed = [list_run(run) for run in asked.values() if run]
+    runs = [one.run for one in listed]
     page = render_template(
         "compare.html",
-        shown=list(zip(LETTERS, found, strict=False)),
-        running=any(one.running for one in found),
-        gone=[name for name, run in asked.items() if run is None],
-        more=len(names) > MOST_COMPARED,
-        most=MOST_COMPARED,
-        plots=plots_over(runs),
-        rows=comparison.differences(runs),
-        results=results(runs),
+        compared=list(zip(LETTERS, listed, strict=False)),
+        running=any(one.running for one in listed),
+        missing=[name for name, run in asked.items() if run is None],
+        truncated=len(names) > MAX_COMPARED,
+        max_compared=MAX_COMPARED,
+        charts=comparison_charts(runs),
+        results=results_table(runs),
+        differences=differences_table(runs),
         epochs=sorted({epoch.epoch for run in runs for epoch in run.epochs}),
         by_epoch=[{epoch.epoch: epoch for epoch in run.epochs} for run in runs],
     )
     return revalidate_by_content(make_response(page))
 
 
-@blueprint.get(f"/<name>/conv1/<int(max={MOST_EPOCH}):epoch>.png")
-def conv1(name: str, epoch: int) -> Response:
-    """Give the picture of conv1 after an epoch, the gaps between its kernels left open."""
-    run = known(name)
+@blueprint.get(f"/<name>/conv1/<int(max={MAX_EPOCH}):epoch>.png")
+def serve_conv1(name: str, epoch: int) -> Response:
+    """Return the picture of conv1 after an epoch, transparent between its kernels."""
+    run = find_run(name)
     if epoch not in run.conv1_epochs:
-        abort(404, "conv1 was not drawn after this epoch.")
-    data = read_bounded(run.folder.conv1_picture(epoch), MOST_PICTURE)
-    etag = hashlib.sha256(data or b"").hexdigest()[:32]
+        abort(404, "There is no picture of conv1 after this epoch.")
+    data = read_bounded(run.folder.conv1_picture(epoch), MAX_CONV1_BYTES) or b""
+    etag = hashlib.sha256(data).hexdigest()[:32]
     if fresh := not_modified(etag, version=etag):
         return fresh
     try:
-        return picture_response(
-            opened_up(decode_image(data or b"")), etag, "image/png", version=etag
-        )
+        picture = make_gaps_transparent(decode_image(data))
     except ImageError:
         return missing_picture()
+    return picture_response(encode_png(picture), etag, "image/png", version=etag)
 
 
-def known(name: str) -> Run:
-    """Find a run by the name of its folder, or answer 404."""
-    return read_run(context.settings().home, name) or abort(404, GONE)
+def find_run(name: str) -> Run:
+    """Find a run by the name of its folder; 404 if there is none."""
+    missing = "There is no run of this name; it may have been deleted."
+    return read_run(context.settings().home, name) or abort(404, missing)
 
 
-def shown(run: Run) -> Shown:
-    """Say how far a run is by now."""
+def list_run(run: Run) -> ListedRun:
+    """Determine what the pages show of a run beside its files."""
     now = datetime.now(UTC)
     folder = f'"${{ALEXNET_HOME:-var}}"/runs/{shlex.quote(run.name)}'
-    return Shown(
+    return ListedRun(
         run=run,
-        state=state_of(run, now),
-        wrote=format_age(run.last_write_at, now),
-        command=f"python training/run.py --resume {folder}",
-        evaluate=f"python training/evaluate.py {folder}{'' if run.finished else ' --best'}",
+        status=run_status(run, now),
+        last_write=format_age(run.last_write_at, now),
+        resume_command=f"python training/run.py --resume {folder}",
+        evaluate_command=f"python training/evaluate.py {folder}{'' if run.finished else ' --best'}",
     )
 
 
-def spread(epochs: tuple[int, ...], most: int = PICTURES) -> list[int]:
-    """A few epochs: the first, the last, and some between them."""
-    if len(epochs) <= most:
+def tower_count(run: Run) -> int:
+    """Return how many towers the run's network has; two where its variant is unknown."""
+    name = run.recipe.get("variant")
+    variant = VARIANTS.get(name) if isinstance(name, str) else None
+    return variant.config.towers if variant else 2
+
+
+def pick_epochs(epochs: tuple[int, ...], count: int = MAX_CONV1_PICTURES) -> list[int]:
+    """Pick a few epochs: the first, the last, and some evenly between them."""
+    if len(epochs) <= count:
         return list(epochs)
-    return [epochs[round(n * (len(epochs) - 1) / (most - 1))] for n in range(most)]
+    return [epochs[round(n * (len(epochs) - 1) / (count - 1))] for n in range(count)]
 
 
-def picture_size(run: Run) -> tuple[int, int]:
-    """The width and height of a run's pictures of conv1, in pixels."""
-    data = (
-        read_bounded(run.folder.conv1_picture(run.conv1_epochs[0]), MOST_PICTURE)
-        if run.conv1_epochs
-        else None
-    )
+def conv1_size(run: Run) -> tuple[int, int]:
+    """Return the width and height of a run's pictures of conv1, in pixels."""
+    if not run.conv1_epochs:
+        return CONV1_SIZE
+    data = read_bounded(run.folder.conv1_picture(run.conv1_epochs[0]), MAX_CONV1_BYTES)
     try:
         return decode_image(data or b"").size
     except ImageError:
-        return PICTURE_SIZE
+        return CONV1_SIZE
 
 
-def opened_up(picture: Image.Image) -> bytes:
-    """Encode conv1's picture as PNG; the page shows through where a row or column is white."""
+def make_gaps_transparent(picture: Image.Image) -> Image.Image:
+    """Make rows and columns that are white throughout transparent, for dark pages."""
     pixels = np.asarray(picture)
     white = (pixels == 255).all(2)
     gaps = white.all(0)[None, :] | white.all(1)[:, None]
     alpha = np.where(gaps, 0, 255).astype(np.uint8)
-    return encode_png(Image.fromarray(np.dstack([pixels, alpha])))
+    return Image.fromarray(np.dstack([pixels, alpha]))

@@ -116,11 +116,11 @@ def test_what_is_found_is_listed_and_exactly_one_is_in_use(shop, weights, client
     rows = {row.one("label").text: row for row in shown.all("li", "model")}
     whole = rows["20260101-000000-small-a result"]
     assert load_weights(weights).identity[:8] in whole.text
-    assert "an index of these is there" in whole.text
+    assert "indexed" in [span.text for span in whole.all("span")]
     figures = {row.one("dt").text: row.one("dd").text for row in whole.one("dl").children}
     assert (figures["epochs"], figures["classes"], figures["top-1 error"]) == ("2", "6", "–")
     damaged = rows["20250101-000000-small-cut result"]
-    assert "cannot be read as a safetensors file" in damaged.one("p", "wrong").text
+    assert "cannot be read as a safetensors file" in damaged.one("p", "damage").text
     assert "disabled" in damaged.one("input").attributes
     assert str(shop.settings.home.root) not in shown.text
 
@@ -212,7 +212,6 @@ def test_weights_without_an_index_take_consent_and_the_old_pair_goes_on(
     answer = post(key)
     assert answer.status_code == 409
     shown = page(answer)
-    assert shown.one("h1").text == "No index fits these weights"
     assert shop.settings.home.weights.readlink() == before
     hidden = {i.attributes["name"]: i.attributes["value"] for i in shown.all("input")
               if i.attributes.get("type") == "hidden"}  # fmt: skip
@@ -221,7 +220,6 @@ def test_weights_without_an_index_take_consent_and_the_old_pair_goes_on(
     assert str(shop.settings.home.weights.readlink()) == key
     assert app.extensions["loader"].state().predictor.identity == old
     shown = page(client.get("/models"))
-    assert "until an index of the chosen ones is there" in shown.text
     assert "flask index build" in [code.text for code in shown.all("code")]
 
 

@@ -1,0 +1,186 @@
+"""The charts of runs: three of one run, two of several, and the sparkline in the list."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from app.views.format import THIN_SPACE, format_loss, format_percent, format_scientific
+from app.views.runs.chart import (
+    Axis,
+    Chart,
+    Tick,
+    Values,
+    draw_curve,
+    epoch_axis,
+    epoch_ticks,
+    finite_values,
+    linear_axis,
+    log_axis,
+    stepped_values,
+    svg_path,
+    value_ticks,
+)
+from storage.runs import Epoch, Run
+
+MIN_CHART_EPOCHS = 10
+"""Width of a running run's charts, where at least as many epochs are planned."""
+MAX_RATE_DROPS = 8
+LETTERS = "ABCDEF"
+SPARK_WIDTH, SPARK_HEIGHT, SPARK_MARGIN = 168.0, 44.0, 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparkline:
+    """A small curve in a drawing of 168×44 units: its path, its end, its text alternative."""
+
+    path: str
+    end: tuple[float, float] | None
+    description: str
+
+
+def run_charts(run: Run, *, running: bool) -> list[Chart]:
+    """Return one run's charts: error with the drops of the learning rate, loss, learning rate."""
+    if run.last_epoch is None:
+        return []
+    x, last = epoch_axis(chart_width(run, running=running)), run.last_epoch.epoch
+    future = x.x(last + 0.5) if running and last + 0.5 < x.high else None
+    drops = rate_drops(run.epochs, x)
+    errors = [
+        ("top-1", 1, epoch_values(run, "top1_error")),
+        ("top-5", 2, epoch_values(run, "top5_error")),
+    ]
+    loss = [("training loss", 1, epoch_values(run, "loss"))]
+    rates = epoch_values(run, "rate", positive=True)
+    rate = [("learning rate", 1, stepped_values(rates))]
+    rate_axes = (x, log_axis(finite_values(rates)))
+    return [
+        build_chart(
+            "error", "Error", errors, (x, common_axis(errors)), format_percent, drops, future
+        ),
+        build_chart(
+            "loss", "Training loss", loss, (x, common_axis(loss)), format_loss, drops, future
+        ),
+        build_chart("rate", "Learning rate", rate, rate_axes, format_scientific, (), future),
+    ]
+
+
+def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
+    """Return the charts of several runs: top-1 error and loss, one letter a run."""
+    x = epoch_axis(max((run.last_epoch.epoch for run in runs if run.last_epoch), default=1))
+    charts = []
+    for name, title, field, format_value in (
+        ("error", "Top-1 error", "top1_error", format_percent),
+        ("loss", "Training loss", "loss", format_loss),
+    ):
+        curves = [(LETTERS[n], n + 1, epoch_values(run, field)) for n, run in enumerate(runs)]
+        axes = (x, common_axis(curves))
+        charts.append(build_chart(name, title, curves, axes, format_value, (), None))
+    return charts
+
+
+def build_chart(
+    name: str,
+    title: str,
+    curves: Sequence[tuple[str, int, Values]],
+    axes: tuple[Axis, Axis],
+    format_value: Callable[[float], str],
+    drops: tuple[Tick, ...],
+    future_from: float | None,
+) -> Chart:
+    """Put a chart together. curves: label, tone and values of each."""
+    return Chart(
+        name=name,
+        title=title,
+        description=". ".join(
+            describe_curve(label, values, format_value) for label, _, values in curves
+        ),
+        curves=tuple(
+            draw_curve(label, tone, values, axes, format_value) for label, tone, values in curves
+        ),
+        x_ticks=epoch_ticks(axes[0]),
+        y_ticks=value_ticks(
+            axes[1], format_whole_percent if format_value is format_percent else format_value
+        ),
+        rate_drops=drops,
+        future_from=future_from,
+        first_epoch=axes[0].low,
+        last_epoch=axes[0].high,
+    )
+
+
+def describe_curve(label: str, values: Values, format_value: Callable[[float], str]) -> str:
+    """Describe in words how a curve runs."""
+    finite = finite_values(values)
+    if not finite:
+        return f"{label}: no values"
+    first, last, lowest = (format_value(value) for value in (finite[0], finite[-1], min(finite)))
+    return f"{label}: from {first} to {last}, lowest {lowest}"
+
+
+def chart_width(run: Run, *, running: bool) -> int:
+    """Return how many epochs a chart shows: those done and, while the run goes on, some to come.
+
+    Not all ninety from the start: the curve would be a dot for hours.
+    """
+    done = run.last_epoch.epoch if run.last_epoch else 1
+    if not running or not run.planned_epochs:
+        return done
+    return max(done, min(run.planned_epochs, max(2 * done, MIN_CHART_EPOCHS)))
+
+
+def rate_drops(epochs: Sequence[Epoch[float | None]], x: Axis) -> tuple[Tick, ...]:
+    """Return where the learning rate dropped and what it was divided by; nothing if too often."""
+    drops = [
+        Tick(position=x.x(after.epoch - 0.5), text=f"÷{THIN_SPACE}{before.rate / after.rate:.3g}")
+        for before, after in pairwise(epochs)
+        if before.rate and after.rate and 0 < after.rate < before.rate
+    ]
+    return tuple(drops) if len(drops) <= MAX_RATE_DROPS else ()
+
+
+def epoch_values(run: Run, name: str, *, positive: bool = False) -> Values:
+    """Return one field of a run's epochs; None for a value that its axis cannot show."""
+    values = ((epoch.epoch, getattr(epoch, name)) for epoch in run.epochs)
+    return [
+        (n, value if value is not None and (value > 0 if positive else value >= 0) else None)
+        for n, value in values
+    ]
+
+
+def common_axis(curves: Sequence[tuple[str, int, Values]]) -> Axis:
+    """Return the vertical axis that holds all curves."""
+    return linear_axis([value for *_, values in curves for value in finite_values(values)])
+
+
+def format_whole_percent(share: float) -> str:
+    """Format a fraction of 1 beside an axis, without decimals where it is a whole per cent."""
+    whole = round(100 * share)
+    if abs(100 * share - whole) < 1e-9:
+        return f"{whole}{THIN_SPACE}%"
+    return format_percent(share)
+
+
+def sparkline(run: Run) -> Sparkline:
+    """Return the small curve of a run's top-1 error over its planned epochs."""
+    values = epoch_values(run, "top1_error")
+    finite = finite_values(values)
+    if not finite or run.last_epoch is None:
+        return Sparkline(path="", end=None, description="No epoch has finished yet")
+    planned = 1 if run.finished else run.planned_epochs or 1
+    x = epoch_axis(max(run.last_epoch.epoch, planned))
+    y = Axis(low=0.0, high=max(*finite, 1e-9))
+    width, height = (size - 2 * SPARK_MARGIN for size in (SPARK_WIDTH, SPARK_HEIGHT))
+    positions = [
+        None
+        if value is None
+        else (
+            SPARK_MARGIN + width / 100 * x.x(epoch),
+            SPARK_MARGIN + height / 100 * y.y(value),
+        )
+        for epoch, value in values
+    ]
+    return Sparkline(
+        path=svg_path(positions),
+        end=[position for position in positions if position][-1],
+        description=f"Top-1 error from {format_percent(finite[0])} to {format_percent(finite[-1])}",
+    )

@@ -1,0 +1,76 @@
+"""Whether a run is finished, running or stopped, and how long it still needs.
+
+A run does not record that it is running. It writes after every epoch and saves a checkpoint every
+few minutes; one that has been silent for clearly longer has stopped.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import fmean
+from typing import Literal
+
+from storage.runs import Epoch, Run
+from storage.tolerant_json import finite_number
+
+CHECKPOINT_SECONDS = 300.0
+"""How often a checkpoint is saved where a run does not say."""
+MAX_CHECKPOINT_SECONDS = 24 * 3600.0
+SLACK_SECONDS = 60.0
+"""By which any writing may be late."""
+MAX_VALIDATION_SECONDS = 1800.0
+"""Time that validation may take after an epoch, during which nothing is written."""
+RECENT_EPOCHS = 3
+"""Epochs from whose duration the remaining time is estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """Whether a run is at work.
+
+    remaining: estimated seconds until the last planned epoch; None when there are none or the
+    estimate is impossible.
+    """
+
+    name: Literal["finished", "running", "stopped"]
+    remaining: float | None = None
+
+
+def run_status(run: Run, now: datetime) -> RunStatus:
+    """Determine a run's status at a moment."""
+    if run.finished:
+        return RunStatus(name="finished")
+    longest = timedelta(seconds=longest_silence(run))
+    if run.last_write_at is None or now - run.last_write_at > longest:
+        return RunStatus(name="stopped")
+    return RunStatus(name="running", remaining=remaining_seconds(run, now))
+
+
+def longest_silence(run: Run) -> float:
+    """Return the seconds without writing after which a run counts as stopped.
+
+    Two intervals of its checkpoints or epochs, whichever are shorter, and the time for validation.
+    """
+    setting = finite_number(run.options.get("checkpoint_seconds"))
+    interval = CHECKPOINT_SECONDS if setting is None else max(setting, 0.0)
+    interval = min(interval, MAX_CHECKPOINT_SECONDS)
+    longest_epoch = max(epoch_seconds(run.epochs), default=0.0)
+    if not longest_epoch:
+        return SLACK_SECONDS + 2 * interval
+    validation = min(longest_epoch, MAX_VALIDATION_SECONDS)
+    return SLACK_SECONDS + 2 * min(interval, longest_epoch) + validation
+
+
+def remaining_seconds(run: Run, now: datetime) -> float | None:
+    """Estimate the seconds until the last planned epoch from the duration of the last few."""
+    recent = epoch_seconds(run.epochs[-RECENT_EPOCHS:])
+    if run.planned_epochs is None or run.last_epoch is None or not recent:
+        return None
+    left = run.planned_epochs - run.last_epoch.epoch
+    epoch = fmean(recent)
+    spent = (now - run.last_epoch_at).total_seconds() if run.last_epoch_at else 0.0
+    return max(left * epoch - min(max(spent, 0.0), epoch), 0.0) if left > 0 else None
+
+
+def epoch_seconds(epochs: tuple[Epoch[float | None], ...]) -> list[float]:
+    """Return the durations of epochs, where known."""
+    return [e.seconds for e in epochs if e.seconds is not None and e.seconds > 0]
