@@ -1,16 +1,17 @@
-"""`python benchmarks/codes.py`: short codes of the features, one kind against another (§6.1).
+"""`python benchmarks/codes.py`: short binary codes of the features compared (§6.1).
 
-Every kind gets the same bits an image. It proposes 200 images a query, of which the nearest six
-by the full vectors are taken, as the index does.
+Every kind of code gets the same number of bits per image. It proposes 200 candidates per query, of
+which the six nearest by the full vectors are taken, as in the index.
 
 - autoencoder: ours, searched by Hamming distance.
 - PCA + sign: the signs of the first principal components, by Hamming distance.
-- ITQ: the same after the rotation that makes signs lose least.
-- RaBitQ: one bit a principal component, and factors that make up for what that loses.
-- OPQ + PQ: product quantization of the first 256 principal components; no bits to compare.
+- ITQ: the same after the rotation that minimises the quantization error.
+- RaBitQ: one bit per principal component, and factors that correct the estimated distances.
+- OPQ + PQ: product quantization of the first 256 principal components, without Hamming distance.
 
-With `--data` and `--weights` the queries are the validation photographs and the database is the
-training set. With `--features`, a folder of .npy files, float [n, 4096], the last rows ask.
+With `--data` and `--weights`, the database is the training set and the queries are the validation
+photographs. With `--features`, a folder of .npy files, float [n, 4096], the last rows are the
+queries.
 """
 
 import json
@@ -48,9 +49,9 @@ from model.predict import Predictor
 from model.preprocess import read_square
 from training.reporting import read_processor_name
 
-K, PROPOSED = 6, 200
-MOST = 256
-"""Principal components that FAISS's kinds may use."""
+K, CANDIDATES = 6, 200
+MAX_COMPONENTS = 256
+"""Principal components that FAISS's kinds can use."""
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Propose = Callable[[Floats, int], Ids]
@@ -58,33 +59,33 @@ Propose = Callable[[Floats, int], Ids]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Compare short codes of features."""
+    """Compare short codes of the features."""
 
     features: Path | None = None
     """Folder of features, .npy files: float [n, 4096]."""
     data: Path | None = None
     """Folder of photographs."""
     weights: Path | None = None
-    """The network's weights, for `data`."""
+    """Weights file that computes the features of `data`."""
     cache: Path = Path("var/codes")
-    """Folder that keeps the features of `data`."""
+    """Folder in which the features of `data` are cached."""
     bits: tuple[int, ...] = (64, 128, 256)
-    """Sizes of a code."""
+    """Bits per code."""
     rows: int = 50_000
-    """Images of the database, at most."""
+    """Maximum number of images in the database."""
     queries: int = 1000
-    """Queries, at most; every so-manieth is taken."""
+    """Maximum number of queries, taken at equal intervals."""
     only: tuple[str, ...] = ()
-    """Kinds, by name; all by default."""
+    """Names of the kinds; all by default."""
     seed: int = 0
-    """Of the autoencoder."""
+    """Seed of the autoencoder."""
     json: Path = Path(__file__).parent / "results" / "codes.json"
     """File to write the figures to."""
 
 
 @dataclass(frozen=True)
-class Sides:
-    """The database and the queries: float32 [n, 4096]; their classes where they are known."""
+class Dataset:
+    """The database and the queries, float32 [n, 4096], and their classes if known."""
 
     rows: Floats
     queries: Floats
@@ -94,43 +95,44 @@ class Sides:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of a kind at a size.
+    """What was measured of a kind of code at a number of bits.
 
-    recall and precision: of the code's own six, and of the six chosen from the 200 by the full
-    vectors; 0–1. Precision is the share of the six that have the query's class.
+    recall and precision are those of the code's own six nearest, the refined ones those of the six
+    nearest of the 200 candidates by the full vectors; 0–1. Precision is the share of the six that
+    have the query's class.
     """
 
     kind: str
     bits: int
     bytes: int
-    """Of an image's code, with all that is kept beside it."""
+    """Bytes per image, with everything that is stored besides the code."""
     recall: float
     refined: float
     precision: float | None
     refined_precision: float | None
     milliseconds: float
-    """Processor time of a query, one at a time, to propose the 200: the median."""
+    """Median CPU time of a single query for its 200 candidates."""
     training: float
-    """Seconds of processor time; the principal components that FAISS's kinds share not counted."""
+    """CPU time of training in seconds, without the PCA that FAISS's kinds share."""
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, then print and write the figures."""
     options = tyro.cli(Options)
-    figures = compare(sides(options), options)
+    figures = compare(load_features(options), options)
     console = Console(width=110)
-    console.print(table(figures))
-    for line in verdict(figures):
+    console.print(codes_table(figures))
+    for line in summarise_winners(figures):
         console.print(line)
     found = {"processor": read_processor_name(), "kinds": [asdict(f) for f in figures]}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def sides(options: Options) -> Sides:
-    """The features to compare on."""
+def load_features(options: Options) -> Dataset:
+    """Load or compute the features to compare the codes on."""
     if options.data and options.weights:
-        return photographed(options)
+        return photograph_features(options)
     if not options.features:
         raise SystemExit("Give --features, or --data and --weights")
     files = sorted(options.features.glob("*.npy"))
@@ -139,11 +141,11 @@ def sides(options: Options) -> Sides:
         parts.append(np.load(files.pop(0)).astype(np.float32))
     everything = np.concatenate(parts)[: options.rows + options.queries]
     split = len(everything) - options.queries
-    return Sides(everything[:split], everything[split:])
+    return Dataset(everything[:split], everything[split:])
 
 
-def photographed(options: Options) -> Sides:
-    """The features of the photographs: computed, or as they were kept."""
+def photograph_features(options: Options) -> Dataset:
+    """Compute the features of photographs, or read them from the cache."""
     assert options.data
     assert options.weights
     folder = scan_folder(options.data)
@@ -153,20 +155,20 @@ def photographed(options: Options) -> Sides:
         file = options.cache / f"{predictor.identity}-{side}.npy"
         if not file.exists():
             options.cache.mkdir(parents=True, exist_ok=True)
-            np.save(file, features(predictor, folder.root, photographs, side))
+            np.save(file, compute_photograph_features(predictor, folder.root, photographs, side))
         found[side] = np.load(file)
     train = np.array([p.class_index for p in folder.train])
     val = np.array([p.class_index for p in folder.val])
     step = -(-len(val) // options.queries)
-    return Sides(
+    return Dataset(
         found["train"][: options.rows], found["val"][::step], train[: options.rows], val[::step]
     )
 
 
-def features(
+def compute_photograph_features(
     predictor: Predictor, root: Path, photographs: Sequence[Photograph], side: str
 ) -> Floats:
-    """fc7 of every photograph: float32 [n, 4096]."""
+    """Compute the fc7 features of photographs: float32 [n, 4096]."""
     files = [root / photograph.path for photograph in photographs]
     parts = []
     with ThreadPoolExecutor() as pool:
@@ -176,78 +178,87 @@ def features(
     return np.concatenate(parts)
 
 
-def compare(of: Sides, options: Options) -> list[Figures]:
-    """All kinds at all sizes, after the full vectors themselves."""
-    flat = faiss.IndexFlatL2(of.rows.shape[1])
-    flat.add(of.rows)
-    truth = flat.search(of.queries, K)[1]
-    found = [measure("full vectors", 0, 4 * flat.d, lambda q, k: flat.search(q, k)[1], of, truth)]
-    some = draw_rows(np.arange(len(of.rows)), PCA_SAMPLE_ROWS, options.seed)
-    transform = fit_pca(of.rows[some], MOST, options.seed)
+def compare(dataset: Dataset, options: Options) -> list[Figures]:
+    """Measure the full vectors, then every kind at every number of bits."""
+    flat = faiss.IndexFlatL2(dataset.rows.shape[1])
+    flat.add(dataset.rows)
+    truth = flat.search(dataset.queries, K)[1]
+    found = [
+        measure_code(
+            "full vectors", 0, 4 * flat.d, lambda q, k: flat.search(q, k)[1], dataset, truth
+        )
+    ]
+    some = draw_rows(np.arange(len(dataset.rows)), PCA_SAMPLE_ROWS, options.seed)
+    transform = fit_pca(dataset.rows[some], MAX_COMPONENTS, options.seed)
     for kind, make in KINDS.items():
         if options.only and kind not in options.only:
             continue
         for bits in options.bits:
             start = time.process_time()
-            size, propose = make(of.rows, bits, transform, options.seed)
+            size, propose = make(dataset.rows, bits, transform, options.seed)
             seconds = time.process_time() - start
-            found.append(measure(kind, bits, size, propose, of, truth, seconds))
+            found.append(measure_code(kind, bits, size, propose, dataset, truth, seconds))
     return found
 
 
-def measure(
+def measure_code(
     kind: str,
     bits: int,
     size: int,
     propose: Propose,
-    of: Sides,
+    dataset: Dataset,
     truth: Ids,
     training: float = 0.0,
 ) -> Figures:
-    """Ask all queries for what they find, and some one at a time for how long they take."""
-    most = min(PROPOSED, len(of.rows))
-    proposed = propose(of.queries, most)
-    refined = np.stack([nearest(of, q, rows) for q, rows in zip(of.queries, proposed, strict=True)])
+    """Measure what all queries find, and how long some of them take one at a time."""
+    count = min(CANDIDATES, len(dataset.rows))
+    proposed = propose(dataset.queries, count)
+    refined = np.stack(
+        [
+            nearest_by_vectors(dataset, q, rows)
+            for q, rows in zip(dataset.queries, proposed, strict=True)
+        ]
+    )
     times = []
-    for query in of.queries[:100, None]:
+    for query in dataset.queries[:100, None]:
         start = time.process_time()
-        propose(query, most)
+        propose(query, count)
         times.append(time.process_time() - start)
     return Figures(
         kind=kind,
         bits=bits,
         bytes=size,
-        recall=share(proposed[:, :K], truth),
-        refined=share(refined, truth),
-        precision=same_class(of, proposed[:, :K]),
-        refined_precision=same_class(of, refined),
+        recall=recall_at_k(proposed[:, :K], truth),
+        refined=recall_at_k(refined, truth),
+        precision=class_precision(dataset, proposed[:, :K]),
+        refined_precision=class_precision(dataset, refined),
         milliseconds=1000 * median(times),
         training=training,
     )
 
 
-def nearest(of: Sides, query: Floats, rows: Ids) -> Ids:
-    """The nearest six of some rows, by the full vectors."""
-    distances = np.square(of.rows[rows] - query).sum(axis=1)
+def nearest_by_vectors(dataset: Dataset, query: Floats, rows: Ids) -> Ids:
+    """Choose the six nearest of some rows by the full vectors."""
+    distances = np.square(dataset.rows[rows] - query).sum(axis=1)
     chosen: Ids = rows[np.argsort(distances, kind="stable")[:K]]
     return chosen
 
 
-def share(found: Ids, truth: Ids) -> float:
-    """Recall: the share of the true ones that were found."""
+def recall_at_k(found: Ids, truth: Ids) -> float:
+    """Return the share of the true neighbours that were found."""
     hits = [np.isin(true, some).mean() for true, some in zip(truth, found, strict=True)]
     return float(np.mean(hits))
 
 
-def same_class(of: Sides, found: Ids) -> float | None:
-    """The share of what was found that has its query's class."""
-    if of.row_classes is None or of.query_classes is None:
+def class_precision(dataset: Dataset, found: Ids) -> float | None:
+    """Return the share of the neighbours found that have the query's class; None if unknown."""
+    if dataset.row_classes is None or dataset.query_classes is None:
         return None
-    return float((of.row_classes[found] == of.query_classes[:, None]).mean())
+    return float((dataset.row_classes[found] == dataset.query_classes[:, None]).mean())
 
 
-def autoencoder(rows: Floats, bits: int, _: Any, seed: int) -> tuple[int, Propose]:
-    """Ours, as the index has it."""
+def make_autoencoder(rows: Floats, bits: int, _: Any, seed: int) -> tuple[int, Propose]:
+    """Train the autoencoder of the index."""
     with TemporaryDirectory() as home:
         folder = Path(home)
         vectors = Vectors(folder, [write_shard(folder / "rows.npy", [rows], "float32")], "float32")
@@ -264,44 +275,46 @@ def autoencoder(rows: Floats, bits: int, _: Any, seed: int) -> tuple[int, Propos
     return bits // 8, lambda queries, count: found.propose(queries, count, RowFilter(), 0)
 
 
-def signs(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:
-    """Signs of principal components."""
-    return chained(rows, [first(transform, bits)], faiss.IndexLSH(bits, bits, False))
+def make_pca_signs(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:
+    """Train signs of principal components."""
+    return build_chain(rows, [first_components(transform, bits)], faiss.IndexLSH(bits, bits, False))
 
 
-def itq(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:
-    """Iterative quantization."""
-    chain = [first(transform, bits), faiss.ITQMatrix(bits)]
-    return chained(rows, chain, faiss.IndexLSH(bits, bits, False))
+def make_itq(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:
+    """Train iterative quantization."""
+    chain = [first_components(transform, bits), faiss.ITQMatrix(bits)]
+    return build_chain(rows, chain, faiss.IndexLSH(bits, bits, False))
 
 
-def rabitq(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:
-    """RaBitQ, which wants a random rotation before it."""
+def make_rabitq(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:
+    """Train RaBitQ after a random rotation, as it requires."""
     turn = faiss.RandomRotationMatrix(bits, bits)
     turn.init(12345)
-    return chained(rows, [first(transform, bits), turn], faiss.IndexRaBitQ(bits))
+    return build_chain(rows, [first_components(transform, bits), turn], faiss.IndexRaBitQ(bits))
 
 
-def product(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:
-    """Product quantization, a byte a part."""
+def make_opq_pq(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:
+    """Train optimised product quantization, one byte per subvector."""
     parts = bits // 8
     width = transform.d_out // parts * parts
     turn = faiss.OPQMatrix(width, parts)
     turn.niter = 8
-    return chained(rows, [first(transform, width), turn], faiss.IndexPQ(width, parts, 8))
+    return build_chain(
+        rows, [first_components(transform, width), turn], faiss.IndexPQ(width, parts, 8)
+    )
 
 
 KINDS: Mapping[str, Callable[[Floats, int, Any, int], tuple[int, Propose]]] = {
-    "autoencoder": autoencoder,
-    "PCA + sign": signs,
-    "ITQ": itq,
-    "RaBitQ": rabitq,
-    "OPQ + PQ": product,
+    "autoencoder": make_autoencoder,
+    "PCA + sign": make_pca_signs,
+    "ITQ": make_itq,
+    "RaBitQ": make_rabitq,
+    "OPQ + PQ": make_opq_pq,
 }
 
 
-def first(transform: Any, count: int) -> faiss.LinearTransform:
-    """The first principal components of those there are."""
+def first_components(transform: Any, count: int) -> faiss.LinearTransform:
+    """Reduce a PCA transform to its first components."""
     whole = faiss.vector_to_array(transform.A).reshape(-1, transform.d_in)
     some = faiss.LinearTransform(transform.d_in, count, True)
     faiss.copy_array_to_vector(np.ascontiguousarray(whole[:count]).ravel(), some.A)
@@ -310,8 +323,8 @@ def first(transform: Any, count: int) -> faiss.LinearTransform:
     return some
 
 
-def chained(rows: Floats, chain: Sequence[Any], last: Any) -> tuple[int, Propose]:
-    """FAISS's index of codes after some transforms, trained and filled; bytes of a code."""
+def build_chain(rows: Floats, chain: Sequence[Any], last: Any) -> tuple[int, Propose]:
+    """Train and fill a FAISS index after some transforms; return its bytes per code and search."""
     index = faiss.IndexPreTransform(last)
     for transform in reversed(chain):
         index.prepend_transform(transform)
@@ -319,7 +332,7 @@ def chained(rows: Floats, chain: Sequence[Any], last: Any) -> tuple[int, Propose
     index.add(rows)
 
     def propose(queries: Floats, count: int) -> Ids:
-        # Of the chain too: FAISS's index only points to its parts.
+        # Keeps the chain alive: FAISS's index only points to its parts.
         assert chain
         found: Ids = index.search(queries, count)[1]
         return found
@@ -327,22 +340,22 @@ def chained(rows: Floats, chain: Sequence[Any], last: Any) -> tuple[int, Propose
     return int(last.sa_code_size()), propose
 
 
-def table(figures: Sequence[Figures]) -> Table:
-    """The figures for people."""
-    made = Table(title=f"{K} nearest; refined: chosen from {PROPOSED} by the full vectors")
+def codes_table(figures: Sequence[Figures]) -> Table:
+    """Format the figures."""
+    table = Table(title=f"{K} nearest; refined: chosen from {CANDIDATES} by the full vectors")
     heads = ("code", "bits", "bytes", "recall@6", "refined", "class@6", "refined", "ms", "train s")
     for head in heads:
-        made.add_column(head, justify="left" if head == "code" else "right")
+        table.add_column(head, justify="left" if head == "code" else "right")
     for f in figures:
         numbers = [f.recall, f.refined, f.precision, f.refined_precision]
         shares = ["–" if n is None else f"{n:.3f}" for n in numbers]
         times = [f"{f.milliseconds:.2f}", f"{f.training:.0f}"]
-        made.add_row(f.kind, str(f.bits or "–"), f"{f.bytes:,}", *shares, *times)
-    return made
+        table.add_row(f.kind, str(f.bits or "–"), f"{f.bytes:,}", *shares, *times)
+    return table
 
 
-def verdict(figures: Sequence[Figures]) -> list[str]:
-    """A line for each size and measure: which code is best, and whether the autoencoder loses."""
+def summarise_winners(figures: Sequence[Figures]) -> list[str]:
+    """Say for each number of bits and each measure which code is best."""
     measures: dict[str, Callable[[Figures], float | None]] = {
         "recall@6 after refinement": lambda f: f.refined,
         "recall@6 by the codes alone": lambda f: f.recall,
@@ -354,12 +367,12 @@ def verdict(figures: Sequence[Figures]) -> list[str]:
         for name, value in measures.items():
             found = {f.kind: number for f in some if (number := value(f)) is not None}
             if found:
-                lines.append(f"{bits} bits, {name}: {judged(found)}")
+                lines.append(f"{bits} bits, {name}: {describe_winner(found)}")
     return lines
 
 
-def judged(found: Mapping[str, float]) -> str:
-    """The best, and plainly whether the autoencoder is not."""
+def describe_winner(found: Mapping[str, float]) -> str:
+    """Name the best code, and the autoencoder's figure if it is not the best."""
     best = max(found, key=lambda kind: found[kind])
     text = f"best is {best} ({found[best]:.3f})"
     own = found.get("autoencoder")

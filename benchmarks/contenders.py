@@ -1,6 +1,5 @@
-"""What benchmarks/training.py lets run against each other, each in processes of its own."""
+"""The contenders of benchmarks/training.py."""
 
-import json
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import alexnet
 
+from benchmarks.workers import write_answer
 from model.predict import find_device
 from storage.home import Home
 from training.callbacks import Callbacks
@@ -35,40 +35,40 @@ from training.loop import train_epoch
 from training.machine import cores
 from training.state import TrainingState, init_state
 
-SIZE = 3072
-"""Side of the matrices whose product measures the limit."""
+MATRIX_SIZE = 3072
+"""Side of the matrices that are multiplied to measure the limit."""
 Turn = Callable[[], tuple[int, float]]
-"""Does a turn's steps; gives how many images it trained on, and the seconds it waited."""
+"""Takes a turn's steps; returns the number of images and the seconds spent waiting for data."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """How many processes it has, and what makes its turns."""
+    """How many processes a contender has, and the function that sets one up."""
 
     processes: int
     make: Callable[[dict[str, Any]], Turn]
 
 
-def contend(told: dict[str, Any], rank: int) -> None:
-    """Be one process of a contender: a turn for each line that comes in."""
-    contender = CONTENDERS[told["name"]]
+def run_contender(job: dict[str, Any], rank: int) -> None:
+    """Run one process of a contender: take a turn for each line on standard input."""
+    contender = CONTENDERS[job["name"]]
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(contender.processes),
         "LOCAL_WORLD_SIZE": str(contender.processes),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": told["port"],
+        "MASTER_PORT": job["port"],
     }
     torch.set_num_threads(cores())
-    turn = contender.make(told)
-    say({})
+    turn = contender.make(job)
+    write_answer({})
     for _ in sys.stdin:
         began = time.perf_counter()
         images, waited = turn()
         seconds = time.perf_counter() - began
         device = find_device()
-        say(
+        write_answer(
             {
                 "images_per_second": images / seconds,
                 "wait": waited / seconds,
@@ -77,36 +77,30 @@ def contend(told: dict[str, Any], rank: int) -> None:
         )
 
 
-def say(values: dict[str, float]) -> None:
-    """Write a line of JSON to the process that asked."""
-    print(json.dumps(values), flush=True)  # noqa: T201
-
-
-def ours(told: dict[str, Any]) -> Turn:
-    """The run's own loop on photographs, augmented while it trains."""
+def train_ours(job: dict[str, Any]) -> Turn:
+    """Set up the training loop of a run, on photographs that are augmented meanwhile."""
     keep_freed_memory()
     share_cores()
     device = find_device()
-    data = photographs(told)
+    data = prepare_photographs(job)
     config = SMALL.network(max(1000, len(data.names)))
     mesh = join_mesh(config, None, device)
     state = init_state(config, SMALL, device, mesh)
     compile_network(state, "on", 0)
-    batches = endless(state, data, told)
-    bf16 = in_bf16(told, device)
+    batches = endless_batches(state, data, job)
+    bf16 = uses_bf16(job, device)
 
     def turn() -> tuple[int, float]:
         state.progress.wait = 0.0
-        # One turn is what the loop does with the next few batches.
         train_epoch(state, next(batches), bf16, Callbacks())
-        return told["steps"] * told["batch"], state.progress.wait
+        return job["steps"] * job["batch"], state.progress.wait
 
     return turn
 
 
 @dataclass(frozen=True)
-class Slice(Batches):
-    """The next few batches of an epoch, made in their own turn: none is ready when it begins."""
+class BatchSlice(Batches):
+    """The next few batches of an epoch; none is prepared before its turn begins."""
 
     taken: Iterator[Batch] = field(default_factory=lambda: iter(()))
     steps: int = 0
@@ -115,27 +109,27 @@ class Slice(Batches):
         return ahead(islice(self.taken, self.steps))
 
 
-def endless(state: TrainingState, data: Prepared, told: dict[str, Any]) -> Iterator[Batches]:
-    """A turn's batches, again and again."""
-    augmentation, steps = SMALL.augmentation(state.network.config), told["steps"]
+def endless_batches(state: TrainingState, data: Prepared, job: dict[str, Any]) -> Iterator[Batches]:
+    """Yield the batches of each turn, without end."""
+    augmentation, steps = SMALL.augmentation(state.network.config), job["steps"]
     for epoch in range(1, 10**6):
-        values = (data, augmentation, told["batch"], 0, epoch, 0, state.mesh.replica_slice)
+        values = (data, augmentation, job["batch"], 0, epoch, 0, state.mesh.replica_slice)
         whole = Batches(*values)
         taken = whole.generate()
         for _ in range(len(whole) // steps):
             state.progress.step = 0
-            yield Slice(*values, taken, steps)
+            yield BatchSlice(*values, taken, steps)
 
 
-def photographs(told: dict[str, Any]) -> Prepared:
-    """The folder that was named, or the demo photographs, prepared as for a run."""
-    home = Home(root=Path(told["home"]))
-    folder = told["data"] or str(make_demo(home.demo))
+def prepare_photographs(job: dict[str, Any]) -> Prepared:
+    """Prepare the given folder, or the demo photographs, as for a run."""
+    home = Home(root=Path(job["home"]))
+    folder = job["data"] or str(make_demo(home.demo))
     return prepare(find_source(folder), home.prepared, lambda _count: None)
 
 
-def torchvisions(told: dict[str, Any], *, same: bool) -> Turn:
-    """A step of torchvision's AlexNet on images that lie in memory."""
+def train_torchvision(job: dict[str, Any], *, same: bool) -> Turn:
+    """Set up torchvision's AlexNet on images in memory; `same`: with our settings."""
     device = find_device()
     if same:
         keep_freed_memory()
@@ -144,12 +138,12 @@ def torchvisions(told: dict[str, Any], *, same: bool) -> Turn:
     sgd = torch.optim.SGD(
         network.parameters(), 0.01, momentum=0.9, weight_decay=0.0005, fused=same or None
     )
-    x = torch.randn(told["batch"], 3, 224, 224, device=device).to(memory_format=memory_format)
-    classes = torch.randint(0, 1000, (told["batch"],), device=device)
-    bf16 = same and in_bf16(told, device)
+    x = torch.randn(job["batch"], 3, 224, 224, device=device).to(memory_format=memory_format)
+    classes = torch.randint(0, 1000, (job["batch"],), device=device)
+    bf16 = same and uses_bf16(job, device)
 
     def turn() -> tuple[int, float]:
-        for _ in range(told["steps"]):
+        for _ in range(job["steps"]):
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 logits = network(x)
             loss = F.cross_entropy(logits.float(), classes)
@@ -157,20 +151,20 @@ def torchvisions(told: dict[str, Any], *, same: bool) -> Turn:
             loss.backward()  # type: ignore[no-untyped-call]
             sgd.step()
             float(loss.detach())
-        return told["steps"] * told["batch"], 0.0
+        return job["steps"] * job["batch"], 0.0
 
     return turn
 
 
-def limit(told: dict[str, Any]) -> Turn:
-    """As many products of big matrices as have our network's multiplications in a turn."""
+def multiply_matrices(job: dict[str, Any]) -> Turn:
+    """Set up products of large matrices with as many operations as our network's turn."""
     device = find_device()
     keep_freed_memory()
-    dtype = torch.bfloat16 if in_bf16(told, device) else torch.float32
-    a = torch.randn(SIZE, SIZE, device=device, dtype=dtype)
-    images = told["steps"] * told["batch"]
-    products = max(1, round(images * operations_a_step() / (2 * SIZE**3)))
-    done = round(products * 2 * SIZE**3 / operations_a_step())
+    dtype = torch.bfloat16 if uses_bf16(job, device) else torch.float32
+    a = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype)
+    images = job["steps"] * job["batch"]
+    products = max(1, round(images * count_operations() / (2 * MATRIX_SIZE**3)))
+    done = round(products * 2 * MATRIX_SIZE**3 / count_operations())
 
     def turn() -> tuple[int, float]:
         for _ in range(products):
@@ -182,10 +176,10 @@ def limit(told: dict[str, Any]) -> Turn:
     return turn
 
 
-def operations_a_step() -> float:
-    """Multiplications and additions of one image's forward and backward pass.
+def count_operations() -> float:
+    """Count the multiplications and additions of one image's forward and backward pass.
 
-    Without the response normalisation, whose sum is a convolution only by our own choice.
+    Response normalisation is left out: its sum is a convolution only in our implementation.
     """
     config = replace(SMALL.network(1000), lrn=False)
     state = init_state(config, SMALL, torch.device("cpu"))
@@ -194,17 +188,17 @@ def operations_a_step() -> float:
     return float(counter.get_total_flops())
 
 
-def in_bf16(told: dict[str, Any], device: torch.device) -> bool:
-    """Whether layers compute in bf16, by the rule of a run."""
-    if told["precision"] == "auto":
+def uses_bf16(job: dict[str, Any], device: torch.device) -> bool:
+    """Whether layers compute in bf16, by the same rule as in a run."""
+    if job["precision"] == "auto":
         return has_bf16(device)
-    return bool(told["precision"] == "bf16")
+    return bool(job["precision"] == "bf16")
 
 
 CONTENDERS = {
-    "ours": Contender(1, ours),
-    "two towers": Contender(2, ours),
-    "torchvision": Contender(1, lambda told: torchvisions(told, same=False)),
-    "same settings": Contender(1, lambda told: torchvisions(told, same=True)),
-    "limit": Contender(1, limit),
+    "ours": Contender(1, train_ours),
+    "two towers": Contender(2, train_ours),
+    "torchvision": Contender(1, lambda job: train_torchvision(job, same=False)),
+    "same settings": Contender(1, lambda job: train_torchvision(job, same=True)),
+    "limit": Contender(1, multiply_matrices),
 }

@@ -1,19 +1,17 @@
-"""`python benchmarks/index.py --data DIR`: what each kind of index costs, and what it finds.
+"""`python benchmarks/index.py --data DIR`: cost and recall of each kind of index.
 
-The vectors are real: fc7 of the folder's training photographs and of as many crops of them as a
-size needs (benchmarks/windows.py); the queries are its validation photographs. Every kind is built
-by the code that `flask index build` runs, in a process of its own. Then all are asked, each in a
-process of its own that stands still until it is its turn, round after round, so that what else the
-machine does falls on all of them alike. Their answers are compared with those of a comparison with
-every vector, which is also asked for its time: as this project does it from float16 on disk
-(`exact`), and by FAISS with float32 in memory (`flat`), where that fits.
+The vectors are real: fc7 features of the folder's training photographs, and of as many crops of
+them as a size needs (benchmarks/windows.py). The queries are its validation photographs. Each kind
+is built by the code that `flask index build` runs, in a process of its own. Then the kinds take
+turns in answering the queries (benchmarks/workers.py). The ground truth is a comparison with every
+vector, whose time is measured as well: as this project does it, from float16 on disk (`exact`), and
+by FAISS with float32 in memory if that fits (`flat`).
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,9 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from app.indexing.build import HELD_OUT
-from benchmarks.drawing import draw
-from benchmarks.retrieval import PARTS, act
+from benchmarks.drawing import draw_query_times
+from benchmarks.retrieval import PARTS, run_part
 from benchmarks.windows import make_slices
+from benchmarks.workers import Worker, read_answer, start_turn, start_worker
 from index.building.build import compute_features
 from model.checkpoint import load_weights
 from model.dataset import scan_folder
@@ -44,51 +43,52 @@ MEASURED = ("exact", "flat", "ivf", "hnsw", "pq", "binary")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Measure building and asking the kinds of index."""
+    """Measure how long kinds of index take to build and to query, and their recall."""
 
     data: Path
     """Folder of photographs."""
     weights: Path = field(default_factory=lambda: home_from_environment().weights)
     """Weights file whose features are indexed; by default the weights in use."""
     work: Path = field(default_factory=lambda: home_from_environment().root / "benchmark")
-    """Folder for features and indexes; 11 GB for 1.2 million. What is there is not made again."""
+    """Folder for features and indexes, 11 GB for 1.2 million vectors; existing ones are reused."""
     sizes: tuple[int, ...] = (10_000, 100_000, 1_200_000)
-    """How many vectors."""
+    """Numbers of vectors."""
     kinds: tuple[str, ...] = MEASURED
-    """Kinds, by name."""
+    """Names of the kinds."""
     large: tuple[str, ...] = ("exact", "pq")
     """Kinds that are measured beyond 200,000 vectors."""
     queries: int = 300
-    """Validation photographs asked about."""
+    """Number of validation photographs to query with."""
     rounds: int = 5
-    """Turns of each kind."""
+    """Turns per kind."""
     recall: float = 0.95
-    """The recall@6 asked of the kinds."""
+    """recall@6 to tune the kinds to."""
     json: Path = RESULTS / "index.json"
-    """File to keep the figures in."""
+    """File to write the figures to."""
     picture: Path = RESULTS / "index.svg"
-    """File to draw the query times to."""
+    """File to plot the query times to."""
 
 
-LARGE = 200_000
-LIMIT = 6 << 30
-"""Bytes of float32 beyond which `flat` is not asked."""
+MAX_ROWS_OF_ALL_KINDS = 200_000
+"""Vectors up to which every kind is measured; beyond, only those of `--large`."""
+MAX_FLAT_BYTES = 6 << 30
+"""Bytes of float32 vectors up to which `flat` is measured."""
 
 
 def main() -> None:
-    """Measure, print, keep and draw."""
+    """Measure, then print, write and plot the figures."""
     options = tyro.cli(Options)
-    prepare(options)
+    prepare_features(options)
     figures = []
     for size in options.sizes:
-        figures += measure(options, size)
-        keep(options, figures)
-    Console(width=140).print(table(figures))
-    draw(figures, options.picture)
+        figures += measure_size(options, size)
+        write_figures(options, figures)
+    Console(width=140).print(kinds_table(figures))
+    draw_query_times(figures, options.picture)
 
 
-def prepare(options: Options) -> None:
-    """Have the features on disk: those to index in slices, those to ask about in one file."""
+def prepare_features(options: Options) -> None:
+    """Compute the features to index, in slices on disk, and those to query with, in one file."""
     folder, weights = scan_folder(options.data), load_weights(options.weights)
     predictor = Predictor.from_weights(weights)
     say = Console(stderr=True).print
@@ -106,15 +106,15 @@ def prepare(options: Options) -> None:
         files = [(n, folder.root / folder.val[i].path) for n, i in enumerate(order)]
         asked, others = files[: options.queries], files[options.queries :][:HELD_OUT]
         np.save(queries, compute_features(predictor, asked).features)
-        # The effort is chosen by other photographs than those that measure what it finds.
+        # The kinds are tuned with other photographs than those that measure their recall.
         np.save(options.work / "held_out.npy", compute_features(predictor, others).features)
 
 
-def measure(options: Options, size: int) -> list[dict[str, Any]]:
-    """The figures of every kind at one size."""
-    kinds = [k for k in options.kinds if size <= LARGE or k in options.large]
-    kinds = [k for k in kinds if k != "flat" or size * 16384 <= LIMIT]
-    told = {
+def measure_size(options: Options, size: int) -> list[dict[str, Any]]:
+    """Measure every kind at one size."""
+    kinds = [k for k in options.kinds if size <= MAX_ROWS_OF_ALL_KINDS or k in options.large]
+    kinds = [k for k in kinds if k != "flat" or size * 16384 <= MAX_FLAT_BYTES]
+    job = {
         "size": size,
         "work": str(options.work),
         "queries": options.queries,
@@ -122,79 +122,59 @@ def measure(options: Options, size: int) -> list[dict[str, Any]]:
     }
     truth = options.work / f"truth-{size}.npz"
     if not truth.exists():
-        once("truth", told)
-    built = {kind: once("build", told | {"kind": kind}) for kind in kinds}
-    asked = ask(options, {kind: told | {"kind": kind} for kind in kinds})
+        run_once("truth", job)
+    built = {kind: run_once("build", job | {"kind": kind}) for kind in kinds}
+    asked = measure_queries(options, {kind: job | {"kind": kind} for kind in kinds})
     return [{"size": size, "kind": kind, **built[kind], **asked[kind]} for kind in kinds]
 
 
-def once(part: str, told: dict[str, Any]) -> dict[str, Any]:
-    """What a process of its own finds that does one thing and ends."""
-    Console(stderr=True).print(f"{part} {told['size']:,} {told.get('kind', '')}")
-    process = start(part, told)
-    found = answer(process)
-    process.communicate()
-    return found
+def run_once(part: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Run a part of the measurement in a process of its own, and return its answer."""
+    Console(stderr=True).print(f"{part} {job['size']:,} {job.get('kind', '')}")
+    worker = start_part(part, job)
+    answer = read_answer(worker)
+    worker.communicate()
+    return answer
 
 
-def ask(options: Options, told: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What every kind's process finds, taking turns; medians of the rounds."""
-    processes = {kind: start("ask", words) for kind, words in told.items()}
+def measure_queries(options: Options, jobs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Let the kinds take turns in answering queries; return the medians over the rounds."""
+    workers = {kind: start_part("ask", job) for kind, job in jobs.items()}
     try:
-        opened = {kind: answer(process) for kind, process in processes.items()}
-        turns: dict[str, list[dict[str, Any]]] = {kind: [] for kind in processes}
+        opened = {kind: read_answer(worker) for kind, worker in workers.items()}
+        turns: dict[str, list[dict[str, Any]]] = {kind: [] for kind in workers}
         for _ in range(options.rounds):
-            for kind, process in processes.items():
-                turns[kind].append(turn(process))
-        for process in processes.values():
-            process.communicate()
+            for kind, worker in workers.items():
+                start_turn(worker)
+                turns[kind].append(read_answer(worker))
+        for worker in workers.values():
+            worker.communicate()
     finally:
-        for process in processes.values():
-            process.kill()
-            process.wait()
-    return {kind: opened[kind] | middle(found) for kind, found in turns.items()}
+        for worker in workers.values():
+            worker.kill()
+            worker.wait()
+    return {kind: opened[kind] | take_medians(own) for kind, own in turns.items()}
 
 
-def middle(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The medians of times, and the last of everything else, which does not vary or only grows."""
-    last = turns[-1]
+def take_medians(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Take the median of each time, and the last of all other values, which can only grow."""
     return {
-        name: median(t[name] for t in turns) if name.endswith("_ms") else value
-        for name, value in last.items()
+        name: median(turn[name] for turn in turns) if name.endswith("_ms") else value
+        for name, value in turns[-1].items()
     }
 
 
-def start(part: str, told: dict[str, Any]) -> "subprocess.Popen[str]":
-    """A process that does a part of the measurement."""
+def start_part(part: str, job: dict[str, Any]) -> Worker:
+    """Start a worker for a part of the measurement."""
     assert part in PARTS
-    words = [sys.executable, __file__, "--part", part, json.dumps(told)]
-    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return start_worker(__file__, "--part", part, json.dumps(job))
 
 
-def turn(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """Let a kind have its turn."""
-    assert process.stdin is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    return answer(process)
-
-
-def answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """The next line that a process writes."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"benchmarks/index.py: a process ended with {process.wait()}")
-    found: dict[str, Any] = json.loads(line)
-    return found
-
-
-def keep(options: Options, figures: list[dict[str, Any]]) -> None:
-    """Write the figures so far, with the machine's description."""
+def write_figures(options: Options, figures: list[dict[str, Any]]) -> None:
+    """Write the figures so far to a file, with the processor and the options."""
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    told = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()}
-    told = {k: told[k] for k in ("queries", "rounds", "recall")}
-    content = {"processor": read_processor_name(), **told, "figures": figures}
+    chosen = {name: getattr(options, name) for name in ("queries", "rounds", "recall")}
+    content = {"processor": read_processor_name(), **chosen, "figures": figures}
     options.json.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -214,18 +194,18 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def table(figures: list[dict[str, Any]]) -> Table:
-    """The figures for people."""
-    made = Table(title=read_processor_name())
+def kinds_table(figures: list[dict[str, Any]]) -> Table:
+    """Format the figures."""
+    table = Table(title=read_processor_name())
     for name in COLUMNS:
-        made.add_column(name, justify="left" if name == "kind" else "right")
-    for found in figures:
-        made.add_row(*(write(found) for write in COLUMNS.values()))
-    return made
+        table.add_column(name, justify="left" if name == "kind" else "right")
+    for values in figures:
+        table.add_row(*(write(values) for write in COLUMNS.values()))
+    return table
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--part"]:
-        act(sys.argv[2], json.loads(sys.argv[3]))
+        run_part(sys.argv[2], json.loads(sys.argv[3]))
     else:
         main()

@@ -1,9 +1,9 @@
 """`python benchmarks/map.py`: how long a frame of the map takes with 10,000 points.
 
-A headless Chromium opens the map of a running server and drags it, turns the wheel over it and
-moves the pointer across it, with a mouse's own events. Fewer points than asked for are made up to
-that by others near them. Printed are the milliseconds from frame to frame, which the screen's 60 a
-second bound from below, and those of them that the page's own script took.
+A headless Chromium opens the map of a running server, drags it, turns the wheel over it and moves
+the pointer across it, with real mouse events. If the map has fewer points than requested, others
+near them are added. The table has the milliseconds from frame to frame, at least those of the
+screen's 60 Hz, and the part of them that the page's own script took.
 """
 
 import json
@@ -25,10 +25,10 @@ from playwright.sync_api import Browser, Page, Route, sync_playwright
 from rich.console import Console
 from rich.table import Table
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
-SETTLED = 400
-"""Milliseconds after its points have come until the page rests."""
-WATCH = """(() => {
+CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
+SETTLING_TIME = 400
+"""Milliseconds until the page is idle once its points are drawn."""
+RECORD_FRAMES = """(() => {
     window.times = { script: [], frame: [] };
     const request = window.requestAnimationFrame.bind(window);
     window.requestAnimationFrame = (draw) => request((now) => {
@@ -44,8 +44,8 @@ WATCH = """(() => {
     };
     request(tick);
 })()"""
-JITTER = 200
-"""Of the map's units: how far from another point one that is made up lies, at most."""
+MAX_JITTER = 200
+"""Maximum distance of an added point from a real one, in the map's units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,65 +53,67 @@ class Options:
     """Measure how smooth the map is."""
 
     address: str = "http://127.0.0.1:8000"
-    """Of the running server."""
+    """URL of the running server."""
     points: int = 10_000
     """Points on the map."""
     moves: int = 200
-    """Of the mouse, in each way of moving it."""
+    """Mouse events of each kind."""
     chromium: str = shutil.which("chromium") or "/usr/bin/chromium"
-    """The browser."""
+    """Path of the browser."""
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     options = tyro.cli(Options)
-    table = Table("pixels a point", "mouse", "script, median", "95 %", "frame, median", "95 %")
+    table = Table("device pixel ratio", "mouse", "script, median", "95 %", "frame, median", "95 %")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=options.chromium, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=options.chromium, args=CHROMIUM_FLAGS)
         for ratio in (1, 2):
-            for name, times in measure(browser, options, ratio).items():
-                shares = [f"{share(times[of], p):.1f} ms" for of in times for p in (0.5, 0.95)]
+            for name, times in measure_frames(browser, options, ratio).items():
+                shares = [f"{quantile(times[of], p):.1f} ms" for of in times for p in (0.5, 0.95)]
                 table.add_row(str(ratio), name, *shares)
         browser.close()
     Console(width=110).print(table)
 
 
-def measure(browser: Browser, options: Options, ratio: int) -> dict[str, dict[str, list[float]]]:
-    """Milliseconds of script and of frames, by way of moving the mouse."""
+def measure_frames(
+    browser: Browser, options: Options, ratio: int
+) -> dict[str, dict[str, list[float]]]:
+    """Measure the milliseconds of scripts and frames for each kind of mouse movement."""
     page = browser.new_page(
         viewport={"width": 1280, "height": 900}, device_scale_factor=ratio, base_url=options.address
     )
-    page.add_init_script(WATCH)
-    page.route("**/points.json*", lambda route: fill_up(route, options.points))
+    page.add_init_script(RECORD_FRAMES)
+    page.route("**/points.json*", lambda route: add_points(route, options.points))
     page.goto("/map")
     page.locator("[data-mode=select]:enabled").wait_for()
-    page.wait_for_timeout(SETTLED)
-    found = {}
+    page.wait_for_timeout(SETTLING_TIME)
+    frames = {}
     for name, move in MOVES.items():
         page.evaluate("window.times.script = []; window.times.frame = []")
         move(page, options.moves)
-        found[name] = page.evaluate("window.times")
+        frames[name] = page.evaluate("window.times")
     page.close()
-    return found
+    return frames
 
 
-def fill_up(route: Route, count: int) -> None:
-    """Answer with as many points as asked for."""
-    answer, drawn = route.fetch(), random.Random(0)
-    sent: dict[str, Any] = answer.json()
-    while len(sent["ids"]) < count:
-        near = drawn.randrange(len(sent["ids"]))
+def add_points(route: Route, count: int) -> None:
+    """Pass on the server's points, with others added up to `count`."""
+    response, generator = route.fetch(), random.Random(0)
+    points: dict[str, Any] = response.json()
+    while len(points["ids"]) < count:
+        near = generator.randrange(len(points["ids"]))
         for name in ("ids", "numbers"):
-            sent[name].append(sent[name][near])
+            points[name].append(points[name][near])
         for name in ("x", "y"):
-            moved = sent[name][near] + drawn.randint(-JITTER, JITTER)
-            sent[name].append(min(max(moved, 0), sent["scale"]))
-    route.fulfill(response=answer, body=json.dumps(sent))
+            moved = points[name][near] + generator.randint(-MAX_JITTER, MAX_JITTER)
+            points[name].append(min(max(moved, 0), points["scale"]))
+    route.fulfill(response=response, body=json.dumps(points))
 
 
 def drag(page: Page, moves: int) -> None:
-    """Move the map with the button held."""
-    across, down = middle(page)
+    """Drag the map."""
+    across, down = canvas_centre(page)
     page.mouse.move(across, down)
     page.mouse.down()
     for n in range(moves):
@@ -120,32 +122,32 @@ def drag(page: Page, moves: int) -> None:
 
 
 def zoom(page: Page, moves: int) -> None:
-    """Turn the wheel inwards and out again."""
-    page.mouse.move(*middle(page))
+    """Zoom in and out again with the wheel."""
+    page.mouse.move(*canvas_centre(page))
     for n in range(moves):
         page.mouse.wheel(0, -12 if n < moves / 2 else 12)
 
 
-def point(page: Page, moves: int) -> None:
+def hover(page: Page, moves: int) -> None:
     """Move the pointer over the points."""
-    across, down = middle(page)
+    across, down = canvas_centre(page)
     for n in range(moves):
         page.mouse.move(across - 200 + 2 * (n % 200), down - 60 + n % 120)
 
 
-MOVES: dict[str, Callable[[Page, int], None]] = {"drags": drag, "turns": zoom, "points": point}
+MOVES: dict[str, Callable[[Page, int], None]] = {"drag": drag, "zoom": zoom, "hover": hover}
 
 
-def middle(page: Page) -> tuple[float, float]:
-    """The middle of the canvas, in pixels of the window."""
+def canvas_centre(page: Page) -> tuple[float, float]:
+    """Return the centre of the canvas in CSS pixels. Raises SystemExit if there is none."""
     box = page.locator("canvas").bounding_box()
     if box is None:
-        raise SystemExit("There is no map at this address")
+        raise SystemExit("This server shows no map: run `flask index build` first")
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
 
-def share(values: list[float], part: float) -> float:
-    """The median, or the value that a share of them stays below."""
+def quantile(values: list[float], part: float) -> float:
+    """Return the median, or the value below which a part of the values lie."""
     return median(values) if part == 0.5 else sorted(values)[int(part * len(values))]
 
 

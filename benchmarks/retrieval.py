@@ -1,4 +1,4 @@
-"""What the processes of benchmarks/index.py do: find the truth, build a kind, ask a kind."""
+"""The workers of benchmarks/index.py: find the true neighbours, build a kind, query a kind."""
 
 import json
 import os
@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.windows import SLICE
+from benchmarks.windows import ROWS_PER_SLICE
+from benchmarks.workers import write_answer
 from index import store
 from index.engines.factory import MAX_EXACT_ROWS, IndexSpec, build_engine
 from index.engines.protocol import VersionData
@@ -25,40 +26,37 @@ from index.search import Index
 from index.store import Draft, draft_version, open_version
 from index.vectors import Floats, file_sha256, max_squared_norm, write_shard
 
-NEAREST = 100
-AT_ONCE = 64
-ALONE, SLOW = 40, 2
-"""Queries asked one by one in a turn; of a kind that takes over half a second each, fewer."""
-Told = dict[str, Any]
+TRUE_NEIGHBOURS = 100
+"""True neighbours that are found for each query, for recall@100."""
+BATCH_QUERIES = 64
+"""Queries in the batch that is timed."""
+SINGLE_QUERIES, SINGLE_QUERIES_IF_SLOW = 40, 2
+"""Queries timed one by one in a turn; fewer if one takes more than half a second."""
+Job = dict[str, Any]
 
 
-def act(part: str, told: Told) -> None:
-    """Do one part, and say what was found as lines of JSON."""
-    PARTS[part](told)
+def run_part(part: str, job: Job) -> None:
+    """Run one part, which answers in lines of JSON."""
+    PARTS[part](job)
 
 
-def say(found: Told) -> None:
-    """Write a line."""
-    print(json.dumps(found), flush=True)  # noqa: T201
-
-
-def shards(told: Told) -> list[tuple[Path, Shard]]:
-    """The slices that make up a size, the last one cut; described once, beside them."""
-    folder, left, found = Path(told["work"], "windows"), told["size"], []
-    for number in range(-(-left // SLICE)):
+def list_slices(job: Job) -> list[tuple[Path, Shard]]:
+    """List the slices that make up a size, the last one cut to fit, each with its description."""
+    folder, left, found = Path(job["work"], "windows"), job["size"], []
+    for number in range(-(-left // ROWS_PER_SLICE)):
         file = folder / f"{number:05}.npy"
-        if left < SLICE:
+        if left < ROWS_PER_SLICE:
             part = folder / f"{number:05}-{left}.npy"
             if not part.exists():
                 write_shard(part, [np.load(file, mmap_mode="r")[:left].astype("f4")], "float16")
             file = part
-        found.append((file, described(file)))
-        left -= SLICE
+        found.append((file, describe_slice(file)))
+        left -= ROWS_PER_SLICE
     return found
 
 
-def described(file: Path) -> Shard:
-    """A slice as a shard of an index."""
+def describe_slice(file: Path) -> Shard:
+    """Describe a slice as a shard of an index; the description is kept beside it."""
     note = file.with_suffix(".json")
     if not note.exists():
         rows = np.load(file, mmap_mode="r")
@@ -69,52 +67,52 @@ def described(file: Path) -> Shard:
     return Shard(**json.loads(note.read_text()))
 
 
-def draft_of(draft: Draft, told: Told, dtype: str = "float16") -> IdMap:
-    """Put the vectors of a size into a draft, an image each."""
-    for path, shard in shards(told):
+def fill_draft(draft: Draft, job: Job, dtype: str = "float16") -> IdMap:
+    """Put the vectors of a size into a draft of an index, one image each."""
+    for path, shard in list_slices(job):
         if dtype == "float16":
             draft.link_shard(path, shard)
         else:
             values = np.load(path, mmap_mode="r")
             parts = (values[i : i + 1024] for i in range(0, len(values), 1024))
             draft.shards.append(write_shard(draft.folder / shard.file, parts, dtype))
-    numbers = np.arange(told["size"], dtype=np.int64)
+    numbers = np.arange(job["size"], dtype=np.int64)
     lists = numbers + 1, numbers, np.zeros(len(numbers), np.int32)
     write_id_map(draft.folder, *lists)
     return IdMap(*lists)
 
 
-def sealed(draft: Draft, told: Told, **facts: Any) -> Manifest:
-    """Make a version of a draft that knows nothing of weights and files."""
-    counts = {"images": told["size"], "vectors": told["size"], "unreadable": 0}
+def commit_draft(draft: Draft, job: Job, **facts: Any) -> Manifest:
+    """Make a draft a version, without weights and photographs."""
+    counts = {"images": job["size"], "vectors": job["size"], "unreadable": 0}
     return draft.commit(weights="", data="", listing="", **counts, **facts)
 
 
-def root_of(told: Told, kind: str) -> Path:
-    """Where the index of a size and kind is."""
-    return Path(told["work"], "indexes", f"{told['size']}-{kind}")
+def index_folder(job: Job, kind: str) -> Path:
+    """Return the folder of the index of a size and kind."""
+    return Path(job["work"], "indexes", f"{job['size']}-{kind}")
 
 
-def build(told: Told) -> None:
-    """Build a kind; what is there is not built again."""
-    root = root_of(told, "exact" if told["kind"] == "flat" else told["kind"])
+def build_kind(job: Job) -> None:
+    """Build a kind unless it is there already; answer with what it cost."""
+    root = index_folder(job, "exact" if job["kind"] == "flat" else job["kind"])
     note = root / "built.json"
     if not note.exists():
         root.mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(built(root, told)))
-    say(json.loads(note.read_text()))
+        note.write_text(json.dumps(measure_build(root, job)))
+    write_answer(json.loads(note.read_text()))
 
 
-def built(root: Path, told: Told) -> Told:
-    """Build a kind as `flask index build` does, once the features are there."""
+def measure_build(root: Path, job: Job) -> Job:
+    """Build a kind as `flask index build` does once the features are computed."""
     began = time.perf_counter()
-    kind = "exact" if told["kind"] == "flat" else told["kind"]
+    kind = "exact" if job["kind"] == "flat" else job["kind"]
     with draft_version(root) as draft:
-        # As a build without further wishes stores them.
-        dtype = "float32" if kind == "exact" and told["size"] <= MAX_EXACT_ROWS else "float16"
-        members = draft_of(draft, told, dtype)
+        # The same choice as a build makes by default.
+        dtype = "float32" if kind == "exact" and job["size"] <= MAX_EXACT_ROWS else "float16"
+        members = fill_draft(draft, job, dtype)
         made = build_engine(
-            IndexSpec(kind=kind, target=told["recall"]),
+            IndexSpec(kind=kind, target=job["recall"]),
             VersionData(
                 name=draft.name,
                 folder=draft.folder,
@@ -122,14 +120,14 @@ def built(root: Path, told: Told) -> Told:
                 id_map=members,
             ),
             lambda _name, _total: lambda _done: None,
-            held_out=np.load(Path(told["work"], "held_out.npy")),
+            held_out=np.load(Path(job["work"], "held_out.npy")),
         )
-        manifest = sealed(
+        manifest = commit_draft(
             draft,
-            told,
+            job,
             dtype=dtype,
             kind=made.kind,
-            target=told["recall"],
+            target=job["recall"],
             parameters=made.parameters,
             recall=made.recall,
         )
@@ -144,69 +142,69 @@ def built(root: Path, told: Told) -> Told:
     }
 
 
-def truth(told: Told) -> None:
-    """The nearest of every query, by comparing with every vector."""
-    root = root_of(told, "truth")
+def find_truth(job: Job) -> None:
+    """Find the true neighbours of every query by comparing it with every vector."""
+    root = index_folder(job, "truth")
     with draft_version(root) as draft:
-        members = draft_of(draft, told)
-        manifest = sealed(draft, told, dtype="float16", kind="exact", target=1.0)
+        members = fill_draft(draft, job)
+        manifest = commit_draft(draft, job, dtype="float16", kind="exact", target=1.0)
     index = open_version(root, manifest.name)
     assert len(members) == len(index)
-    ids = index.search(queries(told), NEAREST).ids
-    np.savez(Path(told["work"], f"truth-{told['size']}.npz"), ids=ids)
-    say({})
+    ids = index.search(read_queries(job), TRUE_NEIGHBOURS).ids
+    np.savez(Path(job["work"], f"truth-{job['size']}.npz"), ids=ids)
+    write_answer({})
 
 
-def queries(told: Told) -> Floats:
-    """The features asked about."""
-    found: Floats = np.load(Path(told["work"], "queries.npy"))[: told["queries"]]
+def read_queries(job: Job) -> Floats:
+    """Read the features to query with."""
+    found: Floats = np.load(Path(job["work"], "queries.npy"))[: job["queries"]]
     return found
 
 
 Search = Callable[[Floats, int], npt.NDArray[np.int64]]
 
 
-def ask(told: Told) -> None:
-    """Open a kind, find its recall, and answer in turns."""
+def answer_queries(job: Job) -> None:
+    """Open a kind, answer with its recall, then with its query times at each turn."""
     torch.set_num_threads(1)
     began = time.perf_counter()
-    search = opened(told)
+    search = open_search(job)
     seconds = time.perf_counter() - began
-    asked = queries(told)
-    right = np.load(Path(told["work"], f"truth-{told['size']}.npz"))["ids"]
-    shares = {f"recall@{k}": recall(search, asked, right, k) for k in (6, NEAREST)}
+    asked = read_queries(job)
+    right = np.load(Path(job["work"], f"truth-{job['size']}.npz"))["ids"]
+    shares = {f"recall@{k}": measure_recall(search, asked, right, k) for k in (6, TRUE_NEIGHBOURS)}
     began = time.perf_counter()
     search(asked[:1], 6)
-    alone = ALONE if time.perf_counter() - began < 0.5 else SLOW
-    say({"open_seconds": seconds, **shares})
+    alone = SINGLE_QUERIES if time.perf_counter() - began < 0.5 else SINGLE_QUERIES_IF_SLOW
+    write_answer({"open_seconds": seconds, **shares})
     for number, _ in enumerate(sys.stdin):
         some = np.roll(asked, -number * alone, axis=0)
-        times = [timed(search, some[i : i + 1]) for i in range(alone)]
-        many = timed(search, some[:AT_ONCE])
-        say(
+        times = [time_search(search, some[i : i + 1]) for i in range(alone)]
+        many = time_search(search, some[:BATCH_QUERIES])
+        write_answer(
             {
                 "one_ms": 1000 * float(np.median(times)),
                 "late_ms": 1000 * float(np.quantile(times, 0.95)),
-                "many_ms": 1000 * many / min(AT_ONCE, len(some)),
-                **memory(),
+                "many_ms": 1000 * many / min(BATCH_QUERIES, len(some)),
+                **read_memory(),
             }
         )
 
 
-def opened(told: Told) -> Search:
-    """What answers for a kind."""
-    if told["kind"] == "flat":
+def open_search(job: Job) -> Search:
+    """Open an index and return its search function."""
+    if job["kind"] == "flat":
         flat = faiss.IndexFlatL2(4096)
-        for path, _ in shards(told):
+        for path, _ in list_slices(job):
             flat.add(np.load(path).astype(np.float32))
         return lambda some, k: flat.search(some, k)[1] + 1
-    root = root_of(told, told["kind"])
+    root = index_folder(job, job["kind"])
     index: Index = open_version(root, store.current_version(root) or "")
     return lambda some, k: index.search(some, k).ids
 
 
-def recall(search: Search, asked: Floats, right: npt.NDArray[np.int64], k: int) -> float:
-    """The share of the true k nearest that are found."""
+def measure_recall(search: Search, asked: Floats, right: npt.NDArray[np.int64], k: int) -> float:
+    """Measure the share of the true k nearest neighbours that are found."""
     found = search(asked, k)
     hits = sum(
         len(np.intersect1d(a, b[:k])) for a, b in zip(found, right[: len(asked)], strict=True)
@@ -214,15 +212,15 @@ def recall(search: Search, asked: Floats, right: npt.NDArray[np.int64], k: int) 
     return hits / (k * len(asked))
 
 
-def timed(search: Search, some: Floats) -> float:
-    """Seconds that an answer takes."""
+def time_search(search: Search, some: Floats) -> float:
+    """Measure the seconds that a search takes."""
     began = time.perf_counter()
     search(some, 6)
     return time.perf_counter() - began
 
 
-def memory() -> dict[str, float]:
-    """GiB resident in this process: all, and what it does not share with a file."""
+def read_memory() -> dict[str, float]:
+    """Read this process's resident memory in GiB: all of it, and without mapped files."""
     status = Path(f"/proc/{os.getpid()}/status").read_text()
     found = {
         name: int(re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)[1]) / 2**20  # type: ignore[index]
@@ -231,4 +229,4 @@ def memory() -> dict[str, float]:
     return {"resident_gib": found["VmRSS"], "own_gib": found["RssAnon"]}
 
 
-PARTS = {"truth": truth, "build": build, "ask": ask}
+PARTS = {"truth": find_truth, "build": build_kind, "ask": answer_queries}

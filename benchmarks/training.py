@@ -1,18 +1,16 @@
 """`python benchmarks/training.py`: images/s of whole training steps, ours against torchvision's.
 
-Every contender has processes of its own, with its own allocator settings, that stand still until
-it is their turn: a few steps each, one contender after the other, round after round, so that what
-else the machine does falls on all of them alike. Printed is the median of the rounds.
+The contenders take turns of a few steps each, round after round (benchmarks/workers.py), each with
+its own allocator settings. The table has the medians over the rounds.
 
-- ours: what `python training/run.py` does, photographs read, augmented and trained on.
+- ours: what `python training/run.py` does: photographs are read, augmented and trained on.
 - two towers: the same in two processes with half of the cores each.
-- torchvision: its AlexNet, float32, eager, as people run it; its images lie in memory.
-- same settings: torchvision's in our precision and memory format, with our allocator settings.
-- limit: what the processor's matrix products allow for our network's multiplications.
+- torchvision: its AlexNet, float32, eager mode, as people run it, on images in memory.
+- same settings: torchvision's with our precision, memory format and allocator settings.
+- limit: the multiplications of our network as products of large matrices.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,7 +26,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contenders import CONTENDERS, contend
+from benchmarks.contenders import CONTENDERS, run_contender
+from benchmarks.workers import Worker, read_answer, start_turn, start_worker
 from training.distributed.launch import find_free_port
 from training.reporting import read_processor_name
 
@@ -40,140 +39,124 @@ class Options:
     data: str | None = None
     """Folder of photographs; by default the demo photographs."""
     batch: int = 128
-    """Images a step."""
+    """Images per step."""
     steps: int = 4
-    """Steps of a turn."""
+    """Steps per turn."""
     rounds: int = 5
-    """Turns of each contender."""
+    """Turns per contender."""
     precision: str = "auto"
-    """Of ours and of torchvision in the same settings: auto, f32 or bf16."""
+    """Precision of ours and of torchvision with the same settings: auto, f32 or bf16."""
     only: tuple[str, ...] = tuple(CONTENDERS)
-    """Contenders, by name."""
+    """Names of the contenders."""
     json: Path | None = None
     """File to write the figures to."""
 
 
 @dataclass(frozen=True)
-class Turn:
-    """What a contender did in its turn."""
+class TurnFigures:
+    """What a contender achieved in a turn."""
 
     images_per_second: float
     wait: float
-    """Share of the time that it waited for data, 0–1."""
+    """Share of the time spent waiting for data, 0–1."""
     memory: float
-    """Most GiB held by its processes together, so far."""
+    """Peak memory of its processes together so far, in GiB."""
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     options = tyro.cli(Options)
     with tempfile.TemporaryDirectory() as home:
         turns = measure(options, home)
-    figures = {name: figure(found, turns) for name, found in turns.items()}
-    Console(width=110).print(table(figures, options))
+    figures = {name: summarise_turns(own, turns) for name, own in turns.items()}
+    Console(width=110).print(figures_table(figures, options))
     if options.json:
         options.json.write_text(
             json.dumps({"processor": read_processor_name(), **figures}, indent=2)
         )
 
 
-def measure(options: Options, home: str) -> dict[str, list[Turn]]:
-    """All turns of all contenders; one turn of each, to warm up, is not counted."""
-    processes = {name: start(name, options, home) for name in options.only}
+def measure(options: Options, home: str) -> dict[str, list[TurnFigures]]:
+    """Let all contenders take their turns, after one to warm up that does not count."""
+    workers = {name: start_contender(name, options, home) for name in options.only}
     try:
-        turns: dict[str, list[Turn]] = {name: [] for name in processes}
+        turns: dict[str, list[TurnFigures]] = {name: [] for name in workers}
         for number in range(options.rounds + 1):
-            for name, own in processes.items():
+            for name, own in workers.items():
                 turn = take_turn(own)
                 turns[name] += [turn] * (number > 0)
         return turns
     finally:
-        for own in processes.values():
-            for process in own:
-                process.kill()
-                process.wait()
+        for own in workers.values():
+            for worker in own:
+                worker.kill()
+                worker.wait()
 
 
-def start(name: str, options: Options, home: str) -> list["subprocess.Popen[str]"]:
-    """The processes of a contender, ready for their first turn."""
-    count, port = CONTENDERS[name].processes, str(find_free_port())
-    told = json.dumps(
-        {
-            "name": name,
-            "data": options.data,
-            "home": home,
-            "batch": options.batch,
-            "steps": options.steps,
-            "precision": options.precision,
-            "port": port,
-        }
-    )
-    words = [sys.executable, __file__, "--contend", told]
-    found = [
-        subprocess.Popen(
-            [*words, str(rank)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        for rank in range(count)
+def start_contender(name: str, options: Options, home: str) -> list[Worker]:
+    """Start the processes of a contender and wait until they are ready for their first turn."""
+    job = {
+        "name": name,
+        "data": options.data,
+        "home": home,
+        "batch": options.batch,
+        "steps": options.steps,
+        "precision": options.precision,
+        "port": str(find_free_port()),
+    }
+    workers = [
+        start_worker(__file__, "--contend", json.dumps(job), str(rank))
+        for rank in range(CONTENDERS[name].processes)
     ]
-    for process in found:
-        answer(process)
-    return found
+    for worker in workers:
+        read_answer(worker)
+    return workers
 
 
-def take_turn(processes: Sequence["subprocess.Popen[str]"]) -> Turn:
-    """Let a contender do its steps, all its processes at once."""
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    answers = [answer(process) for process in processes]
-    return Turn(
-        min(found["images_per_second"] for found in answers),
-        max(found["wait"] for found in answers),
-        sum(found["memory"] for found in answers),
+def take_turn(workers: Sequence[Worker]) -> TurnFigures:
+    """Let a contender take its turn, all its processes at once."""
+    for worker in workers:
+        start_turn(worker)
+    answers = [read_answer(worker) for worker in workers]
+    return TurnFigures(
+        min(answer["images_per_second"] for answer in answers),
+        max(answer["wait"] for answer in answers),
+        sum(answer["memory"] for answer in answers),
     )
 
 
-def answer(process: "subprocess.Popen[str]") -> dict[str, float]:
-    """The next line that a process writes."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"benchmarks/training.py: a process ended with {process.wait()}")
-    found: dict[str, float] = json.loads(line)
-    return found
-
-
-def figure(found: list[Turn], turns: dict[str, list[Turn]]) -> dict[str, float]:
-    """Medians, and the median of the ratios to the others in the same round."""
+def summarise_turns(
+    own: list[TurnFigures], turns: dict[str, list[TurnFigures]]
+) -> dict[str, float]:
+    """Return a contender's medians, and the medians of its ratios to the others round by round."""
     ratios = {
         f"to {other}": median(
-            a.images_per_second / b.images_per_second for a, b in zip(found, theirs, strict=True)
+            a.images_per_second / b.images_per_second for a, b in zip(own, theirs, strict=True)
         )
         for other, theirs in turns.items()
     }
     return {
-        "images_per_second": median(turn.images_per_second for turn in found),
-        "wait": median(turn.wait for turn in found),
-        "memory": max(turn.memory for turn in found),
+        "images_per_second": median(turn.images_per_second for turn in own),
+        "wait": median(turn.wait for turn in own),
+        "memory": max(turn.memory for turn in own),
         **ratios,
     }
 
 
-def table(figures: dict[str, dict[str, float]], options: Options) -> Table:
-    """The figures for people."""
-    made = Table(title=f"{read_processor_name()}, batches of {options.batch}")
+def figures_table(figures: dict[str, dict[str, float]], options: Options) -> Table:
+    """Format the figures."""
+    table = Table(title=f"{read_processor_name()}, batches of {options.batch}")
     for heading in ("contender", "images/s", *(f"to {name}" for name in figures), "wait", "GiB"):
-        made.add_column(heading, justify="left" if heading == "contender" else "right")
-    for name, found in figures.items():
-        ratios = (f"{found[f'to {other}']:.2f}" for other in figures)
-        speed, wait = f"{found['images_per_second']:.1f}", f"{found['wait']:.1%}"
-        made.add_row(name, speed, *ratios, wait, f"{found['memory']:.1f}")
-    return made
+        table.add_column(heading, justify="left" if heading == "contender" else "right")
+    for name, values in figures.items():
+        ratios = (f"{values[f'to {other}']:.2f}" for other in figures)
+        speed, wait = f"{values['images_per_second']:.1f}", f"{values['wait']:.1%}"
+        table.add_row(name, speed, *ratios, wait, f"{values['memory']:.1f}")
+    return table
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--contend"]:
-        contend(json.loads(sys.argv[2]), int(sys.argv[3]))
+        run_contender(json.loads(sys.argv[2]), int(sys.argv[3]))
     else:
         main()

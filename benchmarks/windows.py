@@ -1,9 +1,9 @@
 """Features of as many crops of photographs as a measurement needs, in slices on disk.
 
-The convolutional layers run once over a square larger than the network's own, in which every 32
-pixels, the stride of pool5, another crop of 224×224 begins; only fc6 and fc7 are computed for each
-crop. So a crop costs a tenth of a photograph. It differs from one cut out in what lies around it:
-the border layers see the neighbouring pixels where a crop's edge has zeros.
+The convolutional layers run once over an image larger than the network's input, in which a crop of
+224×224 begins every 32 pixels, the stride of pool5; only fc6 and fc7 are computed for each crop. A
+crop costs a tenth of a photograph that way. Its features differ slightly from those of the same
+crop cut out, since the convolutions see the neighbouring pixels instead of zero padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +19,14 @@ from model.predict import Predictor
 from model.preprocess import read_square
 
 STRIDE = 32
-"""Pixels from one place of pool5 to the next."""
-STEPS = (5, 6, 7, 8)
-"""How many places beyond the first fit along a side: squares of 384 to 480 pixels."""
-SLICE = 16384
-"""Features in a file: 128 MiB in float16."""
-GROUP = 8
-"""Photographs that pass the convolutional layers together."""
-Halves = npt.NDArray[np.float16]
+"""Stride of pool5 in pixels of the image."""
+EXTRA_POSITIONS = (5, 6, 7, 8)
+"""Positions of a crop along a side, besides the first: images of 384 to 480 pixels."""
+ROWS_PER_SLICE = 16384
+"""Feature vectors in a file: 128 MiB in float16."""
+PHOTOGRAPHS_PER_PASS = 8
+"""Photographs that pass through the convolutional layers together."""
+Float16s = npt.NDArray[np.float16]
 
 
 def make_slices(
@@ -36,57 +36,59 @@ def make_slices(
     folder: Path,
     on_progress: Callable[[int], None] = lambda _count: None,
 ) -> list[Path]:
-    """Have the features of at least `count` crops lie in `folder`, float16 [16384, 4096] a file.
+    """Write the features of at least `count` crops to `folder`, float16 [16384, 4096] per file.
 
-    Begins with the photographs' own centre crops. Slices that are there are not made again. The
-    crops of a slice follow from its number alone.
+    The photographs' own centre crops come first. Existing slices are kept: the crops of a slice
+    are determined by its number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / f"{number:05}.npy" for number in range(-(-count // SLICE))]
+    files = [folder / f"{number:05}.npy" for number in range(-(-count // ROWS_PER_SLICE))]
     for number, file in enumerate(files):
         if not file.exists():
             part = file.with_suffix(".part")
             with part.open("wb") as out:
                 np.save(out, make_slice(predictor, photographs, number))
             part.rename(file)
-        on_progress((number + 1) * SLICE)
+        on_progress((number + 1) * ROWS_PER_SLICE)
     return files
 
 
-def make_slice(predictor: Predictor, photographs: Sequence[Path], number: int) -> Halves:
-    """Features of one slice: float16 [16384, 4096]."""
-    found = np.empty((SLICE, 4096), np.float16)
+def make_slice(predictor: Predictor, photographs: Sequence[Path], number: int) -> Float16s:
+    """Compute the features of one slice: float16 [16384, 4096]."""
+    found = np.empty((ROWS_PER_SLICE, 4096), np.float16)
     filled = 0
-    for rows in parts(predictor, photographs, number):
-        rows = rows[: SLICE - filled]
+    for rows in generate_features(predictor, photographs, number):
+        rows = rows[: ROWS_PER_SLICE - filled]
         found[filled : filled + len(rows)] = rows
         filled += len(rows)
-        if filled == SLICE:
+        if filled == ROWS_PER_SLICE:
             break
     return found
 
 
-def parts(predictor: Predictor, photographs: Sequence[Path], number: int) -> Iterator[Halves]:
-    """Features without end; the first slice begins with the photographs themselves."""
+def generate_features(
+    predictor: Predictor, photographs: Sequence[Path], number: int
+) -> Iterator[Float16s]:
+    """Yield features without end; the first slice begins with the photographs' centre crops."""
     if number == 0:
-        for start in range(0, min(len(photographs), SLICE), 64):
+        for start in range(0, min(len(photographs), ROWS_PER_SLICE), 64):
             some = photographs[start : start + 64]
             yield predictor.extract_features(np.stack([read_square(file) for file in some])).astype(
                 "f2"
             )
     random = np.random.default_rng([2012, number])
     while True:
-        chosen = random.choice(len(photographs), GROUP, replace=False)
-        steps = int(random.choice(STEPS))
+        chosen = random.choice(len(photographs), PHOTOGRAPHS_PER_PASS, replace=False)
+        steps = int(random.choice(EXTRA_POSITIONS))
         squares = np.stack([read_square(photographs[i]) for i in chosen])
-        yield windows(predictor, squares, steps, bool(random.integers(2)))
+        yield window_features(predictor, squares, steps, bool(random.integers(2)))
 
 
 @torch.inference_mode()
-def windows(
+def window_features(
     predictor: Predictor, squares: npt.NDArray[np.uint8], steps: int, mirror: bool
-) -> Halves:
-    """Features of (steps + 1)² crops of each square: uint8 [N, 256, 256, 3] → [M, 4096]."""
+) -> Float16s:
+    """Compute the features of (steps + 1)² crops per image: uint8 [N, 256, 256, 3] → [M, 4096]."""
     side = predictor.network.config.crop + STRIDE * steps
     pixels = predictor.prepare_input(squares)
     large = F.interpolate(pixels, (side, side), mode="bicubic", align_corners=False)

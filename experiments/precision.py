@@ -1,9 +1,9 @@
 """`python experiments/precision.py --data DIR`: does training in bf16 cost accuracy?
 
-The same seed twice, epoch by epoch: in float32, and as a processor with bf16 computes. Where the
-processor has none, that is done by hand, for autocast's emulation is slower by far: what enters a
-layer and what leaves it, forward and back, is rounded to bf16, and products are summed in float32,
-as such processors do.
+The same seed is trained twice, epoch by epoch: in float32, and as a processor with bf16 would. If
+this processor lacks bf16, it is emulated here, because autocast's emulation is far slower: the
+inputs and outputs of each layer, forward and backward, are rounded to bf16, and products are summed
+in float32, as such processors do.
 """
 
 import sys
@@ -42,13 +42,13 @@ class Options:
     data: str
     """Folder of photographs."""
     epochs: int = 10
-    """Of each."""
+    """Epochs of each training."""
     seed: int = 0
-    """Of both."""
+    """Seed of both trainings."""
 
 
 def main() -> None:
-    """Train both, an epoch each in turn, and print their errors side by side."""
+    """Train both, one epoch each in turn, and print their errors side by side."""
     options = tyro.cli(Options)
     keep_freed_memory()
     data = prepare(find_source(options.data), home_from_environment().prepared, lambda _: None)
@@ -67,18 +67,18 @@ def main() -> None:
             state.sgd.set_rates(step.rates)
             state.history.append(run_epoch(state, data, recipe, step, bf16 and native, Callbacks()))
             state.progress = EpochProgress()
-        Console().print(table(states[False].history, states[True].history))
+        Console().print(epochs_table(states[False].history, states[True].history))
 
 
 def round_to_bf16(network: nn.Module) -> None:
-    """Have every layer with weights take and give what a bf16 processor would."""
+    """Make every layer with weights round its inputs and outputs as a bf16 processor would."""
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for layer in layers:
-        layer.forward = partial(rounded, layer, last=layer is layers[-1])  # type: ignore[method-assign]
+        layer.forward = partial(forward_rounded, layer, last=layer is layers[-1])  # type: ignore[method-assign]
 
 
-def rounded(layer: nn.Conv2d | nn.Linear, x: Tensor, *, last: bool) -> Tensor:
-    """One layer: bf16 numbers in, sums in float32, bf16 out; float32 before the softmax."""
+def forward_rounded(layer: nn.Conv2d | nn.Linear, x: Tensor, *, last: bool) -> Tensor:
+    """Compute one layer: bf16 in, sums in float32, bf16 out; float32 before the softmax."""
     assert layer.bias is not None
     x, weight, bias = (value.bfloat16().float() for value in (x, layer.weight, layer.bias))
     if isinstance(layer, nn.Linear):
@@ -88,16 +88,16 @@ def rounded(layer: nn.Conv2d | nn.Linear, x: Tensor, *, last: bool) -> Tensor:
     return out.bfloat16().float() if last else out.bfloat16()
 
 
-def table(exact: list[Epoch[float]], other: list[Epoch[float]]) -> Table:
-    """Both runs, an epoch a row."""
-    made = Table(title="float32 and bf16, the same seed")
+def epochs_table(exact: list[Epoch[float]], other: list[Epoch[float]]) -> Table:
+    """Format both trainings, one epoch per row."""
+    table = Table(title="float32 and bf16, the same seed")
     for heading in ("epoch", "loss", "loss, bf16", "top-1", "top-1, bf16", "top-5", "top-5, bf16"):
-        made.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for a, b in zip(exact, other, strict=True):
         losses = f"{a.loss:.3f}", f"{b.loss:.3f}"
         errors = a.top1_error, b.top1_error, a.top5_error, b.top5_error
-        made.add_row(str(a.epoch), *losses, *(f"{error:.2%}" for error in errors))
-    return made
+        table.add_row(str(a.epoch), *losses, *(f"{error:.2%}" for error in errors))
+    return table
 
 
 if __name__ == "__main__":

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.training import Turn, figure
+from benchmarks.training import TurnFigures, summarise_turns
 from experiments.precision import round_to_bf16
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-    ours = [Turn(20.0, 0.01, 1.0), Turn(40.0, 0.02, 2.0), Turn(30.0, 0.0, 2.0)]
-    theirs = [Turn(10.0, 0, 1), Turn(80.0, 0, 1), Turn(20.0, 0, 1)]
-    found = figure(ours, {"ours": ours, "theirs": theirs})
+    ours = [TurnFigures(20.0, 0.01, 1.0), TurnFigures(40.0, 0.02, 2.0), TurnFigures(30.0, 0.0, 2.0)]
+    theirs = [TurnFigures(10.0, 0, 1), TurnFigures(80.0, 0, 1), TurnFigures(20.0, 0, 1)]
+    found = summarise_turns(ours, {"ours": ours, "theirs": theirs})
     assert found["images_per_second"] == 30.0
     assert found["to theirs"] == 1.5  # of 2.0, 0.5 and 1.5
     assert found["to ours"] == 1.0

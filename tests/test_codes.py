@@ -10,7 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.codes import Figures, Options, Sides, compare, first, same_class, share, verdict
+from benchmarks.codes import (
+    Dataset,
+    Figures,
+    Options,
+    class_precision,
+    compare,
+    first_components,
+    recall_at_k,
+    summarise_winners,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 Floats = npt.NDArray[np.float32]
@@ -39,14 +48,14 @@ def figures(kind: str, bits: int, recall: float, refined: float) -> Figures:
 
 def test_recall_counts_the_true_ones_found() -> None:
     truth = np.array([[1, 2, 3], [4, 5, 6]])
-    assert share(np.array([[3, 9, 8], [6, 5, 4]]), truth) == pytest.approx(4 / 6)
+    assert recall_at_k(np.array([[3, 9, 8], [6, 5, 4]]), truth) == pytest.approx(4 / 6)
 
 
 def test_precision_counts_those_of_the_querys_class() -> None:
     none = np.empty((0, 4096), np.float32)
-    of = Sides(none, none, np.array([0, 1, 1]), np.array([1, 0]))
-    assert same_class(of, np.array([[0, 1], [0, 2]])) == 0.5
-    assert same_class(Sides(none, none), np.array([[0, 1], [0, 2]])) is None
+    of = Dataset(none, none, np.array([0, 1, 1]), np.array([1, 0]))
+    assert class_precision(of, np.array([[0, 1], [0, 2]])) == 0.5
+    assert class_precision(Dataset(none, none), np.array([[0, 1], [0, 2]])) is None
 
 
 def test_the_first_components_are_those_of_fewer() -> None:
@@ -54,12 +63,12 @@ def test_the_first_components_are_those_of_fewer() -> None:
     whole, few = faiss.PCAMatrix(40, 20), faiss.PCAMatrix(40, 5)
     whole.train(rows)
     few.train(rows)
-    found, expected = first(whole, 5).apply(rows), few.apply(rows)
+    found, expected = first_components(whole, 5).apply(rows), few.apply(rows)
     np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=1e-3)
 
 
 def test_signs_of_components_are_compared_bit_by_bit() -> None:
-    of = Sides(fc7_like(500, 1), fc7_like(40, 2))
+    of = Dataset(fc7_like(500, 1), fc7_like(40, 2))
     full, code = compare(of, Options(bits=(64,), only=("PCA + sign",)))
     assert (full.recall, full.refined, full.bytes) == (1.0, 1.0, 16384)
     centre = of.rows.mean(axis=0, dtype=np.float64)
@@ -68,7 +77,7 @@ def test_signs_of_components_are_compared_bit_by_bit() -> None:
     near = (queries[:, None] != rows[None]).sum(axis=2).argsort(axis=1, kind="stable")
     truth = np.square(of.queries[:, None] - of.rows[None]).sum(axis=2).argsort(axis=1)[:, :6]
     assert code.bytes == 8
-    assert code.refined == pytest.approx(share(near[:, :200], truth), abs=0.02)
+    assert code.refined == pytest.approx(recall_at_k(near[:, :200], truth), abs=0.02)
 
 
 def test_the_verdict_says_plainly_who_loses() -> None:
@@ -81,7 +90,7 @@ def test_the_verdict_says_plainly_who_loses() -> None:
     ]
     refined = "recall@6 after refinement"
     alone = "recall@6 by the codes alone"
-    assert verdict(some) == [
+    assert summarise_winners(some) == [
         f"64 bits, {refined}: best is ITQ (0.900); the autoencoder loses (0.800)",
         f"64 bits, {alone}: best is autoencoder (0.300)",
         f"128 bits, {refined}: best is autoencoder (0.990)",

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 
 from benchmarks import retrieval, windows
-from benchmarks.drawing import draw
-from benchmarks.index import COLUMNS, middle, table
+from benchmarks.drawing import draw_query_times
+from benchmarks.index import COLUMNS, kinds_table, take_medians
 from model.checkpoint import Weights
 from model.config import AlexNetConfig
 from model.predict import Predictor
@@ -52,7 +52,7 @@ def work(
 ) -> Path:
     """Two slices of crops, and queries."""
     for module in (windows, retrieval):
-        monkeypatch.setattr(module, "SLICE", ROWS)
+        monkeypatch.setattr(module, "ROWS_PER_SLICE", ROWS)
     windows.make_slices(predictor, photographs, 2 * ROWS, tmp_path / "windows")
     np.save(tmp_path / "queries.npy", np.load(tmp_path / "windows/00001.npy")[-6:].astype("f4"))
     np.save(tmp_path / "held_out.npy", np.load(tmp_path / "windows/00001.npy")[:6].astype("f4"))
@@ -74,9 +74,9 @@ def test_a_crop_among_others_has_nearly_the_features_of_one_cut_out(
     predictor: Predictor, photographs: list[Path]
 ) -> None:
     square = windows.read_file(photographs[0])[None]
-    (alone,) = windows.windows(predictor, square, 0, mirror=False)
+    (alone,) = windows.window_features(predictor, square, 0, mirror=False)
     assert alone.shape == (4096,)
-    found = windows.windows(predictor, square, 1, mirror=False).astype(np.float64)
+    found = windows.window_features(predictor, square, 1, mirror=False).astype(np.float64)
     assert found.shape == (4, 4096)
     side = predictor.network.config.crop + windows.STRIDE
     large = torch.nn.functional.interpolate(
@@ -100,18 +100,18 @@ def test_a_kind_is_built_and_asked(
     monkeypatch.setattr(sys, "stdin", io.StringIO("go\ngo\n"))
     monkeypatch.setattr(torch, "set_num_threads", lambda _count: None)
     for part in ("truth", "build", "ask"):
-        retrieval.act(part, told)
+        retrieval.run_part(part, told)
     _, built, opened, *turns = map(json.loads, capsys.readouterr().out.splitlines())
     assert (built["megabytes"] > 0) == (kind == "ivf")
     assert opened["recall@6"] > 0.9 if kind == "ivf" else opened["recall@6"] == 1
     assert len(turns) == 2
     assert all(turn["one_ms"] > 0 and turn["resident_gib"] > turn["own_gib"] for turn in turns)
-    figures = [{"size": 110, "kind": kind, **built, **opened, **middle(turns)}]
-    assert len(table(figures).columns) == len(COLUMNS)
+    figures = [{"size": 110, "kind": kind, **built, **opened, **take_medians(turns)}]
+    assert len(kinds_table(figures).columns) == len(COLUMNS)
 
 
 def test_the_truth_is_brute_force(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    retrieval.act("truth", {"size": 110, "work": str(work), "queries": 6})
+    retrieval.run_part("truth", {"size": 110, "work": str(work), "queries": 6})
     slices = [np.load(work / f"windows/0000{n}.npy").astype(np.float64) for n in range(2)]
     known = np.concatenate(slices)[:110]
     ids = np.load(work / "truth-110.npz")["ids"]
@@ -126,10 +126,10 @@ def test_times_are_the_rounds_medians() -> None:
         {"one_ms": 9.0, "resident_gib": 1.5},
         {"one_ms": 2.0, "resident_gib": 1.6},
     ]
-    assert middle(turns) == {"one_ms": 2.0, "resident_gib": 1.6}
+    assert take_medians(turns) == {"one_ms": 2.0, "resident_gib": 1.6}
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:
     figures = [{"kind": "exact", "size": n, "one_ms": float(n)} for n in (10, 100)]
-    draw(figures, tmp_path / "new" / "a.svg")
+    draw_query_times(figures, tmp_path / "new" / "a.svg")
     assert (tmp_path / "new" / "a.svg").read_bytes().startswith(b"<?xml")
