@@ -65,7 +65,7 @@ def test_the_first_vectors_are_the_photographs_own(
     slices = [np.load(file) for file in sorted((work / "windows").glob("*.npy"))]
     assert [found.shape for found in slices] == [(ROWS, 4096)] * 2
     assert {found.dtype for found in slices} == {np.dtype(np.float16)}
-    squares = np.stack([windows.read_file(file) for file in photographs])
+    squares = np.stack([windows.read_square(file) for file in photographs])
     assert np.allclose(slices[0][:8], predictor.extract_features(squares), rtol=2e-3, atol=1e-3)
     assert len(np.unique(np.concatenate(slices), axis=0)) == 2 * ROWS
 
@@ -73,7 +73,7 @@ def test_the_first_vectors_are_the_photographs_own(
 def test_a_crop_among_others_has_nearly_the_features_of_one_cut_out(
     predictor: Predictor, photographs: list[Path]
 ) -> None:
-    square = windows.read_file(photographs[0])[None]
+    square = windows.read_square(photographs[0])[None]
     (alone,) = windows.window_features(predictor, square, 0, mirror=False)
     assert alone.shape == (4096,)
     found = windows.window_features(predictor, square, 1, mirror=False).astype(np.float64)
