@@ -295,6 +295,22 @@ def send(client: FlaskClient) -> Send:
     return send
 
 
+@dataclass(frozen=True)
+class Uploader:
+    """A client that has classified an image, and the token of the result."""
+
+    client: FlaskClient
+    token: str
+
+
+@pytest.fixture(scope="session")
+def uploader(app: Flask, jpeg: bytes) -> Uploader:
+    """A client that has classified cat.jpg; for tests that leave the result as it is."""
+    client = app.test_client()
+    form = {"csrf_token": token_of(client), "image": (io.BytesIO(jpeg), "cat.jpg")}
+    return Uploader(client, client.post("/", data=form).location.rsplit("/", 1)[1])
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Keep torch from taking every core for a network this small a test needs."""
@@ -416,14 +432,17 @@ def weights_alone(tmp_path: Path, settings: Settings) -> FlaskClient:
     return opened(replace(settings, home=home)).test_client()
 
 
-@pytest.fixture
-def with_weights(tmp_path: Path, settings: Settings) -> Callable[[Weights], Flask]:
+@pytest.fixture(scope="session")
+def with_weights(
+    tmp_path_factory: pytest.TempPathFactory, settings: Settings
+) -> Callable[[Weights], Flask]:
     """Makes the application with the same database and other weights, which no index fits."""
 
     def make(weights: Weights) -> Flask:
-        home = Home(root=tmp_path / "other")
-        save_weights(weights, tmp_path / "weights.safetensors")
-        switch_link(home.weights, tmp_path / "weights.safetensors")
+        folder = tmp_path_factory.mktemp("other")
+        home = Home(root=folder / "home")
+        save_weights(weights, folder / "weights.safetensors")
+        switch_link(home.weights, folder / "weights.safetensors")
         database = f"sqlite:///{settings.home.database}"
         return opened(replace(settings, home=home, database_url=database))
 

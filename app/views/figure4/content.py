@@ -17,9 +17,9 @@ from app.inference.loader import Ready
 from app.inference.lru_cache import LruCache
 from app.views.figure4.selection import Selection, draw_selection, pick_selection
 from app.views.images import FILE_GONE, read_unchanged
-from model.decode import ImageError, decode_image
+from model.decode import ImageError
 from model.predict import Floats, Pixels, Predictor
-from model.preprocess import central_square
+from model.preprocess import decode_square
 
 MAX_CACHED_FIGURES = 16
 """Figures whose contents are cached; each takes a few kilobytes."""
@@ -159,11 +159,6 @@ def compute_content(
         weights=predictor.identity,
         version=ready.version.name,
     )
-
-
-def decode_square(data: bytes) -> Pixels:
-    """Decode a file to the square that the network sees: uint8 [256, 256, 3]."""
-    return central_square(decode_image(data))
 
 
 def stack_squares(squares: dict[int, Pixels], pictures: Sequence[CatalogueImage]) -> Pixels:

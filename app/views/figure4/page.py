@@ -13,7 +13,6 @@ from app.views.figure4.content import (
     NO_IMAGES,
     FigureContent,
     content_key,
-    decode_square,
     figure_state,
     figure_url,
     get_content,
@@ -33,6 +32,7 @@ from app.views.pictures import picture_response
 from app.web import not_modified
 from model.decode import ImageError
 from model.predict import Pixels
+from model.preprocess import decode_square
 
 blueprint = Blueprint("figure4", __name__)
 RenderFile = Callable[[FigureContent, dict[int, Pixels], str], bytes]

@@ -68,8 +68,8 @@ def test_what_is_sent_is_answered_as_described(client, fits, jpeg, address):
     assert fits(answer)
 
 
-def test_a_kept_result_is_told_to_whoever_has_its_token(client, fits, send, jpeg):
-    token = send(jpeg).location.rsplit("/", 1)[1]
+def test_a_stored_result_is_returned_to_anyone_with_its_token(client, fits, uploader, jpeg):
+    token = uploader.token
     answer = client.get(f"/api/results/{token}")
     found = fits(answer)
     own = client.post("/api/classify", data={"image": (io.BytesIO(jpeg), "cat.jpg")}).get_json()

@@ -70,8 +70,8 @@ def test_other_addresses_and_methods(client):
     assert problem(client.delete("/api/images/1"))["status"] == 405
 
 
-def test_the_image_to_look_into_is_named_by_the_address_alone(client, send, jpeg, fits):
-    token = send(jpeg).location.rsplit("/", 1)[1]
+def test_the_current_image_is_named_by_the_url_alone(uploader, fits):
+    client, token = uploader.client, uploader.token
     answer = client.get("/api/layers")  # with the cookie of the browser that sent it
     assert problem(answer)["status"] == 422
     assert "Cookie" not in answer.headers.get("Vary", "")
@@ -99,7 +99,7 @@ NAMES = st.sampled_from(["page", "size", "k", "class", "q", "sort", "of", "v"])
 QUERIES = st.dictionaries(NAMES, st.integers().map(str) | st.text(max_size=8), max_size=3)
 
 
-@limits(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@limits(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     address=ADDRESSES,
     place=PLACES,
@@ -115,7 +115,7 @@ def test_whatever_is_asked_is_answered(client, address, place, query, method):
         problem(answer)
 
 
-@limits(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@limits(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     data=st.binary(max_size=60)
     | st.recursive(

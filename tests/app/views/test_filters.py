@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from torch.nn import functional
 from app.config import Settings
 from app.database.images import find_images
 from app.uploads.results import delete_result
-from model.checkpoint import load_weights
 from model.preprocess import decode_square, read_square
 from model.visualize import MIN_INK
 
@@ -50,9 +48,9 @@ def closer(client: FlaskClient, page: Page) -> Callable[[str], Any]:
 
 
 @pytest.fixture
-def token(send: Page, jpeg: bytes) -> str:
-    """The name of an image that was classified in this client."""
-    return send(jpeg).location.rsplit("/", 1)[1]
+def token(uploader: Any) -> str:
+    """The token of an image that was classified."""
+    return str(uploader.token)
 
 
 def test_the_filters_stand_apart_by_gpu(client, page):
@@ -152,7 +150,7 @@ def test_the_patches_are_those_of_the_images_with_the_strongest_response(app, cl
         assert np.array_equal(sprite[::8, 88 * n : 88 * n + 88 : 8][inside], patch[inside])
 
 
-def test_the_response_to_the_image_at_hand_is_conv1s(app, client, closer, token):
+def test_the_response_to_the_current_image_is_conv1s(app, client, closer, token):
     square = decode_square(client.get(f"/results/{token}/picture.jpg").data)
     kernel = int(np.argmax(conv1(app, square).reshape(96, -1).max(1)))
     expected = conv1(app, square)[kernel]
@@ -170,31 +168,6 @@ def test_the_response_to_the_image_at_hand_is_conv1s(app, client, closer, token)
     assert np.abs(ink - (MIN_INK + (255 - MIN_INK) * share)).max() <= 1
 
 
-def test_a_kernel_that_nothing_excites_is_told_of(client, page, settings, with_weights):
-    old = load_weights(settings.home.weights)
-    bias = old.state["conv1.bias"].clone()
-    bias[4] = -1000
-    other = with_weights(replace(old, state={**old.state, "conv1.bias": bias})).test_client()
-    example = page(client.get("/layers")).one("ul", "three").all("a")[0].attributes["href"]
-    shown = page(other.get(example.replace("/layers", "/filters/5"))).one("div", "closer")
-    assert re.search(r"−\d+\.\d", shown.text)
-    assert shown.all("rect", "spot") == []
-    drawn = picture_at(other, shown.one("div", "aligned-map").all("image")[0].attributes["href"])
-    assert np.unique(drawn[..., 3]).tolist() == [MIN_INK]
-    # No index fits these weights, so that patches are not known either.
-    assert shown.all("ol", "nine") == []
-    assert shown.one("code").text == "flask index build"
-
-
-def test_an_index_from_before_patches_were_kept_says_so(settings: Settings, open_app: Open, page):
-    app = open_app(settings)
-    engine = app.extensions["loader"]
-    engine.known = replace(engine.settled(), sample=None)
-    shown = page(app.test_client().get("/filters/5")).one("div", "closer")
-    assert shown.one("code").text == "flask index build"
-    assert app.test_client().get("/filters/5/patches.png").status_code == 404
-
-
 def test_the_filters_need_no_index(weights_alone: FlaskClient, client: FlaskClient, page):
     assert page(weights_alone.get("/")).one("code").text == "flask index build"
     shown = page(weights_alone.get("/filters/7"))
@@ -205,15 +178,16 @@ def test_the_filters_need_no_index(weights_alone: FlaskClient, client: FlaskClie
     assert [a.attributes["href"] for a in shown.one("div", "chooser").all("a")] == ["/"]
 
 
-def test_the_image_at_hand_is_the_one_this_browser_classified_last(app, client, closer, token):
-    shown = closer("/filters/3")
+def test_the_current_image_is_the_one_this_browser_classified_last(app, page, uploader, token):
+    shown = page(uploader.client.get("/filters/3")).one("div", "closer")
     assert "cat.jpg" in shown.text
     assert f"/results/{token}" in [a.attributes["href"] for a in shown.all("a")]
     another = app.test_client().get("/filters/3").get_data(as_text=True)
     assert token not in another
 
 
-def test_an_upload_is_not_named_in_links_to_other_kernels(client, page, token):
+def test_an_upload_is_not_named_in_links_to_other_kernels(uploader, page, token):
+    client = uploader.client
     shown = page(client.get("/filters/3"))
     assert all(token not in a.attributes["href"] for a in shown.all("a") if kernel_link(a))
     named = page(client.get(f"/filters/3?of={token}"))
@@ -226,7 +200,7 @@ def kernel_link(link: Any) -> bool:
     return "data-kernel" in link.attributes
 
 
-def test_without_an_image_at_hand_there_are_examples(client, page, closer):
+def test_without_a_current_image_there_are_examples(client, page, closer):
     links = [a.attributes["href"] for a in closer("/filters/5").one("ul", "three").all("a")]
     assert len(links) == 3
     for link in links:
@@ -238,8 +212,9 @@ def test_without_an_image_at_hand_there_are_examples(client, page, closer):
 
 
 def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
-    app, client, closer, token, settings
+    app, client, closer, send, jpeg, settings
 ):
+    token = send(jpeg).location.rsplit("/", 1)[1]
     drawn = (
         closer(f"/filters/2?of={token}")
         .one("div", "aligned-map")

@@ -28,18 +28,18 @@ NAMES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 
 
 @pytest.fixture
-def token(send: Page, jpeg: bytes) -> str:
-    """The name of an image that was classified in this client."""
-    return send(jpeg).location.rsplit("/", 1)[1]
+def token(uploader: Any) -> str:
+    """The token of an image that was classified."""
+    return str(uploader.token)
 
 
-@pytest.fixture
-def square(client: FlaskClient, token: str) -> np.ndarray:
-    """What the network sees of it."""
-    return decode_square(client.get(f"/results/{token}/picture.jpg").data)
+@pytest.fixture(scope="module")
+def square(uploader: Any) -> np.ndarray:
+    """The image as the network sees it."""
+    return decode_square(uploader.client.get(f"/results/{uploader.token}/picture.jpg").data)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def truth(app: Flask, square: np.ndarray) -> Maps:
     """Every layer's maps by hooks on the network's modules, after the ReLU."""
     predictor, seen = app.extensions["loader"].state().predictor, {}
@@ -81,10 +81,10 @@ def cells(ink: np.ndarray, side: int, scale: int, gap: int, columns: int) -> np.
 
 def test_the_layers_follow_each_other_with_their_shapes(client, page, token):
     shown = page(client.get(f"/layers?of={token}"))
-    floors = shown.all("section", "layer")
-    assert [floor.one("h2").text for floor in floors] == NAMES
+    layers = shown.all("section", "layer")
+    assert [layer.one("h2").text for layer in layers] == NAMES
     shapes = [
-        [f.all("span", "number")[0].text for f in floor.all("figcaption")] for floor in floors
+        [f.all("span", "number")[0].text for f in layer.all("figcaption")] for layer in layers
     ]
     assert shapes == [
         ["55 × 55 × 48"] * 2,
@@ -95,7 +95,7 @@ def test_the_layers_follow_each_other_with_their_shapes(client, page, token):
         ["2,048"] * 2,
         ["2,048"] * 2,
     ]
-    about = {floor.one("h2").text: floor.one("div", "about") for floor in floors}
+    about = {layer.one("h2").text: layer.one("div", "about") for layer in layers}
     numbers = {name: [n.text for n in part.all("span", "number")] for name, part in about.items()}
     assert numbers["conv1"] == ["11 × 11 × 3", "11 × 11", "27 × 27 × 48"]
     assert numbers["conv5"] == ["3 × 3 × 192", "163 × 163", "6 × 6 × 128"]
@@ -124,10 +124,10 @@ def test_the_maps_are_those_of_each_tower_against_the_layers_largest(client, pag
         **dict.fromkeys(("conv4", "conv5"), (13, 4, 2, 16)),
         **dict.fromkeys(("fc6", "fc7"), (1, 14, 0, 64)),
     }
-    for floor in shown.all("section", "layer"):
-        name = floor.one("h2").text
+    for layer in shown.all("section", "layer"):
+        name = layer.one("h2").text
         values = truth[name].reshape(len(truth[name]), laid[name][0], laid[name][0])
-        for half, figure in zip(np.split(values, 2), floor.all("figure"), strict=True):
+        for half, figure in zip(np.split(values, 2), layer.all("figure"), strict=True):
             image = figure.one("img").attributes
             ink = ink_at(client, image["src"])
             assert ink.shape == (int(image["height"]), int(image["width"]))
@@ -207,8 +207,8 @@ def test_the_strongest_neurons_are_told_of(client, page, token, truth):
     "address",
     ["fc8", "relu1", "nothing", "conv3?map=0", "conv3?map=385", "conv3?map=x", "conv3?map=²"],
 )
-def test_there_are_no_other_layers_or_maps(client, token, address):
-    assert client.get(f"/layers/{address}").status_code == 404
+def test_there_are_no_other_layers_or_maps(uploader, address):
+    assert uploader.client.get(f"/layers/{address}").status_code == 404
 
 
 @pytest.mark.parametrize("name", ["tower-3", "large-0", "large-9", "map-385", "map-x", "tower-"])
@@ -229,7 +229,8 @@ def test_without_an_image_there_are_examples_that_lead_on(client, page):
     assert "immutable" in client.get(picture).headers["Cache-Control"]
 
 
-def test_the_image_at_hand_stays_at_hand_unnamed(client, page, token):
+def test_the_current_image_stays_current_without_being_named(uploader, page, token):
+    client = uploader.client
     shown = page(client.get("/layers"))
     assert "cat.jpg" in shown.text
     onward = [h.one("a").attributes["href"] for h in shown.one("div", "lanes").all("h2")]
@@ -241,8 +242,9 @@ def test_the_image_at_hand_stays_at_hand_unnamed(client, page, token):
 
 
 def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
-    app, client, page, token, settings
+    app, client, page, send, jpeg, settings
 ):
+    token = send(jpeg).location.rsplit("/", 1)[1]
     shown = page(client.get(f"/layers?of={token}"))
     addresses = [figure.one("img").attributes["src"] for figure in shown.all("figure")]
     first = [client.get(address) for address in addresses]
@@ -256,7 +258,8 @@ def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
     assert client.get(f"/layers?of={token}").status_code == 404
 
 
-def test_what_is_computed_for_a_page_serves_its_pictures(app, client, page, token):
+def test_what_is_computed_for_a_page_serves_its_pictures(app, client, page, send, jpeg):
+    token = send(jpeg).location.rsplit("/", 1)[1]
     computed = []
     network = app.extensions["loader"].state().predictor.network
     hook = network.conv1.register_forward_hook(lambda *_: computed.append(1))
@@ -269,22 +272,41 @@ def test_what_is_computed_for_a_page_serves_its_pictures(app, client, page, toke
     assert len(computed) == 1
 
 
-def test_a_network_of_one_tower_is_one_column(client, page, settings, with_weights):
+@pytest.fixture(scope="module")
+def one_tower(settings: Any, with_weights: Callable[..., Flask]) -> FlaskClient:
+    """The application with a network of one tower, whose kernel 5 never responds."""
     old = load_weights(settings.home.weights)
     config = replace(VARIANTS["one-gpu"].config, classes=len(old.classes), init="he")
-    other = with_weights(replace(old, config=config, state=AlexNet(config).state_dict()))
+    state = AlexNet(config).state_dict()
+    state["conv1.bias"][4] = -1000
+    return with_weights(replace(old, config=config, state=state)).test_client()
+
+
+def test_a_network_of_one_tower_is_one_column(client, page, one_tower):
     example = page(client.get("/layers")).one("ul", "three").all("a")[0].attributes["href"]
-    shown = page(other.test_client().get(example))
-    floors = shown.all("section", "layer")
-    assert [len(floor.all("figure")) for floor in floors] == [1] * 7
-    assert [f.one("figcaption").all("span", "number")[0].text for f in floors][:5] == [
+    shown = page(one_tower.get(example))
+    layers = shown.all("section", "layer")
+    assert [len(layer.all("figure")) for layer in layers] == [1] * 7
+    assert [f.one("figcaption").all("span", "number")[0].text for f in layers][:5] == [
         *("55 × 55 × 48", "27 × 27 × 128", "13 × 13 × 192", "13 × 13 × 192", "13 × 13 × 256")
     ]
     assert shown.all("p", "exchange") == []
     assert "both" not in shown.one("div", "lanes").text
-    filters = page(other.test_client().get("/filters"))
+    filters = page(one_tower.get("/filters"))
     assert len(filters.one("p", "finding").all("span", "number")) == 1
     assert len(filters.all("section", "tower")) == 1
+
+
+def test_a_kernel_without_a_positive_response_has_no_outline(client, page, one_tower):
+    example = page(client.get("/layers")).one("ul", "three").all("a")[0].attributes["href"]
+    shown = page(one_tower.get(example.replace("/layers", "/filters/5"))).one("div", "closer")
+    assert re.search(r"−\d+\.\d", shown.text)
+    assert shown.all("rect", "spot") == []
+    drawn = shown.one("div", "aligned-map").all("image")[0].attributes["href"]
+    assert np.unique(ink_at(one_tower, drawn)).tolist() == [MIN_INK]
+    # No index fits these weights, so there are no patches either.
+    assert shown.all("ol", "nine") == []
+    assert shown.one("code").text == "flask index build"
 
 
 def test_with_weights_alone_the_page_says_what_is_missing(weights_alone: FlaskClient, page):

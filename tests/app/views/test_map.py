@@ -250,7 +250,7 @@ def test_class_colours_stand_apart_from_each_other_and_the_background() -> None:
         assert min(distances) > 20
 
 
-def test_an_index_of_before_says_what_makes_a_map(
+def test_an_index_without_a_sample_has_no_map_and_no_patches(
     shop: Any, open_app: Callable[..., Flask], page: Page
 ) -> None:
     manifest = read_manifest(shop.version)
@@ -265,6 +265,9 @@ def test_an_index_of_before_says_what_makes_a_map(
     assert shown.one("code").text == "flask index build"
     assert client.get("/map/points.json").status_code == 404
     assert client.get("/map.png").status_code == 404
+    kernel = page(client.get("/filters/5")).one("div", "closer")
+    assert kernel.one("code").text == "flask index build"
+    assert client.get("/filters/5/patches.png").status_code == 404
 
 
 def test_without_an_index_the_map_says_so(empty: FlaskClient, page: Page) -> None:
