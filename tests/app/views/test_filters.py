@@ -123,7 +123,7 @@ def test_there_are_no_other_kernels(client, token, number):
 
 
 def test_the_patches_are_those_of_the_images_with_the_strongest_response(app, client, closer):
-    state = app.extensions["loader"].settled()
+    state = app.extensions["loader"].state()
     ids = state.sample.ids.tolist()
     images = find_images(app.extensions["sessions"], ids)
     squares = {image: read_square(found.file) for image, found in images.items()}
