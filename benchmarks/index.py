@@ -30,7 +30,7 @@ from benchmarks.drawing import draw_query_times
 from benchmarks.retrieval import PARTS, run_part
 from benchmarks.windows import make_slices
 from benchmarks.workers import Worker, read_answer, start_turn, start_worker
-from index.building.build import compute_features
+from index.building.pipeline import compute_features
 from model.checkpoint import load_weights
 from model.dataset import scan_folder
 from model.predict import Predictor

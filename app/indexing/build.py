@@ -19,14 +19,14 @@ from app.indexing.versions import (
 )
 from app.inference.loader import check_servable
 from index import store
-from index.building.assembly import BaseVersion
-from index.building.build import GatheredFeatures, compute_features, gather_features
 from index.building.checkpoint import delete_checkpoints, delete_published_checkpoints
 from index.building.distributed import build_device, is_first
 from index.building.file_list import FILE_LIST as LISTING
 from index.building.file_list import UnreadableFile, write_file_list
 from index.building.near_duplicates import near_duplicate_distance
+from index.building.pipeline import GatheredFeatures, compute_features, gather_features
 from index.building.sampling import VersionImages, make_sample, read_earlier_sample
+from index.building.writer import BaseVersion
 from index.engines import factory as engines
 from index.engines.factory import choose_kind
 from index.engines.protocol import VersionData

@@ -8,8 +8,8 @@ from app.config import Settings
 from app.database.images import class_folders_by_image
 from app.database.session import Sessions
 from app.inference.loader import ModelLoader, NotReady
-from index.building.build import compute_features
 from index.building.file_list import escape_file_name
+from index.building.pipeline import compute_features
 from index.progress import Report
 from index.recall import nearest_class_share
 from index.store import StoreError

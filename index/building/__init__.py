@@ -1,1 +1,1 @@
-"""How the features of a training set come to lie on disk: in one pass, restartable, incremental."""
+"""The features of a training set, written to disk: reader → extractor → writer, restartable."""

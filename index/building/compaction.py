@@ -1,4 +1,4 @@
-"""The rows of several shards that are alive → new shards, a group of sources at a time.
+"""Live rows of several shards copied into new shards, a group of sources at a time.
 
 What was copied is deleted as soon as its new shard is whole, so the disk never holds much twice.
 """
@@ -18,10 +18,10 @@ from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceShard:
-    """A shard, of the earlier version or of the work folder, some of whose rows are alive.
+    """A shard of the earlier version or of the checkpoint.
 
-    start: its first row, where all sources' rows are counted through. alive: int64, rising, its
-    rows that an image points to, counted in it.
+    start: the number of its first row, counted through all sources. live_rows: int64, rising, its
+    rows that an image points to, counted within it.
     """
 
     path: Path
@@ -32,14 +32,17 @@ class SourceShard:
 
     @property
     def is_reusable(self) -> bool:
-        """Whether it may be part of the new version as it is."""
-        whole = self.segment is None or self.segment.is_compacted
-        return whole and 0 < self.shard.rows <= 2 * len(self.live_rows)
+        """Whether it may be part of the new version as it is: at least half its rows are live."""
+        is_shard = self.segment is None or self.segment.is_compacted
+        return is_shard and 0 < self.shard.rows <= 2 * len(self.live_rows)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputShard:
-    """A shard of the new version. rows: int64 [R], where its rows are among the sources'."""
+    """A shard of the new version.
+
+    keeps_name: whether it is the earlier version's. rows: int64 [R], the source row of each row.
+    """
 
     path: Path
     shard: Shard
@@ -49,63 +52,62 @@ class OutputShard:
 
 @dataclass(frozen=True, kw_only=True)
 class SortedEntries:
-    """Entries sorted by their row among the sources': int64 [M], rising."""
+    """Entries and the source rows of their vectors, int64 [M], rising."""
 
     entries: Sequence[FileEntry]
-    at: Ids
-    order: Ids
+    source_rows: Ids
 
     @classmethod
-    def sort(cls, entries: Sequence[FileEntry], at: Ids) -> "SortedEntries":
-        """Sort entries."""
-        order = np.argsort(at, kind="stable")
-        return cls(entries=entries, at=at[order], order=order)
+    def sort(cls, entries: Sequence[FileEntry], source_rows: Ids) -> "SortedEntries":
+        """Sort entries by their source rows."""
+        order = np.argsort(source_rows, kind="stable")
+        return cls(entries=[entries[i] for i in order.tolist()], source_rows=source_rows[order])
 
-    def in_source(self, source: SourceShard) -> tuple[list[FileEntry], list[int]]:
-        """The entries of a source's rows, and for each which of its alive rows it is."""
-        first, end = np.searchsorted(self.at, [source.start, source.start + source.shard.rows])
-        entries = [self.entries[i] for i in self.order[first:end].tolist()]
-        rows = np.searchsorted(source.live_rows, self.at[first:end] - source.start)
-        return entries, rows.tolist()
+    def in_source(self, source: SourceShard) -> tuple[Sequence[FileEntry], list[int]]:
+        """Give the entries of a source, and for each which of its live rows it has."""
+        limits = [source.start, source.start + source.shard.rows]
+        first, end = np.searchsorted(self.source_rows, limits)
+        places = np.searchsorted(source.live_rows, self.source_rows[first:end] - source.start)
+        return self.entries[first:end], places.tolist()
 
 
 def compact_shards(
-    work: BuildCheckpoint,
-    loose: Sequence[SourceShard],
-    wanted: SortedEntries,
+    checkpoint: BuildCheckpoint,
+    sources: Sequence[SourceShard],
+    entries: SortedEntries,
     extra: Sequence[ScannedFile],
     number: int,
-    most: int,
+    max_rows: int,
     report: Report,
 ) -> list[OutputShard]:
-    """Copy the rows that are alive into new shards, deleting what was copied after each.
+    """Copy the live rows of the sources into new shards, deleting the copied segments after each.
 
-    extra: what else the work folder has to know, since it may have stood in what is deleted.
-    number: of the first new piece.
+    extra: other files that the checkpoint has to know of, since the deleted segments may have
+    described them. number: of the first new segment.
     """
-    placed: list[OutputShard] = []
-    total, done = sum(len(source.live_rows) for source in loose), 0
-    told = report("Putting them together", total) if total else None
-    for group in group_sources(loose, most):
-        placed.append(compact_group(work, f"shard-{number:07}", group, wanted, extra))
+    outputs: list[OutputShard] = []
+    total, done = sum(len(source.live_rows) for source in sources), 0
+    report_done = report("Assembling the shards", total) if total else None
+    for group in group_sources(sources, max_rows):
+        outputs.append(compact_group(checkpoint, f"shard-{number:07}", group, entries, extra))
         for source in group:
             if source.segment is not None:
-                work.delete_segment(source.segment)
+                checkpoint.delete_segment(source.segment)
         number, extra = number + 1, []
-        done += len(placed[-1].rows)
-        if told is not None:
-            told(done)
-    return placed
+        done += len(outputs[-1].rows)
+        if report_done is not None:
+            report_done(done)
+    return outputs
 
 
-def group_sources(loose: Sequence[SourceShard], most: int) -> Iterator[list[SourceShard]]:
-    """The sources whose rows go into one shard; none is torn apart, none without rows."""
+def group_sources(sources: Sequence[SourceShard], max_rows: int) -> Iterator[list[SourceShard]]:
+    """Group the sources whose live rows go into one shard; a source is never split."""
     group: list[SourceShard] = []
     rows = 0
-    for source in loose:
+    for source in sources:
         if not len(source.live_rows):
             continue
-        if group and rows + len(source.live_rows) > most:
+        if group and rows + len(source.live_rows) > max_rows:
             yield group
             group, rows = [], 0
         group.append(source)
@@ -115,34 +117,36 @@ def group_sources(loose: Sequence[SourceShard], most: int) -> Iterator[list[Sour
 
 
 def compact_group(
-    work: BuildCheckpoint,
+    checkpoint: BuildCheckpoint,
     name: str,
     group: Sequence[SourceShard],
-    wanted: SortedEntries,
+    entries: SortedEntries,
     extra: Sequence[ScannedFile],
 ) -> OutputShard:
-    """Write one shard of the rows of several that are alive."""
-    found: list[ScannedFile] = []
+    """Write one shard of the live rows of several sources."""
+    files: list[ScannedFile] = []
     rows: list[int] = []
     start = 0
     for source in group:
-        entries, own = wanted.in_source(source)
-        found += entries
-        rows += [start + row for row in own]
+        described, places = entries.in_source(source)
+        files += described
+        rows += [start + place for place in places]
         start += len(source.live_rows)
-    listed = {one.path for one in found}
-    more = [one for one in extra if one.path not in listed]
-    shard = work.write_segment(
-        name, read_live_rows(group, work.dtype), [*found, *more], [*rows, *[-1] * len(more)]
-    )
-    globally = [source.start + source.live_rows for source in group]
+    paths = {file.path for file in files}
+    more = [file for file in extra if file.path not in paths]
+    vectors = read_live_rows(group, checkpoint.dtype)
+    shard = checkpoint.write_segment(name, vectors, [*files, *more], [*rows, *[-1] * len(more)])
+    source_rows = [source.start + source.live_rows for source in group]
     return OutputShard(
-        path=work.folder / shard.file, shard=shard, keeps_name=False, rows=np.concatenate(globally)
+        path=checkpoint.folder / shard.file,
+        shard=shard,
+        keeps_name=False,
+        rows=np.concatenate(source_rows),
     )
 
 
 def read_live_rows(group: Sequence[SourceShard], dtype: str) -> Iterator[Floats]:
-    """The rows that are alive, float32 [n, 4096] at a time."""
+    """Read the live rows of sources, float32 [n, 4096] at a time."""
     for source in group:
         vectors = Vectors(source.path.parent, [source.shard], dtype)
         for start in range(0, len(source.live_rows), ROWS_PER_CHUNK):
@@ -150,7 +154,7 @@ def read_live_rows(group: Sequence[SourceShard], dtype: str) -> Iterator[Floats]
 
 
 def keep_shard(source: SourceShard) -> OutputShard:
-    """A shard that is kept as it is."""
+    """Make a source part of the new version as it is."""
     return OutputShard(
         path=source.path,
         shard=source.shard,

@@ -1,4 +1,4 @@
-"""The processes of a build: started by torchrun, or one alone, which knows no other case."""
+"""The processes of a build: several started by torchrun, or this one alone."""
 
 import os
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from index.manifest import StoreError
 
 T = TypeVar("T")
 JOIN_TIMEOUT = timedelta(minutes=5)
-"""How long a process waits for the others to be there."""
+"""How long a process waits for the others to join."""
 BUILD_TIMEOUT = timedelta(days=7)
 """How long it waits for the others to finish; one that dies is noticed at once."""
 
 
 @dataclass
 class ProcessGroup:
-    """This process's place among those that build. done: files that it has read."""
+    """The processes of a build, seen from this one. done: the number of files it has read."""
 
     rank: int = 0
     size: int = 1
@@ -31,20 +31,20 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that plans, puts together and publishes."""
+        """Whether this is the process that plans, assembles and publishes."""
         return self.rank == 0
 
     def broadcast(self, value: T | None) -> T:
-        """The first process's value, in every process. Raises StoreError."""
-        held = [value]
+        """Give every process the first one's value. Raises StoreError."""
+        values = [value]
         if self.size > 1:
             with missing_others():
-                dist.broadcast_object_list(held)
-        assert held[0] is not None
-        return held[0]
+                dist.broadcast_object_list(values)
+        assert values[0] is not None
+        return values[0]
 
     def count_files(self, more: int) -> int:
-        """Files that were read, and more now: how many by all. Raises StoreError."""
+        """Count files that were read, and give the number read by all. Raises StoreError."""
         self.done += more
         if self.store is None:
             return self.done
@@ -52,7 +52,7 @@ class ProcessGroup:
             return int(self.store.add("index/done", more))
 
     def barrier(self) -> None:
-        """Wait until every process is here. Raises StoreError when one will never be."""
+        """Wait for every process. Raises StoreError if one is gone."""
         if self.size > 1:
             with missing_others():
                 dist.monitored_barrier(timeout=BUILD_TIMEOUT)
@@ -60,9 +60,9 @@ class ProcessGroup:
 
 @contextmanager
 def join_processes() -> Iterator[ProcessGroup]:
-    """Meet the other processes that torchrun's variables tell of, and part at the end.
+    """Join the processes that torchrun's variables name, and leave them at the end.
 
-    Raises StoreError when they do not come.
+    Raises StoreError if they do not come.
     """
     if not in_company():
         yield ProcessGroup()
@@ -89,19 +89,19 @@ def is_first() -> bool:
 
 
 def build_device(name: str) -> str:
-    """The setting of the device, for this process: each of several has a GPU of its own."""
+    """Give the device for this process; of several, each has a GPU of its own."""
     gpus = torch.cuda.device_count() if name in ("auto", "cuda") and in_company() else 0
     return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else name
 
 
 @contextmanager
 def missing_others() -> Iterator[None]:
-    """Turn what torch raises when another process is gone into StoreError."""
+    """Turn the errors that torch raises when another process is gone into StoreError."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        told = str(error).strip().partition("\n")[0][:200]
+        reason = str(error).strip().partition("\n")[0][:200]
         raise StoreError(
-            f"Another process of the build is gone or did not come ({told}). What was finished is "
-            "kept: start the build again"
+            f"Another process of the build is gone or did not join ({reason}). What was finished "
+            "is kept: start the build again"
         ) from error

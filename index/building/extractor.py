@@ -1,4 +1,4 @@
-"""The work of one process of a build: its files → batches → blocks in the work folder."""
+"""The features of one process's files: pixels → batches → fc7 → blocks in the checkpoint."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,67 +10,67 @@ from typing import TypeVar
 
 import numpy as np
 
-from index.building.assembly import BaseVersion
 from index.building.checkpoint import BuildCheckpoint, ScannedFile, Segment
 from index.building.distributed import ProcessGroup
 from index.building.file_list import FileEntry, UnreadableFile
 from index.building.reader import DecodedFile, file_stamp, read_ahead, read_photograph
+from index.building.writer import BaseVersion
 from index.manifest import StoreError
 from index.vectors import Floats
 from model.predict import Pixels, Predictor
 
 T = TypeVar("T")
 BATCH = 64
-"""Images that go through the network at once."""
+"""Images per forward pass."""
 MAX_WAITING_IMAGES = 2 * BATCH
-"""Squares that wait in memory, of 192 KiB each."""
+"""Decoded images waiting in memory, of 192 KiB each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPlan:
-    """The files to read, by their paths, and the number of the first block that they make."""
+    """The paths of the files to read, and the number of the first block made of them."""
 
     paths: list[str]
     first_block: int
 
 
 class KnownFiles:
-    """The files whose vectors are there already."""
+    """The files whose vectors exist already."""
 
-    def __init__(self, base: BaseVersion | None, pieces: Sequence[Segment]) -> None:
+    def __init__(self, base: BaseVersion | None, segments: Sequence[Segment]) -> None:
         self.by_path: dict[str, ScannedFile] = {}
         self.by_sha256: dict[str, FileEntry] = {}
         self.pixels: set[str] = set()
         if base is not None:
             self.add(base.entries, base.rows.tolist())
-        for piece in sorted(pieces, key=lambda piece: piece.number):
-            self.add(piece.files, piece.rows)
+        for segment in sorted(segments, key=lambda segment: segment.number):
+            self.add(segment.files, segment.rows)
 
-    def add(self, found: Sequence[ScannedFile], rows: Sequence[int]) -> None:
-        """Take in what is known of files; their row is −1 where it is another's."""
-        for one, row in zip(found, rows, strict=True):
-            self.by_path[one.path] = one
-            if isinstance(one, FileEntry):
-                self.by_sha256[one.sha256] = one
+    def add(self, files: Sequence[ScannedFile], rows: Sequence[int]) -> None:
+        """Add files; a row of −1 means that the vector is another's, or that there is none."""
+        for file, row in zip(files, rows, strict=True):
+            self.by_path[file.path] = file
+            if isinstance(file, FileEntry):
+                self.by_sha256[file.sha256] = file
                 if row >= 0:
-                    self.pixels.add(one.pixels)
+                    self.pixels.add(file.pixels)
 
     def find_by_sha256(self, sha256: str) -> FileEntry | None:
-        """An entry of these bytes whose vector is there."""
-        found = self.by_sha256.get(sha256)
-        return found if found is not None and found.pixels in self.pixels else None
+        """Find an entry of these bytes whose vector exists."""
+        entry = self.by_sha256.get(sha256)
+        return entry if entry is not None and entry.pixels in self.pixels else None
 
     def is_unchanged(self, root: Path, path: str) -> bool:
-        """Whether a file is as it was when it became known, and need not be read."""
-        found = self.by_path.get(path)
-        if found is None or (isinstance(found, FileEntry) and found.pixels not in self.pixels):
+        """Whether a file is as it was when it was scanned, and need not be read again."""
+        file = self.by_path.get(path)
+        if file is None or (isinstance(file, FileEntry) and file.pixels not in self.pixels):
             return False
-        return found.stamp is not None and found.stamp == file_stamp(root / path)
+        return file.stamp is not None and file.stamp == file_stamp(root / path)
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """What this process does of a build."""
+    """Computes this process's share of a build."""
 
     predictor: Predictor
     root: Path
@@ -82,7 +82,7 @@ class Extractor:
     report_done: Callable[[int], None] | None
 
     def run(self, known: KnownFiles) -> None:
-        """Compute this process's blocks, writing each while the next is computed."""
+        """Compute every n-th block of n processes, writing each while the next is computed."""
         total, block = len(self.plan.paths), self.block
         numbers = range(self.processes.rank, -(-total // block), self.processes.size)
         paths = (path for n in numbers for path in self.plan.paths[n * block : (n + 1) * block])
@@ -97,19 +97,23 @@ class Extractor:
             written: Future[object] = writer.submit(int)
             for number in numbers:
                 size = min(block, total - number * block)
-                done = self.compute_block(islice(files, size), known)
+                computed = self.compute_block(islice(files, size), known)
                 written.result()
                 name = f"block-{self.processes.rank}-{self.plan.first_block + number:07}"
                 written = writer.submit(
-                    self.checkpoint.write_segment, name, done.vectors, done.files, done.rows
+                    self.checkpoint.write_segment,
+                    name,
+                    computed.vectors,
+                    computed.files,
+                    computed.rows,
                 )
-                known.add(done.files, done.rows)
+                known.add(computed.files, computed.rows)
             written.result()
 
     def compute_block(
         self, files: Iterator[DecodedFile | UnreadableFile], known: KnownFiles
     ) -> "FeatureBlock":
-        """Compute one block's features. Raises StoreError."""
+        """Compute the features of one block. Raises StoreError."""
         block = FeatureBlock(known.pixels)
         for group in split_batches(files, self.batch):
             block.add(group, self.predictor, self.batch)
@@ -123,9 +127,9 @@ class Extractor:
 
 @dataclass
 class FeatureBlock:
-    """Files being computed, as a piece will keep them.
+    """A block while it is computed.
 
-    elsewhere: digests of the pixels whose vectors are there already.
+    known_pixels: digests of the pixels whose vectors exist already.
     """
 
     known_pixels: Collection[str]
@@ -138,33 +142,35 @@ class FeatureBlock:
     def add(
         self, group: Sequence[DecodedFile | UnreadableFile], predictor: Predictor, batch: int
     ) -> None:
-        """Take in files that were read, and compute what makes a whole batch."""
-        for one in group:
-            entry = one.entry if isinstance(one, DecodedFile) else one
+        """Add files that were read, and compute the batches that are full."""
+        for file in group:
             row = -1
-            if isinstance(one, DecodedFile) and one.square is not None and self.is_new(one.entry):
+            entry, square = (
+                (file.entry, file.square) if isinstance(file, DecodedFile) else (file, None)
+            )
+            if isinstance(entry, FileEntry) and square is not None and self.is_new(entry):
                 row = len(self.new_entries)
-                self.new_entries[one.entry.pixels] = one.entry
-                self.waiting.append((one.entry, one.square))
+                self.new_entries[entry.pixels] = entry
+                self.waiting.append((entry, square))
             self.files.append(entry)
             self.rows.append(row)
         self.compute(predictor, batch, whole=False)
 
     def is_new(self, entry: FileEntry) -> bool:
-        """Whether no vector of these pixels is there yet."""
+        """Whether there is no vector of these pixels yet."""
         return entry.pixels not in self.new_entries and entry.pixels not in self.known_pixels
 
     def compute(self, predictor: Predictor, batch: int, *, whole: bool) -> None:
-        """Compute the batches that wait; the last, smaller one when the block is whole."""
+        """Compute the waiting batches; also the last, smaller one if the block is whole."""
         while len(self.waiting) >= (1 if whole else batch):
-            some, self.waiting = self.waiting[:batch], self.waiting[batch:]
-            features = predictor.extract_features(np.stack([square for _, square in some]))
-            check_finite_features(features, [entry for entry, _ in some])
+            images, self.waiting = self.waiting[:batch], self.waiting[batch:]
+            features = predictor.extract_features(np.stack([square for _, square in images]))
+            check_finite_features(features, [entry for entry, _ in images])
             self.vectors.append(features)
 
 
 def check_finite_features(features: Floats, entries: Sequence[FileEntry]) -> None:
-    """Raise StoreError, naming the image, unless all features are numbers."""
+    """Raise StoreError, naming the image, unless all features are finite."""
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         path = entries[int(finite.argmin())].path
@@ -173,17 +179,17 @@ def check_finite_features(features: Floats, entries: Sequence[FileEntry]) -> Non
         )
 
 
-def check_folder_exists(root: Path, found: Sequence[ScannedFile]) -> None:
-    """Raise StoreError when files could not be opened because their folder is gone."""
-    lost = [one for one in found if isinstance(one, UnreadableFile) and one.stamp is None]
+def check_folder_exists(root: Path, files: Sequence[ScannedFile]) -> None:
+    """Raise StoreError if files could not be opened because their folder is gone."""
+    lost = [file for file in files if isinstance(file, UnreadableFile) and file.stamp is None]
     if not lost:
         return
     split = root / lost[0].path.partition("/")[0]
     try:
-        there = split.is_dir()
+        exists = split.is_dir()
     except OSError:
-        there = False
-    if not there:
+        exists = False
+    if not exists:
         raise StoreError(
             f"The folder {split} has vanished. What was finished is kept: put it back, then start "
             "the build again"
@@ -191,6 +197,6 @@ def check_folder_exists(root: Path, found: Sequence[ScannedFile]) -> None:
 
 
 def split_batches(values: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` values, the last one shorter."""
+    """Split values into lists of `size`, the last one shorter."""
     while group := list(islice(values, size)):
         yield group

@@ -23,8 +23,8 @@ from app.database.images import class_ids_by_image, find_version, list_version_n
 from app.database.session import session_factory
 from app.indexing import build
 from app.inference.loader import Ready
-from index.building.build import gather_features
 from index.building.checkpoint import BuildCheckpoint
+from index.building.pipeline import gather_features
 from index.manifest import MANIFEST_FILE
 from storage.files import switch_link
 from storage.home import Home

@@ -1,15 +1,11 @@
-"""Files → features: in order, the same however they are computed, restartable, incremental.
-
-Run as a script it is a build in a process of its own, which tests kill, or start twice.
-"""
+"""Files → features: in order, the same however they are computed, restartable, incremental."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -23,17 +19,16 @@ import skimage.data
 import torch
 from PIL import Image
 
-from index.building import build, checkpoint, extractor
-from index.building.build import BaseVersion, GatheredFeatures, compute_features, gather_features
+from index.building import checkpoint, extractor, pipeline
+from index.building.pipeline import BaseVersion, GatheredFeatures, compute_features, gather_features
 from index.manifest import Shard, StoreError
 from index.vectors import Vectors
-from model.checkpoint import Weights, load_weights, save_weights
+from model.checkpoint import Weights
 from model.config import FEATURES, AlexNetConfig
 from model.dataset import Photograph
 from model.predict import Predictor
 from model.preprocess import read_square
 
-ROOT = Path(__file__).resolve().parents[3]
 Floats = npt.NDArray[np.float32]
 EXACTLY = {"rtol": 1e-5, "atol": 1e-4}
 """Features of an image alone and in a batch differ in the last bits; they are around 10."""
@@ -45,20 +40,6 @@ def scanned(root: Path) -> list[Photograph]:
     return [Photograph(path, 0) for path in files]
 
 
-def main(weights: Path, root: Path, place: Path, block: int) -> None:
-    """Gather in this process, as torchrun or a test starts it, and write what came out."""
-    torch.set_num_threads(1)
-    predictor = Predictor.from_weights(load_weights(weights), "cpu")
-    found = gather_features(predictor, root, scanned(root), place, block=block, batch=4)
-    if found is not None:
-        (place / "rows.json").write_text(json.dumps(found.rows.tolist()))
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]), int(sys.argv[4]))
-    sys.exit()
-
-
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -68,16 +49,10 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def weights(weights_of: Callable[..., Weights], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole network with seeded weights."""
-    file = tmp_path_factory.mktemp("weights") / "three.safetensors"
-    save_weights(weights_of(AlexNetConfig(classes=3, init="he", input_scale=60), mean=110.0), file)
-    return file
-
-
-@pytest.fixture(scope="module")
-def predictor(weights: Path) -> Predictor:
-    return Predictor.from_weights(load_weights(weights), "cpu")
+def predictor(weights_of: Callable[..., Weights]) -> Predictor:
+    """A network that sees a small crop."""
+    config = AlexNetConfig(classes=3, init="he", input_scale=60, crop=67)
+    return Predictor.from_weights(weights_of(config, mean=110.0), "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +223,7 @@ def test_equal_pixels_share_a_row_and_bad_files_are_left_out(
     assert "damaged" in reasons["train/coffee/4.png"]
 
 
-# Cut off
+# Interrupted builds
 
 
 def test_a_build_that_was_cut_off_goes_on(go: Go, place: Path, truth: dict[str, Floats]) -> None:
@@ -263,7 +238,7 @@ def test_a_build_that_was_cut_off_goes_on(go: Go, place: Path, truth: dict[str, 
     for step, after in (
         ("Computing their features", 5),
         ("Computing their features", 7),
-        ("Putting them together", 1),
+        ("Assembling the shards", 1),
     ):
         with pytest.raises(KeyboardInterrupt):
             go(report=cut(step, after))
@@ -275,32 +250,31 @@ def test_a_build_that_was_cut_off_goes_on(go: Go, place: Path, truth: dict[str, 
     assert [s.shard.rows for s in found.shards] == [8, 8]
 
 
-def begin(*words: Any, torchrun: bool = False) -> subprocess.Popen[str]:
-    """Run this file in a process of its own."""
-    python = [sys.executable]
-    if torchrun:
-        python += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*python, str(Path(__file__)), *map(str, words)],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def start_process(run: Callable[[], None], **environment: str) -> Any:
+    """Run a function in a copy of this process."""
+
+    def target() -> None:
+        os.environ.update(environment)
+        torch.set_num_threads(1)
+        run()
+
+    process = multiprocessing.get_context("fork").Process(target=target)
+    process.start()
+    return process
 
 
-def test_a_build_that_was_killed_goes_on(
-    go: Go, weights: Path, root: Path, place: Path, truth: dict[str, Floats]
+def test_a_killed_build_resumes(
+    go: Go, root: Path, place: Path, truth: dict[str, Floats], predictor: Predictor
 ) -> None:
-    process = begin(weights, root, place, 2)
-    began = time.monotonic()
-    while len(list(place.glob(".work-*/*.jsonl"))) < 2:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < began + 120
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    def report(_name: str, _total: int) -> Callable[[int], None]:
+        return lambda done: os.kill(os.getpid(), signal.SIGKILL) if done >= 6 else None
+
+    def build() -> None:
+        gather_features(predictor, root, scanned(root), place, report=report, block=2, batch=4)
+
+    process = start_process(build)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     found = go(dtype="float16")
     assert 0 < found.counts.computed < 16
     assert not list(place.glob(".work-*/.*"))
@@ -310,12 +284,24 @@ def test_a_build_that_was_killed_goes_on(
 
 
 def test_two_processes_do_what_one_does(
-    go: Go, weights: Path, root: Path, place: Path, predictor: Predictor
+    go: Go, root: Path, place: Path, predictor: Predictor
 ) -> None:
-    process = begin(weights, root, place, 4, torchrun=True)
-    out = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, out
-    again = go(dtype="float16", rows=build.ROWS_PER_SHARD)
+    def build() -> None:
+        found = gather_features(predictor, root, scanned(root), place, block=4, batch=4)
+        if os.environ["RANK"] == "0":
+            assert found is not None
+            (place / "rows.json").write_text(json.dumps(found.rows.tolist()))
+        else:
+            assert found is None
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [start_process(build, RANK=str(rank), **meeting) for rank in range(2)]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    again = go(dtype="float16", rows=pipeline.ROWS_PER_SHARD)
     assert again.counts.computed == 0
     assert json.loads((place / "rows.json").read_text()) == again.rows.tolist() == [*range(16)]
     (both,) = again.shards
@@ -324,7 +310,7 @@ def test_two_processes_do_what_one_does(
     assert [s.shard.sha256 for s in alone.shards] == [both.shard.sha256]
 
 
-# An earlier version to go on from
+# Updates of an earlier version
 
 
 def test_an_update_touches_only_what_is_new(
@@ -376,7 +362,7 @@ def test_a_shard_that_is_mostly_dead_is_not_kept(
     assert found.counts.computed == 0
 
 
-# Bad luck
+# Failures
 
 
 def test_a_folder_that_vanishes_is_an_error_and_what_was_done_stays(
@@ -415,7 +401,9 @@ def test_features_that_are_no_numbers_name_the_image(go: Go, predictor: Predicto
 def test_a_disk_without_room_is_said_before_anything_is_read(
     go: Go, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 10**5))
+    monkeypatch.setattr(
+        pipeline.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 10**5)
+    )
     with pytest.raises(StoreError, match=r"16 images need [\d.]+ MB under .* has [\d.]+ MB free"):
         go()
 
