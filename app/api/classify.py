@@ -77,7 +77,7 @@ class ClassificationsSchema(Schema):
 @blueprint.post("/classify")
 @blueprint.doc(requestBody=uploads.image_body(uploads.SEVERAL_IMAGES), operationId="classify")
 @blueprint.response(200, ClassificationsSchema)
-def classify_uploads() -> dict[str, Any]:
+def classify_images() -> dict[str, Any]:
     """Classify one or more images
 
     Of several images, one that cannot be read has its problem in place of a classification; for

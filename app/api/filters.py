@@ -13,8 +13,8 @@ from app.views.filters.kernels import (
     KERNEL_STEP,
     Kernel,
     KernelBlock,
+    KernelPatches,
     SelectivityContrast,
-    TopPatches,
     compare_gpus,
     find_kernel,
     find_top_patches,
@@ -154,7 +154,7 @@ def get_filter(number: int) -> dict[str, Any]:
     kernel, top = find_kernel(kernels, number), find_top_patches(number)
     etags.etag_by_version(version or predictor.identity, immutable=version is not None)
     (block,) = [b for b in list_kernel_blocks(predictor, kernels) if b.gpu == kernel.gpu]
-    patches = top if isinstance(top, TopPatches) else None
+    patches = top if isinstance(top, KernelPatches) else None
     return {
         **dump_kernel(kernel, block),
         "values": predictor.conv1_kernels()[number - 1].permute(1, 2, 0).tolist(),
@@ -209,7 +209,7 @@ def dump_contrast(contrast: SelectivityContrast) -> dict[str, Any]:
     }
 
 
-def dump_patches(top: TopPatches) -> list[dict[str, Any]]:
+def dump_patches(top: KernelPatches) -> list[dict[str, Any]]:
     """Return the patches as JSON, strongest first."""
     return [
         {

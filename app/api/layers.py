@@ -8,8 +8,7 @@ from marshmallow import Schema, fields, validate
 from app import context
 from app.api import etags, schemas
 from app.api.openapi import ApiBlueprint
-from app.views.current_image import UNKNOWN_IMAGE, get_current_image
-from app.views.current_image import CurrentImage as Looked
+from app.views.current_image import UNKNOWN_IMAGE, CurrentImage, get_current_image
 from app.views.layers import activations, sheets
 from model.activations import LayerActivations
 from model.layers import Shape
@@ -106,23 +105,23 @@ def get_layers(_: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def dump_layer(image: Looked, maps: LayerActivations) -> dict[str, Any]:
+def dump_layer(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
     """Return a layer as JSON."""
-    stage = maps.layer
+    layer = maps.layer
     return {
-        "name": stage.name,
-        "kind": stage.kind,
-        "kernel": stage.kernel,
-        "stride": stage.stride,
-        "depth": stage.input_depth,
-        "sees": stage.input_from,
-        "meets": stage.joins_towers,
-        "after": stage.followed_by,
-        "leaves": dump_shape(stage.output),
+        "name": layer.name,
+        "kind": layer.kind,
+        "kernel": layer.kernel,
+        "stride": layer.stride,
+        "depth": layer.input_depth,
+        "sees": layer.input_from,
+        "meets": layer.joins_towers,
+        "after": layer.followed_by,
+        "leaves": dump_shape(layer.output),
         "towers": [
             {
                 "tower": sheet.tower,
-                "shape": dump_shape(Shape(stage.maps, stage.side)),
+                "shape": dump_shape(Shape(layer.maps, layer.side)),
                 "first": sheet.first,
                 "largest": sheet.largest,
                 "picture": sheet.url,

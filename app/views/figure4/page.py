@@ -123,12 +123,12 @@ def render_file(content: FigureContent, caption: str, render: RenderFile) -> byt
         squares = {
             image_id: square
             for image_id, picture in pictures.items()
-            if (square := read_square(picture)) is not None
+            if (square := read_square_or_none(picture)) is not None
         }
         return render(content, squares, caption)
 
 
-def read_square(picture: CatalogueImage) -> Pixels | None:
+def read_square_or_none(picture: CatalogueImage) -> Pixels | None:
     """Read an image as the network sees it, uint8 [256, 256, 3]; None if its file is unusable."""
     try:
         return decode_square(read_unchanged(picture))

@@ -82,7 +82,7 @@ class KernelPatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TopPatches:
+class KernelPatches:
     """The training patches that activate a kernel most, strongest first, and their images by id.
 
     sprite: the URL of all patches side by side. count, whole: how many images were searched, and
@@ -174,7 +174,7 @@ def compare_selectivities(first: Sequence[float], second: Sequence[float]) -> Se
     return SelectivityContrast(means=means, as_extreme=as_extreme, splits=SPLITS)
 
 
-def find_top_patches(number: int) -> TopPatches | NotReady | None:
+def find_top_patches(number: int) -> KernelPatches | NotReady | None:
     """Find the patches that activate a kernel most.
 
     NotReady says what is missing; None means that the index is older than patches.
@@ -183,7 +183,7 @@ def find_top_patches(number: int) -> TopPatches | NotReady | None:
     if not isinstance(state, Ready) or state.sample is None:
         return None if isinstance(state, Ready) else state
     patches = list_patches(state.sample, number)
-    return TopPatches(
+    return KernelPatches(
         patches=patches,
         images=find_images(context.sessions(), [patch.image for patch in patches]),
         sprite=url_for("filters.patches_picture", number=number, v=state.version.name),

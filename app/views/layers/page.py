@@ -23,7 +23,7 @@ TOP_NEURONS = 10
 class LayerView:
     """A layer and the pictures of its towers."""
 
-    stage: WeightedLayer
+    layer: WeightedLayer
     sheets: list[TowerSheet]
 
 
@@ -65,7 +65,7 @@ def show_layer(name: str) -> str:
     return render_template(
         "layer.html",
         image=image,
-        layer=view_layer(image, maps, large=True),
+        view=view_layer(image, maps, large=True),
         names=known,
         config=config,
         **(neurons_context(maps) if maps.layer.kind == "neurons" else map_context(image, maps)),
@@ -99,10 +99,8 @@ def feature_map_picture(name: str, number: int) -> Response:
 
 def send_tower_picture(name: str, tower: int, *, large: bool) -> Response:
     """Return the picture of a tower's maps."""
-    image, kind = (
-        activations.require_current_image(),
-        f"{name}-{'large' if large else 'tower'}-{tower}",
-    )
+    image = activations.require_current_image()
+    kind = f"{name}-{'large' if large else 'tower'}-{tower}"
     if fresh := activations.picture_not_modified(image, kind):
         return fresh
     maps = find_layer_maps(image, name)
@@ -125,7 +123,7 @@ def find_layer_maps(image: CurrentImage, name: str) -> LayerActivations:
 
 def view_layer(image: CurrentImage, maps: LayerActivations, *, large: bool = False) -> LayerView:
     """Return what a page shows of a layer."""
-    return LayerView(stage=maps.layer, sheets=sheets.list_sheets(image, maps, large=large))
+    return LayerView(layer=maps.layer, sheets=sheets.list_sheets(image, maps, large=large))
 
 
 def map_context(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:

@@ -29,10 +29,10 @@ class SheetLayout:
     scale: int
     gap: int
 
-    def size(self, stage: WeightedLayer) -> tuple[int, int]:
+    def size(self, layer: WeightedLayer) -> tuple[int, int]:
         """Return the picture's width and height."""
-        cell = stage.side * self.scale + self.gap
-        return self.columns * cell, -(-stage.maps // self.columns) * cell
+        cell = layer.side * self.scale + self.gap
+        return self.columns * cell, -(-layer.maps // self.columns) * cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +55,15 @@ class TowerSheet:
         return max(self.peaks)
 
 
-def layout_sheet(stage: WeightedLayer, *, large: bool = False) -> SheetLayout:
+def layout_sheet(layer: WeightedLayer, *, large: bool = False) -> SheetLayout:
     """Arrange the maps of one tower of a layer."""
-    if stage.kind == "neurons":
+    if layer.kind == "neurons":
         return SheetLayout(
             columns=NEURON_COLUMNS, scale=max(1, round(TOWER_WIDTH / NEURON_COLUMNS)), gap=0
         )
-    columns = NARROW_COLUMNS if large or stage.maps <= MAX_NARROW_MAPS else WIDE_COLUMNS
+    columns = NARROW_COLUMNS if large or layer.maps <= MAX_NARROW_MAPS else WIDE_COLUMNS
     width = LARGE_WIDTH if large else TOWER_WIDTH
-    return SheetLayout(columns=columns, scale=max(1, round(width / columns / stage.side)), gap=GAP)
+    return SheetLayout(columns=columns, scale=max(1, round(width / columns / layer.side)), gap=GAP)
 
 
 def list_sheets(
@@ -93,9 +93,15 @@ def find_peaks(values: Floats) -> list[float]:
 
 def render_tower(maps: LayerActivations, tower: int, *, large: bool = False) -> Image:
     """Draw the maps of a tower, scaled to the largest value of the whole layer."""
-    laid, stage = layout_sheet(maps.layer, large=large), maps.layer
-    values = maps.towers[tower - 1].reshape(-1, stage.side, stage.side)
-    return draw_maps(values, laid.columns, scale=laid.scale, largest=maps.largest, gap=laid.gap)
+    sheet_layout, layer = layout_sheet(maps.layer, large=large), maps.layer
+    values = maps.towers[tower - 1].reshape(-1, layer.side, layer.side)
+    return draw_maps(
+        values,
+        sheet_layout.columns,
+        scale=sheet_layout.scale,
+        largest=maps.largest,
+        gap=sheet_layout.gap,
+    )
 
 
 def select_map(maps: LayerActivations, number: int) -> Floats:

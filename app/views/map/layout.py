@@ -77,7 +77,7 @@ class MapClass:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapLayout:
+class TrainingMap:
     """The map of one index version. ids, numbers, xs, ys: int64 [S], in ascending order of id.
 
     version: the index version's name. images: how many are indexed. whole: whether all of them
@@ -95,7 +95,7 @@ class MapLayout:
     ys: Ints
 
 
-def build_map_layout(state: Ready, class_counts: Sequence[ClassCount]) -> MapLayout | None:
+def build_training_map(state: Ready, class_counts: Sequence[ClassCount]) -> TrainingMap | None:
     """Lay out the map of an index version; None if the version has no sample."""
     sample = state.sample
     if sample is None:
@@ -106,7 +106,7 @@ def build_map_layout(state: Ready, class_counts: Sequence[ClassCount]) -> MapLay
     order = sorted(range(len(names)), key=lambda k: (names[k].casefold(), int(class_ids[k])))
     numbers = np.argsort(order)[inverse]
     xs, ys = np.rint(sample.points.T.astype(np.float64) * MAX_COORDINATE).astype(np.int64)
-    return MapLayout(
+    return TrainingMap(
         version=state.version.name,
         images=state.version.count,
         whole=sample.whole,
@@ -118,7 +118,7 @@ def build_map_layout(state: Ready, class_counts: Sequence[ClassCount]) -> MapLay
     )
 
 
-def map_columns(layout: MapLayout) -> dict[str, Any]:
+def map_columns(layout: TrainingMap) -> dict[str, Any]:
     """Return the map as JSON: one list per column rather than one object per point."""
     return {
         "version": layout.version,

@@ -9,7 +9,7 @@ from app import context
 from app.database.browse import ClassCount
 from app.inference.loader import BUILD, Ready
 from app.views.format import format_count
-from app.views.map.layout import COLOURS, MapLayout, build_map_layout, map_columns
+from app.views.map.layout import COLOURS, TrainingMap, build_training_map, map_columns
 from app.views.map.picture import HEIGHT, WIDTH, ColourScheme, render_map
 from app.views.pictures import picture_response
 from app.web import not_modified, set_cache_headers
@@ -29,7 +29,7 @@ NO_MAP = "This index was built before maps were added. Rebuild it to create one.
 def show_map() -> str:
     """Show the map, or the command that creates one."""
     state, classes = context.require_classes()
-    layout = build_map_layout(state, classes)
+    layout = build_training_map(state, classes)
     if layout is None:
         heading = "This index has no map"
         return render_template("notice.html", heading=heading, sentence=NO_MAP, command=BUILD)
@@ -73,7 +73,7 @@ def map_picture() -> Response:
     return picture_response(data, etag, "image/png", version=etag)
 
 
-def describe_map(layout: MapLayout) -> str:
+def describe_map(layout: TrainingMap) -> str:
     """Say how the map was computed, from which images, and how to read it."""
     count, total = len(layout.ids), format_count(layout.images)
     if count == 1:
@@ -88,9 +88,9 @@ def describe_map(layout: MapLayout) -> str:
     return f"{method}, of {images} images. {HOW_TO_READ}"
 
 
-def require_map(state: Ready, classes: list[ClassCount]) -> MapLayout:
+def require_map(state: Ready, classes: list[ClassCount]) -> TrainingMap:
     """Return the map of the index being served; 404 if it has none."""
-    return build_map_layout(state, classes) or abort(404, NO_MAP)
+    return build_training_map(state, classes) or abort(404, NO_MAP)
 
 
 def map_version(state: Ready) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from app.views.map.layout import MAX_COORDINATE, MapClass, MapLayout
+from app.views.map.layout import MAX_COORDINATE, MapClass, TrainingMap
 from app.views.pictures import encode_png
 
 ColourScheme = Literal["light", "dark"]
@@ -35,7 +35,7 @@ class PlacedLabel:
     box: Box
 
 
-def render_map(layout: MapLayout, scheme: ColourScheme) -> bytes:
+def render_map(layout: TrainingMap, scheme: ColourScheme) -> bytes:
     """Draw the map as a PNG: a dot per image in its class's colour, and the labels that fit."""
     image = Image.new("RGB", (WIDTH * PIXEL_RATIO, HEIGHT * PIXEL_RATIO), BACKGROUND[scheme])
     places = to_pixels(np.stack([layout.xs, layout.ys], axis=1))

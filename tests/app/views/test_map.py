@@ -22,8 +22,8 @@ from app.views.map.layout import (
     COLOURS,
     MAX_COORDINATE,
     MapClass,
-    MapLayout,
-    build_map_layout,
+    TrainingMap,
+    build_training_map,
     find_densest_places,
 )
 from app.views.map.page import describe_map
@@ -45,9 +45,9 @@ def state(app: Flask) -> Ready:
 
 
 @pytest.fixture
-def atlas(app: Flask, state: Ready) -> MapLayout:
+def atlas(app: Flask, state: Ready) -> TrainingMap:
     """The map of what is served."""
-    found = build_map_layout(state, list_classes(app.extensions["sessions"], state.version.id))
+    found = build_training_map(state, list_classes(app.extensions["sessions"], state.version.id))
     assert found is not None
     return found
 
@@ -74,7 +74,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def alone(atlas: MapLayout, one: int) -> MapLayout:
+def alone(atlas: TrainingMap, one: int) -> TrainingMap:
     """A map of one image."""
     return replace(
         atlas,
@@ -156,7 +156,7 @@ def test_the_page_says_how_the_map_was_made_and_leads_to_each_class(
     assert all(row.all("td")[1].text in set(labels) - {row.one("th").text} for row in rows)
 
 
-def test_the_nearest_class_in_words_is_the_nearest(atlas: MapLayout) -> None:
+def test_the_nearest_class_in_words_is_the_nearest(atlas: TrainingMap) -> None:
     for group in atlas.classes:
         others = [g for g in atlas.classes if g is not group]
         near = min(others, key=lambda g: np.hypot(g.x - group.x, g.y - group.y))
@@ -168,14 +168,14 @@ def test_a_sample_says_of_how_many_images_it_is(app: Flask, state: Ready) -> Non
     part = replace(state.sample, ids=some, points=state.sample.points[::2], whole=False)
     version = replace(state.version, count=1_281_167)
     classes = list_classes(app.extensions["sessions"], version.id)
-    atlas = build_map_layout(replace(state, sample=part, version=version), classes)
+    atlas = build_training_map(replace(state, sample=part, version=version), classes)
     assert re.search(r"\b27\b.*1,281,167\b", describe_map(atlas))
     assert sum(group.images for group in atlas.classes) == 27
     known = class_ids_by_image(app.extensions["sessions"], version.id)
     assert [atlas.classes[n].id for n in atlas.numbers] == [known[int(i)] for i in some]
 
 
-def test_one_image_alone_is_a_map_too(atlas: MapLayout) -> None:
+def test_one_image_alone_is_a_map_too(atlas: TrainingMap) -> None:
     one = alone(atlas, 20)
     assert "t-SNE" not in describe_map(one)
     drawn = np.asarray(Image.open(io.BytesIO(render_map(one, "light"))).convert("RGB"))
@@ -185,7 +185,7 @@ def test_one_image_alone_is_a_map_too(atlas: MapLayout) -> None:
 
 @pytest.mark.parametrize(("scheme", "ground"), [("light", LIGHT), ("dark", DARK)])
 def test_the_picture_has_a_dot_of_its_class_s_colour_for_each_image(
-    client: FlaskClient, atlas: MapLayout, scheme: str, ground: str
+    client: FlaskClient, atlas: TrainingMap, scheme: str, ground: str
 ) -> None:
     answer = client.get(f"/map.png?scheme={scheme}")
     assert answer.mimetype == "image/png"
