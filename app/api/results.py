@@ -73,9 +73,9 @@ def get_result(token: str) -> dict[str, Any]:
     }
 
 
-def dump_stored_neighbours(kept: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def dump_stored_neighbours(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return stored neighbours as JSON."""
-    return schemas.dump_neighbours([Neighbour(**row) for row in kept])
+    return schemas.dump_neighbours([Neighbour(**row) for row in rows])
 
 
 def expiry_time(created: datetime) -> datetime | None:

@@ -228,10 +228,10 @@ def draw_retrieval(sheet: Paper, row: Retrieval, squares: Squares, y: float) -> 
 
 def fit_text(text: str, width: float, font: FontProperties) -> str:
     """Truncate a line to a width in inches."""
-    kept = text
-    while kept and text_width(kept + "…" * (kept != text), font) > width * MAX_FILL:
-        kept = kept[:-1].rstrip()
-    return kept if kept == text else f"{kept}…"
+    start = text
+    while start and text_width(start + "…" * (start != text), font) > width * MAX_FILL:
+        start = start[:-1].rstrip()
+    return start if start == text else f"{start}…"
 
 
 def text_width(text: str, font: FontProperties) -> float:

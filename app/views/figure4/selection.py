@@ -16,7 +16,7 @@ NUMBER_WORDS = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     "ten",
 )
-SOME_ARE_STORED = "Building the index stores a selection of the readable ones."
+SOME_ARE_STORED = "Building the index stores a selection of the readable validation images."
 IsReadable = Callable[[CatalogueImage], bool]
 """Returns whether an image's file is still the one that was indexed."""
 
