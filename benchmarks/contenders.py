@@ -17,9 +17,10 @@ from torchvision.models import alexnet
 from benchmarks.workers import write_answer
 from model.predict import find_device
 from storage.home import Home
+from storage.parallel import cores, prefetch
 from training.callbacks import Callbacks
 from training.config import SMALL
-from training.data import Batch, Batches, ahead
+from training.data import MAX_AHEAD, Batch, Batches
 from training.dataset.demo import make_demo
 from training.dataset.prepare import Prepared, prepare
 from training.dataset.source import find_source
@@ -32,7 +33,6 @@ from training.device import (
 )
 from training.distributed.mesh import join_mesh
 from training.loop import train_epoch
-from training.machine import cores
 from training.state import TrainingState, init_state
 
 MATRIX_SIZE = 3072
@@ -106,7 +106,7 @@ class BatchSlice(Batches):
     steps: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        return ahead(islice(self.taken, self.steps))
+        return prefetch(islice(self.taken, self.steps), MAX_AHEAD)
 
 
 def endless_batches(state: TrainingState, data: Prepared, job: dict[str, Any]) -> Iterator[Batches]:

@@ -1,10 +1,7 @@
 """Batches for the network, prepared on another thread while it trains (§4.1)."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from queue import Empty, Full, Queue
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +11,11 @@ from torch import Tensor
 
 from model.preprocess import subtract_mean
 from model.ten_crop import crop_offsets
+from storage.parallel import prefetch
 from training.augment import Augmentation, Augmenter, draw_augmentations
 from training.dataset.prepare import Prepared
 
-AHEAD = 2
+MAX_AHEAD = 2
 ReplicaSlice = tuple[int, int]
 Rows = npt.NDArray[np.int64]
 
@@ -58,7 +56,7 @@ class Batches:
         return max(1, len(self.data.train) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        return ahead(self.generate())
+        return prefetch(self.generate(), MAX_AHEAD)
 
     def generate(self) -> Iterator[Batch]:
         """Yield the batches, prepared in the caller's thread."""
@@ -92,16 +90,16 @@ def validation_crops(
     replica_slice: ReplicaSlice = (0, 1),
 ) -> Iterator[Batch]:
     """Yield the validation images' centre crops, in order, of one slice of the set."""
-    return ahead(
-        centre_crops(data, augmentation.crop, augmentation.input_scale, size, replica_slice)
-    )
+    crops = centre_crops(data, augmentation.crop, augmentation.input_scale, size, replica_slice)
+    return prefetch(crops, MAX_AHEAD)
 
 
 def validation_squares(
     data: Prepared, augmentation: Augmentation, size: int, replica_slice: ReplicaSlice = (0, 1)
 ) -> Iterator[Batch]:
     """Yield the whole validation images, in order: `x` is float32 [B, 3, side, side]."""
-    return ahead(centre_crops(data, data.side, augmentation.input_scale, size, replica_slice))
+    squares = centre_crops(data, data.side, augmentation.input_scale, size, replica_slice)
+    return prefetch(squares, MAX_AHEAD)
 
 
 def centre_crops(
@@ -119,54 +117,3 @@ def centre_crops(
             to[...] = image[middle]
         x = subtract_mean(torch.from_numpy(pixels), mean).div_(scale)
         yield Batch(x, torch.from_numpy(data.val.classes[own]), torch.from_numpy(own))
-
-
-def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Make batches on another thread, at most two before they are asked for.
-
-    An error on that thread is raised here; the thread ends when the iterator is closed.
-    """
-    queue: Queue[Batch | BaseException | None] = Queue(AHEAD)
-    closed = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> None:
-        while not closed.is_set():
-            with suppress(Full):
-                queue.put(item, timeout=0.1)
-                return
-
-    def work() -> None:
-        try:
-            for batch in batches:
-                put(batch)
-                if closed.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that asked
-            put(error)
-
-    thread = threading.Thread(target=work, name="batches", daemon=True)
-    thread.start()
-    try:
-        yield from taken(queue, thread)
-    finally:
-        closed.set()
-        thread.join()
-
-
-def taken(
-    queue: "Queue[Batch | BaseException | None]", thread: threading.Thread
-) -> Iterator[Batch]:
-    """What comes out of the queue until its end."""
-    while True:
-        try:
-            item = queue.get(timeout=1)
-        except Empty:
-            if not thread.is_alive() and queue.empty():
-                raise RuntimeError("the thread that makes batches died") from None
-            continue
-        if item is None:
-            return
-        if isinstance(item, BaseException):
-            raise item
-        yield item

@@ -13,9 +13,8 @@ from torch import nn
 
 from model.lrn import LocalResponseNorm
 from model.predict import find_device
+from storage.parallel import cores, local_processes, local_rank
 from training.config import RecipeError
-from training.distributed.mesh import local_rank
-from training.machine import cores
 from training.options import Options
 from training.state import TrainingState
 
@@ -37,7 +36,7 @@ def select_device(options: Options) -> torch.device:
         raise RecipeError("--device mps: torch finds no such GPU here; use --device cpu")
     if device.type != "cuda":
         return device
-    gpus, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    gpus, processes = torch.cuda.device_count(), local_processes()
     if processes > gpus:
         raise RecipeError(
             f"--device {options.device} needs a GPU for each process, but torch finds {gpus} GPUs "
@@ -78,7 +77,7 @@ def use_deterministic_algorithms() -> None:
 
 def share_cores() -> None:
     """Divide the cores among the processes of this machine, as numbers of torch threads."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = local_processes()
     if processes > 1:
         torch.set_num_threads(max(1, cores() // processes))
 

@@ -24,6 +24,7 @@ from index.id_map import Classes
 from index.store import Manifest
 from index.vectors import Ids
 from model.dataset import ImageFolder, Photograph
+from storage.parallel import split_batches
 
 T = TypeVar("T")
 ROWS = 5000
@@ -83,7 +84,7 @@ def record_version(
         session.add(version)
         session.flush()
         number = version.id
-    for some in batched(ids, ROWS):
+    for some in split_batches(ids, ROWS):
         rows = [{"version_id": number, "image_id": int(image)} for image in some]
         with write_session(sessions) as session:
             session.execute(insert(IndexImage), rows)
@@ -110,13 +111,6 @@ def count_classes(session: Session, version_id: int) -> None:
     )
     columns = ["version_id", "class_id", "images"]
     session.execute(insert(IndexClass).from_select(columns, counts))
-
-
-def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` values, the last one shorter; Python has its own from 3.12."""
-    rest = iter(values)
-    while some := list(islice(rest, size)):
-        yield some
 
 
 def check_names(folder: ImageFolder) -> None:
@@ -169,7 +163,7 @@ def enter_images(
         if (entry.path, entry.sha256) not in ids
     ]
     statement = insert(Image).returning(Image.id, Image.path, Image.sha256)
-    for rows in batched(new, ROWS):
+    for rows in split_batches(new, ROWS):
         with write_session(sessions) as session:
             for image, path, sha256 in session.execute(statement, rows):
                 ids[path, sha256] = image

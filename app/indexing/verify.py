@@ -12,13 +12,13 @@ from app.database.session import Sessions
 from index import store
 from index.building.file_list import FILE_LIST as LISTING
 from index.building.file_list import read_file_list
-from index.building.reader import read_ahead
 from index.engines import milvus_collections
 from index.manifest import Manifest, StoreError, read_manifest
 from index.progress import Report
 from index.search import Index
 from index.vectors import file_sha256
 from model.dataset import FolderError, scan_folder
+from storage.parallel import map_ahead
 
 SAMPLE = 64
 """Images whose neighbours are compared with those of a comparison with every vector."""
@@ -110,7 +110,7 @@ def compare_with_files(folder: Path, manifest: Manifest, step: Report) -> list[s
         return [str(error)]
     told = step("Reading the training files", len(entries))
     wrong = []
-    digests = read_ahead(lambda entry: digest_or_none(root / entry.path), entries, SAMPLE)
+    digests = map_ahead(lambda entry: digest_or_none(root / entry.path), entries, SAMPLE)
     for done, (entry, sha256) in enumerate(zip(entries, digests, strict=True), start=1):
         if sha256 is None:
             wrong.append(f"{root / entry.path} is gone")

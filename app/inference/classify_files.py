@@ -11,13 +11,12 @@ from app.database.images import find_images
 from app.database.session import Sessions
 from app.inference.classify import Neighbour, nearest_neighbours
 from app.inference.loader import Ready
-from index.building.extractor import split_batches
-from index.building.reader import read_ahead
 from index.vectors import Floats
 from model.dataset import SUFFIXES, is_photograph
 from model.decode import ImageError
 from model.predict import LabelProbability, Pixels, Prediction, Predictor
 from model.preprocess import read_square
+from storage.parallel import map_ahead, split_batches
 
 BATCH = 16
 """Images that go through the network at once, each as ten crops."""
@@ -99,7 +98,7 @@ def classify_files(
     `on_progress` is told how many are done, after each batch.
     """
     done = 0
-    for group in split_batches(read_ahead(try_read_square, files, 2 * batch), batch):
+    for group in split_batches(map_ahead(try_read_square, files, 2 * batch), batch):
         squares = [square for _, square in group if not isinstance(square, str)]
         looks = predictor.predict_batch(np.stack(squares)) if squares else []
         near = iter(find(stack_features(looks)) if find and looks else [])

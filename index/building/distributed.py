@@ -1,6 +1,5 @@
 """The processes of a build: several started by torchrun, or this one alone."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from index.manifest import StoreError
+from storage.parallel import is_distributed, local_rank, rank
 
 T = TypeVar("T")
 JOIN_TIMEOUT = timedelta(minutes=5)
@@ -64,7 +64,7 @@ def join_processes() -> Iterator[ProcessGroup]:
 
     Raises StoreError if they do not come.
     """
-    if not in_company():
+    if not is_distributed():
         yield ProcessGroup()
         return
     with missing_others():
@@ -78,20 +78,15 @@ def join_processes() -> Iterator[ProcessGroup]:
         dist.destroy_process_group()
 
 
-def in_company() -> bool:
-    """Whether this process was started as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
 def is_first() -> bool:
     """Whether this process is alone or the first of several."""
-    return not in_company() or int(os.environ.get("RANK", "0")) == 0
+    return not is_distributed() or rank() == 0
 
 
 def build_device(name: str) -> str:
     """Give the device for this process; of several, each has a GPU of its own."""
-    gpus = torch.cuda.device_count() if name in ("auto", "cuda") and in_company() else 0
-    return f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % gpus}" if gpus else name
+    gpus = torch.cuda.device_count() if name in ("auto", "cuda") and is_distributed() else 0
+    return f"cuda:{local_rank() % gpus}" if gpus else name
 
 
 @contextmanager

@@ -13,11 +13,12 @@ import numpy as np
 from index.building.checkpoint import BuildCheckpoint, ScannedFile, Segment
 from index.building.distributed import ProcessGroup
 from index.building.file_list import FileEntry, UnreadableFile
-from index.building.reader import DecodedFile, file_stamp, read_ahead, read_photograph
+from index.building.reader import DecodedFile, file_stamp, read_photograph
 from index.building.writer import BaseVersion
 from index.manifest import StoreError
 from index.vectors import Floats
 from model.predict import Pixels, Predictor
+from storage.parallel import map_ahead, split_batches
 
 T = TypeVar("T")
 BATCH = 64
@@ -92,7 +93,7 @@ class Extractor:
 
         with (
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
-            closing(read_ahead(read, paths, MAX_WAITING_IMAGES)) as files,
+            closing(map_ahead(read, paths, MAX_WAITING_IMAGES)) as files,
         ):
             written: Future[object] = writer.submit(int)
             for number in numbers:
@@ -194,9 +195,3 @@ def check_folder_exists(root: Path, files: Sequence[ScannedFile]) -> None:
             f"The folder {split} has vanished. What was finished is kept: put it back, then start "
             "the build again"
         )
-
-
-def split_batches(values: Iterator[T], size: int) -> Iterator[list[T]]:
-    """Split values into lists of `size`, the last one shorter."""
-    while group := list(islice(values, size)):
-        yield group

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from index.building.reader import read_ahead
 from model.decode import ImageError, decode_image
 from model.predict import Pixels, Predictor
 from model.preprocess import central_square, decode_square
+from storage.parallel import map_ahead
 
 Doubles = npt.NDArray[np.float64]
 JPEG_QUALITY = 75
@@ -43,9 +43,7 @@ def near_duplicate_distance(
     """
     chosen = np.random.default_rng(seed).permutation(len(paths))[:sample].tolist()
     changed = [
-        trio
-        for trio in read_ahead(original_and_variants, [paths[i] for i in chosen], BATCH)
-        if trio
+        trio for trio in map_ahead(original_and_variants, [paths[i] for i in chosen], BATCH) if trio
     ]
     if not changed:
         return 0.0

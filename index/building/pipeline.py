@@ -15,9 +15,8 @@ import numpy as np
 
 from index.building.checkpoint import BuildCheckpoint, checkpoint_folder
 from index.building.distributed import join_processes
-from index.building.extractor import BATCH, BuildPlan, Extractor, KnownFiles, split_batches
+from index.building.extractor import BATCH, BuildPlan, Extractor, KnownFiles
 from index.building.file_list import escape_file_name
-from index.building.reader import read_ahead
 from index.building.sampling import sample_bytes_needed
 from index.building.writer import BaseVersion, GatheredFeatures, write_shards
 from index.engines.factory import KINDS
@@ -29,6 +28,7 @@ from model.dataset import Photograph
 from model.decode import ImageError
 from model.predict import Pixels, Predictor
 from model.preprocess import read_square
+from storage.parallel import map_ahead, split_batches
 
 __all__ = [
     "BaseVersion",
@@ -75,7 +75,7 @@ def compute_features(
     features = np.empty((len(items), FEATURES), np.float32)
     unreadable: list[tuple[int, Path, str]] = []
     done = 0
-    for group in split_batches(read_ahead(decode_item, items, 2 * batch), batch):
+    for group in split_batches(map_ahead(decode_item, items, 2 * batch), batch):
         good = [(item, pixels) for item, pixels in group if not isinstance(pixels, str)]
         unreadable += [(*item, bad) for item, bad in group if isinstance(bad, str)]
         if good:

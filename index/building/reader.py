@@ -5,9 +5,7 @@ Threads read: hashing, decoding and resizing happen outside the interpreter's lo
 
 import hashlib
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -29,29 +27,6 @@ class DecodedFile:
 
     entry: FileEntry
     square: Pixels | None
-
-
-def read_ahead(
-    function: Callable[[S], T], values: Iterable[S], ahead: int
-) -> Generator[T, None, None]:
-    """What a function gives for each value, in order; at most `ahead` results wait in memory."""
-    waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(threads(), thread_name_prefix="read")
-    try:
-        for value in values:
-            waiting.append(pool.submit(function, value))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def threads() -> int:
-    """How many threads read: two at least, since a disk may let one wait."""
-    ours = getattr(os, "sched_getaffinity", None)
-    return max(2, min(32, len(ours(0)) if ours else os.cpu_count() or 2))
 
 
 def read_photograph(root: Path, path: str, known: FindBySha256) -> DecodedFile | UnreadableFile:

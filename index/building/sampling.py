@@ -11,13 +11,14 @@ import torch
 
 from index.arrays import Array
 from index.building.file_list import FileEntry
-from index.building.reader import DecodedFile, read_ahead, read_photograph
+from index.building.reader import DecodedFile, read_photograph
 from index.building.top_patches import ImageResponses, SampleScan
 from index.building.tsne import MapLayout, layout_images
 from index.progress import Report, silent
 from index.sample import MAX_SAMPLE_IMAGES, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Ids, Vectors
 from model.predict import Predictor
+from storage.parallel import map_ahead
 
 SEED = b"2012"
 MAX_WAITING_IMAGES = 64
@@ -87,7 +88,7 @@ def scan_new_images(
     new = np.flatnonzero(~looking.known).tolist()
     told = report("Looking at images for the pages", len(new)) if new else None
     for done, (place, seen) in enumerate(
-        zip(new, read_ahead(look, new, MAX_WAITING_IMAGES), strict=True)
+        zip(new, map_ahead(look, new, MAX_WAITING_IMAGES), strict=True)
     ):
         if seen is not None:
             looking.add(place, seen)

@@ -1,7 +1,5 @@
 """Batches: every image once, the right pixels, made elsewhere, and errors that arrive."""
 
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +9,7 @@ import torch
 from model.preprocess import subtract_mean
 from model.ten_crop import centre_crop
 from training.augment import Augmentation, draw_augmentations
-from training.data import Batch, Batches, ahead, validation_crops, validation_squares
+from training.data import Batch, Batches, validation_crops, validation_squares
 from training.dataset.prepare import Prepared
 
 SCALED = Augmentation(input_scale=60.0)
@@ -135,37 +133,3 @@ def test_fewer_images_than_a_batch_are_one_batch(prepared: Prepared) -> None:
     batches = Batches(prepared, SCALED)
     assert len(batches) == 1
     assert [len(batch.x) for batch in batches] == [24]
-
-
-def batch(number: int = 0) -> Batch:
-    return Batch(torch.zeros(1), torch.zeros(1), torch.tensor([number]))
-
-
-def test_batches_are_made_on_another_thread_at_most_a_few_ahead() -> None:
-    made: list[str] = []
-
-    def make() -> Iterator[Batch]:
-        for number in range(100):
-            made.append(threading.current_thread().name)
-            yield batch(number)
-
-    batches = ahead(make())
-    next(batches)
-    batches.close()  # type: ignore[attr-defined]
-    assert set(made) == {"batches"}
-    assert len(made) <= 5
-    assert "batches" not in {thread.name for thread in threading.enumerate()}
-
-
-def test_they_come_in_order_and_end() -> None:
-    numbers = [int(found.rows) for found in ahead(batch(number) for number in range(20))]
-    assert numbers == list(range(20))
-
-
-def test_an_error_while_making_a_batch_arrives() -> None:
-    def make() -> Iterator[Batch]:
-        yield batch()
-        raise OSError("the disk went away")
-
-    with pytest.raises(OSError, match="went away"):
-        list(ahead(make()))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from storage.parallel import cores
 from training.device import has_bf16, read_peak_memory, should_compile
-from training.machine import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,7 +95,7 @@ def test_a_process_alone_keeps_its_threads() -> None:
 def test_the_cores_are_those_that_this_process_may_use() -> None:
     one = min(os.sched_getaffinity(0))
     program = f"import os; os.sched_setaffinity(0, [{one}]); "
-    assert ask(program + "from training.machine import cores; print(cores())") == "1"
+    assert ask(program + "from storage.parallel import cores; print(cores())") == "1"
     assert cores() == len(os.sched_getaffinity(0))
 
 

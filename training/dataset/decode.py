@@ -4,19 +4,16 @@ By threads, since Pillow decodes and scales outside the interpreter's lock: on t
 by processes, for less work in all.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from model.decode import ImageError
 from model.preprocess import decode_square, read_square
+from storage.parallel import cores, map_ahead
 from training.dataset.moments import outer_sum
-from training.dataset.sample import DataError, Sample, Source, SplitName
+from training.dataset.sample import Sample, Source, SplitName
 from training.dataset.store import Entry, Kind, decode, encode
-from training.machine import cores
 
 JPEG_BYTES = 0.9
 """A cautious estimate for a pixel stored as JPEG; 0.54 were measured on ImageNet's photographs."""
@@ -53,34 +50,25 @@ class Work(NamedTuple):
 Decoded = tuple[Sample, Entry | str]
 
 
-def flow(
-    work: Work, pieces: Iterable[PieceId], pool: ThreadPoolExecutor
-) -> Iterator[tuple[PieceId, Decoded | None]]:
-    """The pieces' decoded images in order, None at each piece's end; a few are made ahead."""
-    waiting: deque[tuple[PieceId, Future[Decoded] | None]] = deque()
-    ahead, failed = 32 + 8 * cores(), None
-    decoder = partial(decoded, side=work.side, kind=work.kind)
-    try:
+def decode_pieces(
+    work: Work, pieces: Iterable[PieceId]
+) -> Generator[tuple[PieceId, Decoded | None], None, None]:
+    """The decoded images of the pieces in order, None at each piece's end; a few are made ahead."""
+
+    def samples() -> Iterator[tuple[PieceId, Sample | None]]:
         for piece in pieces:
             for sample in work.source.samples(piece.split, piece.number):
-                waiting.append((piece, pool.submit(decoder, sample)))
-                if len(waiting) > ahead:
-                    yield result(*waiting.popleft())
-            waiting.append((piece, None))
-    except DataError as error:
-        failed = error  # what comes before it is finished first
-    while waiting:
-        yield result(*waiting.popleft())
-    if failed is not None:
-        raise failed
+                yield piece, sample
+            yield piece, None
+
+    def decode_next(item: tuple[PieceId, Sample | None]) -> tuple[PieceId, Decoded | None]:
+        piece, sample = item
+        return piece, decode_sample(sample, work.side, work.kind) if sample else None
+
+    return map_ahead(decode_next, samples(), 32 + 8 * cores())
 
 
-def result(piece: PieceId, future: Future[Decoded] | None) -> tuple[PieceId, Decoded | None]:
-    """Wait for an image."""
-    return piece, future.result() if future else None
-
-
-def decoded(sample: Sample, side: int, kind: Kind) -> Decoded:
+def decode_sample(sample: Sample, side: int, kind: Kind) -> Decoded:
     """Decode one photograph, and encode it as it is stored; or say what is wrong with it."""
     try:
         if isinstance(sample.data, Path):

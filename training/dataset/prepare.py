@@ -8,20 +8,18 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from model.config import SQUARE_SIDE
 from model.dataset import ImageFolder
 from storage.files import write_atomically
-from training.dataset.decode import PieceId, Progress, Work, flow
+from training.dataset.decode import PieceId, Progress, Work, decode_pieces
 from training.dataset.disk import locked, writing
 from training.dataset.folder import FolderSource
 from training.dataset.prepared import META, Prepared, finish, open_prepared
 from training.dataset.sample import SPLITS, DataError, Sample, Source, UnfinishedError
 from training.dataset.store import Entry, Kind, Split, Writer, finished_piece
-from training.machine import cores
 
 __all__ = ["BUDGET", "DataError", "Prepared", "Progress", "Split", "UnfinishedError", "prepare"]
 
@@ -126,9 +124,9 @@ def check_room(work: Work, images: int) -> None:
 def write_pieces(work: Work, pieces: Sequence[PieceId]) -> None:
     """Decode on all cores and write in order, one piece after the other."""
     writer: Writer | None = None
-    with ThreadPoolExecutor(cores(), thread_name_prefix="decode") as pool:
+    with closing(decode_pieces(work, pieces)) as images:
         try:
-            for piece, decoded in flow(work, pieces, pool):
+            for piece, decoded in images:
                 with writing(work.place.parent):
                     writer = writer or Writer(work.place, piece.name, work.side)
                     if decoded is None:
@@ -138,7 +136,6 @@ def write_pieces(work: Work, pieces: Sequence[PieceId]) -> None:
                     write(writer, *decoded)
                 work.progress(1)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
             if writer is not None:
                 writer.abandon()
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from storage.files import fsync, replace_atomically
+from storage.parallel import cores
 from training.dataset.moments import Moments
-from training.machine import cores
 
 Kind = Literal["raw", "jpeg"]
 Pixels = npt.NDArray[np.uint8]

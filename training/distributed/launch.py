@@ -15,8 +15,9 @@ from torch.multiprocessing.spawn import start_processes
 from model.checkpoint import load_weights
 from model.config import AlexNetConfig
 from model.towers import check_splittable
+from storage.parallel import cores, is_distributed
 from training.config import RecipeError
-from training.distributed.mesh import PEER_LOST, can_split, is_distributed
+from training.distributed.mesh import PEER_LOST, can_split
 from training.distributed.signals import STOP_SIGNALS, block_interrupts, forward_stop_signals
 from training.distributed.worker import (
     EXPLAINED,
@@ -25,7 +26,6 @@ from training.distributed.worker import (
     run_worker,
     train_in_process,
 )
-from training.machine import cores
 from training.options import Options, parse_options
 from training.train import EXPECTED_ERRORS
 

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from model.alexnet import AlexNet
 from model.config import AlexNetConfig
 from model.towers import Tower, TowerRank, check_splittable, merge_state_dicts, split_state_dict
+from storage.parallel import is_distributed
 from training.config import RecipeError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
@@ -145,21 +146,6 @@ def join_mesh(config: AlexNetConfig, towers: int | None, device: torch.device) -
     devices = init_device_mesh(device.type, shape, mesh_dim_names=("replica", "tower"))
     replica, tower = divmod(dist.get_rank(), towers)
     return Mesh(*shape, replica, tower, devices)
-
-
-def rank() -> int:
-    """This process's number in the run."""
-    return int(os.environ.get("RANK", "0"))
-
-
-def is_distributed() -> bool:
-    """Whether this process is one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def local_rank() -> int:
-    """This process's number on its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def choose_towers(config: AlexNetConfig, asked: int | None, processes: int) -> int:

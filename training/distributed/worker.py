@@ -17,8 +17,9 @@ from typing import Literal, Protocol
 from rich.console import Console
 
 from storage.home import home_from_environment
+from storage.parallel import rank
 from training.callbacks import StoppedError
-from training.distributed.mesh import PEER_LOST, PeerLostError, rank
+from training.distributed.mesh import PEER_LOST, PeerLostError
 from training.distributed.signals import unblock_interrupts
 from training.train import EXPECTED_ERRORS, train_from_options
 

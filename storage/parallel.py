@@ -1,0 +1,93 @@
+"""Threads that work ahead of their consumer, and this process's place among several."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice, repeat
+from typing import TypeVar
+
+S = TypeVar("S")
+T = TypeVar("T")
+END = object()
+
+
+def map_ahead(
+    function: Callable[[S], T], values: Iterable[S], ahead: int, *, threads: int | None = None
+) -> Generator[T, None, None]:
+    """Apply a function to values on threads; yield the results in order.
+
+    At most `ahead` results wait in memory. An error of the function is raised in its result's
+    place, and one of `values` after the results of the values before it. By default there is a
+    thread a core, but two at least, since a disk may let one wait. The threads end when the
+    generator is closed.
+    """
+    waiting: deque[Future[T]] = deque()
+    failure: Exception | None = None
+    source = iter(values)
+    pool = ThreadPoolExecutor(threads or max(2, min(32, cores())), thread_name_prefix="ahead")
+    try:
+        while True:
+            try:
+                value = next(source)
+            except StopIteration:
+                break
+            except Exception as error:  # noqa: BLE001 - raised below, in its turn
+                failure = error
+                break
+            waiting.append(pool.submit(function, value))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+        if failure is not None:
+            raise failure
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def prefetch(values: Iterable[T], ahead: int) -> Generator[T, None, None]:
+    """Yield values that another thread produces, at most `ahead` of them in advance."""
+    source: Iterator[T | object] = iter(values)
+    produced = map_ahead(lambda _: next(source, END), repeat(None), ahead, threads=1)
+    try:
+        for value in produced:
+            if value is END:
+                return
+            yield value  # type: ignore[misc]
+    finally:
+        produced.close()
+
+
+def split_batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Group values into lists of `size`, the last of which may be shorter."""
+    rest = iter(values)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def is_distributed() -> bool:
+    """Whether this process was started as one of several, by torchrun or the like."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def rank() -> int:
+    """This process's number among all of its job."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """This process's number among those of its job on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_processes() -> int:
+    """How many processes of its job run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
