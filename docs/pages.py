@@ -173,7 +173,7 @@ SCREENSHOTS = (
         name="explore",
         caption="The training images by class.",
         steps=open_page("/explore"),
-        wait_for=".shelf",
+        wait_for=".class-row",
     ),
     Screenshot(
         section="Explore",

@@ -86,7 +86,7 @@ def show_classes() -> str:
         **class_list(classes, query),
         total=state.version.count,
         found=len(found),
-        shelves=[(c, rows[c.id]) for c in chosen],
+        rows=[(c, rows[c.id]) for c in chosen],
         pages=PageLinks(
             number=number,
             last=max(1, -(-len(found) // CLASSES_PER_PAGE)),

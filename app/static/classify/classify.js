@@ -1,7 +1,7 @@
-/* Images that are dropped, pasted or chosen are sent at once, and what happens is told in words.
-   The form works without this file. */
+/* Upload images as soon as they are dropped, pasted or chosen, and report progress. The form works
+   without this file. */
 
-const SHOWN = 12;
+const MAX_PREVIEWS = 12;
 
 document.querySelectorAll(".upload").forEach(prepare);
 
@@ -17,16 +17,16 @@ function prepare(form) {
     });
   });
   document.addEventListener("paste", (event) => take(upload, event.clipboardData, event));
-  /* The whole window takes the drop: one that misses the area must not leave the page. */
+  /* The whole window accepts a drop: one that misses the area must not leave the page. */
   document.addEventListener("dragover", (event) => {
     event.preventDefault();
-    area.classList.add("over");
+    area.classList.add("drag-over");
   });
   document.addEventListener("dragleave", (event) => {
-    if (event.relatedTarget === null) area.classList.remove("over");
+    if (event.relatedTarget === null) area.classList.remove("drag-over");
   });
   document.addEventListener("drop", (event) => {
-    area.classList.remove("over");
+    area.classList.remove("drag-over");
     take(upload, event.dataTransfer, event);
     event.preventDefault();
   });
@@ -37,7 +37,7 @@ function prepare(form) {
     stop(upload);
     form.querySelector(".file").focus();
   });
-  /* Back from the answer, a page kept by the browser is as it was left: make it fresh. */
+  /* Back from a result, the browser may restore the page as it was left: reload it. */
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) window.location.reload();
   });
@@ -49,41 +49,41 @@ function take(upload, transfer, event) {
     event.preventDefault();
     send(upload, files);
   } else if (event.type === "drop") {
-    fail(upload, "That was not a file. Save the image first, then drop it.");
+    fail(upload, "That is not a file. Save the image first, then drop it.");
   }
 }
 
 function send(upload, files) {
   if (files.length === 0) return;
-  leave(upload);
-  const refusal = refused(upload.form, files);
-  if (refusal) {
-    fail(upload, refusal);
+  reset(upload);
+  const problem = findProblem(upload.form, files);
+  if (problem) {
+    fail(upload, problem);
     return;
   }
   const request = new XMLHttpRequest();
   const named = files.length === 1 ? files[0].name : `${files.length} images`;
   upload.request = request;
-  show(upload.form, files);
-  say(upload.form, `Sending ${named} …`);
-  follow(upload, request, named);
+  showPreviews(upload.form, files);
+  say(upload.form, `Uploading ${named} …`);
+  reportProgress(upload, request, named);
   request.open("POST", upload.form.action);
   request.send(body(upload.form, files));
 }
 
-/* Why these files need not be sent at all; the server looks at each of them anyway. */
-function refused(form, files) {
+/* Why these files need not be sent at all; the server checks each of them anyway. */
+function findProblem(form, files) {
   const most = Number(form.dataset.files);
   const bytes = Number(form.dataset.bytes);
   const accepted = form.querySelector("#accepted").textContent;
   if (files.length > most) {
-    return `These are ${files.length} images; at most ${most} can be sent together.`;
+    return `${files.length} images selected; at most ${most} can be uploaded at a time.`;
   }
   if (files.length === 1 && files[0].size > bytes) {
     return `${files[0].name} is too large. ${accepted}`;
   }
   if (files.reduce((sum, file) => sum + file.size, 0) > most * bytes) {
-    return `Together these are too large. ${accepted}`;
+    return `These files are too large in total. ${accepted}`;
   }
   return "";
 }
@@ -95,24 +95,24 @@ function body(form, files) {
   return data;
 }
 
-function follow(upload, request, named) {
+function reportProgress(upload, request, named) {
   const { form } = upload;
   const began = Date.now();
   request.upload.addEventListener("progress", ({ loaded, total }) => {
     const tenths = Math.floor((10 * loaded) / total);
     if (Date.now() - began > 1000 && tenths > 0 && tenths < 10) {
-      say(form, `Sending ${named}: ${10 * tenths}\u2009%`);
+      say(form, `Uploading ${named}: ${10 * tenths}\u2009%`);
     }
   });
-  request.upload.addEventListener("load", () => say(form, `Looking at ${named} …`));
-  request.addEventListener("load", () => arrive(upload, request));
+  request.upload.addEventListener("load", () => say(form, `Classifying ${named} …`));
+  request.addEventListener("load", () => finish(upload, request));
   request.addEventListener("error", () => {
-    fail(upload, "The connection to the server broke. Try again.");
+    fail(upload, "The connection to the server was lost. Try again.");
   });
 }
 
-/* The answer has an address of its own; what is wrong is told here, and another can be tried. */
-function arrive(upload, request) {
+/* Go to the result's page, or report what went wrong. */
+function finish(upload, request) {
   const address = new URL(request.responseURL);
   if (request.status === 200 && address.pathname.includes("/results/")) {
     upload.request = null;
@@ -122,43 +122,43 @@ function arrive(upload, request) {
   const page = new DOMParser().parseFromString(request.responseText, "text/html");
   const token = page.querySelector("[name=csrf_token]");
   if (token) upload.form.querySelector("[name=csrf_token]").value = token.value;
-  const said = page.querySelector(".message p");
-  fail(upload, said ? said.textContent : `The server could not answer (${request.status}).`);
+  const message = page.querySelector(".message p");
+  fail(upload, message ? message.textContent : `The server could not respond (${request.status}).`);
 }
 
 function stop(upload) {
   if (!upload.request) return;
-  leave(upload);
-  say(upload.form, "Stopped.");
+  reset(upload);
+  say(upload.form, "Cancelled.");
 }
 
 function fail(upload, sentence) {
-  leave(upload);
+  reset(upload);
   say(upload.form, sentence);
-  upload.form.querySelector(".said").classList.add("failed");
+  upload.form.querySelector(".status-text").classList.add("failed");
 }
 
-/* Let go of what is under way, if anything is, and of its pictures. */
-function leave(upload) {
+/* Abort the upload in progress, if any, and remove its previews. */
+function reset(upload) {
   const { form, request } = upload;
   upload.request = null;
   if (request) request.abort();
   form.querySelector(".previews").replaceChildren();
-  mark(form, false);
+  setBusy(form, false);
 }
 
-function mark(form, busy) {
+function setBusy(form, busy) {
   form.querySelector(".previews").hidden = !busy;
   form.querySelector(".stop").hidden = !busy;
   form.querySelector(".mark").toggleAttribute("hidden", busy);
 }
 
-function show(form, files) {
+function showPreviews(form, files) {
   const list = form.querySelector(".previews");
-  const pictures = files.filter((file) => file.type.startsWith("image/")).slice(0, SHOWN);
+  const pictures = files.filter((file) => file.type.startsWith("image/")).slice(0, MAX_PREVIEWS);
   list.classList.toggle("one", files.length === 1);
   list.replaceChildren(...pictures.map(preview));
-  mark(form, true);
+  setBusy(form, true);
 }
 
 function preview(file) {
@@ -175,7 +175,7 @@ function preview(file) {
 }
 
 function say(form, sentence) {
-  const said = form.querySelector(".said");
-  said.classList.remove("failed");
-  if (said.textContent !== sentence) said.textContent = sentence;
+  const status = form.querySelector(".status-text");
+  status.classList.remove("failed");
+  if (status.textContent !== sentence) status.textContent = sentence;
 }

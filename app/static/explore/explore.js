@@ -1,26 +1,26 @@
-/* Explore: classes are found while a name is typed. Without this file the form does it. */
+/* Filter the list of classes while typing. Without this file the form does it. */
 
-const field = document.querySelector(".find [name=q]");
-if (field) findWhileTyping(field);
+const field = document.querySelector(".class-search [name=q]");
+if (field) filterWhileTyping(field);
 
-/* As the server compares names: without accents and capitals, every word somewhere in them. */
-function folded(text) {
+/* As the server matches names: without accents and case, every word somewhere in the name. */
+function fold(text) {
   return text.normalize("NFKD").replace(/\p{Mn}/gu, "").toUpperCase().toLowerCase();
 }
 
-function findWhileTyping(field) {
+function filterWhileTyping(field) {
   const classes = [...document.querySelectorAll("[data-class]")];
-  const names = classes.map((one) => folded(one.querySelector("span").textContent));
-  const said = document.querySelector(".side .said");
+  const names = classes.map((one) => fold(one.querySelector("span").textContent));
+  const status = document.querySelector(".sidebar .status-text");
   field.addEventListener("input", () => {
-    const words = folded(field.value).split(/\s+/);
+    const words = fold(field.value).split(/\s+/);
     const found = names.map((name) => words.every((word) => name.includes(word)));
     classes.forEach((one, n) => { one.hidden = !found[n]; });
-    said.textContent = sentence(field.value.trim(), found.filter(Boolean).length, found.length);
+    status.textContent = describe(field.value.trim(), found.filter(Boolean).length, found.length);
   });
 }
 
-function sentence(typed, found, all) {
+function describe(typed, found, all) {
   if (!typed) return "";
-  return found ? `${found.toLocaleString("en")} of ${all.toLocaleString("en")} classes` : `No class has “${typed}” in its name.`;
+  return found ? `${found.toLocaleString("en")} of ${all.toLocaleString("en")} classes` : `No class matches “${typed}”.`;
 }

@@ -1,24 +1,24 @@
-/* Images picked for a search by their mean: kept while the tab is open, across pages, and shown at
-   the foot of the window. Without this file the boxes of one page are sent as the form they are. */
+/* Images selected for a search by their mean, remembered across pages while the tab is open and
+   shown at the bottom of the window. Without this file the form sends one page's checkboxes. */
 
 const KEY = "picked";
-const [LEAST, MOST] = [2, 6];
-const bar = document.querySelector(".bar");
+const [MIN_PICKS, MAX_PICKS] = [2, 6];
+const bar = document.querySelector(".selection-bar");
 let picks = [];
 
 if (bar) start();
 
 function start() {
   document.addEventListener("change", (event) => {
-    if (event.target.matches(".pick-one input")) change(event.target);
+    if (event.target.matches(".select-image input")) change(event.target);
   });
-  bar.querySelector(".clear").addEventListener("click", () => leave([]));
+  bar.querySelector(".clear").addEventListener("click", () => keepOnly([]));
   bar.closest("form").addEventListener("formdata", ({ formData }) => {
     formData.delete("image");
     picks.forEach((pick) => formData.append("image", pick.id));
   });
-  document.addEventListener("tiles", tick);
-  /* Also when the browser brings back a page that it kept as it was left. */
+  document.addEventListener("tiles", updateCheckboxes);
+  /* Also when the browser restores a page from its cache. */
   window.addEventListener("pageshow", () => show(read()));
   show(read());
 }
@@ -26,56 +26,56 @@ function start() {
 function read() {
   try {
     const kept = JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
-    return kept.filter((one) => /^\d+$/.test(one.id) && one.picture.startsWith("/")).slice(0, MOST);
+    return kept.filter((one) => /^\d+$/.test(one.id) && one.picture.startsWith("/")).slice(0, MAX_PICKS);
   } catch {
     return picks;
   }
 }
 
 function change(box) {
-  if (box.checked && picks.length === MOST) {
+  if (box.checked && picks.length === MAX_PICKS) {
     box.checked = false;
-    say("Six at most: take one out first.");
+    say("At most 6 images: remove one first.");
     return;
   }
   const rest = picks.filter((one) => one.id !== box.value);
   const { label, picture } = box.dataset;
-  keep(box.checked ? [...rest, { id: box.value, label, picture }] : rest);
+  store(box.checked ? [...rest, { id: box.value, label, picture }] : rest);
 }
 
-/* Keep fewer; what had the focus is gone, so that it goes to what is next to it. */
-function leave(rest, at = 0) {
-  keep(rest);
-  const next = bar.querySelectorAll(".picked button")[Math.min(at, rest.length - 1)];
+/* Keep fewer picks and move the focus from the removed button to its neighbour. */
+function keepOnly(rest, at = 0) {
+  store(rest);
+  const next = bar.querySelectorAll(".selected-images button")[Math.min(at, rest.length - 1)];
   (next ?? document.getElementById("content")).focus();
 }
 
-function keep(next) {
+function store(next) {
   try {
     sessionStorage.setItem(KEY, JSON.stringify(next));
   } catch {
-    /* No room or no leave to keep anything: then they last as long as this page. */
+    /* Storage is full or blocked: the picks last as long as this page. */
   }
   show(next);
 }
 
 function show(next) {
   picks = next;
-  bar.classList.toggle("any", picks.length > 0);
-  bar.querySelector(".picked").replaceChildren(...picks.map(thumbnail));
+  bar.classList.toggle("visible", picks.length > 0);
+  bar.querySelector(".selected-images").replaceChildren(...picks.map(thumbnail));
   bar.querySelector(".clear").hidden = false;
-  bar.querySelector("[type=submit]").disabled = picks.length < LEAST;
-  say(picks.length < LEAST ? `${picks.length} picked; pick one more` : `${picks.length} picked`);
-  tick();
+  bar.querySelector("[type=submit]").disabled = picks.length < MIN_PICKS;
+  say(picks.length < MIN_PICKS ? `${picks.length} selected; select one more` : `${picks.length} selected`);
+  updateCheckboxes();
 }
 
 function say(words) {
-  bar.querySelector(".said").textContent = words;
+  bar.querySelector(".status-text").textContent = words;
 }
 
-function tick() {
+function updateCheckboxes() {
   const ids = new Set(picks.map((one) => one.id));
-  document.querySelectorAll(".pick-one input").forEach((box) => { box.checked = ids.has(box.value); });
+  document.querySelectorAll(".select-image input").forEach((box) => { box.checked = ids.has(box.value); });
 }
 
 function thumbnail(pick, at) {
@@ -83,9 +83,9 @@ function thumbnail(pick, at) {
   Object.assign(image, { src: pick.picture, alt: "", width: 44, height: 44 });
   Object.assign(cross, { textContent: "×", ariaHidden: "true" });
   button.type = "button";
-  button.ariaLabel = `Take out ${pick.label}, image ${pick.id}`;
+  button.ariaLabel = `Remove ${pick.label}, image ${pick.id}`;
   button.append(image, cross);
-  button.addEventListener("click", () => leave(picks.filter((one) => one !== pick), at));
+  button.addEventListener("click", () => keepOnly(picks.filter((one) => one !== pick), at));
   item.append(button);
   return item;
 }

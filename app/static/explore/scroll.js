@@ -1,48 +1,48 @@
-/* The next page's images, or classes, are appended when the end comes near. Behind it are real pages:
-   the address always names the one in view, and the links at the end lead on from the last. */
+/* Infinite scrolling: the next page's images or classes are appended as the end comes near. The
+   address always names the page in view, and the links at the end continue from the last one. */
 
-const NEAR = "800px";
-const AT_A_STRETCH = 20; /* pages that come by themselves; then the button is asked for more */
-const SETTLED = 150; /* milliseconds without scrolling after which the place is noted */
+const LOAD_MARGIN = "800px";
+const MAX_AUTOMATIC_PAGES = 20; /* then the button loads more */
+const SCROLL_PAUSE = 150; /* milliseconds without scrolling after which the position is saved */
 
 const list = document.querySelector("[data-scroll]");
-const area = document.querySelector(".more");
+const area = document.querySelector(".load-more");
 if (list) start();
 
 function start() {
   const button = area.querySelector("button");
-  number(list.children, list.dataset.page);
-  returnToPlace();
-  noteThePlace();
+  numberItems(list.children, list.dataset.page);
+  restorePosition();
+  trackPosition();
   button.addEventListener("click", () => {
-    list.dataset.stretch = 0;
+    list.dataset.automaticPages = 0;
     append();
   });
-  document.querySelector(".earlier a")?.addEventListener("click", async (event) => {
+  document.querySelector(".previous-page a")?.addEventListener("click", async (event) => {
     event.preventDefault();
     const first = list.firstElementChild;
     await prepend();
     first.querySelector("a").focus({ preventScroll: true });
   });
   button.hidden = !nextLink();
-  /* Not before the reader moves: until then what is on the page stays where it is. */
+  /* Only once the reader scrolls: until then the page keeps still. */
   for (const move of ["scroll", "wheel", "touchmove", "keydown"]) {
-    window.addEventListener(move, watchTheEnd, { once: true, passive: true });
+    window.addEventListener(move, watchEnd, { once: true, passive: true });
   }
 }
 
-function watchTheEnd() {
+function watchEnd() {
   if (area.watched) return;
   area.watched = true;
   new IntersectionObserver(([end]) => {
     area.near = end.isIntersecting;
     appendIfNear();
-  }, { rootMargin: NEAR }).observe(area);
+  }, { rootMargin: LOAD_MARGIN }).observe(area);
 }
 
 function appendIfNear() {
-  const stretch = Number(list.dataset.stretch ?? 0);
-  if (area.near && !area.failed && nextLink() && stretch < AT_A_STRETCH) append();
+  const automaticPages = Number(list.dataset.automaticPages ?? 0);
+  if (area.near && !area.failed && nextLink() && automaticPages < MAX_AUTOMATIC_PAGES) append();
 }
 
 function nextLink() {
@@ -51,41 +51,41 @@ function nextLink() {
 
 async function append() {
   if (area.busy) return;
-  const page = await fetched(nextLink().href, "Loading more …");
+  const page = await fetchPage(nextLink().href, "Loading more …");
   if (!page) return;
-  list.dataset.stretch = Number(list.dataset.stretch ?? 0) + 1;
-  list.append(...fresh(page));
+  list.dataset.automaticPages = Number(list.dataset.automaticPages ?? 0) + 1;
+  list.append(...newItems(page));
   document.querySelector(".pages").replaceWith(page.querySelector(".pages"));
   area.querySelector("button").hidden = !nextLink();
-  tell();
-  /* An end that stays in sight does not come into sight again. */
+  announceCount();
+  /* The observer does not fire again while the end stays in view. */
   setTimeout(() => {
     const { top } = area.getBoundingClientRect();
-    area.near = top < window.innerHeight + parseInt(NEAR);
+    area.near = top < window.innerHeight + parseInt(LOAD_MARGIN);
     appendIfNear();
   });
 }
 
-/* What was there stays where it is in the window. */
+/* Prepend the previous page without moving what is in view. */
 async function prepend() {
-  const link = document.querySelector(".earlier a");
-  const page = area.busy ? null : await fetched(link.href, "Loading earlier ones …");
+  const link = document.querySelector(".previous-page a");
+  const page = area.busy ? null : await fetchPage(link.href, "Loading previous page …");
   if (!page) return;
   const first = list.firstElementChild;
   const before = first.getBoundingClientRect().top;
-  list.prepend(...fresh(page));
-  const earlier = page.querySelector(".earlier a");
-  if (earlier) link.href = earlier.href;
+  list.prepend(...newItems(page));
+  const previous = page.querySelector(".previous-page a");
+  if (previous) link.href = previous.href;
   else link.parentElement.remove();
   window.scrollBy(0, first.getBoundingClientRect().top - before);
-  tell();
+  announceCount();
 }
 
-/* The page behind a link, or nothing: then it is said, and the button tries again. */
-async function fetched(address, words) {
+/* Fetch the page behind a link; on failure say so, and let the button try again. */
+async function fetchPage(address, message) {
   const button = area.querySelector("button");
   area.busy = true;
-  say(words);
+  say(message);
   button.setAttribute("aria-disabled", "true");
   try {
     const answer = await fetch(address, { headers: { "X-Part": "images" } });
@@ -99,7 +99,7 @@ async function fetched(address, words) {
     area.failed = true;
     button.textContent = "Try again";
     button.hidden = false;
-    say("More could not be loaded.");
+    say("Loading failed.");
     return null;
   } finally {
     area.busy = false;
@@ -107,39 +107,39 @@ async function fetched(address, words) {
   }
 }
 
-/* What a page holds that is not here yet: the index may have changed between two pages. */
-function fresh(page) {
+/* The items of a page that are not here yet: the index may have changed between two pages. */
+function newItems(page) {
   const other = page.querySelector("[data-scroll]");
-  number(other.children, other.dataset.page);
+  numberItems(other.children, other.dataset.page);
   return [...other.children].filter((one) => !document.getElementById(one.id));
 }
 
-function number(children, page) {
+function numberItems(children, page) {
   for (const one of children) one.dataset.page = page;
 }
 
-function tell() {
+function announceCount() {
   const [shown, all] = [list.children.length, Number(list.dataset.total)];
-  say(`${shown.toLocaleString("en")} of ${all.toLocaleString("en")} ${list.dataset.scroll} shown`);
+  say(`Showing ${shown.toLocaleString("en")} of ${all.toLocaleString("en")} ${list.dataset.scroll}`);
   document.dispatchEvent(new Event("tiles"));
 }
 
-function say(words) {
-  area.querySelector(".said").textContent = words;
+function say(message) {
+  area.querySelector(".status-text").textContent = message;
 }
 
-/* The address follows what is in view, and the history remembers what was where in the window, so
-   that the back button leads to the same place. */
-function noteThePlace() {
+/* The address follows what is in view, and the history remembers its position, so that the back
+   button returns to it. */
+function trackPosition() {
   let timer = 0;
   history.scrollRestoration = "manual";
   window.addEventListener("scroll", () => {
     clearTimeout(timer);
-    timer = setTimeout(() => note(firstInView()), SETTLED);
+    timer = setTimeout(() => savePosition(firstInView()), SCROLL_PAUSE);
   }, { passive: true });
-  /* What is clicked is what one comes back to. */
+  /* Return to what was clicked. */
   list.addEventListener("click", (event) => {
-    note([...list.children].find((one) => one.contains(event.target)));
+    savePosition([...list.children].find((one) => one.contains(event.target)));
   }, { capture: true });
 }
 
@@ -147,7 +147,7 @@ function firstInView() {
   return [...list.children].find((one) => one.getBoundingClientRect().bottom > 0);
 }
 
-function note(seen) {
+function savePosition(seen) {
   if (!seen) return;
   const address = new URL(location);
   if (seen.dataset.page === "1") address.searchParams.delete("page");
@@ -155,8 +155,8 @@ function note(seen) {
   history.replaceState({ id: seen.id, top: seen.getBoundingClientRect().top }, "", address);
 }
 
-/* Where the page alone is too short above or below, more of what was there comes first. */
-async function returnToPlace() {
+/* If the page is too short above or below, load more first. */
+async function restorePosition() {
   const place = history.state;
   const seen = place?.id && document.getElementById(place.id);
   const off = () => seen.getBoundingClientRect().top - place.top;
@@ -165,7 +165,7 @@ async function returnToPlace() {
     return Math.abs(off()) < 1;
   };
   if (!seen || reached()) return;
-  if (off() < 0 && document.querySelector(".earlier a")) await prepend();
+  if (off() < 0 && document.querySelector(".previous-page a")) await prepend();
   else if (nextLink()) await append();
   reached();
 }

@@ -52,7 +52,7 @@ class TrainingMap extends MapCanvas {
   constructor(points) {
     super(stage.querySelector("canvas"), points);
     this.preview = new Preview(stage);
-    this.selection = new Selection(document.querySelector(".picking").closest("section"), points, stage);
+    this.selection = new Selection(document.querySelector(".selection").closest("section"), points, stage);
     this.legend = new Legend(document.querySelector(".key").closest("section"), points,
       () => this.visibilityChanged(), (index) => this.highlight(index));
     this.selecting = false;

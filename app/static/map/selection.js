@@ -87,7 +87,7 @@ export class Selection {
 /* The same checkbox as on the pages of Explore. */
 function pickBox(id, label, picture) {
   const [frame, box, text] = ["label", "input", "span"].map((tag) => document.createElement(tag));
-  frame.className = "pick-one";
+  frame.className = "select-image";
   Object.assign(box, { type: "checkbox", name: "image", value: id });
   Object.assign(box.dataset, { label, picture });
   text.className = "hidden";

@@ -1,18 +1,19 @@
 "use strict";
 
-/* The pages work without this file: it copies, and shows a crop's frame on the image. */
+/* Copy buttons, crop frames on the image, and the current class in view. The pages work without
+   this file. */
 
 document.documentElement.classList.add("js");
 
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-copy]").forEach(prepareCopy);
   document.querySelectorAll(".answer").forEach(prepareCrops);
-  document.querySelectorAll(".classes [aria-current]").forEach(bringIntoSight);
+  document.querySelectorAll(".classes [aria-current]").forEach(scrollIntoView);
 });
 
 function prepareCopy(button) {
   const box = document.getElementById(button.dataset.copy);
-  /* Behind a proxy the server may know its own address less well. */
+  /* Behind a proxy the server may not know its own address. */
   if (box.id === "link") box.textContent = window.location.origin + window.location.pathname;
   const text = box.textContent;
   if (!navigator.clipboard) return;
@@ -24,21 +25,21 @@ function prepareCopy(button) {
   });
 }
 
-/* A crop that is pointed at in the list is framed on the image, in the place of the centre one. */
+/* Pointing at a crop in the list moves the frame on the image from the centre crop to that one. */
 function prepareCrops(answer) {
-  const frames = answer.querySelectorAll(".seen .window");
-  const put = (left, top) => frames.forEach((frame) => {
+  const frames = answer.querySelectorAll(".input-image .crop-frame");
+  const moveTo = (left, top) => frames.forEach((frame) => {
     frame.setAttribute("x", left + 0.4);
     frame.setAttribute("y", top + 0.4);
   });
   answer.querySelectorAll(".crops li").forEach((crop) => {
-    crop.addEventListener("pointerenter", () => put(+crop.dataset.left, +crop.dataset.top));
-    crop.addEventListener("pointerleave", () => put(16, 16));
+    crop.addEventListener("pointerenter", () => moveTo(+crop.dataset.left, +crop.dataset.top));
+    crop.addEventListener("pointerleave", () => moveTo(16, 16));
   });
 }
 
-/* In a long list the chosen class is in sight; the page itself does not move. */
-function bringIntoSight(link) {
+/* Scroll a long list to the current class without moving the page. */
+function scrollIntoView(link) {
   const list = link.closest(".classes");
   const [from, to] = [list.getBoundingClientRect(), link.getBoundingClientRect()];
   list.scrollLeft += to.left - from.left - (from.width - to.width) / 2;

@@ -88,8 +88,8 @@ def drag(page: Any, points: Points, start: Any, end: Any) -> None:
 
 def listed(page: Any) -> list[int]:
     """The ids of the images listed as selected, all of them."""
-    while page.locator(".more button").is_visible():
-        page.locator(".more button").click()
+    while page.locator(".load-more button").is_visible():
+        page.locator(".load-more button").click()
     found = page.locator(".selected .tile").evaluate_all("all => all.map(one => one.href)")
     return [int(address.rsplit("/", 1)[1]) for address in found]
 
@@ -188,9 +188,9 @@ def test_images_of_the_selection_are_picked_as_in_explore(tab: Open, points: Poi
     page = opened(tab(viewport=TALL), f"/map?region=0,0,{points.scale},{points.scale}")
     assert page.locator(".mean").is_hidden()
     for n in (1, 4):
-        page.locator(".selected .pick-one input").nth(n).check()
+        page.locator(".selected .select-image input").nth(n).check()
     first = [page.locator(".selected .tile").nth(n).get_attribute("href") for n in (1, 4)]
-    page.click(".bar [type=submit]")
+    page.click(".selection-bar [type=submit]")
     page.wait_for_url(re.compile(r"/explore/mean\?"))
     assert re.findall(r"image=(\d+)", page.url) == [href.rsplit("/", 1)[1] for href in first]
 

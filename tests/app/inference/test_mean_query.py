@@ -102,7 +102,7 @@ def test_the_page_shows_the_picked_and_the_nearest(
 ) -> None:
     picked = [ids[0], ids[20], ids[50]]
     shown = page(client.get("/explore/mean", query_string={"image": picked}))
-    tiles = shown.one("ul", "several").all("a", "tile")
+    tiles = shown.one("ul", "mean-images").all("a", "tile")
     assert [tile.attributes["href"] for tile in tiles] == [f"/images/{image}" for image in picked]
     found = shown.one("ol", "neighbours")
     links = [tile.attributes["href"] for tile in found.all("a", "tile")]

@@ -253,7 +253,7 @@ def test_several_images_lead_to_a_page_of_their_own(
     assert sent.status_code == 303
     shown = page(client.get(sent.location))
     assert shown.one("h1").text == "5 images sent together"
-    items = shown.one("ol", "together").all("li")
+    items = shown.one("ol", "batch").all("li")
     assert [item.one("span", "filename").text for item in items] == list(NAMES)
     for item in (items[0], items[2]):
         alone = page(client.get(item.one("a").attributes["href"]))
@@ -273,7 +273,7 @@ def test_files_none_of_which_is_an_image_are_each_told_why(
     client: FlaskClient, page: Page, send_together: Callable[..., TestResponse]
 ) -> None:
     shown = page(client.get(send_together({"a.txt": b"text", "b.txt": b"text"}).location))
-    assert len(shown.one("ol", "together").all("li", "without")) == 2
+    assert len(shown.one("ol", "batch").all("li", "no-result")) == 2
 
 
 def test_what_was_sent_together_is_deleted_one_by_one_or_all(
@@ -285,10 +285,10 @@ def test_what_was_sent_together_is_deleted_one_by_one_or_all(
 ) -> None:
     before, kept = rows(app), pictures(settings)
     location = send_together().location
-    links = page(client.get(location)).one("ol", "together").all("a")
+    links = page(client.get(location)).one("ol", "batch").all("a")
     form = {"csrf_token": csrf_of(client, page)}
     client.post(f"{links[0].attributes['href']}/delete", data=form)
-    items = page(client.get(location)).one("ol", "together").all("li")
+    items = page(client.get(location)).one("ol", "batch").all("li")
     assert "was deleted" in items[0].text
     assert "first.jpg" not in items[0].text
     other = app.test_client()

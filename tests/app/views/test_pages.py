@@ -29,7 +29,9 @@ def numbers(element: Any) -> list[float]:
 def first_image(client: FlaskClient, page: Page, label: str = "tabby cat") -> int:
     """The id of the first training image of a class, found by its link."""
     overview = page(client.get("/explore"))
-    (shelf,) = (s for s in overview.all("section", "shelf") if s.one("h2").text.strip() == label)
+    (shelf,) = (
+        s for s in overview.all("section", "class-row") if s.one("h2").text.strip() == label
+    )
     return int(shelf.all("a", "tile")[0].attributes["href"].rsplit("/", 1)[1])
 
 
@@ -95,7 +97,7 @@ def test_the_kept_picture_is_a_jpeg_made_here(client, page, send):
     exif[0x010E] = "a secret description"
     Image.effect_noise((1200, 300), 40).convert("RGB").save(original, "PNG", exif=exif)
     shown = page(client.get(send(original.getvalue(), "noise.png").location))
-    kept = client.get(shown.one("div", "seen").one("img").attributes["src"])
+    kept = client.get(shown.one("div", "input-image").one("img").attributes["src"])
     assert kept.mimetype == "image/jpeg"
     with Image.open(io.BytesIO(kept.data)) as picture:
         assert picture.format == "JPEG"
@@ -200,7 +202,7 @@ def test_a_version_that_was_deleted_meanwhile_leaves_no_empty_page(
         assert app.test_cli_runner().invoke(args=["index", "build"]).exit_code == 0
     assert app.extensions["loader"].known is before
     shown = page(app.test_client().get("/explore"))
-    assert len(shown.all("section", "shelf")) == 6
+    assert len(shown.all("section", "class-row")) == 6
 
 
 @pytest.mark.parametrize("address", ["/", "/explore", "/filters", "/images/1"])
