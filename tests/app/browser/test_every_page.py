@@ -1,4 +1,4 @@
-"""What holds for every page: on a telephone, in the dark, for whoever sees or hears little."""
+"""What holds for every page: on a phone, in the dark, and with assistive technology."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 Open = Callable[..., Any]
+GROUNDS = {"light": "rgb(251, 250, 246)", "dark": "rgb(22, 21, 19)"}
 PAGES = (
     "/",
-    "result",
-    "image",
+    "/results/TOKEN",
+    "/images/ID",
     "/explore",
     "/map",
-    "/filters",
-    "/layers",
+    "/filters?of=TOKEN",
+    "/layers?of=TOKEN",
     "/figure-4",
     "/training",
     "/models",
@@ -21,50 +22,31 @@ PAGES = (
 )
 
 
-@pytest.fixture
-def go(classified: Callable[[Any], str]) -> Callable[[Any, str], None]:
-    """Opens a page by its name."""
-
-    def open_page(page: Any, name: str) -> None:
-        if name in ("result", "image", "/layers", "/filters"):
-            classified(page)
-        if name == "image":
-            page.goto(page.locator(".neighbours a").first.get_attribute("href"))
-        elif name != "result":
-            page.goto(name)
-
-    return open_page
-
-
-@pytest.mark.parametrize(
-    ("scheme", "ground"), [("light", "rgb(251, 250, 246)"), ("dark", "rgb(22, 21, 19)")]
-)
-def test_the_ground_is_light_or_dark_as_the_system_is(tab: Open, scheme: str, ground: str) -> None:
-    page = tab(color_scheme=scheme)
-    page.goto("/")
-    assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == ground
+@pytest.fixture(scope="session")
+def addresses(chromium: Any, site: str, classified: Callable[[Any], str]) -> dict[str, str]:
+    """The pages' addresses, with the token of a result and the number of a neighbour of it."""
+    context = chromium.new_context(base_url=site)
+    page = context.new_page()
+    token = classified(page).rsplit("/", 1)[1]
+    neighbour = page.locator(".neighbours a").first.get_attribute("href").rsplit("/", 1)[1]
+    context.close()
+    return {name: name.replace("TOKEN", token).replace("ID", neighbour) for name in PAGES}
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_serves_everyone(
-    tab: Open, go: Callable[[Any, str], None], accessible: Callable[[Any], None], name: str
+def test_a_page_stands_still_fits_the_window_and_is_accessible(
+    tab: Open,
+    addresses: dict[str, str],
+    accessible: Callable[[Any], None],
+    steady: Callable[[Any, str], None],
+    name: str,
 ) -> None:
     for scheme, width in (("light", 1280), ("dark", 360)):
         page = tab(viewport={"width": width, "height": 740}, color_scheme=scheme)
-        go(page, name)
+        steady(page, addresses[name])
+        ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert ground == GROUNDS[scheme]
         for summary in page.locator("summary").all():
             summary.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
         accessible(page)
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_nothing_moves_while_a_page_loads(
-    tab: Open,
-    go: Callable[[Any, str], None],
-    steady: Callable[[Any, str], None],
-    name: str,
-) -> None:
-    page = tab()
-    go(page, name)
-    steady(page, page.url)

@@ -31,6 +31,14 @@ def scroll_to_the_end(page: Any, count: int) -> None:
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
 
 
+def assert_returns(page: Any, tile: Any, top: float) -> None:
+    """A tile comes to stand this far from the top of the window."""
+    page.wait_for_function(
+        "([tile, top]) => Math.abs(tile.getBoundingClientRect().top - top) < 2",
+        arg=[tile.element_handle(), top],
+    )
+
+
 def pick(page: Any, number: int) -> None:
     """Pick an image of the page."""
     page.locator(".six .select-image input").nth(number).check()
@@ -100,7 +108,6 @@ def test_the_way_back_leads_to_the_same_place(tab: Open) -> None:
     page.wait_for_url(re.compile(r"\?page=[23]$"))
     tile = page.locator(".six .tile").last
     tile.scroll_into_view_if_needed()
-    page.wait_for_timeout(300)
     address, before = tile.get_attribute("href"), tile.bounding_box()["y"]
     tile.click()
     page.wait_for_url(f"**{address}")
@@ -108,15 +115,13 @@ def test_the_way_back_leads_to_the_same_place(tab: Open) -> None:
     page.wait_for_url(re.compile(r"\?page=[23]$"))
     again = page.locator(f'.six .tile[href="{address}"]')
     again.wait_for()
-    page.wait_for_timeout(300)
-    assert abs(again.bounding_box()["y"] - before) < 2
+    assert_returns(page, again, before)
     page.locator(".previous-page a").scroll_into_view_if_needed()
     before = again.bounding_box()["y"]
     page.locator(".previous-page a").click()
     page.locator(".six .tile").nth(4).wait_for()
-    page.wait_for_timeout(300)
+    assert_returns(page, again, before)
     assert len(set(images(page))) == len(images(page))
-    assert abs(again.bounding_box()["y"] - before) < 2
 
 
 def test_images_of_several_pages_are_searched_by(
