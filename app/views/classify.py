@@ -42,7 +42,7 @@ def show_classify_form() -> str:
 
 
 @blueprint.post("/")
-def classify_uploads() -> Redirect:
+def submit_classify_form() -> Redirect:
     """Classify the uploaded images: one leads to its result, several to a page of results."""
     context.require_ready()
     sent = sent_files(request, context.settings())

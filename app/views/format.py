@@ -101,7 +101,7 @@ def format_moment(moment: datetime | None) -> str:
     return f"{moment.day} {moment:%B %Y, %H:%M} UTC" if moment else "–"
 
 
-def format_age(moment: datetime | None, now: datetime) -> str:
+def format_time_ago(moment: datetime | None, now: datetime) -> str:
     """Format how long ago something happened, in its largest unit: 3 minutes ago."""
     if moment is None:
         return "at an unknown time"

@@ -19,7 +19,7 @@ MAX_ASPECT = 4
 JPEG_QUALITY = 88
 
 
-def encode_jpeg(image: Image.Image) -> bytes:
+def encode_picture(image: Image.Image) -> bytes:
     """Encode an RGB image as JPEG, without any of its metadata."""
     out = io.BytesIO()
     # A copy of the pixels alone: Pillow would carry a colour profile or comment over.
@@ -37,7 +37,7 @@ def encode_png(image: Image.Image) -> bytes:
 
 def encode_square(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Encode the square that the network sees, uint8 [256, 256, 3], as JPEG."""
-    return encode_jpeg(Image.fromarray(pixels))
+    return encode_picture(Image.fromarray(pixels))
 
 
 def encode_reduced(image: Image.Image) -> bytes:
@@ -50,7 +50,7 @@ def encode_reduced(image: Image.Image) -> bytes:
     left, top = (width - kept_width) // 2, (height - kept_height) // 2
     reduced = image.crop((left, top, left + kept_width, top + kept_height))
     reduced.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return encode_jpeg(reduced)
+    return encode_picture(reduced)
 
 
 def picture_response(

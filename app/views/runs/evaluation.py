@@ -105,7 +105,7 @@ def evaluation_of_run(run: Run, name: str = "") -> EvaluatedRun | None:
         results=tuple(results),
         detailed=detailed,
         number=evaluation.results.index(detailed),
-        matrix=tuple(confusion_matrix(detailed, evaluation)),
+        matrix=tuple(matrix_rows(detailed, evaluation)),
         confusions=tuple(frequent_confusions(detailed, evaluation)),
     )
 
@@ -119,7 +119,7 @@ def network_identities(run: Run) -> list[str]:
     return list(dict.fromkeys(identity for identity in (run.weights, best) if identity))
 
 
-def confusion_matrix(result: Result, evaluation: StoredEvaluation) -> list[MatrixRow]:
+def matrix_rows(result: Result, evaluation: StoredEvaluation) -> list[MatrixRow]:
     """Return the confusion matrix in the order of the classes; empty if it has too many."""
     seen = set(result.confusion) | {g for counts in result.confusion.values() for g in counts}
     classes = [c for c in evaluation.labels if c in seen]

@@ -10,13 +10,13 @@ from flask import Blueprint, Response, abort, make_response, render_template, re
 from PIL import Image
 
 from app import context
-from app.views.format import format_age
+from app.views.format import format_time_ago
 from app.views.pictures import encode_png, missing_picture, picture_response
 from app.views.runs import evaluation
 from app.views.runs.learning_curves import LETTERS, comparison_charts, run_charts, sparkline
 from app.views.runs.recipe import describe_recipe
 from app.views.runs.status import RunStatus, run_status
-from app.views.runs.tables import differences_table, machine_table, results_table, speed_table
+from app.views.runs.tables import compare_settings, machine_table, results_table, speed_table
 from app.web import not_modified, revalidate_by_content
 from model.architectures import VARIANTS
 from model.decode import ImageError, decode_image
@@ -105,7 +105,7 @@ def compare_runs() -> Response:
         max_compared=MAX_COMPARED,
         charts=comparison_charts(runs),
         results=results_table(runs),
-        differences=differences_table(runs),
+        differences=compare_settings(runs),
         epochs=sorted({epoch.epoch for run in runs for epoch in run.epochs}),
         by_epoch=[{epoch.epoch: epoch for epoch in run.epochs} for run in runs],
     )
@@ -142,7 +142,7 @@ def list_run(run: Run) -> ListedRun:
     return ListedRun(
         run=run,
         status=run_status(run, now),
-        last_write=format_age(run.last_write_at, now),
+        last_write=format_time_ago(run.last_write_at, now),
         resume_command=f"python training/run.py --resume {folder}",
         evaluate_command=f"python training/evaluate.py {folder}{'' if run.finished else ' --best'}",
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from app.views.format import THIN_SPACE, format_duration, format_loss, format_percent
-from app.views.runs.recipe import describe_recipe, format_value
+from app.views.runs.recipe import describe_recipe, format_setting
 from storage.runs import Epoch, Run
 from storage.tolerant_json import dict_or_empty
 
@@ -41,7 +41,7 @@ def machine_table(run: Run) -> list[tuple[str, str]]:
         **{str(name): versions[name] for name in sorted(versions)[:MAX_VERSIONS]},
         "Commit": run.commit,
     }
-    return [(label, format_value(v)) for label, v in values.items() if v not in ("", None)]
+    return [(label, format_setting(v)) for label, v in values.items() if v not in ("", None)]
 
 
 def speed_table(run: Run) -> list[tuple[str, str]]:
@@ -73,7 +73,7 @@ def results_table(runs: Sequence[Run]) -> list[TableRow]:
     return [TableRow(label=label, section="", values=tuple(values)) for label, values in rows]
 
 
-def differences_table(runs: Sequence[Run]) -> list[TableRow]:
+def compare_settings(runs: Sequence[Run]) -> list[TableRow]:
     """Compare how runs were configured and where they ran; only rows in which they differ.
 
     A value that some runs do not record does not count as a difference: they may be older.
@@ -100,11 +100,11 @@ def describe_run(run: Run) -> dict[str, tuple[str, str]]:
         "Started from weights": run.initial_weights[:8] or "random",
         "Precision": run.precision,
         "Commit": run.commit,
-        "Processor": format_value(machine.get("processor")),
-        "Device": format_value(machine.get("device")),
-        "Processes": format_value(machine.get("processes")),
-        "Threads": format_value(machine.get("threads")),
-        "torch": format_value(versions.get("torch")),
+        "Processor": format_setting(machine.get("processor")),
+        "Device": format_setting(machine.get("device")),
+        "Processes": format_setting(machine.get("processes")),
+        "Threads": format_setting(machine.get("threads")),
+        "torch": format_setting(versions.get("torch")),
     }
     recipe = {row.label: (row.section, row.value) for row in describe_recipe(run.recipe)}
     return {label: ("", value or UNKNOWN) for label, value in facts.items()} | recipe
