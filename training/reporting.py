@@ -18,8 +18,8 @@ from torch import Tensor
 
 from model.visualize import draw_kernels, split_towers
 from storage.files import write_atomically
+from storage.progress import progress_bars
 from storage.runs import Epoch, RunFolder
-from training.bars import steps_bar
 from training.callbacks import Callbacks
 from training.checkpoints import save_checkpoint
 from training.run_folder import RunSpec, save_best_weights
@@ -41,7 +41,7 @@ def report_run(
     run: None in all processes but rank 0; they write nothing.
     """
     last_saved = time.monotonic()
-    progress = steps_bar(console)
+    progress = progress_bars(console)
     task = progress.add_task("", total=None, visible=False)
 
     def on_step(step: int, steps: int, loss: float) -> None:

@@ -14,8 +14,8 @@ from model.config import AlexNetConfig, ConfigError
 from model.dataset import FolderError, ImageFolder
 from storage.files import switch_link
 from storage.home import Home
+from storage.progress import progress_bar
 from storage.runs import RunFolder
-from training.bars import bar
 from training.callbacks import StoppedError
 from training.checkpoints import load_checkpoint
 from training.config import PRESETS, RecipeError, finetune_config
@@ -163,7 +163,7 @@ def prepare_data(
     source: ImageFolder | Shards, home: Home, console: Console, side: int, gigabytes: float
 ) -> Prepared:
     """Decode the photographs with a progress bar, and list those that cannot be read."""
-    with bar(console, "decoding", expected(source)) as advance:
+    with progress_bar(console, "decoding", expected(source)) as advance:
         data = prepare(source, home.prepared, advance, side=side, budget=round(gigabytes * 1e9))
     if data.unreadable:
         console.print(f"Left out {len(data.unreadable)} photographs that cannot be read:")

@@ -11,10 +11,11 @@ from typing import BinaryIO
 
 import click
 from flask.cli import with_appcontext
+from rich.console import Console
 
 from app import context
 from app.cli.classify_formats import FORMATS
-from app.cli.terminal import INTERRUPTED, cli_errors, exit_with, progress_bars, progress_steps
+from app.cli.terminal import INTERRUPTED, cli_errors, exit_with
 from app.inference.classify_files import (
     FindNeighbours,
     Outcome,
@@ -26,6 +27,7 @@ from app.inference.classify_files import (
 from app.inference.loader import NotReadyError
 from index.search import MAX_NEIGHBOURS
 from model.predict import Predictor
+from storage.progress import step_bars
 
 WIDE = 160
 """Columns of a table that is written to a file or a pipe."""
@@ -97,8 +99,8 @@ def classify_with_progress(
 ) -> list[Outcome]:
     """The answers, and a bar on the error stream meanwhile."""
     every = find_files(files)
-    with progress_bars() as bars:
-        begun = progress_steps(bars)("Classifying", len(every))
+    with step_bars(Console(stderr=True)) as report:
+        begun = report("Classifying", len(every))
         return list(classify_files(every, predictor, top, find, begun))
 
 

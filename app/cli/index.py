@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 from flask.cli import AppGroup
+from rich.console import Console
 
 from app import context
-from app.cli.terminal import cli_errors, exit_with, progress_bars, progress_steps
+from app.cli.terminal import cli_errors, exit_with
 from app.config import Settings
 from app.database.session import session_factory
 from app.indexing.build import BuildOptions, BuildResult, build_index, update_index
@@ -18,6 +19,7 @@ from app.indexing.verify import index_statistics, verify_version
 from app.indexing.versions import prune_versions, rollback_version
 from index.engines.factory import KINDS, IndexSpec
 from index.engines.options import SEARCH_DEVICES, EngineOptions
+from storage.progress import step_bars
 
 NAMES = tuple(known.name for known in fields(EngineOptions))
 index_commands = AppGroup("index", help="The index of the training images' features.")
@@ -74,10 +76,8 @@ def build_command(
     asked = BuildOptions(
         wanted=IndexSpec(kind=kind, target=recall, options=read_options(options)), dtype=storage
     )
-    with progress_bars() as bars:
-        built = build_index(
-            settings, session_factory(settings), progress_steps(bars), asked, if_needed=if_needed
-        )
+    with step_bars(Console(stderr=True)) as report:
+        built = build_index(settings, session_factory(settings), report, asked, if_needed=if_needed)
     print_build(built)
 
 
@@ -86,8 +86,8 @@ def build_command(
 def update_command() -> None:
     """Add new images to the index, drop vanished ones, read changed ones again; nothing else."""
     settings = context.settings()
-    with progress_bars() as bars:
-        built = update_index(settings, session_factory(settings), progress_steps(bars))
+    with step_bars(Console(stderr=True)) as report:
+        built = update_index(settings, session_factory(settings), report)
     print_build(built)
 
 
@@ -128,8 +128,8 @@ def verify_command(version: str | None, files: bool, index_device: str | None) -
     """
     settings = settings_with_device(index_device)
     sessions = session_factory(settings)
-    with progress_bars() as bars:
-        found = verify_version(settings, sessions, progress_steps(bars), version, files=files)
+    with step_bars(Console(stderr=True)) as report:
+        found = verify_version(settings, sessions, report, version, files=files)
     for line in found.looked:
         click.echo(line)
     for line in found.wrong:
@@ -163,8 +163,8 @@ def stats_command(version: str | None, as_json: bool) -> None:
 def precision_command(data: Path | None) -> None:
     """Share of the validation images whose nearest training image has their class."""
     settings = context.settings()
-    with progress_bars() as bars:
-        found = measure_precision(settings, session_factory(settings), data, progress_steps(bars))
+    with step_bars(Console(stderr=True)) as report:
+        found = measure_precision(settings, session_factory(settings), data, report)
     for line in found.report():
         click.echo(line)
 

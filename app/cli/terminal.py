@@ -4,29 +4,16 @@ An error that can be expected is one line and exit code 2; Ctrl-C is one line an
 """
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
 import click
 from flask.cli import AppGroup
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from app import context
 from app.config import SettingsError
 from app.database.session import DatabaseError, upgrade_database
 from index.engines.protocol import SearchError
-from index.progress import Report
 from index.store import StoreError
 from model.checkpoint import WeightsError
 from model.dataset import FolderError
@@ -74,41 +61,3 @@ def upgrade_command() -> None:
     """Make the tables, or bring them up to date."""
     upgrade_database(context.settings())
     click.echo("The database is up to date.")
-
-
-@contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Bars on the error stream, from the first step on; one line each where it is no terminal."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        SpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    bars = Progress(*columns, console=Console(stderr=True))
-    try:
-        yield bars
-    finally:
-        if bars.tasks:
-            bars.stop()
-
-
-class SpeedColumn(ProgressColumn):
-    """How many are done in a second, lately; at the end, over all."""
-
-    def render(self, task: Task) -> Text:
-        """Write it, or nothing as long as it is not known."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:,.1f}/s" if speed else "", style="progress.data.speed")
-
-
-def progress_steps(bars: Progress) -> Report:
-    """Begin each step as a bar of its own."""
-
-    def step(name: str, total: int) -> Callable[[int], None]:
-        bars.start()
-        task = bars.add_task(name, total=total)
-        return lambda done: bars.update(task, completed=done)
-
-    return step

@@ -32,13 +32,13 @@ from index.engines.factory import choose_kind
 from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
 from index.manifest import StoreError
-from index.progress import Report
 from index.sample import write_sample
 from index.store import Draft, Manifest
 from index.vectors import Floats, Ids
 from model.checkpoint import Weights, load_weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder
 from model.predict import Predictor
+from storage.progress import Report
 
 HELD_OUT = 256
 """Validation photographs by which a kind's effort is chosen."""

@@ -10,10 +10,10 @@ from app.database.session import Sessions
 from app.inference.loader import ModelLoader, NotReady
 from index.building.file_list import escape_file_name
 from index.building.pipeline import compute_features
-from index.progress import Report
 from index.recall import nearest_class_share
 from index.store import StoreError
 from model.dataset import FolderError, ImageFolder, scan_folder
+from storage.progress import Report
 
 __all__ = ["Precision", "measure_precision"]
 

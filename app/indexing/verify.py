@@ -14,11 +14,11 @@ from index.building.file_list import FILE_LIST as LISTING
 from index.building.file_list import read_file_list
 from index.engines import milvus_collections
 from index.manifest import Manifest, StoreError, read_manifest
-from index.progress import Report
 from index.search import Index
 from index.vectors import file_sha256
 from model.dataset import FolderError, scan_folder
 from storage.parallel import map_ahead
+from storage.progress import Report
 
 SAMPLE = 64
 """Images whose neighbours are compared with those of a comparison with every vector."""

@@ -12,8 +12,8 @@ import numpy as np
 from index.building.checkpoint import BuildCheckpoint, ScannedFile, Segment
 from index.building.file_list import FileEntry
 from index.manifest import Shard
-from index.progress import Report
 from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
+from storage.progress import Report
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -21,7 +21,6 @@ from index.building.sampling import sample_bytes_needed
 from index.building.writer import BaseVersion, GatheredFeatures, write_shards
 from index.engines.factory import KINDS
 from index.manifest import StoreError
-from index.progress import Report, silent
 from index.vectors import ROWS_PER_SHARD, Floats, Ids
 from model.config import FEATURES
 from model.dataset import Photograph
@@ -29,6 +28,7 @@ from model.decode import ImageError
 from model.predict import Pixels, Predictor
 from model.preprocess import read_square
 from storage.parallel import map_ahead, split_batches
+from storage.progress import Report, silent
 
 __all__ = [
     "BaseVersion",

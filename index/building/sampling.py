@@ -14,11 +14,11 @@ from index.building.file_list import FileEntry
 from index.building.reader import DecodedFile, read_photograph
 from index.building.top_patches import ImageResponses, SampleScan
 from index.building.tsne import MapLayout, layout_images
-from index.progress import Report, silent
 from index.sample import MAX_SAMPLE_IMAGES, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Ids, Vectors
 from model.predict import Predictor
 from storage.parallel import map_ahead
+from storage.progress import Report, silent
 
 SEED = b"2012"
 MAX_WAITING_IMAGES = 64

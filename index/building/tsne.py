@@ -15,8 +15,8 @@ import torch
 
 from index.engines.reduction import PCA_SAMPLE_ROWS as LEARNED
 from index.engines.reduction import draw_rows, fit_pca, project_sample
-from index.progress import Report, silent
 from index.vectors import Floats, Ids, Vectors
+from storage.progress import Report, silent
 
 Doubles = npt.NDArray[np.float64]
 SEED = 2012

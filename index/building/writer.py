@@ -26,9 +26,9 @@ from index.building.file_list import (
     read_file_list,
 )
 from index.manifest import Manifest, Shard
-from index.progress import Report
 from index.vectors import Ids, Vectors
 from model.dataset import Photograph
+from storage.progress import Report
 
 MAX_SMALL_SHARDS = 8
 """Reused shards that may have fewer than half the rows of a whole one."""

@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from index.manifest import REBUILD_HINT, StoreError
-from index.progress import Report
 from index.vectors import Floats
 from model.checkpoint import write_tensors
 from model.config import FEATURES
+from storage.progress import Report
 
 Codes = npt.NDArray[np.uint8]
 COMPONENTS = 512

@@ -25,8 +25,8 @@ from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca, project_sample
 from index.manifest import REBUILD_HINT, StoreError
-from index.progress import Report
 from index.vectors import Floats, Ids, Vectors
+from storage.progress import Report
 
 ENCODER_FILE = "candidates.safetensors"
 CODES_FILE = "candidates.faissbin"

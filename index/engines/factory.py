@@ -23,9 +23,9 @@ from index.engines.options import EngineOptions
 from index.engines.protocol import SearchEngine, VersionData
 from index.engines.tuning import tune_effort
 from index.manifest import REBUILD_HINT, Manifest, StoreError
-from index.progress import Report
 from index.vectors import Floats
 from model.config import FEATURES
+from storage.progress import Report
 
 Parameters = dict[str, Any]
 """What the manifest records of a kind: numbers and strings."""

@@ -21,8 +21,8 @@ from index.engines.reduction import (
     linear_transform,
     project_sample,
 )
-from index.progress import Report
 from index.vectors import Floats, Ids, Vectors
+from storage.progress import Report
 
 VECTORS_PER_LIST = 48
 """Vectors that the centroid of a list is learned from."""

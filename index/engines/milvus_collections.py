@@ -30,9 +30,9 @@ from index.engines.options import EngineOptions
 from index.engines.protocol import VersionData
 from index.id_map import IdMap
 from index.manifest import REBUILD_HINT, StoreError
-from index.progress import Report
 from index.vectors import Ids, Vectors
 from model.config import FEATURES
+from storage.progress import Report
 
 ROWS_PER_INSERT = 1000
 """16 MB, a quarter of what Milvus accepts in one message."""

@@ -10,8 +10,8 @@ from faiss.contrib.exhaustive_search import knn_ground_truth
 
 from index.engines.protocol import TUNED_NEIGHBOURS, RowFilter, SearchEngine, scale_effort
 from index.engines.reduction import draw_rows
-from index.progress import Report, silent
 from index.vectors import DTYPES, Floats, Ids, Vectors
+from storage.progress import Report, silent
 
 CANDIDATE_COUNTS = (64, 128, 256, 512, 1024, 2048)
 """The numbers of candidates to try for the six nearest."""

@@ -12,8 +12,8 @@ from rich.console import Console
 from torch import Tensor
 
 from storage.home import Home
+from storage.progress import progress_bar
 from storage.runs import Epoch, RunFolder
-from training.bars import bar
 from training.config import CIFAR
 from training.dataset.prepare import Prepared
 from training.loop import train_network
@@ -61,7 +61,10 @@ def test_an_epochs_line_says_all_that_people_compare() -> None:
 def test_a_log_file_gets_the_lines_and_no_bars(tiny: Prepared, tmp_path: Path) -> None:
     run, told = run_of(tiny, tmp_path)
     to = console(terminal=False)
-    with report_run(run, told, to, lambda: 0, 1e9) as reports, bar(to, "decoding", 3) as advance:
+    with (
+        report_run(run, told, to, lambda: 0, 1e9) as reports,
+        progress_bar(to, "decoding", 3) as advance,
+    ):
         advance(3)
         train_network(
             init_state(RECIPE.network(3), RECIPE, torch.device("cpu")), tiny, RECIPE, False, reports

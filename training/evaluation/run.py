@@ -10,22 +10,13 @@ from typing import Annotated, Literal
 import torch
 import tyro
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from model.checkpoint import Weights
 from model.predict import find_device
 from storage.evaluations import Crops, Evaluation, EvaluationData, save_evaluation, write_json
 from storage.files import temporary_path, write_atomically
 from storage.home import Home
+from storage.progress import SpeedColumn, progress_bar
 from training.device import has_bf16, keep_freed_memory
 from training.evaluation.labels import (
     LabelledPhotographs,
@@ -201,40 +192,26 @@ def predict_with_progress(
     """Ask, with a bar; say how fast that was, and name what cannot be read."""
     crops: tuple[Crops, ...] = ("centre", "ten") if trial.crops == "both" else (trial.crops,)
     began = time.monotonic()
-    with speed_bar(console) as progress:
-        task = progress.add_task("", total=len(matched.photographs))
+    photographs = matched.photographs
+    with progress_bar(console, "predicting", len(photographs), SpeedColumn("images")) as advance:
         answered = predict_photographs(
             models,
             root,
-            matched.photographs,
+            photographs,
             crops=crops,
             bf16=bf16,
             batch=trial.batch,
-            progress=lambda images: progress.advance(task, images),
+            progress=advance,
         )
     seconds = time.monotonic() - began
     device = models[0].predictor.device
-    speed = f"{len(matched.photographs) / seconds:.1f} images/s, {seconds:.0f} s"
+    speed = f"{len(photographs) / seconds:.1f} images/s, {seconds:.0f} s"
     console.print(f"{'bf16' if bf16 else 'f32'}, {device}: {speed}.")
     if answered.unreadable:
         console.print(f"{len(answered.unreadable)} photographs cannot be read and are left out:")
         for line in answered.unreadable:
             console.print(f"  {line}", markup=False)
     return answered
-
-
-class Speed(ProgressColumn):
-    """How many images a second."""
-
-    def render(self, task: Task) -> Text:
-        """Give the figure, or nothing before it is known."""
-        return Text(f"{task.speed:.1f} images/s" if task.speed else "")
-
-
-def speed_bar(console: Console) -> Progress:
-    """A bar with its count, its speed and the time that remains."""
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), Speed())
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 
 def describe_data(

@@ -24,9 +24,9 @@ from index.engines.binary import (
 from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
 from index.manifest import StoreError
-from index.progress import silent
 from index.vectors import Vectors
 from model.config import FEATURES
+from storage.progress import silent
 
 Floats = npt.NDArray[np.float32]
 Open = Callable[..., Vectors]

@@ -21,8 +21,8 @@ from index.engines.factory import (
 from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
 from index.manifest import Manifest, StoreError
-from index.progress import silent
 from index.vectors import Vectors
+from storage.progress import silent
 
 COUNT = 90
 GIB = 1 << 30

@@ -18,8 +18,8 @@ from index.engines.faiss_train import train_faiss, update_faiss
 from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, SearchEngine, VersionData
 from index.manifest import StoreError
-from index.progress import silent
 from index.vectors import Vectors, write_shard
+from storage.progress import silent
 
 KINDS = ("ivf", "hnsw", "pq")
 COUNT = 600
