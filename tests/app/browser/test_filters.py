@@ -91,17 +91,13 @@ def test_a_finger_finds_every_kernel_and_patch(tab: Open) -> None:
 
 
 def test_a_chosen_kernel_serves_everyone(
-    tab: Open,
-    classified: Callable[..., str],
-    accessible: Callable[[Any], None],
-    steady: Callable[[Any, str], None],
+    tab: Open, accessible: Callable[[Any], None], steady: Callable[[Any, str], None]
 ) -> None:
     for scheme, width in (("light", 1280), ("dark", 360)):
         page = tab(viewport={"width": width, "height": 740}, color_scheme=scheme)
-        page.goto("/filters/17")  # with nothing at hand yet
+        page.goto("/filters/17")  # without a current image
         accessible(page)
-        classified(page)
-        steady(page, "/filters/17")
+        steady(page, "/filters/17?of=image-1")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         accessible(page)
         loaded = page.locator("svg image").evaluate_all("all => all.map(one => one.href.baseVal)")

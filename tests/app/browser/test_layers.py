@@ -25,10 +25,9 @@ def test_one_goes_from_an_example_to_a_layer_to_a_map(tab: Open) -> None:
     page.wait_for_url(re.compile(r"/filters/\d+\?of=image-\d+#kernel$"))
 
 
-def test_the_pictures_of_every_tower_arrive(tab: Open, classified: Callable[..., str]) -> None:
+def test_the_pictures_of_every_tower_arrive(tab: Open) -> None:
     page = tab()
-    classified(page)
-    page.goto("/layers", wait_until="networkidle")
+    page.goto("/layers?of=image-1", wait_until="networkidle")
     sizes = page.locator(".lane img").evaluate_all("all => all.map(one => one.naturalWidth)")
     assert len(sizes) == 14
     assert all(sizes)
@@ -41,12 +40,9 @@ def test_the_pictures_of_every_tower_arrive(tab: Open, classified: Callable[...,
     assert max(ones) < min(twos)  # two columns
 
 
-def test_a_map_tells_its_number_and_largest_value(
-    tab: Open, classified: Callable[..., str]
-) -> None:
+def test_a_map_tells_its_number_and_largest_value(tab: Open) -> None:
     page = tab()
-    classified(page)
-    page.goto("/layers/conv2")
+    page.goto("/layers/conv2?of=image-1")
     said = page.locator(".maps a > span")
 
     def shown(number: int) -> bool:
@@ -61,17 +57,14 @@ def test_a_map_tells_its_number_and_largest_value(
     assert shown(132)
 
 
-def test_on_a_telephone_the_towers_stand_one_above_the_other(
-    tab: Open, classified: Callable[..., str]
-) -> None:
+def test_on_a_telephone_the_towers_stand_one_above_the_other(tab: Open) -> None:
     page = tab(viewport={"width": 360, "height": 740})
-    classified(page)
-    page.goto("/layers")
+    page.goto("/layers?of=image-1")
     boxes = [page.locator(".lane").nth(n).bounding_box() for n in range(14)]
     assert all(box["width"] > 300 for box in boxes)
     tops = [box["y"] for box in boxes]
     assert tops == sorted(tops)
-    page.goto("/layers/conv3")
+    page.goto("/layers/conv3?of=image-1")
     sizes = page.locator(".maps a").evaluate_all(
         "all => all.map(one => one.getBoundingClientRect()).map(r => [r.width, r.height])"
     )
@@ -81,17 +74,12 @@ def test_on_a_telephone_the_towers_stand_one_above_the_other(
 
 @pytest.mark.parametrize("address", ["/layers/conv3", "/layers/fc6"])
 def test_a_layer_serves_everyone(
-    tab: Open,
-    classified: Callable[..., str],
-    accessible: Callable[[Any], None],
-    steady: Callable[[Any, str], None],
-    address: str,
+    tab: Open, accessible: Callable[[Any], None], steady: Callable[[Any, str], None], address: str
 ) -> None:
     for scheme, width in (("light", 1280), ("dark", 360)):
         page = tab(viewport={"width": width, "height": 740}, color_scheme=scheme)
-        page.goto(address)  # with nothing at hand yet
+        page.goto(address)  # without a current image
         accessible(page)
-        classified(page)
-        steady(page, address)
+        steady(page, f"{address}?of=image-1")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         accessible(page)

@@ -5,8 +5,9 @@ import json
 import re
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[3]
 Open = Callable[..., Any]
+Colours = Set[tuple[int, ...]]
 MARGIN = 28
 TALL = {"width": 1280, "height": 1000}
 
@@ -211,7 +213,7 @@ def test_a_class_that_is_hidden_is_neither_found_nor_selected(tab: Open, points:
     assert set(listed(page)) == others
     page.evaluate("scrollTo(0, 0)")
     page.mouse.move(*place)
-    page.wait_for_timeout(100)
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert page.locator(".card").is_hidden()
     page.click("[data-all=show]")
     assert set(listed(page)) == set(points.ids)
@@ -220,28 +222,31 @@ def test_a_class_that_is_hidden_is_neither_found_nor_selected(tab: Open, points:
     page.wait_for_selector(f".card[href$='/images/{points.ids[point]}']")
 
 
-def colours_on(page: Any) -> set[tuple[int, ...]]:
-    """The colours on the canvas that are more than a few pixels."""
-    shown = Image.open(io.BytesIO(page.locator("canvas").screenshot())).convert("RGB")
-    return {colour for count, colour in shown.getcolors(2**20) if count > 80}
+def wait_for_colours(page: Any, present: Colours, absent: Colours = frozenset()) -> None:
+    """Wait until the canvas has more than a few pixels of some colours, and not of others."""
+    deadline = time.monotonic() + 20
+    while True:
+        shown = Image.open(io.BytesIO(page.locator("canvas").screenshot())).convert("RGB")
+        colours = {colour for count, colour in shown.getcolors(2**20) if count > 80}
+        if present <= colours and not absent & colours:
+            return
+        assert time.monotonic() < deadline, (present - colours, absent & colours)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_each_class_has_its_colour_and_the_legend_shows_it(tab: Open, scheme: str) -> None:
     page = opened(tab(viewport=TALL, color_scheme=scheme))
-    page.wait_for_timeout(300)
     boxes = page.locator(".key input")
     texts = boxes.evaluate_all(f"all => all.map(box => box.dataset.{scheme})")
     wanted = [tuple(bytes.fromhex(text[1:])) for text in texts]
     assert len(set(wanted)) == len(wanted)
-    assert set(wanted) <= colours_on(page)
+    wait_for_colours(page, set(wanted))
     dots = page.locator(f".key .in-{scheme}")
     assert dots.evaluate_all("all => all.map(one => one.getAttribute('fill'))") == texts
     assert dots.first.evaluate("one => getComputedStyle(one).display") == "inline"
     boxes.nth(1).uncheck()
     page.mouse.move(0, 0)
-    page.wait_for_timeout(300)
-    assert set(wanted) - colours_on(page) == {wanted[1]}
+    wait_for_colours(page, {*wanted} - {wanted[1]}, absent={wanted[1]})
 
 
 def test_everything_goes_by_keyboard(
