@@ -1,4 +1,4 @@
-"""The settings: read from the environment once, checked, and handed to whoever needs them."""
+"""The settings: read from the environment and checked once, when the application starts."""
 
 import os
 import re
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from index.placing import SEARCH_DEVICES, SearchDevice
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from index.engines.milvus_server import parse_milvus_url as check_milvus_url
-from index.engines.options import SEARCH_DEVICES, SearchDevice
 from storage.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -29,10 +29,10 @@ DRIVERS = {
 
 
 class SettingsError(click.ClickException):
-    """Settings that cannot be used; the message names each variable, a line apiece.
+    """Invalid settings; the message names each variable on a line of its own.
 
-    An exception of click, because Flask makes the application before it runs a command, and
-    shows only these as a message instead of a traceback.
+    A click exception, because Flask creates the application before it runs a command, and shows
+    only these as a message instead of a traceback.
     """
 
     exit_code = 2
@@ -42,12 +42,12 @@ Parse = Callable[[str], object]
 
 
 def setting_metadata(env: str, help: str, parse: Parse) -> dict[str, str | Parse]:
-    """Describe a setting: its environment variable, its help, how its text is read."""
+    """Describe a setting: its environment variable, its help, and how its text is parsed."""
     return {"env": env, "help": help, "parse": parse}
 
 
 def parse_whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Read a whole number from `low` to `high`."""
+    """Parse a whole number from `low` to `high`."""
 
     def parse(text: str) -> int:
         try:
@@ -62,18 +62,18 @@ def parse_whole_number(low: int, high: int) -> Callable[[str], int]:
 
 
 def parse_device(text: str) -> str:
-    """Read the name of a device that is there."""
+    """Parse the name of an available device."""
     if parse_choice(DEVICES)(text) in ("cuda", "mps"):
-        import torch  # takes a second, and is needed for these two alone
+        import torch  # takes a second, and only these two need it
 
-        there = torch.cuda if text == "cuda" else torch.backends.mps
-        if not there.is_available():
+        backend = torch.cuda if text == "cuda" else torch.backends.mps
+        if not backend.is_available():
             raise ValueError(f"is {text}, but torch finds no such device here")
     return text
 
 
 def parse_choice(names: Sequence[str]) -> Callable[[str], str]:
-    """Read one of these names."""
+    """Parse one of these names."""
 
     def parse(text: str) -> str:
         if text not in names:
@@ -84,12 +84,12 @@ def parse_choice(names: Sequence[str]) -> Callable[[str], str]:
 
 
 def parse_flag(text: str) -> bool:
-    """Read 0 or 1."""
+    """Parse 0 or 1."""
     return parse_choice(("0", "1"))(text) == "1"
 
 
 def parse_milvus_url(text: str) -> str:
-    """Read the address of a Milvus server."""
+    """Parse the address of a Milvus server."""
     check_milvus_url(text)
     if find_spec("pymilvus") is None:
         raise ValueError("needs pymilvus; install it with `pip install pymilvus`")
@@ -97,23 +97,23 @@ def parse_milvus_url(text: str) -> str:
 
 
 def parse_origins(text: str) -> tuple[str, ...]:
-    """Read the origins of other sites: scheme, host and port, or * for all."""
+    """Parse the origins of other sites: scheme, host and port, or * for all."""
     found = tuple(text.split())
     for origin in found:
         if origin != "*" and not ORIGIN.fullmatch(origin):
-            raise ValueError(f"must hold origins such as https://example.org, not {origin}")
+            raise ValueError(f"must be origins such as https://example.org, not {origin}")
     return found
 
 
 def parse_secret(text: str) -> str:
-    """Read a secret that is long enough to be one."""
+    """Parse a secret that is long enough."""
     if len(text) < MIN_SECRET_LENGTH:
         raise ValueError(f"must have at least {MIN_SECRET_LENGTH} characters")
     return text
 
 
 def parse_database_url(text: str) -> str:
-    """Read a database's address. What is wrong is said without the address: it has a password."""
+    """Parse a database's address. Errors do not repeat it, since it may contain a password."""
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
@@ -128,18 +128,18 @@ def parse_database_url(text: str) -> str:
 
 
 def is_in_memory(url: URL) -> bool:
-    """Whether a SQLite database would live in this process alone."""
+    """Whether a SQLite database would exist in this process only."""
     return url.drivername == "sqlite" and (not url.database or ":memory:" in url.database)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that can be set from outside. `from_environment` reads and checks it."""
+    """All settings. `from_environment` reads and checks them."""
 
     home: Home = field(
         metadata=setting_metadata(
             "ALEXNET_HOME",
-            "Folder in which runs, weights, index, database and uploads live; by default `var`.",
+            "ImageFolder for runs, weights, index, database and uploads; by default `var`.",
             lambda text: home_from_environment({"ALEXNET_HOME": text}),
         )
     )
@@ -157,8 +157,8 @@ class Settings:
         repr=False,
         metadata=setting_metadata(
             "SECRET_KEY",
-            f"Signs the forms; at least {MIN_SECRET_LENGTH} characters. By default made once and "
-            "kept in ALEXNET_HOME/secret_key.",
+            f"Key that signs forms and cookies; at least {MIN_SECRET_LENGTH} characters. By "
+            "default generated once and stored in ALEXNET_HOME/secret_key.",
             parse_secret,
         ),
     )
@@ -189,20 +189,22 @@ class Settings:
     upload_files: int = field(
         default=12,
         metadata=setting_metadata(
-            "ALEXNET_UPLOAD_FILES", "Images that may be sent together.", parse_whole_number(1, 1000)
+            "ALEXNET_UPLOAD_FILES",
+            "Maximum number of images sent together.",
+            parse_whole_number(1, 1000),
         ),
     )
     page_size: int = field(
         default=48,
         metadata=setting_metadata(
-            "ALEXNET_PAGE_SIZE", "Images on one page of a class.", parse_whole_number(1, 1000)
+            "ALEXNET_PAGE_SIZE", "Images per page of a class.", parse_whole_number(1, 1000)
         ),
     )
     device: str = field(
         default="auto",
         metadata=setting_metadata(
             "ALEXNET_DEVICE",
-            "Where the network computes: auto, cpu, cuda or mps.",
+            "Device for the network: auto, cpu, cuda or mps.",
             parse_device,
         ),
     )
@@ -210,7 +212,7 @@ class Settings:
         default="auto",
         metadata=setting_metadata(
             "ALEXNET_INDEX_DEVICE",
-            "Where the index is searched: auto, cpu, gpu, or gpus, which parts it among several.",
+            "Device for the index: auto, cpu, gpu, or gpus, which splits it over several.",
             parse_choice(SEARCH_DEVICES),
         ),
     )
@@ -218,7 +220,7 @@ class Settings:
         default=False,
         metadata=setting_metadata(
             "ALEXNET_INDEX_FLOAT16",
-            "Whether a GPU holds the vectors in float16: 0 or 1.",
+            "Whether a GPU stores the vectors in float16: 0 or 1.",
             parse_flag,
         ),
     )
@@ -226,7 +228,7 @@ class Settings:
         default=3,
         metadata=setting_metadata(
             "ALEXNET_INDEX_KEPT",
-            "Versions of the index that are kept, the served one among them.",
+            "Versions of the index to keep, including the one in service.",
             parse_whole_number(1, 1000),
         ),
     )
@@ -235,8 +237,8 @@ class Settings:
         repr=False,
         metadata=setting_metadata(
             "INDEX_URL",
-            "Address of a Milvus server, http://HOST:19530, that holds and searches the vectors; "
-            "by default FAISS does, in ALEXNET_HOME.",
+            "Address of a Milvus server, http://HOST:19530, that stores and searches the vectors; "
+            "by default FAISS does so in ALEXNET_HOME.",
             parse_milvus_url,
         ),
     )
@@ -246,8 +248,8 @@ class Settings:
         repr=False,
         metadata=setting_metadata(
             "ALEXNET_ADMIN_TOKEN",
-            f"Whoever knows it may switch weights on the page of models; at least "
-            f"{MIN_SECRET_LENGTH} characters. By default nobody may.",
+            f"Token for switching weights on the models page; at least {MIN_SECRET_LENGTH} "
+            "characters. By default switching is off.",
             parse_secret,
         ),
     )
@@ -255,7 +257,7 @@ class Settings:
         default=(),
         metadata=setting_metadata(
             "ALEXNET_CORS_ORIGINS",
-            "Sites whose pages may read the API, as https://HOST with a space between, or *; by "
+            "Sites whose pages may read the API, as https://HOST separated by spaces, or *; by "
             "default none.",
             parse_origins,
         ),
@@ -263,10 +265,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        """Read every setting; an empty variable counts as not set.
+        """Read every setting; an empty variable counts as unset.
 
-        Makes ALEXNET_HOME and, without SECRET_KEY, its file when they are missing. Raises
-        SettingsError naming every wrong variable.
+        Without SECRET_KEY, creates ALEXNET_HOME and the key's file in it if they are missing.
+        Raises SettingsError naming every invalid variable.
         """
         values: dict[str, Any] = {"home": home_from_environment(environ)}
         wrong = []
@@ -283,24 +285,24 @@ class Settings:
 
     @property
     def search_device(self) -> SearchDevice:
-        """Where the index is searched."""
+        """The device that the index is searched on."""
         return SearchDevice(
             device=self.index_device, float16=self.index_float16, url=self.index_url
         )
 
     @property
     def upload_bytes(self) -> int:
-        """Largest upload in bytes."""
+        """Largest upload, in bytes."""
         return self.upload_megabytes * 1_000_000
 
     @property
     def upload_pixels(self) -> int:
-        """Largest uploaded image in pixels."""
+        """Largest uploaded image, in pixels."""
         return self.upload_megapixels * 1_000_000
 
     @property
     def database(self) -> URL:
-        """The database's address for SQLAlchemy, with the driver this project installs."""
+        """The database's address for SQLAlchemy, with the driver that this project installs."""
         if not self.database_url:
             return URL.create("sqlite", database=str(self.home.database))
         url = make_url(self.database_url)
@@ -308,13 +310,13 @@ class Settings:
 
 
 def read_setting(known: Field[Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """Read one setting: nothing when its variable is unset; ValueError when it is wrong."""
+    """Read one setting; empty if its variable is unset. Raises ValueError if it is invalid."""
     text = environ.get(known.metadata["env"], "").strip()
     return {known.name: known.metadata["parse"](text)} if text else {}
 
 
 def read_or_make_secret(home: Home) -> str:
-    """Give the secret kept in the home folder; make it, readable by its owner only, at first."""
+    """Read the secret key from the home folder; create it at first, readable by its owner only."""
     file = home.root / "secret_key"
     try:
         if not file.exists():
@@ -327,7 +329,7 @@ def read_or_make_secret(home: Home) -> str:
 
 
 def make_secret(file: Path) -> None:
-    """Write a new secret, whole at once; of several processes that try, the first one's stays."""
+    """Write a new secret atomically; of several processes that try, the first one wins."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:

@@ -1,4 +1,4 @@
-"""Where errors become HTTP: a page in the look of the others, or a problem document."""
+"""Turns exceptions into HTTP responses: an error page, or a problem document for a program."""
 
 import errno
 
@@ -28,33 +28,33 @@ from model.decode import ImageError
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 DATABASE_FULL_MESSAGES = ("disk is full", "No space left")
-"""What SQLite and PostgreSQL say when they have no room."""
+"""What SQLite and PostgreSQL say when the disk is full."""
 HEADINGS = {
-    400: "That cannot be answered",
-    403: "That is not for this browser",
-    404: "There is no such page",
-    405: "That page does not take this",
-    413: "That is too large",
-    415: "That is not an image we can read",
-    500: "Something went wrong here",
-    503: "Not now",
-    507: "There is no room left",
+    400: "Bad request",
+    403: "Not allowed",
+    404: "Page not found",
+    405: "Method not allowed",
+    413: "Too large",
+    415: "Not a supported image",
+    500: "Server error",
+    503: "Temporarily unavailable",
+    507: "The disk is full",
 }
 SENTENCES = {
     400: "The request could not be understood.",
-    404: "The address may be mistyped, or what stood here has been deleted.",
-    405: "The address exists, but not for this kind of request.",
-    415: "The request holds a kind of data that is not accepted.",
-    500: "The log of the server has the error; nothing that you did was wrong.",
-    503: "The server cannot answer at the moment. Try again in a minute.",
+    404: "The address may be mistyped, or the page has been deleted.",
+    405: "This address does not accept this kind of request.",
+    415: "The request contains a kind of data that is not accepted.",
+    500: "The error is in the server's log. It was not caused by your request.",
+    503: "The server cannot respond at the moment. Try again in a minute.",
 }
 TEMPORARY_REASONS = ("database", "search")
-"""What may be mended by waiting: then the answer is a 503 for whoever asks, people or programs."""
+"""Reasons that may pass by waiting: a page with one of them is a 503, too."""
 MAX_DRAINED_BYTES = 256 * 1024 * 1024
 
 
 def register_errors(app: Flask) -> None:
-    """Turn every error of the rooms below into an answer."""
+    """Register a handler for every exception that a view may raise."""
     app.register_error_handler(HTTPException, on_http)
     app.register_error_handler(CSRFError, on_csrf)
     app.register_error_handler(RequestEntityTooLarge, on_too_large)
@@ -69,12 +69,12 @@ def register_errors(app: Flask) -> None:
 
 
 def wants_json() -> bool:
-    """Whether the request is a program's."""
+    """Whether the request expects JSON."""
     return request.path in ("/api", "/healthz") or request.path.startswith("/api/")
 
 
 def error_response(problem: Problem) -> Response:
-    """Make the answer, as a page or as a problem document."""
+    """Return a problem as a page, or as a problem document for a program."""
     if wants_json():
         return problem_response(problem)
     settings = context.settings()
@@ -89,7 +89,7 @@ def error_response(problem: Problem) -> Response:
 
 
 def on_http(error: HTTPException) -> Response:
-    """Answer for a status raised by Flask, Werkzeug or `abort`."""
+    """Handle a status raised by Flask, Werkzeug or `abort`."""
     status = error.code or 500
     reply = error_response(http_problem(error, status))
     for name, value in error.get_headers(request.environ):
@@ -99,7 +99,7 @@ def on_http(error: HTTPException) -> Response:
 
 
 def http_problem(error: HTTPException, status: int) -> Problem:
-    """Put a status into words; what a parser of parameters says of them has its own."""
+    """Describe a status, or the fields that the parser of parameters rejected."""
     messages = getattr(error, "data", {}).get("messages")
     if messages:
         return field_problem(messages, status)
@@ -110,10 +110,10 @@ def http_problem(error: HTTPException, status: int) -> Problem:
 
 
 def on_csrf(error: CSRFError) -> Response:
-    """Answer for a form whose token is missing, old, or another browser's."""
+    """Handle a form whose CSRF token is missing, too old, or another browser's."""
     sentence = (
-        "This form is too old, came from another site, or your browser refuses cookies. "
-        "Nothing was kept; send it again from here."
+        "This form is too old, came from another site, or your browser blocks cookies. "
+        "Nothing was stored; send it again from here."
     )
     return error_response(
         Problem(status=400, sentence=sentence, heading="Please send that again", retry=True)
@@ -121,16 +121,16 @@ def on_csrf(error: CSRFError) -> Response:
 
 
 def on_too_large(error: RequestEntityTooLarge) -> Response:
-    """Answer for a request over the limit, after reading it past: see `drain`."""
+    """Handle a request over the size limit, after reading the rest of it (`drain_request`)."""
     drain_request()
     return error_response(request_too_large_problem(context.settings()))
 
 
 def drain_request() -> None:
-    """Read the rest of a refused upload and forget it.
+    """Read the rest of a rejected upload and discard it.
 
-    A connection closed while the browser is still sending shows it a network error, not this
-    page. Only when nothing was read yet and the length is known, and not without end.
+    If the connection closed while the browser is still sending, it would show a network error
+    instead of this page. Only if the length is known, and at most MAX_DRAINED_BYTES.
     """
     length, most = request.content_length, request.max_content_length
     if length is None or most is None or length <= most:
@@ -141,30 +141,30 @@ def drain_request() -> None:
 
 
 def on_upload(error: UploadError) -> Response:
-    """Answer for a form without the one image it should hold."""
+    """Handle a form without the images it should have."""
     return error_response(upload_problem(error, context.settings()))
 
 
 def on_image(error: ImageError) -> Response:
-    """Answer for a file that cannot be taken as an image."""
+    """Handle a file that cannot be read as an image."""
     return error_response(image_problem(error, context.settings()))
 
 
 def on_pick(error: PickError) -> Response:
-    """Answer for images whose mean cannot be searched by."""
+    """Handle a choice of images that cannot be searched with."""
     return error_response(Problem(status=400, sentence=str(error)))
 
 
 def on_switch(error: SwitchError) -> Response:
-    """Answer for weights that cannot be switched to."""
+    """Handle weights that cannot be switched to."""
     current_app.logger.warning("nothing was switched: %s", error.__cause__ or error)
     heading = "Nothing was switched"
     return error_response(Problem(status=409, sentence=str(error), heading=heading))
 
 
 def on_not_ready(error: NotReadyError) -> Response:
-    """Say what is missing and the command that mends it: a page of its own when asked for one."""
-    # The engine's own words may name files of the server: they are for the log.
+    """Say what is missing, and which command fixes it."""
+    # The state's own message may name files of the server: it is for the log.
     current_app.logger.warning("%s", error)
     reason, command = error.state.reason, error.state.command
     kind = PROBLEM_KINDS[reason]
@@ -176,23 +176,23 @@ def on_not_ready(error: NotReadyError) -> Response:
     page = render_template(
         "notice.html", heading=kind.title, sentence=kind.meaning, command=command
     )
-    settled = request.method in ("GET", "HEAD") and reason not in TEMPORARY_REASONS
-    return add_retry_after(make_response(page, 200 if settled else 503))
+    shown = request.method in ("GET", "HEAD") and reason not in TEMPORARY_REASONS
+    return add_retry_after(make_response(page, 200 if shown else 503))
 
 
 def on_database(error: DatabaseError) -> Response:
-    """Answer for a database that is locked, gone, or full."""
+    """Handle a database that is locked, unreachable or full."""
     current_app.logger.error("%s", error)
     if any(words in str(error) for words in DATABASE_FULL_MESSAGES):
         return error_response(no_room_problem())
-    heading = "The database does not answer"
+    heading = "The database is not available"
     return error_response(
         Problem(status=503, kind="database", sentence=SENTENCES[503], heading=heading)
     )
 
 
 def on_search(error: SearchError) -> Response:
-    """Answer for an index on another server that does not answer."""
+    """Handle a search server that does not respond."""
     current_app.logger.error("%s", error)
     kind = PROBLEM_KINDS["search"]
     return error_response(
@@ -201,7 +201,7 @@ def on_search(error: SearchError) -> Response:
 
 
 def on_os(error: OSError) -> Response:
-    """Answer for a full disk; anything else of the file system is a fault of the server."""
+    """Handle a full disk; any other error of the file system is a 500."""
     current_app.logger.exception("a file could not be used", exc_info=error)
     if error.errno in DISK_FULL_ERRNOS:
         return error_response(no_room_problem())
@@ -209,6 +209,6 @@ def on_os(error: OSError) -> Response:
 
 
 def no_room_problem() -> Problem:
-    """Say that nothing more can be stored."""
-    sentence = "The disk of the server is full, so the result was not kept. Nothing was stored."
+    """Describe a full disk."""
+    sentence = "The server's disk is full, so the result could not be saved. Nothing was stored."
     return Problem(status=507, kind="no-room", sentence=sentence)

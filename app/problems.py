@@ -1,4 +1,4 @@
-"""What went wrong, and the document that tells a program so: RFC 9457, problem details."""
+"""Problems as data, and as the documents that programs get: RFC 9457, problem details."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,15 +15,15 @@ from model.decode import ImageError
 
 MEDIA_TYPE = "application/problem+json"
 DOCS_PATH = "/api"
-"""The page that says what each kind means, under its name."""
+"""The page that explains each kind of problem, under its name."""
 RETRY_AFTER_SECONDS = 30
-"""Seconds after which asking again may help."""
+"""Seconds after which a retry may succeed."""
 ACCEPTED_MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemKind:
-    """A kind of problem that a program may act on: its status, its title, what it means."""
+    """A kind of problem that a program may act on: status, title and meaning."""
 
     status: int
     title: str
@@ -34,30 +34,28 @@ PROBLEM_KINDS = {
     "no-weights": ProblemKind(
         status=503,
         title="There is no trained network yet",
-        meaning="Labels and neighbours are found by a network trained on photographs; training "
-        "makes one.",
+        meaning="Labels and neighbours come from a network that has been trained on photographs; "
+        "train one first.",
     ),
     "no-index": ProblemKind(
         status=503,
         title="There is no index yet",
-        meaning="The network is there, but the training images it compares with are not indexed "
-        "yet.",
+        meaning="There is a trained network, but its training images have not been indexed yet.",
     ),
     "mismatch": ProblemKind(
         status=503,
-        title="The index is of other weights",
-        meaning="The index was made by other weights than those in use now; it has to be built "
-        "again.",
+        title="The index does not match the weights",
+        meaning="The index was built with different weights than those in use; build it again.",
     ),
     "damaged": ProblemKind(
         status=503,
-        title="Something stored is damaged",
-        meaning="The weights or the index cannot be read; the log says what is wrong with them.",
+        title="Weights or index are damaged",
+        meaning="The weights or the index cannot be read; the log says why.",
     ),
     "search": ProblemKind(
         status=503,
-        title="The index does not answer",
-        meaning="The index lies with another server, which does not answer at the moment.",
+        title="The search server does not respond",
+        meaning="The index is on another server, which does not respond at the moment.",
     ),
     "database": ProblemKind(
         status=503,
@@ -66,48 +64,48 @@ PROBLEM_KINDS = {
     ),
     "upload": ProblemKind(
         status=400,
-        title="There is no image to look at",
-        meaning="The request holds no image, an empty one, or more than are taken at once.",
+        title="There is no image in the request",
+        meaning="The request has no image, an empty one, or more than can be sent at once.",
     ),
     "image-empty": ProblemKind(
         status=400,
         title="The image is empty",
-        meaning="A file without a byte was sent.",
+        meaning="The file has no content.",
     ),
     "image-unknown": ProblemKind(
         status=415,
-        title="That is not an image we can read",
-        meaning="What was sent is none of the formats that are taken.",
+        title="Not a supported image",
+        meaning="The file is in none of the accepted formats.",
     ),
     "image-damaged": ProblemKind(
         status=400,
         title="The image cannot be read",
-        meaning="The file begins as an image and is broken further on.",
+        meaning="The file starts like an image but is damaged.",
     ),
     "image-too-large": ProblemKind(
         status=413,
         title="The image is too large",
-        meaning="The image has more pixels or its file more bytes than are taken.",
+        meaning="The image has more pixels, or its file more bytes, than the limit.",
     ),
     "invalid": ProblemKind(
         status=422,
-        title="Something in the request is not as described",
-        meaning="A parameter or the body does not fit the description of the operation; "
-        "its errors say which and why.",
+        title="The request is invalid",
+        meaning="A parameter or the body does not match the description of the operation; "
+        "`errors` says which and why.",
     ),
     "no-room": ProblemKind(
         status=507,
-        title="There is no room left",
-        meaning="The disk of the server is full. Nothing was stored.",
+        title="The disk is full",
+        meaning="The server's disk is full. Nothing was stored.",
     ),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What to tell: a status, a sentence, a page's heading, and whether to offer another upload.
+    """A problem: status, sentence, a page's heading, and whether to offer another upload.
 
-    kind: one of `KINDS`, or nothing where the status says all. more: further members of the
+    kind: one of `PROBLEM_KINDS`, or empty if the status says it all. more: further members of the
     document.
     """
 
@@ -120,7 +118,7 @@ class Problem:
 
 
 def problem_document(problem: Problem) -> dict[str, Any]:
-    """Put a problem into the members of RFC 9457; only within a request."""
+    """Return a problem's members as in RFC 9457; needs a request."""
     kind = problem.kind
     return {
         "type": f"{request.script_root}{DOCS_PATH}#{kind}" if kind else "about:blank",
@@ -133,25 +131,25 @@ def problem_document(problem: Problem) -> dict[str, Any]:
 
 
 def problem_response(problem: Problem) -> Response:
-    """Answer a program."""
+    """Return a problem as a response for a program."""
     body = json.dumps(problem_document(problem), ensure_ascii=False)
     return add_retry_after(Response(f"{body}\n", problem.status, content_type=MEDIA_TYPE))
 
 
 def add_retry_after(response: Response) -> Response:
-    """Say when to ask again, where asking again may help."""
+    """Add Retry-After to a 503 response."""
     if response.status_code == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     return response
 
 
 def status_phrase(status: int) -> str:
-    """Give the standard's own words for a status."""
+    """Return the standard phrase for a status."""
     return HTTPStatus(status).phrase.capitalize()
 
 
 def accepted_uploads(settings: Settings) -> dict[str, Any]:
-    """What images are taken, for a program."""
+    """Return the limits of an upload, for a program."""
     return {
         "types": list(ACCEPTED_MEDIA_TYPES),
         "bytes": settings.upload_bytes,
@@ -161,7 +159,7 @@ def accepted_uploads(settings: Settings) -> dict[str, Any]:
 
 
 def upload_problem(error: UploadError, settings: Settings) -> Problem:
-    """Tell of a request without the images it should hold."""
+    """Describe a request without the images it should have."""
     return Problem(
         status=error.status,
         kind="image-too-large" if error.status == 413 else "upload",
@@ -172,7 +170,7 @@ def upload_problem(error: UploadError, settings: Settings) -> Problem:
 
 
 def image_problem(error: ImageError, settings: Settings) -> Problem:
-    """Tell of a file that cannot be taken as an image."""
+    """Describe a file that cannot be read as an image."""
     kind = f"image-{error.reason}"
     status = PROBLEM_KINDS[kind].status
     return Problem(
@@ -186,7 +184,7 @@ def image_problem(error: ImageError, settings: Settings) -> Problem:
 
 
 def request_too_large_problem(settings: Settings) -> Problem:
-    """Tell of a request over the limit."""
+    """Describe a request over the size limit."""
     return Problem(
         status=413,
         kind="image-too-large",
@@ -197,14 +195,14 @@ def request_too_large_problem(settings: Settings) -> Problem:
 
 
 def field_problem(messages: object, status: int) -> Problem:
-    """Tell which fields of a request are wrong: what marshmallow says of each."""
+    """Describe the invalid fields of a request, with marshmallow's message for each."""
     wrong = list(field_errors(messages))
     named = " ".join(f"{one['field'] or one['in']}: {one['detail']}" for one in wrong)
     return Problem(status=status, kind="invalid", sentence=named, more={"errors": wrong})
 
 
 def field_errors(messages: object, path: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
-    """Walk through marshmallow's messages: where each field stands, its name, what is wrong."""
+    """Yield location, name and error of each field in marshmallow's nested messages."""
     if isinstance(messages, Mapping):
         for name, inner in messages.items():
             yield from field_errors(inner, (*path, str(name)))

@@ -48,8 +48,8 @@ def verify_served(scene: Scene, photographs: Photographs) -> None:
         )
     except (StoreError, DatabaseError) as error:
         raise BrokenError(f"{scene.served} cannot be verified: {error}") from error
-    if found.wrong:
-        raise BrokenError(f"{scene.served} does not verify: {'; '.join(found.wrong)}")
+    if found.problems:
+        raise BrokenError(f"{scene.served} does not verify: {'; '.join(found.problems)}")
 
 
 def vectors_left(command: Command, scene: Scene) -> set[tuple[str, str]]:

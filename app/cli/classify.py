@@ -1,4 +1,4 @@
-"""The command `flask classify`: what the first page does, for whole folders."""
+"""The command `flask classify`: classifies files and whole folders."""
 
 import os
 import secrets
@@ -30,7 +30,7 @@ from model.predict import Predictor
 from storage.progress import step_bars
 
 WIDE = 160
-"""Columns of a table that is written to a file or a pipe."""
+"""Width of a table that is written to a file or a pipe."""
 
 
 @click.command("classify")
@@ -41,31 +41,31 @@ WIDE = 160
     type=click.Choice(tuple(FORMATS)),
     default="table",
     show_default=True,
-    help="How the answers are written.",
+    help="Output format.",
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write, whole or not at all; by default standard output.",
+    help="File to write, completely or not at all; by default standard output.",
 )
 @click.option(
-    "--top", type=click.IntRange(1), default=5, show_default=True, help="Labels of each file."
+    "--top", type=click.IntRange(1), default=5, show_default=True, help="Labels per file."
 )
 @click.option(
     "--neighbours",
     type=click.IntRange(0, MAX_NEIGHBOURS),
     default=6,
     show_default=True,
-    help="Nearest training images of each file; 0 needs no index.",
+    help="Nearest training images per file; 0 needs no index.",
 )
 @with_appcontext
 @cli_errors
 def classify_command(
     files: tuple[Path, ...], form: str, output: Path | None, top: int, neighbours: int
 ) -> None:
-    """Classify FILES, and all photographs in folders among them.
+    """Classify FILES; of a folder, all photographs in it.
 
-    Exit code 1 when some could not be read, 2 when none could.
+    Exit code 1 if some could not be read, 2 if none could.
     """
     try:
         with open_output(output) as out:
@@ -80,14 +80,14 @@ def classify_command(
     except KeyboardInterrupt:
         exit_with("Interrupted; nothing was written.", INTERRUPTED)
     except BrokenPipeError:
-        raise  # whoever reads has had enough, which click ends quietly
+        raise  # the reader closed the pipe; click exits quietly
     except OSError as error:
-        exit_with(f"The answers cannot be written: {error}", 2)
+        exit_with(f"The output cannot be written: {error}", 2)
     raise click.exceptions.Exit(exit_code(outcomes))
 
 
 def load_predictor(neighbours: int) -> tuple[Predictor, FindNeighbours | None]:
-    """The network, and what finds neighbours where some are wanted. Raises NotReadyError."""
+    """The network, and a search for neighbours if any are wanted. Raises NotReadyError."""
     if not neighbours:
         return context.require_predictor(), None
     ready = context.require_ready()
@@ -97,7 +97,7 @@ def load_predictor(neighbours: int) -> tuple[Predictor, FindNeighbours | None]:
 def classify_with_progress(
     files: tuple[Path, ...], predictor: Predictor, top: int, find: FindNeighbours | None
 ) -> list[Outcome]:
-    """The answers, and a bar on the error stream meanwhile."""
+    """Classify the files with a progress bar on the error stream."""
     every = find_files(files)
     with step_bars(Console(stderr=True)) as report:
         begun = report("Classifying", len(every))
@@ -105,22 +105,22 @@ def classify_with_progress(
 
 
 def exit_code(outcomes: list[Outcome]) -> int:
-    """The exit code: 0 where every file was read, 2 where none was."""
+    """The exit code: 0 if every file was read, 1 if some were not, 2 if none was."""
     failed = sum(isinstance(outcome, UnreadableFile) for outcome in outcomes)
     return 0 if not failed else 2 if failed == len(outcomes) else 1
 
 
 def table_width() -> int:
-    """How many columns a table may take."""
+    """The columns that a table may take."""
     return shutil.get_terminal_size((WIDE, 0)).columns
 
 
 @contextmanager
 def open_output(output: Path | None) -> Iterator[BinaryIO]:
-    """Open what is written: standard output, or a file that appears in its place when it is whole.
+    """Open standard output, or a file that replaces `output` when it is complete.
 
-    Begins with opening it, so that a place where nothing can be written is told at once. A pipe
-    or a device is written as it is. Raises OSError.
+    The file is opened first, so that an unwritable place fails before anything is computed. A pipe
+    or a device is written to directly. Raises OSError.
     """
     if output is None:
         yield sys.stdout.buffer

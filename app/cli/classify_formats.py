@@ -1,4 +1,4 @@
-"""What `flask classify` found, written as a table, as CSV, as JSON."""
+"""The results of `flask classify` as a table, as CSV or as JSON."""
 
 import csv
 import io
@@ -18,11 +18,11 @@ from rich.text import Text
 from app.inference.classify_files import ClassifiedFile, NeighbourFile, Outcome, UnreadableFile
 
 FORMULA = ("=", "+", "-", "@")
-"""What a spreadsheet takes for the beginning of a formula."""
+"""Characters that begin a formula in a spreadsheet."""
 
 
 def format_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
-    """Rows for people: of each file as many as it has labels or neighbours."""
+    """Write a table for people: per file as many rows as it has labels or neighbours."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("file", overflow="fold")
     table.add_column("label", overflow="fold")
@@ -47,7 +47,7 @@ def format_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: 
 
 
 def table_rows(found: ClassifiedFile, neighbours: int) -> Iterator[list[Text]]:
-    """The rows of one file; its name stands in the first."""
+    """The rows of one file; the first has its name."""
     pairs = zip_longest(found.top, found.neighbours)
     for number, (guess, near) in enumerate(pairs):
         row = [printable_name(found.file) if number == 0 else ""]
@@ -59,7 +59,7 @@ def table_rows(found: ClassifiedFile, neighbours: int) -> Iterator[list[Text]]:
 
 
 def format_csv(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
-    """A line for each file, all as long as the first, which names the columns."""
+    """Write a line per file, with the same columns in every line; the first line names them."""
     out = io.StringIO()
     names = ["file", "error"]
     names += (f"{name}_{n}" for n in range(1, top + 1) for name in ("label", "probability"))
@@ -72,7 +72,7 @@ def format_csv(outcomes: Sequence[Outcome], top: int, neighbours: int, width: in
 
 
 def csv_cells(outcome: Outcome, top: int) -> list[str]:
-    """What a line of CSV says of a file, before it is made as long as the others."""
+    """The cells of a file's line, without the empty ones at its end."""
     file = escape_cell(decode_file_name(outcome.file))
     if isinstance(outcome, UnreadableFile):
         return [file, escape_cell(outcome.reason)]
@@ -87,13 +87,13 @@ def csv_cells(outcome: Outcome, top: int) -> list[str]:
 
 
 def format_json(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
-    """A list of objects, one a file."""
+    """Write a list with one object per file."""
     found = [json_entry(outcome, bool(neighbours)) for outcome in outcomes]
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
 def json_entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
-    """The object of one file."""
+    """The JSON object of one file."""
     file = {"file": decode_file_name(outcome.file)}
     if isinstance(outcome, UnreadableFile):
         return {**file, "error": outcome.reason}
@@ -103,32 +103,32 @@ def json_entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
 
 
 def json_neighbour(near: NeighbourFile) -> dict[str, Any]:
-    """The object of one training image."""
+    """The JSON object of one training image."""
     return {**asdict(near.neighbour), "file": decode_file_name(near.file)}
 
 
 Format = Callable[[Sequence[Outcome], int, int, int], str]
-"""Outcomes, the number of labels and of neighbours of each at most, and the width in columns."""
+"""Formats outcomes, given the maximum number of labels and neighbours, and the width."""
 FORMATS: dict[str, Format] = {"table": format_table, "csv": format_csv, "json": format_json}
 
 
 def decode_file_name(file: Path | None) -> str:
-    """A file's name as text; bytes in it that are not UTF-8 are written as \\xNN."""
+    """A file's name as text; bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(file).decode("utf-8", "backslashreplace") if file else ""
 
 
 def printable_name(file: Path) -> str:
-    """A file's name on one line, without what would steer a terminal."""
+    """A file's name on one line, without control characters."""
     return escape_unprintable(decode_file_name(file), but="")
 
 
 def escape_unprintable(text: str, but: str) -> str:
-    """Text with what cannot be printed written out, but for the characters `but`."""
+    """Escape characters that cannot be printed, except those in `but`."""
     fine = (c if c.isprintable() or c in but else c.encode("unicode_escape").decode() for c in text)
     return "".join(fine)
 
 
 def escape_cell(text: str) -> str:
-    """Text for a cell: a spreadsheet takes it for no formula, and it steers no terminal."""
+    """Escape text for a CSV cell: no formulas for a spreadsheet, no control characters."""
     shown = escape_unprintable(text, but="\n")
     return f"'{shown}" if shown.startswith(FORMULA) else shown

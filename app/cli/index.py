@@ -22,44 +22,48 @@ from index.engines.options import SEARCH_DEVICES, EngineOptions
 from storage.progress import step_bars
 
 NAMES = tuple(known.name for known in fields(EngineOptions))
-index_commands = AppGroup("index", help="The index of the training images' features.")
+index_commands = AppGroup("index", help="Manage the index of the training images' features.")
 
 on_device = click.option(
     "--index-device",
     type=click.Choice(SEARCH_DEVICES),
-    help="Where the index is searched; by default as ALEXNET_INDEX_DEVICE says.",
+    help="Where the index is searched; by default ALEXNET_INDEX_DEVICE.",
 )
 
 
 @index_commands.command("build")
-@click.option("--if-needed", is_flag=True, help="Do nothing when the index fits weights and files.")
+@click.option(
+    "--if-needed",
+    is_flag=True,
+    help="Do nothing if the index is up to date.",
+)
 @click.option(
     "--kind",
     type=click.Choice(("auto", *KINDS)),
     default="auto",
     show_default=True,
-    help="How neighbours are looked for; auto decides by size and memory.",
+    help="How neighbours are searched for; auto decides by size and memory.",
 )
 @click.option(
     "--recall",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.95,
     show_default=True,
-    help="Share of the six nearest that must be found, measured at the end of the build.",
+    help="Share of the six nearest that a search must find, measured at the end of the build.",
 )
 @click.option(
     "--storage",
     type=click.Choice(("auto", "float32", "float16")),
     default="auto",
     show_default=True,
-    help="How the full vectors lie on disk; auto is float32 for exact, else float16.",
+    help="How the full vectors are stored; auto is float32 for exact, else float16.",
 )
 @click.option(
     "--set",
     "options",
     multiple=True,
     metavar="NAME=NUMBER",
-    help=f"A number of the kind, else chosen by size: {', '.join(NAMES)}.",
+    help=f"A parameter of the kind, by default chosen by size: {', '.join(NAMES)}.",
 )
 @on_device
 @cli_errors
@@ -84,7 +88,7 @@ def build_command(
 @index_commands.command("update")
 @cli_errors
 def update_command() -> None:
-    """Add new images to the index, drop vanished ones, read changed ones again; nothing else."""
+    """Add new images to the index, drop vanished ones and read changed ones again."""
     settings = context.settings()
     with step_bars(Console(stderr=True)) as report:
         built = update_index(settings, session_factory(settings), report)
@@ -95,10 +99,10 @@ def update_command() -> None:
 @click.argument("version", required=False)
 @cli_errors
 def rollback_command(version: str | None) -> None:
-    """Serve an earlier version of the index again: VERSION, or the one before that served."""
+    """Serve an earlier version of the index again: VERSION, or the previous one."""
     settings = context.settings()
     found = rollback_version(settings, session_factory(settings), version)
-    click.echo(f"Serving {found.name}: {found.images:,} images, made {found.created}.")
+    click.echo(f"Serving {found.name}: {found.images:,} images, built {found.created}.")
 
 
 @index_commands.command("prune")
@@ -107,7 +111,7 @@ def rollback_command(version: str | None) -> None:
 )
 @cli_errors
 def prune_command(keep: int | None) -> None:
-    """Delete old versions of the index; the one served always stays."""
+    """Delete old versions of the index; the one in service always stays."""
     settings = context.settings()
     keep = keep or settings.index_kept
     kept, gone = prune_versions(settings, session_factory(settings), keep)
@@ -118,29 +122,29 @@ def prune_command(keep: int | None) -> None:
 
 @index_commands.command("verify")
 @click.argument("version", required=False)
-@click.option("--files/--no-files", default=True, help="Read all training files too, or not.")
+@click.option("--files/--no-files", default=True, help="Whether to read all training files too.")
 @on_device
 @cli_errors
 def verify_command(version: str | None, files: bool, index_device: str | None) -> None:
-    """Check an index against its checksums, the database, the files, and brute force.
+    """Check an index against its checksums, the database, the files and brute force.
 
-    Exit code 1 when anything is wrong.
+    Exit code 1 if anything is wrong.
     """
     settings = settings_with_device(index_device)
     sessions = session_factory(settings)
     with step_bars(Console(stderr=True)) as report:
         found = verify_version(settings, sessions, report, version, files=files)
-    for line in found.looked:
+    for line in found.checked:
         click.echo(line)
-    for line in found.wrong:
+    for line in found.problems:
         click.echo(f"Wrong: {line}", err=True)
-    if found.wrong:
+    if found.problems:
         raise click.exceptions.Exit(1)
 
 
 @index_commands.command("stats")
 @click.argument("version", required=False)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cli_errors
 def stats_command(version: str | None, as_json: bool) -> None:
     """Print kind, sizes, recall, weights and age of an index."""
@@ -157,11 +161,11 @@ def stats_command(version: str | None, as_json: bool) -> None:
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder whose val/ is asked about; by default that of the index.",
+    help="Folder with a val/ to query with; by default the one that was indexed.",
 )
 @cli_errors
 def precision_command(data: Path | None) -> None:
-    """Share of the validation images whose nearest training image has their class."""
+    """Measure how many validation images have a nearest training image of their class."""
     settings = context.settings()
     with step_bars(Console(stderr=True)) as report:
         found = measure_precision(settings, session_factory(settings), data, report)
@@ -170,13 +174,13 @@ def precision_command(data: Path | None) -> None:
 
 
 def settings_with_device(index_device: str | None) -> Settings:
-    """The settings, with another place to search at where one is named."""
+    """The settings, with another device for the search if one is given."""
     settings = context.settings()
     return replace(settings, index_device=index_device) if index_device else settings
 
 
 def read_options(texts: tuple[str, ...]) -> EngineOptions:
-    """The numbers of a kind out of NAME=NUMBER. Ends the command where there is no such."""
+    """Parse NAME=NUMBER parameters of a kind; exit with code 2 for an unknown one."""
     values: dict[str, Any] = {}
     for text in texts:
         name, _, number = text.partition("=")
@@ -187,7 +191,7 @@ def read_options(texts: tuple[str, ...]) -> EngineOptions:
 
 
 def format_value(value: object) -> str:
-    """A value for people."""
+    """Write a value for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -198,29 +202,29 @@ def format_value(value: object) -> str:
 
 
 def print_build(built: BuildResult | None) -> None:
-    """Print what a build did; nothing in the processes beside the first."""
+    """Print what a build did; processes other than the first print nothing."""
     for line in format_build(built) if built else []:
         click.echo(line)
 
 
 def format_recall(recall: dict[str, float]) -> list[str]:
-    """What was measured of a kind, in a line."""
+    """Write the measured recall as one line."""
     shares = [f"{name} {value:.3f}" for name, value in recall.items() if name != "queries"]
     return [f"{' and '.join(shares)} over {recall['queries']:.0f} queries."] if shares else []
 
 
 def format_build(built: BuildResult) -> list[str]:
-    """What a build did, line by line."""
+    """Describe what a build did, a line each."""
     manifest, gathered = built.manifest, built.gathered
     if gathered is None:
-        return [f"The index fits weights and files: {manifest.images:,} images, {manifest.name}."]
+        return [f"The index is up to date: {manifest.images:,} images, {manifest.name}."]
     counts = gathered.counts
     rate = counts.computed / built.seconds if built.seconds else 0
     return [
         *(f"Left out: {bad.path}: {bad.reason}" for bad in built.unreadable),
-        *built.said,
+        *built.notes,
         f"{counts.added:,} images added, {counts.changed:,} changed, {counts.removed:,} vanished, "
-        f"{counts.unchanged:,} kept; {counts.reused:,} vectors were there already.",
+        f"{counts.unchanged:,} unchanged; {counts.reused:,} vectors reused.",
         *format_recall(manifest.recall),
         f"Indexed {manifest.images:,} images of {manifest.data}, left out {manifest.unreadable:,}.",
         f"Features took {built.seconds:,.1f} s, {rate:,.1f} images/s. Serving {manifest.name}.",

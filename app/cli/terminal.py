@@ -1,6 +1,6 @@
-"""The commands `flask db …`, and what those of `flask index …` share with them.
+"""What the commands share: errors as one line, exit codes; and `flask db upgrade`.
 
-An error that can be expected is one line and exit code 2; Ctrl-C is one line and 130.
+An expected error ends a command with one line and exit code 2, Ctrl-C with one line and 130.
 """
 
 import functools
@@ -31,26 +31,26 @@ EXPECTED = (
 INTERRUPTED = 130
 
 
-database_commands = AppGroup("db", help="The database.")
+database_commands = AppGroup("db", help="Manage the database.")
 
 
 def cli_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn what a command raises into one line and an exit code."""
+    """Decorate a command: turn what it raises into one line and an exit code."""
 
     @functools.wraps(command)
-    def told(*args: P.args, **kwargs: P.kwargs) -> R:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
         except EXPECTED as error:
             exit_with(" ".join(str(error).split()), 2)
         except KeyboardInterrupt:
-            exit_with("Interrupted; what was served before is unchanged.", INTERRUPTED)
+            exit_with("Interrupted; what was in service is unchanged.", INTERRUPTED)
 
-    return told
+    return wrapper
 
 
 def exit_with(message: str, code: int) -> NoReturn:
-    """Say why on the error stream, and exit."""
+    """Print the reason to the error stream, and exit."""
     click.echo(message, err=True)
     raise click.exceptions.Exit(code)
 
@@ -58,6 +58,6 @@ def exit_with(message: str, code: int) -> NoReturn:
 @database_commands.command("upgrade")
 @cli_errors
 def upgrade_command() -> None:
-    """Make the tables, or bring them up to date."""
+    """Create the tables, or bring them up to date."""
     upgrade_database(context.settings())
     click.echo("The database is up to date.")

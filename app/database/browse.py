@@ -1,6 +1,6 @@
-"""How the training images are browsed: classes found by name, images in an order, those beside one.
+"""Queries for browsing: classes by name, a class's images in order, an image's neighbours in it.
 
-Every function is one short session and a fixed number of queries, each served by an index.
+Every function is one short session with a fixed number of queries, each served by an index.
 """
 
 import unicodedata
@@ -17,14 +17,14 @@ from app.database.tables import Class, Image, IndexClass, IndexImage
 
 
 class ClassOrder(StrEnum):
-    """Orders of classes; equal counts go by name."""
+    """Orders of classes; equal counts are ordered by name."""
 
     NAME = "name"
     IMAGES = "images"
 
 
 class ImageOrder(StrEnum):
-    """Orders of a class's images: by path, by pixels and then path, the last entered first."""
+    """Orders of a class's images: by path, by pixels and then path, the last registered first."""
 
     NAME = "name"
     LARGEST = "largest"
@@ -34,7 +34,7 @@ class ImageOrder(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassCount:
-    """A class and how many images of it the index version holds."""
+    """A class, and how many of its images the index version has."""
 
     id: int
     folder: str
@@ -44,7 +44,7 @@ class ClassCount:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassPage:
-    """One page of a class's images. Pages count from 1."""
+    """One page of a class's images. Pages are numbered from 1."""
 
     class_: ClassCount
     pictures: list[CatalogueImage]
@@ -54,7 +54,7 @@ class ClassPage:
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where an image stands among its class's: ids beside it, its number from 1, how many."""
+    """An image's position in its class: adjacent ids, its number from 1, and the class's size."""
 
     previous: int | None
     next: int | None
@@ -69,7 +69,7 @@ def list_classes(
     order: ClassOrder = ClassOrder.NAME,
     query: str = "",
 ) -> list[ClassCount]:
-    """The classes that an index version holds images of and whose name has every word of `query`.
+    """Return the classes of an index version whose name contains every word of `query`.
 
     Raises DatabaseError.
     """
@@ -80,23 +80,23 @@ def list_classes(
 
 
 def sort_classes(found: Iterable[ClassCount], order: ClassOrder) -> list[ClassCount]:
-    """Give classes in an order.
+    """Sort classes.
 
-    Not the database's: SQLite knows neither accents nor other capitals than English ones, and
-    all classes are read anyway.
+    Not in the database: SQLite ignores accents and the case of non-ASCII letters, and all classes
+    are read anyway.
     """
     by_name = sorted(found, key=lambda c: (fold_case(c.label), c.label, c.id))
     return by_name if order is ClassOrder.NAME else sorted(by_name, key=lambda c: -c.images)
 
 
 def matches_query(label: str, query: str) -> bool:
-    """Whether a name has every word of `query` in it, accents and capitals aside."""
+    """Whether a name contains every word of `query`, ignoring accents and case."""
     name = fold_case(label)
     return all(word in name for word in fold_case(query).split())
 
 
 def fold_case(text: str) -> str:
-    """Text as it is compared: without accents, capitals and ligatures."""
+    """Fold text for comparison: no accents, no capitals, no ligatures."""
     parts = unicodedata.normalize("NFKD", text)
     return "".join(c for c in parts if unicodedata.category(c) != "Mn").casefold()
 
@@ -109,10 +109,7 @@ def find_class_page(
     size: int,
     order: ImageOrder = ImageOrder.NAME,
 ) -> ClassPage | None:
-    """Page `number` of a class's images in a version; None when there is no such page.
-
-    Raises DatabaseError.
-    """
+    """Return page `number` of a class's images in a version, or None. Raises DatabaseError."""
     ids = (
         within_class(select(Image.id), version_id, class_id).order_by(*SORT_KEYS[order]).limit(size)
     )
@@ -135,7 +132,7 @@ def find_class_page(
 def first_images_by_class(
     sessions: Sessions, version_id: int, class_ids: Sequence[int], size: int
 ) -> dict[int, list[CatalogueImage]]:
-    """The first images by path of each of a few classes, in one query. Raises DatabaseError."""
+    """Return the first images by path of a few classes, in one query. Raises DatabaseError."""
     found: dict[int, list[CatalogueImage]] = {class_id: [] for class_id in class_ids}
     if not found:
         return found
@@ -161,7 +158,7 @@ def find_position(
     picture: CatalogueImage,
     order: ImageOrder = ImageOrder.NAME,
 ) -> Position | None:
-    """Where an image stands among its class's in a version; None when that does not hold it.
+    """Return an image's position in its class, or None if the version does not have it.
 
     Raises DatabaseError.
     """
@@ -190,7 +187,7 @@ def find_position(
 
 
 HELD = IndexImage.__table__.alias()
-"""The table by another name, so that the subqueries have one of their own."""
+"""An alias of the table, since the subqueries use the table itself."""
 # In 64 bits: 50,000 × 50,000 pixels are more than PostgreSQL's integers hold.
 PIXELS = cast(Image.width, BigInteger) * Image.height
 BY_PATH = (Image.path, Image.id)
@@ -200,11 +197,11 @@ SORT_KEYS: dict[ImageOrder, tuple[Any, ...]] = {
     ImageOrder.SMALLEST: (PIXELS, *BY_PATH),
     ImageOrder.NEWEST: (-Image.id,),
 }
-"""What each order compares, rising; the last of it is never equal, so that no page overlaps."""
+"""Ascending sort keys; the last one is unique, so that pages never overlap."""
 
 
 def image_sort_keys(picture: CatalogueImage, order: ImageOrder) -> tuple[str | int, ...]:
-    """What an order compares of one image."""
+    """Return an image's own sort keys."""
     pixels, by_path = picture.width * picture.height, (picture.path, picture.id)
     return {
         ImageOrder.NAME: by_path,
@@ -215,9 +212,9 @@ def image_sort_keys(picture: CatalogueImage, order: ImageOrder) -> tuple[str | i
 
 
 def within_class(query: Select[Any], version_id: int, class_id: int) -> Select[Any]:
-    """Narrow a query about images to a class's in a version."""
+    """Restrict a query of images to those of a class in a version."""
     held = exists().where(IndexImage.version_id == version_id, IndexImage.image_id == Image.id)
-    # Not a join: SQLite might begin with all images of the version, whatever the class.
+    # Not a join: SQLite might start from all images of the version.
     return query.where(Image.class_id == class_id, held.correlate(Image))
 
 

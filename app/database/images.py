@@ -1,6 +1,6 @@
-"""What the pages ask of the database by name or id: an index version, its images, an image.
+"""Queries by name or id: index versions, their images, single images.
 
-Every function is one short session and a fixed number of queries, each served by an index.
+Every function is one short session with a fixed number of queries, each served by an index.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,19 +10,16 @@ from pathlib import Path
 
 from sqlalchemy import Row, Select, exists, select
 
-from app.database.ingest import Registration, forget_versions, record_version, register_images
 from app.database.session import Sessions, read_session
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
 from model.decode import MAX_PIXELS
 
-__all__ = ["Registration", "forget_versions", "record_version", "register_images"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueImage:
-    """An image of the catalogue. `file` may have changed or gone since it was registered.
+    """An image in the database. `file` may have changed or gone since it was registered.
 
-    bytes: of the file. width, height: in pixels, upright.
+    bytes: the file's size. width, height: of the upright image, in pixels.
     """
 
     id: int
@@ -40,7 +37,7 @@ class CatalogueImage:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexVersionInfo:
-    """A row of index_version, and the root of its data set."""
+    """A row of index_version, with the root of its data set."""
 
     id: int
     name: str
@@ -53,7 +50,7 @@ class IndexVersionInfo:
 
 
 def find_version(sessions: Sessions, name: str) -> IndexVersionInfo | None:
-    """The index version of that name, if its list of images is there. Raises DatabaseError."""
+    """Return the named index version if the database lists its images. Raises DatabaseError."""
     query = (
         select(IndexVersion, Dataset.root)
         .join(Dataset)
@@ -78,14 +75,14 @@ def find_version(sessions: Sessions, name: str) -> IndexVersionInfo | None:
 
 
 def list_version_names(sessions: Sessions) -> set[str]:
-    """The names of the index versions whose list of images is there. Raises DatabaseError."""
+    """Return the names of the index versions with a list of images. Raises DatabaseError."""
     query = select(IndexVersion.name).join(IndexClass, IndexClass.version_id == IndexVersion.id)
     with read_session(sessions) as session:
         return set(session.scalars(query.distinct()))
 
 
 def class_ids_by_image(sessions: Sessions, version_id: int) -> dict[int, int]:
-    """The class id of every image that an index version lists, by id. Raises DatabaseError."""
+    """Return the class id of every image of an index version, by image id. Raises DatabaseError."""
     query = (
         select(IndexImage.image_id, Image.class_id)
         .join(Image, Image.id == IndexImage.image_id)
@@ -96,12 +93,12 @@ def class_ids_by_image(sessions: Sessions, version_id: int) -> dict[int, int]:
 
 
 def find_image(sessions: Sessions, image_id: int) -> CatalogueImage | None:
-    """An image by its id, also one that no index version holds any more. Raises DatabaseError."""
+    """Return an image, even one that no index version has any more. Raises DatabaseError."""
     return next(iter(find_images(sessions, [image_id]).values()), None)
 
 
 def find_images(sessions: Sessions, ids: Iterable[int]) -> dict[int, CatalogueImage]:
-    """Images by their ids, in one query; unknown ids are left out. Raises DatabaseError."""
+    """Return images by id, in one query, without unknown ids. Raises DatabaseError."""
     known = [int(i) for i in ids if 0 < i < 2**31]
     with read_session(sessions) as session:
         rows = session.execute(select_images().where(Image.id.in_(known))).all()
@@ -109,12 +106,12 @@ def find_images(sessions: Sessions, ids: Iterable[int]) -> dict[int, CatalogueIm
 
 
 def find_labels(sessions: Sessions, ids: Iterable[int]) -> dict[int, str]:
-    """The class labels of images, by id; unknown ids are left out. Raises DatabaseError."""
+    """Return the class labels of images by id, without unknown ids. Raises DatabaseError."""
     return {image: found.label for image, found in find_images(sessions, ids).items()}
 
 
 def class_folders_by_image(sessions: Sessions, version_id: int) -> dict[int, str]:
-    """The class folder of every image in a version, by the image's id. Raises DatabaseError."""
+    """Return the class folder of every image of a version, by image id. Raises DatabaseError."""
     query = (
         select(IndexImage.image_id, Class.folder)
         .join(Image, Image.id == IndexImage.image_id)
@@ -126,23 +123,23 @@ def class_folders_by_image(sessions: Sessions, version_id: int) -> dict[int, str
 
 
 def find_examples(sessions: Sessions, dataset_id: int, most: int = 3) -> list[CatalogueImage]:
-    """A few validation images of different classes whose files are there, and not too large.
+    """Return a few validation images of different classes whose files exist and are not too large.
 
     Raises DatabaseError.
     """
-    there: dict[int, CatalogueImage] = {}
-    for found in find_validation_images(sessions, dataset_id):
-        if len(there) == most:
+    examples: dict[int, CatalogueImage] = {}
+    for image in find_validation_images(sessions, dataset_id):
+        if len(examples) == most:
             break
-        if found.class_id not in there and found.file.is_file():
-            there[found.class_id] = found
-    return list(there.values())
+        if image.class_id not in examples and image.file.is_file():
+            examples[image.class_id] = image
+    return list(examples.values())
 
 
 def find_validation_images(sessions: Sessions, dataset_id: int) -> list[CatalogueImage]:
-    """The validation images of a data set that were entered, but those that are too large.
+    """Return a data set's registered validation images that are not too large, in order.
 
-    In their order; of a file that has changed the row entered last counts. Raises DatabaseError.
+    Of a file that has changed, the row registered last counts. Raises DatabaseError.
     """
     query = select_images().where(Image.split == "val", Class.dataset_id == dataset_id)
     with read_session(sessions) as session:
@@ -152,7 +149,7 @@ def find_validation_images(sessions: Sessions, dataset_id: int) -> list[Catalogu
 
 
 def select_images() -> Select[Image, str, str]:
-    """Select what a Picture is made of."""
+    """Select what a CatalogueImage is made of."""
     return (
         select(Image, Class.label, Dataset.root)
         .join(Class, Class.id == Image.class_id)
@@ -161,7 +158,7 @@ def select_images() -> Select[Image, str, str]:
 
 
 def images_from_rows(rows: Sequence[Row[Image, str, str]]) -> list[CatalogueImage]:
-    """Make Pictures of the rows of `pictured`."""
+    """Turn the rows of `select_images` into CatalogueImages."""
     return [
         CatalogueImage(
             id=image.id,

@@ -1,8 +1,7 @@
-"""Entering a folder's images, and the index versions made of them, in the database.
+"""Registers a folder's images, and the index versions built from them, in the database.
 
-Much is entered in several transactions, so that others can write meanwhile. An image that no
-version lists harms nobody, and a version is not seen before the counts of its classes are there,
-which come last.
+Rows are inserted in several transactions, so that others can write meanwhile. An image that no
+version lists does no harm, and a version becomes visible with its class counts, which come last.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,18 +26,18 @@ from model.dataset import ImageFolder, Photograph
 from storage.parallel import split_batches
 
 T = TypeVar("T")
-ROWS = 5000
-"""Rows sent to the database in a transaction."""
-EXAMPLES = 64
-"""Validation images that are entered, at most: for Figure 4, and three of them to be clicked."""
-CLICKED = 3
-TRIES = 3
-"""Files that are tried for each validation image until one can be read."""
+ROWS_PER_TRANSACTION = 5000
+"""Rows per transaction."""
+MAX_EXAMPLES = 64
+"""Maximum number of validation images: for Figure 4, and three of them as examples to click."""
+CLICKABLE_EXAMPLES = 3
+TRIES_PER_EXAMPLE = 3
+"""Files tried per validation image until one can be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Registration:
-    """Photographs in the database: int64 [M] ids and int32 [M] class ids, in their order."""
+    """Registered photographs: ids int64 [M] and class ids int32 [M], in their order."""
 
     dataset_id: int
     ids: Ids
@@ -51,16 +50,18 @@ def register_images(
     photographs: Sequence[Photograph],
     entries: Sequence[FileEntry],
 ) -> Registration:
-    """Enter training images as they were read, and some validation images as examples.
+    """Register training images as they were read, and some validation images as examples.
 
-    A file that is known, by path and content, keeps its id; a changed one gets a new one. Raises
+    A file known by path and content keeps its id; a changed file gets a new one. Raises
     DatabaseError.
     """
     check_names(folder)
-    dataset_id, class_ids = enter_classes(sessions, folder)
-    ids = enter_images(sessions, "train", photographs, entries, class_ids)
-    examples = readable_examples(folder)
-    enter_images(sessions, "val", [p for p, _ in examples], [e for _, e in examples], class_ids)
+    dataset_id, class_ids = register_classes(sessions, folder)
+    ids = insert_new_images(sessions, "train", photographs, entries, class_ids)
+    examples = choose_examples(folder)
+    insert_new_images(
+        sessions, "val", [p for p, _ in examples], [e for _, e in examples], class_ids
+    )
     return Registration(
         dataset_id=dataset_id,
         ids=np.array([ids[entry.path, entry.sha256] for entry in entries], np.int64),
@@ -71,7 +72,7 @@ def register_images(
 def record_version(
     sessions: Sessions, manifest: Manifest, dataset_id: int, ids: Iterable[int]
 ) -> int:
-    """Enter a built index version and the images it holds; give its id. Raises DatabaseError."""
+    """Insert a built index version and its list of images; return its id. Raises DatabaseError."""
     with write_session(sessions) as session:
         version = IndexVersion(
             name=manifest.name,
@@ -84,7 +85,7 @@ def record_version(
         session.add(version)
         session.flush()
         number = version.id
-    for some in split_batches(ids, ROWS):
+    for some in split_batches(ids, ROWS_PER_TRANSACTION):
         rows = [{"version_id": number, "image_id": int(image)} for image in some]
         with write_session(sessions) as session:
             session.execute(insert(IndexImage), rows)
@@ -94,7 +95,7 @@ def record_version(
 
 
 def forget_versions(sessions: Sessions, keep: Iterable[str]) -> None:
-    """Delete the list of images of every index version but those named. Raises DatabaseError."""
+    """Delete the lists of images of all index versions but those named. Raises DatabaseError."""
     with write_session(sessions) as session:
         old = select(IndexVersion.id).where(IndexVersion.name.not_in(list(keep)))
         for table in (IndexImage, IndexClass):
@@ -102,7 +103,7 @@ def forget_versions(sessions: Sessions, keep: Iterable[str]) -> None:
 
 
 def count_classes(session: Session, version_id: int) -> None:
-    """Fill index_class from index_image, in the database."""
+    """Fill index_class from index_image, within the database."""
     counts = (
         select(literal(version_id), Image.class_id, func.count())
         .join(IndexImage, IndexImage.image_id == Image.id)
@@ -114,7 +115,7 @@ def count_classes(session: Session, version_id: int) -> None:
 
 
 def check_names(folder: ImageFolder) -> None:
-    """Raise DatabaseError where the root's or a class's name is no text a database can hold."""
+    """Raise DatabaseError if the root's or a class's name is not valid text for a database."""
     for name in (str(folder.root), *(c.folder for c in folder.classes)):
         if escape_file_name(name) != name:
             raise DatabaseError(
@@ -122,8 +123,8 @@ def check_names(folder: ImageFolder) -> None:
             )
 
 
-def enter_classes(sessions: Sessions, folder: ImageFolder) -> tuple[int, list[int]]:
-    """The ids of the data set and of its classes, in their order; labels are brought up to date."""
+def register_classes(sessions: Sessions, folder: ImageFolder) -> tuple[int, list[int]]:
+    """Register the data set and its classes, update the labels; return their ids in order."""
     root = str(folder.root)
     with write_session(sessions) as session:
         dataset = session.scalar(select(Dataset).where(Dataset.root == root)) or Dataset(root=root)
@@ -139,15 +140,15 @@ def enter_classes(sessions: Sessions, folder: ImageFolder) -> tuple[int, list[in
         return dataset.id, [known[name.folder].id for name in folder.classes]
 
 
-def enter_images(
+def insert_new_images(
     sessions: Sessions,
     split: str,
     photographs: Sequence[Photograph],
     entries: Sequence[FileEntry],
     class_ids: list[int],
 ) -> dict[tuple[str, str], int]:
-    """Enter images that are new; give the ids of all, by path and hash."""
-    ids = known_images(sessions, split, class_ids)
+    """Insert the images that are new; return the ids of all, by path and hash."""
+    ids = registered_image_ids(sessions, split, class_ids)
     new = [
         {
             "class_id": class_ids[photograph.class_index],
@@ -163,17 +164,17 @@ def enter_images(
         if (entry.path, entry.sha256) not in ids
     ]
     statement = insert(Image).returning(Image.id, Image.path, Image.sha256)
-    for rows in split_batches(new, ROWS):
+    for rows in split_batches(new, ROWS_PER_TRANSACTION):
         with write_session(sessions) as session:
             for image, path, sha256 in session.execute(statement, rows):
                 ids[path, sha256] = image
     return ids
 
 
-def known_images(
+def registered_image_ids(
     sessions: Sessions, split: str, class_ids: list[int]
 ) -> dict[tuple[str, str], int]:
-    """The ids of the images that were entered before, by path and hash."""
+    """Return the ids of the images registered before, by path and hash."""
     query = select(Image.id, Image.path, Image.sha256).where(
         Image.class_id.in_(class_ids), Image.split == split
     )
@@ -181,26 +182,26 @@ def known_images(
         return {(path, sha256): image for image, path, sha256 in session.execute(query)}
 
 
-def readable_examples(folder: ImageFolder) -> list[tuple[Photograph, FileEntry]]:
-    """Some readable validation images, spread over the list of classes and a class's files.
+def choose_examples(folder: ImageFolder) -> list[tuple[Photograph, FileEntry]]:
+    """Choose readable validation images, spread over the classes and each class's files.
 
-    The first ones, which are those to be clicked, are of classes far from each other.
+    The first ones, the examples to click, are of classes far apart in the list.
     """
     groups: dict[int, list[Photograph]] = {}
     for photograph in folder.val:
         if escape_file_name(photograph.path) == photograph.path:
             groups.setdefault(photograph.class_index, []).append(photograph)
-    classes = evenly_spaced(list(groups), EXAMPLES)
-    each = -(-EXAMPLES // max(1, len(classes)))
-    order = dict.fromkeys([*evenly_spaced(classes, CLICKED), *classes])
+    classes = evenly_spaced(list(groups), MAX_EXAMPLES)
+    each = -(-MAX_EXAMPLES // max(1, len(classes)))
+    order = dict.fromkeys([*evenly_spaced(classes, CLICKABLE_EXAMPLES), *classes])
     turns = zip_longest(
         *(readable_photographs(folder.root, groups[index], each) for index in order)
     )
-    return list(islice(filter(None, chain.from_iterable(turns)), EXAMPLES))
+    return list(islice(filter(None, chain.from_iterable(turns)), MAX_EXAMPLES))
 
 
 def evenly_spaced(values: Sequence[T], most: int) -> list[T]:
-    """At most so many of the values, evenly spaced, the first one among them."""
+    """Return at most `most` of the values, evenly spaced, including the first."""
     count = min(most, len(values))
     return [values[i * len(values) // count] for i in range(count)]
 
@@ -208,9 +209,9 @@ def evenly_spaced(values: Sequence[T], most: int) -> list[T]:
 def readable_photographs(
     root: Path, group: Sequence[Photograph], count: int
 ) -> Iterator[tuple[Photograph, FileEntry]]:
-    """The photographs of a class that can be read, evenly spaced ones first; not all are tried."""
+    """Yield readable photographs of a class, evenly spaced ones first; not all files are tried."""
     order = dict.fromkeys([*evenly_spaced(group, count), *group])
-    for photograph in islice(order, TRIES * count):
+    for photograph in islice(order, TRIES_PER_EXAMPLE * count):
         read = read_photograph(root, photograph.path, lambda _: None)
         if isinstance(read, DecodedFile):
             yield photograph, read.entry

@@ -1,4 +1,4 @@
-"""The database: sessions, and the one command that brings its tables up to date."""
+"""Database sessions, and the migration that brings the tables up to date."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from app.config import Settings
 
 Sessions = sessionmaker[Session]
 LOCK_TIMEOUT = 15
-"""Seconds to wait for another writer of a SQLite file, or for a server, before giving up."""
+"""Seconds to wait for another writer of a SQLite file, or for a server."""
 
 
 class DatabaseError(Exception):
@@ -34,23 +34,23 @@ class DatabaseError(Exception):
 
 
 def session_factory(settings: Settings) -> Sessions:
-    """Make sessions for the settings' database. Nothing is opened before the first is used."""
+    """Return a factory of sessions. Nothing is opened before the first session is used."""
     return sessionmaker(create_database_engine(settings.database), expire_on_commit=False)
 
 
 @contextmanager
 def read_session(sessions: Sessions) -> Iterator[Session]:
-    """A short session that changes nothing. Raises DatabaseError."""
+    """Open a short session for reading. Raises DatabaseError."""
     with database_errors(sessions), sessions() as session:
         yield session
 
 
 @contextmanager
 def write_session(sessions: Sessions) -> Iterator[Session]:
-    """A short session that is committed at its end, or undone when its body raises.
+    """Open a short session that is committed at its end, or rolled back if its body raises.
 
-    On SQLite it takes its turn among the writers at its start: a session that has read first
-    and then writes would be refused, not queued. Raises DatabaseError.
+    On SQLite it waits for other writers at its start: a session that reads first and then writes
+    would be rejected, not queued. Raises DatabaseError.
     """
     engine = database_engine(sessions).execution_options(immediate=True)
     with database_errors(sessions), sessions(bind=engine) as session, session.begin():
@@ -58,15 +58,15 @@ def write_session(sessions: Sessions) -> Iterator[Session]:
 
 
 def upgrade_database(settings: Settings) -> None:
-    """Bring the tables up to date, from any earlier revision or from nothing.
+    """Bring the tables up to date, from any earlier revision or from an empty database.
 
-    Raises DatabaseError: it cannot be reached or written, or comes from a newer version.
+    Raises DatabaseError if it cannot be reached or written, or comes from a newer version.
     """
     migrate_database(settings, "head")
 
 
 def migrate_database(settings: Settings, revision: str) -> None:
-    """As `upgrade`, to a revision."""
+    """As `upgrade_database`, to a revision."""
     if settings.database.drivername == "sqlite":
         make_folder(settings.database)
     sessions = session_factory(settings)
@@ -79,7 +79,7 @@ def migrate_database(settings: Settings, revision: str) -> None:
 
 
 def tables_are_current(sessions: Sessions) -> bool:
-    """Whether the tables are those this version expects. Raises DatabaseError."""
+    """Whether the tables are those that this version expects. Raises DatabaseError."""
     head = ScriptDirectory.from_config(alembic_config()).get_current_head()
     with read_session(sessions) as session:
         return MigrationContext.configure(session.connection()).get_current_revision() == head
@@ -87,12 +87,12 @@ def tables_are_current(sessions: Sessions) -> bool:
 
 @contextmanager
 def database_errors(sessions: Sessions) -> Iterator[None]:
-    """Turn what SQLAlchemy and Alembic raise into a DatabaseError of one line."""
+    """Turn exceptions of SQLAlchemy and Alembic into a DatabaseError with a one-line message."""
     where = database_engine(sessions).url.render_as_string(hide_password=True)
     try:
         yield
     except CommandError as error:
-        raise DatabaseError(f"The database {where} is of another version: {error}") from error
+        raise DatabaseError(f"The database {where} belongs to another version: {error}") from error
     except DBAPIError as error:
         raise DatabaseError(describe_error(error, where)) from error
     except SQLAlchemyError as error:
@@ -100,7 +100,7 @@ def database_errors(sessions: Sessions) -> Iterator[None]:
 
 
 def describe_error(error: DBAPIError, where: str) -> str:
-    """What went wrong with the database at `where`, and what to do about it, in one line."""
+    """Say in one line what went wrong with the database at `where`, and what to do about it."""
     what = first_line(error.orig)
     missing = "no such table" in what or "no such column" in what
     if missing or (isinstance(error, ProgrammingError) and "does not exist" in what):
@@ -113,21 +113,21 @@ def describe_error(error: DBAPIError, where: str) -> str:
 
 
 def first_line(error: BaseException | None) -> str:
-    """The first line of an error's message."""
+    """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def make_folder(url: URL) -> None:
-    """Make the folder of a SQLite file. Raises DatabaseError."""
+    """Create the folder of a SQLite file. Raises DatabaseError."""
     folder = Path(url.database or "").parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DatabaseError(f"The folder of the database cannot be made: {error}") from error
+        raise DatabaseError(f"The database's folder cannot be created: {error}") from error
 
 
 def alembic_config() -> Config:
-    """Alembic's configuration: the migrations beside this file, also in an installed package."""
+    """Return Alembic's configuration: the migrations beside this file."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("path_separator", "os")
@@ -135,14 +135,14 @@ def alembic_config() -> Config:
 
 
 def database_engine(sessions: Sessions) -> Engine:
-    """The engine that a session factory of this module was made with."""
+    """Return the engine of a session factory."""
     engine = sessions.kw["bind"]
     assert isinstance(engine, Engine)
     return engine
 
 
 def create_database_engine(url: URL) -> Engine:
-    """An engine; on SQLite with foreign keys, write-ahead log, and real transactions."""
+    """Create an engine; SQLite gets foreign keys, a write-ahead log and real transactions."""
     if url.drivername != "sqlite":
         waits = {} if "connect_timeout" in url.query else {"connect_timeout": LOCK_TIMEOUT}
         return create_engine(url, connect_args=waits, pool_pre_ping=True, hide_parameters=True)
@@ -155,8 +155,8 @@ def create_database_engine(url: URL) -> Engine:
 
 
 def prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
-    """Set up each new SQLite connection."""
-    # Python's own transactions begin too late: never before a SELECT or a CREATE TABLE.
+    """Configure each new SQLite connection."""
+    # Python's own transactions begin too late: not before a SELECT or a CREATE TABLE.
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")
@@ -164,16 +164,16 @@ def prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
 
 
 def reconnect_if_replaced(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
-    """Have a SQLite connection replaced when its file has been removed or exchanged.
+    """Have a SQLite connection replaced when its file has been removed or replaced.
 
-    It would go on reading and writing the file that has no name any more.
+    It would continue to read and write the file that no longer has a name.
     """
     if database_file_id(connection) != record.info["file"]:
-        raise DisconnectionError("The file of the database has been exchanged")
+        raise DisconnectionError("The database's file has been replaced")
 
 
 def database_file_id(connection: sqlite3.Connection) -> tuple[int, int] | None:
-    """Which file a SQLite connection's path leads to now; None when there is none."""
+    """Return device and inode of the file at a SQLite connection's path, or None."""
     # The first is the database itself; SQLite may have opened one for temporary tables beside it.
     _, _, path = connection.execute("PRAGMA database_list").fetchone()
     try:
@@ -184,6 +184,6 @@ def database_file_id(connection: sqlite3.Connection) -> tuple[int, int] | None:
 
 
 def begin_sqlite(connection: Connection) -> None:
-    """Begin each SQLite transaction: at once as a writer where `writing` asks for it."""
+    """Begin each SQLite transaction, as a writer from the start if `write_session` asks for it."""
     immediate = connection.get_execution_options().get("immediate")
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

@@ -18,29 +18,29 @@ NAMES = {
 
 
 class Utc(TypeDecorator[datetime]):
-    """A moment in UTC, aware on both sides; SQLite itself keeps no time zone."""
+    """A timezone-aware datetime in UTC; SQLite itself stores no time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To the database: in UTC."""
+        """Convert to UTC for the database."""
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """From the database: in UTC, and saying so."""
+        """Return a timezone-aware UTC datetime."""
         if not isinstance(value, datetime):
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def utc_now() -> datetime:
-    """The present moment, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 class Table(DeclarativeBase):
-    """What every table shares: named constraints, so that migrations can speak of them."""
+    """Base of all tables, with named constraints that migrations can refer to."""
 
     metadata = MetaData(naming_convention=NAMES)
 
@@ -56,7 +56,7 @@ class Dataset(Table):
 
 
 class Class(Table):
-    """A class of a data set: a folder, and the label people read."""
+    """A class of a data set: a folder, and a label for people."""
 
     __tablename__ = "class"
     __table_args__ = (UniqueConstraint("dataset_id", "folder"),)
@@ -70,9 +70,9 @@ class Class(Table):
 
 
 class Image(Table):
-    """A photograph as it was once: a file that changes is another image, with another id.
+    """A photograph with fixed content: a changed file is another image with another id.
 
-    Ids are the FAISS ids. None is used twice, so that no index or old result can mistake one
+    Ids are the FAISS ids. No id is ever reused, so that no index or old result can mistake one
     image for another.
     """
 
@@ -103,7 +103,7 @@ class Image(Table):
 
 
 class IndexVersion(Table):
-    """One build of the index. The row stays when its files and its images' list are deleted."""
+    """One build of the index. The row stays when its files and its list of images are deleted."""
 
     __tablename__ = "index_version"
 
@@ -112,18 +112,18 @@ class IndexVersion(Table):
     """The name of its folder."""
     dataset_id: Mapped[int] = mapped_column(ForeignKey("dataset.id"))
     weights: Mapped[str]
-    """Identity of the weights that made it."""
+    """Identity of the weights it was built with."""
     created_at: Mapped[datetime] = mapped_column(Utc)
     count: Mapped[int]
     """Images in it."""
     unreadable: Mapped[int]
-    """Files that were left out because they could not be read."""
+    """Files left out because they could not be read."""
 
     dataset: Mapped[Dataset] = relationship()
 
 
 class IndexImage(Table):
-    """An image that an index version holds."""
+    """An image of an index version."""
 
     __tablename__ = "index_image"
 
@@ -132,7 +132,7 @@ class IndexImage(Table):
 
 
 class IndexClass(Table):
-    """How many images of a class an index version holds: counted once, shown on every page."""
+    """The number of images of a class in an index version: counted once, shown on every page."""
 
     __tablename__ = "index_class"
 
@@ -142,41 +142,41 @@ class IndexClass(Table):
 
 
 class UploadResult(Table):
-    """What was answered for an upload. The picture itself is a file in Home.uploads."""
+    """The result of an upload. Its picture is a file in Home.uploads."""
 
     __tablename__ = "result"
     __table_args__ = (Index(None, "created_at"),)
 
     token: Mapped[str] = mapped_column(primary_key=True)
-    """`secrets.token_urlsafe`: who has it may see the result."""
+    """From `secrets.token_urlsafe`: whoever has it may see the result."""
     created_at: Mapped[datetime] = mapped_column(Utc, default=utc_now)
     filename: Mapped[str]
-    """As the browser called it; only ever shown."""
+    """The browser's name for it; only displayed, never used as a path."""
     sha256: Mapped[str]
     width: Mapped[int]
     height: Mapped[int]
     weights: Mapped[str]
     index_version_id: Mapped[int] = mapped_column(ForeignKey("index_version.id"))
     top5: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
-    """`[{"label", "probability"}, …]`, falling."""
+    """`[{"label", "probability"}, …]`, most probable first."""
     crops: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
-    """The best label of each of the ten crops, in their order, like top5."""
+    """The best label of each of the ten crops, in order, like top5."""
     neighbours: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
-    """`[{"id", "label", "distance"}, …]`, rising."""
+    """`[{"id", "label", "distance"}, …]`, nearest first."""
     by_pixels: Mapped[list[dict[str, Any]]] = mapped_column(
         JSON, default=list, server_default=text("'[]'")
     )
-    """The same by the distance of pixels; none where the index could not tell."""
+    """The same by distance in pixels; empty if the index has no sample."""
     sampled: Mapped[int | None]
-    """How many images were compared by pixels, where those were not all."""
+    """How many images were compared by pixels; null if all were."""
     milliseconds: Mapped[dict[str, float]] = mapped_column(JSON)
-    """How long each step of the answer took, in their order."""
+    """How long each step took, in order."""
 
     index_version: Mapped[IndexVersion] = relationship()
 
 
 class UploadBatch(Table):
-    """Results of images that were sent together. It outlives each of them that is deleted."""
+    """The results of images sent together. It outlives those of them that are deleted."""
 
     __tablename__ = "together"
     __table_args__ = (Index(None, "created_at"),)
@@ -185,4 +185,4 @@ class UploadBatch(Table):
     """Like a result's."""
     created_at: Mapped[datetime] = mapped_column(Utc, default=utc_now)
     items: Mapped[list[dict[str, str]]] = mapped_column(JSON)
-    """In the order they were sent: `{"token"}` of a result, or `{"filename", "reason"}`."""
+    """In the order sent: `{"token"}` of a result, or `{"filename", "reason"}`."""

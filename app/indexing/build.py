@@ -1,4 +1,4 @@
-"""The build of an index from beginning to end: weights → files → features → a version served."""
+"""Builds an index from beginning to end: weights → files → features → a published version."""
 
 import time
 from contextlib import suppress
@@ -7,6 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from index.building.pipeline import GatheredFeatures, compute_features, gather_features
+from index.building.writer import BaseVersion
 
 from app.config import Settings
 from app.database.ingest import Registration, record_version, register_images
@@ -21,8 +23,7 @@ from app.inference.loader import check_servable
 from index import store
 from index.building.checkpoint import delete_checkpoints, delete_published_checkpoints
 from index.building.distributed import build_device, is_first
-from index.building.file_list import FILE_LIST as LISTING
-from index.building.file_list import UnreadableFile, write_file_list
+from index.building.file_list import FILE_LIST, UnreadableFile, write_file_list
 from index.building.near_duplicates import near_duplicate_distance
 from index.building.pipeline import GatheredFeatures, compute_features, gather_features
 from index.building.sampling import VersionImages, make_sample, read_earlier_sample
@@ -34,19 +35,19 @@ from index.id_map import IdMap, write_id_map
 from index.manifest import StoreError
 from index.sample import write_sample
 from index.store import Draft, Manifest
-from index.vectors import Floats, Ids
+from index.vectors import Floats
 from model.checkpoint import Weights, load_weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder
 from model.predict import Predictor
 from storage.progress import Report
 
 HELD_OUT = 256
-"""Validation photographs by which a kind's effort is chosen."""
+"""Validation photographs used to choose an engine's search effort."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What is asked of an index. kind and dtype may be `auto`: then size and memory decide."""
+    """What index to build. With kind or dtype `auto`, size and memory decide."""
 
     wanted: engines.IndexSpec = field(default_factory=lambda: engines.IndexSpec(kind="auto"))
     dtype: str = "auto"
@@ -54,15 +55,15 @@ class BuildOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildResult:
-    """An index version that is served now, or was before when `gathered` is None.
+    """The index version in service; `gathered` is None if it was up to date already.
 
-    seconds: what the features took, decoding included. said: what was chosen, and why.
+    seconds: time taken by the features, decoding included. notes: what was chosen, and why.
     """
 
     manifest: Manifest
     gathered: GatheredFeatures | None = None
     seconds: float = 0.0
-    said: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def unreadable(self) -> list[UnreadableFile]:
@@ -73,63 +74,201 @@ class BuildResult:
 def build_index(
     settings: Settings,
     sessions: Sessions,
-    step: Report,
-    asked: BuildOptions | None = None,
+    report: Report,
+    options: BuildOptions | None = None,
     *,
     if_needed: bool = False,
 ) -> BuildResult | None:
-    """Index the training set of the weights in use, and serve that from now on.
+    """Index the training set of the weights in use, and publish that version.
 
-    With `if_needed` nothing is done when the index served was made by these weights from the
-    files as they are. Whatever happens before the switch, what was served before still is; what
-    was computed is kept, and the next build goes on from there. Of several processes the first
-    alone gets a result.
+    With `if_needed`, do nothing if the current version was built with these weights from the files
+    as they are. Until it is published, the version in service stays; if the build is interrupted,
+    the next one resumes from what was computed. Of several processes only the first gets a result.
 
     Raises WeightsError, FolderError, StoreError, SearchError and DatabaseError.
     """
     weights = check_servable(load_weights(settings.home.weights))
-    folder = training_folder(weights)
-    job = IndexBuild(settings, sessions, step, weights, folder)
+    build = IndexBuild(settings, sessions, report, weights, training_folder(weights))
     prepare_database(settings)
-    if if_needed and (served := manifest_in_use(settings, sessions)) and job.fits(served):
-        job.tidy(served)
+    if if_needed and (served := manifest_in_use(settings, sessions)) and build.matches(served):
+        build.clean_up(served)
         return BuildResult(manifest=served)
-    return job.run(asked or BuildOptions(), None)
+    return build.run(options or BuildOptions(), None)
 
 
-def update_index(settings: Settings, sessions: Sessions, step: Report) -> BuildResult | None:
-    """Bring the index served up to the files as they are, with its kind and its recall.
+def update_index(settings: Settings, sessions: Sessions, report: Report) -> BuildResult | None:
+    """Bring the current version up to date with the files, keeping its kind and its recall.
 
     New images are added, vanished ones dropped, changed ones read again; nothing else is computed.
-    Raises as `build`, and StoreError where there is no whole index of these weights to go on from.
+    Raises as `build_index`, and StoreError if there is no complete index of these weights.
     """
     weights = check_servable(load_weights(settings.home.weights))
-    folder = training_folder(weights)
+    build = IndexBuild(settings, sessions, report, weights, training_folder(weights))
     prepare_database(settings)
     served = manifest_in_use(settings, sessions)
     if served is None:
-        raise StoreError("There is no whole index to update; run `flask index build`")
-    if (served.weights, served.data) != (weights.identity, str(folder.root)):
+        raise StoreError("There is no complete index to update; run `flask index build`")
+    if (served.weights, served.data) != (weights.identity, str(build.folder.root)):
         raise StoreError(
-            f"The index is of other weights or of another folder ({served.data}) than those in "
-            "use; run `flask index build`"
+            f"The index was built with different weights or from a different folder ({served.data})"
+            " than those in use; run `flask index build`"
         )
-    job = IndexBuild(settings, sessions, step, weights, folder)
-    if job.fits(served):
-        job.tidy(served)
+    if build.matches(served):
+        build.clean_up(served)
         return BuildResult(manifest=served)
-    return job.run(BuildOptions(dtype=served.dtype), served)
+    return build.run(BuildOptions(dtype=served.dtype), served)
 
 
 @dataclass(frozen=True)
 class IndexBuild:
-    """What one build works with."""
+    """One build: `run` goes through its steps, the methods below it are these steps."""
 
     settings: Settings
     sessions: Sessions
-    step: Report
+    report: Report
     weights: Weights
     folder: ImageFolder
+
+    def run(self, options: BuildOptions, earlier: Manifest | None) -> BuildResult | None:
+        """Compute the features, write the version, record it in the database and publish it.
+
+        earlier: the version to start from, of an update. Of several processes all compute, and
+        the first does the rest.
+        """
+        if not is_first():
+            self.gather(settle_options(options, self.settings, self.folder, earlier)[0], None)
+            return None
+        with store.build_lock(self.root) as abandoned:
+            drop_collections(self.settings, abandoned)
+            options, notes = settle_options(options, self.settings, self.folder, earlier)
+            listing = self.listing  # of the files as they are before any is read
+            base = BaseVersion.read(self.root / earlier.name, earlier) if earlier else None
+            start = time.perf_counter()
+            gathered = self.gather(options, base)
+            seconds = time.perf_counter() - start
+            assert gathered is not None
+            if not gathered.entries:
+                raise StoreError("No image could be read, so there is nothing to index")
+            images = register_images(
+                self.sessions, self.folder, gathered.photographs, gathered.entries
+            )
+            with store.draft_version(self.root) as draft:
+                engine = self.write_version(draft, options, gathered, images, earlier)
+                manifest = draft.commit(
+                    weights=self.weights.identity,
+                    data=str(self.folder.root),
+                    images=len(images.ids),
+                    vectors=len(np.unique(gathered.rows)),
+                    unreadable=len(gathered.unreadable),
+                    listing=listing,
+                    dtype=options.dtype,
+                    kind=engine.kind,
+                    target=options.wanted.target,
+                    parameters=engine.parameters,
+                    recall=engine.recall,
+                    near=earlier.near if earlier else self.near_duplicate_distance(gathered),
+                )
+            self.publish(manifest, images)
+            return BuildResult(
+                manifest=manifest,
+                gathered=gathered,
+                seconds=seconds,
+                notes=notes + engine.notes,
+            )
+
+    def gather(self, options: BuildOptions, base: BaseVersion | None) -> GatheredFeatures | None:
+        """Write the features of all photographs to disk; None in all processes but the first."""
+        return gather_features(
+            self.predictor,
+            self.folder.root,
+            self.folder.train,
+            self.root,
+            dtype=options.dtype,
+            kind=options.wanted.kind,
+            base=base,
+            report=self.report,
+        )
+
+    def write_version(
+        self,
+        draft: Draft,
+        options: BuildOptions,
+        gathered: GatheredFeatures,
+        images: Registration,
+        earlier: Manifest | None,
+    ) -> engines.BuiltEngine:
+        """Write everything but the manifest into a version's folder."""
+        for stored in gathered.shards:
+            draft.link_shard(stored.path, stored.shard)
+        vectors = draft.vectors(options.dtype)
+        order = np.argsort(images.ids)
+        id_map = images.ids[order], gathered.rows[order], images.classes[order]
+        write_id_map(draft.folder, *id_map)
+        write_file_list(draft.folder / FILE_LIST, gathered.entries, gathered.rows)
+        version_images = VersionImages(
+            root=self.folder.root,
+            ids=images.ids[order],
+            entries=[gathered.entries[i] for i in order.tolist()],
+            rows=gathered.rows[order],
+        )
+        sample = read_earlier_sample(self.root / earlier.name) if earlier else None
+        write_sample(
+            draft.folder, make_sample(self.predictor, version_images, vectors, sample, self.report)
+        )
+        return engines.build_engine(
+            options.wanted,
+            VersionData(
+                name=draft.name,
+                folder=draft.folder,
+                vectors=vectors,
+                id_map=IdMap(*id_map),
+                device=self.settings.search_device,
+            ),
+            self.report,
+            (self.root / earlier.name, earlier) if earlier else None,
+            self.held_out_features() if options.wanted.kind != "exact" else None,
+        )
+
+    def held_out_features(self) -> Floats:
+        """Features of some validation photographs, standing in for uploads: float32 [N, 4096]."""
+        chosen = np.random.default_rng(2012).permutation(len(self.folder.val))[:HELD_OUT]
+        files = [self.folder.root / self.folder.val[i].path for i in np.sort(chosen)]
+        progress = self.report("Computing features of validation images", len(files))
+        items = list(enumerate(files))
+        return compute_features(self.predictor, items, on_progress=progress).features
+
+    def near_duplicate_distance(self, gathered: GatheredFeatures) -> float:
+        """Measure the distance up to which two images count as near-duplicates."""
+        paths = [self.folder.root / entry.path for entry in gathered.entries]
+        return near_duplicate_distance(self.predictor, paths)
+
+    def publish(self, manifest: Manifest, images: Registration) -> None:
+        """Record the version in the database, switch to it, and delete what is too old.
+
+        The database comes first, so that whoever sees the new version finds its images.
+        """
+        try:
+            record_version(self.sessions, manifest, images.dataset_id, np.sort(images.ids))
+            store.publish(self.root, manifest.name)
+        except BaseException:
+            store.delete_version(self.root, manifest.name)
+            raise
+        delete_checkpoints(self.root)
+        discard_versions(self.settings, self.sessions, self.settings.index_kept)
+
+    def matches(self, manifest: Manifest) -> bool:
+        """Whether a version was built with these weights from the files as they are."""
+        current = (self.weights.identity, str(self.folder.root), self.listing)
+        return (manifest.weights, manifest.data, manifest.listing) == current
+
+    def clean_up(self, served: Manifest) -> None:
+        """Remove what a build left that died after publishing, unless another one is running."""
+        if not is_first():
+            return
+        with suppress(StoreError), store.build_lock(self.root) as abandoned:
+            drop_collections(self.settings, abandoned)
+            delete_published_checkpoints(self.root, self.root / served.name)
+            discard_versions(self.settings, self.sessions, self.settings.index_kept)
 
     @property
     def root(self) -> Path:
@@ -138,193 +277,44 @@ class IndexBuild:
 
     @cached_property
     def listing(self) -> str:
-        """The digest of the training files as they were before any was read."""
+        """The digest of the training files' names, sizes and times."""
         return digest_listing(self.folder.root, self.folder.train)
-
-    def fits(self, manifest: Manifest) -> bool:
-        """Whether an index was made by these weights from the files as they are."""
-        wanted = (self.weights.identity, str(self.folder.root), self.listing)
-        return (manifest.weights, manifest.data, manifest.listing) == wanted
-
-    def tidy(self, served: Manifest) -> None:
-        """Remove what a build left that died after its switch, unless another is at work."""
-        if not is_first():
-            return
-        with suppress(StoreError), store.build_lock(self.root) as dead:
-            drop_collections(self.settings, dead)
-            delete_published_checkpoints(self.root, self.root / served.name)
-            discard_versions(self.settings, self.sessions, self.settings.index_kept)
-
-    def run(self, asked: BuildOptions, before: Manifest | None) -> BuildResult | None:
-        """Do it; the first process alone holds the right to build, and publishes."""
-        if not is_first():
-            self.gathered(settle_options(asked, self.settings, self.folder, before)[0], None)
-            return None
-        with store.build_lock(self.root) as dead:
-            drop_collections(self.settings, dead)
-            asked, said = settle_options(asked, self.settings, self.folder, before)
-            base = BaseVersion.read(self.root / before.name, before) if before else None
-            listing, began = self.listing, time.perf_counter()
-            gathered = self.gathered(asked, base)
-            assert gathered is not None
-            seconds = time.perf_counter() - began
-            manifest, more = self.publish(asked, listing, gathered, before)
-            return BuildResult(
-                manifest=manifest, gathered=gathered, seconds=seconds, said=said + more
-            )
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The network, where this process computes."""
+        """The network, on this process's device."""
         return Predictor.from_weights(self.weights, build_device(self.settings.device))
-
-    def gathered(self, asked: BuildOptions, base: BaseVersion | None) -> GatheredFeatures | None:
-        """The features of all photographs, on disk; None in all processes but the first."""
-        return gather_features(
-            self.predictor,
-            self.folder.root,
-            self.folder.train,
-            self.root,
-            dtype=asked.dtype,
-            kind=asked.wanted.kind,
-            base=base,
-            report=self.step,
-        )
-
-    def publish(
-        self, asked: BuildOptions, listing: str, gathered: GatheredFeatures, before: Manifest | None
-    ) -> tuple[Manifest, list[str]]:
-        """Write the version, enter it in the database, switch to it, and delete what is too old.
-
-        The database comes first, so that whoever sees the new version finds its images.
-        """
-        if not gathered.entries:
-            raise StoreError("No image could be read, so there is nothing to index")
-        entered = register_images(
-            self.sessions, self.folder, gathered.photographs, gathered.entries
-        )
-        with store.draft_version(self.root) as draft:
-            made = self.fill(draft, asked, gathered, entered, before)
-            manifest = draft.commit(
-                weights=self.weights.identity,
-                data=str(self.folder.root),
-                images=len(entered.ids),
-                vectors=len(np.unique(gathered.rows)),
-                unreadable=len(gathered.unreadable),
-                listing=listing,
-                dtype=asked.dtype,
-                kind=made.kind,
-                target=asked.wanted.target,
-                parameters=made.parameters,
-                recall=made.recall,
-                near=self.near(gathered, before),
-            )
-        try:
-            record_version(self.sessions, manifest, entered.dataset_id, np.sort(entered.ids))
-            store.publish(self.root, manifest.name)
-        except BaseException:
-            store.delete_version(self.root, manifest.name)
-            raise
-        delete_checkpoints(self.root)
-        discard_versions(self.settings, self.sessions, self.settings.index_kept)
-        return manifest, made.notes
-
-    def fill(
-        self,
-        draft: Draft,
-        asked: BuildOptions,
-        gathered: GatheredFeatures,
-        entered: Registration,
-        before: Manifest | None,
-    ) -> engines.BuiltEngine:
-        """Write everything but the manifest into a version's folder."""
-        for stored in gathered.shards:
-            draft.link_shard(stored.path, stored.shard)
-        order = np.argsort(entered.ids)
-        lists = entered.ids[order], gathered.rows[order], entered.classes[order]
-        write_id_map(draft.folder, *lists)
-        write_file_list(draft.folder / LISTING, gathered.entries, gathered.rows)
-        self.add_sample(draft, asked.dtype, gathered, order, entered.ids, before)
-        return engines.build_engine(
-            asked.wanted,
-            VersionData(
-                name=draft.name,
-                folder=draft.folder,
-                vectors=draft.vectors(asked.dtype),
-                id_map=IdMap(*lists),
-                device=self.settings.search_device,
-            ),
-            self.step,
-            (self.root / before.name, before) if before else None,
-            self.held_out() if asked.wanted.kind != "exact" else None,
-        )
-
-    def add_sample(
-        self,
-        draft: Draft,
-        dtype: str,
-        gathered: GatheredFeatures,
-        order: Ids,
-        ids: Ids,
-        before: Manifest | None,
-    ) -> None:
-        """Write what the pages show of a sample of the images; order: int64 [M], by their ids."""
-        images = VersionImages(
-            root=self.folder.root,
-            ids=ids[order],
-            entries=[gathered.entries[i] for i in order.tolist()],
-            rows=gathered.rows[order],
-        )
-        known = read_earlier_sample(self.root / before.name) if before else None
-        vectors = draft.vectors(dtype)
-        columns = make_sample(self.predictor, images, vectors, known, self.step)
-        write_sample(draft.folder, columns)
-
-    def held_out(self) -> Floats:
-        """Features of some validation photographs, which stand for uploads: float32 [N, 4096]."""
-        chosen = np.random.default_rng(2012).permutation(len(self.folder.val))[:HELD_OUT]
-        files = [self.folder.root / self.folder.val[i].path for i in np.sort(chosen)]
-        step = self.step("Looking at validation images", len(files))
-        items = list(enumerate(files))
-        return compute_features(self.predictor, items, on_progress=step).features
-
-    def near(self, gathered: GatheredFeatures, before: Manifest | None) -> float:
-        """The distance of near-duplicates: the earlier version's, or measured."""
-        if before is not None:
-            return before.near
-        paths = [self.folder.root / entry.path for entry in gathered.entries]
-        return near_duplicate_distance(self.predictor, paths)
 
 
 def settle_options(
-    asked: BuildOptions, settings: Settings, folder: ImageFolder, before: Manifest | None
+    options: BuildOptions, settings: Settings, folder: ImageFolder, earlier: Manifest | None
 ) -> tuple[BuildOptions, list[str]]:
-    """Settle what was left open: by the version before, by Milvus' address, by size and memory.
+    """Decide what was left open: by the earlier version, INDEX_URL, or size and memory.
 
-    Gives what there is to say of it too.
+    Also return notes that say what was decided, and why. Raises StoreError.
     """
-    wanted, said = asked.wanted, []
-    if before is not None:
-        wanted = replace(wanted, kind=before.kind, target=before.target)
+    wanted, notes = options.wanted, []
+    if earlier is not None:
+        wanted = replace(wanted, kind=earlier.kind, target=earlier.target)
     if wanted.kind == "auto" and settings.index_url:
-        wanted, said = replace(wanted, kind="milvus"), ["Kind milvus: INDEX_URL names a server."]
+        wanted, notes = replace(wanted, kind="milvus"), ["Kind milvus: INDEX_URL names a server."]
     if wanted.kind == "auto":
         choice = choose_kind(len(folder.train))
-        wanted, said = replace(wanted, kind=choice.kind), [f"Kind {choice.kind}: {choice.reason}"]
+        wanted, notes = replace(wanted, kind=choice.kind), [f"Kind {choice.kind}: {choice.reason}"]
     if wanted.kind == "milvus" and not settings.index_url:
         raise StoreError("An index of kind milvus needs INDEX_URL, the address of a Milvus server")
-    dtype = asked.dtype
+    dtype = options.dtype
     if dtype == "auto":
         dtype = "float32" if wanted.kind == "exact" else "float16"
-    return replace(asked, wanted=wanted, dtype=dtype), said
+    return replace(options, wanted=wanted, dtype=dtype), notes
 
 
 def training_folder(weights: Weights) -> ImageFolder:
-    """The photographs the weights were trained on. Raises FolderError."""
+    """Scan the folder that the weights were trained on. Raises FolderError."""
     try:
         return scan_folder(Path(weights.provenance.data))
     except FolderError as error:
         raise FolderError(
-            f"The weights were trained on a folder that cannot be indexed: {error}. Put it back, "
+            f"The folder that the weights were trained on cannot be indexed: {error}. Put it back, "
             "or train on another with `python training/run.py --data DIR`"
         ) from error

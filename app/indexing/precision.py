@@ -1,4 +1,4 @@
-"""How good the features are for retrieval: does the nearest training image have the class?"""
+"""Retrieval precision: how often the nearest training image has the query's class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,19 +15,17 @@ from index.store import StoreError
 from model.dataset import FolderError, ImageFolder, scan_folder
 from storage.progress import Report
 
-__all__ = ["Precision", "measure_precision"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """Of `images` validation images, the share whose nearest training image has their class."""
+    """The share of `images` validation images whose nearest training image has their class."""
 
     images: int
     share: float
     unreadable: list[str]
 
     def report(self) -> list[str]:
-        """What was found, line by line."""
+        """Describe the measurement, a line each."""
         hits = round(self.share * self.images)
         return [
             *(f"Left out: {bad}" for bad in self.unreadable),
@@ -37,19 +35,19 @@ class Precision:
 
 
 def measure_precision(
-    settings: Settings, sessions: Sessions, data: Path | None, step: Report
+    settings: Settings, sessions: Sessions, data: Path | None, report: Report
 ) -> Precision:
-    """Ask the index served for the nearest of every image in `data`/val, by default its own.
+    """Query the index with every image in `data`/val, by default the data set it was built from.
 
-    Raises StoreError when there is nothing to ask, FolderError, DatabaseError.
+    Raises StoreError if there is no index to query, FolderError and DatabaseError.
     """
     state = ModelLoader(settings, sessions).state()
     if isinstance(state, NotReady):
         raise StoreError(f"{state.message} Run `{state.command}`.")
     folder = scan_folder(data or Path(state.manifest.data))
     items = [(i, folder.root / photograph.path) for i, photograph in enumerate(folder.val)]
-    begun: Callable[[int], None] = step("Looking at the validation images", len(items))
-    computed = compute_features(state.predictor, items, on_progress=begun)
+    progress: Callable[[int], None] = report("Computing features of validation images", len(items))
+    computed = compute_features(state.predictor, items, on_progress=progress)
     if not len(computed.ids):
         raise FolderError(f"No image in {folder.root / 'val'} could be read")
     number, class_of = number_classes(folder, class_folders_by_image(sessions, state.version.id))
@@ -66,7 +64,7 @@ def measure_precision(
 def number_classes(
     folder: ImageFolder, by_image: dict[int, str]
 ) -> tuple[dict[str, int], dict[int, int]]:
-    """A number for every class folder of either side, and the class of each image as a number."""
+    """Number the class folders of data set and index; return numbers by folder and by image id."""
     names = {*by_image.values(), *(name.folder for name in folder.classes)}
     number = {name: i for i, name in enumerate(sorted(names))}
     return number, {image: number[name] for image, name in by_image.items()}

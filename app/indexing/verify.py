@@ -1,4 +1,4 @@
-"""Whether an index is what it says: `flask index verify` and `flask index stats`."""
+"""Checks and describes an index version: `flask index verify` and `flask index stats`."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,38 +21,37 @@ from storage.parallel import map_ahead
 from storage.progress import Report
 
 SAMPLE = 64
-"""Images whose neighbours are compared with those of a comparison with every vector."""
+"""Images whose neighbours are compared with those of an exhaustive search."""
 K = 6
 
 
 @dataclass
 class Findings:
-    """What was looked at, a line each, and what is wrong."""
+    """What was checked, a line each, and the problems found."""
 
-    looked: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
+    checked: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
-    def add(self, what: str, wrong: list[str]) -> None:
-        """Note that something was looked at, and what is wrong with it, the first few of it."""
-        self.looked += [f"{what}: {'wrong' if wrong else 'right'}"]
-        self.wrong += wrong[:5]
-        self.wrong += [f"… and {len(wrong) - 5:,} more like these"] * (len(wrong) > 5)
+    def add(self, check: str, problems: list[str]) -> None:
+        """Record a check and the first few problems it found."""
+        self.checked += [f"{check}: {'failed' if problems else 'ok'}"]
+        self.problems += problems[:5]
+        self.problems += [f"… and {len(problems) - 5:,} more like these"] * (len(problems) > 5)
 
 
 def verify_version(
     settings: Settings,
     sessions: Sessions,
-    step: Report,
+    report: Report,
     name: str | None = None,
     *,
     files: bool = True,
 ) -> Findings:
-    """Check a version, by default the one served: against itself, the database and the files.
+    """Check a version, by default the one in service, against itself, the database and the files.
 
-    Checksums of all its files; its images against the database's list; the training files against
-    the hashes they were read with, unless `files` is false; and the neighbours of a sample against
-    those of a comparison with every vector. Raises StoreError where there is no such version, and
-    DatabaseError.
+    Checks the checksums of its files; its images against the database's list; the training files
+    against the hashes they were read with, unless `files` is false; and the neighbours of a sample
+    against an exhaustive search. Raises StoreError if there is no such version, and DatabaseError.
     """
     root = settings.home.index
     name = choose_version(root, name)
@@ -61,13 +60,13 @@ def verify_version(
     found.add(
         "Checksums of the version's files", store.find_damage(root / name, manifest.checksums)
     )
-    if found.wrong:
+    if found.problems:
         return found
     index = store.open_version(root, name, settings.search_device)
     found.add("Images against the database", compare_with_database(sessions, index))
     if files:
         found.add(
-            "Training files against their hashes", compare_with_files(root / name, manifest, step)
+            "Training files against their hashes", compare_with_files(root / name, manifest, report)
         )
     if manifest.kind == "milvus":
         found.add("Vectors in Milvus against the shards", compare_with_milvus(settings, index))
@@ -77,7 +76,7 @@ def verify_version(
 
 
 def choose_version(root: Path, name: str | None) -> str:
-    """The version of that name, by default the one served. Raises StoreError: there is none."""
+    """Return the version's name, by default the one in service. Raises StoreError."""
     whole = store.list_versions(root)
     if name is not None and name not in whole:
         raise StoreError(f"There is no version {name}; there are {', '.join(whole) or 'none'}")
@@ -88,7 +87,7 @@ def choose_version(root: Path, name: str | None) -> str:
 
 
 def compare_with_database(sessions: Sessions, index: Index) -> list[str]:
-    """Where the database's list of a version and its files differ."""
+    """Return where the database's list of a version and its files differ."""
     version = find_version(sessions, index.manifest.name)
     if version is None:
         return [f"the database has no list of {index.manifest.name}"]
@@ -100,15 +99,15 @@ def compare_with_database(sessions: Sessions, index: Index) -> list[str]:
     return wrong + [f"image {i} has two classes" for i in both if members[i] != listed[i]]
 
 
-def compare_with_files(folder: Path, manifest: Manifest, step: Report) -> list[str]:
-    """Training files that are not as they were read, and those that are new."""
+def compare_with_files(folder: Path, manifest: Manifest, report: Report) -> list[str]:
+    """Return training files that have changed or gone since they were read, and new ones."""
     entries, _ = read_file_list(folder / LISTING)
     root, known = Path(manifest.data), {entry.path for entry in entries}
     try:
         new = [p.path for p in scan_folder(root).train if p.path not in known]
     except FolderError as error:
         return [str(error)]
-    told = step("Reading the training files", len(entries))
+    progress = report("Reading the training files", len(entries))
     wrong = []
     digests = map_ahead(lambda entry: digest_or_none(root / entry.path), entries, SAMPLE)
     for done, (entry, sha256) in enumerate(zip(entries, digests, strict=True), start=1):
@@ -116,7 +115,7 @@ def compare_with_files(folder: Path, manifest: Manifest, step: Report) -> list[s
             wrong.append(f"{root / entry.path} is gone")
         elif sha256 != entry.sha256:
             wrong.append(f"{root / entry.path} has changed")
-        told(done)
+        progress(done)
     if len(new) > manifest.unreadable:
         count = len(new) - manifest.unreadable
         wrong.append(f"new files: {count:,}; `flask index update` adds them")
@@ -124,7 +123,7 @@ def compare_with_files(folder: Path, manifest: Manifest, step: Report) -> list[s
 
 
 def digest_or_none(file: Path) -> str | None:
-    """SHA-256 of a file, or None where it cannot be read."""
+    """SHA-256 of a file, or None if it cannot be read."""
     try:
         return file_sha256(file)
     except OSError:
@@ -132,7 +131,7 @@ def digest_or_none(file: Path) -> str | None:
 
 
 def compare_with_milvus(settings: Settings, index: Index) -> list[str]:
-    """What is wrong with what Milvus holds of a version."""
+    """Return what is wrong with a version's collection in Milvus."""
     try:
         milvus_collections.verify_collection(
             settings.index_url, index.manifest.name, index.vectors, index.id_map
@@ -143,7 +142,7 @@ def compare_with_milvus(settings: Settings, index: Index) -> list[str]:
 
 
 def compare_with_brute_force(index: Index) -> tuple[float, list[str]]:
-    """The recall@6 of a sample of images, themselves left out, and what is wrong with it."""
+    """Measure recall@6 of a sample of images, themselves left out; return it and the problems."""
     places = np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int))
     truth = Index(index.manifest, index.vectors, index.id_map)
     hits = asked = 0
@@ -166,17 +165,20 @@ def compare_with_brute_force(index: Index) -> tuple[float, list[str]]:
         else lowest_plausible_recall(index.manifest.target, asked)
     )
     if recall < wanted:
-        wrong.append(f"recall@6 of a sample is {recall:.3f}, where {wanted:.3f} is the least")
+        wrong.append(f"recall@6 of a sample is {recall:.3f}, below {wanted:.3f}")
     return recall, wrong
 
 
 def lowest_plausible_recall(target: float, asked: int) -> float:
-    """The least recall that a sample of so many neighbours may show: three deviations below."""
+    """The lowest recall expected of a sample: three standard deviations below the target."""
     return float(target - 3 * np.sqrt(target * (1 - target) / max(asked, 1)))
 
 
 def index_statistics(settings: Settings, name: str | None = None) -> dict[str, object]:
-    """What there is to know of a version, by default the one served. Raises StoreError."""
+    """Return what there is to know about a version, by default the one in service.
+
+    Raises StoreError.
+    """
     root = settings.home.index
     manifest = read_manifest(root / choose_version(root, name))
     made = datetime.fromisoformat(manifest.created)
@@ -208,7 +210,7 @@ def index_statistics(settings: Settings, name: str | None = None) -> dict[str, o
 
 
 def format_age(seconds: float) -> str:
-    """A time in its largest unit."""
+    """Write a duration in its largest unit."""
     for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name}"

@@ -1,7 +1,7 @@
-"""The versions of the index: which is served, going back to one, deleting what is too old.
+"""Versions of the index: which is in service, rolling back, deleting old ones.
 
 Files and database change together: a version that the database does not list is never kept, and
-one that is deleted is forgotten there.
+a deleted version's list of images is removed from the database.
 """
 
 from collections.abc import Iterable
@@ -21,13 +21,13 @@ from model.checkpoint import load_weights
 
 
 def prepare_database(settings: Settings) -> None:
-    """Make or migrate the tables; of several processes the first does."""
+    """Create or migrate the tables; of several processes only the first does."""
     if is_first():
         upgrade_database(settings)
 
 
 def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
-    """The manifest of what is served, when that is whole and the database knows it."""
+    """Return the manifest of the version in service if it is complete and the database lists it."""
     root = settings.home.index
     try:
         name = store.current_version(root)
@@ -36,28 +36,29 @@ def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
     except StoreError:
         return None
     except DatabaseError:
-        # Beside the first process, which makes the tables, there may be none yet.
+        # The first process creates the tables; there may be none yet.
         if is_first():
             raise
         return None
 
 
 def rollback_version(settings: Settings, sessions: Sessions, name: str | None) -> Manifest:
-    """Serve an earlier version again: the one of that name, or the one before that served.
+    """Publish an earlier version again: the named one, or the one before the version in service.
 
-    Raises StoreError where there is none, it is damaged, of other weights than those in use, or
-    unknown to the database; WeightsError and DatabaseError.
+    Raises StoreError if there is none, if it is damaged, was built with different weights than
+    those in use, or is not in the database; WeightsError and DatabaseError.
     """
     root = settings.home.index
     with store.build_lock(root):
         found = read_manifest(root / store.find_earlier(root, name))
         if found.weights != load_weights(settings.home.weights).identity:
             raise StoreError(
-                f"Version {found.name} is of other weights than those in use, and would answer "
-                f"nothing; point {settings.home.weights} to the weights {found.weights[:8]} first"
+                f"Version {found.name} was built with different weights than those in use and "
+                f"could not be served; point {settings.home.weights} to the weights "
+                f"{found.weights[:8]} first"
             )
         if find_version(sessions, found.name) is None:
-            raise StoreError(f"The database does not know version {found.name} any more")
+            raise StoreError(f"The database no longer lists version {found.name}")
         store.publish(root, found.name)
     return found
 
@@ -65,7 +66,7 @@ def rollback_version(settings: Settings, sessions: Sessions, name: str | None) -
 def prune_versions(
     settings: Settings, sessions: Sessions, keep: int
 ) -> tuple[list[str], list[str]]:
-    """Delete all versions but `keep`, the served one among them; those kept, those deleted."""
+    """Delete all but `keep` versions, never the one in service; return those kept and deleted."""
     with store.build_lock(settings.home.index):
         return discard_versions(settings, sessions, keep)
 
@@ -73,7 +74,7 @@ def prune_versions(
 def discard_versions(
     settings: Settings, sessions: Sessions, keep: int
 ) -> tuple[list[str], list[str]]:
-    """As `prune`, for who holds the right to build."""
+    """As `prune_versions`, for a caller that holds the build lock."""
     kept, gone = store.prune_versions(settings.home.index, keep, list_version_names(sessions))
     forget_versions(sessions, kept)
     drop_collections(settings, gone)
@@ -81,7 +82,7 @@ def discard_versions(
 
 
 def drop_collections(settings: Settings, names: Iterable[str]) -> None:
-    """Drop what lies in Milvus of versions; what cannot be dropped now stays there unused."""
+    """Drop the versions' collections in Milvus; one that cannot be dropped now stays unused."""
     if settings.index_url:
         with suppress(SearchError):
             milvus_collections.drop_collections(settings.index_url, names)

@@ -1,4 +1,4 @@
-"""Files classified in batches: what the command `flask classify` does, apart from its words."""
+"""Classifies files in batches, for the command `flask classify`."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,12 +19,12 @@ from model.preprocess import read_square
 from storage.parallel import map_ahead, split_batches
 
 BATCH = 16
-"""Images that go through the network at once, each as ten crops."""
+"""Images per forward pass, each as ten crops."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeighbourFile:
-    """A training image near to a file, and its own file."""
+    """A neighbour of a file, and the training image's own file."""
 
     neighbour: Neighbour
     file: Path | None
@@ -32,7 +32,7 @@ class NeighbourFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifiedFile:
-    """What was answered for a file: labels, falling; training images, nearest first."""
+    """A file's labels, most probable first, and its neighbours, nearest first."""
 
     file: Path
     top: list[LabelProbability]
@@ -41,7 +41,7 @@ class ClassifiedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class UnreadableFile:
-    """A file, or a folder, that could not be read, and why, in a sentence."""
+    """A file or folder that could not be read. reason: a sentence."""
 
     file: Path
     reason: str
@@ -49,11 +49,11 @@ class UnreadableFile:
 
 Outcome = ClassifiedFile | UnreadableFile
 FindNeighbours = Callable[[Floats], list[list[NeighbourFile]]]
-"""Gives what is near to each of the features float32 [N, 4096]."""
+"""Finds the neighbours of each row of float32 [N, 4096]."""
 
 
 def find_files(paths: Iterable[Path]) -> list[Path | UnreadableFile]:
-    """The files named, and the photographs in the folders named and below, in order, each once."""
+    """List the given files, and the photographs in and below the given folders, each once."""
     every = (
         one for path in paths for one in (photographs_below(path) if is_folder(path) else [path])
     )
@@ -61,7 +61,7 @@ def find_files(paths: Iterable[Path]) -> list[Path | UnreadableFile]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is one; what cannot be looked at is told when it is read."""
+    """Whether the path is a folder; a path that cannot be examined fails when it is read."""
     try:
         return path.is_dir()
     except OSError:
@@ -69,7 +69,7 @@ def is_folder(path: Path) -> bool:
 
 
 def photographs_below(folder: Path) -> list[Path | UnreadableFile]:
-    """The photographs in a folder and below, by name; hidden ones do not count."""
+    """The photographs in a folder and below, sorted by name, without hidden ones."""
     files: list[Path] = []
     errors: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=errors.append):
@@ -80,7 +80,7 @@ def photographs_below(folder: Path) -> list[Path | UnreadableFile]:
 
 
 def unreadable_folder(error: OSError) -> UnreadableFile:
-    """Say that a folder cannot be looked into."""
+    """Describe a folder that cannot be opened."""
     reason = f"The folder cannot be opened: {error.strerror}."
     return UnreadableFile(file=Path(os.fsdecode(error.filename)), reason=reason)
 
@@ -93,16 +93,16 @@ def classify_files(
     on_progress: Callable[[int], None],
     batch: int = BATCH,
 ) -> Iterator[Outcome]:
-    """Answer for each file in its order: `top` labels, and what `find` gives.
+    """Classify files in order, each with `top` labels and the neighbours from `find`.
 
-    `on_progress` is told how many are done, after each batch.
+    `on_progress` is called with the number of files done after each batch.
     """
     done = 0
     for group in split_batches(map_ahead(try_read_square, files, 2 * batch), batch):
         squares = [square for _, square in group if not isinstance(square, str)]
-        looks = predictor.predict_batch(np.stack(squares)) if squares else []
-        near = iter(find(stack_features(looks)) if find and looks else [])
-        rest = iter(looks)
+        predictions = predictor.predict_batch(np.stack(squares)) if squares else []
+        near = iter(find(stack_features(predictions)) if find and predictions else [])
+        rest = iter(predictions)
         for file, square in group:
             if isinstance(square, str):
                 yield UnreadableFile(file=file, reason=square)
@@ -113,17 +113,17 @@ def classify_files(
         on_progress(done)
 
 
-def stack_features(looks: Sequence[Prediction]) -> Floats:
-    """Their features, float32 [N, 4096]."""
-    return np.stack([look.fc7 for look in looks])
+def stack_features(predictions: Sequence[Prediction]) -> Floats:
+    """Stack the features: float32 [N, 4096]."""
+    return np.stack([one.fc7 for one in predictions])
 
 
 def try_read_square(file: Path | UnreadableFile) -> tuple[Path, Pixels | str]:
-    """A file and its square, or what is wrong with it."""
+    """Read a file as uint8 [256, 256, 3], or say what is wrong with it."""
     if isinstance(file, UnreadableFile):
         return file.file, file.reason
     try:
-        # A pipe without a writer would be waited for without end.
+        # Opening a pipe without a writer would block forever.
         if file.exists() and not file.is_file():
             return file, "This is neither a file nor a folder."
         return file, read_square(file)
@@ -134,7 +134,7 @@ def try_read_square(file: Path | UnreadableFile) -> tuple[Path, Pixels | str]:
 
 
 def neighbour_finder(ready: Ready, sessions: Sessions, count: int) -> FindNeighbours:
-    """Find the `count` training images nearest by the features of fc7."""
+    """Return a function that finds the `count` training images nearest in fc7 features."""
 
     def find(features: Floats) -> list[list[NeighbourFile]]:
         rows = nearest_neighbours(ready, sessions, features, count)

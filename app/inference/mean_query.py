@@ -1,4 +1,4 @@
-"""A search by several training images: what lies nearest to the mean of their features."""
+"""Searches with several training images: what is nearest to the mean of their features."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ MIN_PICKED, MAX_PICKED, MEAN_NEIGHBOURS = 2, 6, 24
 
 
 class PickError(ValueError):
-    """Images whose mean cannot be searched by; the message is a sentence for people."""
+    """A choice of images that cannot be searched with; the message is a sentence for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PickedImage:
-    """One of the images picked, and its own Euclidean distance from their mean."""
+    """One of the chosen images, and its Euclidean distance from their mean."""
 
     picture: CatalogueImage
     distance: float
@@ -29,7 +29,7 @@ class PickedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanQueryResult:
-    """The images picked, in their order, and the training images nearest to their mean."""
+    """The chosen images in order, and the training images nearest to their mean."""
 
     picked: list[PickedImage]
     neighbours: list[Neighbour]
@@ -42,10 +42,10 @@ def nearest_to_mean(
     count: int = MEAN_NEIGHBOURS,
     classes: Collection[int] | None = None,
 ) -> MeanQueryResult:
-    """Search by the mean of the fc7 features of two to six images; one named twice counts once.
+    """Search with the mean of the fc7 features of two to six different images.
 
-    The images picked and exact copies of them are left out of what is found, among all classes or
-    some. Raises PickError, DatabaseError, SearchError, and QueryError for classes without an image.
+    Leaves out the chosen images and exact copies of them. classes: search only these classes.
+    Raises PickError, DatabaseError, SearchError, and QueryError for classes without an image.
     """
     chosen = list(dict.fromkeys(images))
     check_count(len(chosen))
@@ -67,11 +67,11 @@ def check_count(count: int) -> None:
     """Raise PickError unless there are two to six images."""
     if not MIN_PICKED <= count <= MAX_PICKED:
         said = {0: "none was", 1: "one was"}.get(count, f"{count} were")
-        raise PickError(f"Two to six different images can be searched by; {said} picked.")
+        raise PickError(f"Choose two to six different images; {said} chosen.")
 
 
 def check_indexed(ready: Ready, chosen: Sequence[int], known: Iterable[int]) -> None:
-    """Raise PickError for an image that the catalogue or the index does not know."""
+    """Raise PickError for an image that the database or the index does not have."""
     unknown = [image for image in chosen if image not in set(known)]
     if unknown:
         raise PickError(f"There is no image {unknown[0]}.")
@@ -79,7 +79,7 @@ def check_indexed(ready: Ready, chosen: Sequence[int], known: Iterable[int]) -> 
         if ready.index.id_map.row_of(image) is None:
             raise PickError(
                 f"Image {image} is not in the index, so its features are not known; "
-                "only the training images that are indexed can be picked."
+                "only indexed training images can be chosen."
             )
 
 
@@ -91,10 +91,10 @@ def nearest_others(
     count: int,
     classes: Collection[int] | None,
 ) -> list[Neighbour]:
-    """The nearest to a mean, float64 [4096], but for images with the pixels of those chosen."""
+    """Return the images nearest to a mean, float64 [4096], except copies of those chosen."""
     row_of = ready.index.id_map.row_of
     own = {row_of(image) for image in chosen}
     asked = min(count + len(own), MOST_FOUND)
     (found,) = nearest_neighbours(ready, sessions, mean[None], asked, classes=classes)
-    # A mean is no image: nothing is nearly the same as it, however near.
+    # A mean is not an image, so nothing is a near-duplicate of it.
     return [replace(one, near=False) for one in found if row_of(one.id) not in own][:count]

@@ -1,4 +1,4 @@
-"""Exchanging the weights in use, and the index with them, while the application serves."""
+"""Switches the weights in use, and the index with them, while the application serves."""
 
 import os
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from storage.home import Home
 
 
 class SwitchError(Exception):
-    """Weights that cannot be switched to, or not now; the message is a sentence for people."""
+    """Weights that cannot be switched to now; the message is a sentence for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Switched:
-    """What is in use now. index: the version switched to, or None where none fits."""
+    """What is in use now. index: the version switched to, or None if none matches."""
 
     model: WeightsFile
     index: str | None
@@ -30,9 +30,9 @@ class Switched:
 
 @dataclass(frozen=True, kw_only=True)
 class Unindexed:
-    """Weights that no index fits: switching to them takes somebody's consent. Nothing was done.
+    """Weights without a usable index: switching to them needs consent. Nothing was switched.
 
-    why: what is wrong with the index that would fit, or empty where there is none.
+    why: what is wrong with the matching index, or empty if there is none.
     """
 
     model: WeightsFile
@@ -42,16 +42,17 @@ class Unindexed:
 def switch_weights(
     settings: Settings, sessions: Sessions, key: str, *, consent: bool
 ) -> Switched | Unindexed:
-    """Point the weights in use at a file, and the index at a version made by it.
+    """Switch to a weights file, and to the newest index version built with it.
 
-    The file is read whole first. One at a time, also among processes, and not during a build.
-    Without `consent` nothing is done where no index fits. Raises SwitchError and DatabaseError.
+    The file is read completely first. Only one switch at a time, also across processes, and none
+    during a build. Without `consent` nothing is switched if no index matches. Raises SwitchError
+    and DatabaseError.
     """
     home = settings.home
     with switching_lock(home):
         model = find_weights_file(home, key)
         if model is None:
-            raise SwitchError("There is no such file any more; it may have been deleted.")
+            raise SwitchError("This file no longer exists; it may have been deleted.")
         if home.weights.exists() and not home.weights.is_symlink():
             raise SwitchError(NOT_A_LINK)
         identity = check_weights_file(model)
@@ -63,16 +64,16 @@ def switch_weights(
 
 
 NOT_A_LINK = (
-    "The weights in use are no link to a file but a file themselves, which would be lost; move "
-    "it into a folder of its own under runs first."
+    "The weights in use are a file, not a link to one, and would be lost; move the file into a "
+    "folder of its own under runs first."
 )
-UNWRITABLE = "The disk of the server refuses; nothing was switched. The log says why."
-BUSY = "The index is being built, or weights are being switched; try again when that has ended."
+UNWRITABLE = "The server could not write to its disk; nothing was switched. The log says why."
+BUSY = "An index is being built or weights are being switched; try again when that has finished."
 
 
 @contextmanager
 def switching_lock(home: Home) -> Iterator[None]:
-    """Hold the right to change weights and index. Raises SwitchError where another has it."""
+    """Hold the lock on weights and index. Raises SwitchError if somebody else holds it."""
     try:
         with store.build_lock(home.index):
             yield
@@ -82,7 +83,10 @@ def switching_lock(home: Home) -> Iterator[None]:
 
 
 def check_weights_file(model: WeightsFile) -> str:
-    """Read a file whole and see that it can answer; give its identity. Raises SwitchError."""
+    """Read a file completely and check that it can be served; return its identity.
+
+    Raises SwitchError.
+    """
     try:
         return check_servable(load_weights(model.file)).identity
     except (WeightsError, OSError) as error:
@@ -91,7 +95,7 @@ def check_weights_file(model: WeightsFile) -> str:
 
 
 def usable_index(home: Home, name: str | None) -> tuple[str | None, str]:
-    """The index version of that name where it is whole, else what is wrong with it."""
+    """Return the index version's name if it is intact, or None and what is wrong with it."""
     if name is None:
         return None, ""
     try:
@@ -102,7 +106,7 @@ def usable_index(home: Home, name: str | None) -> tuple[str | None, str]:
 
 
 def point_links(home: Home, model: WeightsFile, index: str | None) -> None:
-    """Point at the file, then at the version; both or neither. Raises SwitchError."""
+    """Switch both links, to the file and then to the version, or neither. Raises SwitchError."""
     before = home.weights.readlink() if home.weights.is_symlink() else None
     try:
         switch_link(home.weights, model.file)

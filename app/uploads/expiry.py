@@ -1,4 +1,4 @@
-"""What is deleted without being asked: results that are too old, and what a crash left behind."""
+"""Deletes expired results, and what a crash left behind."""
 
 import time
 from contextlib import suppress
@@ -17,9 +17,9 @@ MINUTE = 60
 
 
 def delete_expired_uploads(settings: Settings, sessions: Sessions) -> None:
-    """Delete results whose time is up, and finish what was left unfinished. Raises DatabaseError.
+    """Delete expired results, and complete interrupted deletions. Raises DatabaseError.
 
-    It is called before each result that is kept.
+    Called before each result that is stored.
     """
     if settings.upload_days:
         delete_expired_rows(settings, sessions)
@@ -28,7 +28,7 @@ def delete_expired_uploads(settings: Settings, sessions: Sessions) -> None:
 
 
 def delete_expired_rows(settings: Settings, sessions: Sessions) -> None:
-    """Delete results and pages of results that are too old."""
+    """Delete expired results and batches."""
     with write_session(sessions) as session:
         expired = delete(UploadResult).where(UploadResult.created_at < expiry_cutoff(settings))
         old = list(session.scalars(expired.returning(UploadResult.token)))
@@ -38,22 +38,24 @@ def delete_expired_rows(settings: Settings, sessions: Sessions) -> None:
 
 
 def finish_interrupted_deletions(settings: Settings, sessions: Sessions) -> None:
-    """Delete for good what somebody had deleted while the server died."""
+    """Complete the deletions during which the server died."""
     suffix = f".jpg{ERASED_SUFFIX}"
     for file in settings.home.uploads.glob(f"*{suffix}"):
         with suppress(FileNotFoundError):
-            if file.stat().st_ctime < time.time() - MINUTE:  # not one that is just being deleted
+            if (
+                file.stat().st_ctime < time.time() - MINUTE
+            ):  # not one that is being deleted just now
                 delete_result(file.name.removesuffix(suffix), settings, sessions)
 
 
 def delete_old_files(folder: Path, days: int) -> None:
-    """Delete pictures half written a day ago, and those older than any result of `days` can be."""
+    """Delete incomplete pictures after a day, and pictures older than any result can be."""
     now = time.time()
     for file in folder.glob("*.jpg*"):
         whole = not file.name.endswith(PART_SUFFIX)
         if whole and not days:
             continue
-        # Another request may have renamed or deleted it since it was listed.
+        # Another request may have renamed or deleted it since the listing.
         with suppress(FileNotFoundError):
             if file.stat().st_mtime < now - DAY * (days + 1 if whole else 1):
                 file.unlink()

@@ -1,7 +1,7 @@
-"""The files of kept pictures: written whole or not at all, put aside on the way out.
+"""The files of stored pictures: written completely or not at all, and deleted in two steps.
 
-A picture is `TOKEN.jpg`; while it is written `TOKEN.jpg.part`; while it is deleted
-`TOKEN.jpg.erased`. What a crash leaves can be told by these names.
+A picture is `TOKEN.jpg`; while it is being written, `TOKEN.jpg.part`; while it is being deleted,
+`TOKEN.jpg.erased`. These names identify what a crash leaves behind.
 """
 
 import os
@@ -14,9 +14,9 @@ PART_SUFFIX, ERASED_SUFFIX = ".part", ".erased"
 
 @contextmanager
 def write_then_rename(file: Path, data: bytes) -> Iterator[Path]:
-    """Write a picture beside its place, for the body to rename into it.
+    """Write a picture under its temporary name, for the body to rename.
 
-    Nothing of it stays when anything fails. Raises OSError.
+    Removes it if anything fails. Raises OSError.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + PART_SUFFIX)
@@ -34,9 +34,9 @@ def write_then_rename(file: Path, data: bytes) -> Iterator[Path]:
 
 @contextmanager
 def delete_on_success(file: Path) -> Iterator[None]:
-    """Take a picture's name away while the body runs, then delete it; give it back if that fails.
+    """Rename a picture while the body runs, then delete it, or rename it back if the body fails.
 
-    One that somebody else put aside before, and that is still there, goes with it. Raises OSError.
+    Also deletes what an interrupted deletion of the same picture left. Raises OSError.
     """
     aside = file.with_name(file.name + ERASED_SUFFIX)
     try:
@@ -50,6 +50,6 @@ def delete_on_success(file: Path) -> Iterator[None]:
         if renamed:
             aside.rename(file)
         raise
-    # What cannot be deleted now is when leftovers are sought.
+    # `delete_expired_uploads` tries again if this fails.
     with suppress(OSError):
         aside.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Uploaded images as they come: taken from a request, one after another, or refused in words."""
+"""Receives uploaded images: takes them from a request, or says why it cannot."""
 
 import re
 import unicodedata
@@ -13,11 +13,11 @@ from app.config import Settings
 FIELD = "image"
 MAX_NAME_LENGTH = 120
 FORM_OVERHEAD_BYTES = 64 * 1024
-"""Room in a request for what surrounds the file: boundaries, names, the form's token."""
+"""Room in a request for what surrounds the files: boundaries, names, the form's token."""
 
 
 class UploadError(ValueError):
-    """An upload that cannot be taken; the message is a sentence for people."""
+    """An upload that cannot be accepted; the message is a sentence for people."""
 
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -26,9 +26,9 @@ class UploadError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file as it was sent: its bytes, and a name that is only ever shown.
+    """An uploaded file: its bytes, and a name that is only displayed, never used as a path.
 
-    own: whether it is one of the server's own files, for which the limits do not count.
+    server_file: whether it is one of the server's own files, which may exceed the limits.
     """
 
     data: bytes
@@ -37,14 +37,14 @@ class Upload:
 
 
 def sent_files(request: Request, settings: Settings) -> list[FileStorage]:
-    """The files of a form, unread, without the empty fields of choosers that were not used.
+    """Return a form's files, unread, without the empty fields of unused file choosers.
 
-    Raises UploadError: none, too many, or one in another field.
+    Raises UploadError for no file, for too many, and for a file in another field.
     """
     if other := next((name for name in request.files if name != FIELD), None):
         raise UploadError(
-            f"A file was sent in the field “{display_name(other)}”; images are expected in the "
-            f"field “{FIELD}”."
+            f"A file was sent in the field “{display_name(other)}”; send images in the field "
+            f"“{FIELD}”."
         )
     fields = request.files.getlist(FIELD)
     if not fields:
@@ -61,7 +61,7 @@ def sent_files(request: Request, settings: Settings) -> list[FileStorage]:
 
 
 def read_upload(file: FileStorage, settings: Settings) -> Upload:
-    """Read one file. Raises UploadError: empty, too large."""
+    """Read one file. Raises UploadError if it is empty or too large."""
     file.seek(0)
     data = file.read(settings.upload_bytes + 1)
     name = display_name(file.filename)
@@ -73,30 +73,30 @@ def read_upload(file: FileStorage, settings: Settings) -> Upload:
 
 
 def explain_missing_image(request: Request) -> str:
-    """Say why a request holds no image."""
+    """Say why a request has no image."""
     if FIELD in request.form:
-        return f"The field “{FIELD}” held text, not a file."
+        return f"The field “{FIELD}” contains text, not a file."
     if request.mimetype != "multipart/form-data":
-        return f"No file was sent; a multipart form with the field “{FIELD}” is expected."
-    return f"No image was sent; it is expected in the field “{FIELD}”."
+        return f"No file was sent; send a multipart form with the field “{FIELD}”."
+    return f"No image was sent; send it in the field “{FIELD}”."
 
 
 def file_too_large_message(settings: Settings) -> str:
-    """Say what the limit in bytes is."""
-    return f"The file is larger than {settings.upload_megabytes} MB, the most that is accepted."
+    """Say that a file exceeds the limit in bytes."""
+    return f"The file is larger than {settings.upload_megabytes} MB, the largest size accepted."
 
 
 def request_too_large_message(settings: Settings) -> str:
-    """Say what the limit of a whole request is."""
+    """Say that a request exceeds the limit of all its images together."""
     most = settings.upload_files * settings.upload_megabytes
     return (
-        f"What was sent is larger than {most} MB, the most that is accepted at once: "
+        f"The images are larger than {most} MB in total, the most that is accepted at once: "
         f"{settings.upload_files} images of up to {settings.upload_megabytes} MB."
     )
 
 
 def upload_limits(settings: Settings) -> dict[str, int | str]:
-    """What a form says of what it takes, in words and in numbers."""
+    """Return what a form needs to know of the limits, in words and in numbers."""
     return {
         "accepted": accepted_formats(settings),
         "bytes": settings.upload_bytes,
@@ -105,7 +105,7 @@ def upload_limits(settings: Settings) -> dict[str, int | str]:
 
 
 def accepted_formats(settings: Settings) -> str:
-    """Say in one sentence what is accepted."""
+    """Say in one sentence which files are accepted."""
     return (
         f"JPEG, PNG or WebP, up to {settings.upload_megabytes} MB "
         f"and {settings.upload_megapixels} megapixels."
@@ -113,7 +113,7 @@ def accepted_formats(settings: Settings) -> str:
 
 
 def display_name(name: str | None) -> str:
-    """Reduce what the browser called the file to a short name fit for showing."""
+    """Shorten the browser's name for a file to one that can be displayed."""
     last = re.split(r"[/\\]", name or "")[-1]
     visible = "".join(c for c in last if c == " " or unicodedata.category(c)[0] not in "CZ").strip()
     if len(visible) > MAX_NAME_LENGTH:

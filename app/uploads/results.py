@@ -1,4 +1,4 @@
-"""Results of uploads: kept with their picture for a while, found by a token, deleted."""
+"""Results of uploads: stored with their picture, found by a token, deleted."""
 
 import hashlib
 import re
@@ -8,50 +8,49 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, delete, select, true
+from sqlalchemy import ColumnElement, delete, exists, select, true
+from sqlalchemy.orm import aliased
 
 from app.config import Settings
-from app.database.images import find_validation_images
 from app.database.session import Sessions, read_session, write_session
-from app.database.tables import IndexVersion, UploadBatch, UploadResult, utc_now
+from app.database.tables import Class, Image, IndexVersion, UploadBatch, UploadResult, utc_now
 from app.inference.classify import Classification
 from app.uploads.picture_files import delete_on_success, write_then_rename
 from app.uploads.receive import Upload
 
 TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
-"""What `new_token` gives."""
+"""The form of what `new_token` returns."""
 BatchItem = dict[str, str]
 
 
 def new_token() -> str:
-    """Make a token that cannot be guessed: 128 bits."""
+    """Make a token of 128 random bits, which cannot be guessed."""
     return secrets.token_urlsafe(16)
 
 
 def result_picture_file(settings: Settings, token: str) -> Path:
-    """Say where the picture of a result lies; the token is one made or found here."""
+    """Return the path of a result's picture; the token must come from this module."""
     return settings.home.uploads / f"{token}.jpg"
 
 
 def store_result(
     upload: Upload, answer: Classification, picture: bytes, settings: Settings, sessions: Sessions
 ) -> str:
-    """Keep an answer and its picture, a JPEG encoded here; give the token they are found by.
+    """Store a result and its picture, a JPEG encoded by the server; return the token.
 
-    Both are kept or neither. Raises OSError when the picture cannot be written, and
-    DatabaseError.
+    Stores both or neither. Raises OSError if the picture cannot be written, and DatabaseError.
     """
     token = new_token()
     file = result_picture_file(settings, token)
     with write_then_rename(file, picture) as part, write_session(sessions) as session:
         session.add(result_row(token, upload, answer))
-        session.flush()  # what the database refuses shows before the picture has its name
+        session.flush()  # an error of the database comes before the picture gets its name
         part.replace(file)
     return token
 
 
 def result_row(token: str, upload: Upload, answer: Classification) -> UploadResult:
-    """Make the row that keeps an answer."""
+    """Return a classification as a row."""
     return UploadResult(
         token=token,
         filename=upload.filename,
@@ -70,7 +69,7 @@ def result_row(token: str, upload: Upload, answer: Classification) -> UploadResu
 
 
 def store_batch(items: list[BatchItem], sessions: Sessions) -> str:
-    """Keep what came of images sent together (`Together.items`); give the token of their page.
+    """Store the outcomes of images sent together (`UploadBatch.items`); return the token.
 
     Raises DatabaseError.
     """
@@ -81,14 +80,14 @@ def store_batch(items: list[BatchItem], sessions: Sessions) -> str:
 
 
 def find_result(token: str, settings: Settings, sessions: Sessions) -> UploadResult | None:
-    """Give the result of that token, unless there is none or it has expired."""
+    """Return the result of a token, or None if there is none or it has expired."""
     return find_results([token], settings, sessions).get(token)
 
 
 def find_results(
     tokens: Iterable[str], settings: Settings, sessions: Sessions
 ) -> dict[str, UploadResult]:
-    """Give the results of those tokens, by token, in their order; what is gone is left out."""
+    """Return the results of tokens, by token and in order, without those that are gone."""
     asked = [token for token in tokens if TOKEN.fullmatch(token)]
     query = select(UploadResult).where(
         UploadResult.token.in_(asked), not_expired(UploadResult, settings)
@@ -99,7 +98,7 @@ def find_results(
 
 
 def find_batch(token: str, settings: Settings, sessions: Sessions) -> UploadBatch | None:
-    """Give what was sent together under that token, unless there is none or it has expired."""
+    """Return the batch of a token, or None if there is none or it has expired."""
     if not TOKEN.fullmatch(token):
         return None
     query = select(UploadBatch).where(
@@ -110,28 +109,42 @@ def find_batch(token: str, settings: Settings, sessions: Sessions) -> UploadBatc
 
 
 def not_expired(table: type[UploadResult | UploadBatch], settings: Settings) -> ColumnElement[bool]:
-    """The condition that a row's time is not up."""
+    """Return the SQL condition that a row has not expired."""
     return table.created_at >= expiry_cutoff(settings) if settings.upload_days else true()
 
 
 def expiry_cutoff(settings: Settings) -> datetime:
-    """Say when a result must have been made to be kept still."""
+    """Return the time before which results have expired."""
     return utc_now() - timedelta(days=settings.upload_days)
 
 
 def find_true_label(result: UploadResult, sessions: Sessions) -> str | None:
-    """Give the label of the validation image that was sent, if it was one of those entered."""
+    """Return the label of the validation image that was sent, if it was one of the examples."""
+    newer = aliased(Image)
+    query = (
+        select(Class.label)
+        .join(Image, Image.class_id == Class.id)
+        .join(IndexVersion, IndexVersion.dataset_id == Class.dataset_id)
+        .where(
+            IndexVersion.id == result.index_version_id,
+            Image.split == "val",
+            Image.sha256 == result.sha256,
+            # Not a file that has changed since: its row registered last counts.
+            ~exists().where(
+                newer.class_id == Image.class_id, newer.path == Image.path, newer.id > Image.id
+            ),
+        )
+        .order_by(Image.id)
+    )
     with read_session(sessions) as session:
-        version = session.get(IndexVersion, result.index_version_id)
-    known = find_validation_images(sessions, version.dataset_id) if version else []
-    return next((e.label for e in known if e.sha256 == result.sha256), None)
+        return session.scalars(query.limit(1)).one_or_none()
 
 
 def delete_result(token: str, settings: Settings, sessions: Sessions) -> None:
-    """Delete a result and its picture: both, or neither when this raises.
+    """Delete a result and its picture: both, or neither if this raises.
 
-    The picture is put aside before the row is gone for good: where this process dies between the
-    two, `expiry.clean` goes on from there. Raises OSError and DatabaseError.
+    The picture is renamed before the row is deleted: if the process dies between the two,
+    `delete_expired_uploads` completes the deletion. Raises OSError and DatabaseError.
     """
     with (
         delete_on_success(result_picture_file(settings, token)),
@@ -141,7 +154,7 @@ def delete_result(token: str, settings: Settings, sessions: Sessions) -> None:
 
 
 def delete_batch(found: UploadBatch, settings: Settings, sessions: Sessions) -> None:
-    """Delete what was sent together, each result and then their page. Raises as `erase`."""
+    """Delete a batch: each of its results, then the batch. Raises as `delete_result`."""
     for item in found.items:
         if "token" in item:
             delete_result(item["token"], settings, sessions)
