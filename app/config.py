@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from index.placing import SEARCH_DEVICES, SearchDevice
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from index.engines.milvus_server import parse_milvus_url as check_milvus_url
+from index.engines.options import SEARCH_DEVICES, SearchDevice
 from storage.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")

@@ -7,8 +7,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from index.building.pipeline import GatheredFeatures, compute_features, gather_features
-from index.building.writer import BaseVersion
 
 from app.config import Settings
 from app.database.ingest import Registration, record_version, register_images

@@ -143,10 +143,12 @@ def make_photographs(root: Path) -> None:
     (root / "classes.txt").write_text("".join(lines))
 
 
-def make_weights(weights_of: Callable[..., Weights], home: Home, photographs: Path) -> None:
-    """Write weights of the whole network, not trained, and point the home at them."""
+def make_weights(
+    weights_of: Callable[..., Weights], home: Home, photographs: Path, crop: int
+) -> None:
+    """Write weights of the paper's network for a crop, not trained, and point the home at them."""
     torch.manual_seed(1)
-    config = AlexNetConfig(classes=len(CLASSES), init="he", input_scale=60)
+    config = AlexNetConfig(classes=len(CLASSES), crop=crop, init="he", input_scale=60)
     state = AlexNet(config).state_dict()
     # So that of the six labels it is always the same five that are shown.
     state["fc8.bias"][CLASSES.index("grass")] -= 50
@@ -180,18 +182,40 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+MakeHome = Callable[[int], Settings]
+
+
 @pytest.fixture(scope="session")
-def settings(
+def make_home(
     tmp_path_factory: pytest.TempPathFactory,
     weights_of: Callable[..., Weights],
     photographs: Path,
-) -> Settings:
-    """Settings of a home with weights and an index built by the command."""
-    settings = settings_of(tmp_path_factory.mktemp("home"), **LIMITS)
-    make_weights(weights_of, settings.home, photographs)
-    built = create_app(settings).test_cli_runner().invoke(args=["index", "build"])
-    assert built.exit_code == 0, built.output
-    return settings
+) -> MakeHome:
+    """Makes a home with weights for a crop and an index built by the command; its settings."""
+
+    def make(crop: int) -> Settings:
+        settings = settings_of(tmp_path_factory.mktemp("home"), **LIMITS)
+        make_weights(weights_of, settings.home, photographs, crop)
+        built = create_app(settings).test_cli_runner().invoke(args=["index", "build"])
+        assert built.exit_code == 0, built.output
+        return settings
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def settings(make_home: MakeHome) -> Settings:
+    """A home that all tests share. The network sees 67 pixels, the fewest it can.
+
+    So it has all layers and 4096 features, and a third of the weights and a tenth of the work.
+    """
+    return make_home(67)
+
+
+@pytest.fixture(scope="session")
+def paper_settings(make_home: MakeHome) -> Settings:
+    """A home whose network sees 224 pixels, as the paper's, for tests of the layers' shapes."""
+    return make_home(224)
 
 
 @pytest.fixture(scope="session")
@@ -304,11 +328,21 @@ class Uploader:
 
 
 @pytest.fixture(scope="session")
-def uploader(app: Flask, jpeg: bytes) -> Uploader:
+def make_uploader(jpeg: bytes) -> Callable[[Flask], Uploader]:
+    """Makes a client of an application that has classified cat.jpg."""
+
+    def make(app: Flask) -> Uploader:
+        client = app.test_client()
+        form = {"csrf_token": token_of(client), "image": (io.BytesIO(jpeg), "cat.jpg")}
+        return Uploader(client, client.post("/", data=form).location.rsplit("/", 1)[1])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def uploader(app: Flask, make_uploader: Callable[[Flask], Uploader]) -> Uploader:
     """A client that has classified cat.jpg; for tests that leave the result as it is."""
-    client = app.test_client()
-    form = {"csrf_token": token_of(client), "image": (io.BytesIO(jpeg), "cat.jpg")}
-    return Uploader(client, client.post("/", data=form).location.rsplit("/", 1)[1])
+    return make_uploader(app)
 
 
 @pytest.fixture(autouse=True)

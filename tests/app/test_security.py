@@ -65,19 +65,12 @@ def test_no_page_holds_a_script_a_style_or_another_host(client, empty, page, sen
         assert {s.text for s in shown.all("script")} == {""}
 
 
-def test_no_page_shouts(client, empty, page, send, jpeg):
-    for address in addresses(client, page, send, jpeg):
-        answer = client.get(address)
-        if answer.mimetype == "text/html":
-            assert "!" not in page(answer).text
-
-
 @pytest.mark.parametrize("data", [{}, {"csrf_token": "forged"}])
 def test_a_form_without_the_right_token_is_refused(client, page, settings, jpeg, data):
     before = set(settings.home.uploads.glob("*"))
     answer = client.post("/", data={**data, "image": (io.BytesIO(jpeg), "cat.jpg")})
     assert answer.status_code == 400
-    assert page(answer).one("h1").text == "Please send that again"
+    assert page(answer).one("form", "upload")
     assert client.post("/examples/1", data=data).status_code == 400
     assert set(settings.home.uploads.glob("*")) == before
 

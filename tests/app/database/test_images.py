@@ -20,10 +20,8 @@ from app.database.images import (
     find_labels,
     find_validation_images,
     find_version,
-    forget_versions,
-    record_version,
 )
-from app.database.ingest import register_images
+from app.database.ingest import forget_versions, record_version, register_images
 from app.database.session import (
     DatabaseError,
     Sessions,

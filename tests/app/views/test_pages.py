@@ -200,7 +200,7 @@ def test_a_version_that_was_deleted_meanwhile_leaves_no_empty_page(
     before = app.extensions["loader"].state()
     for _ in range(2):  # the second build deletes what is read here
         assert app.test_cli_runner().invoke(args=["index", "build"]).exit_code == 0
-    assert app.extensions["loader"].known is before
+    assert app.extensions["loader"].current is before
     shown = page(app.test_client().get("/explore"))
     assert len(shown.all("section", "class-row")) == 6
 
