@@ -1,4 +1,9 @@
-"""What each layer of a trained network computes of one image, a tower at a time (Figure 2)."""
+"""What a network computes inside: every layer's activations, conv1's responses and patches.
+
+Activations are kept for each tower separately (Figure 2). Responses are conv1's output for the
+centre crop before the ReLU; a patch is what a kernel sees at one position of its map. Positions
+are flat: row · width + column.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,15 +17,17 @@ from model.alexnet import AlexNet
 from model.layers import Conv, Dense, Local
 from model.predict import Floats, Pixels, Predictor, to_numpy
 from model.receptive_field import WeightedLayer, list_weighted_layers
-from model.ten_crop import centre_crop, crop_offsets
+from model.ten_crop import CENTRE_CROP, centre_crop, crop_offsets
+
+Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerActivations:
-    """What a stage computes, in each tower.
+    """What a layer computes, in each tower.
 
     towers: float32 [maps, side, side] each, or [neurons], after the activation and before
-    normalisation and pooling; of the last stage the probabilities of the labels, one array.
+            normalisation and pooling; for the last layer one array, the labels' probabilities.
     """
 
     layer: WeightedLayer
@@ -33,15 +40,16 @@ class LayerActivations:
 
     @property
     def largest(self) -> float:
-        """The value furthest from zero, in any tower."""
+        """The largest absolute value in any tower."""
         return max(float(abs(tower).max()) for tower in self.towers)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Activations:
-    """What a network computes of the centre crop of one image.
+    """What a network computes for the centre crop of one image.
 
-    conv1: float32 [96, 55, 55], its response before the activation. stages: from conv1 to fc8.
+    conv1:  float32 [96, 55, 55], its responses before the activation.
+    layers: those with weights, from conv1 to fc8.
     """
 
     conv1: Floats
@@ -55,49 +63,47 @@ class Activations:
 
 @torch.inference_mode()
 def trace_activations(predictor: Predictor, square: Pixels) -> Activations:
-    """Run the centre crop of uint8 [256, 256, 3] through the network, keeping what it computes."""
+    """Run the centre crop of uint8 [256, 256, 3] through the network and keep what it computes."""
     config = predictor.network.config
     crop = centre_crop(predictor.prepare_input(square[None]), config.crop)
-    outputs = weighted_outputs(predictor.network, crop)
+    outputs = run_weighted_layers(predictor.network, crop)
     return Activations(
         conv1=to_numpy(outputs[0]),
         layers=tuple(
-            LayerActivations(layer=stage, towers=in_towers(stage, output, config.activation))
-            for stage, output in zip(list_weighted_layers(config), outputs, strict=True)
+            LayerActivations(layer=layer, towers=activate(layer, output, config.activation))
+            for layer, output in zip(list_weighted_layers(config), outputs, strict=True)
         ),
     )
 
 
-def weighted_outputs(network: AlexNet, crop: Tensor) -> list[Tensor]:
-    """What each layer with weights gives for float32 [1, 3, 224, 224], before its activation."""
-    x, kept = crop, []
+def run_weighted_layers(network: AlexNet, crop: Tensor) -> list[Tensor]:
+    """The output of each layer with weights for float32 [1, 3, 224, 224], before its activation."""
+    x, outputs = crop, []
     for layer, module in zip(network.layers, network.children(), strict=True):
         x = module(x)
         if isinstance(layer, Conv | Local | Dense):
-            # A copy: the ReLU that follows works in place.
-            kept.append(x[0].clone(memory_format=torch.contiguous_format))
-    return kept
+            # A copy, because the ReLU that follows works in place.
+            outputs.append(x[0].clone(memory_format=torch.contiguous_format))
+    return outputs
 
 
-def in_towers(stage: WeightedLayer, output: Tensor, activation: str) -> tuple[Floats, ...]:
-    """A layer's output, [maps, …], after its activation, each tower's apart."""
-    if stage.kind == "labels":
+def activate(layer: WeightedLayer, output: Tensor, activation: str) -> tuple[Floats, ...]:
+    """Apply a layer's activation to its output, [maps, …], and split it between the towers."""
+    if layer.kind == "labels":
         return (to_numpy(output.float().softmax(0)),)
     after = output.relu() if activation == "relu" else output.tanh()
-    return tuple(to_numpy(part) for part in after.chunk(stage.towers))
-
-
-Spots = npt.NDArray[np.int64]
+    return tuple(to_numpy(part) for part in after.chunk(layer.towers))
 
 
 class Conv1Responses:
-    """conv1 of a network: its kernels' answers, and the patches they see."""
+    """The responses of a network's conv1 to images, and the patches its kernels see."""
 
     def __init__(self, predictor: Predictor) -> None:
         module, config = predictor.network.conv1, predictor.network.config
-        self.predictor, self.crop, self.square = predictor, config.crop, config.side
+        self.predictor, self.crop, self.side = predictor, config.crop, config.side
         self.kernel_count, self.kernel_size = module.out_channels, module.kernel_size[0]
-        self.stride, self.margin = module.stride[0], crop_offsets(config.side, config.crop)[4][0]
+        self.stride = module.stride[0]
+        self.margin = crop_offsets(config.side, config.crop)[CENTRE_CROP][0]
         self.padding = module.padding[0] if isinstance(module.padding, tuple) else 0
 
     @torch.inference_mode()
@@ -110,45 +116,44 @@ class Conv1Responses:
                 break
         return maps
 
-    def find_strongest(self, square: Pixels) -> tuple[Floats, Spots]:
-        """Each kernel's strongest answer to one image, float32 [96], and its spot, int64 [96].
+    def find_strongest(self, square: Pixels) -> tuple[Floats, Positions]:
+        """Each kernel's strongest response to one image: float32 [96] values, int64 [96] positions.
 
-        The first of equal ones. One image at a time is as fast on a CPU as many, and what it gives
-        does not depend, in its last bits, on the images beside.
+        Of equal responses the first counts. One image at a time is as fast on a CPU as many, and
+        the last bits of its result do not depend on the other images.
         """
-        values, spots = self.compute_maps(square[None])[0].flatten(1).max(dim=1)
-        return to_numpy(values), spots.cpu().numpy()
+        values, positions = self.compute_maps(square[None])[0].flatten(1).max(dim=1)
+        return to_numpy(values), positions.cpu().numpy()
 
     @cached_property
     def map_side(self) -> int:
         """The side of conv1's maps: 55."""
-        return int(
-            self.compute_maps(np.zeros((1, self.square, self.square, 3), np.uint8)).shape[-1]
-        )
+        return int(self.compute_maps(np.zeros((1, self.side, self.side, 3), np.uint8)).shape[-1])
 
-    def unravel(self, spots: Spots) -> Spots:
-        """Spots as rows and columns: int64 [...] → int64 [..., 2]."""
-        return np.stack(np.divmod(spots, self.map_side), axis=-1)
+    def unravel(self, positions: Positions) -> Positions:
+        """Flat positions as rows and columns: int64 [...] → int64 [..., 2]."""
+        return np.stack(np.divmod(positions, self.map_side), axis=-1)
 
-    def cut_patch(self, square: Pixels, spot: int) -> Pixels:
-        """What a kernel sees at a spot: uint8 [11, 11, 3].
+    def cut_patch(self, square: Pixels, position: int) -> Pixels:
+        """What a kernel sees at a position: uint8 [11, 11, 3].
 
-        Beyond the crop, where the network has zeros, the mean image: zero once it is subtracted.
+        Beyond the crop, where the network has zeros, it holds the mean image, which becomes zero
+        once the mean is subtracted.
         """
         first = self.margin - self.padding
         rows, columns = (
             first + place * self.stride + np.arange(self.kernel_size)
-            for place in divmod(int(spot), self.map_side)
+            for place in divmod(int(position), self.map_side)
         )
         last = self.margin + self.crop
         seen = [(self.margin <= along) & (along < last) for along in (rows, columns)]
-        near = (np.minimum(np.maximum(along, 0), self.square - 1) for along in (rows, columns))
+        near = (np.minimum(np.maximum(along, 0), self.side - 1) for along in (rows, columns))
         at = np.ix_(*near)
         patch: Pixels = np.where(np.logical_and.outer(*seen)[..., None], square[at], self.mean[at])
         return patch
 
     @cached_property
     def mean(self) -> Pixels:
-        """The mean image as pixels: uint8 [256, 256, 3]."""
+        """The mean image rounded to pixels: uint8 [256, 256, 3]."""
         rounded = np.rint(to_numpy(self.predictor.mean)).clip(0, 255).astype(np.uint8)
         return np.ascontiguousarray(rounded.transpose(1, 2, 0))

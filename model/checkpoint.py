@@ -1,8 +1,8 @@
-"""Weights and all that is needed to use them, in one safetensors file.
+"""Weights and everything needed to use them, in one safetensors file.
 
 Besides the network's tensors the file holds the mean image and the PCA of its training set, and
-in its header, as JSON, the configuration, the class names and where the weights come from.
-Nothing is ever unpickled.
+in its header, as JSON, the configuration, the class names and the weights' provenance. Nothing
+is ever unpickled.
 """
 
 import hashlib
@@ -26,47 +26,47 @@ from storage.files import replace_atomically
 T = TypeVar("T")
 FORMAT = 1
 MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
-YOUNGER = ("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop")
-"""Fields that the configuration had not from the start: left out where they are the paper's, so
-that weights from before keep their identity."""
+LATER_FIELDS = ("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop")
+"""Configuration fields added after the first version: left out where they have the paper's value,
+so that older weights keep their identity."""
 
 
 class WeightsError(ValueError):
-    """A weights file that is missing, damaged, or not one of ours."""
+    """A weights file that is missing, damaged, or not one of this project's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where weights come from."""
+    """What weights were trained on, how, and how well."""
 
     data: str
-    """The folder they were trained on, absolute."""
+    """Absolute path of the folder that they were trained on."""
     images: int
-    """How many images it had for training."""
+    """Number of its training images."""
     epochs: int
-    """Passes over them."""
+    """Number of passes over them."""
     preset: str
-    """The recipe."""
+    """Name of the training recipe."""
     top1_error: float | None
-    """Share of the validation images whose label is not the most probable one; centre crop."""
+    """Share of validation images whose label is not the most probable one; centre crop."""
     top5_error: float | None
-    """Share of the validation images whose label is not among the five most probable."""
+    """Share of validation images whose label is not among the five most probable; centre crop."""
     ten_crop_top1_error: float | None = None
-    """The same with ten crops averaged; None when it was not measured."""
+    """The top-1 error with ten crops averaged; None if it was not measured."""
     ten_crop_top5_error: float | None = None
-    """The same for five guesses."""
+    """The top-5 error with ten crops averaged; None if it was not measured."""
     commit: str
-    """Of this project, or "unknown"."""
+    """Commit of this project, or "unknown"."""
     created: str
-    """Time, ISO 8601, UTC."""
+    """Time of creation, ISO 8601, UTC."""
 
 
 @dataclass(frozen=True)
 class Pca:
     """Principal components of the RGB values of the training set (§4.1), scaled to 0–1.
 
-    eigenvalues:  float32 [3], falling: λ.
-    eigenvectors: float32 [3, 3], a column each: p.
+    eigenvalues:  float32 [3], descending: λ.
+    eigenvectors: float32 [3, 3], one per column: p.
     """
 
     eigenvalues: Tensor
@@ -75,9 +75,10 @@ class Pca:
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsHeader:
-    """What a weights file says of itself beside its tensors.
+    """What a weights file says about itself, besides its tensors.
 
-    identity: as it was when the file was written; None in files that do not say it.
+    identity: that of the weights when the file was written; None in files from before it was
+              recorded.
     """
 
     config: AlexNetConfig
@@ -88,7 +89,7 @@ class WeightsHeader:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """A trained network.
+    """A trained network and what is needed to use it.
 
     mean:  float32 [3, side, side], the training set's mean image, 0–255.
     state: the network's tensors by name, float32.
@@ -103,7 +104,7 @@ class Weights:
 
     @property
     def identity(self) -> str:
-        """Name these weights: a digest of everything that their answers depend on."""
+        """A digest, 32 hex digits, of everything that the network's answers depend on."""
         digest = hashlib.sha256(json.dumps(describe_network(self), sort_keys=True).encode())
         for name, tensor in sorted(collect_tensors(self).items()):
             digest.update(name.encode())
@@ -111,7 +112,7 @@ class Weights:
         return digest.hexdigest()[:32]
 
     def build_network(self) -> AlexNet:
-        """Build the network with these weights, ready to answer."""
+        """Build the network with these weights, in evaluation mode."""
         with torch.device("meta"):
             net = AlexNet(self.config)
         net.load_state_dict(dict(self.state), assign=True)
@@ -120,9 +121,9 @@ class Weights:
 
 
 def save_weights(weights: Weights, path: Path) -> None:
-    """Write the file beside its place, make it durable, then rename it into place.
+    """Write weights to a temporary file, make it durable, then rename it into place.
 
-    Raises OSError when it cannot be written; then nothing of it stays.
+    Raises OSError if it cannot be written; then nothing is left behind.
     """
     header = {
         "format": str(FORMAT),
@@ -151,11 +152,11 @@ def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, st
 def load_weights(path: Path) -> Weights:
     """Read a weights file.
 
-    Raises WeightsError: it does not exist, is damaged, is from a newer version, or its tensors
-    do not fit its configuration.
+    Raises WeightsError if it does not exist, is damaged, is from another version, or if its
+    tensors do not match its configuration.
     """
-    found, values = read_tensors(path)
-    header = parse_header(found, path)
+    metadata, values = read_tensors(path)
+    header = parse_header(metadata, path)
     try:
         weights = Weights(
             config=header.config,
@@ -172,24 +173,24 @@ def load_weights(path: Path) -> Weights:
 
 
 def read_weights_header(path: Path) -> WeightsHeader:
-    """Read what a weights file says of itself: some kilobytes, whatever the tensors weigh.
+    """Read a weights file's header only: some kilobytes, whatever the size of its tensors.
 
-    Its tensors may still be wrong: `load` sees to them. Raises WeightsError as that does.
+    The tensors may still be wrong; `load_weights` checks them. Raises WeightsError likewise.
     """
     with open_safetensors(path) as file:
-        found = file.metadata() or {}
-    return parse_header(found, path)
+        metadata = file.metadata() or {}
+    return parse_header(metadata, path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The header and the tensors of a safetensors file; WeightsError when it has none."""
+    """Read the header and the tensors of a safetensors file. Raises WeightsError."""
     with open_safetensors(path) as file:
         return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[Any]:
-    """A safetensors file to read from, its header understood. Raises WeightsError."""
+    """Open a safetensors file for reading. Raises WeightsError."""
     if not path.exists():
         raise WeightsError(f"{path} does not exist; `python training/run.py` makes weights")
     try:
@@ -199,33 +200,34 @@ def open_safetensors(path: Path) -> Iterator[Any]:
         raise WeightsError(f"{path} cannot be read as a safetensors file: {error}") from error
 
 
-def parse_header(found: Mapping[str, str], path: Path) -> WeightsHeader:
-    """Read the parts of a file's header. Raises WeightsError."""
-    if found.get("format") != str(FORMAT):
+def parse_header(metadata: Mapping[str, str], path: Path) -> WeightsHeader:
+    """Parse a file's header. Raises WeightsError."""
+    if metadata.get("format") != str(FORMAT):
         raise WeightsError(
-            f"{path} has format {found.get('format', 'none')}, this version reads {FORMAT}; "
-            "train anew with `python training/run.py`"
+            f"{path} has format {metadata.get('format', 'none')}, this version reads {FORMAT}; "
+            "train again with `python training/run.py`"
         )
     try:
         return WeightsHeader(
-            config=parse_dataclass(AlexNetConfig, json.loads(found["config"])),
-            classes=tuple(ClassName(*pair) for pair in json.loads(found["classes"])),
-            provenance=parse_dataclass(Provenance, json.loads(found["provenance"])),
-            identity=found.get("identity"),
+            config=parse_dataclass(AlexNetConfig, json.loads(metadata["config"])),
+            classes=tuple(ClassName(*pair) for pair in json.loads(metadata["classes"])),
+            provenance=parse_dataclass(Provenance, json.loads(metadata["provenance"])),
+            identity=metadata.get("identity"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not a weights file of this project: {error}") from error
 
 
 def check_shapes(weights: Weights, path: Path) -> None:
-    """Raise WeightsError unless every tensor is there, with the shape the configuration asks."""
+    """Raise WeightsError unless every tensor is present in the shape the configuration requires."""
     with torch.device("meta"):
         expected = {k: tuple(v.shape) for k, v in AlexNet(weights.config).state_dict().items()}
     side = weights.config.side
     expected |= {MEAN: (3, side, side), EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
     found = {name: tuple(tensor.shape) for name, tensor in collect_tensors(weights).items()}
     for name in sorted(set(found) ^ set(expected)):
-        raise WeightsError(f"{path}: tensor {name} is {'missing' if name in expected else 'odd'}")
+        state = "missing" if name in expected else "unexpected"
+        raise WeightsError(f"{path}: tensor {name} is {state}")
     for name, shape in expected.items():
         if found[name] != shape:
             raise WeightsError(f"{path}: {name} has shape {found[name]}, expected {shape}")
@@ -233,24 +235,24 @@ def check_shapes(weights: Weights, path: Path) -> None:
         raise WeightsError(f"{path}: every tensor must be float32")
     if len(weights.classes) != weights.config.classes:
         raise WeightsError(
-            f"{path}: {len(weights.classes)} names, {weights.config.classes} classes"
+            f"{path} has {len(weights.classes)} class names for {weights.config.classes} classes"
         )
 
 
 def check_finite(weights: Weights) -> None:
-    """Raise WeightsError where a value is no finite number: such weights answer nothing."""
+    """Raise WeightsError if a value is NaN or infinite: such weights cannot classify anything."""
     for name, tensor in collect_tensors(weights).items():
         if not torch.isfinite(tensor).all():
             raise WeightsError(
-                f"{name} holds values that are not finite numbers, as after a training that "
-                "diverged; train anew with `python training/run.py`, perhaps at a lower --rate"
+                f"{name} contains NaN or infinity, as after a training run that diverged; "
+                "train again with `python training/run.py`, perhaps at a lower --rate"
             )
 
 
 def describe_network(weights: Weights) -> dict[str, Any]:
-    """The parts of a weights file that are not tensors and change its answers."""
+    """What else than tensors the network's answers depend on, as stored in the header."""
     config = asdict(weights.config)
-    for name in YOUNGER:
+    for name in LATER_FIELDS:
         if config[name] == getattr(AlexNetConfig, name):
             del config[name]
     return {
@@ -260,14 +262,14 @@ def describe_network(weights: Weights) -> dict[str, Any]:
 
 
 def collect_tensors(weights: Weights) -> dict[str, Tensor]:
-    """Every tensor of a weights file by its name there."""
+    """Every tensor of a weights file, by its name in the file."""
     pca = {EIGENVALUES: weights.pca.eigenvalues, EIGENVECTORS: weights.pca.eigenvectors}
     return {**weights.state, MEAN: weights.mean, **pca}
 
 
 def parse_dataclass(kind: type[T], values: dict[str, Any]) -> T:
-    """Build a dataclass from its JSON; ConfigError names a field it does not know."""
+    """Build a dataclass from its JSON. Raises ConfigError, naming any field it does not know."""
     unknown = set(values) - {f.name for f in fields(kind)}  # type: ignore[arg-type]
     if unknown:
-        raise ConfigError(f"unknown fields {', '.join(sorted(unknown))}: of a newer version?")
+        raise ConfigError(f"unknown fields {', '.join(sorted(unknown))}; from a newer version?")
     return kind(**values)

@@ -1,4 +1,4 @@
-"""A folder of photographs: `train/<class>/*` and `val/<class>/*`, one folder a class."""
+"""A folder of labelled photographs: `train/<class>/*` and `val/<class>/*`, one folder per class."""
 
 import hashlib
 import os
@@ -13,12 +13,12 @@ CLASSES_FILE = "classes.txt"
 
 
 class FolderError(ValueError):
-    """A folder that cannot serve as a set of photographs."""
+    """A folder that cannot be used as a dataset."""
 
 
 @dataclass(frozen=True)
 class ClassName:
-    """A class: the name of its folder, and what a person reads."""
+    """A class: the name of its folder, and its human-readable label."""
 
     folder: str
     label: str
@@ -26,7 +26,7 @@ class ClassName:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A file, by its path from the root with forward slashes, and its class."""
+    """A file, by its path relative to the root with forward slashes, and its class."""
 
     path: str
     class_index: int
@@ -34,7 +34,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """A set of photographs found on disk; classes sorted by folder name, files by path."""
+    """The photographs found in a folder; classes sorted by folder name, files by path."""
 
     root: Path
     classes: tuple[ClassName, ...]
@@ -45,19 +45,21 @@ class ImageFolder:
 def scan_folder(root: Path) -> ImageFolder:
     """List the photographs under `root`.
 
-    Files count by their suffix (JPEG, PNG, WebP); hidden ones do not. Whether a file can be read
-    shows when it is read. Labels come from `classes.txt` (a folder's name, white space, its
-    label, on each line), else from the 1000 WordNet ids of ILSVRC-2012, else from the folders.
+    Files are selected by suffix (JPEG, PNG, WebP), hidden ones excepted; whether they can be read
+    is not checked. Labels come from `classes.txt` (on each line a folder's name, white space and
+    its label) if it exists, else from the 1000 WordNet ids of ILSVRC-2012, else from the folders.
 
-    Raises FolderError: no such folder, no `train` or `val`, fewer than two classes, a class
-    without photographs, different classes in the two.
+    Raises FolderError if the folder, `train` or `val` does not exist, if there are fewer than two
+    classes, if a class has no photographs, or if train and val have different classes.
     """
     root = root.absolute()
     names, in_val = list_class_folders(root / "train"), list_class_folders(root / "val")
     if in_val != names:
         raise FolderError(f"{root}: {describe_class_mismatch(names, in_val)}")
     if len(names) < 2:
-        raise FolderError(f"{root / 'train'} holds one class, {names[0]}; at least two are needed")
+        raise FolderError(
+            f"{root / 'train'} contains only one class, {names[0]}; at least two are needed"
+        )
     labels = read_labels(root, names)
     return ImageFolder(
         root=root,
@@ -68,9 +70,9 @@ def scan_folder(root: Path) -> ImageFolder:
 
 
 def digest_listing(root: Path, photographs: Iterable[Photograph]) -> str:
-    """Name a listing: hex, by the place and the files' names, sizes and times.
+    """Hash a listing: the root and the files' names, sizes and modification times, as hex.
 
-    It changes when a file does; a file that cannot be looked at counts as such.
+    It changes when a file does. A file whose status cannot be read is hashed as such.
     """
     seen = hashlib.sha256(os.fsencode(root))
     for photograph in photographs:
@@ -92,39 +94,39 @@ def list_class_folders(folder: Path) -> list[str]:
         )
     names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
     if not names:
-        raise FolderError(f"{folder} holds no class folders; expected {folder}/<class>/*")
+        raise FolderError(f"{folder} contains no class folders; expected {folder}/<class>/*")
     return names
 
 
 def describe_class_mismatch(train: list[str], val: list[str]) -> str:
-    """Say which classes only one of the two folders has."""
+    """Describe which classes only one of the two folders has."""
     only = {"train": sorted(set(train) - set(val)), "val": sorted(set(val) - set(train))}
-    said = [f"only {k} has {', '.join(v[:5])}{' …' * (len(v) > 5)}" for k, v in only.items() if v]
-    return f"train and val must hold the same classes: {'; '.join(said)}"
+    parts = [f"only {k} has {', '.join(v[:5])}{' …' * (len(v) > 5)}" for k, v in only.items() if v]
+    return f"train and val must hold the same classes: {'; '.join(parts)}"
 
 
 def list_photographs(root: Path, split: str, names: list[str]) -> tuple[Photograph, ...]:
     """The photographs of one split, class by class."""
-    found: list[Photograph] = []
+    photographs: list[Photograph] = []
     for index, name in enumerate(names):
         entries = os.scandir(root / split / name)
-        own = sorted(e.name for e in entries if is_photograph(e.name) and e.is_file())
-        if not own:
+        names_in_class = sorted(e.name for e in entries if is_photograph(e.name) and e.is_file())
+        if not names_in_class:
             raise FolderError(
-                f"{root / split / name} holds no photographs ({', '.join(SUFFIXES)}); "
+                f"{root / split / name} contains no photographs ({', '.join(SUFFIXES)}); "
                 "add some or remove the folder from train and val"
             )
-        found += (Photograph(f"{split}/{name}/{file}", index) for file in own)
-    return tuple(found)
+        photographs += (Photograph(f"{split}/{name}/{file}", index) for file in names_in_class)
+    return tuple(photographs)
 
 
 def is_photograph(name: str) -> bool:
-    """Whether a file's name is that of a photograph."""
+    """Whether a file name is that of a visible JPEG, PNG or WebP."""
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def read_labels(root: Path, names: list[str]) -> dict[str, str]:
-    """Readable labels by folder name, for the folders that have one."""
+    """Labels by folder name, for the folders that have one."""
     file = root / CLASSES_FILE
     if not file.exists():
         return {name: wordnet_labels()[name] for name in names if name in wordnet_labels()}
@@ -133,14 +135,14 @@ def read_labels(root: Path, names: list[str]) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise FolderError(f"{file} cannot be read as UTF-8 text: {error}") from error
     pairs = (line.split(maxsplit=1) for line in lines if line.strip() and line[0] != "#")
-    # Also with a comma or a colon between the two.
+    # A comma or colon after the folder's name is accepted as well.
     return {p[0].rstrip(",:"): p[1].strip() for p in pairs if len(p) == 2}
 
 
 @cache
 def wordnet_labels() -> dict[str, str]:
     """The 1000 WordNet ids of ILSVRC-2012 → the names torchvision ships, in the same order."""
-    from torchvision.models import AlexNet_Weights  # takes seconds; few callers
+    from torchvision.models import AlexNet_Weights  # takes seconds, and few need it
 
     ids = (files("model") / "ilsvrc2012_wnids.txt").read_text().split()
     return dict(zip(ids, AlexNet_Weights.IMAGENET1K_V1.meta["categories"], strict=True))

@@ -1,10 +1,10 @@
-"""Bytes from strangers → an upright RGB image: every rule about untrusted images is here.
+"""Decode untrusted bytes into an upright RGB image; every rule about such bytes is here.
 
-Bytes are told apart by how they begin, whatever the file's name. JPEG, PNG and WebP are read, each
-by its own Pillow plugin called directly, so no other plugin is ever tried. The pixels are counted
-from the header, before any are decoded. Nothing in Pillow is set, so nothing else is affected.
+The format is recognised by the first bytes, whatever the file's name. JPEG, PNG and WebP are
+read, each by its own Pillow plugin called directly, so that no other plugin is ever tried. Pixels
+are counted from the header, before any are decoded. No global setting of Pillow is changed.
 
-Colour profiles are ignored: the paper does nothing to the pixels but subtract their mean (§2).
+Colour profiles are ignored: the paper does nothing to the pixels except subtract their mean (§2).
 """
 
 import io
@@ -25,10 +25,10 @@ ImageFault = Literal["empty", "unknown", "too-large", "damaged"]
 
 
 class ImageError(ValueError):
-    """An image that cannot be used; `str()` says why, and what is accepted, to a person.
+    """An image that cannot be used. Its message says why, and what is accepted.
 
-    `reason` is "empty" (no bytes), "unknown" (not a JPEG, PNG or WebP), "too-large" (too many
-    pixels, or too much work, to decode) or "damaged" (truncated, broken or unreadable).
+    reason: "empty" (no bytes), "unknown" (not a JPEG, PNG or WebP), "too-large" (too many pixels,
+            or too costly to decode) or "damaged" (truncated, broken or unreadable).
     """
 
     def __init__(self, message: str, reason: ImageFault = "damaged") -> None:
@@ -37,18 +37,18 @@ class ImageError(ValueError):
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The bytes of a JPEG, PNG or WebP → an RGB image, turned as its EXIF orientation says.
+    """Decode a JPEG, PNG or WebP into an RGB image, rotated as its EXIF orientation says.
 
-    - The first picture counts: of an MPO (a phone's JPEG), of an animated WebP or PNG.
-    - 16 bits become 8 by keeping the high byte, for grey as for colour.
-    - Transparency, of any kind, is composited on white.
-    - CMYK JPEGs are taken as Adobe writes them, inverted, as Pillow and browsers do.
-    - Broken EXIF is no error: the image stays as it is stored.
+    - Of an MPO (some phones' JPEG) or an animated WebP or PNG the first picture is taken.
+    - 16 bits become 8 by keeping the high byte, in grey and in colour images.
+    - Transparency of any kind is composited on white.
+    - CMYK JPEGs are read as Adobe writes them, inverted, as Pillow and browsers do.
+    - Broken EXIF is not an error: the image keeps its stored orientation.
 
-    Raises ImageError; width × height above `max_pixels` is refused before decoding.
+    Raises ImageError; more than `max_pixels` pixels are rejected before decoding.
     """
     kind = _kind(data)
-    with _pillow_errors_of(kind):
+    with _convert_pillow_errors(kind):
         if kind == "JPEG":
             _check_scans(data)
         image = PLUGINS[kind](io.BytesIO(data))
@@ -59,7 +59,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 class ImageHeader(NamedTuple):
-    """What an image's first bytes say: its kind (JPEG, PNG, WebP), its upright size in pixels."""
+    """What an image's first bytes say: its kind (JPEG, PNG, WebP) and upright size in pixels."""
 
     kind: str
     width: int
@@ -67,13 +67,13 @@ class ImageHeader(NamedTuple):
 
 
 def read_image_header(data: bytes) -> ImageHeader:
-    """Kind and size without decoding: of any number of pixels, and perhaps damaged further on.
+    """Read kind and size without decoding, whatever the number of pixels.
 
-    The size is that of `decode`, but for a PNG whose EXIF stands after its pixels: as stored.
-    Raises ImageError.
+    The image may still be damaged further on. The size is that of `decode_image`, except for a
+    PNG whose EXIF follows its pixels: then it is the stored size. Raises ImageError.
     """
     kind = _kind(data)
-    with _pillow_errors_of(kind):
+    with _convert_pillow_errors(kind):
         image = PLUGINS[kind](io.BytesIO(data))
         turned = _orientation(image.info.get("exif")) in {5, 6, 7, 8}
         width, height = image.size
@@ -86,7 +86,7 @@ ACCEPTED = "JPEG, PNG and WebP images are accepted."
 class _Jpeg(JpegImagePlugin.JpegImageFile):
     """A JPEG without Pillow's search for the resolution, which warns about EXIF it cannot read.
 
-    Used directly it also reads an MPO as what it begins with, a JPEG.
+    Used directly, it also reads an MPO as the JPEG that it begins with.
     """
 
     def _read_dpi_from_exif(self) -> None:
@@ -103,7 +103,7 @@ SIGNATURES = {
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
 }
-OTHERS = {
+OTHER_SIGNATURES = {
     "a GIF": re.compile(rb"GIF8"),
     "a BMP": re.compile(rb"BM"),
     "a TIFF": re.compile(rb"II\*\0|MM\0\*"),
@@ -120,14 +120,14 @@ def _kind(data: bytes) -> str:
     for kind, signature in SIGNATURES.items():
         if signature.match(data):
             return kind
-    looks = next((f": it looks like {n}" for n, s in OTHERS.items() if s.match(data)), "")
-    raise ImageError(f"The file is not of a kind that can be read{looks}. {ACCEPTED}", "unknown")
+    guess = next((f": it looks like {n}" for n, s in OTHER_SIGNATURES.items() if s.match(data)), "")
+    raise ImageError(f"The file is not an image that can be read{guess}. {ACCEPTED}", "unknown")
 
 
 # What Pillow's three plugins and their decoders raise on broken bytes. They parse as they go and
-# do not wrap what comes up: IndexError and KeyError are LookupErrors, a decoder's complaint about
-# its arguments is a SystemError. UserWarning is for an interpreter that turns warnings to errors.
-BROKEN = (
+# do not wrap exceptions: IndexError and KeyError are LookupErrors, a decoder's complaint about its
+# arguments is a SystemError. UserWarning is for interpreters that turn warnings into errors.
+PILLOW_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError),
     *(RuntimeError, SyntaxError, SystemError, TypeError, ValueError, UserWarning),
     *(struct.error, zlib.error),
@@ -135,16 +135,16 @@ BROKEN = (
 
 
 @contextmanager
-def _pillow_errors_of(kind: str) -> Iterator[None]:
+def _convert_pillow_errors(kind: str) -> Iterator[None]:
     try:
         yield
     except ImageError:
         raise
     except (MemoryError, Image.DecompressionBombError) as error:
-        message = f"The {kind} has too many pixels to be decoded. Make it smaller and try again."
+        message = f"The {kind} has too many pixels to decode. Make it smaller and try again."
         raise ImageError(message, "too-large") from error
-    except BROKEN as error:
-        message = f"The {kind} is damaged or cut short and cannot be read. {ACCEPTED}"
+    except PILLOW_ERRORS as error:
+        message = f"The {kind} is damaged or truncated and cannot be read. {ACCEPTED}"
         raise ImageError(message, "damaged") from error
 
 
@@ -163,7 +163,7 @@ MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]", re.DOTALL)  # those with a
 
 
 def _check_scans(data: bytes) -> None:
-    """Refuse a JPEG of thousands of scans: each is a few bytes, and a pass over all the pixels."""
+    """Reject a JPEG of thousands of scans: each is a few bytes, and a pass over all the pixels."""
     at, scans = 2, 0
     while (marker := MARKER.search(data, at)) and marker.group() != b"\xff\xd9":
         scans += marker.group() == b"\xff\xda"
@@ -177,7 +177,7 @@ def _check_scans(data: bytes) -> None:
 
 
 def _rgb(image: Image.Image, raw_mode: str) -> Image.Image:
-    """Any mode that the three formats can have → RGB; `raw_mode` is how PNG stored it."""
+    """Convert any mode that the three formats can have to RGB; `raw_mode` is how PNG stored it."""
     key = _transparent_value(image.info.pop("transparency", None), raw_mode)
     if image.mode.startswith("I"):
         return Image.fromarray(_high_byte(np.asarray(image), key)).convert("RGB")
@@ -189,12 +189,12 @@ def _rgb(image: Image.Image, raw_mode: str) -> Image.Image:
 
 
 def _transparent_value(key: object, raw_mode: str) -> Any:
-    """PNG's transparent value (tRNS), in the units of the pixels as Pillow has unpacked them."""
+    """PNG's transparent value (tRNS), in the units of the pixels that Pillow unpacked."""
     if isinstance(key, int):
         return key * {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
     if isinstance(key, tuple):
         return tuple(value >> 8 for value in key) if raw_mode == "RGB;16B" else key
-    # Bytes are a palette's alphas; anything else is a comment that happens to have this name.
+    # Bytes are a palette's alpha values; anything else is a comment that has this name.
     return key if isinstance(key, bytes) else None
 
 
@@ -212,10 +212,10 @@ def _on_white(rgba: Image.Image) -> Image.Image:
 
 
 def _orientation(exif: object) -> int:
-    """The orientation, 1 to 8, of an EXIF block; 1 where it is absent or broken.
+    """The orientation, 1 to 8, of an EXIF block; 1 if it is absent or broken.
 
-    Pillow's own reader goes through every tag and raises or warns about each that is broken;
-    only one matters here: 0x0112 of the first directory, a SHORT (Exif 2.3, 4.6.4).
+    Pillow's own reader goes through every tag and raises or warns about each broken one; only
+    one matters here: 0x0112 of the first directory, a SHORT (Exif 2.3, 4.6.4).
     """
     tiff = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
@@ -233,7 +233,7 @@ def _orientation(exif: object) -> int:
     return 1
 
 
-TURNS = {
+TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -245,7 +245,7 @@ TURNS = {
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    if orientation in TURNS:
-        image = image.transpose(TURNS[orientation])
-    image.info.clear()  # the orientation has been applied; the rest is nobody's business
+    if orientation in TRANSPOSITIONS:
+        image = image.transpose(TRANSPOSITIONS[orientation])
+    image.info.clear()  # the orientation has been applied; the rest is private
     return image

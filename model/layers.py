@@ -1,8 +1,8 @@
-"""The words that the networks are written in: one small description a layer, and what it builds.
+"""The layers that networks are described with, and the modules that they build.
 
-A network is a list of these. `build` turns a description into a module, given the shape that
-comes in and the number of towers that live in this process: two when the whole network does, one
-when each tower has a process of its own (model/towers.py).
+A network is a list of descriptions. `build` turns one into a module, given the input's shape and
+the number of towers in this process: two for a whole network, one when each tower has a process
+of its own (model/towers.py).
 """
 
 from dataclasses import dataclass
@@ -17,32 +17,32 @@ from model.lrn import LocalResponseNorm
 
 
 class Shape(NamedTuple):
-    """What goes from layer to layer for one image: maps of side × side; neurons have side 1."""
+    """The shape of one image's activations: maps of side × side; neurons have side 1."""
 
     maps: int
     side: int
 
 
 class Layer(Protocol):
-    """A description of one layer; its name is that of the module, and of its tensors in a file."""
+    """A description of one layer; its module, and its tensors in a file, have the same name."""
 
     @property
     def name(self) -> str: ...
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give the module for input of this shape, and the shape that comes out."""
+        """Build the module for an input of this shape; also return the shape of its output."""
         ...
 
 
 @dataclass(frozen=True)
 class Border:
-    """Zero pixels at the bottom and right, none at the top and left."""
+    """Zero padding at the bottom and right only."""
 
     name: str
     pixels: int
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Widen the input."""
+        """Build the padding."""
         return nn.ZeroPad2d((0, self.pixels, 0, self.pixels)), shape._replace(
             side=shape.side + self.pixels
         )
@@ -66,7 +66,7 @@ class Conv:
     bias: float = 0.0
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give a convolution, grouped by tower where its kernels see only their own GPU's maps."""
+        """Build a convolution, grouped by tower where its kernels see only their own GPU's maps."""
         groups = towers if self.grouped else 1
         module = nn.Conv2d(shape.maps, self.maps, self.kernel, self.stride, self.pad, groups=groups)
         side = (shape.side + 2 * self.pad - self.kernel) // self.stride + 1
@@ -75,7 +75,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Local:
-    """A locally connected layer: as a convolution, but each place has kernels of its own."""
+    """A locally connected layer: a convolution with separate kernels for each position."""
 
     name: str
     maps: int
@@ -85,14 +85,14 @@ class Local:
     bias: float = 0.0
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give the module; the side stays when the padding is half the kernel."""
+        """Build the module; the side stays the same if the padding is half the kernel."""
         side = shape.side + 2 * self.pad - self.kernel + 1
         return LocallyConnected(shape, self.maps, self.kernel, self.pad), Shape(self.maps, side)
 
 
 @dataclass(frozen=True)
 class Dense:
-    """A fully connected layer; the last one is the softmax's."""
+    """A fully connected layer; the last one feeds the softmax."""
 
     name: str
     neurons: int
@@ -100,13 +100,13 @@ class Dense:
     bias: float = 0.0
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give a linear layer."""
+        """Build a linear layer."""
         return nn.Linear(shape.maps * shape.side**2, self.neurons), Shape(self.neurons, 1)
 
 
 @dataclass(frozen=True)
 class Flatten:
-    """Maps become neurons."""
+    """Maps turned into neurons."""
 
     name: str
 
@@ -123,13 +123,13 @@ class Activation:
     kind: Literal["relu", "tanh"] = "relu"
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give ReLU, in place, or tanh."""
+        """Build ReLU, which works in place, or tanh."""
         return (nn.ReLU(inplace=True) if self.kind == "relu" else nn.Tanh()), shape
 
 
 @dataclass(frozen=True)
 class Lrn:
-    """Local response normalisation (§3.3); `across` lets its neighbourhood cross the towers."""
+    """Local response normalisation (§3.3); `across` lets its neighbourhood span the towers."""
 
     name: str
     k: float
@@ -139,14 +139,14 @@ class Lrn:
     across: bool = False
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give the normalisation within each tower's maps."""
+        """Build the normalisation, within each tower's maps unless `across`."""
         groups = 1 if self.across else towers
         return LocalResponseNorm(shape.maps, groups, self.k, self.n, self.alpha, self.beta), shape
 
 
 @dataclass(frozen=True)
 class MapNorm:
-    """Normalisation by the neighbours within the same map, as the 2012 source has after conv2."""
+    """Normalisation over neighbours in the same map, which the 2012 source has after conv2."""
 
     name: str
     k: float
@@ -155,15 +155,15 @@ class MapNorm:
     beta: float
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give the normalisation."""
+        """Build the normalisation."""
         return WithinMapNorm(self.k, self.n, self.alpha, self.beta), shape
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Max pooling over size × size neurons, stride apart (§3.4).
+    """Max pooling over windows of size × size, `stride` apart (§3.4).
 
-    ceil: the last window may hang over the edge, as in the 2012 source, where it must.
+    ceil: whether the last window may extend beyond the edge, as in the 2012 source.
     """
 
     name: str
@@ -172,7 +172,7 @@ class Pool:
     ceil: bool = False
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give the pooling."""
+        """Build the pooling."""
         steps = shape.side - self.size + (self.stride - 1 if self.ceil else 0)
         module = nn.MaxPool2d(self.size, self.stride, ceil_mode=self.ceil)
         return module, shape._replace(side=steps // self.stride + 1)
@@ -180,21 +180,22 @@ class Pool:
 
 @dataclass(frozen=True)
 class AveragePool:
-    """Average pooling to side × side, which leaves maps of that side as they are."""
+    """Average pooling to side × side; maps of that side stay as they are."""
 
     name: str
     side: int
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give the pooling."""
+        """Build the pooling."""
         return nn.AdaptiveAvgPool2d(self.side), shape._replace(side=self.side)
 
 
 @dataclass(frozen=True)
 class Drop:
-    """Dropout (§4.2). `inverted`: divide by 1 − p in training instead of multiplying at test.
+    """Dropout (§4.2).
 
-    tower: which of the towers this is a part of, where each has a process of its own.
+    inverted: divide by 1 − p in training instead of multiplying by it at test time.
+    tower:    which tower this belongs to, if each has a process of its own.
     """
 
     name: str
@@ -203,7 +204,7 @@ class Drop:
     tower: int = 0
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give the module, its randomness told apart from other layers' by its name."""
+        """Build the module; its name makes its random numbers differ from other layers'."""
         salt, first = sum(self.name.encode()), self.tower * shape.maps
         return Dropout(self.p, inverted=self.inverted, salt=salt, first=first), shape
 
@@ -211,10 +212,11 @@ class Drop:
 class Dropout(nn.Module):
     """The paper's dropout (§4.2): zero a neuron with probability p; at test, multiply by 1 − p.
 
-    torch's own divides by 1 − p in training instead, which is another network for the same
-    weights, learning rate and initial values; `inverted` does that.
+    torch's own divides by 1 − p in training instead, which makes a different network of the same
+    weights, learning rate and initial values; `inverted` does the same.
 
-    first: the number of this module's first neuron within the whole layer, for a tower.
+    salt:  added to the keys, so that layers draw different numbers.
+    first: the index of this module's first neuron within the whole layer; not 0 in a second tower.
     """
 
     def __init__(self, p: float, *, inverted: bool = False, salt: int = 0, first: int = 0) -> None:
@@ -222,7 +224,10 @@ class Dropout(nn.Module):
         self.p, self.inverted, self.salt, self.first = p, inverted, salt, first
 
     def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """[N, neurons]; keys, int64 [N], names each image's draw; without, torch draws."""
+        """[N, neurons] → the same shape; keys, int64 [N], determine each image's mask.
+
+        Without keys torch's generator draws it.
+        """
         if self.p == 0 or (self.inverted and not self.training):
             return x
         if not self.training:
@@ -238,7 +243,7 @@ class Dropout(nn.Module):
 
 
 class LocallyConnected(nn.Module):
-    """Kernels that are not shared between places: [N, C, H, W] → [N, maps, H', W'].
+    """A convolution with unshared kernels: [N, C, H, W] → [N, maps, H', W'].
 
     weight: float32 [H' · W', maps, C · kernel²]. bias: float32 [maps, H', W'].
     """
@@ -251,20 +256,20 @@ class LocallyConnected(nn.Module):
         self.bias = nn.Parameter(torch.empty(maps, side, side))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiply each place's patch with that place's kernels."""
+        """Multiply the patch at each position with the kernels of that position."""
         patches = F.unfold(x, self.kernel, padding=self.pad)
         out = torch.einsum("nkl,lok->nol", patches, self.weight)
         return out.reshape(len(x), *self.bias.shape) + self.bias
 
 
 class WithinMapNorm(nn.Module):
-    """b = a / (k + α Σ a²)^β, the sum over the n × n neighbours in the same map."""
+    """b = a / (k + α Σ a²)^β, summed over the n × n neighbours in the same map."""
 
     def __init__(self, k: float, n: int, alpha: float, beta: float) -> None:
         super().__init__()
         self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
 
     def forward(self, a: Tensor) -> Tensor:
-        """[N, C, H, W] of any floating dtype; places beyond the edge count as zero."""
+        """[N, C, H, W] of any floating dtype; beyond the edge the input counts as zero."""
         mean = F.avg_pool2d(a * a, self.n, stride=1, padding=self.n // 2)
         return a * (self.k + self.alpha * self.n**2 * mean).pow(-self.beta)

@@ -1,11 +1,13 @@
-"""Local response normalisation (§3.3): b = a / (k + α Σ a²)^β over n adjacent maps.
+"""Local response normalisation (§3.3): b = a / (k + α Σ a²)^β, summed over n adjacent maps.
 
-The sum over adjacent maps is a 1×1 convolution with a constant banded matrix, one band a tower,
-so that the neighbourhood never crosses from one GPU's maps to the other's. The gradient is
-written out by hand: it needs only a and the sum, and one more banded convolution.
+There are two implementations. The plain one computes the sum as a 1×1 convolution with a constant
+banded matrix, one band for each tower, so that no neighbourhood crosses from one GPU's maps to
+the other's. Its gradient is written out by hand, because it needs only a, the sum and one more
+banded convolution.
 
-What that costs is passes over memory. Where torch.compile finds a compiler, `fuse` has it write
-two loops each way instead, one that squares and one that does all the rest.
+The cost of LRN is passes over memory. Where torch.compile finds a compiler, `fuse` replaces the
+convolutions by compiled loops, two forward and two backward: one writes the terms of the sum, the
+other adds them up and does everything else.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 class LocalResponseNorm(nn.Module):
     """LRN of `maps` maps that are split over `towers` GPUs.
 
-    Takes and gives [N, maps, H, W] of any floating dtype. α multiplies the plain sum, as in the
+    Takes and returns [N, maps, H, W] of any floating dtype. α multiplies the plain sum, as in the
     paper; torch's own LocalResponseNorm divides it by n.
     """
 
@@ -28,38 +30,38 @@ class LocalResponseNorm(nn.Module):
         super().__init__()
         self.maps, self.towers, self.k, self.n = maps, towers, k, n
         self.alpha, self.beta = alpha, beta
-        self.loops: Loops | None = None
-        # Not a part of the weights: it follows from the configuration.
+        self.fused: FusedLrn | None = None
+        # Not part of the weights: it follows from the configuration.
         self.register_buffer("band", build_band(maps, towers, n), persistent=False)
 
     def materialise(self) -> "LocalResponseNorm":
-        """The same layer with its constant computed, after construction on the meta device."""
+        """Return the same layer with its constant computed, after construction on `meta`."""
         with torch.device("cpu"):
             return LocalResponseNorm(self.maps, self.towers, self.k, self.n, self.alpha, self.beta)
 
     def fuse(self, *, enabled: bool = True) -> None:
-        """Use compiled loops from now on, for training, or no longer: they are slow the first time.
+        """Switch the compiled loops on, for training, or off. Their first call is slow.
 
-        Not for calls from several threads at once, which would share one buffer, nor for maps of
-        ever changing sizes, for each of which the loops are compiled anew.
+        They are unsuited to calls from several threads at once, which would share one buffer, and
+        to maps whose size keeps changing, since every size is compiled anew.
         """
-        loops = Loops(self.towers, self.k, self.n, self.alpha, self.beta)
-        self.loops = loops if enabled else None
+        fused = FusedLrn(self.towers, self.k, self.n, self.alpha, self.beta)
+        self.fused = fused if enabled else None
 
     def forward(self, a: Tensor) -> Tensor:
-        """Normalise [N, maps, H, W]; the result lies in memory as `a` does."""
-        if self.loops is not None:
-            return self.loops.normalise(a)
+        """Normalise [N, maps, H, W]; the result has the memory format of `a`."""
+        if self.fused is not None:
+            return self.fused.normalise(a)
         b: Tensor = _Normalise.apply(a, self.band, self.towers, self.k, self.alpha, self.beta)
         return b
 
 
 def build_band(maps: int, towers: int, n: int) -> Tensor:
-    """Float32 [maps, maps / towers, 1, 1]: a one where map j is among the n around map i."""
-    own = maps // towers
-    distance = (torch.arange(own)[:, None] - torch.arange(own)[None, :]).abs()
-    one = (distance <= n // 2).float()
-    return one.repeat(towers, 1)[:, :, None, None]
+    """Float32 [maps, maps / towers, 1, 1]: one where map j is among the n maps around map i."""
+    per_tower = maps // towers
+    distance = (torch.arange(per_tower)[:, None] - torch.arange(per_tower)[None, :]).abs()
+    band = (distance <= n // 2).float()
+    return band.repeat(towers, 1)[:, :, None, None]
 
 
 class _Normalise(torch.autograd.Function):
@@ -72,8 +74,8 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, band: Tensor, towers: int, k: float, alpha: float, beta: float
     ) -> Tensor:
-        constant = a.new_full((len(band),), k)
-        t = F.conv2d(a * a, alpha * band.to(a.dtype), constant, groups=towers)
+        bias = a.new_full((len(band),), k)
+        t = F.conv2d(a * a, alpha * band.to(a.dtype), bias, groups=towers)
         scale = negative_power(t, beta)
         ctx.save_for_backward(a, t, scale, band)
         ctx.constants = towers, alpha, beta
@@ -85,13 +87,17 @@ class _Normalise(torch.autograd.Function):
         a, t, scale, band = ctx.saved_tensors
         towers, alpha, beta = ctx.constants
         da = g * scale
-        inner = (da * a).div_(t)
-        spread = F.conv2d(inner, -2 * alpha * beta * band.to(a.dtype), groups=towers)
-        return da.addcmul_(a, spread), None, None, None, None, None
+        terms = (da * a).div_(t)
+        sums = F.conv2d(terms, -2 * alpha * beta * band.to(a.dtype), groups=towers)
+        return da.addcmul_(a, sums), None, None, None, None, None
 
 
-class Loops:
-    """The loops for one layer, and the buffer that they share."""
+class FusedLrn:
+    """The compiled loops of one layer, and the buffer that they share.
+
+    The buffer has a margin of zeros on either side of each tower's maps, so that the loop that
+    sums over adjacent maps need not test where the maps end.
+    """
 
     def __init__(self, towers: int, k: float, n: int, alpha: float, beta: float) -> None:
         self.towers, self.n = towers, n
@@ -101,81 +107,87 @@ class Loops:
     def normalise(self, a: Tensor) -> Tensor:
         """[N, maps, H, W] of any floating dtype → the same shape, channels last."""
         rows = a.movedim(1, -1).reshape(-1, self.towers, a.shape[1] // self.towers)
-        b: Tensor = _Fused.apply(rows, self)
+        b: Tensor = _FusedNormalise.apply(rows, self)
         return b.reshape(len(a), *a.shape[2:], a.shape[1]).movedim(-1, 1)
 
-    def padded(self, like: Tensor) -> Tensor:
-        """The buffer for [rows, towers, maps]: its margins are zero and stay so."""
+    def padded_buffer(self, like: Tensor) -> Tensor:
+        """The buffer for [rows, towers, maps]; its margins are zero and are never written to."""
         shape = (*like.shape[:2], like.shape[2] + self.n - 1)
-        held = self.buffer
-        if (held.shape, held.dtype, held.device) != (shape, like.dtype, like.device):
+        current = self.buffer
+        if (current.shape, current.dtype, current.device) != (shape, like.dtype, like.device):
             self.buffer = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        found: Tensor = self.buffer
-        return found
+        buffer: Tensor = self.buffer
+        return buffer
 
 
-class _Fused(torch.autograd.Function):
-    """b = a t^-β with t = k + α Σ a², and its gradient."""
+class _FusedNormalise(torch.autograd.Function):
+    """The formulas of _Normalise on [rows, towers, maps], in compiled loops."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, loops: Loops) -> Tensor:
-        sums = loops.padded(a)
-        compiled(squares_into)(a, sums)
-        found: tuple[Tensor, Tensor] = compiled(scaled)(a, sums, loops.k, loops.alpha, loops.beta)
-        b, t = found
+    def forward(ctx: Any, a: Tensor, fused: FusedLrn) -> Tensor:
+        buffer = fused.padded_buffer(a)
+        compile_loop(write_squares)(a, buffer)
+        result: tuple[Tensor, Tensor] = compile_loop(normalise_rows)(
+            a, buffer, fused.k, fused.alpha, fused.beta
+        )
+        b, t = result
         ctx.save_for_backward(a, t)
-        ctx.loops = loops
+        ctx.fused = fused
         return b
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         a, t = ctx.saved_tensors
-        loops, g = ctx.loops, grads[0].contiguous()
-        sums = loops.padded(a)
-        compiled(inner_into)(g, a, t, sums, loops.beta)
-        da: Tensor = compiled(gradient)(g, a, t, sums, loops.alpha, loops.beta)
+        fused, g = ctx.fused, grads[0].contiguous()
+        buffer = fused.padded_buffer(a)
+        compile_loop(write_gradient_terms)(g, a, t, buffer, fused.beta)
+        da: Tensor = compile_loop(sum_gradient)(g, a, t, buffer, fused.alpha, fused.beta)
         return da, None
 
 
 @cache
-def compiled(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """Have torch write the loop, once a process."""
+def compile_loop(loop: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a loop, once for each process."""
     return torch.compile(loop)
 
 
-def squares_into(a: Tensor, sums: Tensor) -> None:
-    """a² between the margins."""
-    inside(sums, a).copy_(a * a)
+def write_squares(a: Tensor, buffer: Tensor) -> None:
+    """Write a² between the margins."""
+    strip_margins(buffer, a).copy_(a * a)
 
 
-def scaled(a: Tensor, sums: Tensor, k: float, alpha: float, beta: float) -> tuple[Tensor, Tensor]:
+def normalise_rows(
+    a: Tensor, buffer: Tensor, k: float, alpha: float, beta: float
+) -> tuple[Tensor, Tensor]:
     """b and t."""
-    t = k + alpha * neighbours(sums, a)
+    t = k + alpha * sum_neighbours(buffer, a)
     return a * negative_power(t, beta), t
 
 
-def inner_into(g: Tensor, a: Tensor, t: Tensor, sums: Tensor, beta: float) -> None:
-    """g a t^(-β-1) between the margins."""
-    inside(sums, a).copy_(g * a * negative_power(t, beta) / t)
+def write_gradient_terms(g: Tensor, a: Tensor, t: Tensor, buffer: Tensor, beta: float) -> None:
+    """Write g a t^(-β-1) between the margins."""
+    strip_margins(buffer, a).copy_(g * a * negative_power(t, beta) / t)
 
 
-def gradient(g: Tensor, a: Tensor, t: Tensor, sums: Tensor, alpha: float, beta: float) -> Tensor:
+def sum_gradient(
+    g: Tensor, a: Tensor, t: Tensor, buffer: Tensor, alpha: float, beta: float
+) -> Tensor:
     """g t^-β − 2αβ a Σ (g a t^(-β-1))."""
-    return g * negative_power(t, beta) - 2 * alpha * beta * a * neighbours(sums, a)
+    return g * negative_power(t, beta) - 2 * alpha * beta * a * sum_neighbours(buffer, a)
 
 
-def inside(sums: Tensor, a: Tensor) -> Tensor:
-    """The buffer without its margins."""
-    margin = (sums.shape[-1] - a.shape[-1]) // 2
-    return sums[..., margin : margin + a.shape[-1]]
+def strip_margins(buffer: Tensor, a: Tensor) -> Tensor:
+    """The part of the buffer between its margins."""
+    margin = (buffer.shape[-1] - a.shape[-1]) // 2
+    return buffer[..., margin : margin + a.shape[-1]]
 
 
-def neighbours(sums: Tensor, a: Tensor) -> Tensor:
-    """The sum over the n maps around each."""
+def sum_neighbours(buffer: Tensor, a: Tensor) -> Tensor:
+    """The sum over the n maps around each map."""
     maps = a.shape[-1]
-    total = sums[..., :maps]
-    for shift in range(1, sums.shape[-1] - maps + 1):
-        total = total + sums[..., shift : shift + maps]
+    total = buffer[..., :maps]
+    for shift in range(1, buffer.shape[-1] - maps + 1):
+        total = total + buffer[..., shift : shift + maps]
     return total
 
 

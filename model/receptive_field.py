@@ -1,4 +1,4 @@
-"""A network as Figure 2 draws it: its layers with weights, what each looks at, what follows it."""
+"""A network as Figure 2 draws it: its layers with weights, what each sees, what follows it."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -9,15 +9,15 @@ from model.alexnet import list_layers
 from model.config import AlexNetConfig
 from model.layers import Conv, Dense, Layer, Local, Lrn, MapNorm, Pool, Shape
 
-Sight = Literal["image", "own", "both"]
-WEIGHTED = Conv | Local | Dense
+InputFrom = Literal["image", "own", "both"]
 
 
 class ReceptiveField(NamedTuple):
-    """What a place of a map sees of the network's input, in pixels.
+    """What one position of a map sees of the network's input, in pixels along one side.
 
-    reach: of a side of the square. step: from one place to the next. centre: of the first place,
-    from the input's left or top edge.
+    size:   how many pixels one position sees.
+    stride: from one position to the next.
+    start:  the centre of the first position's field, from the input's left or top edge.
     """
 
     size: int = 1
@@ -25,28 +25,35 @@ class ReceptiveField(NamedTuple):
     start: float = 0.5
 
     def after(self, layer: Layer) -> "ReceptiveField":
-        """What a place sees after one more layer; the window of most is their own place."""
-        size, stride, pad = window(layer)
+        """The receptive field after one more layer."""
+        size, stride, pad = layer_window(layer)
         return ReceptiveField(
             size=self.size + (size - 1) * self.stride,
             stride=self.stride * stride,
             start=self.start + ((size - 1) / 2 - pad) * self.stride,
         )
 
-    def extent(self, place: int) -> tuple[float, float]:
-        """From where to where a place sees, along one side; beyond the input it sees zeros."""
-        middle = self.start + self.stride * place
-        return middle - self.size / 2, middle + self.size / 2
+    def extent(self, position: int) -> tuple[float, float]:
+        """First and last pixel edge that a position sees; beyond the input it sees zeros."""
+        centre = self.start + self.stride * position
+        return centre - self.size / 2, centre + self.size / 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedLayer:
-    """A layer with weights, its activation, and what follows until the next one.
+    """A layer with weights, its activation, and what follows until the next such layer.
 
-    kind: maps; neurons, maps of a single place; or labels, of which there is one list for all
-    towers. towers: how many the network has. maps: of each tower. side: places of a map's side.
-    kernel, stride: in places of what comes in. depth: how many maps, or values, a kernel sees.
-    sees: whose. after: what follows. leaves: the shape of what then goes on from each tower.
+    kind:            "maps"; "neurons", which are maps of a single position; or "labels", a single
+                     list for all towers.
+    towers:          how many the network has.
+    maps:            maps, neurons or labels of each tower.
+    side:            positions along a map's side.
+    kernel, stride:  in positions of the input.
+    input_depth:     how many maps, or values, one kernel sees.
+    input_from:      whose maps those are: the image's, its own tower's, or both towers'.
+    receptive_field: None for neurons, which see the whole image.
+    followed_by:     what is done to the result before the next layer with weights.
+    output:          the shape, for each tower, that the next layer receives.
     """
 
     name: str
@@ -57,39 +64,44 @@ class WeightedLayer:
     kernel: int
     stride: int
     input_depth: int
-    input_from: Sight
-    receptive_field: ReceptiveField | None  # None: a neuron sees everything
+    input_from: InputFrom
+    receptive_field: ReceptiveField | None
     followed_by: tuple[str, ...]
     output: Shape
 
     @property
     def joins_towers(self) -> bool:
-        """Whether the towers meet here: each kernel sees what both have computed before."""
+        """Whether the towers exchange their maps here: each kernel sees those of both."""
         return self.towers > 1 and self.input_from == "both"
 
 
 def list_weighted_layers(config: AlexNetConfig) -> list[WeightedLayer]:
-    """The stages of a network, from conv1 to the labels."""
-    found: list[WeightedLayer] = []
+    """The layers with weights of a network, from conv1 to the labels."""
+    result: list[WeightedLayer] = []
     shape, field = Shape(3, config.crop), ReceptiveField()
-    chain = list_layers(config)
-    for layer in chain:
+    for layer in list_layers(config):
         before, shape, field = shape, shape_after(layer, shape, config), field.after(layer)
-        if isinstance(layer, WEIGHTED):
-            sight = sight_of(layer, first=not found)
-            stage = begun(layer, before, shape, sight, config.towers)
-            found.append(
-                stage if stage.kind == "neurons" else replace(stage, receptive_field=field)
+        if isinstance(layer, Conv | Local | Dense):
+            result.append(describe_layer(layer, before, shape, field, config.towers))
+        elif result and (operation := name_operation(layer, config)):
+            result[-1] = replace(
+                result[-1],
+                followed_by=(*result[-1].followed_by, operation),
+                output=per_tower(shape, config.towers),
             )
-        elif found and (words := said(layer, config)):
-            after, leaves = (*found[-1].followed_by, words), own(shape, config.towers)
-            found[-1] = replace(found[-1], followed_by=after, output=leaves)
-    return [*found[:-1], as_labels(found[-1], config.classes)]
+    result[0] = replace(result[0], input_from="image")
+    # The outputs of the last layer are not divided between the towers.
+    classes = config.classes
+    result[-1] = replace(result[-1], kind="labels", maps=classes, output=Shape(classes, 1))
+    return result
 
 
-def begun(layer: WEIGHTED, before: Shape, shape: Shape, sees: Sight, towers: int) -> WeightedLayer:
-    """A stage of which the layer with weights is known, and no more."""
+def describe_layer(
+    layer: Conv | Local | Dense, before: Shape, shape: Shape, field: ReceptiveField, towers: int
+) -> WeightedLayer:
+    """A layer that turns one shape into another, with nothing following it yet."""
     dense = isinstance(layer, Dense)
+    grouped = isinstance(layer, Conv) and layer.grouped
     return WeightedLayer(
         name=layer.name,
         kind="neurons" if dense else "maps",
@@ -98,39 +110,27 @@ def begun(layer: WEIGHTED, before: Shape, shape: Shape, sees: Sight, towers: int
         side=shape.side,
         kernel=1 if isinstance(layer, Dense) else layer.kernel,
         stride=layer.stride if isinstance(layer, Conv) else 1,
-        input_depth=before.maps // towers if sees == "own" else before.maps,
-        input_from=sees,
-        receptive_field=None,
+        input_depth=before.maps // towers if grouped else before.maps,
+        input_from="own" if grouped else "both",
+        receptive_field=None if dense else field,
         followed_by=(),
-        output=own(shape, towers),
+        output=per_tower(shape, towers),
     )
 
 
-def as_labels(stage: WeightedLayer, classes: int) -> WeightedLayer:
-    """The same stage as the last one, whose outputs are no longer parted between the towers."""
-    return replace(stage, kind="labels", maps=classes, output=Shape(classes, 1))
-
-
-def own(shape: Shape, towers: int) -> Shape:
-    """What of a shape is each tower's."""
+def per_tower(shape: Shape, towers: int) -> Shape:
+    """The part of a shape that each tower has."""
     return Shape(shape.maps // towers, shape.side)
 
 
 def shape_after(layer: Layer, shape: Shape, config: AlexNetConfig) -> Shape:
-    """The shape that a layer gives."""
+    """The shape that a layer returns."""
     with torch.device("meta"):
         return layer.build(shape, config.towers)[1]
 
 
-def sight_of(layer: WEIGHTED, *, first: bool) -> Sight:
-    """Whose maps a kernel of the layer sees."""
-    if first:
-        return "image"
-    return "own" if isinstance(layer, Conv) and layer.grouped else "both"
-
-
-def window(layer: Layer) -> tuple[int, int, int]:
-    """Size, stride and padding of what a place of a layer's output sees of its input."""
+def layer_window(layer: Layer) -> tuple[int, int, int]:
+    """Size, stride and padding of the window of its input that one position of a layer sees."""
     if isinstance(layer, Conv):
         return layer.kernel, layer.stride, layer.pad
     if isinstance(layer, Local):
@@ -140,8 +140,8 @@ def window(layer: Layer) -> tuple[int, int, int]:
     return (layer.n, 1, layer.n // 2) if isinstance(layer, MapNorm) else (1, 1, 0)
 
 
-def said(layer: Layer, config: AlexNetConfig) -> str:
-    """What a layer without weights does; nothing of one that changes nothing at test time."""
+def name_operation(layer: Layer, config: AlexNetConfig) -> str:
+    """What a layer without weights does; empty if it changes nothing at test time."""
     if isinstance(layer, Lrn):
         across = layer.across and config.towers > 1
         return "normalised across both towers" if across else "normalised"

@@ -1,4 +1,4 @@
-"""The network split over two processes, a tower in each, as the paper split it over two GPUs.
+"""The network split over two processes, one tower in each, as the paper split it over two GPUs.
 
 Each process holds its half of the kernels of conv1–conv5, of the neurons of fc6 and fc7, and of
 the inputs of fc8. Activations cross only before conv3, fc6 and fc7, where each tower gathers the
@@ -23,7 +23,7 @@ from model.layers import Conv, Dense, Drop, Layer, Lrn, Shape
 
 @dataclass(frozen=True)
 class TowerRank:
-    """Which tower this process holds, 0 or 1, and the group of the two processes."""
+    """Which tower this process holds, 0 or 1, and the process group of both."""
 
     tower: int
     group: ProcessGroup
@@ -32,52 +32,54 @@ class TowerRank:
 class Tower(AlexNet):
     """One tower of a network.
 
-    Called as AlexNet is, in both processes with the same images; gives the same logits in both,
-    and its own half of fc7's features, float32 [N, 2048]. Raises ConfigError for a network that
-    does not fall into two towers.
+    Called like AlexNet, in both processes with the same images; returns the same logits in both,
+    and this tower's half of fc7's features, float32 [N, 2048]. Raises ConfigError for a network
+    that cannot be split into two towers.
     """
 
     def __init__(self, config: AlexNetConfig, place: TowerRank) -> None:
         check_splittable(config)
         self.place = place
-        # Drawn first, so that a seed gives the weights that it gives the whole network.
+        # Drawn first, so that a seed gives the same weights as for the whole network.
         whole = AlexNet(config).state_dict()
         super().__init__(config)
         self.load_state_dict(split_state_dict(whole, config, place.tower))
 
     def build_modules(self, layers: list[Layer], towers: int) -> None:
-        """Build this tower's share of each layer, and the exchanges between them."""
-        # The modules draw values of their own, to be replaced; torch's generator moves on only
+        """Add this tower's half of each layer, and the exchanges between them."""
+        # The modules draw values that are replaced later; torch's generator must advance only
         # as far as it does for the whole network in one process.
         with torch.random.fork_rng(devices=()):
             super().build_modules(split_layers(layers, self.place), towers=1)
 
     def initialise(self) -> None:
-        """Nothing is drawn here: a tower takes its share of the whole network's weights."""
+        """Draw nothing: a tower takes its part of the whole network's weights."""
 
 
 def check_splittable(config: AlexNetConfig) -> None:
     """Raise ConfigError when the network cannot be split into two towers."""
     across = any(isinstance(layer, Lrn) and layer.across for layer in list_layers(config))
     if config.towers != TOWERS or across:
-        why = "its normalisation reaches across" if across else "it is a net of one GPU"
-        raise ConfigError(f"{config.net} does not split over two devices: {why}; use --towers 1")
+        reason = "its normalisation spans both towers" if across else "it is a one-GPU net"
+        raise ConfigError(
+            f"{config.net} cannot be split over two devices: {reason}; use --towers 1"
+        )
 
 
 def split_layers(whole: Sequence[Layer], place: TowerRank) -> list[Layer]:
-    """One tower's layers: half the maps of each, and a Gather before what sees both GPUs."""
-    found: list[Layer] = []
+    """One tower's layers: half the maps of each, and a GatherTowers before layers that see both."""
+    layers: list[Layer] = []
     for layer in whole:
         if isinstance(layer, Dense) and layer is whole[-1]:
-            found.append(SplitDense(layer.name, layer.neurons, place))
+            layers.append(SplitDense(layer.name, layer.neurons, place))
             continue
         if isinstance(layer, Dense) or (isinstance(layer, Conv) and not layer.grouped):
-            # What the first layer sees, the pixels, is in both processes already.
-            found += [GatherTowers(f"to_{layer.name}", place)] * any(
-                isinstance(x, Conv) for x in found
+            # The first layer's input, the pixels, is in both processes already.
+            layers += [GatherTowers(f"to_{layer.name}", place)] * any(
+                isinstance(x, Conv) for x in layers
             )
-        found.append(halve_layer(layer, place.tower))
-    return found
+        layers.append(halve_layer(layer, place.tower))
+    return layers
 
 
 def halve_layer(layer: Layer, tower: int) -> Layer:
@@ -91,7 +93,7 @@ def halve_layer(layer: Layer, tower: int) -> Layer:
 
 @dataclass(frozen=True)
 class GatherTowers:
-    """Both towers' maps or neurons in both processes."""
+    """An exchange that puts both towers' maps or neurons into both processes."""
 
     name: str
     place: TowerRank
@@ -109,7 +111,7 @@ class AllGather(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
-        """Exchange halves. Maps travel channels last, as they lie in memory."""
+        """Exchange halves. Maps travel channels last, as they are in memory."""
         flat = x.movedim(1, -1).contiguous()
         both = all_gather_single(flat, 0, self.group).chunk(TOWERS)
         return torch.cat(both, dim=-1).movedim(-1, 1)
@@ -124,7 +126,7 @@ class SplitDense:
     place: TowerRank
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Give the layer with this tower's columns of the weights and the whole bias."""
+        """Build the layer with this tower's columns of the weights and the whole bias."""
         return RowParallelLinear(shape.maps, self.neurons, self.place.group), Shape(self.neurons, 1)
 
 
@@ -158,7 +160,7 @@ class _Add(torch.autograd.Function):
 def split_state_dict(
     whole: Mapping[str, Tensor], config: AlexNetConfig, tower: int
 ) -> dict[str, Tensor]:
-    """One tower's part of the whole network's tensors (weights, or velocities by their names)."""
+    """One tower's part of the whole network's tensors: weights, or velocities by their names."""
     return {
         name: value if dim is None else value.chunk(TOWERS, dim)[tower]
         for name, value in whole.items()
@@ -169,7 +171,7 @@ def split_state_dict(
 def merge_state_dicts(
     parts: Sequence[Mapping[str, Tensor]], config: AlexNetConfig
 ) -> dict[str, Tensor]:
-    """The whole network's tensors from both towers' parts: `share` the other way round."""
+    """The whole network's tensors from both towers' parts; undoes `split_state_dict`."""
     return {
         name: value if dim is None else torch.cat([part[name] for part in parts], dim)
         for name, value in parts[0].items()
@@ -178,7 +180,7 @@ def merge_state_dicts(
 
 
 def split_dimension(name: str, config: AlexNetConfig) -> int | None:
-    """Along which dimension a tensor falls into the towers' parts; None: both hold it whole."""
+    """The dimension along which a tensor is split between towers; None if both hold all of it."""
     last = list_layers(config)[-1].name
     if not name.startswith(f"{last}."):
         return 0

@@ -201,7 +201,7 @@ def test_values_that_are_not_finite_are_named(weights: Weights, name: str, value
     mean, eigenvalues = weights.mean.clone(), weights.pca.eigenvalues.clone()
     {**state, "mean_image": mean, "pca.eigenvalues": eigenvalues}[name].view(-1)[-1] = value
     pca = replace(weights.pca, eigenvalues=eigenvalues)
-    with pytest.raises(WeightsError, match=f"{name} holds values that are not finite"):
+    with pytest.raises(WeightsError, match=name):
         check_finite(replace(weights, state={**weights.state, **state}, mean=mean, pca=pca))
 
 
@@ -228,7 +228,7 @@ def test_a_file_that_does_not_fit_itself_is_refused_by_name(file: Path, tmp_path
         load_weights(change(file, path, {"format": "2"}))
     with pytest.raises(WeightsError, match="unknown fields towers"):
         load_weights(change(file, path, {"config": '{"classes": 3, "towers": 16}'}))
-    with pytest.raises(WeightsError, match="2 names, 3 classes"):
+    with pytest.raises(WeightsError, match="2 class names for 3 classes"):
         load_weights(change(file, path, {"classes": '[["a", "A"], ["b", "B"]]'}))
     with pytest.raises(WeightsError, match=r"not a weights file of this project"):
         load_weights(change(file, path, {"provenance": "{"}))

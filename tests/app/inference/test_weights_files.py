@@ -224,7 +224,7 @@ def test_weights_without_an_index_take_consent_and_the_old_pair_goes_on(
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(float("nan"), "conv1.bias holds values that are not finite"), (None, "cannot be read")],
+    [(float("nan"), "conv1.bias"), (None, "cannot be read")],
 )
 def test_weights_that_would_answer_nothing_are_not_switched_to(
     shop, weights, changed, post, page, value: float | None, said: str
