@@ -18,7 +18,8 @@ from model.predict import Predictor
 Pixels = npt.NDArray[np.uint8]
 BORDERS = {"paper": (0, 3), "one-gpu": (0, 3), "caffe-alexnet": (0, 0), "torchvision": (2, 2)}
 """Zero pixels that each net has before and after its crop."""
-SQUARES = np.random.default_rng(0).integers(0, 256, (3, 256, 256, 3), np.uint8)
+SIDE = 104
+SQUARES = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def conv1_of(weights_of: Callable[..., Weights]) -> Callable[[AlexNetConfig], Co
     """conv1 with seeded weights and a mean image of whole numbers, which rise from the left."""
 
     def make(config: AlexNetConfig) -> Conv1Responses:
-        weights = weights_of(config, mean=torch.arange(256.0).expand(3, 256, 256))
+        weights = weights_of(config, mean=torch.arange(float(SIDE)).expand(3, SIDE, SIDE))
         return Conv1Responses(Predictor.from_weights(weights, "cpu"))
 
     return make
@@ -36,14 +37,16 @@ def conv1_of(weights_of: Callable[..., Weights]) -> Callable[[AlexNetConfig], Co
 def conv1(
     request: pytest.FixtureRequest, conv1_of: Callable[[AlexNetConfig], Conv1Responses]
 ) -> Conv1Responses:
-    return conv1_of(replace(VARIANTS[request.param].config, classes=2, input_scale=50.0))
+    config = VARIANTS[request.param].config
+    crop = 75 if config.crop == 227 else 72
+    return conv1_of(replace(config, classes=2, side=SIDE, crop=crop, input_scale=50.0))
 
 
 def truth(conv1: Conv1Responses) -> npt.NDArray[np.float64]:
     """The maps by torch's function in float64: [3, K, side, side]."""
     network = conv1.predictor.network
-    crop, mean = network.config.crop, np.arange(256.0)[:, None]
-    margin = (256 - crop) // 2
+    crop, mean = network.config.crop, np.arange(float(SIDE))[:, None]
+    margin = (SIDE - crop) // 2
     cut = (SQUARES - mean)[:, margin : margin + crop, margin : margin + crop] / 50
     before, after = BORDERS[network.config.net]
     x = pad(torch.from_numpy(cut).permute(0, 3, 1, 2), (before, after, before, after))
@@ -75,12 +78,12 @@ def test_a_patch_is_what_the_kernels_see(conv1: Conv1Responses) -> None:
     kernels = network.conv1.weight.detach().double().numpy()
     assert network.conv1.bias is not None
     bias = network.conv1.bias.detach().double().numpy()
-    first = (256 - network.config.crop) // 2 - BORDERS[network.config.net][0]
-    for row, column in ((0, 0), (0, width - 1), (width - 1, 0), (width - 1, width - 1), (7, 30)):
+    first = (SIDE - network.config.crop) // 2 - BORDERS[network.config.net][0]
+    for row, column in ((0, 0), (0, width - 1), (width - 1, 0), (width - 1, width - 1), (7, 12)):
         patch = conv1.cut_patch(SQUARES[1], row * width + column)
         assert patch.shape == (11, 11, 3)
         assert patch.dtype == np.uint8
-        mean = np.arange(256.0)[first + 4 * column : first + 4 * column + 11]
+        mean = np.arange(float(SIDE))[first + 4 * column : first + 4 * column + 11]
         seen = ((patch - mean[:, None]) / 50).transpose(2, 0, 1)
         answers = (kernels * seen).sum(axis=(1, 2, 3)) + bias
         np.testing.assert_allclose(answers, right[1, :, row, column], atol=1e-9)

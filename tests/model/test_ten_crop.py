@@ -1,5 +1,7 @@
 """Ten crops that share their first layers against ten crops asked one by one, on a photograph."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import skimage.data
@@ -30,28 +32,30 @@ def one_by_one(network: AlexNet, x: torch.Tensor) -> tuple[torch.Tensor, torch.T
     return torch.cat([o.logits for o in outputs]), torch.cat([o.fc7 for o in outputs])
 
 
+SMALL = AlexNetConfig(classes=5, init="he", side=104, crop=72)
+"""The crops lie as many pixels from the edges, and from positions of pool1, as those of 224."""
 CONFIGS = {
-    "paper": (AlexNetConfig(classes=5, init="he"), SharedPrefix(5, reach=19, stride=8, border=3)),
+    "paper": (SMALL, SharedPrefix(5, reach=19, stride=8, border=3)),
     # conv1, ReLU, LRN and pooling that does not overlap: no place looks beyond the edge.
     "plain pooling": (
-        AlexNetConfig(classes=5, init="he", overlapping=False),
+        replace(SMALL, overlapping=False),
         SharedPrefix(5, reach=15, stride=8, border=3),
     ),
     "original": (
-        AlexNetConfig(classes=5, init="he", net="original"),
+        replace(SMALL, net="original"),
         SharedPrefix(5, reach=19, stride=8, border=3),
     ),
     "tanh, without LRN": (
-        AlexNetConfig(classes=5, init="he", activation="tanh", lrn=False, net="one-gpu"),
+        replace(SMALL, activation="tanh", lrn=False, net="one-gpu"),
         SharedPrefix(4, reach=19, stride=8, border=3),
     ),
     # Crops 4 pixels from the centre's: conv1's stride, not pool1's.
     "crops 8 apart": (
-        AlexNetConfig(classes=5, init="he", side=232),
+        replace(SMALL, side=80),
         SharedPrefix(4, reach=11, stride=4, border=3),
     ),
-    "Caffe's 227": (AlexNetConfig(classes=5, net="caffe-alexnet", crop=227), None),
-    "torchvision's": (AlexNetConfig(classes=5, net="torchvision"), None),
+    "Caffe's 227": (replace(SMALL, net="caffe-alexnet", crop=75), None),
+    "torchvision's": (replace(SMALL, net="torchvision"), None),
     "CIFAR-10": (AlexNetConfig(classes=5, net="cifar", init="he", side=32, crop=24), None),
 }
 
