@@ -185,4 +185,5 @@ def _crop(x: Tensor, top: int, left: int, crop: int) -> Tensor:
 
 def _check_square(x: Tensor) -> None:
     if x.dtype != torch.float32 or x.ndim != 4 or x.shape[1:] != (3, x.shape[-1], x.shape[-1]):
-        raise ValueError(f"x must be float32 [N, 3, s, s], not {x.dtype} {list(x.shape)}")
+        given = f"{x.dtype} {list(x.shape)}".removeprefix("torch.")
+        raise ValueError(f"x must be float32 [N, 3, s, s], not {given}")
