@@ -192,7 +192,7 @@ def test_departures_from_the_paper_stand_beside_its_values(
     record(home)
     rows = page(client.get(f"/training/{NAME}")).all("tr", "differs")
     assert [row.one("th").text.split()[:2] for row in rows] == [["Maximum", "epochs"]]
-    assert rows[0].one("td").text == "10 paper: 90"
+    assert re.findall(r"\d+", rows[0].one("td").text) == ["10", "90"]
 
 
 def test_the_list_says_of_each_run_what_came_out(home: Home, client: FlaskClient, page) -> None:
