@@ -3,17 +3,19 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from PIL import Image
 
 from model.dataset import ImageFolder, scan_folder
 from training.dataset.prepare import Prepared, prepare
+from training.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PICTURES = {"coffee": skimage.data.coffee, "grass": skimage.data.grass, "cat": skimage.data.chelsea}
@@ -58,13 +60,43 @@ def tiny(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> Prepa
     return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None, side=32)
 
 
+@pytest.fixture
+def run_training(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[str, str]]]:
+    """Run `python training/run.py` in this process; return what it printed.
+
+    code: the exit code that it must return. Without --data among the words it takes the
+    photographs.
+    """
+    threads = torch.get_num_threads()
+
+    def run(home: Path, *words: str | Path, code: int = 0) -> tuple[str, str]:
+        if "--data" not in words:
+            words = ("--data", photographs, *words)
+        monkeypatch.delenv("ALEXNET_DATA", raising=False)
+        monkeypatch.setenv("ALEXNET_HOME", str(home))
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["training/run.py", *map(str, words)])
+        monkeypatch.chdir(ROOT)
+        # As in the processes that `start_training` starts.
+        torch.set_num_threads(1)
+        found = main()
+        out, errors = capsys.readouterr()
+        assert found == code, out + errors
+        return out, errors
+
+    yield run
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
-def begin(photographs: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start `python training/run.py` as people do, on the photographs; `home` is its own."""
+def start_training(photographs: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `python training/run.py` on the photographs as a process of its own."""
 
     def start(home: Path, *words: str | Path, **variables: str) -> subprocess.Popen[str]:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("ALEXNET_")}
-        env = kept | {"ALEXNET_HOME": str(home), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("ALEXNET_")}
+        env = inherited | {"ALEXNET_HOME": str(home), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [sys.executable, "training/run.py", "--data", str(photographs), *map(str, words)],
             cwd=ROOT,
@@ -78,11 +110,11 @@ def begin(photographs: Path) -> Callable[..., subprocess.Popen[str]]:
 
 
 @pytest.fixture(scope="session")
-def end() -> Callable[..., tuple[str, str]]:
-    """Wait for a process and check its exit code; give what it said and complained of."""
+def wait_for_exit() -> Callable[..., tuple[str, str]]:
+    """Wait for a process and check its exit code; return what it printed."""
 
     def wait(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-        out, errors = process.communicate(timeout=120)
+        out, errors = process.communicate(timeout=200)
         assert process.returncode == code, out + errors
         assert "Traceback" not in errors, errors
         return out, errors
@@ -91,15 +123,13 @@ def end() -> Callable[..., tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def processes() -> Callable[[Path], set[int]]:
-    """Find the processes that work on a home."""
+def wait_for_file() -> Callable[[subprocess.Popen[str], Path, str], Path]:
+    """Wait until a running process has written a file that matches a pattern; return it."""
 
-    def running(home: Path) -> set[int]:
-        found = set()
-        for place in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if f"ALEXNET_HOME={home}\0" in (place / "environ").read_text(errors="replace"):
-                    found.add(int(place.name))
-        return found
+    def wait(process: subprocess.Popen[str], home: Path, pattern: str) -> Path:
+        while not (found := list(home.glob(pattern))):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        return found[0]
 
-    return running
+    return wait

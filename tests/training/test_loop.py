@@ -1,10 +1,12 @@
-"""The loop: it learns, it repeats itself to the bit, and it can be cut in two anywhere."""
+"""The loop learns, repeats to the bit, and resumes from anywhere to the same bits."""
 
 import json
+import os
 import random
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,7 +20,7 @@ from rich.console import Console
 from model.checkpoint import load_weights
 from model.counter_rng import derive_image_keys
 from storage.home import Home
-from storage.runs import Epoch
+from storage.runs import Epoch, RunFolder
 from training.callbacks import Callbacks, StoppedError
 from training.checkpoints import load_checkpoint
 from training.config import CIFAR
@@ -32,11 +34,11 @@ from training.validate import count_errors, measure_ten_crops
 
 CPU = torch.device("cpu")
 RECIPE = replace(CIFAR, epochs=3, batch=5, seed=7)
-STEPS, ASKED = 24 // 5, 24 // 5 + 1
-"""Steps of an epoch, and how often a run asks in it whether to stop: also in validation."""
-TINY = ["--variant", "cifar", "--batch", "5", "--epochs", "12", "--checkpoint-seconds", "0"]
-Begin = Callable[..., subprocess.Popen[str]]
-End = Callable[..., tuple[str, str]]
+STEPS, POLLS = 24 // 5, 24 // 5 + 1
+"""Steps of an epoch, and how often it polls for a stop signal: once more, in validation."""
+SHORT = ["--variant", "cifar", "--batch", "5", "--epochs", "4", "--checkpoint-seconds", "0"]
+RunTraining = Callable[..., tuple[str, str]]
+StartTraining = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -94,28 +96,29 @@ def test_the_same_seed_gives_the_same_bits_whatever_torchs_generator_does(
     assert same(state, whole)
 
 
-@pytest.mark.parametrize("asked", range(1, 3 * ASKED + 1))
-def test_a_run_cut_off_at_any_moment_goes_on_to_the_same_bits(
-    tiny: Prepared, whole: TrainingState, home: Home, asked: int
+# After the first step, in the middle, after the last step, in validation, and in the next epoch.
+@pytest.mark.parametrize("poll", [1, 3, STEPS, POLLS, POLLS + 1])
+def test_a_run_stopped_at_any_moment_resumes_to_the_same_bits(
+    tiny: Prepared, whole: TrainingState, home: Home, poll: int
 ) -> None:
-    told = RunSpec(tiny, RECIPE)
-    run = create_run(home, told, "cifar")
-    moments = iter(range(1, 10_000))
+    spec = RunSpec(tiny, RECIPE)
+    run = create_run(home, spec, "cifar")
+    polls = iter(range(1, 10_000))
     quiet = Console(quiet=True)
 
     def stop() -> int:
-        return signal.SIGTERM if next(moments) == asked else 0
+        return signal.SIGTERM if next(polls) == poll else 0
 
-    with report_run(run, told, quiet, stop, 1e9) as reports, pytest.raises(StoppedError):
-        train_network(fresh(tiny), tiny, RECIPE, False, reports)
+    with report_run(run, spec, quiet, stop, 1e9) as callbacks, pytest.raises(StoppedError):
+        train_network(fresh(tiny), tiny, RECIPE, False, callbacks)
     torch.manual_seed(12345)  # another process has another state
     resumed = fresh(tiny)
-    load_checkpoint(run, resumed, told)
-    epoch, moment = divmod(asked - 1, ASKED)
+    load_checkpoint(run, resumed, spec)
+    epoch, step = divmod(poll - 1, POLLS)
     assert len(resumed.history) == epoch
-    assert resumed.progress.step == min(moment + 1, STEPS)
-    with report_run(run, told, quiet, lambda: 0, 1e9) as reports:
-        train_network(resumed, tiny, RECIPE, False, reports)
+    assert resumed.progress.step == min(step + 1, STEPS)
+    with report_run(run, spec, quiet, lambda: 0, 1e9) as callbacks:
+        train_network(resumed, tiny, RECIPE, False, callbacks)
     assert same(resumed, whole)
     lines = [json.loads(line) for line in run.epochs.read_text().splitlines()]
     assert [result(line) for line in lines] == [result(epoch) for epoch in whole.history]
@@ -124,10 +127,10 @@ def test_a_run_cut_off_at_any_moment_goes_on_to_the_same_bits(
 def test_checkpoints_change_nothing(tiny: Prepared, whole: TrainingState) -> None:
     saved: list[int] = []
     state = fresh(tiny)
-    reports = Callbacks(
+    callbacks = Callbacks(
         checkpoint_due=lambda: True, save_checkpoint=lambda s: saved.append(s.progress.step)
     )
-    train_network(state, tiny, RECIPE, False, reports)
+    train_network(state, tiny, RECIPE, False, callbacks)
     assert saved == [1, 2, 3, 4] * 3
     assert same(state, whole)
 
@@ -167,79 +170,72 @@ def test_bf16_learns_too_with_weights_and_velocities_in_float32(tiny: Prepared) 
         assert parameter.dtype == velocity.dtype == torch.float32
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(begin: Begin, end: End, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("uninterrupted")
-    end(begin(home, *TINY))
-    return home
-
-
-def run_in(home: Path) -> Path:
+def only_run(home: Path) -> RunFolder:
     (folder,) = (home / "runs").iterdir()
-    return folder
+    return RunFolder(folder)
 
 
 def epochs_of(home: Path) -> list[dict[str, Any]]:
-    lines = (run_in(home) / "epochs.jsonl").read_text().splitlines()
-    return [result(json.loads(line)) for line in lines]
+    return [result(json.loads(line)) for line in only_run(home).epochs.read_text().splitlines()]
 
 
-def wait_for_checkpoint(home: Path, process: subprocess.Popen[str]) -> None:
-    while not list(home.glob("runs/*/checkpoint.safetensors")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_process_stopped_at_a_random_moment_goes_on_to_the_same_bits(
-    begin: Begin, end: End, uninterrupted: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    process = begin(tmp_path, *TINY)
-    wait_for_checkpoint(tmp_path, process)
-    time.sleep(random.uniform(0, 1))
-    process.send_signal(number)
-    if number == signal.SIGKILL:
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
-    else:
-        said, errors = end(process, 128 + number)
-        assert errors.splitlines() == ["training/run.py: interrupted"]
-        assert f"Saved. To resume: python training/run.py --resume {run_in(tmp_path)}" in said
-        assert not list(tmp_path.rglob("*.part"))
-    assert not (tmp_path / "weights.safetensors").exists()
-    said, _ = end(begin(tmp_path, "--resume", run_in(tmp_path)))
-    assert f"Resuming {run_in(tmp_path).name} after epoch" in said
-    ours, theirs = (load_weights(h / "weights.safetensors") for h in (tmp_path, uninterrupted))
+def check_same_result(home: Path, other: Path) -> None:
+    """Check that two homes hold the same weights to the bit, and the same epochs."""
+    ours, theirs = (load_weights(h / "weights.safetensors") for h in (home, other))
     assert ours.identity == theirs.identity
     assert ours.provenance.ten_crop_top1_error == theirs.provenance.ten_crop_top1_error
-    best = [
-        load_weights(run_in(h) / "best.safetensors").identity for h in (tmp_path, uninterrupted)
-    ]
-    assert best[0] == best[1]
-    assert epochs_of(tmp_path) == epochs_of(uninterrupted)
-    assert not list(tmp_path.rglob("*.part"))
+    best, others_best = (load_weights(only_run(h).best).identity for h in (home, other))
+    assert best == others_best
+    assert epochs_of(home) == epochs_of(other)
+    assert not list(home.rglob("*.part"))
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
-    begin: Begin, end: End, uninterrupted: Path, tmp_path: Path
+def test_a_run_killed_while_it_writes_resumes_to_the_same_bits(
+    run_training: RunTraining,
+    start_training: StartTraining,
+    wait_for_file: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
-    process = begin(tmp_path, *TINY)
-    wait_for_checkpoint(tmp_path, process)
-    process.send_signal(signal.SIGTERM)
-    end(process, 143)
-    checkpoint = run_in(tmp_path) / "checkpoint.safetensors"
-    before = checkpoint.read_bytes()
-    process = begin(tmp_path, "--resume", run_in(tmp_path))
-    # What a file may have from now on, as on a disk that has no more room.
-    most = len(before) * 3 // 4
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
-    _, errors = end(process, 2)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    run_training(whole, *SHORT)
+    process = start_training(killed, *SHORT)
+    wait_for_file(process, killed, f"runs/*/conv1/epoch-{random.randint(1, 3):03d}.png")
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (killed / "weights.safetensors").exists()
+    run_training(killed, "--resume", only_run(killed).path)
+    check_same_result(killed, whole)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
+    run_training: RunTraining, tmp_path: Path
+) -> None:
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    run_training(whole, *SHORT)
+
+    def terminate_when_saved() -> None:
+        while not list(stopped.glob("runs/*/checkpoint.safetensors")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate_when_saved)
+    thread.start()
+    printed, _ = run_training(stopped, *SHORT, code=128 + signal.SIGTERM)
+    thread.join()
+    run = only_run(stopped)
+    assert f"--resume {run.path}" in printed
+    before = run.checkpoint.read_bytes()
+    # Files may not grow beyond this, as on a disk that is full.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) * 3 // 4, limits[1]))
+    try:
+        _, errors = run_training(stopped, "--resume", run.path, code=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     (line,) = errors.splitlines()
-    assert line.startswith(f"training/run.py: cannot write {checkpoint}: ")
-    assert checkpoint.read_bytes() == before
-    assert not list(tmp_path.rglob("*.part"))
-    end(begin(tmp_path, "--resume", run_in(tmp_path)))
-    ours, theirs = (load_weights(h / "weights.safetensors") for h in (tmp_path, uninterrupted))
-    assert ours.identity == theirs.identity
+    assert str(run.checkpoint) in line
+    assert run.checkpoint.read_bytes() == before
+    run_training(stopped, "--resume", run.path)
+    check_same_result(stopped, whole)

@@ -1,4 +1,4 @@
-"""Several processes of one run: started together, stopped together, and nothing left behind."""
+"""The processes of a run start and stop together, and leave nothing behind."""
 
 import json
 import multiprocessing
@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,14 +26,18 @@ from training.distributed.mesh import PEER_LOST
 from training.distributed.worker import Messages, QueueChannel
 from training.options import Options
 
-Begin = Callable[..., subprocess.Popen[str]]
-End = Callable[..., tuple[str, str]]
-Processes = Callable[[Path], set[int]]
-PAIR = ["--towers", "2", "--batch", "2", "--epochs", "50"]
+StartTraining = Callable[..., subprocess.Popen[str]]
+WaitForFile = Callable[[subprocess.Popen[str], Path, str], Path]
+WaitForExit = Callable[..., tuple[str, str]]
+RunTraining = Callable[..., tuple[str, str]]
+FindProcesses = Callable[[Path], dict[int, str]]
+# A small network, since what is tested is the processes; test_mesh.py and test_finetune.py have
+# two towers.
+REPLICAS = ["--replicas", "2", "--variant", "cifar", "--batch", "4", "--epochs", "1000"]
 
 
 @pytest.mark.parametrize(
-    ("gpus", "job", "expected"),
+    ("gpus", "options", "expected"),
     [
         (0, Options(), (1, 1)),
         (1, Options(), (1, 1)),
@@ -52,24 +57,26 @@ PAIR = ["--towers", "2", "--batch", "2", "--epochs", "50"]
         (2, Options(recipe=replace(PAPER, variant="torchvision")), (1, 1)),
     ],
 )
-def test_two_gpus_take_a_tower_each(gpus: int, job: Options, expected: tuple[int, int]) -> None:
-    assert count_processes(job, gpus) == expected
+def test_two_gpus_hold_a_tower_each(gpus: int, options: Options, expected: tuple[int, int]) -> None:
+    assert count_processes(options, gpus) == expected
 
 
 @pytest.mark.parametrize(
-    ("job", "processes", "gpus", "cores", "why"),
+    ("options", "processes", "gpus", "cores", "reason"),
     [
         (Options(replicas=99), 99, 0, 2, "2 cores"),
         (Options(towers=2), 2, 1, 16, "1 GPU"),
         (Options(replicas=9), 9, 8, 64, "8 GPUs"),
     ],
 )
-def test_a_crowd_is_refused(job: Options, processes: int, gpus: int, cores: int, why: str) -> None:
-    with pytest.raises(RecipeError, match=why):
-        check_process_count(job, processes, gpus, cores)
+def test_more_processes_than_the_machine_has_room_for_are_refused(
+    options: Options, processes: int, gpus: int, cores: int, reason: str
+) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        check_process_count(options, processes, gpus, cores)
 
 
-def test_what_has_room_is_not_refused() -> None:
+def test_processes_that_fit_are_accepted() -> None:
     check_process_count(Options(towers=2, replicas=2), 4, 0, 2)
     check_process_count(Options(towers=2), 2, 2, 2)
     check_process_count(Options(towers=2, device="cpu"), 2, 1, 2)
@@ -80,7 +87,7 @@ def messages() -> Messages:
     return multiprocessing.get_context("spawn").SimpleQueue()
 
 
-def test_what_all_processes_say_is_said_once(
+def test_an_error_of_all_processes_is_printed_once(
     messages: Messages, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
@@ -90,11 +97,11 @@ def test_what_all_processes_say_is_said_once(
 
 
 @pytest.mark.parametrize(
-    ("codes", "said"),
+    ("codes", "expected"),
     [
         (
             [PEER_LOST, -9],
-            "process 1 of 2 was killed by SIGKILL, which ends the run. Go on so.",
+            "process 1 of 2 was killed by SIGKILL.* Resume so.",
         ),
         ([-11, PEER_LOST], "process 0 of 2 was killed by SIGSEGV"),
         ([-15, 1], "process 1 of 2 failed with code 1"),
@@ -106,17 +113,17 @@ def test_what_all_processes_say_is_said_once(
         ),
     ],
 )
-def test_who_died_first_is_named_and_how_to_go_on(
-    messages: Messages, codes: list[int], said: str
+def test_the_process_that_died_first_is_named_with_how_to_resume(
+    messages: Messages, codes: list[int], expected: str
 ) -> None:
-    QueueChannel(messages).send_hint("Go on so.")
+    QueueChannel(messages).send_hint("Resume so.")
     QueueChannel(messages).send_peer_lost("NCCL says no")
-    with pytest.raises(ProcessError, match=said):
+    with pytest.raises(ProcessError, match=expected):
         collect_exit_code(codes, messages, [])
 
 
 @pytest.mark.parametrize(
-    ("codes", "handed", "code"),
+    ("codes", "received", "code"),
     [
         ([0, 0], [], 0),
         ([143, 143], [signal.SIGTERM], 143),
@@ -129,9 +136,9 @@ def test_who_died_first_is_named_and_how_to_go_on(
     ],
 )
 def test_asked_to_stop_a_run_ends_with_the_signals_code(
-    messages: Messages, codes: list[int], handed: list[int], code: int
+    messages: Messages, codes: list[int], received: list[int], code: int
 ) -> None:
-    assert collect_exit_code(codes, messages, handed) == code
+    assert collect_exit_code(codes, messages, received) == code
 
 
 def test_a_signal_does_not_hide_a_full_disk(
@@ -142,107 +149,112 @@ def test_a_signal_does_not_hide_a_full_disk(
     assert capsys.readouterr().err == "training/run.py: no room\n"
 
 
-def run_in(home: Path) -> Path:
-    (folder,) = (home / "runs").iterdir()
-    return folder
+@pytest.fixture
+def find_processes() -> Callable[[Path], dict[int, str]]:
+    """Find the processes that work on a home: their command lines by their ids."""
+
+    def find(home: Path) -> dict[int, str]:
+        found = {}
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"ALEXNET_HOME={home}\0" in (place / "environ").read_text(errors="replace"):
+                    found[int(place.name)] = (place / "cmdline").read_text()
+        return found
+
+    return find
 
 
-def wait_for(home: Path, pattern: str, process: subprocess.Popen[str]) -> None:
-    while not list(home.glob(pattern)):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.05)
-
-
-def gone(home: Path, processes: Processes, seconds: float = 30) -> bool:
-    """Whether within some seconds nothing works on a home any more."""
+def wait_until_gone(home: Path, find_processes: FindProcesses, seconds: float = 60) -> None:
+    """Wait until nothing works on a home any more."""
     end = time.monotonic() + seconds
-    while processes(home):
-        if time.monotonic() > end:
-            return False
+    while found := find_processes(home):
+        assert time.monotonic() < end, found
         time.sleep(0.1)
-    return True
 
 
-def workers(home: Path, processes: Processes) -> list[int]:
-    """The processes with a tower each."""
-    found = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in processes(home)}
-    return sorted(pid for pid, words in found.items() if "--multiprocessing-fork" in words)
+def worker_ids(home: Path, find_processes: FindProcesses) -> list[int]:
+    """The ids of the processes with a replica each."""
+    found = find_processes(home).items()
+    return sorted(pid for pid, command in found if "--multiprocessing-fork" in command)
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_run_with_one_line_that_says_how_to_go_on(
-    begin: Begin, end: End, processes: Processes, tmp_path: Path
+def test_a_killed_worker_ends_the_run_with_one_line_that_says_how_to_resume(
+    start_training: StartTraining,
+    wait_for_file: WaitForFile,
+    wait_for_exit: WaitForExit,
+    run_training: RunTraining,
+    find_processes: FindProcesses,
+    tmp_path: Path,
 ) -> None:
-    process = begin(tmp_path, *PAIR, "--checkpoint-seconds", "1")
-    wait_for(tmp_path, "runs/*/checkpoint.safetensors", process)
-    (_, second) = workers(tmp_path, processes)
+    process = start_training(tmp_path, *REPLICAS, "--checkpoint-seconds", "0")
+    checkpoint = wait_for_file(process, tmp_path, "runs/*/checkpoint.safetensors")
+    (_, second) = worker_ids(tmp_path, find_processes)
     os.kill(second, signal.SIGKILL)
-    killed = time.monotonic()
-    _, errors = end(process, 2)
-    assert time.monotonic() - killed < 60
-    run = run_in(tmp_path)
-    assert errors.splitlines() == [
-        "training/run.py: process 1 of 2 was killed by SIGKILL, which ends the run. "
-        f"To resume: python training/run.py --resume {run}"
-    ]
-    assert gone(tmp_path, processes)
-    # In one process, which is allowed; fewer epochs must be.
-    said, _ = end(begin(tmp_path, "--resume", run, "--epochs", "1", "--accept", "epochs"))
-    assert "Resuming" in said
-    assert "1 × 1 processes" in said
-    assert load_weights(tmp_path / "weights.safetensors").provenance.epochs == 1
+    _, errors = wait_for_exit(process, 2)
+    (line,) = errors.splitlines()
+    assert "process 1 of 2" in line
+    assert "SIGKILL" in line
+    assert f"--resume {checkpoint.parent}" in line
+    wait_until_gone(tmp_path, find_processes)
+    # In one process, which is allowed; fewer epochs must be accepted.
+    words = ["--resume", checkpoint.parent, "--epochs", "1", "--accept", "epochs"]
+    printed, _ = run_training(tmp_path, *words)
+    assert "1 × 1 processes" in printed
+    assert load_weights(tmp_path / "weights.safetensors").provenance.epochs >= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
 def test_asked_to_stop_two_processes_save_and_leave_nothing_behind(
-    begin: Begin,
-    end: End,
-    processes: Processes,
+    start_training: StartTraining,
+    wait_for_file: WaitForFile,
+    wait_for_exit: WaitForExit,
+    find_processes: FindProcesses,
     tmp_path: Path,
     numbers: list[signal.Signals],
 ) -> None:
-    process = begin(tmp_path, *PAIR)
-    wait_for(tmp_path, "runs/*/environment.json", process)
-    time.sleep(3)
+    process = start_training(tmp_path, *REPLICAS)
+    run = wait_for_file(process, tmp_path, "runs/*/epochs.jsonl").parent
     for number in numbers:
         process.send_signal(number)
-        time.sleep(0.2)
-    said, errors = end(process, 128 + numbers[0])
-    assert errors.splitlines() == ["training/run.py: interrupted"]
-    assert gone(tmp_path, processes, 5)
-    run = run_in(tmp_path)
-    assert f"Saved. To resume: python training/run.py --resume {run}" in said
+        time.sleep(0.1)
+    printed, errors = wait_for_exit(process, 128 + numbers[0])
+    assert len(errors.splitlines()) == 1
+    assert f"--resume {run}" in printed
+    wait_until_gone(tmp_path, find_processes)
     with safe_open(run / "checkpoint.safetensors", framework="pt") as file:
-        assert json.loads(file.metadata()["partial"])["step"] >= 1
-        assert file.get_slice("fc6.weight").get_shape() == [4096, 9216]
+        assert len(json.loads(file.metadata()["history"])) >= 1
+        assert file.get_slice("conv1.weight").get_shape() == [64, 3, 5, 5]
     assert not list(tmp_path.rglob("*.part"))
 
 
 @pytest.mark.slow
-def test_processes_whose_starter_is_killed_save_and_end_by_themselves(
-    begin: Begin, processes: Processes, tmp_path: Path
+def test_workers_whose_launcher_is_killed_save_and_end_by_themselves(
+    start_training: StartTraining,
+    wait_for_file: WaitForFile,
+    find_processes: FindProcesses,
+    tmp_path: Path,
 ) -> None:
-    process = begin(tmp_path, *PAIR)
-    wait_for(tmp_path, "runs/*/environment.json", process)
-    time.sleep(3)
+    process = start_training(tmp_path, *REPLICAS)
+    epochs = wait_for_file(process, tmp_path, "runs/*/epochs.jsonl")
     process.kill()
     process.communicate()
-    assert gone(tmp_path, processes)
-    assert (run_in(tmp_path) / "checkpoint.safetensors").exists()
+    wait_until_gone(tmp_path, find_processes)
+    assert (epochs.parent / "checkpoint.safetensors").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [2.0, 5.0, 8.0])
-def test_before_there_is_anything_to_save_a_signal_ends_it_too(
-    begin: Begin, end: End, processes: Processes, tmp_path: Path, seconds: float
+def test_ctrl_c_ends_a_run_that_has_nothing_to_save_yet(
+    start_training: StartTraining, find_processes: FindProcesses, tmp_path: Path
 ) -> None:
-    process = begin(tmp_path, *PAIR)
-    time.sleep(seconds)
-    for pid in [process.pid, *workers(tmp_path, processes)]:
+    process = start_training(tmp_path, *REPLICAS)
+    while len(workers := worker_ids(tmp_path, find_processes)) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    for pid in [process.pid, *workers]:
         os.kill(pid, signal.SIGINT)  # as a terminal does, to all of them
-    said = process.communicate(timeout=60)
-    # Before the program has come as far as to answer, Python dies of the signal itself.
-    assert process.returncode in (130, -signal.SIGINT), said
-    assert gone(tmp_path, processes, 20)
+    printed = process.communicate(timeout=200)
+    assert process.returncode == 128 + signal.SIGINT, printed
+    wait_until_gone(tmp_path, find_processes)
     assert not (tmp_path / "weights.safetensors").exists()

@@ -1,14 +1,13 @@
 """One process, two towers, two replicas and both at once are the same run.
 
-Run as a script, this file is one of the processes; torchrun's variables tell it its place.
+Run as a script, this file is one of four processes, which form each mesh in turn.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from safetensors.torch import load_file
 
 from model.checkpoint import load_weights
 from model.config import AlexNetConfig
-from model.dataset import scan_folder
+from model.dataset import ImageFolder, scan_folder
 from storage.runs import RunFolder
 from training.callbacks import Callbacks
 from training.checkpoints import load_checkpoint, save_checkpoint
@@ -29,151 +28,150 @@ from training.distributed.launch import find_free_port
 from training.distributed.mesh import Mesh, choose_towers, join_mesh, leave_mesh
 from training.loop import train_network
 from training.run_folder import RunSpec
-from training.state import init_state
+from training.state import TrainingState, init_state
 from training.train import check_batch_size
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = torch.device("cpu")
-# 7 images do not part evenly among two replicas; dropout is on.
+# Two replicas cannot share 7 images evenly; dropout is on.
 RECIPE = replace(SMALL, batch=7, epochs=1, seed=3, rate=0.002)
-CONFIG = AlexNetConfig(classes=3, init="he", crop=195, input_scale=60.0)
-DTYPES = {"float64": torch.float64, "float32": torch.float32}
-SHAPES = {"towers": (1, 2), "replicas": (2, 1), "both": (2, 2)}
+# The smallest crop with all of the paper's layers.
+CONFIG = AlexNetConfig(classes=3, init="he", side=72, crop=67, input_scale=60.0)
+DTYPES = {"float64": (torch.float64, 1e-10), "float32": (torch.float32, 2e-5)}
+MESHES = {"one": (1, 1), "towers": (1, 2), "replicas": (2, 1), "both": (2, 2)}
 
 
-def main(photographs: Path, store: Path, towers: int, folder: Path, one: Path) -> None:
-    """Train in both precisions; then take up the checkpoint of `one` and write it again."""
-    data = prepare(scan_folder(photographs), store, lambda _count: None)
-    mesh, told = join_mesh(CONFIG, towers, CPU), RunSpec(data, RECIPE)
-    found: dict[str, dict[str, object]] = {}
-    for name, dtype in DTYPES.items():
-        run = RunFolder(folder / name) if mesh.is_main else None
-        found[name] = dict(learn(data, mesh, dtype))
-        state = found[name].pop("state")
-        save_checkpoint(run, state, told)  # type: ignore[arg-type]
-    if one != folder:
-        again = init_state(CONFIG, RECIPE, CPU, mesh)
-        load_checkpoint(RunFolder(one / "float32"), again, told)
-        save_checkpoint(RunFolder(folder / "again") if mesh.is_main else None, again, told)
+def main(photographs: Path, store: Path, folder: Path, ports: list[str]) -> None:
+    """Train in each mesh that has this rank, then load and save the checkpoint of `one`."""
+    data, rank = prepare_small(scan_folder(photographs), store), int(os.environ["RANK"])
+    for (name, (replicas, towers)), port in zip(MESHES.items(), ports, strict=True):
+        if rank < replicas * towers:
+            os.environ |= {"WORLD_SIZE": str(replicas * towers), "MASTER_PORT": port}
+            train_in_mesh(data, join_mesh(CONFIG, towers, CPU), folder, name)
+            leave_mesh()
+
+
+def prepare_small(folder: ImageFolder, store: Path) -> Prepared:
+    return prepare(folder, store, lambda _count: None, side=CONFIG.side)
+
+
+def train_in_mesh(data: Prepared, mesh: Mesh, folder: Path, name: str) -> None:
+    spec, results = RunSpec(data, RECIPE), {}
+
+    def save(state: TrainingState, subfolder: str) -> None:
+        path = folder / name / subfolder
+        path.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(RunFolder(path) if mesh.is_main else None, state, spec)
+
+    for dtype_name, (dtype, _) in DTYPES.items():
+        state, results[dtype_name] = train(data, mesh, dtype)
+        save(state, dtype_name)
+    resumed = init_state(CONFIG, RECIPE, CPU, mesh)
+    load_checkpoint(RunFolder(folder / "one/float32"), resumed, spec)
+    save(resumed, "resumed")
     if mesh.is_main:
-        (folder / "found.json").write_text(json.dumps(found))
-    leave_mesh()
+        (folder / name / "results.json").write_text(json.dumps(results))
 
 
-def learn(data: Prepared, mesh: Mesh, dtype: torch.dtype) -> Iterator[tuple[str, object]]:
-    """Train for an epoch; give what came out."""
+def train(
+    data: Prepared, mesh: Mesh, dtype: torch.dtype
+) -> tuple[TrainingState, dict[str, object]]:
+    """Train for an epoch; return what should not depend on the mesh."""
     losses: list[float] = []
     state = init_state(CONFIG, RECIPE, CPU, mesh, dtype)
-    train_network(
-        state, data, RECIPE, False, Callbacks(on_step=lambda *told: losses.append(told[2]))
-    )
+    callbacks = Callbacks(on_step=lambda _step, _steps, loss: losses.append(loss))
+    train_network(state, data, RECIPE, False, callbacks)
     batch = next(validation_crops(data, RECIPE.augmentation(CONFIG), 4))
     with torch.inference_mode():
         logits = state.network.eval()(batch.x.to(dtype)).logits
-    last = state.history[-1]
-    yield from {
-        "state": state,
-        "losses": losses,
-        "errors": [last.top1_error, last.top5_error],
-        "logits": logits.tolist(),
-    }.items()
+    errors = [state.history[-1].top1_error, state.history[-1].top5_error]
+    return state, {"losses": losses, "errors": errors, "logits": logits.tolist()}
 
 
 @pytest.fixture(scope="module")
-def together(
-    photographs: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[int, int], Path]]:
-    """Train in replicas × towers processes; give the folder of what they found."""
-    folder = tmp_path_factory.mktemp("mesh")
-    store = tmp_path_factory.mktemp("store")
-    prepare(scan_folder(photographs), store, lambda _count: None)
-
-    def run(replicas: int, towers: int) -> Path:
-        own = folder / f"{replicas}x{towers}"
-        if own.exists():
-            return own
-        own.mkdir()
-        one = own if replicas == towers == 1 else run(1, 1)
-        words = [__file__, photographs, store, towers, own, one]
-        start_all([sys.executable, *map(str, words)], replicas * towers)
-        return own
-
-    yield run
-    shutil.rmtree(folder)  # gigabytes
-
-
-def start_all(command: list[str], count: int) -> None:
-    """Run so many processes, each told its place, to their end."""
-    port, started = str(find_free_port()), []
-    for rank in range(count):
-        place = {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_PORT": port}
-        env = os.environ | place | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-        env["PYTHONPATH"] = str(ROOT)
-        started.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
+def meshes(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Train in all meshes; yield the folder of what they found, a subfolder each."""
+    folder, store = tmp_path_factory.mktemp("meshes"), tmp_path_factory.mktemp("store")
+    prepare_small(scan_folder(photographs), store)
+    ports = [str(find_free_port()) for _ in MESHES]
+    command = [sys.executable, __file__, *map(str, (photographs, store, folder)), *ports]
+    env = os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    env["PYTHONPATH"] = str(ROOT)
+    processes = [
+        subprocess.Popen(command, env=env | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in range(4)
+    ]
     try:
-        for process in started:
-            _, errors = process.communicate(timeout=200)
+        for process in processes:
+            _, errors = process.communicate(timeout=250)
             assert process.returncode == 0, errors
     finally:
-        for process in started:
+        for process in processes:
             process.kill()
             process.communicate()
+    yield folder
+    for file in folder.rglob("*.safetensors"):
+        file.unlink()  # gigabytes
 
 
-def distance(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
+def relative_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    """The largest difference, as a fraction of the largest value."""
     return float((a - b).abs().max() / b.abs().max())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-10), ("float32", 2e-5)])
+@pytest.mark.parametrize("name", ["towers", "replicas", "both"])
 def test_losses_outputs_weights_and_velocities_are_those_of_one_process(
-    together: Callable[[int, int], Path], shape: str, dtype: str, tolerance: float
+    meshes: Path, name: str
 ) -> None:
-    folder, one = together(*SHAPES[shape]), together(1, 1)
-    ours, theirs = (json.loads((f / "found.json").read_text())[dtype] for f in (folder, one))
-    assert len(ours["losses"]) == 24 // 7
-    assert ours["losses"] == pytest.approx(theirs["losses"], rel=tolerance)
-    assert ours["errors"] == theirs["errors"]
-    assert distance(torch.tensor(ours["logits"]), torch.tensor(theirs["logits"])) < tolerance
-    held, whole = (load_file(f / dtype / "checkpoint.safetensors") for f in (folder, one))
-    assert held.keys() == whole.keys()
-    assert len(whole) == 2 * 16  # weights and velocities of eight layers, each with biases
-    for name, value in whole.items():
-        assert held[name].dtype == DTYPES[dtype]
-        assert distance(held[name], value) < tolerance, name
+    results, expected = (
+        json.loads((meshes / mesh / "results.json").read_text()) for mesh in (name, "one")
+    )
+    for dtype_name, (dtype, tolerance) in DTYPES.items():
+        ours, theirs = results[dtype_name], expected[dtype_name]
+        assert len(ours["losses"]) == 24 // 7
+        assert ours["losses"] == pytest.approx(theirs["losses"], rel=tolerance)
+        assert ours["errors"] == theirs["errors"]
+        logits = torch.tensor(ours["logits"]), torch.tensor(theirs["logits"])
+        assert relative_distance(*logits) < tolerance
+        tensors, whole = (
+            load_file(meshes / mesh / dtype_name / "checkpoint.safetensors")
+            for mesh in (name, "one")
+        )
+        assert tensors.keys() == whole.keys()
+        assert len(whole) == 2 * 16  # weights and velocities of eight layers, each with biases
+        for key, value in whole.items():
+            assert tensors[key].dtype == dtype
+            assert relative_distance(tensors[key], value) < tolerance, key
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_checkpoint_of_one_process_is_taken_up_by_several_bit_for_bit(
-    together: Callable[[int, int], Path], shape: str
-) -> None:
-    folder, one = together(*SHAPES[shape]), together(1, 1)
-    again = load_file(folder / "again/checkpoint.safetensors")
-    whole = load_file(one / "float32/checkpoint.safetensors")
-    assert again.keys() == whole.keys()
-    assert all(torch.equal(again[name], value) for name, value in whole.items())
+@pytest.mark.parametrize("name", ["towers", "replicas", "both"])
+def test_several_processes_resume_a_checkpoint_of_one_bit_for_bit(meshes: Path, name: str) -> None:
+    resumed = load_file(meshes / name / "resumed/checkpoint.safetensors")
+    whole = load_file(meshes / "one/float32/checkpoint.safetensors")
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[key], value) for key, value in whole.items())
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_four_processes_is_taken_up_by_one_bit_for_bit(
-    together: Callable[[int, int], Path], prepared: Prepared, tmp_path: Path
+def test_one_process_resumes_a_checkpoint_of_four_bit_for_bit(
+    meshes: Path, photographs: Path, tmp_path: Path
 ) -> None:
-    written = together(2, 2) / "float32"
-    state, told = init_state(CONFIG, RECIPE, CPU), RunSpec(prepared, RECIPE)
-    load_checkpoint(RunFolder(written), state, told)
-    save_checkpoint(RunFolder(tmp_path), state, told)
+    written = meshes / "both/float32"
+    spec = RunSpec(prepare_small(scan_folder(photographs), tmp_path / "store"), RECIPE)
+    state = init_state(CONFIG, RECIPE, CPU)
+    load_checkpoint(RunFolder(written), state, spec)
+    save_checkpoint(RunFolder(tmp_path), state, spec)
     ours, theirs = (load_file(f / "checkpoint.safetensors") for f in (tmp_path, written))
     assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert all(torch.equal(ours[key], value) for key, value in theirs.items())
     assert len(state.history) == 1
 
 
 @pytest.mark.slow
 def test_torchrun_starts_it_too(photographs: Path, tmp_path: Path) -> None:
-    words = ["--data", photographs, "--batch", "7", "--epochs", "1"]
+    words = ["--data", photographs, "--variant", "cifar", "--batch", "7", "--epochs", "1"]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
@@ -187,19 +185,18 @@ def test_torchrun_starts_it_too(photographs: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 × 2 processes" in done.stdout
+    assert "2 × 1 processes" in done.stdout
     assert done.stdout.count("epoch   1/1") == 1
     (weights,) = (tmp_path / "runs").glob("*/weights.safetensors")
     assert json.loads((weights.parent / "environment.json").read_text())["processes"] == 2
-    network = load_weights(weights).network()
-    assert network.conv1.weight.shape == (96, 3, 11, 11)
+    assert load_weights(weights).provenance.epochs == 1
 
 
 def test_more_replicas_than_images_are_refused(prepared: Prepared) -> None:
-    told = RunSpec(prepared, replace(RECIPE, batch=3))
-    check_batch_size(told, Mesh(replicas=3))
-    with pytest.raises(RecipeError, match="4 replicas cannot share batches of 3 images"):
-        check_batch_size(told, Mesh(replicas=4))
+    spec = RunSpec(prepared, replace(RECIPE, batch=3))
+    check_batch_size(spec, Mesh(replicas=3))
+    with pytest.raises(RecipeError):
+        check_batch_size(spec, Mesh(replicas=4))
 
 
 def test_a_network_of_two_towers_is_split_where_it_can_be() -> None:
@@ -209,12 +206,12 @@ def test_a_network_of_two_towers_is_split_where_it_can_be() -> None:
     assert choose_towers(paper, 1, 2) == 1
 
 
-def test_alone_a_process_is_a_mesh_of_one() -> None:
+def test_a_single_process_is_a_mesh_of_one() -> None:
     mesh = join_mesh(CONFIG, None, CPU)
-    assert (mesh.replicas, mesh.towers, mesh.is_main, mesh.replica_slice) == (1, 1, True, (0, 1))
+    assert (mesh.replicas, mesh.towers, mesh.is_main) == (1, 1, True)
+    assert mesh.replica_slice == (0, 1)
     assert mesh.all_reduce_sum(1.5, 2) == [1.5, 2.0]
 
 
 if __name__ == "__main__":
-    places = [Path(word) for word in sys.argv[1:]]
-    main(places[0], places[1], int(sys.argv[3]), places[3], places[4])
+    main(*map(Path, sys.argv[1:4]), sys.argv[4:])
