@@ -1,7 +1,6 @@
 """What a run shows on the terminal while it goes on, and when it saves."""
 
 import io
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +47,8 @@ def shown(to: Console) -> str:
 
 
 def run_of(data: Prepared, tmp_path: Path) -> tuple[RunFolder, RunSpec]:
-    told = RunSpec(data, RECIPE)
-    return create_run(Home(root=tmp_path), told, "cifar"), told
+    spec = RunSpec(data, RECIPE)
+    return create_run(Home(root=tmp_path), spec, "cifar"), spec
 
 
 def test_an_epochs_line_says_all_that_people_compare() -> None:
@@ -59,15 +58,19 @@ def test_an_epochs_line_says_all_that_people_compare() -> None:
 
 
 def test_a_log_file_gets_the_lines_and_no_bars(tiny: Prepared, tmp_path: Path) -> None:
-    run, told = run_of(tiny, tmp_path)
+    run, spec = run_of(tiny, tmp_path)
     to = console(terminal=False)
     with (
-        report_run(run, told, to, lambda: 0, 1e9) as reports,
+        report_run(run, spec, to, lambda: 0, 1e9) as callbacks,
         progress_bar(to, "decoding", 3) as advance,
     ):
         advance(3)
         train_network(
-            init_state(RECIPE.network(3), RECIPE, torch.device("cpu")), tiny, RECIPE, False, reports
+            init_state(RECIPE.network(3), RECIPE, torch.device("cpu")),
+            tiny,
+            RECIPE,
+            False,
+            callbacks,
         )
     (only,) = shown(to).splitlines()
     assert only.startswith("epoch   1/1  rate 0.001")
@@ -76,13 +79,12 @@ def test_a_log_file_gets_the_lines_and_no_bars(tiny: Prepared, tmp_path: Path) -
 def test_a_terminal_sees_the_loss_and_has_its_cursor_back_after_an_error(
     tiny: Prepared, tmp_path: Path
 ) -> None:
-    run, told = run_of(tiny, tmp_path)
+    run, spec = run_of(tiny, tmp_path)
     to = console(terminal=True)
 
     def fail() -> None:
-        with report_run(run, told, to, lambda: 0, 1e9) as reports:
-            reports.on_step(1, 4, 2.345)
-            time.sleep(0.3)
+        with report_run(run, spec, to, lambda: 0, 1e9) as callbacks:
+            callbacks.on_step(1, 4, 2.345)
             raise OSError("no room")
 
     with pytest.raises(OSError, match="no room"):
@@ -93,23 +95,31 @@ def test_a_terminal_sees_the_loss_and_has_its_cursor_back_after_an_error(
     assert said.rindex(SHOW_CURSOR) > said.rindex(HIDE_CURSOR)
 
 
-def test_a_checkpoint_is_due_by_the_clock(tiny: Prepared, tmp_path: Path) -> None:
-    run, told = run_of(tiny, tmp_path)
+def test_a_checkpoint_is_due_by_the_clock(
+    tiny: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, spec = run_of(tiny, tmp_path)
     state = init_state(RECIPE.network(3), RECIPE, torch.device("cpu"))
-    with report_run(run, told, console(terminal=False), lambda: 0, 0.2) as reports:
-        assert not reports.checkpoint_due()
-        time.sleep(0.25)
-        assert reports.checkpoint_due()
-        reports.save_checkpoint(state)
-        assert not reports.checkpoint_due()
+    clock = [1000.0]
+    monkeypatch.setattr("training.reporting.time.monotonic", lambda: clock[0])
+    with report_run(run, spec, Console(quiet=True), lambda: 0, 300) as callbacks:
+        assert not callbacks.checkpoint_due()
+        clock[0] += 301
+        assert callbacks.checkpoint_due()
+        callbacks.save_checkpoint(state)
+        assert not callbacks.checkpoint_due()
         assert run.checkpoint.exists()
 
 
 def test_a_process_that_does_not_write_writes_nothing(tiny: Prepared, tmp_path: Path) -> None:
-    told, to = RunSpec(tiny, RECIPE), console(terminal=False)
-    with report_run(None, told, to, lambda: 0, 0) as reports:
+    spec, to = RunSpec(tiny, RECIPE), console(terminal=False)
+    with report_run(None, spec, to, lambda: 0, 0) as callbacks:
         train_network(
-            init_state(RECIPE.network(3), RECIPE, torch.device("cpu")), tiny, RECIPE, False, reports
+            init_state(RECIPE.network(3), RECIPE, torch.device("cpu")),
+            tiny,
+            RECIPE,
+            False,
+            callbacks,
         )
     assert list(tmp_path.iterdir()) == []
     assert shown(to) == ""
