@@ -22,8 +22,8 @@ from training.callbacks import Callbacks
 from training.config import SMALL
 from training.data import MAX_AHEAD, Batch, Batches
 from training.dataset.demo import make_demo
+from training.dataset.find_source import find_source
 from training.dataset.prepare import Prepared, prepare
-from training.dataset.source import find_source
 from training.device import (
     compile_network,
     has_bf16,

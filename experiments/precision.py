@@ -27,8 +27,8 @@ from storage.home import home_from_environment
 from storage.runs import Epoch
 from training.callbacks import Callbacks
 from training.config import SMALL
+from training.dataset.find_source import find_source
 from training.dataset.prepare import prepare
-from training.dataset.source import find_source
 from training.device import compile_network, has_bf16, keep_freed_memory
 from training.loop import run_epoch
 from training.schedule import schedule_epoch

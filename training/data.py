@@ -73,7 +73,7 @@ class Batches:
         augment = Augmenter(self.augmentation, data.mean, data.pca)
         for step in range(self.first, len(self)):
             rows = slice_rows(order[step * self.batch :][: self.batch], self.replica_slice)
-            x = augment(split.each(rows), draws, rows)
+            x = augment(split.iter_images(rows), draws, rows)
             yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
 
 
@@ -113,7 +113,7 @@ def centre_crops(
     for start in range(0, len(rows), size):
         own = rows[start : start + size]
         pixels = np.empty((len(own), crop, crop, 3), np.uint8)
-        for to, image in zip(pixels, data.val.each(own), strict=True):
+        for to, image in zip(pixels, data.val.iter_images(own), strict=True):
             to[...] = image[middle]
         x = subtract_mean(torch.from_numpy(pixels), mean).div_(scale)
         yield Batch(x, torch.from_numpy(data.val.classes[own]), torch.from_numpy(own))

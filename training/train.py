@@ -21,9 +21,9 @@ from training.checkpoints import load_checkpoint
 from training.config import PRESETS, RecipeError, finetune_config
 from training.dataset.demo import make_demo
 from training.dataset.fetch import FetchError, imagenette
+from training.dataset.find_source import DataError, describe, expected, find_source
 from training.dataset.prepare import Prepared, prepare
 from training.dataset.shards import Shards
-from training.dataset.source import DataError, describe, expected, find_source
 from training.device import (
     choose_precision,
     compile_network,

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from model.decode import ImageError
 from model.preprocess import decode_square, read_square
 from storage.parallel import cores, map_ahead
-from training.dataset.moments import outer_sum
-from training.dataset.sample import Sample, Source, SplitName
-from training.dataset.store import Entry, Kind, decode, encode
+from training.dataset.source import Sample, Source, SplitName
+from training.dataset.statistics import sum_outer_products
+from training.dataset.store import EncodedImage, Encoding, decode_image, encode_image
 
 JPEG_BYTES = 0.9
 """A cautious estimate for a pixel stored as JPEG; 0.54 were measured on ImageNet's photographs."""
@@ -21,7 +21,7 @@ JPEG_BYTES = 0.9
 Progress = Callable[[int], None]
 
 
-class PieceId(NamedTuple):
+class ChunkId(NamedTuple):
     """A part of a split."""
 
     split: SplitName
@@ -33,13 +33,13 @@ class PieceId(NamedTuple):
         return f"{self.split}-{self.number:05d}"
 
 
-class Work(NamedTuple):
+class PreparationJob(NamedTuple):
     """What is to be made, and where."""
 
     source: Source
     place: Path
     side: int
-    kind: Kind
+    kind: Encoding
     progress: Progress
 
     def image_bytes(self) -> float:
@@ -47,28 +47,28 @@ class Work(NamedTuple):
         return self.side**2 * (3 if self.kind == "raw" else JPEG_BYTES)
 
 
-Decoded = tuple[Sample, Entry | str]
+DecodedSample = tuple[Sample, EncodedImage | str]
 
 
-def decode_pieces(
-    work: Work, pieces: Iterable[PieceId]
-) -> Generator[tuple[PieceId, Decoded | None], None, None]:
-    """The decoded images of the pieces in order, None at each piece's end; a few are made ahead."""
+def decode_chunks(
+    work: PreparationJob, chunks: Iterable[ChunkId]
+) -> Generator[tuple[ChunkId, DecodedSample | None], None, None]:
+    """The decoded images of the chunks in order, None at each chunk's end; a few are made ahead."""
 
-    def samples() -> Iterator[tuple[PieceId, Sample | None]]:
-        for piece in pieces:
-            for sample in work.source.samples(piece.split, piece.number):
-                yield piece, sample
-            yield piece, None
+    def samples() -> Iterator[tuple[ChunkId, Sample | None]]:
+        for chunk in chunks:
+            for sample in work.source.samples(chunk.split, chunk.number):
+                yield chunk, sample
+            yield chunk, None
 
-    def decode_next(item: tuple[PieceId, Sample | None]) -> tuple[PieceId, Decoded | None]:
-        piece, sample = item
-        return piece, decode_sample(sample, work.side, work.kind) if sample else None
+    def decode_next(item: tuple[ChunkId, Sample | None]) -> tuple[ChunkId, DecodedSample | None]:
+        chunk, sample = item
+        return chunk, decode_sample(sample, work.side, work.kind) if sample else None
 
     return map_ahead(decode_next, samples(), 32 + 8 * cores())
 
 
-def decode_sample(sample: Sample, side: int, kind: Kind) -> Decoded:
+def decode_sample(sample: Sample, side: int, kind: Encoding) -> DecodedSample:
     """Decode one photograph, and encode it as it is stored; or say what is wrong with it."""
     try:
         if isinstance(sample.data, Path):
@@ -78,6 +78,6 @@ def decode_sample(sample: Sample, side: int, kind: Kind) -> Decoded:
     except ImageError as error:
         where = "" if isinstance(sample.data, Path) else f"{sample.where}: "
         return sample, f"{where}{error}"
-    stored = encode(pixels, kind)
-    pixels = decode(stored, side, kind)
-    return sample, Entry(stored, pixels, outer_sum(pixels))
+    stored = encode_image(pixels, kind)
+    pixels = decode_image(stored, side, kind)
+    return sample, EncodedImage(stored, pixels, sum_outer_products(pixels))

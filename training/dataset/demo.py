@@ -13,7 +13,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from training.dataset.disk import locked
+from storage.files import lock_file
 
 SIZES = (0.75, 1.0)
 """Least and greatest side of a crop, as a share of a stripe's width."""
@@ -80,7 +80,7 @@ def make_demo(folder: Path) -> Path:
     """
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f".{folder.name}.lock")):
+        with lock_file(folder.with_name(f".{folder.name}.lock")):
             if not folder.exists():
                 cut_into(folder)
     return folder

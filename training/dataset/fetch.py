@@ -6,8 +6,8 @@ from urllib.error import URLError
 
 from torchvision.datasets import Imagenette
 
-from training.dataset.disk import locked
-from training.dataset.sample import DataError
+from storage.files import lock_file
+from training.dataset.source import DataError
 
 UNPACKED = "imagenette2"
 
@@ -27,7 +27,7 @@ def imagenette(folder: Path) -> Path:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder.with_name(f".{folder.name}.lock")):
+        with lock_file(folder.with_name(f".{folder.name}.lock")):
             if not folder.exists():
                 fetch(folder)
     except (URLError, RuntimeError, OSError, DataError) as error:

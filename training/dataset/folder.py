@@ -1,20 +1,20 @@
-"""A folder's photographs, parted into pieces that can be decoded one after the other."""
+"""A folder's photographs, parted into chunks that can be decoded one after the other."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from model.dataset import ClassName, ImageFolder, Photograph, digest_listing
-from training.dataset.sample import Sample, SplitName
+from training.dataset.source import Sample, SplitName
 
-PIECE = 1024
+CHUNK = 1024
 """Photographs of a folder that are decoded between two points to go on from: some seconds of work,
 and at 256×256 a file of 200 MB."""
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """A folder's listing in pieces."""
+    """A folder's listing in chunks."""
 
     folder: ImageFolder
 
@@ -31,19 +31,19 @@ class FolderSource:
     def listing(self) -> str:
         """By the files' names, sizes and times, and how they are parted."""
         listed = (*self.folder.train, *self.folder.val)
-        return f"{digest_listing(self.folder.root, listed)} {PIECE}"
+        return f"{digest_listing(self.folder.root, listed)} {CHUNK}"
 
     def images(self) -> int:
         """Exactly so many."""
         return len(self.folder.train) + len(self.folder.val)
 
-    def pieces(self, split: SplitName) -> int:
-        """Of PIECE photographs each, the last of fewer."""
-        return -(-len(self.photographs(split)) // PIECE)
+    def chunks(self, split: SplitName) -> int:
+        """Of CHUNK photographs each, the last of fewer."""
+        return -(-len(self.photographs(split)) // CHUNK)
 
-    def samples(self, split: SplitName, piece: int) -> Iterator[Sample]:
+    def samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
         """In the order of the listing."""
-        for photograph in self.photographs(split)[piece * PIECE :][:PIECE]:
+        for photograph in self.photographs(split)[chunk * CHUNK :][:CHUNK]:
             path = self.root / photograph.path
             yield Sample(str(path), self.classes[photograph.class_index].folder, path)
 

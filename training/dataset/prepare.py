@@ -1,7 +1,7 @@
 """Photographs decoded once into a store for training: pixels, mean image and PCA in one pass.
 
 The work can be cut off at any moment, by `kill -9` or a power failure too; the next call keeps the
-pieces that were finished.
+chunks that were finished.
 """
 
 import hashlib
@@ -14,16 +14,31 @@ from pathlib import Path
 from model.config import SQUARE_SIDE
 from model.dataset import ImageFolder
 from storage.files import write_atomically
-from training.dataset.decode import PieceId, Progress, Work, decode_pieces
-from training.dataset.disk import locked, writing
+from training.dataset.decode import ChunkId, PreparationJob, Progress, decode_chunks
 from training.dataset.folder import FolderSource
-from training.dataset.prepared import META, Prepared, finish, open_prepared
-from training.dataset.sample import SPLITS, DataError, Sample, Source, UnfinishedError
-from training.dataset.store import Entry, Kind, Split, Writer, finished_piece
+from training.dataset.prepared import META, Prepared, finish_dataset, open_prepared
+from training.dataset.source import SPLITS, DataError, Sample, Source, UnfinishedError
+from training.dataset.store import (
+    ChunkWriter,
+    EncodedImage,
+    Encoding,
+    Split,
+    hold_lock,
+    read_finished_chunk,
+    report_disk_errors,
+)
 
-__all__ = ["BUDGET", "DataError", "Prepared", "Progress", "Split", "UnfinishedError", "prepare"]
+__all__ = [
+    "MAX_RAW_BYTES",
+    "DataError",
+    "Prepared",
+    "Progress",
+    "Split",
+    "UnfinishedError",
+    "prepare",
+]
 
-BUDGET = 50_000_000_000
+MAX_RAW_BYTES = 50_000_000_000
 """Bytes of raw pixels a store may have; a larger set is stored as JPEG. A quarter of a million
 photographs at 256×256 fit (Imagenette takes 2.6 GB), as a disk and most of a server's memory hold
 them; ImageNet's 1.28 million would take 252 GB and take about 50 as JPEG."""
@@ -36,7 +51,7 @@ def prepare(
     progress: Progress,
     *,
     side: int = SQUARE_SIDE,
-    budget: int = BUDGET,
+    budget: int = MAX_RAW_BYTES,
 ) -> Prepared:
     """Decode every photograph of a source into `store`, or open what was decoded before.
 
@@ -49,56 +64,56 @@ def prepare(
     readable photograph, a shard is damaged.
     """
     source = FolderSource(source) if isinstance(source, ImageFolder) else source
-    with writing(store):
+    with report_disk_errors(store):
         store.mkdir(parents=True, exist_ok=True)
-    images = count(source, store)
-    kind: Kind = "raw" if images * side * side * 3 <= budget else "jpeg"
-    key = digest(f"{FORMAT} {source.listing()} {side} {kind}")
+    images = count_images(source, store)
+    kind: Encoding = "raw" if images * side * side * 3 <= budget else "jpeg"
+    key = short_digest(f"{FORMAT} {source.listing()} {side} {kind}")
     place = store / key
     if not (place / META).exists():
-        with locked(store / f".{key}.lock"):
+        with hold_lock(store / f".{key}.lock"):
             if not (place / META).exists():
-                make(Work(source, place, side, kind, progress), images)
+                build_dataset(PreparationJob(source, place, side, kind, progress), images)
                 return open_prepared(place, source)
     prepared = open_prepared(place, source)
     progress(len(prepared.train) + len(prepared.val) + len(prepared.unreadable))
     return prepared
 
 
-def digest(text: str) -> str:
+def short_digest(text: str) -> str:
     """A short name for what a text says."""
     return hashlib.sha256(os.fsencode(text)).hexdigest()[:16]
 
 
-def count(source: Source, store: Path) -> int:
+def count_images(source: Source, store: Path) -> int:
     """How many photographs a source has; shards, which must be read for that, are asked once."""
     if isinstance(source, FolderSource):
         return source.images()
-    note = store / f".{digest(source.listing())}.count"
-    with locked(note.with_suffix(".lock")):
+    note = store / f".{short_digest(source.listing())}.count"
+    with hold_lock(note.with_suffix(".lock")):
         with suppress(OSError, ValueError):
             return int(note.read_text())
         images = source.images()
-        with writing(store):
+        with report_disk_errors(store):
             write_atomically(note, str(images))
         return images
 
 
-def make(work: Work, images: int) -> None:
-    """Write the pieces that are not there yet; last, what describes them all.
+def build_dataset(work: PreparationJob, images: int) -> None:
+    """Write the chunks that are not there yet; last, what describes them all.
 
     What can never become whole is removed; what was only cut off stays for the next call.
     """
-    pieces = [PieceId(s, number) for s in SPLITS for number in range(work.source.pieces(s))]
-    done = {p: index for p in pieces if (index := finished_piece(work.place, p.name))}
+    chunks = [ChunkId(s, number) for s in SPLITS for number in range(work.source.chunks(s))]
+    done = {p: index for p in chunks if (index := read_finished_chunk(work.place, p.name))}
     held = sum(len(index.codes) + len(index.unreadable) for index in done.values())
-    check_room(work, images - held)
+    check_disk_space(work, images - held)
     work.progress(held)
-    with writing(work.place.parent):
+    with report_disk_errors(work.place.parent):
         work.place.mkdir(exist_ok=True)
     try:
-        write_pieces(work, [piece for piece in pieces if piece not in done])
-        finish(work, pieces)
+        write_chunks(work, [chunk for chunk in chunks if chunk not in done])
+        finish_dataset(work, chunks)
     except UnfinishedError:
         raise
     except DataError:
@@ -109,7 +124,7 @@ def make(work: Work, images: int) -> None:
             work.place.rmdir()  # when there is nothing in it
 
 
-def check_room(work: Work, images: int) -> None:
+def check_disk_space(work: PreparationJob, images: int) -> None:
     """Raise DataError unless the disk can hold so many more."""
     store = work.place.parent
     need, free = max(0, images) * work.image_bytes(), shutil.disk_usage(store).free
@@ -121,27 +136,27 @@ def check_room(work: Work, images: int) -> None:
         )
 
 
-def write_pieces(work: Work, pieces: Sequence[PieceId]) -> None:
-    """Decode on all cores and write in order, one piece after the other."""
-    writer: Writer | None = None
-    with closing(decode_pieces(work, pieces)) as images:
+def write_chunks(work: PreparationJob, chunks: Sequence[ChunkId]) -> None:
+    """Decode on all cores and write in order, one chunk after the other."""
+    writer: ChunkWriter | None = None
+    with closing(decode_chunks(work, chunks)) as images:
         try:
-            for piece, decoded in images:
-                with writing(work.place.parent):
-                    writer = writer or Writer(work.place, piece.name, work.side)
+            for chunk, decoded in images:
+                with report_disk_errors(work.place.parent):
+                    writer = writer or ChunkWriter(work.place, chunk.name, work.side)
                     if decoded is None:
                         writer.finish()
                         writer = None
                         continue
-                    write(writer, *decoded)
+                    write_sample(writer, *decoded)
                 work.progress(1)
         finally:
             if writer is not None:
                 writer.abandon()
 
 
-def write(writer: Writer, sample: Sample, entry: Entry | str) -> None:
-    """Add an image to a piece, or what is wrong with it."""
+def write_sample(writer: ChunkWriter, sample: Sample, entry: EncodedImage | str) -> None:
+    """Add an image to a chunk, or what is wrong with it."""
     if isinstance(entry, str):
         writer.unreadable.append(entry)
     else:

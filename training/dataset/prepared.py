@@ -1,4 +1,4 @@
-"""A set that is ready for training: its pieces put together, opened again."""
+"""A set that is ready for training: its chunks put together, opened again."""
 
 import json
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from model.checkpoint import Pca
 from model.config import SQUARE_SIDE
 from model.dataset import ClassName, describe_class_mismatch, wordnet_labels
 from storage.files import write_atomically
-from training.dataset.decode import PieceId, Work
-from training.dataset.disk import writing
+from training.dataset.decode import ChunkId, PreparationJob
 from training.dataset.folder import FolderSource
-from training.dataset.moments import Moments
-from training.dataset.sample import SPLITS, DataError, Source, SplitName
+from training.dataset.source import SPLITS, DataError, Source, SplitName
+from training.dataset.statistics import PixelSums
 from training.dataset.store import (
-    Index,
+    ChunkIndex,
     Split,
     bin_file,
-    finished_piece,
     index_file,
-    map_pieces,
-    piece_moments,
+    map_chunks,
+    read_chunk_sums,
+    read_finished_chunk,
+    report_disk_errors,
     write_arrays,
 )
 
@@ -52,38 +52,38 @@ class Prepared:
     side: int = SQUARE_SIDE
 
 
-def finish(work: Work, pieces: Sequence[PieceId]) -> None:
-    """Put the pieces' indices together in one file, and describe the set."""
-    found = {piece: finished_piece(work.place, piece.name) for piece in pieces}
-    indices = {piece: index for piece, index in found.items() if index is not None}
-    unreadable = [line for piece in pieces for line in indices[piece].unreadable]
-    names = class_names(work.source, indices, unreadable)
+def finish_dataset(work: PreparationJob, chunks: Sequence[ChunkId]) -> None:
+    """Put the chunks' indices together in one file, and describe the set."""
+    found = {chunk: read_finished_chunk(work.place, chunk.name) for chunk in chunks}
+    indices = {chunk: index for chunk, index in found.items() if index is not None}
+    unreadable = [line for chunk in chunks for line in indices[chunk].unreadable]
+    names = list_classes(work.source, indices, unreadable)
     meta = {
         "side": work.side,
         "kind": work.kind,
         "names": [[name.folder, name.label] for name in names],
         "unreadable": unreadable,
     }
-    arrays = moments_of(work, pieces)
+    arrays = compute_statistics(work, chunks)
     for split in SPLITS:
-        own = [indices[piece] for piece in pieces if piece.split == split]
-        arrays |= {f"{split}_{key}": value for key, value in joined(own, names).items()}
-    with writing(work.place.parent):
+        own = [indices[chunk] for chunk in chunks if chunk.split == split]
+        arrays |= {f"{split}_{key}": value for key, value in join_indices(own, names).items()}
+    with report_disk_errors(work.place.parent):
         write_arrays(work.place / ARRAYS, arrays)
         write_atomically(work.place / META, json.dumps(meta))
-        for piece in pieces:
-            index_file(work.place, piece.name).unlink()
+        for chunk in chunks:
+            index_file(work.place, chunk.name).unlink()
 
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
-def moments_of(work: Work, pieces: Sequence[PieceId]) -> Arrays:
-    """The training pieces' mean image and principal components."""
-    moments = Moments.zero(work.side)
-    for piece in pieces:
-        if piece.split == "train":
-            moments.merge(piece_moments(work.place, piece.name))
+def compute_statistics(work: PreparationJob, chunks: Sequence[ChunkId]) -> Arrays:
+    """The training chunks' mean image and principal components."""
+    moments = PixelSums.zero(work.side)
+    for chunk in chunks:
+        if chunk.split == "train":
+            moments.merge(read_chunk_sums(work.place, chunk.name))
     pca = moments.pca()
     return {
         "mean": moments.mean_image().numpy(),
@@ -91,8 +91,8 @@ def moments_of(work: Work, pieces: Sequence[PieceId]) -> Arrays:
     }
 
 
-def joined(indices: Sequence[Index], names: Sequence[ClassName]) -> Arrays:
-    """One split's classes and sizes, int64 [N], and how many images each piece has."""
+def join_indices(indices: Sequence[ChunkIndex], names: Sequence[ClassName]) -> Arrays:
+    """One split's classes and sizes, int64 [N], and how many images each chunk has."""
     numbers = {name.folder: number for number, name in enumerate(names)}
     nothing = np.empty(0, np.int64)
     classes = [nothing]
@@ -106,17 +106,17 @@ def joined(indices: Sequence[Index], names: Sequence[ClassName]) -> Arrays:
     }
 
 
-def class_names(
-    source: Source, indices: dict[PieceId, Index], unreadable: Sequence[str]
+def list_classes(
+    source: Source, indices: dict[ChunkId, ChunkIndex], unreadable: Sequence[str]
 ) -> tuple[ClassName, ...]:
     """The classes in order, each of which must have a photograph in both splits."""
     seen: dict[SplitName, set[str]] = {split: set() for split in SPLITS}
-    for piece, index in indices.items():
-        seen[piece.split].update(index.labels)
+    for chunk, index in indices.items():
+        seen[chunk.split].update(index.labels)
     if not any(seen.values()):
         first = f"; the first: {unreadable[0]}" if unreadable else ""
         raise DataError(f"no photograph in {source.root} can be read{first}")
-    names = source.classes or names_seen(source, seen)
+    names = source.classes or infer_classes(source, seen)
     for split in SPLITS:
         for name in names:
             if name.folder not in seen[split]:
@@ -128,7 +128,7 @@ def class_names(
     return names
 
 
-def names_seen(source: Source, seen: dict[SplitName, set[str]]) -> tuple[ClassName, ...]:
+def infer_classes(source: Source, seen: dict[SplitName, set[str]]) -> tuple[ClassName, ...]:
     """Classes as the samples name them: by number where all are numbers, else sorted."""
     both = seen["train"] | seen["val"]
     numbered = all(label.isdecimal() for label in both)
@@ -177,9 +177,9 @@ def open_prepared(place: Path, source: Source) -> Prepared:
 def open_split(
     place: Path, split: SplitName, meta: dict[str, object], arrays: "np.lib.npyio.NpzFile"
 ) -> Split:
-    """Map one split's pieces, and check their lengths."""
+    """Map one split's chunks, and check their lengths."""
     classes, sizes, counts = (arrays[f"{split}_{name}"] for name in ("classes", "sizes", "counts"))
-    names = [PieceId(split, number).name for number in range(len(counts))]
+    names = [ChunkId(split, number).name for number in range(len(counts))]
     ends = np.concatenate([[0], np.cumsum(sizes)])
     bounds = np.concatenate([[0], np.cumsum(counts)])
     for name, first, last in zip(names, bounds, bounds[1:], strict=False):
@@ -190,7 +190,7 @@ def open_split(
         classes=classes,
         side=int(str(meta["side"])),
         kind="raw" if meta["kind"] == "raw" else "jpeg",
-        pieces=map_pieces(place, names),
+        chunks=map_chunks(place, names),
         counts=counts,
         starts=starts,
         sizes=sizes,

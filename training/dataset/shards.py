@@ -29,7 +29,7 @@ from model.dataset import (
     digest_listing,
     wordnet_labels,
 )
-from training.dataset.sample import DataError, Sample, SplitName, UnfinishedError
+from training.dataset.source import DataError, Sample, SplitName, UnfinishedError
 
 PICTURES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 
@@ -69,19 +69,19 @@ class Shards:
 
     def images(self) -> int:
         """About so many, by the first shard."""
-        first = sum(1 for sample in read_shard(self.train[0]) if picture_of(sample) is not None)
+        first = sum(1 for sample in read_shard(self.train[0]) if find_picture(sample) is not None)
         return first * (len(self.train) + len(self.val))
 
-    def pieces(self, split: SplitName) -> int:
-        """A shard is a piece."""
+    def chunks(self, split: SplitName) -> int:
+        """A shard is a chunk."""
         return len(self.shards(split))
 
-    def samples(self, split: SplitName, piece: int) -> Iterator[Sample]:
+    def samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
         """The photographs of one shard. Raises DataError."""
-        url = self.shards(split)[piece]
+        url = self.shards(split)[chunk]
         for found in read_shard(url):
             where = f"{url}: {found['__key__']}"
-            picture = picture_of(found)
+            picture = find_picture(found)
             if picture is not None:
                 yield Sample(where, self.label(found, where), picture)
             elif "cls" in found:
@@ -107,9 +107,9 @@ class Shards:
             raise DataError(f"{where} has the class index {number}; the first is 0")
         if not self.classes:
             return said if number is None else str(number)
-        return self.known(said, number, where)
+        return self.resolve_class(said, number, where)
 
-    def known(self, said: str, number: int | None, where: str) -> str:
+    def resolve_class(self, said: str, number: int | None, where: str) -> str:
         """A class that classes.txt has."""
         if number is not None and number < len(self.classes):
             return self.classes[number].folder
@@ -162,7 +162,7 @@ def parse_classes(text: str, where: str) -> tuple[ClassName, ...]:
     return tuple(ClassName(name, label or labels.get(name, name)) for name, label in pairs)
 
 
-def picture_of(sample: dict[str, Any]) -> bytes | None:
+def find_picture(sample: dict[str, Any]) -> bytes | None:
     """The bytes of a sample's picture, if it has one."""
     return next((sample[suffix] for suffix in PICTURES if suffix in sample), None)
 
@@ -170,31 +170,31 @@ def picture_of(sample: dict[str, Any]) -> bytes | None:
 def read_shard(url: str) -> Iterator[dict[str, Any]]:
     """The samples of one tar file by webdataset, to the file's very end. Raises DataError."""
     try:
-        stream = Whole(webdataset.gopen(url))
+        stream = ShardStream(webdataset.gopen(url))
     except (OSError, ValueError) as error:
-        raise fault(url, error) from error
+        raise explain_error(url, error) from error
     try:
         yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
         while stream.read(2**20):
             pass
-        ended = stream.ended()
-        if urlsplit(url).path.endswith(".tar") and stream.tail != bytes(END):
+        ended = stream.close_and_check()
+        if urlsplit(url).path.endswith(".tar") and stream.tail != bytes(TAR_END_BYTES):
             ended = ended or tarfile.ReadError("it has no end, so it was cut short")
         if ended:
             raise ended
-    except BROKEN as error:
+    except READ_ERRORS as error:
         # Where a transfer failed, its own error says more than the tar that it cut short.
-        raise fault(url, stream.ended() or error) from error
+        raise explain_error(url, stream.close_and_check() or error) from error
     finally:
         stream.close()
 
 
-BROKEN = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
-END = 1024
+READ_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
+TAR_END_BYTES = 1024
 """Zero bytes that end a tar file (POSIX)."""
 
 
-class Whole:
+class ShardStream:
     """A stream that keeps its last bytes and how it ended."""
 
     def __init__(self, stream: Any) -> None:
@@ -204,10 +204,10 @@ class Whole:
     def read(self, size: int = -1) -> bytes:
         """As the stream's."""
         data: bytes = self.stream.read(size)
-        self.tail = (self.tail + data[-END:])[-END:]
+        self.tail = (self.tail + data[-TAR_END_BYTES:])[-TAR_END_BYTES:]
         return data
 
-    def ended(self) -> Exception | None:
+    def close_and_check(self) -> Exception | None:
         """Close it; give what the process that fetched it failed of."""
         try:
             self.stream.close()
@@ -219,10 +219,10 @@ class Whole:
         """Close it, and end the process that fetches it, wanted no longer."""
         if not getattr(self.stream, "closed", False) and hasattr(self.stream, "proc"):
             self.stream.proc.terminate()
-        self.ended()
+        self.close_and_check()
 
 
-CURL = {
+CURL_ERRORS = {
     6: "the host is not known",
     7: "the server cannot be reached",
     18: "the transfer broke off",
@@ -232,12 +232,12 @@ CURL = {
 }
 
 
-def fault(url: str, error: Exception) -> DataError:
+def explain_error(url: str, error: Exception) -> DataError:
     """Say in one line what is wrong with a shard; it may be tried again unless it is damaged."""
     exited = re.search(r": exit (\d+) \(read\)", str(error))
     if exited:
         code = int(exited[1])
-        what = CURL.get(code, f"what fetches it ended with code {code}")
+        what = CURL_ERRORS.get(code, f"what fetches it ended with code {code}")
         return UnfinishedError(f"shard {url} cannot be fetched: {what}; what was done is kept")
     if isinstance(error, FileNotFoundError) and is_url(url):
         return UnfinishedError(f"shard {url} cannot be fetched: {error.filename} is not installed")

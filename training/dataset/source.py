@@ -1,91 +1,50 @@
-"""What `--data` names: a folder of photographs, or tar shards in a folder or behind URLs."""
+"""A photograph before it is decoded, and what `prepare` asks of wherever photographs come from."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Literal, NamedTuple, Protocol
 
-import webdataset
+from model.dataset import ClassName
 
-from model.dataset import ImageFolder, scan_folder
-from training.dataset.sample import SPLITS, DataError, Source, SplitName
-from training.dataset.shards import Shards, is_url
-
-__all__ = ["DataError", "Source", "describe", "expected", "find_source"]
-
-SPLIT = "{split}"
+SplitName = Literal["train", "val"]
+SPLITS: tuple[SplitName, SplitName] = ("train", "val")
 
 
-def find_source(data: str) -> ImageFolder | Shards:
-    """What `--data` names.
-
-    - A folder with `train/<class>/*` and `val/<class>/*`.
-    - A folder with `train-*.tar` and `val-*.tar`.
-    - The paths or URLs of tar files, in which {split} stands for train and val and braces count:
-      `http://host/photographs-{split}-{000..012}.tar`; where the two have not the same numbers:
-      `http://host/{train-{000..640},val-{00..24}}.tar`.
-
-    Raises FolderError or DataError: there is no such folder or file, one of the two splits is
-    missing.
-    """
-    if is_url(data) or data.endswith(".tar"):
-        return from_pattern(data)
-    root = Path(data).absolute()
-    if root.is_file():
-        raise DataError(f"{root} is a file; --data takes a folder, or tar shards")
-    found = {split: sorted(root.glob(f"{split}-*.tar")) for split in SPLITS}
-    if not any(found.values()):
-        return scan_folder(root)
-    for split, files in found.items():
-        if not files:
-            raise DataError(f"{root} holds shards, but no {split}-*.tar")
-    train, val = (tuple(map(str, found[split])) for split in SPLITS)
-    return Shards(root, train, val)
+class DataError(ValueError):
+    """Photographs that cannot be prepared for training."""
 
 
-def describe(source: ImageFolder | Shards) -> str:
-    """Say what a source holds, as far as it shows before it is read."""
-    if isinstance(source, Shards):
-        return f"{len(source.train):,} tar shards, {len(source.val):,} for validation"
-    return (
-        f"{len(source.train):,} photographs of {len(source.classes):,} classes, "
-        f"{len(source.val):,} for validation"
-    )
+class UnfinishedError(DataError):
+    """Work that was cut off and that the same call takes up again: what was done is kept."""
 
 
-def expected(source: ImageFolder | Shards) -> int | None:
-    """How many photographs there are to decode; None where it takes reading to know."""
-    return None if isinstance(source, Shards) else len(source.train) + len(source.val)
+class Sample(NamedTuple):
+    """A photograph not yet decoded: a name for messages, its class, its bytes or its file."""
+
+    where: str
+    label: str
+    data: bytes | Path
 
 
-def from_pattern(pattern: str) -> Shards:
-    """Expand a pattern; local files must exist."""
-    # webdataset's pipe: runs what follows as a command.
-    known = sorted(set(webdataset.gopen_schemes) - {"pipe", "__default__"})
-    if is_url(pattern) and urlsplit(pattern).scheme not in known:
-        raise DataError(f"{pattern}: only these are read over a network: {', '.join(known)}")
-    whole = pattern if is_url(pattern) else str(Path(pattern).absolute())
-    train, val = (named(whole, split) for split in SPLITS)
-    for file in () if is_url(pattern) else (*train, *val):
-        if not Path(file).is_file():
-            raise DataError(f"there is no shard {file}")
-    return Shards(whole, train, val)
+class Source(Protocol):
+    """What `prepare` asks of either kind."""
 
+    @property
+    def root(self) -> Path | str:
+        """The folder, or the URL pattern."""
 
-def named(pattern: str, split: SplitName) -> tuple[str, ...]:
-    """One split's names, in order."""
-    if SPLIT in pattern:
-        return expand(pattern.replace(SPLIT, split))
-    own = tuple(name for name in expand(pattern) if split in name.rpartition("/")[2])
-    if not own:
-        raise DataError(
-            f"{pattern} names no shards for {split}; it needs {SPLIT} where they have train or "
-            "val, or braces with both: http://host/{train-{000..640},val-{00..24}}.tar"
-        )
-    return own
+    @property
+    def classes(self) -> tuple[ClassName, ...]:
+        """In the order of their indices; empty where only the samples tell."""
 
+    def listing(self) -> str:
+        """Name the content: another name when it changes."""
 
-def expand(pattern: str) -> tuple[str, ...]:
-    """Expand the braces."""
-    try:
-        return tuple(webdataset.SimpleShardList(pattern).urls)
-    except (ValueError, AssertionError) as error:
-        raise DataError(f"{pattern}: its braces cannot be expanded: {error}") from error
+    def images(self) -> int:
+        """How many photographs there are, or about how many."""
+
+    def chunks(self, split: SplitName) -> int:
+        """How many parts a split has."""
+
+    def samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
+        """Give the photographs of one part, always in the same order."""

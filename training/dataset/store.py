@@ -1,7 +1,7 @@
-"""A split on the disk: numbered pieces, each whole or not there, and images read back by row.
+"""A split on the disk: numbered chunks, each whole or not there, and images read back by row.
 
-A piece is a file of entries one after the other, raw pixels or JPEGs. While a set is being made
-each piece has an index beside it, written last, so that a piece with its index is a finished one.
+A chunk is a file of entries one after the other, raw pixels or JPEGs. While a set is being made
+each chunk has an index beside it, written last, so that a chunk with its index is a finished one.
 """
 
 import io
@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -18,31 +18,32 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from storage.files import fsync, replace_atomically
+from storage.files import DISK_FULL, fsync, lock_file, replace_atomically
 from storage.parallel import cores
-from training.dataset.moments import Moments
+from training.dataset.source import DataError, UnfinishedError
+from training.dataset.statistics import PixelSums
 
-Kind = Literal["raw", "jpeg"]
+Encoding = Literal["raw", "jpeg"]
 Pixels = npt.NDArray[np.uint8]
 
 # DEVIATION: training sets whose raw pixels exceed --prepared-gigabytes are kept as JPEGs of quality
 # 95 because ImageNet's 1.28 million photographs would take 252 GB raw and take about 45 GB so.
-QUALITY, SUBSAMPLING = 95, "4:4:4"
+JPEG_QUALITY, SUBSAMPLING = 95, "4:4:4"
 """Of JPEG entries. Measured on 250 photographs of ImageNet at 256×256: 35 KB and 45 dB against the
 raw pixels (the worst 40.6); quality 90 has 26 KB and 41 dB; halving the colours' resolution saves
 a seventh, costs 1.3 dB (the worst 37.3), and smooths the colours that conv1 learns from."""
 
 
-def encode(pixels: Pixels, kind: Kind) -> bytes:
+def encode_image(pixels: Pixels, kind: Encoding) -> bytes:
     """One image, uint8 [s, s, 3], as it is stored."""
     if kind == "raw":
         return pixels.tobytes()
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG", quality=QUALITY, subsampling=SUBSAMPLING)
+    Image.fromarray(pixels).save(out, "JPEG", quality=JPEG_QUALITY, subsampling=SUBSAMPLING)
     return out.getvalue()
 
 
-def decode(entry: Pixels | bytes, side: int, kind: Kind) -> Pixels:
+def decode_image(entry: Pixels | bytes, side: int, kind: Encoding) -> Pixels:
     """What `encode` stored: uint8 [s, s, 3], a read-only view for raw pixels."""
     if kind == "raw":
         return np.frombuffer(entry, np.uint8).reshape(side, side, 3)
@@ -53,20 +54,20 @@ def decode(entry: Pixels | bytes, side: int, kind: Kind) -> Pixels:
 class Split:
     """Images ready for training, mapped from disk. `classes`: int64 [N].
 
-    `counts` int64 [P] images lie in each of the pieces, `starts` and `sizes` int64 [N] say where
-    in its piece each lies, in bytes.
+    `counts` int64 [P] images lie in each of the chunks, `starts` and `sizes` int64 [N] say where
+    in its chunk each lies, in bytes.
     """
 
     classes: npt.NDArray[np.int64]
     side: int
-    kind: Kind
-    pieces: tuple[Pixels, ...]
+    kind: Encoding
+    chunks: tuple[Pixels, ...]
     counts: npt.NDArray[np.int64]
     starts: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
 
     @classmethod
-    def held(cls, images: Pixels, classes: npt.NDArray[np.int64]) -> "Split":
+    def from_arrays(cls, images: Pixels, classes: npt.NDArray[np.int64]) -> "Split":
         """Images held in memory, uint8 [N, s, s, 3], as a split."""
         count, side = images.shape[:2]
         sizes = np.full(count, side * side * 3)
@@ -79,21 +80,21 @@ class Split:
     def read(self, rows: npt.NDArray[np.int64]) -> Pixels:
         """Copy the images of these rows: uint8 [B, side, side, 3]. IndexError beyond the last."""
         out = np.empty((len(rows), self.side, self.side, 3), np.uint8)
-        for to, image in zip(out, self.each(rows), strict=True):
+        for to, image in zip(out, self.iter_images(rows), strict=True):
             to[...] = image
         return out
 
-    def each(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
+    def iter_images(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
         """The images of these rows one by one, uint8 [side, side, 3], raw ones not copied."""
-        entries = list(self.entries(rows))
+        entries = list(self.iter_encoded(rows))
         if self.kind == "raw":
             yield from (entry.reshape(self.side, self.side, 3) for entry in entries)
             return
         # Pillow decodes outside the interpreter's lock.
-        with ThreadPoolExecutor(min(cores(), DECODERS)) as pool:
-            yield from pool.map(lambda entry: decode(entry, self.side, self.kind), entries)
+        with ThreadPoolExecutor(min(cores(), MAX_DECODERS)) as pool:
+            yield from pool.map(lambda entry: decode_image(entry, self.side, self.kind), entries)
 
-    def entries(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
+    def iter_encoded(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
         """The stored bytes of these rows, as views."""
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows from {rows.min()} to {rows.max()}, of {len(self)}")
@@ -101,13 +102,13 @@ class Split:
         places = np.searchsorted(ends, rows, side="right").tolist()
         starts, stops = self.starts[rows], self.starts[rows] + self.sizes[rows]
         for place, start, stop in zip(places, starts.tolist(), stops.tolist(), strict=True):
-            yield self.pieces[place][start:stop]
+            yield self.chunks[place][start:stop]
 
 
-DECODERS = 8
+MAX_DECODERS = 8
 
 
-class Entry(NamedTuple):
+class EncodedImage(NamedTuple):
     """An image ready to be stored: its bytes, what they decode to, its outer sum."""
 
     stored: bytes
@@ -116,8 +117,8 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Index:
-    """What a finished piece holds.
+class ChunkIndex:
+    """What a finished chunk holds.
 
     labels: the classes' names, of which `codes`, int64 [N], says each image's.
     sizes:  int64 [N], bytes.
@@ -129,19 +130,19 @@ class Index:
     unreadable: tuple[str, ...]
 
 
-class Writer:
-    """A piece being written under a name that is nobody's until it is finished."""
+class ChunkWriter:
+    """A chunk being written under a name that is nobody's until it is finished."""
 
     def __init__(self, place: Path, name: str, side: int) -> None:
         self.place, self.name = place, name
         self.part = place / f"{name}.bin.part"
         self.file = self.part.open("wb")
-        self.moments = Moments.zero(side)
+        self.moments = PixelSums.zero(side)
         self.labels: list[str] = []
         self.sizes: list[int] = []
         self.unreadable: list[str] = []
 
-    def add(self, entry: Entry, label: str) -> None:
+    def add(self, entry: EncodedImage, label: str) -> None:
         """Append one image."""
         self.file.write(entry.stored)
         self.sizes.append(len(entry.stored))
@@ -180,20 +181,20 @@ def write_arrays(path: Path, values: dict[str, npt.NDArray[np.generic]]) -> None
         np.savez(out, allow_pickle=False, **values)
 
 
-def finished_piece(place: Path, name: str) -> Index | None:
-    """The index of a piece, if it was finished."""
+def read_finished_chunk(place: Path, name: str) -> ChunkIndex | None:
+    """The index of a chunk, if it was finished."""
     try:
         with np.load(index_file(place, name), allow_pickle=False) as found:
-            index = index_from(found)
+            index = unpack_index(found)
         stored = bin_file(place, name).stat().st_size
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return index if stored == index.sizes.sum() else None
 
 
-def index_from(found: "np.lib.npyio.NpzFile") -> Index:
+def unpack_index(found: "np.lib.npyio.NpzFile") -> ChunkIndex:
     """Take an index's arrays apart."""
-    return Index(
+    return ChunkIndex(
         labels=tuple(found["labels"].tolist()),
         codes=found["codes"],
         sizes=found["sizes"],
@@ -201,14 +202,14 @@ def index_from(found: "np.lib.npyio.NpzFile") -> Index:
     )
 
 
-def piece_moments(place: Path, name: str) -> Moments:
-    """The sums over a finished piece's images."""
+def read_chunk_sums(place: Path, name: str) -> PixelSums:
+    """The sums over a finished chunk's images."""
     with np.load(index_file(place, name), allow_pickle=False) as found:
-        return Moments(len(found["codes"]), found["image"].astype(np.int64), found["outer"])
+        return PixelSums(len(found["codes"]), found["image"].astype(np.int64), found["outer"])
 
 
-def map_pieces(place: Path, names: Sequence[str]) -> tuple[Pixels, ...]:
-    """Map the pieces' files, read-only."""
+def map_chunks(place: Path, names: Sequence[str]) -> tuple[Pixels, ...]:
+    """Map the chunks' files, read-only."""
     nothing = np.empty(0, np.uint8)  # an empty file cannot be mapped
     files = (bin_file(place, name) for name in names)
     # Without the memmap type, whose every slice costs microseconds.
@@ -217,10 +218,36 @@ def map_pieces(place: Path, names: Sequence[str]) -> tuple[Pixels, ...]:
 
 
 def bin_file(place: Path, name: str) -> Path:
-    """Where a piece's entries are."""
+    """Where a chunk's entries are."""
     return place / f"{name}.bin"
 
 
 def index_file(place: Path, name: str) -> Path:
-    """Where a piece's index is, until the whole set is finished."""
+    """Where a chunk's index is, until the whole set is finished."""
     return place / f"{name}.npz"
+
+
+@contextmanager
+def report_disk_errors(store: Path) -> Iterator[None]:
+    """Say in one line what is wrong with the store's disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise UnfinishedError(
+                f"the disk of {store} is full; what was decoded so far is kept: make room, or set "
+                "ALEXNET_HOME to another disk, and call again"
+            ) from error
+        raise DataError(
+            f"files cannot be written to {store}: {error.strerror or error}; make it writable or "
+            "set ALEXNET_HOME to another folder"
+        ) from error
+
+
+@contextmanager
+def hold_lock(file: Path) -> Iterator[None]:
+    """Wait until no other process of this machine holds the lock, and hold it."""
+    with ExitStack() as stack:
+        with report_disk_errors(file.parent):
+            stack.enter_context(lock_file(file))
+        yield

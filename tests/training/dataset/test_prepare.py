@@ -31,8 +31,8 @@ def copy(photographs: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "PIECE", 4)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "CHUNK", 4)
 
 
 def everything(split: module.Split) -> np.ndarray:
@@ -126,7 +126,7 @@ def test_labels_are_those_of_today(copy: Path, tmp_path: Path) -> None:
 # Bad input
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_unreadable_photographs_are_named_and_left_out(copy: Path, tmp_path: Path) -> None:
     (copy / "train/cat/0.jpg").write_bytes(b"")
     (copy / "train/grass/1.png").write_bytes(b"not an image")
@@ -150,8 +150,8 @@ def test_unreadable_photographs_are_named_and_left_out(copy: Path, tmp_path: Pat
     assert done.train.classes.tolist() == [0] * 7 + [1] * 8 + [2] * 7
 
 
-@pytest.mark.usefixtures("small_pieces")
-def test_a_piece_of_which_nothing_can_be_read_is_no_hindrance(copy: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_chunks")
+def test_a_chunk_of_which_nothing_can_be_read_is_no_hindrance(copy: Path, tmp_path: Path) -> None:
     for number in range(4):
         next((copy / "train/cat").glob(f"{number}.*")).write_bytes(b"")
     for _ in range(2):
@@ -190,7 +190,7 @@ def test_too_little_disk_is_said_before_the_work(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_done_stays(
     folder: ImageFolder, tmp_path: Path
 ) -> None:
@@ -231,9 +231,9 @@ def test_a_damaged_store_is_not_opened(folder: ImageFolder, tmp_path: Path) -> N
 # Interruption
 
 
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("budget", [10**9, 0])
-def test_after_an_interruption_the_finished_pieces_are_kept(
+def test_after_an_interruption_the_finished_chunks_are_kept(
     folder: ImageFolder, tmp_path: Path, budget: int
 ) -> None:
     seen = 0
@@ -268,7 +268,7 @@ from model.dataset import scan
 from training.dataset import folder
 from training.dataset.prepare import prepare
 
-folder.PIECE = 4
+folder.CHUNK = 4
 root, store, dies = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 seen = 0
 
@@ -289,7 +289,7 @@ def process(root: Path, store: Path, dies: int = -1) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_killed_at_any_moment_the_next_call_goes_on(folder: ImageFolder, tmp_path: Path) -> None:
     for dies, kept in ((7, 0), (21, 4), (35, 20)):
         killed = process(folder.root, tmp_path / "store", dies)
@@ -309,8 +309,8 @@ def test_killed_at_any_moment_the_next_call_goes_on(folder: ImageFolder, tmp_pat
     np.testing.assert_array_equal(everything(done.val), everything(whole.val))
 
 
-@pytest.mark.usefixtures("small_pieces")
-def test_a_torn_piece_is_made_again(folder: ImageFolder, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("small_chunks")
+def test_a_torn_chunk_is_made_again(folder: ImageFolder, tmp_path: Path) -> None:
     """As after a power failure on a disk that kept the names but not the bytes."""
     killed = process(folder.root, tmp_path / "store", 21)
     killed.communicate(timeout=120)
@@ -325,7 +325,7 @@ def test_a_torn_piece_is_made_again(folder: ImageFolder, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.usefixtures("small_chunks")
 def test_several_processes_do_the_work_once(folder: ImageFolder, tmp_path: Path) -> None:
     processes = [process(folder.root, tmp_path / "store") for _ in range(3)]
     said = [process.communicate(timeout=120)[0].split() for process in processes]

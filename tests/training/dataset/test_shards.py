@@ -14,9 +14,9 @@ import webdataset
 
 from model.dataset import ClassName, ImageFolder
 from model.preprocess import read_square
+from training.dataset.find_source import find_source
 from training.dataset.prepare import DataError, Prepared, UnfinishedError, prepare
 from training.dataset.shards import Shards
-from training.dataset.source import find_source
 
 Member = tuple[str, bytes]
 

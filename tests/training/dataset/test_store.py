@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import skimage.data
 
-from training.dataset.moments import outer_sum
+from training.dataset.statistics import sum_outer_products
 from training.dataset.store import (
-    Entry,
+    ChunkWriter,
+    EncodedImage,
     Split,
-    Writer,
-    decode,
-    encode,
-    finished_piece,
-    piece_moments,
+    decode_image,
+    encode_image,
+    read_chunk_sums,
+    read_finished_chunk,
 )
 
 ASTRONAUT: np.ndarray = skimage.data.astronaut()  # type: ignore[no-untyped-call]
@@ -27,7 +27,7 @@ def squares(count: int, side: int = 32) -> np.ndarray:
 
 def test_a_split_in_memory_gives_the_rows_that_are_asked_for() -> None:
     images = squares(7)
-    split = Split.held(images, np.arange(7) % 2)
+    split = Split.from_arrays(images, np.arange(7) % 2)
     assert len(split) == 7
     for rows in (np.array([6, 0, 0, 3]), np.arange(7), np.empty(0, np.int64)):
         np.testing.assert_array_equal(split.read(rows), images[rows])
@@ -35,13 +35,13 @@ def test_a_split_in_memory_gives_the_rows_that_are_asked_for() -> None:
 
 @pytest.mark.parametrize("row", [-1, 7])
 def test_a_row_that_there_is_not_is_refused(row: int) -> None:
-    split = Split.held(squares(7), np.zeros(7, np.int64))
+    split = Split.from_arrays(squares(7), np.zeros(7, np.int64))
     with pytest.raises(IndexError, match="of 7"):
         split.read(np.array([3, row]))
 
 
 def test_raw_pixels_are_not_copied_and_cannot_be_written(tmp_path: Path) -> None:
-    image = decode(encode(squares(1)[0], "raw"), 32, "raw")
+    image = decode_image(encode_image(squares(1)[0], "raw"), 32, "raw")
     np.testing.assert_array_equal(image, squares(1)[0])
     assert not image.flags.writeable
 
@@ -49,32 +49,34 @@ def test_raw_pixels_are_not_copied_and_cannot_be_written(tmp_path: Path) -> None
 def test_a_jpeg_is_close_to_what_was_stored_and_several_times_smaller() -> None:
     for top, left in ((0, 0), (100, 100), (256, 256)):
         square = ASTRONAUT[top : top + 256, left : left + 256]
-        stored = encode(square, "jpeg")
+        stored = encode_image(square, "jpeg")
         assert len(stored) < square.size / 3
-        error = np.mean((decode(stored, 256, "jpeg").astype(float) - square) ** 2)
+        error = np.mean((decode_image(stored, 256, "jpeg").astype(float) - square) ** 2)
         assert 10 * np.log10(255**2 / error) > 38  # dB
 
 
-def test_a_piece_is_there_when_it_is_finished_and_not_before(tmp_path: Path) -> None:
+def test_a_chunk_is_there_when_it_is_finished_and_not_before(tmp_path: Path) -> None:
     images = squares(5)
-    writer = Writer(tmp_path, "train-00000", 32)
+    writer = ChunkWriter(tmp_path, "train-00000", 32)
     for image, label in zip(images, ("b", "a", "b", "c", "a"), strict=True):
-        writer.add(Entry(encode(image, "raw"), image, outer_sum(image)), label)
+        writer.add(
+            EncodedImage(encode_image(image, "raw"), image, sum_outer_products(image)), label
+        )
     writer.unreadable.append("no such image")
-    assert finished_piece(tmp_path, "train-00000") is None
+    assert read_finished_chunk(tmp_path, "train-00000") is None
     writer.finish()
-    index = finished_piece(tmp_path, "train-00000")
+    index = read_finished_chunk(tmp_path, "train-00000")
     assert index is not None
     assert [index.labels[code] for code in index.codes] == ["b", "a", "b", "c", "a"]
     assert index.unreadable == ("no such image",)
-    moments = piece_moments(tmp_path, "train-00000")
+    moments = read_chunk_sums(tmp_path, "train-00000")
     assert moments.count == 5
     np.testing.assert_array_equal(moments.image, images.astype(int).sum(0))
 
 
-def test_a_piece_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
-    writer = Writer(tmp_path, "train-00000", 32)
+def test_a_chunk_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
+    writer = ChunkWriter(tmp_path, "train-00000", 32)
     image = squares(1)[0]
-    writer.add(Entry(encode(image, "raw"), image, outer_sum(image)), "a")
+    writer.add(EncodedImage(encode_image(image, "raw"), image, sum_outer_products(image)), "a")
     writer.abandon()
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ from model.checkpoint import Pca
 
 
 @dataclass
-class Moments:
+class PixelSums:
     """Sums over pixels from which mean image and covariance follow.
 
     They are whole numbers, so that neither the order of the images nor where the work was
@@ -26,7 +26,7 @@ class Moments:
     outer: npt.NDArray[np.int64]
 
     @classmethod
-    def zero(cls, side: int) -> "Moments":
+    def zero(cls, side: int) -> "PixelSums":
         """No image yet."""
         return cls(0, np.zeros((side, side, 3), np.int64), np.zeros((3, 3), np.int64))
 
@@ -36,7 +36,7 @@ class Moments:
         self.image += pixels
         self.outer += outer
 
-    def merge(self, other: "Moments") -> None:
+    def merge(self, other: "PixelSums") -> None:
         """Count another set's images too."""
         self.count += other.count
         self.image += other.image
@@ -58,7 +58,7 @@ class Moments:
         return Pca(torch.tensor(values).float(), torch.tensor(falling).float())
 
 
-def outer_sum(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+def sum_outer_products(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """Σ over an image's pixels of R, G, B times R, G, B: uint8 [s, s, 3] → int64 [3, 3]."""
     # Exact: 64-bit floats hold whole numbers below 2⁵³, and BLAS multiplies them.
     flat = pixels.reshape(-1, 3).astype(np.float64)

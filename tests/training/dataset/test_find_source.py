@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from model.dataset import FolderError, ImageFolder
+from training.dataset.find_source import DataError, describe, expected, find_source
 from training.dataset.shards import Shards
-from training.dataset.source import DataError, describe, expected, find_source
 
 
 def test_a_folder_of_photographs(photographs: Path, folder: ImageFolder) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.dataset.moments import Moments, outer_sum
+from training.dataset.statistics import PixelSums, sum_outer_products
 
 
 def images(count: int = 4) -> np.ndarray:
@@ -13,10 +13,10 @@ def images(count: int = 4) -> np.ndarray:
     return np.clip(colours, 0, 255).astype(np.uint8)
 
 
-def moments_of(several: np.ndarray) -> Moments:
-    moments = Moments.zero(32)
+def moments_of(several: np.ndarray) -> PixelSums:
+    moments = PixelSums.zero(32)
     for image in several:
-        moments.add(image, outer_sum(image))
+        moments.add(image, sum_outer_products(image))
     return moments
 
 
@@ -48,7 +48,7 @@ def test_the_sums_are_exact_whatever_the_order_and_the_parts() -> None:
 
 
 def test_a_white_image_of_256_by_256_is_summed_exactly() -> None:
-    assert outer_sum(np.full((256, 256, 3), 255, np.uint8))[0, 2] == 255**2 * 256**2
+    assert sum_outer_products(np.full((256, 256, 3), 255, np.uint8))[0, 2] == 255**2 * 256**2
 
 
 @pytest.mark.parametrize("grey", [0, 77])

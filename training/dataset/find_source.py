@@ -1,0 +1,91 @@
+"""What `--data` names: a folder of photographs, or tar shards in a folder or behind URLs."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import webdataset
+
+from model.dataset import ImageFolder, scan_folder
+from training.dataset.shards import Shards, is_url
+from training.dataset.source import SPLITS, DataError, Source, SplitName
+
+__all__ = ["DataError", "Source", "describe", "expected", "find_source"]
+
+SPLIT = "{split}"
+
+
+def find_source(data: str) -> ImageFolder | Shards:
+    """What `--data` names.
+
+    - A folder with `train/<class>/*` and `val/<class>/*`.
+    - A folder with `train-*.tar` and `val-*.tar`.
+    - The paths or URLs of tar files, in which {split} stands for train and val and braces count:
+      `http://host/photographs-{split}-{000..012}.tar`; where the two have not the same numbers:
+      `http://host/{train-{000..640},val-{00..24}}.tar`.
+
+    Raises FolderError or DataError: there is no such folder or file, one of the two splits is
+    missing.
+    """
+    if is_url(data) or data.endswith(".tar"):
+        return expand_shard_pattern(data)
+    root = Path(data).absolute()
+    if root.is_file():
+        raise DataError(f"{root} is a file; --data takes a folder, or tar shards")
+    found = {split: sorted(root.glob(f"{split}-*.tar")) for split in SPLITS}
+    if not any(found.values()):
+        return scan_folder(root)
+    for split, files in found.items():
+        if not files:
+            raise DataError(f"{root} holds shards, but no {split}-*.tar")
+    train, val = (tuple(map(str, found[split])) for split in SPLITS)
+    return Shards(root, train, val)
+
+
+def describe(source: ImageFolder | Shards) -> str:
+    """Say what a source holds, as far as it shows before it is read."""
+    if isinstance(source, Shards):
+        return f"{len(source.train):,} tar shards, {len(source.val):,} for validation"
+    return (
+        f"{len(source.train):,} photographs of {len(source.classes):,} classes, "
+        f"{len(source.val):,} for validation"
+    )
+
+
+def expected(source: ImageFolder | Shards) -> int | None:
+    """How many photographs there are to decode; None where it takes reading to know."""
+    return None if isinstance(source, Shards) else len(source.train) + len(source.val)
+
+
+def expand_shard_pattern(pattern: str) -> Shards:
+    """Expand a pattern; local files must exist."""
+    # webdataset's pipe: runs what follows as a command.
+    known = sorted(set(webdataset.gopen_schemes) - {"pipe", "__default__"})
+    if is_url(pattern) and urlsplit(pattern).scheme not in known:
+        raise DataError(f"{pattern}: only these are read over a network: {', '.join(known)}")
+    whole = pattern if is_url(pattern) else str(Path(pattern).absolute())
+    train, val = (list_shards(whole, split) for split in SPLITS)
+    for file in () if is_url(pattern) else (*train, *val):
+        if not Path(file).is_file():
+            raise DataError(f"there is no shard {file}")
+    return Shards(whole, train, val)
+
+
+def list_shards(pattern: str, split: SplitName) -> tuple[str, ...]:
+    """One split's names, in order."""
+    if SPLIT in pattern:
+        return expand_braces(pattern.replace(SPLIT, split))
+    own = tuple(name for name in expand_braces(pattern) if split in name.rpartition("/")[2])
+    if not own:
+        raise DataError(
+            f"{pattern} names no shards for {split}; it needs {SPLIT} where they have train or "
+            "val, or braces with both: http://host/{train-{000..640},val-{00..24}}.tar"
+        )
+    return own
+
+
+def expand_braces(pattern: str) -> tuple[str, ...]:
+    """Expand the braces."""
+    try:
+        return tuple(webdataset.SimpleShardList(pattern).urls)
+    except (ValueError, AssertionError) as error:
+        raise DataError(f"{pattern}: its braces cannot be expanded: {error}") from error
