@@ -86,7 +86,7 @@ def train_ours(job: dict[str, Any]) -> Turn:
     config = SMALL.network(max(1000, len(data.names)))
     mesh = join_mesh(config, None, device)
     state = init_state(config, SMALL, device, mesh)
-    compile_network(state, "on", 0)
+    compile_network(state, job["compile"], 0)
     batches = endless_batches(state, data, job)
     bf16 = uses_bf16(job, device)
 

@@ -46,6 +46,8 @@ class Options:
     """Turns per contender."""
     precision: str = "auto"
     """Precision of ours and of torchvision with the same settings: auto, f32 or bf16."""
+    compile: str = "on"
+    """Whether ours is compiled: on or off."""
     only: tuple[str, ...] = tuple(CONTENDERS)
     """Names of the contenders."""
     json: Path | None = None
@@ -102,6 +104,7 @@ def start_contender(name: str, options: Options, home: str) -> list[Worker]:
         "batch": options.batch,
         "steps": options.steps,
         "precision": options.precision,
+        "compile": options.compile,
         "port": str(find_free_port()),
     }
     workers = [

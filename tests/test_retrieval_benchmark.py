@@ -1,4 +1,4 @@
-"""The benchmark of the index measures what it says, on vectors so few that it takes seconds."""
+"""The benchmark of the index, on a few vectors."""
 
 import io
 import json
