@@ -16,7 +16,7 @@ def post(client: FlaskClient, *data: bytes, field: str = "image") -> TestRespons
     return client.post("/api/classify", data={field: files})
 
 
-def test_it_says_what_the_page_says(client, page, uploader, jpeg):
+def test_the_classification_equals_the_pages(client, page, uploader, jpeg):
     (found,) = post(client, jpeg).get_json()["answers"]
     shown = page(client.get(f"/results/{uploader.token}"))
     labels = [li.one("span", "label").text for li in shown.one("ol", "bars").all("li")]
@@ -31,7 +31,7 @@ def test_it_says_what_the_page_says(client, page, uploader, jpeg):
     assert client.get(found["neighbours"][0]["thumbnail"]).mimetype == "image/jpeg"
 
 
-def test_it_needs_no_token_and_keeps_nothing(app, client, settings, jpeg):
+def test_classifying_needs_no_token_and_stores_nothing(app, client, settings, jpeg):
     def kept() -> tuple[int, int]:
         with app.extensions["sessions"]() as session:
             rows = session.scalar(select(func.count()).select_from(UploadResult))
@@ -51,7 +51,7 @@ def test_a_body_is_an_image_whatever_it_is_called(client, fits, uploader, jpeg, 
     assert found["top5"] == stored["top5"]
 
 
-def test_of_several_a_bad_one_has_its_problem_and_the_others_their_answers(client, fits, jpeg):
+def test_of_several_images_only_the_bad_ones_have_problems(client, fits, jpeg):
     answer = post(client, jpeg, b"text", b"", bytes(1_000_001), jpeg)
     assert answer.status_code == 200
     found = fits(answer)["answers"]
@@ -74,7 +74,7 @@ def test_of_several_a_bad_one_has_its_problem_and_the_others_their_answers(clien
         (b"text", "picture", 400),
     ],
 )
-def test_one_alone_that_is_bad_is_the_problem(client, fits, data, field, status):
+def test_a_single_bad_image_is_a_problem(client, fits, data, field, status):
     answer = post(client, data, field=field)
     assert (answer.status_code, answer.mimetype) == (status, "application/problem+json")
     found = fits(answer)
@@ -94,7 +94,7 @@ def test_one_alone_that_is_bad_is_the_problem(client, fits, data, field, status)
         (bytes(13_000_000), "application/octet-stream", 413),
     ],
 )
-def test_a_bad_body_is_the_problem(client, fits, data, kind, status):
+def test_a_bad_body_is_a_problem(client, fits, data, kind, status):
     answer = client.post("/api/classify", data=data, content_type=kind)
     assert answer.status_code == status
     assert fits(answer)["status"] == status
@@ -106,7 +106,7 @@ def test_too_many_at_once_are_refused(client, fits, settings):
     assert str(settings.upload_files) in fits(answer)["detail"]
 
 
-def test_an_image_of_the_catalogue_is_not_its_own_neighbour(client):
+def test_a_stored_image_is_not_its_own_neighbour(client):
     found = client.get("/api/images/1/answer").get_json()
     assert 1 not in [n["id"] for n in found["neighbours"]]
     assert found["filename"] == "00.jpg"

@@ -12,12 +12,12 @@ from app.problems import PROBLEM_KINDS
 RUN = {"preset": "demo", "data": "/photographs/demo", "recipe": {"epochs": 3}, "finished": False}
 
 
-def test_it_is_valid(document):
+def test_the_openapi_document_is_valid(document):
     validate(document)
     assert document["openapi"].startswith("3.1")
 
 
-def test_it_names_every_address_of_the_api_and_no_other(app, document):
+def test_the_document_has_every_path_of_the_api_and_no_other(app, document):
     others = {"/api", "/api/openapi.json", "/api/swagger-ui/{name}"}
     rules = {re.sub(r"<(?:[^:<>]+:)?(\w+)>", r"{\1}", str(r)) for r in app.url_map.iter_rules()}
     assert set(document["paths"]) == {r for r in rules if r.startswith("/api")} - others
@@ -28,7 +28,7 @@ def test_it_names_every_address_of_the_api_and_no_other(app, document):
                 assert operation["operationId"]
 
 
-def test_a_command_prints_it(app, document):
+def test_a_command_prints_the_document(app, document):
     printed = app.test_cli_runner().invoke(args=["openapi", "print"])
     assert json.loads(printed.stdout)["paths"] == document["paths"]
 
@@ -53,7 +53,7 @@ def test_a_command_prints_it(app, document):
         "/api/health",
     ],
 )
-def test_what_is_got_is_as_described(client, fits, address):
+def test_get_responses_match_the_document_and_their_etag(client, fits, address):
     answer = client.get(address)
     assert answer.status_code == 200
     assert fits(answer)
@@ -62,7 +62,7 @@ def test_what_is_got_is_as_described(client, fits, address):
 
 
 @pytest.mark.parametrize("address", ["/api/classify", "/api/features", "/api/neighbours?k=2"])
-def test_what_is_sent_is_answered_as_described(client, fits, jpeg, address):
+def test_post_responses_match_the_document(client, fits, jpeg, address):
     answer = client.post(address, data={"image": (io.BytesIO(jpeg), "cat.jpg")})
     assert answer.status_code == 200
     assert fits(answer)
@@ -82,7 +82,7 @@ def test_a_stored_result_is_returned_to_anyone_with_its_token(client, fits, uplo
     assert "max-age" not in layers.headers["Cache-Control"]
 
 
-def test_a_run_is_told_and_what_is_no_number_is_null(empty, fits):
+def test_a_run_is_described_and_nan_becomes_null(empty, fits):
     folder = empty.application.extensions["settings"].home.runs / "20260101-120000-demo"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(RUN).replace("3", "NaN"))
@@ -96,7 +96,7 @@ def test_a_run_is_told_and_what_is_no_number_is_null(empty, fits):
     assert empty.get("/api/runs/none").status_code == 404
 
 
-def test_the_page_says_what_each_problem_means(client, page):
+def test_the_page_explains_each_kind_of_problem(client, page):
     answer = client.get("/api")
     shown = page(answer)
     assert shown.one("h1").text == "API"
@@ -106,7 +106,7 @@ def test_the_page_says_what_each_problem_means(client, page):
     assert page(client.get("/")).one("footer").one("a").attributes["href"] == "/api"
 
 
-def test_the_page_alone_may_show_drawings_out_of_a_stylesheet(client):
+def test_only_the_api_page_may_use_data_images(client):
     policy = client.get("/api").headers["Content-Security-Policy"]
     assert "img-src 'self' data:;" in policy
     assert "unsafe" not in policy
@@ -114,7 +114,7 @@ def test_the_page_alone_may_show_drawings_out_of_a_stylesheet(client):
         assert "data:" not in client.get(other).headers["Content-Security-Policy"]
 
 
-def test_swagger_ui_comes_from_here_and_keeps_under_its_version(client, page):
+def test_swagger_ui_is_served_locally_and_cached_by_version(client, page):
     shown = page(client.get("/api"))
     for address in [
         next(a for e in shown.all("link") if "swagger" in (a := e.attributes["href"])),

@@ -1,7 +1,7 @@
 """What is told to whoever watches the server."""
 
 
-def test_it_names_weights_and_index(app, client):
+def test_health_names_weights_and_index(app, client):
     answer = client.get("/healthz")
     assert answer.status_code == 200
     state = app.extensions["loader"].state()
@@ -15,7 +15,7 @@ def test_it_names_weights_and_index(app, client):
     assert client.head("/healthz").status_code == 200
 
 
-def test_it_says_what_is_missing(empty):
+def test_health_names_what_is_missing(empty):
     answer = empty.get("/healthz")
     assert answer.status_code == 503
     found = answer.get_json()

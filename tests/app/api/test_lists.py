@@ -56,19 +56,19 @@ def test_the_pages_hold_every_image_once(client, sort):
         ("/api/runs?page=2", 404),
     ],
 )
-def test_what_is_beyond_is_a_problem(client, fits, address, status):
+def test_a_bad_page_is_a_problem(client, fits, address, status):
     answer = client.get(address)
     assert answer.status_code == status
     assert "Link" not in answer.headers
     fits(answer)
 
 
-def test_a_class_that_nothing_matches_is_an_empty_page(client):
+def test_a_query_without_matches_is_an_empty_page(client):
     found = client.get("/api/classes?q=nothing").get_json()
     assert (found["classes"], found["total"], found["pages"], found["page"]) == ([], 0, 1, 1)
 
 
-def test_what_the_asker_has_is_not_sent_again(client):
+def test_an_unchanged_response_is_304_and_cached_by_version(client):
     first = client.get("/api/classes")
     etag, index = first.headers["ETag"], first.get_json()["index"]
     assert first.headers["Cache-Control"] == "private, no-cache"
@@ -89,7 +89,7 @@ def test_what_the_asker_has_is_not_sent_again(client):
         assert kept == "private, no-cache"
 
 
-def test_bytes_and_json_are_not_taken_for_each_other(client):
+def test_bytes_and_json_have_different_etags(client):
     one = client.get("/api/images/1/features")
     accepting = {"Accept": "application/octet-stream", "If-None-Match": one.headers["ETag"]}
     other = client.get("/api/images/1/features", headers=accepting)
@@ -97,14 +97,14 @@ def test_bytes_and_json_are_not_taken_for_each_other(client):
     assert one.headers["Vary"] == other.headers["Vary"] == "Accept"
 
 
-def test_errors_have_no_name(client):
+def test_errors_have_no_etag(client):
     answer = client.get("/api/images/999999/features")
     assert answer.status_code == 404
     assert "ETag" not in answer.headers
     assert answer.headers["Cache-Control"] == "private, no-cache"
 
 
-def test_only_the_head_is_told_where_that_is_asked(client):
+def test_head_has_no_body(client):
     answer = client.head("/api/health")
     assert (answer.status_code, answer.data) == (200, b"")
     assert answer.headers["ETag"]

@@ -42,7 +42,7 @@ def ids(client: FlaskClient, address: str, **sent: object) -> list[int]:
     return [one["id"] for one in answer.get_json()["neighbours"]]
 
 
-def test_features_are_told_in_full(client, jpeg, feature):
+def test_features_are_returned_in_full_precision(client, jpeg, feature):
     answer = client.post("/api/features", data=form(jpeg, 2)).get_json()
     told = np.array([one["feature"] for one in answer["features"]], np.float32)
     assert told.shape == (2, 4096)
@@ -80,7 +80,7 @@ def test_neighbours_are_the_nearest(client, jpeg, feature, stored):
     assert own == nearest(stored, stored[4], 10, out=(5,))
 
 
-def test_only_the_classes_asked_for_count(client, feature, stored):
+def test_neighbours_can_be_restricted_to_classes(client, feature, stored):
     listed = client.get("/api/classes").get_json()["classes"]
     first, second = (c["id"] for c in listed[:2])
     pages = [client.get(f"/api/classes/{c}/images?size=1000").get_json() for c in (first, second)]
@@ -120,13 +120,13 @@ def test_the_mean_of_several_images(client, stored):
         ("", [1], ""),
     ],
 )
-def test_what_cannot_be_asked_is_named(client, fits, address, sent, field):
+def test_an_invalid_query_names_the_field(client, fits, address, sent, field):
     answer = client.post(f"/api/neighbours{address}", json=sent)
     assert answer.status_code == 422
     assert field in [error["field"] for error in fits(answer)["errors"]]
 
 
-def test_a_body_that_is_no_json_or_too_long(client, fits):
+def test_a_body_that_is_not_json_or_too_long_is_a_problem(client, fits):
     kind = {"content_type": "application/json"}
     assert client.post("/api/neighbours", data=b"{", **kind).status_code == 400
     assert client.post("/api/neighbours", data=b"[" * 100_000, **kind).status_code in (400, 422)

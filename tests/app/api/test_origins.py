@@ -28,7 +28,7 @@ def preflight(client: FlaskClient, origin: str, method: str = "POST") -> TestRes
     return client.options("/api/classify", headers={"Origin": origin, **wanted})
 
 
-def test_none_does_by_default(client):
+def test_no_origin_is_allowed_by_default(client):
     answer = asked(client, "https://example.org")
     assert answer.status_code == 200
     assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
@@ -37,7 +37,7 @@ def test_none_does_by_default(client):
 
 
 @pytest.mark.parametrize("origin", ["https://example.org", "http://[::1]:3000"])
-def test_those_that_are_set_do(opened, origin):
+def test_configured_origins_are_allowed(opened, origin):
     answer = asked(opened, origin)
     assert answer.headers[ALLOWED] == origin
     assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
@@ -61,14 +61,14 @@ def test_those_that_are_set_do(opened, origin):
         "null",
     ],
 )
-def test_no_other_does(opened, origin):
+def test_other_origins_are_not_allowed(opened, origin):
     answer = asked(opened, origin)
     assert ALLOWED not in answer.headers
     assert "Origin" in answer.headers["Vary"]
     assert ALLOWED not in preflight(opened, origin).headers
 
 
-def test_errors_are_read_and_pages_are_not(opened):
+def test_errors_are_readable_and_pages_are_not(opened):
     assert asked(opened, "https://example.org", "/api/nothing").headers[ALLOWED]
     for address in ("/models", "/training", "/images/1/thumbnail.jpg", "/static/shared/page.js"):
         answer = asked(opened, "https://example.org", address)
@@ -76,6 +76,6 @@ def test_errors_are_read_and_pages_are_not(opened):
         assert answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
-def test_all_may_where_that_is_set(settings, open_app):
+def test_all_origins_can_be_allowed(settings, open_app):
     client = open_app(dataclasses.replace(settings, cors_origins=("*",))).test_client()
     assert asked(client, "https://anywhere.net").headers[ALLOWED] == "*"

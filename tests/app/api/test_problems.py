@@ -24,7 +24,7 @@ def problem(answer) -> dict:
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 410, 413, 415, 422, 429, 500, 503])
-def test_every_status_is_one(failing, status):
+def test_every_error_is_a_problem_document(failing, status):
     found = problem(failing.get(f"/api/fail/{status}"))
     assert found["status"] == status
     assert found["instance"] == f"/api/fail/{status}"
@@ -41,7 +41,7 @@ def test_every_status_is_one(failing, status):
         ("full", 507, "/api#no-room"),
     ],
 )
-def test_what_fails_inside_stays_inside(failing, caplog, kind, status, type):
+def test_internal_errors_reveal_nothing(failing, caplog, kind, status, type):
     answer = failing.get(f"/api/fail/{kind}")
     found = problem(answer)
     assert (found["status"], found["type"]) == (status, type)
@@ -50,7 +50,7 @@ def test_what_fails_inside_stays_inside(failing, caplog, kind, status, type):
     assert "secret" in caplog.text  # the log has it
 
 
-def test_what_is_missing_is_said_with_the_command_that_makes_it(empty, page):
+def test_what_is_missing_comes_with_the_command_that_creates_it(empty, page):
     found = problem(empty.get("/api/health"))
     assert found["type"] == "/api#no-weights"
     assert found["title"] == PROBLEM_KINDS["no-weights"].title
@@ -61,7 +61,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(empty, page):
         assert problem(empty.get(address))["status"] == 503
 
 
-def test_other_addresses_and_methods(client):
+def test_unknown_paths_and_methods_are_problems(client):
     assert problem(client.get("/api/nothing"))["status"] == 404
     answer = client.get("/api/classify")
     assert problem(answer)["status"] == 405
@@ -78,7 +78,7 @@ def test_the_current_image_is_named_by_the_url_alone(uploader, fits):
     assert fits(client.get(f"/api/layers?of={token}"))["of"] == token
 
 
-def test_what_flask_answers_by_itself_is_no_page(client):
+def test_flasks_own_responses_are_not_pages(client):
     answer = client.options("/api/classify")
     assert answer.status_code == 200
     assert answer.data == b""
@@ -106,7 +106,7 @@ QUERIES = st.dictionaries(NAMES, st.integers().map(str) | st.text(max_size=8), m
     query=QUERIES,
     method=st.sampled_from(["get", "get", "post", "put", "head"]),
 )
-def test_whatever_is_asked_is_answered(client, address, place, query, method):
+def test_any_request_gets_a_response_without_a_server_error(client, address, place, query, method):
     path = f"/api/{address.format(quote(place, safe=''))}"
     answer = getattr(client, method)(path, query_string=query)
     assert answer.status_code < 500
@@ -129,13 +129,13 @@ def test_whatever_is_asked_is_answered(client, address, place, query, method):
     kind=st.sampled_from(["application/json", "image/jpeg", "multipart/form-data", "text/plain"]),
     address=st.sampled_from(["classify", "features", "neighbours"]),
 )
-def test_whatever_is_sent_is_refused_as_it_should(client, data, kind, address):
+def test_any_invalid_body_is_a_client_error(client, data, kind, address):
     answer = client.post(f"/api/{address}", data=data, content_type=kind)
     assert 400 <= answer.status_code < 500
     problem(answer)
 
 
-def test_a_database_that_is_not_there(tmp_path, settings, open_app):
+def test_a_missing_database_is_a_problem(tmp_path, settings, open_app):
     other = dataclasses.replace(settings, database_url=f"sqlite:///{tmp_path}/no/such/file")
     client = open_app(other).test_client()
     assert problem(client.get("/api/images/1"))["type"] == "/api#database"

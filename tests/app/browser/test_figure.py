@@ -17,7 +17,7 @@ def check_whole(page: Any) -> None:
     assert page.locator(".labelled ol li .fill").count() == 40
 
 
-def test_the_frame_is_filled_without_a_move(
+def test_the_placeholder_is_filled_without_layout_shift(
     tab: Open, steady: Callable[[Any, str], None], accessible: Callable[[Any], None]
 ) -> None:
     page = tab(viewport={"width": 1280, "height": 800})

@@ -53,7 +53,7 @@ def test_the_keyboard_walks_from_kernel_to_kernel(tab: Open) -> None:
         page.wait_for_function("document.activeElement.dataset.step === '1'")
 
 
-def test_what_cannot_be_fetched_is_gone_to(tab: Open) -> None:
+def test_a_kernel_that_cannot_be_fetched_is_navigated_to(tab: Open) -> None:
     page = tab()
     page.goto("/filters")
     page.evaluate("window.here = true")
@@ -75,7 +75,7 @@ def test_a_kernel_is_a_page_without_javascript(tab: Open, classified: Callable[.
     page.wait_for_url(re.compile(r"/images/\d+$"))
 
 
-def test_a_finger_finds_every_kernel_and_patch(tab: Open) -> None:
+def test_kernels_and_patches_are_large_enough_to_tap(tab: Open) -> None:
     page = tab(viewport={"width": 360, "height": 740})
     page.goto("/filters/17")
     for links in (".kernels a", ".nine a"):
@@ -90,7 +90,7 @@ def test_a_finger_finds_every_kernel_and_patch(tab: Open) -> None:
     )
 
 
-def test_a_chosen_kernel_serves_everyone(
+def test_a_kernel_is_accessible_and_steady(
     tab: Open, accessible: Callable[[Any], None], steady: Callable[[Any, str], None]
 ) -> None:
     for scheme, width in (("light", 1280), ("dark", 360)):

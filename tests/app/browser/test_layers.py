@@ -9,7 +9,7 @@ import pytest
 Open = Callable[..., Any]
 
 
-def test_one_goes_from_an_example_to_a_layer_to_a_map(tab: Open) -> None:
+def test_links_lead_from_an_example_to_a_layer_to_a_map(tab: Open) -> None:
     page = tab(java_script_enabled=False)
     page.goto("/layers")
     page.click(".three a >> nth=1")
@@ -40,7 +40,7 @@ def test_the_pictures_of_every_tower_arrive(tab: Open) -> None:
     assert max(ones) < min(twos)  # two columns
 
 
-def test_a_map_tells_its_number_and_largest_value(tab: Open) -> None:
+def test_a_hovered_map_shows_its_number_and_maximum(tab: Open) -> None:
     page = tab()
     page.goto("/layers/conv2?of=image-1")
     said = page.locator(".maps a > span")
@@ -57,7 +57,7 @@ def test_a_map_tells_its_number_and_largest_value(tab: Open) -> None:
     assert shown(132)
 
 
-def test_on_a_telephone_the_towers_stand_one_above_the_other(tab: Open) -> None:
+def test_on_a_phone_the_towers_are_stacked(tab: Open) -> None:
     page = tab(viewport={"width": 360, "height": 740})
     page.goto("/layers?of=image-1")
     boxes = [page.locator(".lane").nth(n).bounding_box() for n in range(14)]
@@ -73,7 +73,7 @@ def test_on_a_telephone_the_towers_stand_one_above_the_other(tab: Open) -> None:
 
 
 @pytest.mark.parametrize("address", ["/layers/conv3", "/layers/fc6"])
-def test_a_layer_serves_everyone(
+def test_a_layer_is_accessible_and_steady(
     tab: Open, accessible: Callable[[Any], None], steady: Callable[[Any, str], None], address: str
 ) -> None:
     for scheme, width in (("light", 1280), ("dark", 360)):

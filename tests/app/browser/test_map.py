@@ -109,7 +109,7 @@ def focus_by_key(page: Any) -> None:
     assert page.evaluate("document.activeElement.tagName") == "CANVAS"
 
 
-def test_the_thumbnail_of_the_image_pointed_at_follows_the_pointer_and_a_click_opens_it(
+def test_a_preview_follows_the_pointer_and_a_click_opens_the_image(
     tab: Open, points: Points
 ) -> None:
     page = opened(tab(viewport=TALL))
@@ -197,7 +197,7 @@ def test_images_of_the_selection_are_picked_as_in_explore(tab: Open, points: Poi
     assert re.findall(r"image=(\d+)", page.url) == [href.rsplit("/", 1)[1] for href in first]
 
 
-def test_a_class_that_is_hidden_is_neither_found_nor_selected(tab: Open, points: Points) -> None:
+def test_hidden_classes_are_neither_hovered_nor_selected(tab: Open, points: Points) -> None:
     page = opened(tab(viewport=TALL), f"/map?region=0,0,{points.scale},{points.scale}")
     point = points.lonely()[0]
     number = points.numbers[point]
@@ -249,7 +249,7 @@ def test_each_class_has_its_colour_and_the_legend_shows_it(tab: Open, scheme: st
     wait_for_colours(page, {*wanted} - {wanted[1]}, absent={wanted[1]})
 
 
-def test_everything_goes_by_keyboard(
+def test_the_map_works_by_keyboard(
     tab: Open, points: Points, accessible: Callable[[Any], None]
 ) -> None:
     page = opened(tab(viewport=TALL))
@@ -297,9 +297,7 @@ def test_everything_goes_by_keyboard(
     page.wait_for_url(re.compile(rf"/images/{points.ids[point]}$"))
 
 
-def test_wheel_and_drag_change_what_is_seen_and_the_place_under_the_pointer_stays(
-    tab: Open, points: Points
-) -> None:
+def test_wheel_zooms_at_the_pointer_and_drag_pans(tab: Open, points: Points) -> None:
     page = opened(tab(viewport=TALL))
     point = points.lonely()[1]
     x, y = on_screen(page, points, points.places[point])
@@ -347,7 +345,9 @@ def test_without_scripts_there_are_a_picture_and_the_classes(tab: Open) -> None:
     page.wait_for_url(re.compile(r"/explore/\d+$"))
 
 
-def test_points_that_do_not_come_are_told_of(tab: Open, accessible: Callable[[Any], None]) -> None:
+def test_a_failure_to_load_the_points_is_shown(
+    tab: Open, accessible: Callable[[Any], None]
+) -> None:
     page = tab()
     page.route("**/points.json*", lambda route: route.fulfill(status=404, body="{}"))
     page.goto("/map")
@@ -358,7 +358,7 @@ def test_points_that_do_not_come_are_told_of(tab: Open, accessible: Callable[[An
     page.wait_for_selector("[data-mode=select]:enabled")
 
 
-def test_the_benchmark_of_its_frames_prints_its_table(site: str, chromium: Any) -> None:
+def test_the_frame_benchmark_prints_its_table(site: str, chromium: Any) -> None:
     words = ["benchmarks/map.py", "--address", site, "--points", "100", "--moves", "3"]
     done = subprocess.run(
         [sys.executable, *words],

@@ -108,7 +108,7 @@ def test_a_bar_is_red_where_and_only_where_its_label_is_the_correct_one(shown: A
     )
 
 
-def test_the_nearest_are_those_that_a_comparison_with_all_finds(
+def test_the_neighbours_equal_a_brute_force_search(
     state: Ready, known: list[CatalogueImage], shown: Any
 ) -> None:
     every = np.array(state.index.id_map.ids)
@@ -128,7 +128,7 @@ def test_the_nearest_are_those_that_a_comparison_with_all_finds(
         )
 
 
-def test_a_number_draws_the_same_images_every_time_spread_over_classes(
+def test_a_number_always_draws_the_same_images_spread_over_classes(
     client: FlaskClient, page: Page, known: list[CatalogueImage]
 ) -> None:
     def drawn_by(query: str) -> tuple[list[int], list[int]]:
@@ -145,7 +145,7 @@ def test_a_number_draws_the_same_images_every_time_spread_over_classes(
     assert len(set(first[1]) - set(first[0])) == 4
 
 
-def test_what_is_drawn_does_not_hang_on_ids_or_order(known: list[CatalogueImage]) -> None:
+def test_the_draw_does_not_depend_on_ids_or_order(known: list[CatalogueImage]) -> None:
     ways = [draw_selection(some, 5, lambda one: True) for some in (known, known[::-1])]
     assert ways[0].ids == ways[1].ids
 
@@ -165,16 +165,14 @@ def test_the_placeholder_comes_at_once_and_the_content_is_cached(
     assert len(again.all("rect", "fill")) == len(whole.all("rect", "fill")) == 40
 
 
-def test_the_caption_says_what_it_is_of(shown: Any, photographs: Path) -> None:
+def test_the_caption_names_the_data(shown: Any, photographs: Path) -> None:
     caption = shown.one("figcaption").text
     assert re.search(rf"eight validation images of {re.escape(photographs.name)}\b", caption)
     assert re.search(r"five validation images\b.*\bfc7\b", caption)
     assert re.search(rf"{re.escape(photographs.name)} for 2 epochs", caption)
 
 
-def test_images_are_chosen_by_hand(
-    client: FlaskClient, page: Page, known: list[CatalogueImage]
-) -> None:
+def test_images_can_be_chosen(client: FlaskClient, page: Page, known: list[CatalogueImage]) -> None:
     numbers = [one.id for one in known][::-1]
     left, right = numbers[:8], numbers[5:10]
     query = "&".join([*(f"image={n}" for n in left), *(f"row={n}" for n in right)])
@@ -225,7 +223,7 @@ def test_a_wrong_choice_is_refused_and_stays_checked(
     assert client.get("/figure-4.png", query_string={"image": names}).status_code == 400
 
 
-def test_only_rows_are_no_choice(
+def test_a_selection_needs_images_on_the_left(
     client: FlaskClient, page: Page, known: list[CatalogueImage]
 ) -> None:
     answer = client.get("/figure-4", query_string={"row": [one.id for one in known[:5]]})
@@ -234,12 +232,14 @@ def test_only_rows_are_no_choice(
 
 
 @pytest.mark.parametrize("draw", ["-1", "x", "1.5", "", "٣", "1" * 30])
-def test_a_number_that_is_none_leads_nowhere(client: FlaskClient, draw: str) -> None:
+def test_an_invalid_number_is_not_found(client: FlaskClient, draw: str) -> None:
     for address in ("/figure-4", "/figure-4.svg", "/figure-4/choose"):
         assert client.get(address, query_string={"draw": draw}).status_code == 404
 
 
-def test_the_files_are_what_a_printer_wants(app: Flask, shown: Any, photographs: Path) -> None:
+def test_the_files_are_complete_and_ready_for_print(
+    app: Flask, shown: Any, photographs: Path
+) -> None:
     red = len(shown.one("ul", "labelled").all("li", "correct"))
 
     def get(kind: str) -> Any:
@@ -295,7 +295,7 @@ def check_svg(data: bytes, shown: Any, red: int) -> None:
     assert not re.search(rb"(?:href|src)=\"https?:|url\(['\"]?https?:", data)
 
 
-def test_a_label_in_another_script_is_written_where_a_font_has_it() -> None:
+def test_fonts_are_chosen_to_cover_every_script() -> None:
     assert choose_fonts(["<b>coffee & cream</b>", "трава"]) == ["serif", "DejaVu Sans"]
     chosen = choose_fonts(["草"])
     have = [font for font in fontManager.ttflist if ord("草") in font_characters(font)]
@@ -344,7 +344,7 @@ def test_without_weights_or_index_the_page_says_so(empty: FlaskClient, page: Pag
     assert "training/run.py" in page(empty.get("/figure-4")).one("code").text
 
 
-def test_whichever_of_them_is_sent_has_its_correct_label_in_red(
+def test_an_uploaded_validation_image_is_recognised(
     client: FlaskClient, page: Page, send: Any, known: list[CatalogueImage]
 ) -> None:
     rocket = [one for one in known if one.label == "rocket"][-1]
@@ -352,7 +352,7 @@ def test_whichever_of_them_is_sent_has_its_correct_label_in_red(
     assert "rocket" in answer.text
 
 
-def test_exactly_as_many_as_there_are_can_be_picked(known: list[CatalogueImage]) -> None:
+def test_a_selection_has_as_many_images_as_there_are(known: list[CatalogueImage]) -> None:
     some = known[:3]
     choice = pick_selection(some, [str(one.id) for one in some], [], lambda one: True)
     assert choice.ids == (tuple(one.id for one in some),) * 2
@@ -361,7 +361,7 @@ def test_exactly_as_many_as_there_are_can_be_picked(known: list[CatalogueImage])
     assert draw_selection([], 1, lambda one: True).left == ()
 
 
-def test_the_correct_class_is_told_by_its_folder_not_by_its_words(
+def test_the_correct_class_is_found_by_folder_not_by_label(
     state: Ready, known: list[CatalogueImage]
 ) -> None:
     brick = next(one for one in known if one.path.split("/")[1] == "brick")

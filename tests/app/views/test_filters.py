@@ -102,7 +102,7 @@ def test_every_kernel_is_a_link_with_a_name_where_it_is_drawn(client, page):
             assert (place["width"], place["height"]) == ("44", "44")
 
 
-def test_the_difference_between_the_gpus_is_drawn_and_told(app, client, page):
+def test_the_difference_between_the_gpus_is_drawn_and_stated(app, client, page):
     shown = page(client.get("/filters"))
     strips = shown.one("div", "strips").all("svg")
     weights = app.extensions["loader"].state().predictor.conv1_kernels().double().numpy()
@@ -120,7 +120,7 @@ def test_the_difference_between_the_gpus_is_drawn_and_told(app, client, page):
     )
 
 
-def test_a_chosen_kernel_is_outlined_and_told_of(client, page):
+def test_a_chosen_kernel_is_outlined_and_described(client, page):
     shown = page(client.get("/filters/65"))
     current = [a for a in shown.all("a") if a.attributes.get("aria-current") == "true"]
     assert [a.attributes.get("data-kernel") for a in current] == [None, "65"]  # and the menu
@@ -229,7 +229,7 @@ def test_without_a_current_image_there_are_examples(client, page, closer):
     assert "immutable" in client.get(drawn).headers["Cache-Control"]
 
 
-def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
+def test_pictures_of_an_upload_are_private_and_deleted_with_it(
     app, client, closer, send, jpeg, settings
 ):
     token = send(jpeg).location.rsplit("/", 1)[1]
@@ -252,6 +252,6 @@ def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
 
 
 @pytest.mark.parametrize("of", ["", "image-0", "image-99999999999", "x" * 22, "nothing"])
-def test_pictures_and_pages_of_no_image_are_not_found(client, of):
+def test_pictures_and_pages_of_unknown_images_are_not_found(client, of):
     assert client.get(f"/filters/2/response.png?of={of}").status_code == 404
     assert client.get(f"/filters/2?of={of}").status_code == (404 if of else 200)

@@ -23,7 +23,7 @@ def test_the_kernels_are_numbered_and_ranked_within_their_gpu(app: Flask) -> Non
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.8, -1.2])
-def test_chance_is_that_of_an_exact_test_by_permutation(shift: float) -> None:
+def test_the_p_value_equals_an_exact_permutation_test(shift: float) -> None:
     drawn = np.random.default_rng(4)
     first, second = drawn.normal(0.5, 1, 6), drawn.normal(0.5 + shift, 1, 6)
     exact = permutation_test(
@@ -38,6 +38,6 @@ def test_chance_is_that_of_an_exact_test_by_permutation(shift: float) -> None:
     assert found.by_chance == (exact.pvalue > 0.05)
 
 
-def test_gpus_wholly_apart_are_not_by_chance() -> None:
+def test_a_full_separation_is_significant() -> None:
     found = compare_selectivities(np.linspace(0, 0.2, 48), np.linspace(0.6, 0.9, 48))
     assert (found.as_extreme, found.by_chance) == (0, False)

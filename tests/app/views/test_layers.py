@@ -165,7 +165,7 @@ def test_the_labels_are_those_of_the_centre_crop_alone(app, client, page, token,
     assert shares == pytest.approx([100 * guess.probability for guess in expected], abs=0.06)
 
 
-def test_an_image_of_the_catalogue_has_its_own_label_in_red(client, page):
+def test_a_stored_image_has_its_own_label_in_red(client, page):
     example = page(client.get("/layers")).one("ul", "three").all("a")[1]
     label = example.one("span", "caption").text.split(": ")[1]
     shown = page(client.get(example.attributes["href"]))
@@ -174,7 +174,7 @@ def test_an_image_of_the_catalogue_has_its_own_label_in_red(client, page):
     assert all(text.startswith(label) for text in red)
 
 
-def test_every_map_of_a_layer_is_a_link_that_tells_its_largest_value(client, page, token, truth):
+def test_every_map_of_a_layer_is_a_link_with_its_maximum(client, page, token, truth):
     shown = page(client.get(f"/layers/conv3?of={token}"))
     peaks = truth["conv3"].reshape(384, -1).max(1)
     links = [a for block in shown.all("div", "maps") for a in block.all("a")]
@@ -192,7 +192,7 @@ def test_every_map_of_a_layer_is_a_link_that_tells_its_largest_value(client, pag
     assert np.abs(found - inked(truth["conv3"][192:], peaks.max())).max() <= 2.5
 
 
-def test_a_map_lies_on_the_image_where_its_places_look(client, page, token, truth):
+def test_a_map_is_aligned_with_the_image_by_receptive_field(client, page, token, truth):
     number = int(truth["conv5"].reshape(256, -1).max(1).argsort()[-2]) + 1
     values = truth["conv5"][number - 1]
     shown = page(client.get(f"/layers/conv5?map={number}&of={token}")).one("section", "single-map")
@@ -210,7 +210,7 @@ def test_a_map_lies_on_the_image_where_its_places_look(client, page, token, trut
     assert np.abs(ink - inked(values, values.max())).max() <= 2.5
 
 
-def test_the_strongest_neurons_are_told_of(client, page, token, truth):
+def test_the_strongest_neurons_are_listed(client, page, token, truth):
     shown = page(client.get(f"/layers/fc7?of={token}"))
     for tower, block in enumerate(shown.one("div", "enlarged").all("section", "lane")):
         half = truth["fc7"][2048 * tower : 2048 * (tower + 1)]
@@ -237,7 +237,7 @@ def test_there_are_no_other_pictures(client, token, name):
     assert client.get("/layers/conv3/tower-2.png").status_code == 404
 
 
-def test_without_an_image_there_are_examples_that_lead_on(client, page):
+def test_without_an_image_there_are_examples(client, page):
     for address in ("/layers", "/layers/conv2"):
         links = page(client.get(address)).one("ul", "three").all("a")
         assert len(links) == 3
@@ -259,7 +259,7 @@ def test_the_current_image_stays_current_without_being_named(uploader, page, tok
     )
 
 
-def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
+def test_pictures_of_an_upload_are_private_and_deleted_with_it(
     app, client, page, send, jpeg, settings
 ):
     token = send(jpeg).location.rsplit("/", 1)[1]
@@ -276,7 +276,7 @@ def test_pictures_of_an_upload_are_kept_by_nobody_and_end_with_it(
     assert client.get(f"/layers?of={token}").status_code == 404
 
 
-def test_what_is_computed_for_a_page_serves_its_pictures(app, client, page, send, jpeg):
+def test_a_page_and_its_pictures_share_one_forward_pass(app, client, page, send, jpeg):
     token = send(jpeg).location.rsplit("/", 1)[1]
     computed = []
     network = app.extensions["loader"].state().predictor.network
@@ -327,7 +327,7 @@ def test_a_kernel_without_a_positive_response_has_no_outline(client, page, one_t
     assert shown.one("code").text == "flask index build"
 
 
-def test_with_weights_alone_the_page_says_what_is_missing(weights_alone: FlaskClient, page):
+def test_with_weights_alone_the_page_names_the_command(weights_alone: FlaskClient, page):
     shown = page(weights_alone.get("/layers"))
     assert shown.one("code").text == "flask index build"
     shown = page(weights_alone.get("/layers/conv1"))

@@ -85,7 +85,7 @@ def alone(atlas: TrainingMap, one: int) -> TrainingMap:
     )
 
 
-def test_the_points_are_those_of_the_index_and_their_classes_the_database_s(
+def test_points_come_from_the_index_and_classes_from_the_database(
     client: FlaskClient, app: Flask, settings: Any
 ) -> None:
     sent = json.loads(client.get("/map/points.json").data)
@@ -104,7 +104,7 @@ def test_the_points_are_those_of_the_index_and_their_classes_the_database_s(
     assert labels == sorted(labels, key=str.casefold)
 
 
-def test_a_class_s_place_is_where_most_of_its_images_lie() -> None:
+def test_a_classs_densest_place_is_where_most_images_lie() -> None:
     generator = np.random.default_rng(3)
     many = generator.normal((4000, 12000), 150, (90, 2))
     few = generator.normal((13000, 2000), 150, (30, 2))
@@ -115,7 +115,7 @@ def test_a_class_s_place_is_where_most_of_its_images_lie() -> None:
     assert np.abs(found - [[4000, 12000], [9000, 9000]]).max() < 100
 
 
-def test_what_is_sent_of_a_version_is_kept_for_long(client: FlaskClient, page: Page) -> None:
+def test_points_and_pictures_are_cached_by_version(client: FlaskClient, page: Page) -> None:
     shown = page(client.get("/map"))
     stage = shown.one("div", "stage").attributes
     pictures = (
@@ -134,9 +134,7 @@ def test_what_is_sent_of_a_version_is_kept_for_long(client: FlaskClient, page: P
     assert client.get(stage["data-points"]).json["version"] == stage["data-version"]
 
 
-def test_the_page_says_how_the_map_was_made_and_leads_to_each_class(
-    client: FlaskClient, page: Page
-) -> None:
+def test_the_page_names_the_method_and_links_to_each_class(client: FlaskClient, page: Page) -> None:
     shown = page(client.get("/map"))
     assert re.search(r"t-SNE.*\b54\b", shown.one("div", "lead").text)
     links = shown.one("div", "key").all("a")
@@ -156,14 +154,14 @@ def test_the_page_says_how_the_map_was_made_and_leads_to_each_class(
     assert all(row.all("td")[1].text in set(labels) - {row.one("th").text} for row in rows)
 
 
-def test_the_nearest_class_in_words_is_the_nearest(atlas: TrainingMap) -> None:
+def test_the_nearest_class_in_the_table_is_the_nearest(atlas: TrainingMap) -> None:
     for group in atlas.classes:
         others = [g for g in atlas.classes if g is not group]
         near = min(others, key=lambda g: np.hypot(g.x - group.x, g.y - group.y))
         assert group.nearest == near.label
 
 
-def test_a_sample_says_of_how_many_images_it_is(app: Flask, state: Ready) -> None:
+def test_a_sample_states_its_size_and_the_total(app: Flask, state: Ready) -> None:
     some = state.sample.ids[::2]
     part = replace(state.sample, ids=some, points=state.sample.points[::2], whole=False)
     version = replace(state.version, count=1_281_167)
@@ -209,7 +207,7 @@ def test_the_picture_has_a_dot_of_its_class_s_colour_for_each_image(
     assert right >= 0.8 * len(apart)
 
 
-def test_names_stand_apart_and_within_the_picture() -> None:
+def test_labels_do_not_overlap_and_stay_inside_the_picture() -> None:
     generator = np.random.default_rng(5)
     groups = [
         MapClass(
@@ -270,5 +268,5 @@ def test_an_index_without_a_sample_has_no_map_and_no_patches(
     assert client.get("/filters/5/patches.png").status_code == 404
 
 
-def test_without_an_index_the_map_says_so(empty: FlaskClient, page: Page) -> None:
+def test_without_weights_the_map_names_the_command(empty: FlaskClient, page: Page) -> None:
     assert "training/run.py" in page(empty.get("/map")).one("code").text
