@@ -1,4 +1,4 @@
-"""Whether there is something to answer with, for whoever watches the server."""
+"""/healthz for monitoring: whether weights and an index that fit each other are loaded."""
 
 from flask import Blueprint, Response, jsonify
 
@@ -11,21 +11,16 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """Say which weights and index are loaded; 503 with the reason when they are not."""
+    """Return the weights and index in use; 503 with the reason and the command if not ready."""
     state = context.loader().probe_state()
-    if isinstance(state, NotReady):
-        return unavailable(state)
-    return jsonify(
-        status="ready",
-        weights=state.predictor.identity,
-        index=state.version.name,
-        images=state.version.count,
-    )
-
-
-def unavailable(state: NotReady) -> Response:
-    """Say what is missing and the command that mends it."""
-    answer = jsonify(
+    if not isinstance(state, NotReady):
+        return jsonify(
+            status="ready",
+            weights=state.predictor.identity,
+            index=state.version.name,
+            images=state.version.count,
+        )
+    response = jsonify(
         status="unavailable",
         weights=None,
         index=None,
@@ -34,5 +29,5 @@ def unavailable(state: NotReady) -> Response:
         message=PROBLEM_KINDS[state.reason].meaning,
         command=state.command,
     )
-    answer.status_code = 503
-    return add_retry_after(answer)
+    response.status_code = 503
+    return add_retry_after(response)

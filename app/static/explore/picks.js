@@ -25,8 +25,8 @@ function start() {
 
 function read() {
   try {
-    const kept = JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
-    return kept.filter((one) => /^\d+$/.test(one.id) && one.picture.startsWith("/")).slice(0, MAX_PICKS);
+    const stored = JSON.parse(sessionStorage.getItem(KEY) ?? "[]");
+    return stored.filter((one) => /^\d+$/.test(one.id) && one.picture.startsWith("/")).slice(0, MAX_PICKS);
   } catch {
     return picks;
   }
