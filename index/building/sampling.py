@@ -65,7 +65,7 @@ def make_sample(
         looking.load_earlier(before)
 
     def read(place: int) -> Pixels | None:
-        return read_square(images.root, images.entries[chosen[place]])
+        return read_entry_square(images.root, images.entries[chosen[place]])
 
     with single_threaded_torch():
         scan_new_images(looking, read, report)
@@ -125,7 +125,7 @@ def draw_sample(entries: Sequence[FileEntry], count: int) -> Ids:
     return np.sort(np.argsort(numbers, kind="stable")[:count])
 
 
-def read_square(root: Path, entry: FileEntry) -> Pixels | None:
+def read_entry_square(root: Path, entry: FileEntry) -> Pixels | None:
     """A photograph's pixels; None where they are gone or not those of its features."""
     found = read_photograph(root, entry.path, lambda _: None)
     return (
