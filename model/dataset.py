@@ -58,7 +58,7 @@ def scan_folder(root: Path) -> ImageFolder:
         raise FolderError(f"{root}: {describe_class_mismatch(names, in_val)}")
     if len(names) < 2:
         raise FolderError(
-            f"{root / 'train'} contains only one class, {names[0]}; at least two are needed"
+            f"{root / 'train'} holds only one class, {names[0]}; at least two are needed"
         )
     labels = read_labels(root, names)
     return ImageFolder(
@@ -94,7 +94,7 @@ def list_class_folders(folder: Path) -> list[str]:
         )
     names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
     if not names:
-        raise FolderError(f"{folder} contains no class folders; expected {folder}/<class>/*")
+        raise FolderError(f"{folder} holds no class folders; expected {folder}/<class>/*")
     return names
 
 
@@ -113,7 +113,7 @@ def list_photographs(root: Path, split: str, names: list[str]) -> tuple[Photogra
         names_in_class = sorted(e.name for e in entries if is_photograph(e.name) and e.is_file())
         if not names_in_class:
             raise FolderError(
-                f"{root / split / name} contains no photographs ({', '.join(SUFFIXES)}); "
+                f"{root / split / name} holds no photographs ({', '.join(SUFFIXES)}); "
                 "add some or remove the folder from train and val"
             )
         photographs += (Photograph(f"{split}/{name}/{file}", index) for file in names_in_class)
