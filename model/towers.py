@@ -60,10 +60,8 @@ def check_splittable(config: AlexNetConfig) -> None:
     """Raise ConfigError when the network cannot be split into two towers."""
     across = any(isinstance(layer, Lrn) and layer.across for layer in list_layers(config))
     if config.towers != TOWERS or across:
-        reason = "its normalisation spans both towers" if across else "it is a one-GPU net"
-        raise ConfigError(
-            f"{config.net} cannot be split over two devices: {reason}; use --towers 1"
-        )
+        reason = "its normalisation reaches across both towers" if across else "it is a one-GPU net"
+        raise ConfigError(f"{config.net} does not split over two devices: {reason}; use --towers 1")
 
 
 def split_layers(whole: Sequence[Layer], place: TowerRank) -> list[Layer]:

@@ -95,9 +95,14 @@ def test_it_is_a_plain_safetensors_file_that_others_can_read(file: Path) -> None
     assert tensors["mean_image"].shape == (3, 80, 80)
 
 
-def test_a_file_from_before_there_were_variants_is_read(file: Path, tmp_path: Path) -> None:
+def test_a_file_from_before_there_were_variants_is_read(
+    weights_of: Callable[..., Weights], tmp_path: Path
+) -> None:
+    config = AlexNetConfig(classes=3, init="he", input_scale=60.0, dropout=0.25)
+    file = tmp_path / "whole"
+    save_weights(weights_of(config, list(LABELS), labels=LABELS), file)
     # What AlexNetConfig had when there was the paper's net alone.
-    config = {
+    fields = {
         "classes": 3, "lrn_k": 2.0, "lrn_n": 5, "lrn_alpha": 1e-4, "lrn_beta": 0.75,
         "dropout": 0.25, "init": "he", "input_scale": 60.0,
     }  # fmt: skip
@@ -106,7 +111,7 @@ def test_a_file_from_before_there_were_variants_is_read(file: Path, tmp_path: Pa
         for layer in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
         for part in ("weight", "bias")
     }
-    old = change(file, tmp_path / "old", {"config": json.dumps(config)})
+    old = change(file, tmp_path / "old", {"config": json.dumps(fields)})
     assert set(read_tensors(old)[1]) == names | {
         "mean_image",
         "pca.eigenvalues",
@@ -116,7 +121,7 @@ def test_a_file_from_before_there_were_variants_is_read(file: Path, tmp_path: Pa
     assert load_weights(old).config.net == "paper"
     # The name that such weights had then, which an index of theirs still bears.
     classes = [list(pair) for pair in LABELS.items()]
-    told = json.dumps({"config": config, "classes": classes}, sort_keys=True)
+    told = json.dumps({"config": fields, "classes": classes}, sort_keys=True)
     digest = hashlib.sha256(told.encode())
     for name, tensor in sorted(read_tensors(old)[1].items()):
         digest.update(name.encode())

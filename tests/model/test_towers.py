@@ -403,16 +403,11 @@ def test_along_which_dimension_a_tensor_is_split() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"),
-    [("one-gpu", "it is a net of one GPU"), ("torchvision", "it is a net of one GPU"),
-     ("cifar", "it is a net of one GPU"), ("cifar-lrn-24", "it is a net of one GPU"),
-     ("caffe-alexnet", "its normalisation reaches across"),
-     ("caffenet", "its normalisation reaches across")],
-)  # fmt: skip
-def test_networks_that_are_whole_are_refused(name: str, why: str) -> None:
+    "name", ["one-gpu", "torchvision", "cifar", "cifar-lrn-24", "caffe-alexnet", "caffenet"]
+)
+def test_networks_without_two_separate_towers_are_refused(name: str) -> None:
     config = VARIANTS[name].config
-    expected = rf"^{config.net} does not split over two devices: {why}; use --towers 1$"
-    with pytest.raises(ConfigError, match=expected):
+    with pytest.raises(ConfigError, match=f"^{config.net} .*--towers 1"):
         Tower(config, TowerRank(0, cast(dist.ProcessGroup, None)))
 
 
