@@ -1,4 +1,4 @@
-"""NumPy's archives of named arrays, as several files of a version are."""
+"""NumPy archives of named arrays, the format of several files of a version."""
 
 import zipfile
 import zlib
@@ -15,7 +15,7 @@ DAMAGED_FILE_ERRORS = (
     *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
     *(zipfile.BadZipFile, zlib.error),
 )
-"""What NumPy and zipfile raise on broken bytes."""
+"""What NumPy and zipfile raise for damaged files."""
 
 
 def save_arrays(path: Path, columns: dict[str, Array]) -> None:
@@ -25,7 +25,7 @@ def save_arrays(path: Path, columns: dict[str, Array]) -> None:
 
 
 def load_arrays(path: Path, *names: str) -> dict[str, Array]:
-    """The arrays of these names, or all. Raises StoreError."""
+    """Read the arrays of these names, or all. Raises StoreError."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             return {name: found[name] for name in names or found.files}

@@ -1,4 +1,4 @@
-"""Which image has which row: images of equal pixels share one, and are told as one with a count."""
+"""Which image has which row: images of equal pixels share a row, and count as one entry."""
 
 from collections.abc import Collection
 from functools import cached_property
@@ -20,7 +20,7 @@ ARRAY_FILES: dict[str, np.dtype[Any]] = {
 
 
 class IdMap:
-    """The images of a version: id, row and class of each, sorted by row and then by id.
+    """The id, row and class of each image of a version, sorted by row and then by id.
 
     ids, rows: int64 [M]. classes: int32 [M], the database's class ids.
     """
@@ -41,16 +41,16 @@ class IdMap:
 
     @cached_property
     def order_by_id(self) -> Ids:
-        """The places of the images in the order of their ids."""
+        """The order that sorts the images by id."""
         return np.argsort(self.ids)
 
     def with_classes(self, classes: Collection[int]) -> "IdMap":
-        """The images of these classes only."""
+        """Restrict to the images of these classes."""
         mask = np.isin(self.classes, np.array(sorted(classes), np.int64))
         return IdMap(self.ids[mask], self.rows[mask], self.classes[mask])
 
     def row_of(self, image: int | None) -> int | None:
-        """The row of an image, if it is here."""
+        """Look up the row of an image; None if it is not here."""
         if image is None or not len(self):
             return None
         place = int(np.searchsorted(self.ids, image, sorter=self.order_by_id))
@@ -58,28 +58,28 @@ class IdMap:
         return int(self.rows[found]) if self.ids[found] == image else None
 
     def classes_of(self, images: Ids) -> Classes:
-        """The class of each image, all of which must be here: int64 [n] → int32 [n]."""
+        """Look up the class of each image, all of which must be here: int64 [n] → int32 [n]."""
         places = self.order_by_id[np.searchsorted(self.ids, images, sorter=self.order_by_id)]
         return self.classes[places]
 
     def first_ids_and_counts(self, rows: Ids, without: int | None) -> tuple[Ids, Ids]:
-        """The smallest id of each row's images and their count, one image left out.
+        """Give the smallest id and the number of each row's images, one image left out.
 
-        int64 [n] → int64 [n] each; the count is 0 for a row that no image here points to, and the
-        id then means nothing.
+        int64 [n] → int64 [n] each. For a row without an image the number is 0 and the id is
+        meaningless.
         """
         first = np.searchsorted(self.rows, rows, side="left")
         counts = np.searchsorted(self.rows, rows, side="right") - first
         last = max(len(self) - 1, 0)
         ids = self.ids[np.minimum(first, last)]
         own = rows == self.row_of(without) if without is not None else np.zeros(len(rows), bool)
-        # Of the one left out, the next image of the same row speaks for it.
+        # In place of the image left out, the next image of the same row.
         second = self.ids[np.minimum(first + 1, last)]
         return np.where(own & (ids == without), second, ids), counts - own
 
 
 def write_id_map(folder: Path, ids: Ids, rows: Ids, classes: Classes) -> None:
-    """Write the three files. Raises StoreError unless the ids rise from 0 on, and OSError."""
+    """Write the three files. Raises StoreError unless the ids are rising and ≥ 0, and OSError."""
     if not len(ids):
         raise StoreError("No image could be read, so there is nothing to index")
     if not len(ids) == len(rows) == len(classes) or (np.diff(ids) <= 0).any() or ids[0] < 0:
@@ -91,7 +91,7 @@ def write_id_map(folder: Path, ids: Ids, rows: Ids, classes: Classes) -> None:
 
 
 def read_id_map(folder: Path, manifest: Manifest) -> IdMap:
-    """Read the three files. Raises StoreError when they do not fit the manifest."""
+    """Read the three files. Raises StoreError if they do not match the manifest."""
     ids, rows, classes = (read_array(folder / name, dtype) for name, dtype in ARRAY_FILES.items())
     if not len(ids) == len(rows) == len(classes) == manifest.images:
         raise StoreError(
@@ -99,13 +99,13 @@ def read_id_map(folder: Path, manifest: Manifest) -> IdMap:
         )
     if len(rows) and not 0 <= rows.min() <= rows.max() < manifest.rows:
         raise StoreError(
-            f"{folder / 'rows.npy'} is damaged: it names rows that are not; {REBUILD_HINT}"
+            f"{folder / 'rows.npy'} is damaged: it names rows that do not exist; {REBUILD_HINT}"
         )
     return IdMap(ids, rows, classes)
 
 
 def read_array(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A one-dimensional array. Raises StoreError."""
+    """Read a one-dimensional array. Raises StoreError."""
     try:
         found = np.load(file, allow_pickle=False)
     except OSError as error:
@@ -115,6 +115,8 @@ def read_array(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     except ValueError as error:
         raise StoreError(f"{file} is damaged ({error}); {REBUILD_HINT}") from error
     if found.dtype != dtype or found.ndim != 1:
-        raise StoreError(f"{file} is damaged: it is no list of {dtype}; {REBUILD_HINT}")
+        raise StoreError(
+            f"{file} is damaged: it is not a one-dimensional array of {dtype}; {REBUILD_HINT}"
+        )
     values: npt.NDArray[Any] = found
     return values

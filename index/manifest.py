@@ -1,4 +1,4 @@
-"""What an index version says of itself: the file `manifest.json` beside its vectors."""
+"""The manifest of an index version: the file `manifest.json` beside its vectors."""
 
 import hashlib
 import json
@@ -9,17 +9,17 @@ from typing import Any, get_origin
 FORMAT = 2
 MANIFEST_FILE = "manifest.json"
 CHECKSUM_KEY = "sha256"
-"""The manifest's own checksum, in itself."""
-REBUILD_HINT = "`flask index build` makes it anew"
+"""The key of the manifest's own checksum."""
+REBUILD_HINT = "rebuild it with `flask index build`"
 PREPROCESSING = (
     "short side 256, central 256×256, minus the mean image, central crop; "
     "fc7 after its ReLU, without the factor ½ of test time"
 )
-"""How an image becomes a vector; an index made in another way is not searched."""
+"""How an image becomes a vector; an index built in another way is not searched."""
 
 
 class StoreError(Exception):
-    """An index that cannot be written, found or trusted; the message says what mends it."""
+    """An index that cannot be written, found or trusted; the message says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class FileChecksum:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A file of vectors: its name, its rows, their largest squared norm, its size and SHA-256."""
+    """A file of vectors: its name, rows, largest squared norm, size in bytes and SHA-256."""
 
     file: str
     rows: int
@@ -43,48 +43,48 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an index version is made of."""
+    """What an index version consists of, and what it was built from."""
 
     format: int = FORMAT
-    """Of the folder; this version of the project reads `FORMAT`."""
+    """Of the folder; only `FORMAT` can be read."""
     name: str
     """The folder's name. Names sort by time."""
     weights: str
-    """Identity of the weights whose features it holds."""
+    """Identity of the weights that computed its features."""
     preprocessing: str = PREPROCESSING
     data: str
-    """The folder of the training set, absolute."""
+    """The absolute path of the training set."""
     created: str
     """Time, ISO 8601, UTC."""
     made_by: str
     """Versions of this project and of FAISS."""
     images: int
-    """Images in it."""
+    """The number of images."""
     vectors: int
     """Rows that an image points to: images with equal pixels share one."""
     unreadable: int
-    """Files left out because they could not be read."""
+    """The number of files left out because they could not be read."""
     listing: str
-    """Digest of the training files' names, sizes and times: whether a build is due."""
+    """Digest of the training files' names, sizes and times, which tells if a build is due."""
     dtype: str
     """Of the vectors: float32 or float16."""
     kind: str
     """exact, ivf, hnsw, pq, binary or milvus."""
     target: float
-    """The recall@6 that was asked for, 0–1."""
+    """The recall@6 that it has to reach, 0–1."""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """Of the kind, by our own names: numbers and texts."""
+    """The kind's: numbers and strings."""
     recall: dict[str, float] = field(default_factory=dict)
-    """What was measured when it was built, by name, 0–1; empty for `exact`."""
+    """Measured when it was built: recall@6 and recall@100, 0–1, and queries; {} for `exact`."""
     near: float = 0.0
-    """The distance at and below which two images are nearly the same one."""
+    """The distance up to which two images count as near-duplicates."""
     shards: list[Shard]
     files: dict[str, FileChecksum]
-    """Every other file of the folder."""
+    """All other files of the folder but the manifest."""
 
     @property
     def rows(self) -> int:
-        """Rows in the shards, also those that no image points to any more."""
+        """Rows in the shards, including those that no image points to any more."""
         return sum(shard.rows for shard in self.shards)
 
     @property
@@ -94,7 +94,7 @@ class Manifest:
 
     @property
     def checksums(self) -> dict[str, FileChecksum]:
-        """Every file of the folder but the manifest itself."""
+        """Every file of the folder but the manifest."""
         shards = {s.file: FileChecksum(bytes=s.bytes, sha256=s.sha256) for s in self.shards}
         return shards | self.files
 
@@ -112,7 +112,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
 
 
 def manifest_checksum(values: dict[str, Any]) -> str:
-    """The checksum of a manifest's values: SHA-256 in hex."""
+    """Compute the checksum of a manifest's values: SHA-256 in hex."""
     own = {name: value for name, value in values.items() if name != CHECKSUM_KEY}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
@@ -130,21 +130,23 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(values: Any, file: Path) -> Manifest:
-    """Check what a manifest's JSON holds. Raises StoreError."""
+    """Check and convert the JSON of a manifest. Raises StoreError."""
     found = values.get("format") if isinstance(values, dict) else None
     if type(found) is not int:
         raise StoreError(f"{file} is not the manifest of an index; {REBUILD_HINT}")
     if found != FORMAT:
         age = "a newer" if found > FORMAT else "an older"
         raise StoreError(
-            f"{file} has format {found}, of {age} version of this project, which reads {FORMAT}; "
-            f"{REBUILD_HINT}"
+            f"{file} has format {found}, of {age} version of this project; this one reads "
+            f"{FORMAT}; {REBUILD_HINT}"
         )
     if values.get(CHECKSUM_KEY) != manifest_checksum(values):
-        raise StoreError(f"{file} is damaged: it is not what was written; {REBUILD_HINT}")
+        raise StoreError(f"{file} is damaged: its checksum does not match; {REBUILD_HINT}")
     for known in fields(Manifest):
         if type(values.get(known.name)) is not (get_origin(known.type) or known.type):
-            raise StoreError(f"{file} is damaged: {known.name} is missing or odd; {REBUILD_HINT}")
+            raise StoreError(
+                f"{file} is damaged: {known.name} is missing or has the wrong type; {REBUILD_HINT}"
+            )
     try:
         shards = [Shard(**shard) for shard in values["shards"]]
         files = {name: FileChecksum(**sealed) for name, sealed in values["files"].items()}
@@ -152,7 +154,7 @@ def parse_manifest(values: Any, file: Path) -> Manifest:
         raise StoreError(f"{file} is damaged ({error}); {REBUILD_HINT}") from error
     if values["preprocessing"] != PREPROCESSING:
         raise StoreError(
-            f"{file} is of images prepared in another way than today's; {REBUILD_HINT}"
+            f"{file} is of an index whose images were preprocessed otherwise; {REBUILD_HINT}"
         )
     known_values = {known.name: values[known.name] for known in fields(Manifest)}
     return Manifest(**known_values | {"shards": shards, "files": files})

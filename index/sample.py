@@ -1,8 +1,8 @@
-"""What a version knows of some of its images beyond their features: for the pages that show them.
+"""A version's sample of images, with what the pages show beyond features.
 
-The file `sample.npz` holds of each image of the sample its place on the map, its pixels made small,
-and how strongly each kernel of conv1 answered it at most, and where; and of each kernel the patches
-that excited it most.
+The file `sample.npz` holds for each image of the sample its point on the map, its thumbnail, and
+the strongest response of each kernel of conv1 and its place; and for each kernel the patches that
+excited it most.
 """
 
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ Pixels = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
 SAMPLE_FILE = "sample.npz"
 MAX_SAMPLE_IMAGES = 10_000
-"""Images in it at most."""
+"""Images in a sample, at most."""
 THUMBNAIL_SIDE = 32
-"""Pixels of a small picture's side."""
+"""The side of a thumbnail in pixels."""
 PATCHES_PER_KERNEL = 9
-"""Patches of each kernel of conv1."""
+"""Patches kept for each kernel of conv1."""
 COLUMN_DTYPES = {
     **{"ids": "<i8", "points": "<f4", "span": "<f8", "small": "|u1", "peaks": "<f4"},
     "spots": "<u2",
     **{"patch_ids": "<i8", "patch_values": "<f4", "patch_places": "<i8", "patch_pixels": "|u1"},
 }
-"""The arrays of the file. Three are for the next version: peaks [S, K] and spots [S, K], each
-kernel's strongest response to each image, and its place, row · the maps' width + column; and span,
-how many of t-SNE's own units the map is wide."""
+"""The arrays of the file. Three are for building the next version: peaks [S, K] and spots [S, K],
+each kernel's strongest response to each image, and its place, row · the maps' width + column; and
+span, the map's width in t-SNE's own units."""
 PAGE_COLUMNS = (
     "ids",
     "points",
@@ -44,19 +44,19 @@ PAGE_COLUMNS = (
     "patch_places",
     "patch_pixels",
 )
-"""Those that the pages need."""
+"""The arrays that the pages need."""
 THUMBNAILS_PER_STEP = 512
-"""Small pictures that are compared at a time."""
+"""Thumbnails that are compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopPatches:
-    """For each of K kernels of conv1 the strongest places, an image counting once.
+    """For each of K kernels of conv1 the patches that excite it most, at most one an image.
 
-    ids: int64 [K, n] images, strongest first; equal ones by their ids; n is 9, or as many as the
-    sample has images. values: float32 [K, n], conv1's response before the ReLU. places: int64
-    [K, n, 2], row and column in conv1's maps of the centre crop. pixels: uint8 [K, n, 11, 11, 3],
-    what the kernel saw there; beyond the crop, where it sees zeros, the mean image.
+    ids: int64 [K, n] images, strongest first, ties by id; n is 9, or the number of images if that
+    is smaller. values: float32 [K, n], conv1's response before the ReLU. places: int64 [K, n, 2],
+    row and column in conv1's maps of the centre crop. pixels: uint8 [K, n, 11, 11, 3], what the
+    kernel saw there; the mean image beyond the crop, where the kernel sees zeros.
     """
 
     ids: Ids
@@ -67,10 +67,10 @@ class TopPatches:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSample:
-    """Images of a version: all of them where there are not many, else some, drawn.
+    """A sample of a version's images: all if there are few, otherwise a random draw.
 
-    ids: int64 [S], rising. points: float32 [S, 2], where t-SNE puts their features of fc7, from
-    0 to 1 in both directions. small: uint8 [S, 32, 32, 3]. whole: whether all images are in it.
+    ids: int64 [S], rising. points: float32 [S, 2], where t-SNE puts their fc7 features, from 0 to
+    1 in both directions. thumbnails: uint8 [S, 32, 32, 3]. whole: whether it has all images.
     """
 
     ids: Ids
@@ -82,10 +82,10 @@ class ImageSample:
     def nearest_by_pixels(
         self, square: Pixels, k: int, without: int | None = None
     ) -> tuple[Ids, Doubles]:
-        """The k images whose small pictures are nearest to that of uint8 [256, 256, 3].
+        """Find the k images whose thumbnails are nearest to that of uint8 [256, 256, 3].
 
-        int64 [k] ids and float64 [k] Euclidean distances of the 3072 values, each 0–255; ties by
-        id. `without` is left out. Fewer where the sample has fewer.
+        Gives int64 [k] ids and float64 [k] Euclidean distances of the 3072 values, each 0–255; ties
+        by id; the image `without` left out. There are fewer if the sample has fewer images.
         """
         squared = self.squared_distances(make_thumbnail(square))
         counts = np.ones(len(squared), bool) if without is None else self.ids != without
@@ -94,7 +94,7 @@ class ImageSample:
         return ids[order], np.sqrt(squared[order])
 
     def squared_distances(self, picture: Pixels) -> Doubles:
-        """Each small picture's squared distance from one, float64 [S]: whole numbers, exactly."""
+        """Compute each thumbnail's squared distance from a picture exactly: float64 [S]."""
         wanted = picture.reshape(-1).astype(np.float64)
         found = wanted @ wanted + self.squared_norms
         for start in range(0, len(found), THUMBNAILS_PER_STEP):
@@ -104,13 +104,13 @@ class ImageSample:
 
     @cached_property
     def squared_norms(self) -> Doubles:
-        """The squared norm of each small picture: float64 [S]."""
+        """The squared norm of each thumbnail: float64 [S]."""
         rows = self.thumbnails.reshape(-1, THUMBNAIL_SIDE * THUMBNAIL_SIDE * 3)
         return np.array([np.square(row, dtype=np.int64).sum() for row in rows], np.float64)
 
 
 def make_thumbnail(square: Pixels) -> Pixels:
-    """uint8 [256, 256, 3] → uint8 [32, 32, 3]: each 8×8 pixels' mean, a half rounded up."""
+    """uint8 [256, 256, 3] → uint8 [32, 32, 3]: means of 8 × 8 pixels, halves rounded up."""
     if square.shape != (SQUARE_SIDE, SQUARE_SIDE, 3) or square.dtype != np.uint8:
         raise ValueError(f"a square is uint8 [256, 256, 3], not {square.dtype} {square.shape}")
     return np.array(Image.fromarray(square).reduce(SQUARE_SIDE // THUMBNAIL_SIDE))
@@ -123,7 +123,7 @@ def write_sample(folder: Path, columns: dict[str, Array]) -> None:
 
 
 def read_sample(folder: Path, manifest: Manifest) -> ImageSample | None:
-    """A version's sample, or None: it was made before there were any. Raises StoreError."""
+    """Read a version's sample; None if it was built before samples existed. StoreError."""
     if SAMPLE_FILE not in manifest.files:
         return None
     found = read_sample_columns(folder, *PAGE_COLUMNS)
@@ -146,20 +146,21 @@ def read_sample(folder: Path, manifest: Manifest) -> ImageSample | None:
 
 
 def read_sample_columns(folder: Path, *names: str) -> dict[str, Array]:
-    """These arrays of the file, or all, each of the dtype and shape it must have. StoreError."""
+    """Read these arrays of the file, or all, and check dtypes and shapes. Raises StoreError."""
     found = load_arrays(folder / SAMPLE_FILE, *(names or COLUMN_DTYPES))
     wanted = expected_shapes(found)
     wrong = [n for n, a in found.items() if a.dtype != COLUMN_DTYPES[n] or a.shape != wanted[n]]
     if wrong or (np.diff(found["ids"]) <= 0).any():
         name = wrong[0] if wrong else "ids"
         raise StoreError(
-            f"{folder / SAMPLE_FILE} is damaged: {name} is not as it was written; {REBUILD_HINT}"
+            f"{folder / SAMPLE_FILE} is damaged: {name} has the wrong type, shape or order; "
+            f"{REBUILD_HINT}"
         )
     return found
 
 
 def expected_shapes(found: dict[str, Array]) -> dict[str, tuple[int, ...]]:
-    """The shape each array must have beside the others."""
+    """Give the shape that each array must have beside the others."""
     count, best = found["ids"].size, min(PATCHES_PER_KERNEL, found["ids"].size)
     kernels, width = found["patch_ids"].shape[:1], found["patch_pixels"].shape[2:3]
     return {

@@ -1,8 +1,8 @@
 """Index versions on disk: a folder each, and the link `current` to the one that is served.
 
-A version is written whole into a hidden folder, made durable, and renamed into place; `current`
-is switched by one rename. Whatever moment a build dies at, what was served before still is, and
-the next build removes what it left.
+A version is written to a hidden folder, made durable, and renamed into place; `current` is switched
+by one rename. Whenever a build dies, the version served before still is, and the next build removes
+what the dead one left.
 """
 
 import re
@@ -40,30 +40,30 @@ __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
 CURRENT_LINK = "current"
 LOCK_FILE = ".lock"
 VERSION_NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
-"""A version's folder; a dot stands before it while it is being written."""
+"""The name of a version's folder; it starts with a dot while the version is being written."""
 
 
 @contextmanager
 def build_lock(root: Path) -> Iterator[list[str]]:
-    """Hold the right to change versions: one at a time. Removes what others left unfinished.
+    """Lock the versions against other builds, and remove what dead builds left unfinished.
 
-    Gives the names of the versions that dead builds were writing. Raises StoreError when another
-    build is at work or the folder cannot be written. The system takes the lock back when its
-    holder dies.
+    Gives the names of the versions that dead builds were writing. Raises StoreError if another
+    build is running or the folder cannot be written. The system releases the lock when its holder
+    dies.
     """
     with ExitStack() as stack:
         try:
             root.mkdir(parents=True, exist_ok=True)
             stack.enter_context(lock_file(root / LOCK_FILE, wait=False, keep=True))
         except BlockingIOError as error:
-            raise StoreError(f"Another build is at work in {root}; wait until it ends") from error
+            raise StoreError(f"Another build is running in {root}; wait until it ends") from error
         except OSError as error:
             raise StoreError(f"The index cannot be kept in {root}: {error.strerror}") from error
         yield remove_unfinished(root)
 
 
 def remove_unfinished(root: Path) -> list[str]:
-    """Remove what a dead build left, and give its versions' names."""
+    """Remove what dead builds left, and give the names of their versions."""
     dead = []
     for entry in list(root.iterdir()):
         if entry.name.startswith(".") and VERSION_NAME.fullmatch(entry.name[1:]):
@@ -75,7 +75,7 @@ def remove_unfinished(root: Path) -> list[str]:
 
 
 class Draft:
-    """A version that is being written, in a hidden folder."""
+    """A version that is being written to a hidden folder."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.created = root, datetime.now(UTC)
@@ -84,18 +84,18 @@ class Draft:
         self.shards: list[Shard] = []
 
     def link_shard(self, path: Path, shard: Shard) -> None:
-        """Take over a shard that lies elsewhere under the root, without copying it."""
+        """Add a shard from elsewhere under the root by a hard link."""
         self.shards.append(shard)
         hardlink_or_copy(path, self.folder / shard.file)
 
     def vectors(self, dtype: str) -> Vectors:
-        """The vectors of the shards taken over."""
+        """Open the vectors of the shards added so far."""
         return Vectors(self.folder, self.shards, dtype)
 
     def commit(self, **facts: Any) -> Manifest:
-        """Write the manifest of all that lies in the folder, and make the version durable.
+        """Write the manifest of all files in the folder, and make the version durable.
 
-        `facts` are the manifest's fields that are not known here.
+        facts: the manifest's fields that are not known here.
         """
         known = {shard.file for shard in self.shards}
         others = sorted(f for f in self.folder.iterdir() if f.name not in known)
@@ -118,9 +118,9 @@ class Draft:
 
 @contextmanager
 def draft_version(root: Path) -> Iterator[Draft]:
-    """Write a new version beside the others; nothing is switched. Unless sealed, nothing stays.
+    """Write a new version without publishing it; unless committed, it is deleted at the end.
 
-    Raises StoreError where the disk refuses.
+    Raises StoreError if the disk is full or fails.
     """
     draft = Draft(root)
     try:
@@ -128,15 +128,15 @@ def draft_version(root: Path) -> Iterator[Draft]:
         yield draft
     except OSError as error:
         raise StoreError(
-            f"The index cannot be written to {root}: {error.strerror or error}; what was served "
-            "before is unchanged. Mend that, then run the command again: it goes on"
+            f"The index cannot be written to {root}: {error.strerror or error}; the version served "
+            "before is unchanged. Free the disk, then run the command again: it resumes"
         ) from error
     finally:
         shutil.rmtree(draft.folder, ignore_errors=True)
 
 
 def hardlink_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name, or copy it where the file system has no hard links."""
+    """Hard-link a file, or copy it if the file system has no hard links."""
     try:
         target.hardlink_to(source)
     except FileNotFoundError:
@@ -146,7 +146,7 @@ def hardlink_or_copy(source: Path, target: Path) -> None:
 
 
 def software_versions() -> str:
-    """This project's version, and FAISS's."""
+    """Name the versions of this project and of FAISS."""
     try:
         own = version("alexnet-two-towers")
     except PackageNotFoundError:
@@ -165,9 +165,9 @@ def publish(root: Path, name: str) -> None:
 
 
 def find_earlier(root: Path, name: str | None = None) -> str:
-    """The whole version of that name, or the one before the version served.
+    """Find the version of that name, or by default the one before the version served.
 
-    Raises StoreError when there is none, or it is damaged.
+    Raises StoreError if there is none, or it is damaged.
     """
     whole, served = list_versions(root), current_version(root)
     if name is None:
@@ -182,18 +182,19 @@ def find_earlier(root: Path, name: str | None = None) -> str:
 
 
 def current_version(root: Path) -> str | None:
-    """The name of the version that is served, or None. Raises StoreError on an odd `current`."""
+    """Name the version that is served, or None. Raises StoreError if `current` is broken."""
     try:
         target = (root / CURRENT_LINK).readlink()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StoreError(
-            f"{root / CURRENT_LINK} is no link ({error.strerror}); remove it"
+            f"{root / CURRENT_LINK} is not a link ({error.strerror}); remove it"
         ) from error
     if not VERSION_NAME.fullmatch(str(target)):
         raise StoreError(
-            f"{root / CURRENT_LINK} points to {target}, no index version; {REBUILD_HINT}"
+            f"{root / CURRENT_LINK} points to {target}, which is not an index version; "
+            f"{REBUILD_HINT}"
         )
     return str(target)
 
@@ -217,12 +218,12 @@ def open_version(root: Path, name: str, device: SearchDevice | None = None) -> I
 
 
 def check_version(root: Path, name: str) -> Manifest:
-    """See that a version is whole, every byte of it, and give its manifest. Raises StoreError."""
+    """Check every byte of a version, and give its manifest. Raises StoreError."""
     manifest = read_manifest(root / name)
     wrong = (
         [f"{root / name / MANIFEST_FILE} names {manifest.name}"] if manifest.name != name else []
     )
-    # What lies in Milvus may be too much to read whenever a server starts: `verify` does.
+    # Shards of what is in Milvus may be too large to read at every start; `verify` reads them.
     wrong += find_damage(
         root / name, manifest.files if manifest.kind == "milvus" else manifest.checksums
     )
@@ -232,7 +233,7 @@ def check_version(root: Path, name: str) -> Manifest:
 
 
 def find_damage(folder: Path, files: Mapping[str, FileChecksum]) -> list[str]:
-    """What is wrong with a version's files, each by name."""
+    """Say what is wrong with a version's files."""
     found = []
     for name, sealed in files.items():
         file = folder / name
@@ -242,14 +243,14 @@ def find_damage(folder: Path, files: Mapping[str, FileChecksum]) -> list[str]:
                     f"{file} is damaged: {file.stat().st_size:,} bytes, not {sealed.bytes:,}"
                 )
             elif file_sha256(file) != sealed.sha256:
-                found.append(f"{file} is damaged or not the one of its manifest")
+                found.append(f"{file} is damaged: its checksum is not the manifest's")
         except OSError as error:
             found.append(f"{file} cannot be read ({error.strerror})")
     return found
 
 
 def list_versions(root: Path) -> list[str]:
-    """The names of the whole versions on disk, oldest first."""
+    """List the names of the versions on disk, oldest first."""
     if not root.is_dir():
         return []
     return sorted(e.name for e in root.iterdir() if VERSION_NAME.fullmatch(e.name) and e.is_dir())
@@ -258,10 +259,10 @@ def list_versions(root: Path) -> list[str]:
 def prune_versions(
     root: Path, keep: int, known: Collection[str] | None = None
 ) -> tuple[list[str], list[str]]:
-    """Delete all but the version served and the newest others, `keep` in all.
+    """Delete all but the version served and the newest others, `keep` in total.
 
-    `known` are those that may be kept; a build that died before its end left others. Only for who
-    holds `build_lock`. Gives the names of those kept and of those deleted.
+    known: the versions that may be kept, without those of builds that died before their end. The
+    caller holds the build lock. Gives the names of those kept and of those deleted.
     """
     whole = list_versions(root)
     try:
@@ -278,6 +279,6 @@ def prune_versions(
 
 
 def delete_version(root: Path, name: str) -> None:
-    """Delete a version: first out of sight, so that a half-deleted one is none."""
+    """Delete a version, hiding it first, so that a half-deleted one does not count."""
     hidden = (root / name).rename(root / f".{name}")
     shutil.rmtree(hidden, ignore_errors=True)

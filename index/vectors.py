@@ -1,9 +1,9 @@
 """The full vectors on disk, in shards: float16 or float32 rows in NumPy's own files.
 
-A shard never changes once it is written, so versions share shards by hard links. Rows are counted
-through the shards in their order. All processes share what lies in memory of them: single rows and
-float16 are read by position through the system's page cache, and count towards no process; float32
-is mapped where all of it is compared.
+A shard never changes once it is written, so versions share shards by hard links. Rows are numbered
+through the shards in order. All processes share what is in memory: single rows and float16 are read
+by position through the system's page cache, which counts towards no process; float32 is mapped when
+all of it is compared.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 ROWS_PER_SHARD = 16384
-"""Rows of a whole shard: 128 MiB in float16."""
+"""128 MiB in float16."""
 ROWS_PER_CHUNK = 2048
 """Rows read at a time."""
 
 
 def write_shard(path: Path, parts: Iterable[npt.NDArray[Any]], dtype: str) -> Shard:
-    """Write rows, [n, 4096] a part, durably under `path`, which must not be there yet.
+    """Write parts of rows, [n, 4096] each, durably to `path`, which must not exist.
 
     Raises StoreError for a number that is not finite or too large for the dtype, and OSError.
     """
@@ -56,7 +56,7 @@ def write_shard(path: Path, parts: Iterable[npt.NDArray[Any]], dtype: str) -> Sh
 
 
 def convert_rows(values: Any, dtype: str) -> npt.NDArray[Any]:
-    """Rows as they lie on disk. Raises StoreError unless all are finite there."""
+    """Convert rows to the stored dtype. Raises StoreError unless all numbers stay finite."""
     rows = np.ascontiguousarray(values, np.float32)
     if rows.ndim != 2 or rows.shape[1] != FEATURES:
         raise StoreError(f"vectors must have the shape [N, {FEATURES}], not {rows.shape}")
@@ -72,7 +72,7 @@ def convert_rows(values: Any, dtype: str) -> npt.NDArray[Any]:
 
 
 def max_squared_norm(rows: npt.NDArray[Any]) -> float:
-    """The largest squared norm of rows, an upper bound to rounding; 0 of none."""
+    """Bound the largest squared norm of rows, rounding included; 0 without rows."""
     if not len(rows):
         return 0.0
     wide = rows.astype(np.float32, copy=False)
@@ -81,20 +81,20 @@ def max_squared_norm(rows: npt.NDArray[Any]) -> float:
 
 
 def npy_header(rows: int, dtype: str) -> bytes:
-    """The beginning of an .npy file of so many rows: 128 bytes, whatever the count."""
+    """Make the header of an .npy file of so many rows: 128 bytes for any number."""
     described = f"{{'descr': '{DTYPES[dtype].str}', 'fortran_order': False, "
     described += f"'shape': ({rows}, {FEATURES}), }}"
     return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{described:<117}\n".encode()
 
 
 class Vectors:
-    """The rows of several shards, one after another; may be read from several threads at once.
+    """The rows of several shards; may be read from several threads at once.
 
-    The files stay open as long as this does, so a version deleted meanwhile can still be read.
+    The files stay open as long as this object lives, so a deleted version can still be read.
     """
 
     def __init__(self, folder: Path, shards: Sequence[Shard], dtype: str) -> None:
-        """Open the shards. Raises StoreError for one that is missing or of another size."""
+        """Open the shards. Raises StoreError for one that is missing or has another size."""
         self.dtype, self.stored_dtype = dtype, DTYPES[dtype]
         self.row_bytes = FEATURES * self.stored_dtype.itemsize
         self.starts = np.cumsum([0, *(shard.rows for shard in shards)])
@@ -108,7 +108,7 @@ class Vectors:
         return int(self.starts[-1])
 
     def take(self, rows: Any) -> Floats:
-        """These rows, in this order: int64 [n] → float32 [n, 4096]."""
+        """Read these rows, in this order: int64 [n] → float32 [n, 4096]."""
         wanted = np.asarray(rows, np.int64)
         found = np.empty((len(wanted), FEATURES), self.stored_dtype)
         shards = np.searchsorted(self.starts, wanted, side="right") - 1
@@ -118,7 +118,7 @@ class Vectors:
         return to_float32(found)
 
     def chunks(self, size: int = ROWS_PER_CHUNK) -> Iterator[tuple[int, Floats]]:
-        """All rows in order: the number of the first, and float32 [n, 4096], n ≤ `size`."""
+        """Read all rows in order: the number of the first, and float32 [n, 4096], n ≤ `size`."""
         for number, file in enumerate(self.files):
             first, end = int(self.starts[number]), int(self.starts[number + 1])
             mapped = (
@@ -133,7 +133,7 @@ class Vectors:
                 yield start, to_float32(rows)
 
     def chunks_of(self, rows: Ids | None = None) -> Iterator[tuple[Ids, Floats]]:
-        """These rows, rising, or all, part by part: their numbers and their vectors."""
+        """Read these rows, rising, or all, a chunk at a time: their numbers and vectors."""
         for start, values in self.chunks():
             end = start + len(values)
             if rows is None:
@@ -146,7 +146,7 @@ class Vectors:
                 yield rows[low:high], values[rows[low:high] - start]
 
     def map_shard(self, number: int) -> Floats:
-        """A whole shard of float32 without reading it; mapped once, as long as this is there."""
+        """Map a whole float32 shard into memory, once for the life of this object."""
         if number not in self.maps:
             shape = int(self.starts[number + 1] - self.starts[number]), FEATURES
             held = mmap.mmap(self.files[number], 0, access=mmap.ACCESS_READ)
@@ -159,7 +159,7 @@ HEADER_BYTES = 128
 
 
 def open_shard(path: Path, shard: Shard, dtype: str) -> int:
-    """A shard's file, open. Raises StoreError."""
+    """Open a shard's file, and check its size and header. Raises StoreError."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -169,7 +169,7 @@ def open_shard(path: Path, shard: Shard, dtype: str) -> int:
     if whole and os.pread(file, HEADER_BYTES, 0) == npy_header(shard.rows, dtype):
         return file
     os.close(file)
-    raise StoreError(f"{path} is damaged: it is not {shard.rows:,} vectors; {REBUILD_HINT}")
+    raise StoreError(f"{path} is damaged: it does not hold {shard.rows:,} vectors; {REBUILD_HINT}")
 
 
 def close_files(files: list[int]) -> None:
@@ -179,20 +179,20 @@ def close_files(files: list[int]) -> None:
 
 
 def read_exactly(file: int, target: npt.NDArray[Any], place: int) -> None:
-    """Read an array's bytes from a place of a file. Raises StoreError when there are fewer."""
+    """Fill an array with the bytes at a place of a file. Raises StoreError if there are fewer."""
     view = target.data.cast("B")
     done = 0
     while done < len(view):
         count = os.preadv(file, [view[done:]], place + done)
         if not count:
             raise StoreError(
-                f"A file of the index has become shorter while it was read; {REBUILD_HINT}"
+                f"A file of the index became shorter while it was read; {REBUILD_HINT}"
             )
         done += count
 
 
 def to_float32(rows: npt.NDArray[Any]) -> Floats:
-    """Rows as float32. torch converts float16 several times as fast as NumPy."""
+    """Convert rows to float32. torch converts float16 several times as fast as NumPy."""
     if rows.dtype == np.float32:
         return rows
     wide: Floats = torch.from_numpy(rows).float().numpy()
@@ -200,6 +200,6 @@ def to_float32(rows: npt.NDArray[Any]) -> Floats:
 
 
 def file_sha256(file: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Compute the SHA-256 of a file, in hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

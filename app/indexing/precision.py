@@ -1,6 +1,6 @@
 """Retrieval precision: how often the nearest training image has the query's class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,12 @@ from app.database.session import Sessions
 from app.inference.loader import ModelLoader, NotReady
 from index.building.file_list import escape_file_name
 from index.building.pipeline import compute_features
-from index.recall import nearest_class_share
-from index.store import StoreError
+from index.store import Index, StoreError
+from index.vectors import Floats
 from model.dataset import FolderError, ImageFolder, scan_folder
 from storage.progress import Report
+
+QUERIES_PER_SEARCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,24 @@ def measure_precision(
             f"{escape_file_name(str(path))}: {reason}" for _, path, reason in computed.unreadable
         ],
     )
+
+
+def nearest_class_share(
+    index: Index, features: Floats, classes: Sequence[int], class_of: Mapping[int, int]
+) -> float:
+    """Give the share, 0–1, of queries whose nearest image in the index has the query's class.
+
+    features: float32 [N, 4096]. classes: the class of each query. class_of: the class of every
+    image in the index, by its id. Raises ValueError without queries, or without a class for each.
+    """
+    if not len(features) or len(features) != len(classes):
+        raise ValueError(f"{len(features)} queries with {len(classes)} classes have no share")
+    hits = 0
+    for start in range(0, len(features), QUERIES_PER_SEARCH):
+        ids = index.search(features[start : start + QUERIES_PER_SEARCH], 1).ids
+        own = classes[start : start + QUERIES_PER_SEARCH]
+        hits += sum(class_of[int(i)] == c for i, c in zip(ids[:, 0], own, strict=True))
+    return hits / len(features)
 
 
 def number_classes(

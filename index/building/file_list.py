@@ -1,4 +1,4 @@
-"""What a version knows of its files: enough to tell tomorrow which have changed, and their rows."""
+"""The file list of a version: enough to tell later which files have changed, and their rows."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Ids
 
 FILE_LIST = "files.npz"
-"""The listing's name in a version's folder."""
+"""In a version's folder."""
 Stamp = tuple[int, int, int]
-"""A file's size, and when it and its place were changed last, in nanoseconds."""
+"""A file's size, mtime and ctime, the times in nanoseconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEntry:
     """A photograph that could be read.
 
-    path: from the data set's root, forward slashes. size: in bytes. mtime_ns, ctime_ns: as the
-    system gave them when the file was opened. sha256: of the file, in hex. format, width, height:
-    as its header says, upright. pixels: digest, 32 hex digits, of the square that the network
-    sees.
+    path: relative to the data set's root, with forward slashes. size: in bytes. mtime_ns and
+    ctime_ns: when the file was opened. sha256: of the file, in hex. format, width, height: from
+    its header, after its orientation is applied. pixels: digest, 32 hex digits, of the square
+    that the network sees.
     """
 
     path: str
@@ -39,18 +39,18 @@ class FileEntry:
 
     @property
     def stamp(self) -> Stamp:
-        """What changes when the file does."""
+        """The values that change when the file does."""
         return self.size, self.mtime_ns, self.ctime_ns
 
     @property
     def bytes(self) -> int:
-        """The file's size, as the database calls it."""
+        """The file's size under the database's name for it."""
         return self.size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnreadableFile:
-    """A file that could not be read, and why. stamp: None where it could not even be opened."""
+    """A file that could not be read, and why. stamp: None if it could not even be opened."""
 
     path: str
     reason: str
@@ -58,14 +58,14 @@ class UnreadableFile:
 
 
 def escape_file_name(name: str) -> str:
-    """A file's name with the bytes that are not UTF-8 written out."""
+    """Escape the bytes of a file's name that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def write_file_list(path: Path, entries: Sequence[FileEntry], rows: Ids) -> None:
-    """Write entries and the row of each one's vector, int64 [M]. Raises OSError.
+    """Write M entries and the rows of their vectors, int64 [M]: about 100 bytes each and the path.
 
-    About 100 bytes an entry and its path. Raises ValueError unless there are as many of both.
+    Raises OSError, and ValueError unless there are as many rows as entries.
     """
     paths = [entry.path.encode() for entry in entries]
     formats = sorted({entry.format for entry in entries})
@@ -82,17 +82,17 @@ def write_file_list(path: Path, entries: Sequence[FileEntry], rows: Ids) -> None
         "rows": np.asarray(rows, np.int64),
     }
     if len(columns["rows"]) != len(entries):
-        raise ValueError(f"{len(entries)} entries cannot have {len(columns['rows'])} rows")
+        raise ValueError(f"{len(entries)} entries need a row each, not {len(columns['rows'])} rows")
     save_arrays(path, columns)
 
 
 def from_hex(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
-    """Hex digests as bytes, uint8 [M, width]."""
+    """Convert hex digests to bytes, uint8 [M, width]."""
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, width)
 
 
 def read_file_list(path: Path) -> tuple[list[FileEntry], Ids]:
-    """The entries in their order, and the row of each, int64 [M]. Raises StoreError."""
+    """Read the entries in their order, and their rows, int64 [M]. Raises StoreError."""
     columns = load_arrays(path)
     try:
         return list(decode_entries(columns)), columns["rows"]
@@ -101,7 +101,7 @@ def read_file_list(path: Path) -> tuple[list[FileEntry], Ids]:
 
 
 def decode_entries(columns: dict[str, npt.NDArray[np.generic]]) -> Iterator[FileEntry]:
-    """Make entries of the columns. Raises ValueError where their lengths differ."""
+    """Make entries of the columns. Raises ValueError if their lengths differ."""
     ends = columns["ends"].tolist()
     blob, formats = columns["paths"].tobytes(), columns["formats"].tolist()
     values = zip(
@@ -130,6 +130,6 @@ def decode_entries(columns: dict[str, npt.NDArray[np.generic]]) -> Iterator[File
 
 
 def to_hex(digests: npt.NDArray[np.generic], width: int) -> Iterator[str]:
-    """The hex digits of uint8 [M, width], row by row."""
+    """Convert uint8 [M, width] to hex digests."""
     text = digests.reshape(-1, width).tobytes().hex()
     return (text[at : at + 2 * width] for at in range(0, len(text), 2 * width))

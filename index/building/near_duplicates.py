@@ -1,8 +1,8 @@
-"""How near is nearly the same: the distance between an image and itself slightly changed.
+"""The distance below which two images count as near-duplicates.
 
-A photograph that was saved again, shrunk a little or cut a little differently is still the same
-one, but its pixels, and so its features, are not. How far features move then depends on the
-weights, so it is measured: on a sample, whenever an index is built.
+A photograph that was saved again, or cropped and scaled a little, has other pixels and so other
+features. How far the features move depends on the weights, so it is measured on a sample whenever
+an index is built.
 """
 
 import io
@@ -20,26 +20,26 @@ from storage.parallel import map_ahead
 
 Doubles = npt.NDArray[np.float64]
 JPEG_QUALITY = 75
-"""Of the JPEG that a sample is saved as again: what most programs take by default."""
+"""Most programs' default."""
 SHRINK_FACTOR = 0.97
 CROPPED_SHARE = 0.01
-"""How much smaller, and by what share of its sides cut off, the other changed image is."""
+"""The scale of the cropped variant, and the share of each side that is cropped."""
 PERCENTILE = 95
 MAX_SHARE_OF_NEAREST = 0.5
-"""The share of the distance to an ordinary nearest image that is never exceeded."""
+"""The limit, as a share of the distance to an ordinary nearest image."""
 BATCH = 64
 
 
 def near_duplicate_distance(
     predictor: Predictor, paths: Sequence[Path], seed: int = 0, sample: int = 64
 ) -> float:
-    """The distance at and below which two images are nearly the same one.
+    """Measure the distance up to which two images count as near-duplicates.
 
-    Of up to `sample` photographs, drawn by the seed, each is saved again as a JPEG of quality 75,
-    and each is cut by 1 % at its left and top and shrunk to 97 %. The answer is the 95th
-    percentile of the distances between their fc7 features and the photographs' own, but at most
-    half the median distance from a photograph of the sample to the nearest other of it, so that
-    an ordinary neighbour is not taken for a copy. 0 when no photograph can be read.
+    Each of up to `sample` photographs, drawn by the seed, is saved again as a JPEG of quality 75,
+    and cropped by 1 % at the left and top and scaled to 97 %. The result is the 95th percentile of
+    the distances between the fc7 features of these and of the photographs, but at most half the
+    median distance from a photograph to the nearest other one in the sample, so that an ordinary
+    neighbour is not taken for a copy. 0 if no photograph can be read.
     """
     chosen = np.random.default_rng(seed).permutation(len(paths))[:sample].tolist()
     changed = [
@@ -61,7 +61,7 @@ def near_duplicate_distance(
 
 
 def original_and_variants(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
-    """A photograph as the network sees it, and both changed ones; None if it is unreadable."""
+    """Read a photograph's square and those of its two variants; None if it is unreadable."""
     try:
         image = decode_image(path.read_bytes())
         return (
@@ -74,14 +74,14 @@ def original_and_variants(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
-    """The bytes of a JPEG."""
+    """Encode an image as JPEG."""
     out = io.BytesIO()
     image.save(out, "JPEG", quality=JPEG_QUALITY)
     return out.getvalue()
 
 
 def crop_and_shrink(image: Image.Image) -> Image.Image:
-    """The image without its left and top edge, and smaller."""
+    """Cut off the left and top edge, and scale down."""
     width, height = image.size
     left, top = int(width * CROPPED_SHARE), int(height * CROPPED_SHARE)
     size = max(1, round(width * SHRINK_FACTOR)), max(1, round(height * SHRINK_FACTOR))
@@ -89,7 +89,7 @@ def crop_and_shrink(image: Image.Image) -> Image.Image:
 
 
 def median_nearest_distance(features: Doubles) -> float:
-    """The median distance to the nearest image that is another; infinite when there is none."""
+    """Median distance to the nearest image that is not a copy; infinite if there is none."""
     squares = np.square(features).sum(axis=1)
     apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * features @ features.T, 0))
     apart[apart <= 1e-6 * (1 + apart.max())] = np.inf

@@ -1,6 +1,6 @@
-"""Files read once, ahead of the network: hash, header, square of pixels, and the pixels' digest.
+"""Files → pixels, once, ahead of the network: hash, header, the square of pixels and its digest.
 
-Threads read: hashing, decoding and resizing happen outside the interpreter's lock.
+Threads read: hashing, decoding and resizing release the interpreter's lock.
 """
 
 import hashlib
@@ -18,24 +18,24 @@ from model.preprocess import decode_square
 S = TypeVar("S")
 T = TypeVar("T")
 FindBySha256 = Callable[[str], FileEntry | None]
-"""Finds what is known of a file by the SHA-256 of its bytes, in hex."""
+"""Finds the entry of a file with these bytes by their SHA-256, in hex."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedFile:
-    """A file that was read. square: uint8 [256, 256, 3]; None where its bytes are known."""
+    """A file that was read. square: uint8 [256, 256, 3]; None if its bytes are known already."""
 
     entry: FileEntry
     square: Pixels | None
 
 
 def read_photograph(root: Path, path: str, known: FindBySha256) -> DecodedFile | UnreadableFile:
-    """Read one file; what is wrong with it is a value, since one bad file stops nothing."""
+    """Read and decode one file. One that is unreadable is a value, since it stops nothing."""
     try:
         data, stamp = read_bytes_and_stamp(root / path)
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        return UnreadableFile(path=path, reason=f"The file cannot be opened: {why}.")
+        reason = error.strerror or type(error).__name__
+        return UnreadableFile(path=path, reason=f"The file cannot be opened: {reason}.")
     sha256 = hashlib.sha256(data).hexdigest()
     if (seen := known(sha256)) is not None:
         size, mtime, ctime = stamp
@@ -49,15 +49,15 @@ def read_photograph(root: Path, path: str, known: FindBySha256) -> DecodedFile |
 
 
 def read_bytes_and_stamp(file: Path) -> tuple[bytes, Stamp]:
-    """A file's bytes, and its stamp as it was before they were read. Raises OSError."""
+    """Read a file's bytes, and its stamp from before that. Raises OSError."""
     with file.open("rb", buffering=0) as opened:
-        found = os.fstat(opened.fileno())
+        status = os.fstat(opened.fileno())
         data = opened.read()
-    return data, (len(data), found.st_mtime_ns, found.st_ctime_ns)
+    return data, (len(data), status.st_mtime_ns, status.st_ctime_ns)
 
 
 def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str) -> DecodedFile:
-    """What the network sees of a file's bytes. Raises ImageError."""
+    """Decode a file's bytes into the square that the network sees. Raises ImageError."""
     first = read_image_header(data)
     square = decode_square(data)
     size, mtime, ctime = stamp
@@ -76,9 +76,9 @@ def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str) -> DecodedFil
 
 
 def file_stamp(file: Path) -> Stamp | None:
-    """A file's size and times; None where it cannot be looked at."""
+    """Get a file's size and times; None if that fails."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,4 +1,4 @@
-"""Drawing and making a version's sample: its images made small, what excites conv1, the map."""
+"""A version's sample of images: drawn, then thumbnails, conv1's top patches and the map."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,16 +22,16 @@ from storage.progress import Report, silent
 
 SEED = b"2012"
 MAX_WAITING_IMAGES = 64
-"""Squares that wait in memory, of 192 KiB each."""
+"""Images waiting in memory, of 192 KiB each."""
 SAMPLE_BYTES_PER_IMAGE, PATCHES_BYTES = 3_800, 500_000
-"""Bytes that an image of the sample takes in the file, and that the patches take."""
+"""Disk space of each image, and of all patches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionImages:
     """The images of a version. ids: int64 [M], rising; entries and rows, int64 [M], in that order.
 
-    root: the folder that the entries' paths begin in.
+    root: the folder that the entries' paths are relative to.
     """
 
     root: Path
@@ -41,7 +41,7 @@ class VersionImages:
 
 
 def sample_bytes_needed(images: int) -> int:
-    """How much room on the disk the sample of so many images takes."""
+    """Give the disk space that the sample of so many images takes."""
     return SAMPLE_BYTES_PER_IMAGE * min(images, MAX_SAMPLE_IMAGES) + PATCHES_BYTES
 
 
@@ -53,52 +53,50 @@ def make_sample(
     report: Report = silent,
     count: int = MAX_SAMPLE_IMAGES,
 ) -> dict[str, Array]:
-    """What `index.sample.write_sample` writes, of at most `count` images.
+    """Make the arrays that `index.sample.write_sample` writes, for at most `count` images.
 
-    Each image is decoded once; one that cannot be read any more, or is another than when its
-    features were computed, is left out. `before` is what an earlier version of the same weights
-    holds: of the images it knows nothing is computed again, and the map stays like its own.
+    Each image is decoded once; one that is unreadable now, or has changed since its features were
+    computed, is left out. before: the arrays of an earlier version of the same weights; nothing is
+    computed again for the images that it holds, and the map stays similar to its map.
     """
     chosen = draw_sample(images.entries, count)
-    looking = SampleScan(predictor, images.ids[chosen])
+    scan = SampleScan(predictor, images.ids[chosen])
     if before is not None:
-        looking.load_earlier(before)
+        scan.load_earlier(before)
 
-    def read(place: int) -> Pixels | None:
+    def read_image(place: int) -> Pixels | None:
         return read_entry_square(images.root, images.entries[chosen[place]])
 
     with single_threaded_torch():
-        scan_new_images(looking, read, report)
-        looking.read_missing_patches(read)
-    columns = looking.arrays()
-    rows = images.rows[chosen[looking.known]]
+        scan_new_images(scan, read_image, report)
+        scan.read_missing_patches(read_image)
+    columns = scan.arrays()
+    rows = images.rows[chosen[scan.known]]
     layout = layout_images(vectors, rows, earlier_layout(columns["ids"], before), report)
     return columns | {"points": layout.points, "span": np.array(layout.span)}
 
 
-def scan_new_images(
-    looking: SampleScan, read: Callable[[int], Pixels | None], report: Report
-) -> None:
-    """Read the images that are not known, and look at them, in the threads that read."""
+def scan_new_images(scan: SampleScan, read: Callable[[int], Pixels | None], report: Report) -> None:
+    """Read the images that are not known yet, and measure them in the reading threads."""
 
-    def look(place: int) -> ImageResponses | None:
+    def measure(place: int) -> ImageResponses | None:
         square = read(place)
-        return None if square is None else looking.measure(square)
+        return None if square is None else scan.measure(square)
 
-    new = np.flatnonzero(~looking.known).tolist()
-    told = report("Looking at images for the pages", len(new)) if new else None
-    for done, (place, seen) in enumerate(
-        zip(new, map_ahead(look, new, MAX_WAITING_IMAGES), strict=True)
+    new = np.flatnonzero(~scan.known).tolist()
+    report_done = report("Sampling images for the pages", len(new)) if new else None
+    for done, (place, responses) in enumerate(
+        zip(new, map_ahead(measure, new, MAX_WAITING_IMAGES), strict=True)
     ):
-        if seen is not None:
-            looking.add(place, seen)
-        if told is not None:
-            told(done + 1)
+        if responses is not None:
+            scan.add(place, responses)
+        if report_done is not None:
+            report_done(done + 1)
 
 
 @contextmanager
 def single_threaded_torch() -> Iterator[None]:
-    """Let torch compute an image in one thread: as many images are computed as threads read."""
+    """Let torch use one thread for an image, since each reading thread computes its own."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -108,25 +106,25 @@ def single_threaded_torch() -> Iterator[None]:
 
 
 def read_earlier_sample(folder: Path) -> dict[str, Array] | None:
-    """What a version holds; None where it was made before there were samples. StoreError."""
+    """Read a version's sample; None if it was built before samples existed. Raises StoreError."""
     return read_sample_columns(folder) if (folder / SAMPLE_FILE).exists() else None
 
 
 def draw_sample(entries: Sequence[FileEntry], count: int) -> Ids:
-    """Which of these images make the sample: int64, rising; all where there are no more.
+    """Draw images for the sample: places in `entries`, int64, rising; all if there are not more.
 
-    Those whose paths have the smallest keyed digests, so that the next version, of nearly the same
+    Those whose paths have the smallest keyed hashes, so that the next version, of nearly the same
     files, draws nearly the same images.
     """
     if len(entries) <= count:
         return np.arange(len(entries))
-    lots = [hashlib.blake2b(e.path.encode(), digest_size=8, key=SEED).digest() for e in entries]
-    numbers = np.frombuffer(b"".join(lots), ">u8")
+    hashes = [hashlib.blake2b(e.path.encode(), digest_size=8, key=SEED).digest() for e in entries]
+    numbers = np.frombuffer(b"".join(hashes), ">u8")
     return np.sort(np.argsort(numbers, kind="stable")[:count])
 
 
 def read_entry_square(root: Path, entry: FileEntry) -> Pixels | None:
-    """A photograph's pixels; None where they are gone or not those of its features."""
+    """Read a photograph's pixels; None if they are gone or have changed."""
     found = read_photograph(root, entry.path, lambda _: None)
     return (
         found.square
@@ -136,7 +134,7 @@ def read_entry_square(root: Path, entry: FileEntry) -> Pixels | None:
 
 
 def earlier_layout(ids: Ids, before: dict[str, Array] | None) -> MapLayout | None:
-    """An earlier version's places of these images, NaN for others; None without such a version."""
+    """Give the earlier map's points of these images, NaN for new ones; None without such a map."""
     if before is None or not len(before["ids"]):
         return None
     points = np.full((len(ids), 2), np.nan, np.float32)

@@ -1,7 +1,7 @@
 """A map of images: the 4096 features of fc7 in two dimensions, by t-SNE.
 
-The library is openTSNE: it tells how far it is, and goes on from places that are known. Up to the
-10,000 images of a sample its gradient by a tree is faster than the one by interpolation.
+The library is openTSNE, which reports its progress and can start from known points. For up to the
+10,000 images of a sample its Barnes-Hut gradient is faster than the interpolated one.
 """
 
 from collections.abc import Callable
@@ -21,28 +21,28 @@ from storage.progress import Report, silent
 Doubles = npt.NDArray[np.float64]
 SEED = 2012
 PCA_DIMENSIONS = 50
-"""Principal components that distances are computed from."""
+"""Principal components that the distances are computed from."""
 PERPLEXITY = 30
-"""How many images count as near an image, about; a third of the others where there are few."""
+"""About how many images count as near another; a third of the others if there are few."""
 MIN_TSNE_IMAGES = 4
-"""Images that t-SNE needs at least; fewer lie as their principal components do."""
+"""With fewer images the map shows their first two principal components instead."""
 EXAGGERATED_ITERATIONS, EXAGGERATION, ITERATIONS, UPDATE_ITERATIONS = 250, 12, 500, 250
-"""Iterations with attraction exaggerated and by how much, then without; and for a map that was."""
+"""Iterations with exaggerated attraction, and by how much; without; and for an updated map."""
 REPORT_EVERY = 10
-"""Iterations after which progress is told."""
+"""Iterations between reports of progress."""
 INITIAL_STD = 1e-4
-"""Standard deviation of the places at the start."""
+"""Standard deviation of the initial points."""
 MIN_KNOWN_SHARE = 0.5
-"""The share of places that must be known for a map to go on from them."""
+"""The share of points that must be known for a map to start from the earlier one."""
 INITIAL_NEIGHBOURS = 5
-"""Known images about whose middle a new one begins."""
+"""Known images at whose mean point a new one starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapLayout:
-    """Places of images. points: float32 [S, 2], from 0 to 1, NaN where one is not known.
+    """The points of images. points: float32 [S, 2], from 0 to 1, NaN for an unknown one.
 
-    span: how many of t-SNE's own units 1 is. whole: whether these are all images of that map.
+    span: the map's width in t-SNE's own units. whole: whether it has all points of that map.
     """
 
     points: Floats
@@ -53,10 +53,10 @@ class MapLayout:
 def layout_images(
     vectors: Vectors, rows: Ids, before: MapLayout | None = None, report: Report = silent
 ) -> MapLayout:
-    """Lay images out by their features, int64 [S] rows; those of one row get the same place.
+    """Lay images out by their features. rows: int64 [S]; images of one row get the same point.
 
-    With the places of a map before as far as they are known, a place stays where it was, about;
-    exactly where nothing is new or gone. Equal input gives an equal map on the same machine.
+    before: the earlier map's points of these images; they stay about where they were, and exactly
+    there if no image is new or gone. Equal input gives an equal map on the same machine.
     """
     if before is not None and before.whole and not np.isnan(before.points).any():
         return before
@@ -75,14 +75,14 @@ def layout_images(
 
 
 def project_rows(vectors: Vectors, rows: Ids) -> Floats:
-    """The rows' principal components: float32 [N, 50]."""
+    """Project rows onto their principal components: float32 [N, 50]."""
     transform = fit_pca(vectors.take(draw_rows(rows, LEARNED, SEED)), PCA_DIMENSIONS, SEED)
     return project_sample(transform, vectors, rows, len(rows), SEED)
 
 
 def run_tsne(features: Floats, start: Doubles | None, report: Report) -> Doubles:
-    """float32 [N, 50] → float64 [N, 2], in t-SNE's own units, from places at the start or none."""
-    # Takes more than a second and memory, and no server needs it.
+    """float32 [N, 50] → float64 [N, 2], in t-SNE's own units, from initial points if given."""
+    # The import takes a second and memory, and no server needs it.
     from openTSNE import TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
 
@@ -92,39 +92,39 @@ def run_tsne(features: Floats, start: Doubles | None, report: Report) -> Doubles
         if start is None
         else [(UPDATE_ITERATIONS, 1)]
     )
-    told = report("Laying out the map", sum(count for count, _ in phases))
+    report_done = report("Laying out the map", sum(count for count, _ in phases))
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     near = PerplexityBasedNN(
         features, perplexity, method="exact", n_jobs=threads, random_state=SEED
     )
-    places = TSNEEmbedding(
+    embedding = TSNEEmbedding(
         initialise_with_pca(features) if start is None else start,
         near,
         negative_gradient_method="bh",
         n_jobs=threads,
         random_state=SEED,
-        callbacks=progress_callback(told),
+        callbacks=progress_callback(report_done),
         callbacks_every_iters=REPORT_EVERY,
     )
     for count, exaggeration in phases:
-        places.optimize(count, exaggeration=exaggeration, inplace=True, propagate_exception=True)
-    return np.array(places, np.float64)
+        embedding.optimize(count, exaggeration=exaggeration, inplace=True, propagate_exception=True)
+    return np.array(embedding, np.float64)
 
 
-def progress_callback(told: Callable[[int], None]) -> Callable[..., None]:
-    """What the library calls now and then: tells how many iterations were done in all."""
+def progress_callback(report_done: Callable[[int], None]) -> Callable[..., None]:
+    """Make openTSNE's callback, which reports the number of iterations done."""
     done = 0
 
     def count(*_: Any) -> None:
         nonlocal done
         done += REPORT_EVERY
-        told(done)
+        report_done(done)
 
     return count
 
 
 def initialise_with_pca(features: Floats) -> Doubles:
-    """The first two principal components, made small; equal ones a little apart."""
+    """Scale the first two principal components down; move equal ones a little apart."""
     first = features[:, :2].astype(np.float64)
     spread = first[:, 0].std()
     jitter = np.random.default_rng(SEED).normal(0, INITIAL_STD / 100, first.shape)
@@ -132,7 +132,7 @@ def initialise_with_pca(features: Floats) -> Doubles:
 
 
 def initialise_with_earlier(features: Floats, points: Floats, span: float) -> Doubles | None:
-    """Where a map that goes on begins, float64 [N, 2]; None where too few places are known."""
+    """Give the initial points of an updated map, float64 [N, 2]; None if too few are known."""
     known = ~np.isnan(points[:, 0])
     if known.mean() < MIN_KNOWN_SHARE:
         return None
@@ -146,12 +146,12 @@ def initialise_with_earlier(features: Floats, points: Floats, span: float) -> Do
     return start
 
 
-def normalise_layout(places: Doubles, shared: Ids) -> MapLayout:
-    """Bring places into 0…1 by one scale, the narrower direction in the middle.
+def normalise_layout(points: Doubles, shared: Ids) -> MapLayout:
+    """Scale points to 0…1 by one factor, centring the narrower direction.
 
-    shared: int64 [S], which place each image has.
+    shared: int64 [S], the point of each image.
     """
-    low, high = places.min(axis=0), places.max(axis=0)
+    low, high = points.min(axis=0), points.max(axis=0)
     span = float((high - low).max()) or 1.0
-    points = (places - (low + high) / 2) / span + 0.5
-    return MapLayout(points=points.clip(0, 1).astype(np.float32)[shared], span=span)
+    scaled = (points - (low + high) / 2) / span + 0.5
+    return MapLayout(points=scaled.clip(0, 1).astype(np.float32)[shared], span=span)

@@ -226,7 +226,7 @@ def test_an_update_reads_what_is_new_and_is_as_a_build(place: Place) -> None:
         return lambda _: None
 
     found = place.make(images, earlier, report=report)
-    assert ("Looking at images for the pages", 3) in told
+    assert 3 in [total for _, total in told]
     assert found.whole
     for name, values in place.columns().items():
         if name not in MAP:
