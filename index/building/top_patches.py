@@ -51,8 +51,9 @@ class SampleScan:
         """Take over the arrays of an earlier version's sample for the same images."""
         _, own, theirs = np.intersect1d(self.ids, earlier["ids"], True, return_indices=True)
         self.known[own] = True
-        for name in ("small", "peaks", "spots"):
-            getattr(self, name)[own] = earlier[name][theirs]
+        self.thumbnails[own] = earlier["small"][theirs]
+        self.peaks[own] = earlier["peaks"][theirs]
+        self.spots[own] = earlier["spots"][theirs]
         for kernel, images in enumerate(earlier["patch_ids"].tolist()):
             patches = zip(images, earlier["patch_pixels"][kernel], strict=True)
             self.patches.update(((kernel, image), pixels) for image, pixels in patches)

@@ -17,7 +17,7 @@ from model.preprocess import central_square
 class Coarse:
     """A network's stand-in whose features are the mean colours of 16×16 fields."""
 
-    def features(self, images: Pixels) -> npt.NDArray[np.float32]:
+    def extract_features(self, images: Pixels) -> npt.NDArray[np.float32]:
         fields = images.reshape(len(images), 16, 16, 16, 16, 3).mean(axis=(2, 4))
         return fields.reshape(len(images), -1).astype(np.float32)
 
