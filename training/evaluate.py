@@ -1,4 +1,4 @@
-"""`python training/evaluate.py`: judge networks on labelled photographs."""
+"""`python training/evaluate.py`: evaluate networks on labelled photographs."""
 
 import sys
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Networks judged on labelled photographs: errors, intervals, tables and pictures."""
+"""Networks evaluated on labelled photographs: errors, intervals, tables and pictures."""

@@ -1,4 +1,4 @@
-"""Photographs with labels to judge a network on, and which of its classes each label is.
+"""Labelled photographs, and which of a network's classes each label means.
 
 Classes are matched by what they are called, never by their position: the number of a folder
 among others says nothing about the order of a network's outputs.
@@ -41,7 +41,7 @@ class LabelledPhotographs:
 
 @dataclass(frozen=True)
 class MatchedPhotographs:
-    """What a network can be judged on.
+    """The photographs that a network can be evaluated on.
 
     photographs: sorted by path; class_index is that of the network's outputs.
     unknown:     names the network has no class for, or more than one, and how many photographs

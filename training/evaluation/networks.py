@@ -1,4 +1,4 @@
-"""The networks to judge: where their weights are, what they are called, which classes they know."""
+"""The networks to evaluate: their weights, their names and the order of their classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from training.evaluation.predictions import EvaluatedModel
 
 
 class NetworksError(ValueError):
-    """Networks that cannot be found, or not be judged together."""
+    """Networks that cannot be found, or not be evaluated together."""
 
 
 def load_models(runs: Sequence[Path], *, best: bool, device: torch.device) -> list[EvaluatedModel]:
@@ -55,10 +55,10 @@ def match_class_order(
     more = [c.folder for i, c in enumerate(weights.classes) if i not in order.values()]
     if missing or more:
         only = {first_file: missing, file: more}
-        said = [
+        differing = [
             f"only {k} knows {', '.join(v[:5])}{' …' * (len(v) > 5)}" for k, v in only.items() if v
         ]
-        raise NetworksError(f"an ensemble must know the same classes: {'; '.join(said)}")
+        raise NetworksError(f"an ensemble must know the same classes: {'; '.join(differing)}")
     return torch.tensor([order[name] for name in names])
 
 

@@ -1,4 +1,4 @@
-"""A verdict as one picture: confusion matrix, errors by class, the most confident mistakes."""
+"""An evaluation as one picture: confusion matrix, errors by class, the most confident mistakes."""
 
 import io
 from collections.abc import Sequence
@@ -26,18 +26,18 @@ MAX_LABEL_LENGTH = 28
 """Characters of a label."""
 
 
-def draw_evaluation(verdict: Evaluation, root: Path) -> bytes:
+def draw_evaluation(evaluation: Evaluation, root: Path) -> bytes:
     """Draw the best-informed result as a PNG; mistaken photographs are read anew from `root`."""
-    result = verdict.main_result
+    result = evaluation.main_result
     few = len(result.classes) <= MAX_LABELLED_CLASSES
     # Not pyplot: that keeps every figure and its settings in the process.
     figure = Figure(figsize=(18, 16 if result.mistakes else 10), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(figure_title(verdict, result), fontsize=15, parse_math=False)
+    figure.suptitle(figure_title(evaluation, result), fontsize=15, parse_math=False)
     heights = (10, 6) if result.mistakes else (10,)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = parts[0].subplots(1, 2, width_ratios=(3, 2))
-    draw_matrix(left, verdict, result, labelled=few)
+    draw_matrix(left, evaluation, result, labelled=few)
     draw_bars(right, result, MAX_LABELLED_CLASSES if few else MAX_WORST_CLASSES)
     if result.mistakes:
         parts[1].suptitle("Most confident mistakes", fontsize=13)
@@ -47,13 +47,15 @@ def draw_evaluation(verdict: Evaluation, root: Path) -> bytes:
     return out.getvalue()
 
 
-def figure_title(verdict: Evaluation, result: Result) -> str:
+def figure_title(evaluation: Evaluation, result: Result) -> str:
     """Say what is seen."""
     errors = ", ".join(
         f"{name} error {r.error:.2%} ({r.low:.2%}–{r.high:.2%})"
         for name, r in (("top-1", result.top1), ("top-5", result.top5))
     )
-    return f"{result.name}, {CROPS_LABELS[result.crops]}, {verdict.data.images:,} images: {errors}"
+    return (
+        f"{result.name}, {CROPS_LABELS[result.crops]}, {evaluation.data.images:,} images: {errors}"
+    )
 
 
 def confusion_matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
@@ -72,7 +74,7 @@ def confusion_matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
     return columns, counts[:, :-1]
 
 
-def draw_matrix(axes: Axes, verdict: Evaluation, result: Result, *, labelled: bool) -> None:
+def draw_matrix(axes: Axes, evaluation: Evaluation, result: Result, *, labelled: bool) -> None:
     """The confusion matrix, each row in shares of its class's images."""
     columns, counts = confusion_matrix(result)
     shares = counts / counts.sum(1, keepdims=True)
@@ -85,7 +87,7 @@ def draw_matrix(axes: Axes, verdict: Evaluation, result: Result, *, labelled: bo
         axes.set_xticks([])
         axes.set_yticks([])
         return
-    names = [shorten_label(verdict.labels.get(column, column)) for column in columns]
+    names = [shorten_label(evaluation.labels.get(column, column)) for column in columns]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", parse_math=False)
     rows = names[: len(counts)]
     axes.set_yticks(range(len(rows)), rows, parse_math=False)

@@ -1,13 +1,11 @@
-"""What networks answer to labelled photographs, kept as little as errors need.
+"""The predictions of networks on labelled photographs, reduced to what errors need.
 
 The photographs are decoded ahead on other threads. Of an image's probabilities only the guess and
 the place of the true class remain, so memory does not grow with the number of classes.
 """
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,10 +21,11 @@ from model.predict import Predictor
 from model.preprocess import read_square
 from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
 from storage.evaluations import ENSEMBLE, Crops
+from storage.parallel import map_ahead, split_batches
 from training.evaluation.confidence import Wrong
 
 Pixels = npt.NDArray[np.uint8]
-AHEAD = 2
+BATCHES_AHEAD = 2
 
 
 class PredictionError(ValueError):
@@ -35,7 +34,7 @@ class PredictionError(ValueError):
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A network to judge.
+    """A network to evaluate.
 
     order: int64 [classes]: which of its outputs is each class, when all models count their
            classes alike.
@@ -52,7 +51,7 @@ class EvaluatedModel:
 
 
 class ResultKey(NamedTuple):
-    """Who answered (a model's name or "ensemble"), and from which crops."""
+    """Whose predictions (a model's name or "ensemble"), and from which crops."""
 
     name: str
     crops: Crops
@@ -97,7 +96,7 @@ def predict_photographs(
     batch: int,
     progress: Callable[[int], None],
 ) -> PredictedPhotographs:
-    """Ask every model, and the ensemble when there are several; progress is told each batch.
+    """Predict with every model, and the ensemble of several; call progress after each batch.
 
     Raises AnswerError when no photograph can be read, or probabilities are not numbers.
     """
@@ -121,40 +120,26 @@ def predict_photographs(
     )
 
 
-Decoded = list[tuple[Photograph, dict[int, Pixels] | str]]
+DecodedBatch = list[tuple[Photograph, dict[int, Pixels] | str]]
 
 
 def decode_batches(
     root: Path, photographs: Sequence[Photograph], sides: Sequence[int], batch: int
-) -> Iterator[Decoded]:
-    """The photographs' squares by their side, a batch at a time, at most two batches ahead.
+) -> Generator[DecodedBatch, None, None]:
+    """Yield the photographs' squares by their side, in batches; two batches are decoded ahead.
 
-    In place of a photograph that cannot be read stands why.
+    A photograph that cannot be read has the reason in place of its squares.
     """
 
-    def decode(photograph: Photograph) -> dict[int, Pixels] | str:
+    def decode(photograph: Photograph) -> tuple[Photograph, dict[int, Pixels] | str]:
         try:
-            return {side: read_square(root / photograph.path, side=side) for side in sides}
+            squares = {side: read_square(root / photograph.path, side=side) for side in sides}
         except ImageError as error:
-            return str(error).removeprefix(f"{root}/")
+            return photograph, str(error).removeprefix(f"{root}/")
+        return photograph, squares
 
-    waiting: deque[tuple[list[Photograph], list[Future[dict[int, Pixels] | str]]]] = deque()
-    pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decoding")
-    try:
-        for start in range(0, len(photographs), batch):
-            chunk = list(photographs[start : start + batch])
-            waiting.append((chunk, [pool.submit(decode, photograph) for photograph in chunk]))
-            if len(waiting) > AHEAD:
-                yield done(*waiting.popleft())
-        while waiting:
-            yield done(*waiting.popleft())
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def done(chunk: list[Photograph], squares: list[Future[dict[int, Pixels] | str]]) -> Decoded:
-    """Wait for a batch."""
-    return [(p, future.result()) for p, future in zip(chunk, squares, strict=True)]
+    with closing(map_ahead(decode, photographs, BATCHES_AHEAD * batch)) as decoded:
+        yield from split_batches(decoded, batch)
 
 
 def predict_all(
@@ -162,10 +147,14 @@ def predict_all(
 ) -> dict[ResultKey, Tensor]:
     """Every model's probabilities, and their mean: float32 [B, classes], classes counted alike."""
     each = {m.name: predict_crops(m, squares[m.side], crops, bf16) for m in models}
-    found = {ResultKey(name, c): said[c] for name, said in each.items() for c in crops}
+    found = {
+        ResultKey(name, c): probabilities[c] for name, probabilities in each.items() for c in crops
+    }
     if len(models) > 1:
         for c in crops:
-            found[ResultKey(ENSEMBLE, c)] = torch.stack([said[c] for said in each.values()]).mean(0)
+            found[ResultKey(ENSEMBLE, c)] = torch.stack(
+                [probabilities[c] for probabilities in each.values()]
+            ).mean(0)
     return found
 
 
@@ -175,15 +164,15 @@ def predict_crops(
 ) -> dict[Crops, Tensor]:
     """One model's probabilities of uint8 [B, side, side, 3]; the centre is one of the ten."""
     network, x = model.predictor.network, model.predictor.prepare_input(pixels)
-    said: dict[Crops, Tensor]
+    probabilities: dict[Crops, Tensor]
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         if "ten" in crops:
             each = ten_crop_forward(network, x)[0]
-            said = {"ten": each.mean(1), "centre": each[:, CENTRE_CROP]}
+            probabilities = {"ten": each.mean(1), "centre": each[:, CENTRE_CROP]}
         else:
             logits = network(centre_crop(x, network.config.crop)).logits
-            said = {"centre": logits.float().softmax(1)}
-    return {c: said[c].float().cpu()[:, model.order] for c in crops}
+            probabilities = {"centre": logits.float().softmax(1)}
+    return {c: probabilities[c].float().cpu()[:, model.order] for c in crops}
 
 
 def rank_predictions(probabilities: Tensor, true: Tensor, key: ResultKey) -> Predictions:

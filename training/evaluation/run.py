@@ -1,4 +1,4 @@
-"""From a command line to a verdict: find networks and photographs, ask, count, show, write."""
+"""An evaluation from the command line to its files: find, predict, measure, print, write."""
 
 import os
 import time
@@ -44,9 +44,9 @@ class EvaluationError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
-    """Judge networks on labelled photographs: top-1 and top-5 error, from centre and ten crops.
+    """Evaluate networks on labelled photographs: top-1 and top-5 error, from centre and ten crops.
 
-    Several networks are judged each and averaged as an ensemble. Classes are matched by the name
+    Several networks are evaluated each and averaged as an ensemble. Classes are matched by the name
     of their folder, their label or their WordNet id, never by position.
 
     What was found is printed and kept in the folder evaluations/ of ALEXNET_HOME, where the
@@ -66,7 +66,7 @@ class EvaluationOptions:
     crops: Literal["both", "ten", "centre"] = "both"
     """The centre crop, ten crops averaged (§4.1), or both."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the networks are asked."""
+    """Where the networks run."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """Of the layers' arithmetic. auto: bf16 where the processor has it, as in training."""
     batch: int = 16
@@ -84,56 +84,56 @@ def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Evaluati
 
     Raises JudgeError, NetworksError, FolderError, WeightsError, AnswerError, OSError.
     """
-    trial = tyro.cli(EvaluationOptions, args=list(arguments))
-    check_options(trial)
+    options = tyro.cli(EvaluationOptions, args=list(arguments))
+    check_options(options)
     keep_freed_memory()
-    device = find_device(trial.device)
-    models = load_models(trial.runs or (home.weights,), best=trial.best, device=device)
+    device = find_device(options.device)
+    models = load_models(options.runs or (home.weights,), best=options.best, device=device)
     first = models[0].predictor.weights
-    root = choose_data(trial, first)
-    labelled = find_photographs(root, trial.split)
+    root = choose_data(options, first)
+    labelled = find_photographs(root, options.split)
     matched = match_classes(labelled, first.classes)
     print_plan(matched, root, models, console)
     # As in training, where the same is declared a deviation.
-    bf16 = trial.precision == "bf16" or (trial.precision == "auto" and has_bf16(device))
-    answered = predict_with_progress(trial, models, root, matched, bf16, console)
-    verdict = compute_metrics(
-        answered,
+    bf16 = options.precision == "bf16" or (options.precision == "auto" and has_bf16(device))
+    predicted = predict_with_progress(options, models, root, matched, bf16, console)
+    evaluation = compute_metrics(
+        predicted,
         models,
         first.classes,
-        describe_data(labelled, matched, answered, trial, root),
+        describe_data(labelled, matched, predicted, options, root),
         precision="bf16" if bf16 else "f32",
-        mistakes=trial.mistakes,
+        mistakes=options.mistakes,
     )
-    print_tables(verdict, console)
-    save_for_application(verdict, home, root, console)
-    if trial.json:
-        write_json(trial.json, asdict(verdict))
-    if trial.picture:
-        write_atomically(trial.picture, draw_evaluation(verdict, root))
-    return verdict
+    print_tables(evaluation, console)
+    save_for_application(evaluation, home, root, console)
+    if options.json:
+        write_json(options.json, asdict(evaluation))
+    if options.picture:
+        write_atomically(options.picture, draw_evaluation(evaluation, root))
+    return evaluation
 
 
-def save_for_application(verdict: Evaluation, home: Home, root: Path, console: Console) -> None:
-    """Keep the verdict for the application, and say where, or why not: the numbers are known."""
+def save_for_application(evaluation: Evaluation, home: Home, root: Path, console: Console) -> None:
+    """Save an evaluation for the application; print where, or why it cannot be saved."""
     try:
-        console.print(f"Kept in {save_evaluation(verdict, home, root)}.", markup=False)
+        console.print(f"Kept in {save_evaluation(evaluation, home, root)}.", markup=False)
     except OSError as error:
         console.print(f"Not kept for the application: {error}.", markup=False)
 
 
-def check_options(trial: EvaluationOptions) -> None:
+def check_options(options: EvaluationOptions) -> None:
     """Raise JudgeError or OSError for what cannot be done, before any work."""
     for name, least in (("batch", 1), ("mistakes", 0)):
-        if getattr(trial, name) < least:
-            raise EvaluationError(f"--{name} cannot be {getattr(trial, name)}")
-    if trial.device == "cuda" and not torch.cuda.is_available():
+        if getattr(options, name) < least:
+            raise EvaluationError(f"--{name} cannot be {getattr(options, name)}")
+    if options.device == "cuda" and not torch.cuda.is_available():
         raise EvaluationError("--device cuda: no GPU that this torch can use was found")
-    if trial.device == "mps" and not torch.backends.mps.is_available():
+    if options.device == "mps" and not torch.backends.mps.is_available():
         raise EvaluationError("--device mps: this machine has none")
-    if trial.json is not None and trial.json == trial.picture:
-        raise EvaluationError(f"--json and --picture name the same file, {trial.json}")
-    for path in filter(None, (trial.json, trial.picture)):
+    if options.json is not None and options.json == options.picture:
+        raise EvaluationError(f"--json and --picture name the same file, {options.json}")
+    for path in filter(None, (options.json, options.picture)):
         check_writable(path)
 
 
@@ -150,20 +150,20 @@ def check_writable(path: Path) -> None:
 
 
 def choose_data(
-    trial: EvaluationOptions, weights: Weights, environ: Mapping[str, str] = os.environ
+    options: EvaluationOptions, weights: Weights, environ: Mapping[str, str] = os.environ
 ) -> Path:
     """The folder of photographs, absolute."""
-    named = trial.data or environ.get("ALEXNET_DATA") or weights.provenance.data
+    named = options.data or environ.get("ALEXNET_DATA") or weights.provenance.data
     return Path(named).absolute()
 
 
 def print_plan(
     matched: MatchedPhotographs, root: Path, models: Sequence[EvaluatedModel], console: Console
 ) -> None:
-    """Say what is judged on what, and name what is left out."""
+    """Print which networks are evaluated on what, and which classes are left out."""
     count, classes = len(matched.photographs), len({p.class_index for p in matched.photographs})
     console.print(
-        f"Judging {', '.join(m.name for m in models)} on {root}: {count:,} photographs of "
+        f"Evaluating {', '.join(m.name for m in models)} on {root}: {count:,} photographs of "
         f"{classes:,} classes.",
         markup=False,
     )
@@ -182,52 +182,52 @@ def print_plan(
 
 
 def predict_with_progress(
-    trial: EvaluationOptions,
+    options: EvaluationOptions,
     models: Sequence[EvaluatedModel],
     root: Path,
     matched: MatchedPhotographs,
     bf16: bool,
     console: Console,
 ) -> PredictedPhotographs:
-    """Ask, with a bar; say how fast that was, and name what cannot be read."""
-    crops: tuple[Crops, ...] = ("centre", "ten") if trial.crops == "both" else (trial.crops,)
+    """Predict with a progress bar; print the speed and the photographs that cannot be read."""
+    crops: tuple[Crops, ...] = ("centre", "ten") if options.crops == "both" else (options.crops,)
     began = time.monotonic()
     photographs = matched.photographs
     with progress_bar(console, "predicting", len(photographs), SpeedColumn("images")) as advance:
-        answered = predict_photographs(
+        predicted = predict_photographs(
             models,
             root,
             photographs,
             crops=crops,
             bf16=bf16,
-            batch=trial.batch,
+            batch=options.batch,
             progress=advance,
         )
     seconds = time.monotonic() - began
     device = models[0].predictor.device
     speed = f"{len(photographs) / seconds:.1f} images/s, {seconds:.0f} s"
     console.print(f"{'bf16' if bf16 else 'f32'}, {device}: {speed}.")
-    if answered.unreadable:
-        console.print(f"{len(answered.unreadable)} photographs cannot be read and are left out:")
-        for line in answered.unreadable:
+    if predicted.unreadable:
+        console.print(f"{len(predicted.unreadable)} photographs cannot be read and are left out:")
+        for line in predicted.unreadable:
             console.print(f"  {line}", markup=False)
-    return answered
+    return predicted
 
 
 def describe_data(
     labelled: LabelledPhotographs,
     matched: MatchedPhotographs,
-    answered: PredictedPhotographs,
-    trial: EvaluationOptions,
+    predicted: PredictedPhotographs,
+    options: EvaluationOptions,
     root: Path,
 ) -> EvaluationData:
-    """What the networks were judged on."""
+    """What the networks were evaluated on."""
     return EvaluationData(
-        folder=str(trial.data or root),
+        folder=str(options.data or root),
         layout=labelled.layout,
-        split=trial.split if labelled.layout == "split" else None,
-        images=len(answered.photographs),
-        classes=len({photograph.class_index for photograph in answered.photographs}),
-        unreadable=answered.unreadable,
+        split=options.split if labelled.layout == "split" else None,
+        images=len(predicted.photographs),
+        classes=len({photograph.class_index for photograph in predicted.photographs}),
+        unreadable=predicted.unreadable,
         unknown=matched.unknown,
     )

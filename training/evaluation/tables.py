@@ -1,4 +1,4 @@
-"""A verdict in the terminal."""
+"""An evaluation as tables in the terminal."""
 
 from collections.abc import Sequence
 
@@ -12,15 +12,15 @@ MAX_ROWS = 10
 """Rows of the tables that could go on: worst classes, confusions, mistakes."""
 
 
-def print_tables(verdict: Evaluation, console: Console) -> None:
+def print_tables(evaluation: Evaluation, console: Console) -> None:
     """Print errors, differences, and, of the best-informed result, where it goes wrong."""
-    result = verdict.main_result
+    result = evaluation.main_result
     of = f"{result.name}, {CROPS_LABELS[result.crops]}"
-    tables = [errors_table(verdict.results)]
-    if verdict.differences:
-        tables.append(differences_table(verdict))
+    tables = [errors_table(evaluation.results)]
+    if evaluation.differences:
+        tables.append(differences_table(evaluation))
     if result.top1.wrong:
-        tables += [worst_classes_table(result, of), confusions_table(result, verdict, of)]
+        tables += [worst_classes_table(result, of), confusions_table(result, evaluation, of)]
     if result.mistakes:
         tables.append(mistakes_table(result, of))
     for table in tables:
@@ -37,15 +37,15 @@ def errors_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def differences_table(verdict: Evaluation) -> Table:
+def differences_table(evaluation: Evaluation) -> Table:
     """Differences between the errors of two rows."""
-    numbers = {(r.name, r.crops): n for n, r in enumerate(verdict.results, start=1)}
+    numbers = {(r.name, r.crops): n for n, r in enumerate(evaluation.results, start=1)}
     table = new_table(
         "Differences: 95 % intervals (paired bootstrap), McNemar's exact test", "rows"
     )
     for name in ("error", "difference", "95 %", "only the first wrong", "only the second", "p"):
         table.add_column(name, justify="right")
-    for c in verdict.differences:
+    for c in evaluation.differences:
         first, second = numbers[c.first, c.first_crops], numbers[c.second, c.second_crops]
         d = c.found
         add_row(
@@ -79,7 +79,7 @@ def worst_classes_table(result: Result, of: str) -> Table:
     return caption_omitted_rows(table, len(result.classes))
 
 
-def confusions_table(result: Result, verdict: Evaluation, of: str) -> Table:
+def confusions_table(result: Result, evaluation: Evaluation, of: str) -> Table:
     """The most frequent wrong guesses."""
     counts = [
         (count, true, guess)
@@ -90,7 +90,7 @@ def confusions_table(result: Result, verdict: Evaluation, of: str) -> Table:
     table = new_table(f"Most frequent confusions: {of}", "class", "guessed to be")
     table.add_column("images", justify="right")
     for count, true, guess in sorted(counts, key=lambda c: -c[0])[:MAX_ROWS]:
-        add_row(table, verdict.labels[true], verdict.labels[guess], f"{count:,}")
+        add_row(table, evaluation.labels[true], evaluation.labels[guess], f"{count:,}")
     return caption_omitted_rows(table, len(counts))
 
 
