@@ -33,10 +33,8 @@ def scroll_to_the_end(page: Any, count: int) -> None:
 
 def assert_returns(page: Any, tile: Any, top: float) -> None:
     """A tile comes to stand this far from the top of the window."""
-    page.wait_for_function(
-        "([tile, top]) => Math.abs(tile.getBoundingClientRect().top - top) < 2",
-        arg=[tile.element_handle(), top],
-    )
+    while abs(tile.bounding_box()["y"] - top) >= 2:
+        page.wait_for_timeout(20)
 
 
 def pick(page: Any, number: int) -> None:
