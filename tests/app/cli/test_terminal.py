@@ -182,14 +182,14 @@ def test_a_database_that_fails_at_the_end_leaves_no_version(
     flask(home, "index", "build")
     name = store.current_version(home.home.index)
     lock = sqlite3.connect(home.home.database, isolation_level=None)
-    seal = store.Draft.commit
+    commit = store.Draft.commit
 
-    def seal_then_lock(*args: Any, **facts: Any) -> store.Manifest:
-        sealed = seal(*args, **facts)
+    def commit_then_lock(*args: Any, **facts: Any) -> store.Manifest:
+        committed = commit(*args, **facts)
         lock.execute("BEGIN IMMEDIATE")
-        return sealed
+        return committed
 
-    monkeypatch.setattr(store.Draft, "seal", seal_then_lock)
+    monkeypatch.setattr(store.Draft, "commit", commit_then_lock)
     short = replace(home, database_url=f"sqlite:///{home.home.database}?timeout=0.1")
     check_one_line(flask_after_bars(short), "locked")
     lock.close()
