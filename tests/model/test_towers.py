@@ -341,7 +341,8 @@ def test_towers_exchange_before_conv3_fc6_and_fc7_and_at_fc8_only(folder: Path) 
     for tower in (0, 1):
         facts = json.loads((folder / f"facts.{tower}").read_text())
         assert facts["exchanges"] == {
-            "to_conv3": "Gathered", "to_fc6": "Gathered", "to_fc7": "Gathered", "fc8": "Summed",
+            "to_conv3": "AllGather", "to_fc6": "AllGather", "to_fc7": "AllGather",
+            "fc8": "RowParallelLinear",
         }  # fmt: skip
         # By torch's own count: three gatherings and a sum; three scattered sums on the way back.
         assert facts["forth"] == {"all_gather_into_tensor": 3, "allreduce_": 1}
