@@ -6,6 +6,7 @@ from typing import Literal
 from model.architectures import VARIANTS
 from model.checkpoint import Weights
 from model.config import AlexNetConfig
+from storage.recipe import RecipeFields
 from training.augment import Augmentation
 
 
@@ -14,59 +15,11 @@ class RecipeError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How weights are learned. The defaults are the paper's."""
+class Recipe(RecipeFields):
+    """How weights are learned. The defaults are the paper's (storage/recipe.py).
 
-    variant: str = "paper"
-    """Which network of the family, by its name in model/architectures.py; a wrong name lists
-    them."""
-    epochs: int = 90
-    """At most so many passes over the training set (§5: "roughly 90 cycles")."""
-    batch: int = 128
-    """Images a step (§5)."""
-    rate: float = 0.01
-    """Learning rate ε at the start, one for all layers (§5)."""
-    bias_rate: float | None = None
-    """Learning rate of the biases throughout; None: that of the weights (§5). As run: 0.02."""
-    momentum: float = 0.9
-    """Of the update rule (§5)."""
-    decay: float = 0.0005
-    """Weight decay of the update rule (§5)."""
-    conv_decay: float | None = None
-    """That of the convolutional layers; None: the same (§5)."""
-    bias_decay: bool = True
-    """Whether biases decay too (§5: one rule for all). As run: they do not."""
-    drops: int = 3
-    """How often the learning rate is divided by ten before the end (§5)."""
-    patience: int = 8
-    """Epochs without a lower validation error after which it drops (§5 says "stopped
-    improving"; the paper does not give a number)."""
-    drop_after: tuple[int, ...] = ()
-    """Epochs after which it drops, instead of by the validation error. As run: 25, 51, 79."""
-    slow_conv1_after: int | None = None
-    """Epoch after which conv1's rate is another tenth, as long as no other drop follows. As
-    run: 67."""
-    freeze_conv1_after: int | None = None
-    """Epoch after which conv1 stays as it is. As run: 72."""
-    colour_noise: float = 0.1
-    """Standard deviation of the α of the PCA colour augmentation (§4.1)."""
-    colour: Literal["paper", "original"] = "paper"
-    """Its formula: Σ pᵢ αᵢ λᵢ (§4.1); as run: Σ pᵢ αᵢ √λᵢ, and the whole divided by 1.1."""
-    colour_until: int | None = None
-    """Last epoch with colour noise; None: all. As run: 67."""
-    sharing: int = 1
-    """Images of a batch that share one crop and one mirror decision. As run: 32."""
-    all_offsets: bool = False
-    """Whether crops have all 33 offsets, as run, instead of the paper's 32 (§4.1)."""
-    dropout: float | None = None
-    """Probability that a neuron of fc6 or fc7 is set to zero; None: the variant's, 0.5 (§4.2)."""
-    init: Literal["paper", "he"] = "paper"
-    """Initial weights: N(0, 0.01²) and the paper's biases (§5), or what the variant's authors
-    took; or He's and zeros."""
-    input_scale: float = 1.0
-    """The mean-free pixels, in grey levels of 0-255, are divided by this (§2: not at all)."""
-    seed: int = 0
-    """Of the initial weights, the order of images, crops, mirrors, colours and dropout."""
+    Raises RecipeError for a value out of range, naming its flag.
+    """
 
     def __post_init__(self) -> None:
         # JSON and the command line give lists.

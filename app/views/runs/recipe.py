@@ -1,14 +1,15 @@
 """A run's recipe in the paper's terms, beside the paper's values.
 
-What a recipe may hold is defined by training/config.py, which app/ does not import; how its fields
-are labelled on a page, and what the paper has in their place, is defined here.
+storage/recipe.py defines the fields, their labels and the paper's values; this module how a page
+writes the values.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from model.architectures import VARIANTS
+from storage.recipe import RecipeFields
 from storage.tolerant_json import bounded_text, finite_number
 
 MAX_ITEMS = 12
@@ -103,33 +104,29 @@ def network_label(value: Any) -> str:
 COLOURS = {"paper": "Σ pᵢ αᵢ λᵢ", "original": "Σ pᵢ αᵢ √λᵢ, the sum ÷ 1.1"}
 INITS = {"paper": "N(0, 0.01²), biases of 1 where the paper has them", "he": "He, biases 0"}
 OFFSETS = {False: "32 in each direction", True: "33 in each direction"}
-FIELDS = (
-    RecipeField("variant", "Network", "§3", "paper", network_label),
-    RecipeField("epochs", "Maximum epochs", "§5", 90, format_setting),
-    RecipeField("batch", "Batch size", "§5", 128, format_setting),
-    RecipeField("rate", "Initial learning rate ε", "§5", 0.01, format_setting),
-    RecipeField("bias_rate", "Learning rate of the biases", "§5", None, none_as("the same")),
-    RecipeField("momentum", "Momentum", "§5", 0.9, format_setting),
-    RecipeField("decay", "Weight decay", "§5", 0.0005, format_setting),
-    RecipeField("conv_decay", "Weight decay of conv1–conv5", "§5", None, none_as("the same")),
-    RecipeField("bias_decay", "Weight decay of biases", "§5", True, format_setting),
-    RecipeField("drops", "Learning rate drops, ÷ 10 each", "§5", 3, format_setting),
-    RecipeField("drop_after", "Learning rate drops after epochs", "§5", (), none_as("on plateau")),
-    RecipeField("patience", "Plateau length, in epochs", "§5", 8, format_setting),
+FORMATS: Mapping[str, Format] = {
+    "variant": network_label,
+    "bias_rate": none_as("the same"),
+    "conv_decay": none_as("the same"),
+    "drop_after": none_as("on plateau"),
+    "slow_conv1_after": none_as("never"),
+    "freeze_conv1_after": none_as("never"),
+    "colour": words_for(COLOURS),
+    "colour_until": none_as("the last"),
+    "all_offsets": words_for(OFFSETS),
+    "dropout": none_as("as in the network, 0.5"),
+    "init": words_for(INITS),
+}
+"""How a value is written where it is not just a number."""
+FIELDS = tuple(
     RecipeField(
-        "slow_conv1_after", "conv1 learns more slowly after epoch", "", None, none_as("never")
-    ),
-    RecipeField("freeze_conv1_after", "conv1 frozen after epoch", "", None, none_as("never")),
-    RecipeField("colour_noise", "Colour noise, standard deviation", "§4.1", 0.1, format_setting),
-    RecipeField("colour", "Colour noise, formula", "§4.1", "paper", words_for(COLOURS)),
-    RecipeField("colour_until", "Colour noise until epoch", "", None, none_as("the last")),
-    RecipeField("sharing", "Images sharing a crop and mirroring", "", 1, format_setting),
-    RecipeField("all_offsets", "Crop offsets", "§4.1", False, words_for(OFFSETS)),
-    RecipeField(
-        "dropout", "Dropout in fc6 and fc7", "§4.2", None, none_as("as in the network, 0.5"), 0.5
-    ),
-    RecipeField("init", "Weight initialisation", "§5", "paper", words_for(INITS)),
-    RecipeField("input_scale", "Mean-subtracted pixels divided by", "§2", 1.0, format_setting),
-    RecipeField("seed", "Seed", "", 0, format_setting),
+        f.name,
+        f.metadata["label"],
+        f.metadata["section"],
+        f.default,
+        FORMATS.get(f.name, format_setting),
+        0.5 if f.name == "dropout" else None,
+    )
+    for f in fields(RecipeFields)
 )
-"""Every field of the recipe in training/config.py, with the paper's value."""
+"""Every field of a recipe, with the paper's value."""

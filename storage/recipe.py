@@ -1,0 +1,68 @@
+"""What a training recipe consists of: each value with its default, label, section and help.
+
+training/config.py makes recipes of it and the command line's flags; the application labels the
+values of run.json by it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def hyperparameter(default: Any, label: str, section: str = "") -> Any:
+    """Define a field with its label on pages and the section of the paper, if it has one."""
+    return field(default=default, metadata={"label": label, "section": section})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeFields:
+    """How weights are learned. The defaults are the paper's."""
+
+    variant: str = hyperparameter("paper", "Network", "§3")
+    """Which network of the family (model/architectures.py); a wrong name lists them all."""
+    epochs: int = hyperparameter(90, "Maximum epochs", "§5")
+    """Maximum passes over the training set (§5: "roughly 90 cycles")."""
+    batch: int = hyperparameter(128, "Batch size", "§5")
+    """Images per step (§5)."""
+    rate: float = hyperparameter(0.01, "Initial learning rate ε", "§5")
+    """Initial learning rate ε, the same for all layers (§5)."""
+    bias_rate: float | None = hyperparameter(None, "Learning rate of the biases", "§5")
+    """Constant learning rate of the biases; None: that of the weights (§5). As run: 0.02."""
+    momentum: float = hyperparameter(0.9, "Momentum", "§5")
+    """Momentum of the update rule (§5)."""
+    decay: float = hyperparameter(0.0005, "Weight decay", "§5")
+    """Weight decay of the update rule (§5)."""
+    conv_decay: float | None = hyperparameter(None, "Weight decay of conv1–conv5", "§5")
+    """Weight decay of the convolutional layers; None: the same (§5)."""
+    bias_decay: bool = hyperparameter(True, "Weight decay of biases", "§5")
+    """Whether biases decay, too (§5: one rule for all). As run: they do not."""
+    drops: int = hyperparameter(3, "Learning rate drops, ÷ 10 each", "§5")
+    """How often the learning rate is divided by ten before the end (§5)."""
+    patience: int = hyperparameter(8, "Plateau length, in epochs", "§5")
+    """Epochs without a lower validation error after which the rate drops (§5 says "stopped
+    improving"; the paper does not give a number)."""
+    drop_after: tuple[int, ...] = hyperparameter((), "Learning rate drops after epochs", "§5")
+    """Epochs after which the rate drops, whatever the validation error. As run: 25, 51, 79."""
+    slow_conv1_after: int | None = hyperparameter(None, "conv1 learns more slowly after epoch")
+    """Epoch after which conv1's rate is divided by ten once more, until the other layers' next
+    drop. As run: 67."""
+    freeze_conv1_after: int | None = hyperparameter(None, "conv1 frozen after epoch")
+    """Epoch after which conv1 is frozen. As run: 72."""
+    colour_noise: float = hyperparameter(0.1, "Colour noise, standard deviation", "§4.1")
+    """Standard deviation of α in the PCA colour augmentation (§4.1)."""
+    colour: Literal["paper", "original"] = hyperparameter("paper", "Colour noise, formula", "§4.1")
+    """Its formula: Σ pᵢ αᵢ λᵢ (§4.1); as run: Σ pᵢ αᵢ √λᵢ, and the image divided by 1.1."""
+    colour_until: int | None = hyperparameter(None, "Colour noise until epoch")
+    """Last epoch with colour noise; None: all. As run: 67."""
+    sharing: int = hyperparameter(1, "Images sharing a crop and mirroring")
+    """Images of a batch that share one crop and one mirror decision. As run: 32."""
+    all_offsets: bool = hyperparameter(False, "Crop offsets", "§4.1")
+    """Whether crops use all 33 offsets, as run, instead of the paper's 32 (§4.1)."""
+    dropout: float | None = hyperparameter(None, "Dropout in fc6 and fc7", "§4.2")
+    """Probability that a neuron of fc6 or fc7 is set to zero; None: the variant's, 0.5 (§4.2)."""
+    init: Literal["paper", "he"] = hyperparameter("paper", "Weight initialisation", "§5")
+    """Initial weights: N(0, 0.01²) and the paper's biases (§5), or those that the variant's authors
+    chose; or He's, with biases of zero."""
+    input_scale: float = hyperparameter(1.0, "Mean-subtracted pixels divided by", "§2")
+    """Divisor of the mean-free pixels, in grey levels of 0-255 (§2: no division)."""
+    seed: int = hyperparameter(0, "Seed")
+    """Seed of the initial weights, the order of images, crops, mirrors, colours and dropout."""
