@@ -13,7 +13,7 @@ from model.preprocess import decode_square, read_square
 from storage.parallel import cores, map_ahead
 from training.dataset.source import Sample, Source, SplitName
 from training.dataset.statistics import sum_outer_products
-from training.dataset.store import EncodedImage, Encoding, decode_image, encode_image
+from training.dataset.store import EncodedImage, Encoding, decode_stored, encode_stored
 
 JPEG_BYTES = 0.9
 """A cautious estimate for a pixel stored as JPEG; 0.54 were measured on ImageNet's photographs."""
@@ -78,6 +78,6 @@ def decode_sample(sample: Sample, side: int, kind: Encoding) -> DecodedSample:
     except ImageError as error:
         where = "" if isinstance(sample.data, Path) else f"{sample.where}: "
         return sample, f"{where}{error}"
-    stored = encode_image(pixels, kind)
-    pixels = decode_image(stored, side, kind)
+    stored = encode_stored(pixels, kind)
+    pixels = decode_stored(stored, side, kind)
     return sample, EncodedImage(stored, pixels, sum_outer_products(pixels))

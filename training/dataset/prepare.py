@@ -107,7 +107,7 @@ def build_dataset(work: PreparationJob, images: int) -> None:
     chunks = [ChunkId(s, number) for s in SPLITS for number in range(work.source.chunks(s))]
     done = {p: index for p in chunks if (index := read_finished_chunk(work.place, p.name))}
     held = sum(len(index.codes) + len(index.unreadable) for index in done.values())
-    check_disk_space(work, images - held)
+    check_store_space(work, images - held)
     work.progress(held)
     with report_disk_errors(work.place.parent):
         work.place.mkdir(exist_ok=True)
@@ -124,7 +124,7 @@ def build_dataset(work: PreparationJob, images: int) -> None:
             work.place.rmdir()  # when there is nothing in it
 
 
-def check_disk_space(work: PreparationJob, images: int) -> None:
+def check_store_space(work: PreparationJob, images: int) -> None:
     """Raise DataError unless the disk can hold so many more."""
     store = work.place.parent
     need, free = max(0, images) * work.image_bytes(), shutil.disk_usage(store).free
@@ -148,14 +148,14 @@ def write_chunks(work: PreparationJob, chunks: Sequence[ChunkId]) -> None:
                         writer.finish()
                         writer = None
                         continue
-                    write_sample(writer, *decoded)
+                    add_sample(writer, *decoded)
                 work.progress(1)
         finally:
             if writer is not None:
                 writer.abandon()
 
 
-def write_sample(writer: ChunkWriter, sample: Sample, entry: EncodedImage | str) -> None:
+def add_sample(writer: ChunkWriter, sample: Sample, entry: EncodedImage | str) -> None:
     """Add an image to a chunk, or what is wrong with it."""
     if isinstance(entry, str):
         writer.unreadable.append(entry)

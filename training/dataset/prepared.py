@@ -57,7 +57,7 @@ def finish_dataset(work: PreparationJob, chunks: Sequence[ChunkId]) -> None:
     found = {chunk: read_finished_chunk(work.place, chunk.name) for chunk in chunks}
     indices = {chunk: index for chunk, index in found.items() if index is not None}
     unreadable = [line for chunk in chunks for line in indices[chunk].unreadable]
-    names = list_classes(work.source, indices, unreadable)
+    names = order_classes(work.source, indices, unreadable)
     meta = {
         "side": work.side,
         "kind": work.kind,
@@ -106,7 +106,7 @@ def join_indices(indices: Sequence[ChunkIndex], names: Sequence[ClassName]) -> A
     }
 
 
-def list_classes(
+def order_classes(
     source: Source, indices: dict[ChunkId, ChunkIndex], unreadable: Sequence[str]
 ) -> tuple[ClassName, ...]:
     """The classes in order, each of which must have a photograph in both splits."""

@@ -34,7 +34,7 @@ raw pixels (the worst 40.6); quality 90 has 26 KB and 41 dB; halving the colours
 a seventh, costs 1.3 dB (the worst 37.3), and smooths the colours that conv1 learns from."""
 
 
-def encode_image(pixels: Pixels, kind: Encoding) -> bytes:
+def encode_stored(pixels: Pixels, kind: Encoding) -> bytes:
     """One image, uint8 [s, s, 3], as it is stored."""
     if kind == "raw":
         return pixels.tobytes()
@@ -43,7 +43,7 @@ def encode_image(pixels: Pixels, kind: Encoding) -> bytes:
     return out.getvalue()
 
 
-def decode_image(entry: Pixels | bytes, side: int, kind: Encoding) -> Pixels:
+def decode_stored(entry: Pixels | bytes, side: int, kind: Encoding) -> Pixels:
     """What `encode` stored: uint8 [s, s, 3], a read-only view for raw pixels."""
     if kind == "raw":
         return np.frombuffer(entry, np.uint8).reshape(side, side, 3)
@@ -92,7 +92,7 @@ class Split:
             return
         # Pillow decodes outside the interpreter's lock.
         with ThreadPoolExecutor(min(cores(), MAX_DECODERS)) as pool:
-            yield from pool.map(lambda entry: decode_image(entry, self.side, self.kind), entries)
+            yield from pool.map(lambda entry: decode_stored(entry, self.side, self.kind), entries)
 
     def iter_encoded(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
         """The stored bytes of these rows, as views."""
