@@ -264,7 +264,7 @@ def test_after_an_interruption_the_finished_chunks_are_kept(
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from model.dataset import scan
+from model.dataset import scan_folder
 from training.dataset import folder
 from training.dataset.prepare import prepare
 
@@ -279,7 +279,7 @@ def progress(count):
     if seen == dies:
         os.kill(os.getpid(), signal.SIGKILL)
 
-print(prepare(scan(root), store, progress, side=64).key)
+print(prepare(scan_folder(root), store, progress, side=64).key)
 """
 
 
