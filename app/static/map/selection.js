@@ -10,7 +10,7 @@ export class Selection {
     this.points = points;
     this.stage = stage;
     this.list = section.querySelector(".selected");
-    this.rest = section.querySelector(".more");
+    this.rest = section.querySelector(".load-more");
     this.rest.querySelector("button").addEventListener("click", () => this.showMore());
     this.selected = [];
     this.hint = section.querySelector(".empty").textContent;
