@@ -13,7 +13,7 @@ import pytest
 
 from app.config import Settings
 from app.database.images import find_image
-from app.database.session import DatabaseError, database_engine, session_factory
+from app.database.session import DatabaseError, session_factory
 from app.indexing import build as indexing
 from app.inference import loader as engine_module
 from app.inference.classify import Classification, classify_image
@@ -44,7 +44,7 @@ def classify(loader: ModelLoader, data: bytes, **options: int) -> Classification
 
 
 def build(settings: Settings) -> str:
-    return indexing.build(settings, session_factory(settings), no_steps).manifest.name
+    return indexing.build_index(settings, session_factory(settings), no_steps).manifest.name
 
 
 def not_ready(loader: ModelLoader) -> NotReady:
@@ -158,7 +158,7 @@ PNG_2X2 = bytes.fromhex(
 
 
 def test_many_threads_get_the_same_answer(settings: Settings, jpeg: bytes) -> None:
-    engine = database_engine(settings)
+    engine = loader_of(settings)
     answers = []
     threads = [
         threading.Thread(target=lambda: answers.append(classify(engine, jpeg))) for _ in range(6)
@@ -175,7 +175,7 @@ def test_many_threads_get_the_same_answer(settings: Settings, jpeg: bytes) -> No
 def test_first_calls_at_once_read_the_weights_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = database_engine(settings)
+    engine = loader_of(settings)
     with counted_loads(monkeypatch) as loads:
         threads = [threading.Thread(target=engine.state) for _ in range(4)]
         for thread in threads:
