@@ -321,7 +321,7 @@ def test_the_folder_of_uploads_may_go_while_serving(client, send, settings: Sett
 def test_a_kept_picture_is_asked_about_again_each_time(client, page, send, jpeg):
     location = send(jpeg).location
     token = location.rsplit("/", 1)[1]
-    address = page(client.get(location)).one("div", "seen").one("img").attributes["src"]
+    address = page(client.get(location)).one("div", "input-image").one("img").attributes["src"]
     for kept in (address, f"{location}/picture.jpg?v={token[:12]}"):
         answer = client.get(kept)
         assert set(answer.headers["Cache-Control"].split(", ")) == {"private", "no-cache"}
