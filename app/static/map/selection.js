@@ -79,19 +79,19 @@ export class Selection {
     text.ariaHidden = "true";
     caption.append(text);
     link.append(image, caption);
-    item.append(link, pickBox(id, label, thumbnail));
+    item.append(link, selectionBox(id, label, thumbnail));
     return item;
   }
 }
 
 /* The same checkbox as on the pages of Explore. */
-function pickBox(id, label, picture) {
+function selectionBox(id, label, picture) {
   const [frame, box, text] = ["label", "input", "span"].map((tag) => document.createElement(tag));
   frame.className = "select-image";
   Object.assign(box, { type: "checkbox", name: "image", value: id });
   Object.assign(box.dataset, { label, picture });
   text.className = "hidden";
-  text.textContent = `Pick ${label}, image ${id}`;
+  text.textContent = `Select ${label}, image ${id}`;
   frame.append(box, text);
   return frame;
 }
