@@ -369,5 +369,5 @@ def test_the_frame_benchmark_prints_its_table(site: str, chromium: Any) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name in ("drags", "turns", "points"):
-        assert len(re.findall(rf"{name} +│ +[\d.]+ ms", done.stdout)) == 2
+    # Three ways to move the mouse at two pixel ratios, a median and a percentile of two times.
+    assert len(re.findall(r"[\d.]+ ms", done.stdout)) == 3 * 2 * 4
