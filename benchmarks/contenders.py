@@ -23,7 +23,7 @@ from training.config import SMALL
 from training.data import MAX_AHEAD, Batch, Batches
 from training.dataset.demo import make_demo
 from training.dataset.find_source import find_source
-from training.dataset.prepare import Prepared, prepare
+from training.dataset.prepare import PreparedDataset, prepare
 from training.device import (
     compile_network,
     has_bf16,
@@ -83,7 +83,7 @@ def train_ours(job: dict[str, Any]) -> Turn:
     share_cores()
     device = find_device()
     data = prepare_photographs(job)
-    config = SMALL.network(max(1000, len(data.names)))
+    config = SMALL.network(max(1000, len(data.class_names)))
     mesh = join_mesh(config, None, device)
     state = init_state(config, SMALL, device, mesh)
     compile_network(state, job["compile"], 0)
@@ -109,7 +109,9 @@ class BatchSlice(Batches):
         return prefetch(islice(self.taken, self.steps), MAX_AHEAD)
 
 
-def endless_batches(state: TrainingState, data: Prepared, job: dict[str, Any]) -> Iterator[Batches]:
+def endless_batches(
+    state: TrainingState, data: PreparedDataset, job: dict[str, Any]
+) -> Iterator[Batches]:
     """Yield the batches of each turn, without end."""
     augmentation, steps = SMALL.augmentation(state.network.config), job["steps"]
     for epoch in range(1, 10**6):
@@ -121,7 +123,7 @@ def endless_batches(state: TrainingState, data: Prepared, job: dict[str, Any]) -
             yield BatchSlice(*values, taken, steps)
 
 
-def prepare_photographs(job: dict[str, Any]) -> Prepared:
+def prepare_photographs(job: dict[str, Any]) -> PreparedDataset:
     """Prepare the given folder, or the demo photographs, as for a run."""
     home = Home(root=Path(job["home"]))
     folder = job["data"] or str(make_demo(home.demo))

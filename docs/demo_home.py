@@ -11,7 +11,7 @@ from PIL import Image
 
 from model.checkpoint import WeightsError, load_weights
 from storage.home import Home
-from training.dataset.demo import PICTURES, crops_of
+from training.dataset.demo import PICTURES, draw_split_crops
 
 MAX_PIXEL_DIFFERENCE = 12.0
 """Mean absolute difference, of 0–255, that JPEG compression of the same crop may cause."""
@@ -56,7 +56,7 @@ def difference_from_demo(folder: Path) -> str | None:
             return f"{split} has other classes"
     for picture in PICTURES:
         image = Image.fromarray(picture.load()).convert("RGB")
-        for split, crops in crops_of(picture, image.size).items():
+        for split, crops in draw_split_crops(picture, image.size).items():
             place = folder / split / picture.name
             names = [f"{picture.name}_{number:02d}.jpg" for number in range(len(crops))]
             if sorted(file.name for file in place.iterdir()) != names:

@@ -57,7 +57,7 @@ def main() -> None:
     native = has_bf16(device)
     states: dict[bool, TrainingState] = {}
     for bf16 in (False, True):
-        states[bf16] = init_state(recipe.network(len(data.names)), recipe, device)
+        states[bf16] = init_state(recipe.network(len(data.class_names)), recipe, device)
         compile_network(states[bf16], "auto", options.epochs * len(data.train))
         if bf16 and not native:
             round_to_bf16(states[bf16].network)

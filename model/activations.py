@@ -70,7 +70,7 @@ def trace_activations(predictor: Predictor, square: Pixels) -> Activations:
     return Activations(
         conv1=to_numpy(outputs[0]),
         layers=tuple(
-            LayerActivations(layer=layer, towers=activate(layer, output, config.activation))
+            LayerActivations(layer=layer, towers=apply_activation(layer, output, config.activation))
             for layer, output in zip(list_weighted_layers(config), outputs, strict=True)
         ),
     )
@@ -87,7 +87,7 @@ def run_weighted_layers(network: AlexNet, crop: Tensor) -> list[Tensor]:
     return outputs
 
 
-def activate(layer: WeightedLayer, output: Tensor, activation: str) -> tuple[Floats, ...]:
+def apply_activation(layer: WeightedLayer, output: Tensor, activation: str) -> tuple[Floats, ...]:
     """Apply a layer's activation to its output, [maps, …], and split it between the towers."""
     if layer.kind == "labels":
         return (to_numpy(output.float().softmax(0)),)

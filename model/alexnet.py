@@ -97,7 +97,7 @@ def list_layers(c: AlexNetConfig) -> list[Layer]:
             layers = architectures.cifar_layers(c)
     if not c.lrn:
         layers = [layer for layer in layers if not isinstance(layer, Lrn | MapNorm)]
-    return architectures.leave_out(c.without, layers) if c.without else layers
+    return architectures.remove_layer(c.without, layers) if c.without else layers
 
 
 class Output(NamedTuple):

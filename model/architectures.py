@@ -128,7 +128,7 @@ def one_gpu_layers(paper: list[Layer]) -> list[Layer]:
     ]
 
 
-def leave_out(name: str, layers: list[Layer]) -> list[Layer]:
+def remove_layer(name: str, layers: list[Layer]) -> list[Layer]:
     """Remove a convolutional layer and its nonlinearity.
 
     If that layer saw both GPUs' maps, the next one does in its place: the comparison is about

@@ -12,7 +12,7 @@ GOLDEN_GAMMA = -7046029254386353131
 """2⁶⁴ / φ as a signed number, the increment of SplitMix64."""
 MULTIPLIERS = -4658895280553007687, -7723592293110705685
 """The two factors of its finaliser."""
-BITS = 24
+PROBABILITY_BITS = 24
 """How many of a number's upper bits are compared with a probability."""
 
 
@@ -29,7 +29,9 @@ def bernoulli(keys: Tensor, first: int, count: int, probability: float) -> Tenso
     """
     neurons = torch.arange(first + 1, first + count + 1, device=keys.device)
     drawn = splitmix64(splitmix64(keys)[:, None] + neurons * GOLDEN_GAMMA)
-    result: Tensor = shift_right(drawn, 64 - BITS) < round(probability * 2**BITS)
+    result: Tensor = shift_right(drawn, 64 - PROBABILITY_BITS) < round(
+        probability * 2**PROBABILITY_BITS
+    )
     return result
 
 

@@ -129,7 +129,9 @@ def read_labels(root: Path, names: list[str]) -> dict[str, str]:
     """Labels by folder name, for the folders that have one."""
     file = root / CLASSES_FILE
     if not file.exists():
-        return {name: wordnet_labels()[name] for name in names if name in wordnet_labels()}
+        return {
+            name: read_wordnet_labels()[name] for name in names if name in read_wordnet_labels()
+        }
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -140,7 +142,7 @@ def read_labels(root: Path, names: list[str]) -> dict[str, str]:
 
 
 @cache
-def wordnet_labels() -> dict[str, str]:
+def read_wordnet_labels() -> dict[str, str]:
     """The 1000 WordNet ids of ILSVRC-2012 → the names torchvision ships, in the same order."""
     from torchvision.models import AlexNet_Weights  # takes seconds, and few need it
 

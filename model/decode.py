@@ -47,7 +47,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
     Raises ImageError; more than `max_pixels` pixels are rejected before decoding.
     """
-    kind = _kind(data)
+    kind = _detect_kind(data)
     with _convert_pillow_errors(kind):
         if kind == "JPEG":
             _check_scans(data)
@@ -55,7 +55,9 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
         _check_size(image.size, max_pixels)
         raw_mode = str(image.tile[0].args) if image.tile else ""
         image.load()
-        return _upright(_rgb(image, raw_mode), _orientation(image.info.get("exif")))
+        return _apply_orientation(
+            _convert_to_rgb(image, raw_mode), _read_orientation(image.info.get("exif"))
+        )
 
 
 class ImageHeader(NamedTuple):
@@ -72,10 +74,10 @@ def read_image_header(data: bytes) -> ImageHeader:
     The image may still be damaged further on. The size is that of `decode_image`, except for a
     PNG whose EXIF follows its pixels: then it is the stored size. Raises ImageError.
     """
-    kind = _kind(data)
+    kind = _detect_kind(data)
     with _convert_pillow_errors(kind):
         image = PLUGINS[kind](io.BytesIO(data))
-        turned = _orientation(image.info.get("exif")) in {5, 6, 7, 8}
+        turned = _read_orientation(image.info.get("exif")) in {5, 6, 7, 8}
         width, height = image.size
         return ImageHeader(kind, height, width) if turned else ImageHeader(kind, width, height)
 
@@ -114,7 +116,7 @@ OTHER_SIGNATURES = {
 }
 
 
-def _kind(data: bytes) -> str:
+def _detect_kind(data: bytes) -> str:
     if not data:
         raise ImageError(f"The file is empty. {ACCEPTED}", "empty")
     for kind, signature in SIGNATURES.items():
@@ -176,19 +178,19 @@ def _check_scans(data: bytes) -> None:
         )
 
 
-def _rgb(image: Image.Image, raw_mode: str) -> Image.Image:
+def _convert_to_rgb(image: Image.Image, raw_mode: str) -> Image.Image:
     """Convert any mode that the three formats can have to RGB; `raw_mode` is how PNG stored it."""
-    key = _transparent_value(image.info.pop("transparency", None), raw_mode)
+    key = _convert_transparent_value(image.info.pop("transparency", None), raw_mode)
     if image.mode.startswith("I"):
-        return Image.fromarray(_high_byte(np.asarray(image), key)).convert("RGB")
+        return Image.fromarray(_take_high_byte(np.asarray(image), key)).convert("RGB")
     if key is not None:
         image.info["transparency"] = key
     if key is not None or image.mode in {"LA", "PA", "RGBA"}:
-        return _on_white(image.convert("RGBA"))
+        return _composite_on_white(image.convert("RGBA"))
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _transparent_value(key: object, raw_mode: str) -> Any:
+def _convert_transparent_value(key: object, raw_mode: str) -> Any:
     """PNG's transparent value (tRNS), in the units of the pixels that Pillow unpacked."""
     if isinstance(key, int):
         return key * {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
@@ -198,20 +200,20 @@ def _transparent_value(key: object, raw_mode: str) -> Any:
     return key if isinstance(key, bytes) else None
 
 
-def _high_byte(grey: npt.NDArray[Any], transparent: int | None) -> npt.NDArray[np.uint8]:
+def _take_high_byte(grey: npt.NDArray[Any], transparent: int | None) -> npt.NDArray[np.uint8]:
     high = (grey >> 8).astype(np.uint8)
     if transparent is not None:
         high[grey == transparent] = 255
     return high
 
 
-def _on_white(rgba: Image.Image) -> Image.Image:
+def _composite_on_white(rgba: Image.Image) -> Image.Image:
     white = Image.new("RGB", rgba.size, (255, 255, 255))
     white.paste(rgba, mask=rgba)
     return white
 
 
-def _orientation(exif: object) -> int:
+def _read_orientation(exif: object) -> int:
     """The orientation, 1 to 8, of an EXIF block; 1 if it is absent or broken.
 
     Pillow's own reader goes through every tag and raises or warns about each broken one; only
@@ -244,7 +246,7 @@ TRANSPOSITIONS = {
 }
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
+def _apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
     if orientation in TRANSPOSITIONS:
         image = image.transpose(TRANSPOSITIONS[orientation])
     image.info.clear()  # the orientation has been applied; the rest is private

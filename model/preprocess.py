@@ -27,7 +27,7 @@ def decode_square(
 
     Raises ImageError.
     """
-    return central_square(decode_image(data, max_pixels=max_pixels), side)
+    return cut_central_square(decode_image(data, max_pixels=max_pixels), side)
 
 
 def read_square(
@@ -46,7 +46,7 @@ def read_square(
         raise ImageError(f"{path}: The file cannot be opened: {reason}.", "damaged") from error
 
 
-def central_square(image: Image.Image, side: int = SQUARE_SIDE) -> npt.NDArray[np.uint8]:
+def cut_central_square(image: Image.Image, side: int = SQUARE_SIDE) -> npt.NDArray[np.uint8]:
     """Scale an RGB image and cut its central square, uint8 [side, side, 3]; 256 in §2.
 
     The short side is scaled to 256 and the long side to the nearest whole number, with Pillow's
@@ -58,17 +58,17 @@ def central_square(image: Image.Image, side: int = SQUARE_SIDE) -> npt.NDArray[n
     """
     if image.mode != "RGB":
         raise ValueError(
-            f"central_square takes an RGB image, as decode_image returns, not {image.mode}"
+            f"cut_central_square takes an RGB image, as decode_image returns, not {image.mode}"
         )
     short = min(image.size)
-    (left, right), (top, bottom) = (_source_span(length, short, side) for length in image.size)
+    (left, right), (top, bottom) = (_find_source_span(length, short, side) for length in image.size)
     box = (left, top, right, bottom)
     if max(image.size) > MAX_BOX_SIDE:
         image, box = _crop_around(image, box)
     return np.array(_resize_box(image, box, side))
 
 
-def _source_span(length: int, short: int, side: int) -> tuple[float, float]:
+def _find_source_span(length: int, short: int, side: int) -> tuple[float, float]:
     """The part of a length, in its own pixels, that the scaled central `side` comes from."""
     scaled = round(side * length / short)
     first = (scaled - side) // 2

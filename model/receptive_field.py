@@ -26,7 +26,7 @@ class ReceptiveField(NamedTuple):
 
     def after(self, layer: Layer) -> "ReceptiveField":
         """The receptive field after one more layer."""
-        size, stride, pad = layer_window(layer)
+        size, stride, pad = find_layer_window(layer)
         return ReceptiveField(
             size=self.size + (size - 1) * self.stride,
             stride=self.stride * stride,
@@ -80,14 +80,14 @@ def list_weighted_layers(config: AlexNetConfig) -> list[WeightedLayer]:
     result: list[WeightedLayer] = []
     shape, field = Shape(3, config.crop), ReceptiveField()
     for layer in list_layers(config):
-        before, shape, field = shape, shape_after(layer, shape, config), field.after(layer)
+        before, shape, field = shape, compute_output_shape(layer, shape, config), field.after(layer)
         if isinstance(layer, Conv | Local | Dense):
             result.append(describe_layer(layer, before, shape, field, config.towers))
         elif result and (operation := name_operation(layer, config)):
             result[-1] = replace(
                 result[-1],
                 followed_by=(*result[-1].followed_by, operation),
-                output=per_tower(shape, config.towers),
+                output=divide_among_towers(shape, config.towers),
             )
     result[0] = replace(result[0], input_from="image")
     # The outputs of the last layer are not divided between the towers.
@@ -114,22 +114,22 @@ def describe_layer(
         input_from="own" if grouped else "both",
         receptive_field=None if dense else field,
         followed_by=(),
-        output=per_tower(shape, towers),
+        output=divide_among_towers(shape, towers),
     )
 
 
-def per_tower(shape: Shape, towers: int) -> Shape:
+def divide_among_towers(shape: Shape, towers: int) -> Shape:
     """The part of a shape that each tower has."""
     return Shape(shape.maps // towers, shape.side)
 
 
-def shape_after(layer: Layer, shape: Shape, config: AlexNetConfig) -> Shape:
+def compute_output_shape(layer: Layer, shape: Shape, config: AlexNetConfig) -> Shape:
     """The shape that a layer returns."""
     with torch.device("meta"):
         return layer.build(shape, config.towers)[1]
 
 
-def layer_window(layer: Layer) -> tuple[int, int, int]:
+def find_layer_window(layer: Layer) -> tuple[int, int, int]:
     """Size, stride and padding of the window of its input that one position of a layer sees."""
     if isinstance(layer, Conv):
         return layer.kernel, layer.stride, layer.pad

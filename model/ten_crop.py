@@ -80,7 +80,7 @@ def find_shared_prefix(network: AlexNet) -> SharedPrefix | None:
     for count, layer in enumerate(network.children(), start=1):
         if count == 1 and is_border(layer):
             border = layer.padding[3]
-        elif window := unpadded_window(layer):
+        elif window := find_unpadded_window(layer):
             reach, stride = reach + (window[0] - 1) * stride, stride * window[1]
         elif not isinstance(layer, POINTWISE):
             break
@@ -97,7 +97,7 @@ def is_border(layer: nn.Module) -> TypeGuard[nn.ZeroPad2d]:
     return left == top == 0 and right == bottom
 
 
-def unpadded_window(layer: nn.Module) -> tuple[int, int] | None:
+def find_unpadded_window(layer: nn.Module) -> tuple[int, int] | None:
     """Size and stride of a layer's square window if it stays within its maps, otherwise None."""
     if isinstance(layer, nn.Conv2d) and layer.padding == (0, 0):
         return layer.kernel_size[0], layer.stride[0]
@@ -165,7 +165,7 @@ def cut_ten_crops(x: Tensor, crop: int = CROP_SIDE) -> Tensor:
     centre crop, then the mirror images of these five. Raises ValueError for other shapes or dtypes.
     """
     _check_square(x)
-    cuts = (_crop(x, top, left, crop) for top, left in crop_offsets(x.shape[-1], crop))
+    cuts = (_cut_crop(x, top, left, crop) for top, left in crop_offsets(x.shape[-1], crop))
     five = torch.stack(list(cuts), dim=1)
     return torch.cat([five, five.flip(-1)], dim=1)
 
@@ -176,10 +176,10 @@ def centre_crop(x: Tensor, crop: int = CROP_SIDE) -> Tensor:
     Raises ValueError for other shapes or dtypes.
     """
     _check_square(x)
-    return _crop(x, *crop_offsets(x.shape[-1], crop)[CENTRE_CROP], crop)
+    return _cut_crop(x, *crop_offsets(x.shape[-1], crop)[CENTRE_CROP], crop)
 
 
-def _crop(x: Tensor, top: int, left: int, crop: int) -> Tensor:
+def _cut_crop(x: Tensor, top: int, left: int, crop: int) -> Tensor:
     return x[..., top : top + crop, left : left + crop]
 
 

@@ -25,7 +25,7 @@ def split_towers(conv1: SameKernels, count: int = 2) -> tuple[SameKernels, ...]:
     count: how many towers the network has; the one-GPU nets have one. Raises ValueError for
     kernels that cannot be split into so many equal parts, or of another shape.
     """
-    _check(conv1)
+    _check_shape(conv1)
     if len(conv1) % count:
         raise ValueError(f"{len(conv1)} conv1 kernels cannot be divided between {count} towers")
     size = len(conv1) // count
@@ -55,7 +55,7 @@ def draw_kernels(kernels: Kernels, scale: int = 4, gap: int = 4) -> Image.Image:
     return picture
 
 
-def colour_selectivity(kernels: Kernels) -> npt.NDArray[np.float32]:
+def compute_colour_selectivity(kernels: Kernels) -> npt.NDArray[np.float32]:
     """How much of what a kernel sees is colour: float32 [N], from 0 to 1, for [N, 3, h, w].
 
     The share of a kernel's energy Σw² that is orthogonal to the grey axis (1, 1, 1)/√3 at each
@@ -79,7 +79,7 @@ def _to_pixels(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 
 def _check_finite_weights(kernels: Kernels) -> npt.NDArray[np.float64]:
-    _check(kernels)
+    _check_shape(kernels)
     array = kernels.detach().float().cpu().numpy() if isinstance(kernels, Tensor) else kernels
     weights = np.asarray(array, dtype=np.float64)
     if not np.isfinite(weights).all():
@@ -87,7 +87,7 @@ def _check_finite_weights(kernels: Kernels) -> npt.NDArray[np.float64]:
     return weights
 
 
-def _check(kernels: Kernels) -> None:
+def _check_shape(kernels: Kernels) -> None:
     if kernels.ndim != 4 or kernels.shape[1] != 3 or 0 in kernels.shape:
         raise ValueError(f"kernels must be [N, 3, height, width], not {list(kernels.shape)}")
 

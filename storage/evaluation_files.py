@@ -79,14 +79,14 @@ class EvaluationFiles:
         # Replaced as a whole, since other threads may be reading it.
         self.summaries = {
             stamp: self.summaries[stamp] if stamp in self.summaries else read_summary(file)
-            for stamp, file in self.newest_files()
+            for stamp, file in self.list_newest_files()
         }
         summaries = (summary for summary in self.summaries.values() if summary)
         return [summary for summary in summaries if summary.identities & set(identities)]
 
     def open(self, name: str) -> StoredEvaluation | None:
         """The evaluation of that name; None when there is none, or it is damaged."""
-        for stamp, file in self.newest_files():
+        for stamp, file in self.list_newest_files():
             if file.stem == name:
                 return self.opened.get(stamp) or self.read(stamp, file)
         return None
@@ -98,7 +98,7 @@ class EvaluationFiles:
             self.opened = dict([*self.opened.items(), (stamp, evaluation)][-MAX_CACHED:])
         return evaluation
 
-    def newest_files(self) -> Iterator[tuple[Stamp, Path]]:
+    def list_newest_files(self) -> Iterator[tuple[Stamp, Path]]:
         """The files with their stamps, newest first by their names."""
         found = (file for file in list_entries(self.folder) if file.suffix == ".json")
         files = [file for file in found if is_encodable(file.name)]
@@ -171,7 +171,7 @@ def decode_dataclass(kind: type[T], values: object) -> T:
         raise ValueError(f"{kind.__name__} must be an object")
     found = {}
     for name, hint in field_types(kind).items():  # type: ignore[arg-type]
-        found[name] = decode(hint, values.get(name))
+        found[name] = decode_value(hint, values.get(name))
     return kind(**found)
 
 
@@ -181,15 +181,15 @@ def field_types(kind: Hashable) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def decode(hint: Any, value: object) -> Any:
+def decode_value(hint: Any, value: object) -> Any:
     """Make a value of a field's type of one of JSON. Raises ValueError where it does not fit."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is UnionType:  # only `X | None` is used
-        return None if value is None else decode(parts[0], value)
+        return None if value is None else decode_value(parts[0], value)
     if origin is tuple and isinstance(value, list):
-        return tuple(decode(parts[0], item) for item in value)
+        return tuple(decode_value(parts[0], item) for item in value)
     if origin is dict and isinstance(value, dict):
-        return {bounded_text(key): decode(parts[1], item) for key, item in value.items()}
+        return {bounded_text(key): decode_value(parts[1], item) for key, item in value.items()}
     if isinstance(hint, type) and is_dataclass(hint):
         return decode_dataclass(hint, value)
     found: object = None
@@ -206,7 +206,7 @@ def decode(hint: Any, value: object) -> Any:
     return found
 
 
-def mistake_photograph(evaluation: StoredEvaluation, mistake: Mistake) -> Path | None:
+def find_mistake_photograph(evaluation: StoredEvaluation, mistake: Mistake) -> Path | None:
     """Where a mistake's photograph lies; None unless that is inside the evaluation's folder.
 
     Raises OSError where the file system refuses.

@@ -76,7 +76,7 @@ def lock_file(path: Path, *, wait: bool = True, keep: bool = False) -> Iterator[
     `keep` left to show by its time when the lock was last taken. Raises BlockingIOError when
     another process holds the lock and `wait` is false, and OSError when the file cannot be made.
     """
-    opened = open_locked(path, wait=wait)
+    opened = open_and_lock(path, wait=wait)
     try:
         yield
     finally:
@@ -85,7 +85,7 @@ def lock_file(path: Path, *, wait: bool = True, keep: bool = False) -> Iterator[
         os.close(opened)
 
 
-def open_locked(path: Path, *, wait: bool) -> int:
+def open_and_lock(path: Path, *, wait: bool) -> int:
     """Open and lock a file; give its descriptor."""
     how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:

@@ -19,7 +19,7 @@ Report = Callable[[str, int], Callable[[int], None]]
 """Begin a step, given its name and its total; call the result with how much is done so far."""
 
 
-def silent(_name: str, _total: int) -> Callable[[int], None]:
+def ignore_progress(_name: str, _total: int) -> Callable[[int], None]:
     """Report nothing."""
     return lambda _done: None
 

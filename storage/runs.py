@@ -131,14 +131,14 @@ class RunFolder:
     def append_epoch(self, epoch: Epoch[float]) -> None:
         """Append a line to epochs.jsonl."""
         with self.epochs.open("a") as file:
-            file.write(json_line(epoch))
+            file.write(format_json_line(epoch))
 
     def write_epochs(self, epochs: Sequence[Epoch[float]]) -> None:
         """Write epochs.jsonl anew, atomically: on resuming, as far as the checkpoint goes."""
-        write_atomically(self.epochs, "".join(map(json_line, epochs)))
+        write_atomically(self.epochs, "".join(map(format_json_line, epochs)))
 
 
-def json_line(epoch: Epoch[float]) -> str:
+def format_json_line(epoch: Epoch[float]) -> str:
     """An epoch as a line of epochs.jsonl."""
     return json.dumps(asdict(epoch)) + "\n"
 
@@ -229,20 +229,20 @@ def read_run_folder(name: str, path: Path) -> Run | None:
         commit=bounded_text(description.get("commit")),
         finished=description.get("finished") is True,
         weights=bounded_text(description.get("weights")),
-        ten_crops=fraction_pair(description.get("ten_crops")),
+        ten_crops=parse_fraction_pair(description.get("ten_crops")),
         recipe=dict_or_empty(description.get("recipe")),
         options=dict_or_empty(description.get("options")),
         environment=read_json_object(folder.environment, MAX_JSON_BYTES),
         epochs=epochs,
-        conv1_epochs=tuple(sorted(conv1_epochs(folder))),
+        conv1_epochs=tuple(sorted(list_conv1_epochs(folder))),
         started_at=parse_start_time(name),
         last_epoch_at=datetime_from_timestamp(modification_time(folder.epochs)),
-        last_write_at=datetime_from_timestamp(last_write(folder)),
+        last_write_at=datetime_from_timestamp(find_last_write_time(folder)),
         resumable=modification_time(folder.checkpoint) is not None,
     )
 
 
-def last_write(folder: RunFolder) -> float | None:
+def find_last_write_time(folder: RunFolder) -> float | None:
     """When any file of a run was last written, in seconds since 1970."""
     files = (
         folder.description,
@@ -293,7 +293,7 @@ def parse_epoch(line: bytes) -> Epoch[float | None] | None:
     return Epoch(**{**numbers, **errors, "epoch": epoch})  # type: ignore[arg-type]
 
 
-def conv1_epochs(folder: RunFolder) -> Iterator[int]:
+def list_conv1_epochs(folder: RunFolder) -> Iterator[int]:
     """The epochs after which conv1 was drawn."""
     for path in list_entries(folder.conv1):
         if match := CONV1_PICTURE.fullmatch(path.name):
@@ -317,7 +317,7 @@ def datetime_from_timestamp(seconds: float | None) -> datetime | None:
         return None
 
 
-def fraction_pair(value: object) -> tuple[float, float] | None:
+def parse_fraction_pair(value: object) -> tuple[float, float] | None:
     """Two numbers from 0 to 1, or None."""
     found = [fraction(part) for part in value] if isinstance(value, list) else []
     match found:

@@ -49,7 +49,7 @@ class Augmentation:
         if not good:
             raise ValueError(f"invalid augmentation: {self}")
 
-    def positions(self, side: int) -> int:
+    def count_offsets(self, side: int) -> int:
         """Return the offsets in each direction: 32, so that an image has 2048 variants (§4.1).
 
         Raises ValueError for a crop larger than the square.
@@ -93,7 +93,7 @@ def draw_augmentations(
     order: int64 [N], the epoch's permutation of the images; it matters only for shared crops.
     """
     random = np.random.default_rng([seed, epoch, 1])
-    images, positions = len(order), augmentation.positions(side)
+    images, positions = len(order), augmentation.count_offsets(side)
     own = AugmentationDraws(
         offsets=random.integers(0, positions, (images, 2)),
         mirrors=random.random(images) < 0.5,
@@ -136,7 +136,7 @@ class Augmenter:
         """
         crop = self.augmentation.crop
         out = np.empty((len(rows), crop, crop, 3), np.float32)
-        shifts = self.shifts(draws.alphas[rows])
+        shifts = self.compute_shifts(draws.alphas[rows])
         flat, line = np.empty((crop, 3 * crop), np.float32), np.empty((crop, crop, 3), np.uint8)
         places = zip(draws.offsets[rows].tolist(), draws.mirrors[rows].tolist(), strict=True)
         for image, to, shift, ((top, left), mirror) in zip(
@@ -146,10 +146,10 @@ class Augmenter:
             first = 3 * (self.side - crop - left if mirror else left)
             np.add(mean[top : top + crop, first : first + 3 * crop], shift, out=flat)
             cut = image[top : top + crop, left : left + crop]
-            self.place(mirror_into(line, cut) if mirror else cut, flat, to)
+            self.write_crop(mirror_into(line, cut) if mirror else cut, flat, to)
         return torch.from_numpy(out).permute(0, 3, 1, 2)
 
-    def place(
+    def write_crop(
         self,
         cut: npt.NDArray[np.uint8],
         offset: npt.NDArray[np.float32],
@@ -164,9 +164,9 @@ class Augmenter:
             np.multiply(pixels, self.factor, out=lines)
         lines += offset
 
-    def shifts(self, alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def compute_shifts(self, alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Compute what is added to each row of pixels: float32 [B, 3] → [B, 3 × crop]."""
-        shift = colour_shift(self.pca, torch.from_numpy(alphas), self.augmentation.colour)
+        shift = compute_colour_shift(self.pca, torch.from_numpy(alphas), self.augmentation.colour)
         return np.tile(shift.numpy() * self.factor, (1, self.augmentation.crop))
 
 
@@ -178,7 +178,7 @@ def mirror_into(out: npt.NDArray[np.uint8], cut: npt.NDArray[np.uint8]) -> npt.N
     return out
 
 
-def colour_shift(
+def compute_colour_shift(
     pca: Pca, alphas: Tensor, colour: Literal["paper", "original"] = "paper"
 ) -> Tensor:
     """Compute the grey levels (0–255) to add to R, G and B: float32 [B, 3] → [B, 3].

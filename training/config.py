@@ -83,7 +83,9 @@ def finetune_config(weights: Weights, recipe: Recipe, classes: int) -> AlexNetCo
     trained; a recipe may set another dropout. Raises RecipeError if it names another variant.
     """
     named = VARIANTS[recipe.variant].config
-    if recipe.variant != PAPER.variant and kept_layers(named) != kept_layers(weights.config):
+    if recipe.variant != PAPER.variant and normalise_for_finetuning(
+        named
+    ) != normalise_for_finetuning(weights.config):
         raise RecipeError(
             f"--variant {recipe.variant} does not go with --from: those weights belong to another "
             f"network, of the architecture {weights.config.net}; leave --variant out"
@@ -92,7 +94,7 @@ def finetune_config(weights: Weights, recipe: Recipe, classes: int) -> AlexNetCo
     return replace(weights.config, classes=classes, dropout=dropout)
 
 
-def kept_layers(config: AlexNetConfig) -> AlexNetConfig:
+def normalise_for_finetuning(config: AlexNetConfig) -> AlexNetConfig:
     """Reduce a configuration to what determines the layers that fine-tuning keeps."""
     return replace(config, classes=1000, dropout=0.0, init="paper", input_scale=1.0)
 

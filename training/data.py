@@ -13,7 +13,7 @@ from model.preprocess import subtract_mean
 from model.ten_crop import crop_offsets
 from storage.parallel import prefetch
 from training.augment import Augmentation, Augmenter, draw_augmentations
-from training.dataset.prepare import Prepared
+from training.dataset.prepare import PreparedDataset
 
 MAX_AHEAD = 2
 ReplicaSlice = tuple[int, int]
@@ -43,7 +43,7 @@ class Batches:
     epoch, unless the set is smaller than one batch.
     """
 
-    data: Prepared
+    data: PreparedDataset
     augmentation: Augmentation
     batch: int = 128
     seed: int = 0
@@ -83,27 +83,32 @@ def slice_rows(rows: Rows, replica_slice: ReplicaSlice) -> Rows:
     return rows[len(rows) * number // parts : len(rows) * (number + 1) // parts]
 
 
-def validation_crops(
-    data: Prepared,
+def load_validation_crops(
+    data: PreparedDataset,
     augmentation: Augmentation,
     size: int = 128,
     replica_slice: ReplicaSlice = (0, 1),
 ) -> Iterator[Batch]:
     """Yield the validation images' centre crops, in order, of one slice of the set."""
-    crops = centre_crops(data, augmentation.crop, augmentation.input_scale, size, replica_slice)
+    crops = load_centre_crops(
+        data, augmentation.crop, augmentation.input_scale, size, replica_slice
+    )
     return prefetch(crops, MAX_AHEAD)
 
 
-def validation_squares(
-    data: Prepared, augmentation: Augmentation, size: int, replica_slice: ReplicaSlice = (0, 1)
+def load_validation_squares(
+    data: PreparedDataset,
+    augmentation: Augmentation,
+    size: int,
+    replica_slice: ReplicaSlice = (0, 1),
 ) -> Iterator[Batch]:
     """Yield the whole validation images, in order: `x` is float32 [B, 3, side, side]."""
-    squares = centre_crops(data, data.side, augmentation.input_scale, size, replica_slice)
+    squares = load_centre_crops(data, data.side, augmentation.input_scale, size, replica_slice)
     return prefetch(squares, MAX_AHEAD)
 
 
-def centre_crops(
-    data: Prepared, crop: int, scale: float, size: int, replica_slice: ReplicaSlice
+def load_centre_crops(
+    data: PreparedDataset, crop: int, scale: float, size: int, replica_slice: ReplicaSlice
 ) -> Iterator[Batch]:
     """Yield the centre of each validation image, minus that of the mean image."""
     top, left = crop_offsets(data.side, crop)[4]

@@ -16,14 +16,21 @@ from training.evaluation.networks import NetworksError
 from training.evaluation.predictions import PredictionError
 from training.evaluation.run import EvaluationError, evaluate
 
-EXPECTED = (FolderError, WeightsError, PredictionError, EvaluationError, NetworksError, OSError)
+EVALUATION_ERRORS = (
+    FolderError,
+    WeightsError,
+    PredictionError,
+    EvaluationError,
+    NetworksError,
+    OSError,
+)
 
 
 def main() -> int:
     """Evaluate; 0 when it was done, 2 and one line when not, 130 when interrupted."""
     try:
         evaluate(sys.argv[1:], home_from_environment(), Console(highlight=False, soft_wrap=True))
-    except EXPECTED as error:
+    except EVALUATION_ERRORS as error:
         print(f"training/evaluate.py: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:

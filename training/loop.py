@@ -11,7 +11,7 @@ from storage.runs import Epoch
 from training.callbacks import Callbacks, all_reduce_status, save_and_stop
 from training.config import Recipe
 from training.data import Batch, Batches
-from training.dataset.prepare import Prepared
+from training.dataset.prepare import PreparedDataset
 from training.device import read_peak_memory
 from training.divergence import check_loss, check_weights
 from training.schedule import EpochSchedule, schedule_epoch
@@ -20,7 +20,7 @@ from training.validate import validate
 
 
 def train_network(
-    state: TrainingState, data: Prepared, recipe: Recipe, bf16: bool, callbacks: Callbacks
+    state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool, callbacks: Callbacks
 ) -> None:
     """Train from `state` until the recipe ends the run.
 
@@ -39,7 +39,7 @@ def train_network(
 
 def run_epoch(
     state: TrainingState,
-    data: Prepared,
+    data: PreparedDataset,
     recipe: Recipe,
     schedule: EpochSchedule,
     bf16: bool,

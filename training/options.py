@@ -102,7 +102,7 @@ def parse_options(arguments: Sequence[str]) -> Options:
     options = parse_flags(arguments)
     if options.resume:
         return parse_flags(
-            arguments, saved_options(RunFolder(Path(options.resume)), options.preset)
+            arguments, read_saved_options(RunFolder(Path(options.resume)), options.preset)
         )
     if options.preset == "auto":
         return options
@@ -120,7 +120,7 @@ def parse_flags(arguments: Sequence[str], default: Options | None = None) -> Opt
     return options
 
 
-def saved_options(run: RunFolder, preset: str) -> Options:
+def read_saved_options(run: RunFolder, preset: str) -> Options:
     """Return the options that a run was started with.
 
     Raises RunError if `preset` is another than the run's, or the folder is not a run's.

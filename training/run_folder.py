@@ -16,7 +16,7 @@ from storage.files import switch_link
 from storage.home import Home
 from storage.runs import RunFolder
 from training.config import Recipe, RecipeError
-from training.dataset.prepare import Prepared
+from training.dataset.prepare import PreparedDataset
 from training.state import TrainingState
 
 
@@ -31,7 +31,7 @@ class RunSpec:
     Runs with the same specification give the same weights.
     """
 
-    data: Prepared
+    data: PreparedDataset
     recipe: Recipe
     initial_weights: str | None = None
     """The identity of the weights that --from names."""
@@ -103,7 +103,7 @@ def make_weights(
     )
     return Weights(
         config=state.network.config,
-        classes=spec.data.names,
+        classes=spec.data.class_names,
         mean=spec.data.mean,
         pca=spec.data.pca,
         provenance=provenance,

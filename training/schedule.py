@@ -26,7 +26,7 @@ def schedule_epoch(errors: Sequence[float], recipe: Recipe) -> EpochSchedule:
     drops, plateau_end = count_drops(errors, recipe)
     rate = recipe.rate / 10.0**drops
     stop = plateau_end or len(errors) >= recipe.epochs
-    return EpochSchedule(rate, group_rates(errors, recipe), stop)
+    return EpochSchedule(rate, compute_group_rates(errors, recipe), stop)
 
 
 def count_drops(errors: Sequence[float], recipe: Recipe) -> tuple[int, bool]:
@@ -57,7 +57,7 @@ def count_plateau_drops(errors: Sequence[float], recipe: Recipe) -> tuple[int, b
     return drops, False
 
 
-def group_rates(errors: Sequence[float], recipe: Recipe) -> dict[str, float]:
+def compute_group_rates(errors: Sequence[float], recipe: Recipe) -> dict[str, float]:
     """Return the learning rate of every parameter group (training/sgd.py) after these epochs.
 
     As in the run of 2012, conv1 may drop one step ahead, sitting out the other layers' next drop,

@@ -69,7 +69,7 @@ def init_state(
     return TrainingState(network, mesh.wrap_data_parallel(network), sgd, mesh)
 
 
-def init_from(weights: Weights, state: TrainingState) -> None:
+def init_from_weights(weights: Weights, state: TrainingState) -> None:
     """Copy weights trained on other classes into a fresh state, all but the last layer's.
 
     The last layer keeps its initial weights (fine-tuning, as for the last rows of Table 2).

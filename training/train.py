@@ -20,9 +20,14 @@ from training.callbacks import StoppedError
 from training.checkpoints import load_checkpoint
 from training.config import PRESETS, RecipeError, finetune_config
 from training.dataset.demo import make_demo
-from training.dataset.fetch import FetchError, imagenette
-from training.dataset.find_source import DataError, describe, expected, find_source
-from training.dataset.prepare import Prepared, prepare
+from training.dataset.fetch import FetchError, fetch_imagenette
+from training.dataset.find_source import (
+    DataError,
+    count_expected_photographs,
+    describe_source,
+    find_source,
+)
+from training.dataset.prepare import PreparedDataset, prepare
 from training.dataset.shards import Shards
 from training.device import (
     choose_precision,
@@ -45,7 +50,7 @@ from training.options import (
 )
 from training.reporting import report_run, write_environment
 from training.run_folder import RunError, RunSpec, create_run, find_runs, finish_run
-from training.state import TrainingState, init_from, init_state
+from training.state import TrainingState, init_from_weights, init_state
 from training.validate import measure_ten_crops
 
 EXPECTED_ERRORS = (
@@ -118,9 +123,9 @@ def make_plan(arguments: Sequence[str], home: Home, console: Console) -> Plan:
     device = select_device(options)
     data_name, reason = choose_data_source(options)
     source = find_or_fetch_data(data_name, home, console)
-    console.print(f"Training on {source.root} ({reason}): {describe(source)}.")
+    console.print(f"Training on {source.root} ({reason}): {describe_source(source)}.")
     initial = load_weights(Path(options.initial_weights)) if options.initial_weights else None
-    side = network_config(options, initial, classes=2).side
+    side = choose_network_config(options, initial, classes=2).side
     data = prepare_data(source, home, console, side, options.prepared_gigabytes)
     preset, reason = choose_preset(options, len(data.train), demo=data.root == home.demo)
     if options.preset == "auto":
@@ -136,13 +141,13 @@ def make_plan(arguments: Sequence[str], home: Home, console: Console) -> Plan:
         options=options,
         preset=preset,
         spec=spec,
-        config=network_config(options, initial, len(data.names)),
+        config=choose_network_config(options, initial, len(data.class_names)),
         initial_weights=initial,
         device=device,
     )
 
 
-def network_config(options: Options, initial: Weights | None, classes: int) -> AlexNetConfig:
+def choose_network_config(options: Options, initial: Weights | None, classes: int) -> AlexNetConfig:
     """Return the configuration of the network to train."""
     if initial:
         return finetune_config(initial, options.recipe, classes)
@@ -155,15 +160,15 @@ def find_or_fetch_data(name: str | None, home: Home, console: Console) -> ImageF
         return find_source(str(make_demo(home.demo)))
     if name == "imagenette":
         console.print("Imagenette: 1.6 GB, downloaded once.")
-        return find_source(str(imagenette(home.root / "imagenette")))
+        return find_source(str(fetch_imagenette(home.root / "imagenette")))
     return find_source(name)
 
 
 def prepare_data(
     source: ImageFolder | Shards, home: Home, console: Console, side: int, gigabytes: float
-) -> Prepared:
+) -> PreparedDataset:
     """Decode the photographs with a progress bar, and list those that cannot be read."""
-    with progress_bar(console, "decoding", expected(source)) as advance:
+    with progress_bar(console, "decoding", count_expected_photographs(source)) as advance:
         data = prepare(source, home.prepared, advance, side=side, budget=round(gigabytes * 1e9))
     if data.unreadable:
         console.print(f"Left out {len(data.unreadable)} photographs that cannot be read:")
@@ -245,7 +250,7 @@ def start_or_resume(
     spec, options = plan.spec, plan.options
     state = init_state(plan.config, spec.recipe, plan.device, mesh)
     if plan.initial_weights:
-        init_from(plan.initial_weights, state)
+        init_from_weights(plan.initial_weights, state)
     run = find_interrupted_run(options, home, spec)
     if run is None:
         if not mesh.is_main:

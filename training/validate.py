@@ -11,8 +11,8 @@ from model.ten_crop import ten_crop_forward
 from storage.progress import progress_bar
 from training.callbacks import Callbacks, StoppedError, all_reduce_status, save_and_stop
 from training.config import Recipe
-from training.data import Batch, validation_crops, validation_squares
-from training.dataset.prepare import Prepared
+from training.data import Batch, load_validation_crops, load_validation_squares
+from training.dataset.prepare import PreparedDataset
 from training.device import unfuse_lrn
 from training.distributed.mesh import Mesh
 from training.run_folder import RunSpec
@@ -25,7 +25,7 @@ TEN_CROP_BATCH = 16
 
 @torch.no_grad()
 def validate(
-    state: TrainingState, data: Prepared, recipe: Recipe, bf16: bool, callbacks: Callbacks
+    state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool, callbacks: Callbacks
 ) -> tuple[float, float]:
     """Return the top-1 and top-5 error, 0–1, of the validation images' centre crops.
 
@@ -33,7 +33,7 @@ def validate(
     """
     state.network.eval()
     augmentation = recipe.augmentation(state.network.config)
-    batches = validation_crops(data, augmentation, VALIDATION_BATCH, state.mesh.replica_slice)
+    batches = load_validation_crops(data, augmentation, VALIDATION_BATCH, state.mesh.replica_slice)
     wrong = torch.zeros(2, dtype=torch.int64)
     for batch in pad_batches(batches, len(data.val), VALIDATION_BATCH, state.mesh):
         if batch is not None:
@@ -57,7 +57,7 @@ def measure_ten_crops(
     unfuse_lrn(network)
     wrong = torch.zeros(2, dtype=torch.int64)
     augmentation = spec.recipe.augmentation(network.config)
-    squares = validation_squares(data, augmentation, TEN_CROP_BATCH, mesh.replica_slice)
+    squares = load_validation_squares(data, augmentation, TEN_CROP_BATCH, mesh.replica_slice)
     with progress_bar(console, "ten crops", len(data.val)) as advance:
         for batch in pad_batches(squares, len(data.val), TEN_CROP_BATCH, mesh):
             if stop := all_reduce_status(mesh, 0.0, callbacks)[1]:

@@ -17,7 +17,7 @@ from index.vectors import Floats
 from model.config import FEATURES
 from model.decode import decode_image
 from model.predict import Pixels, Predictor
-from model.preprocess import central_square
+from model.preprocess import cut_central_square
 
 blueprint = ApiBlueprint("features", "The 4096-d features of fc7, the network's last hidden layer.")
 JSON, BYTES = "application/json", "application/octet-stream"
@@ -133,7 +133,7 @@ def dump_upload_features(upload: Upload) -> dict[str, Any]:
 def extract_upload_features(upload: Upload) -> Floats:
     """Extract an upload's features, float32 [4096]; waits for a free slot."""
     with context.compute_slot():
-        square = central_square(
+        square = cut_central_square(
             decode_image(upload.data, max_pixels=context.settings().upload_pixels)
         )
         return extract_square_features(context.require_predictor(), square)

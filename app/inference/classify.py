@@ -13,7 +13,7 @@ from index.search import Doubles
 from index.vectors import Floats
 from model.decode import MAX_PIXELS, decode_image
 from model.predict import LabelProbability, Pixels
-from model.preprocess import central_square
+from model.preprocess import cut_central_square
 
 DEFAULT_NEIGHBOURS = 6
 
@@ -71,7 +71,7 @@ def classify_image(
     """
     timer = StepTimer()
     image = decode_image(data, max_pixels=max_pixels)
-    square = central_square(image)
+    square = cut_central_square(image)
     timer.stop("decode")
     prediction = ready.predictor.predict(square)
     timer.stop("network")

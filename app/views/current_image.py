@@ -18,7 +18,7 @@ from app.views.images import FILE_GONE, find_image_or_404, read_unchanged
 from app.views.results import own_tokens
 from model.decode import ImageError, decode_image
 from model.predict import Pixels
-from model.preprocess import central_square
+from model.preprocess import cut_central_square
 
 IMAGE_NAME = re.compile(r"image-(\d{1,10})")
 UNKNOWN_IMAGE = "There is no such image, or it has been deleted."
@@ -48,7 +48,7 @@ class CurrentImage:
         from the result, which was computed from the uploaded file.
         """
         try:
-            return central_square(decode_image(self.read()))
+            return cut_central_square(decode_image(self.read()))
         except (ImageError, OSError):
             abort(404, FILE_GONE)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from app import context
 from app.web import not_modified, set_cache_headers
 from model.decode import ImageError, decode_image
-from model.preprocess import central_square
+from model.preprocess import cut_central_square
 
 MAX_SIDE = 1024
 MAX_ASPECT = 4
@@ -79,7 +79,7 @@ def serve_image_file(
         if not (whole and encoded_here):
             with context.compute_slot():
                 image = decode_image(data)
-                data = encode_reduced(image) if whole else encode_square(central_square(image))
+                data = encode_reduced(image) if whole else encode_square(cut_central_square(image))
     except (ImageError, OSError):
         return missing_picture()
     return picture_response(data, etag, version=version)

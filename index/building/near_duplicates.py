@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.decode import ImageError, decode_image
 from model.predict import Pixels, Predictor
-from model.preprocess import central_square, decode_square
+from model.preprocess import cut_central_square, decode_square
 from storage.parallel import map_ahead
 
 Doubles = npt.NDArray[np.float64]
@@ -65,9 +65,9 @@ def original_and_variants(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
     try:
         image = decode_image(path.read_bytes())
         return (
-            central_square(image),
+            cut_central_square(image),
             decode_square(encode_jpeg(image)),
-            central_square(crop_and_shrink(image)),
+            cut_central_square(crop_and_shrink(image)),
         )
     except (ImageError, OSError):
         return None

@@ -28,7 +28,7 @@ from model.decode import ImageError
 from model.predict import Pixels, Predictor
 from model.preprocess import read_square
 from storage.parallel import map_ahead, split_batches
-from storage.progress import Report, silent
+from storage.progress import Report, ignore_progress
 
 __all__ = [
     "BaseVersion",
@@ -107,7 +107,7 @@ def gather_features(
     dtype: str = "float16",
     kind: str = "exact",
     base: BaseVersion | None = None,
-    report: Report = silent,
+    report: Report = ignore_progress,
     batch: int = BATCH,
     block: int = FILES_PER_BLOCK,
     rows: int = ROWS_PER_SHARD,

@@ -18,7 +18,7 @@ from index.sample import MAX_SAMPLE_IMAGES, SAMPLE_FILE, Pixels, read_sample_col
 from index.vectors import Ids, Vectors
 from model.predict import Predictor
 from storage.parallel import map_ahead
-from storage.progress import Report, silent
+from storage.progress import Report, ignore_progress
 
 SEED = b"2012"
 MAX_WAITING_IMAGES = 64
@@ -50,7 +50,7 @@ def make_sample(
     images: VersionImages,
     vectors: Vectors,
     before: dict[str, Array] | None = None,
-    report: Report = silent,
+    report: Report = ignore_progress,
     count: int = MAX_SAMPLE_IMAGES,
 ) -> dict[str, Array]:
     """Make the arrays that `index.sample.write_sample` writes, for at most `count` images.

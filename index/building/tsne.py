@@ -16,7 +16,7 @@ import torch
 from index.engines.reduction import PCA_SAMPLE_ROWS as LEARNED
 from index.engines.reduction import draw_rows, fit_pca, project_sample
 from index.vectors import Floats, Ids, Vectors
-from storage.progress import Report, silent
+from storage.progress import Report, ignore_progress
 
 Doubles = npt.NDArray[np.float64]
 SEED = 2012
@@ -51,7 +51,7 @@ class MapLayout:
 
 
 def layout_images(
-    vectors: Vectors, rows: Ids, before: MapLayout | None = None, report: Report = silent
+    vectors: Vectors, rows: Ids, before: MapLayout | None = None, report: Report = ignore_progress
 ) -> MapLayout:
     """Lay images out by their features. rows: int64 [S]; images of one row get the same point.
 

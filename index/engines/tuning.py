@@ -11,7 +11,7 @@ from faiss.contrib.exhaustive_search import knn_ground_truth
 from index.engines.protocol import TUNED_NEIGHBOURS, RowFilter, SearchEngine, scale_effort
 from index.engines.reduction import draw_rows
 from index.vectors import DTYPES, Floats, Ids, Vectors
-from storage.progress import Report, silent
+from storage.progress import Report, ignore_progress
 
 CANDIDATE_COUNTS = (64, 128, 256, 512, 1024, 2048)
 """The numbers of candidates to try for the six nearest."""
@@ -61,7 +61,7 @@ def tune_effort(
     k: int = TUNED_NEIGHBOURS,
     seed: int = 2012,
     held_out: Floats | None = None,
-    report: Report = silent,
+    report: Report = ignore_progress,
 ) -> TunedEffort:
     """Find the least effort that finds the share `target`, 0–1, of a row's k nearest other rows.
 

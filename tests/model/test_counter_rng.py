@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.counter_rng import BITS, GOLDEN_GAMMA, bernoulli, derive_image_keys, splitmix64
+from model.counter_rng import (
+    GOLDEN_GAMMA,
+    PROBABILITY_BITS,
+    bernoulli,
+    derive_image_keys,
+    splitmix64,
+)
 
 WORD = 2**64
 STEP = 0x9E3779B97F4A7C15
@@ -78,12 +84,12 @@ def test_keys_of_images_epochs_and_seeds_do_not_collide() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_the_share_that_stays_is_the_one_asked_for(share: float) -> None:
     kept = bernoulli(derive_image_keys(1, 1, torch.arange(500)), 0, NEURONS, share).double()
-    error = math.sqrt(share * (1 - share) / kept.numel()) + 2.0**-BITS
+    error = math.sqrt(share * (1 - share) / kept.numel()) + 2.0**-PROBABILITY_BITS
     assert kept.mean().item() == pytest.approx(share, abs=4 * error)
     # As many for every image and for every neuron: of 500 + 4096 means none is five σ away.
     for dim, count in ((0, 500), (1, NEURONS)):
         spread = math.sqrt(share * (1 - share) / count)
-        assert (kept.mean(dim) - share).abs().max().item() <= 5 * spread + 2.0**-BITS
+        assert (kept.mean(dim) - share).abs().max().item() <= 5 * spread + 2.0**-PROBABILITY_BITS
 
 
 def correlation(a: Tensor, b: Tensor) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.dataset import ClassName, FolderError, Photograph, scan_folder, wordnet_labels
+from model.dataset import ClassName, FolderError, Photograph, read_wordnet_labels, scan_folder
 
 
 def photograph(root: Path, *paths: str) -> None:
@@ -85,7 +85,7 @@ def test_wordnet_ids_are_read_as_their_names(tmp_path: Path) -> None:
 
 
 def test_the_thousand_wordnet_ids_have_a_thousand_names() -> None:
-    labels = wordnet_labels()
+    labels = read_wordnet_labels()
     assert len(labels) == 1000
     assert list(labels) == sorted(labels)
     assert all(len(name) == 9 and name[0] == "n" and name[1:].isdigit() for name in labels)

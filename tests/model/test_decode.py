@@ -14,7 +14,7 @@ from PIL import Image, ImageFile
 from skimage import data as photographs
 
 from model.decode import ImageError, decode_image, read_image_header
-from model.preprocess import central_square
+from model.preprocess import cut_central_square
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -442,7 +442,7 @@ def damaged_images(draw: st.DrawFn) -> bytes:
 @example(b"\xff\xd8\xff\xda")
 def test_damaged_bytes_give_a_square_or_an_image_error_and_nothing_else(data: bytes) -> None:
     try:
-        square = central_square(decode_image(data, max_pixels=100_000))
+        square = cut_central_square(decode_image(data, max_pixels=100_000))
     except ImageError:
         return
     assert square.dtype == np.uint8

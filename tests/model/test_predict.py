@@ -12,7 +12,7 @@ from model.checkpoint import Weights
 from model.config import AlexNetConfig
 from model.decode import decode_image
 from model.predict import LabelProbability, Predictor, find_device
-from model.preprocess import central_square
+from model.preprocess import cut_central_square
 from model.ten_crop import CENTRE_CROP
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
@@ -88,7 +88,7 @@ def test_a_photographs_bytes_go_all_the_way(predictor: Predictor) -> None:
 
     buffer = io.BytesIO()
     Image.fromarray(skimage.data.coffee()).save(buffer, "PNG")
-    square = central_square(decode_image(buffer.getvalue()))
+    square = cut_central_square(decode_image(buffer.getvalue()))
     assert predictor.predict(square).probabilities.shape == (len(LABELS),)
 
 

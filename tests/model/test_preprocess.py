@@ -12,7 +12,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from model.decode import ImageError
-from model.preprocess import central_square, decode_square, read_square, subtract_mean
+from model.preprocess import cut_central_square, decode_square, read_square, subtract_mean
 from model.ten_crop import centre_crop, crop_offsets, cut_ten_crops
 
 ASTRONAUT: npt.NDArray[np.uint8] = photographs.astronaut()  # type: ignore[no-untyped-call]
@@ -52,7 +52,7 @@ def test_the_square_is_that_of_resizing_the_whole_and_then_cutting(size: tuple[i
     across = image.resize((width, size[1]), Image.Resampling.BICUBIC)
     whole = np.asarray(across.resize((width, height), Image.Resampling.BICUBIC), dtype=int)
     top, left = (height - 256) // 2, (width - 256) // 2
-    difference = np.abs(central_square(image) - whole[top : top + 256, left : left + 256])
+    difference = np.abs(cut_central_square(image) - whole[top : top + 256, left : left + 256])
     assert difference.max() <= 1
     assert (difference == 0).mean() > 0.999
 
@@ -74,7 +74,7 @@ def test_the_filter_is_the_antialiased_bicubic_written_out_in_numpy(side: int) -
     weights = bicubic(side, 256)
     across = np.einsum("xs,ysc->yxc", weights, np.asarray(image)).clip(0, 255)
     expected = np.einsum("ys,sxc->yxc", weights, np.floor(across + 0.5)).clip(0, 255)
-    difference = np.abs(central_square(image) - expected)
+    difference = np.abs(cut_central_square(image) - expected)
     assert difference.max() < 1.1  # what was nearly a tie across may have been rounded otherwise
     assert (difference < 0.51).mean() > 0.999
 
@@ -86,7 +86,7 @@ def test_an_image_of_256_by_256_is_left_as_it_is() -> None:
 
 def test_an_image_whose_short_side_is_256_is_only_cut() -> None:
     image = ASTRONAUT[:256, :501]
-    assert np.array_equal(central_square(Image.fromarray(image)), image[:, 122 : 122 + 256])
+    assert np.array_equal(cut_central_square(Image.fromarray(image)), image[:, 122 : 122 + 256])
 
 
 @pytest.mark.parametrize("long", [60_000, 5_000_000])
@@ -106,7 +106,7 @@ def test_a_strip_one_pixel_wide_is_read_without_enlarging_all_of_it(
 
 
 def test_the_square_is_three_colours_of_bytes_that_torch_can_take(noise: Image.Image) -> None:
-    square = central_square(noise)
+    square = cut_central_square(noise)
     assert square.dtype == np.uint8
     assert square.shape == (256, 256, 3)
     assert torch.from_numpy(square).shape == (256, 256, 3)  # a read-only array would warn
@@ -114,7 +114,7 @@ def test_the_square_is_three_colours_of_bytes_that_torch_can_take(noise: Image.I
 
 def test_an_image_that_is_not_rgb_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="not CMYK"):
-        central_square(Image.new("CMYK", (300, 300)))
+        cut_central_square(Image.new("CMYK", (300, 300)))
 
 
 # Files
@@ -124,7 +124,7 @@ def test_the_kind_is_told_by_the_content_and_not_by_the_name(
     tmp_path: Path, noise: Image.Image
 ) -> None:
     (tmp_path / "really-a-webp.jpg").write_bytes(saved(noise, "WEBP", lossless=True))
-    expected = central_square(noise)
+    expected = cut_central_square(noise)
     assert np.array_equal(read_square(tmp_path / "really-a-webp.jpg"), expected)
 
 

@@ -7,7 +7,13 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from model.visualize import MIN_INK, colour_selectivity, draw_kernels, draw_maps, split_towers
+from model.visualize import (
+    MIN_INK,
+    compute_colour_selectivity,
+    draw_kernels,
+    draw_maps,
+    split_towers,
+)
 
 Weights = npt.NDArray[np.float32]
 
@@ -80,7 +86,7 @@ def test_grey_kernels_select_no_colour_and_opposed_ones_nothing_else(conv1: Weig
     kernels[1] -= kernels[1].mean(axis=0)  # the three sum to zero everywhere
     kernels[2] = 0
     kernels[3, 1:] = 0  # red alone: a third of it is grey
-    seen = colour_selectivity(kernels)
+    seen = compute_colour_selectivity(kernels)
     assert seen.dtype == np.float32
     assert np.allclose(seen, [0, 1, 0, 2 / 3], atol=1e-6)
     assert np.all((seen >= 0) & (seen <= 1))
@@ -89,7 +95,9 @@ def test_grey_kernels_select_no_colour_and_opposed_ones_nothing_else(conv1: Weig
 def test_selectivity_is_the_energy_left_after_projecting_on_the_grey_axis(conv1: Weights) -> None:
     grey = np.ones(3) / np.sqrt(3)
     across = np.eye(3) - np.outer(grey, grey)
-    for kernel, seen in zip(conv1, colour_selectivity(torch.from_numpy(conv1)), strict=True):
+    for kernel, seen in zip(
+        conv1, compute_colour_selectivity(torch.from_numpy(conv1)), strict=True
+    ):
         colours = kernel.reshape(3, -1).astype(np.float64)
         left = np.linalg.norm(across @ colours) ** 2 / np.linalg.norm(colours) ** 2
         assert seen == pytest.approx(left, abs=1e-6)
@@ -97,12 +105,14 @@ def test_selectivity_is_the_energy_left_after_projecting_on_the_grey_axis(conv1:
 
 def test_selectivity_does_not_depend_on_the_strength_of_a_kernel(conv1: Weights) -> None:
     weak = (conv1 * np.float32(1e-18)).astype(np.float32)
-    assert np.allclose(colour_selectivity(weak), colour_selectivity(conv1), atol=1e-6)
+    assert np.allclose(
+        compute_colour_selectivity(weak), compute_colour_selectivity(conv1), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(48, 11, 11), (48, 4, 11, 11), (0, 3, 11, 11)])
 def test_what_is_no_stack_of_colour_kernels_is_refused(shape: tuple[int, ...]) -> None:
-    for use in (split_towers, draw_kernels, colour_selectivity):
+    for use in (split_towers, draw_kernels, compute_colour_selectivity):
         with pytest.raises(ValueError, match=r"\[N, 3, height, width\]"):
             use(np.zeros(shape, dtype=np.float32))
 
@@ -114,7 +124,7 @@ def test_an_odd_number_of_kernels_has_no_two_towers(conv1: Weights) -> None:
 
 def test_weights_of_a_diverged_training_are_refused(conv1: Weights) -> None:
     conv1[5, 0, 0, 0] = np.nan
-    for use in (draw_kernels, colour_selectivity):
+    for use in (draw_kernels, compute_colour_selectivity):
         with pytest.raises(ValueError, match="NaN"):
             use(conv1)
 

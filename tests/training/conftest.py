@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from model.dataset import ImageFolder, scan_folder
-from training.dataset.prepare import Prepared, prepare
+from training.dataset.prepare import PreparedDataset, prepare
 from training.run import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,17 +45,19 @@ def folder(photographs: Path) -> ImageFolder:
 
 
 @pytest.fixture(scope="session")
-def prepared(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None)
 
 
 @pytest.fixture(scope="session")
-def prepared_as_jpeg(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared_as_jpeg(
+    folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory
+) -> PreparedDataset:
     return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None, budget=0)
 
 
 @pytest.fixture(scope="session")
-def tiny(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def tiny(folder: ImageFolder, tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
     """The same photographs at 32×32, for the nets made for CIFAR-10."""
     return prepare(folder, tmp_path_factory.mktemp("prepared"), lambda _count: None, side=32)
 

@@ -11,7 +11,7 @@ from training.augment import (
     Augmentation,
     AugmentationDraws,
     Augmenter,
-    colour_shift,
+    compute_colour_shift,
     draw_augmentations,
 )
 
@@ -133,7 +133,7 @@ def test_the_shift_is_the_sum_over_the_components() -> None:
     values, alphas = np.array([0.2, 0.02, 0.004]), random.normal(0, 0.1, (5, 3))
     pca = Pca(torch.tensor(values), torch.tensor(vectors))
     paper, original = (
-        colour_shift(pca, torch.from_numpy(alphas), colour).numpy()  # type: ignore[arg-type]
+        compute_colour_shift(pca, torch.from_numpy(alphas), colour).numpy()  # type: ignore[arg-type]
         for colour in ("paper", "original")
     )
     for row in range(5):
@@ -148,8 +148,8 @@ def test_the_shift_is_the_sum_over_the_components() -> None:
 def test_the_colours_of_the_training_set_vary_by_a_few_grey_levels() -> None:
     alphas = torch.from_numpy(drawn(PAPER, 10_000)[0].alphas)
     pca = Pca(IMAGENET, torch.eye(3))
-    assert 5 < colour_shift(pca, alphas)[:, 0].std().item() < 6
-    assert 11 < colour_shift(pca, alphas, "original")[:, 0].std().item() < 13
+    assert 5 < compute_colour_shift(pca, alphas)[:, 0].std().item() < 6
+    assert 11 < compute_colour_shift(pca, alphas, "original")[:, 0].std().item() < 13
 
 
 def test_impossible_augmentations_are_refused() -> None:
@@ -157,4 +157,4 @@ def test_impossible_augmentations_are_refused() -> None:
         with pytest.raises(ValueError, match="augmentation"):
             replace(PAPER, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="do not fit into 32×32"):
-        PAPER.positions(32)
+        PAPER.count_offsets(32)

@@ -9,16 +9,16 @@ import torch
 from model.preprocess import subtract_mean
 from model.ten_crop import centre_crop
 from training.augment import Augmentation, draw_augmentations
-from training.data import Batch, Batches, validation_crops, validation_squares
-from training.dataset.prepare import Prepared
+from training.data import Batch, Batches, load_validation_crops, load_validation_squares
+from training.dataset.prepare import PreparedDataset
 
 SCALED = Augmentation(input_scale=60.0)
 SHARED = Augmentation(sharing=3, inclusive=True, colour="original")
 
 
 @pytest.fixture(params=["prepared", "prepared_as_jpeg"])
-def data(request: pytest.FixtureRequest) -> Prepared:
-    found: Prepared = request.getfixturevalue(request.param)
+def data(request: pytest.FixtureRequest) -> PreparedDataset:
+    found: PreparedDataset = request.getfixturevalue(request.param)
     return found
 
 
@@ -26,7 +26,7 @@ def same(a: Batch, b: Batch) -> bool:
     return all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
 
 
-def test_an_epoch_shows_every_image_once_cut_mirrored_and_coloured(data: Prepared) -> None:
+def test_an_epoch_shows_every_image_once_cut_mirrored_and_coloured(data: PreparedDataset) -> None:
     batches = list(Batches(data, SCALED, batch=8, epoch=3))
     assert [tuple(batch.x.shape) for batch in batches] == [(8, 3, 224, 224)] * 3
     assert all(b.x.is_contiguous(memory_format=torch.channels_last) for b in batches)
@@ -48,7 +48,7 @@ def test_an_epoch_shows_every_image_once_cut_mirrored_and_coloured(data: Prepare
         np.testing.assert_allclose(x[place], (crop + shift[:, None, None]) / 60, atol=1e-5)
 
 
-def test_what_an_image_gets_does_not_depend_on_the_batch_size(prepared: Prepared) -> None:
+def test_what_an_image_gets_does_not_depend_on_the_batch_size(prepared: PreparedDataset) -> None:
     whole, parts = (
         torch.cat([batch.x for batch in Batches(prepared, SCALED, batch=size)]) for size in (24, 4)
     )
@@ -57,7 +57,7 @@ def test_what_an_image_gets_does_not_depend_on_the_batch_size(prepared: Prepared
 
 @pytest.mark.parametrize("augmentation", [SCALED, SHARED])
 def test_replicas_get_the_slices_of_each_batch(
-    prepared: Prepared, augmentation: Augmentation
+    prepared: PreparedDataset, augmentation: Augmentation
 ) -> None:
     whole = list(Batches(prepared, augmentation, batch=8, seed=5, epoch=2))
     for parts in (2, 3, 8):
@@ -77,7 +77,7 @@ def test_replicas_get_the_slices_of_each_batch(
 
 @pytest.mark.parametrize("augmentation", [SCALED, SHARED])
 def test_an_epoch_taken_up_in_its_middle_goes_on_as_it_would_have(
-    prepared: Prepared, augmentation: Augmentation
+    prepared: PreparedDataset, augmentation: Augmentation
 ) -> None:
     batches = Batches(prepared, augmentation, batch=4, seed=1, epoch=7)
     late = replace(batches, first=4)
@@ -88,7 +88,7 @@ def test_an_epoch_taken_up_in_its_middle_goes_on_as_it_would_have(
     assert list(replace(batches, first=6)) == []
 
 
-def test_epochs_and_seeds_are_shuffled_differently(prepared: Prepared) -> None:
+def test_epochs_and_seeds_are_shuffled_differently(prepared: PreparedDataset) -> None:
     orders = [
         torch.cat([batch.rows for batch in Batches(prepared, SCALED, seed=seed, epoch=epoch)])
         for seed, epoch in ((0, 1), (0, 2), (1, 1))
@@ -97,8 +97,8 @@ def test_epochs_and_seeds_are_shuffled_differently(prepared: Prepared) -> None:
     assert not torch.equal(orders[0], orders[2])
 
 
-def test_validation_is_the_centre_crop_in_order(data: Prepared) -> None:
-    batches = list(validation_crops(data, SCALED, 5))
+def test_validation_is_the_centre_crop_in_order(data: PreparedDataset) -> None:
+    batches = list(load_validation_crops(data, SCALED, 5))
     x, classes, rows = map(torch.cat, zip(*batches, strict=True))
     assert [len(batch.x) for batch in batches] == [5, 5, 2]
     assert batches[0].x.is_contiguous(memory_format=torch.channels_last)
@@ -112,24 +112,24 @@ def test_validation_is_the_centre_crop_in_order(data: Prepared) -> None:
     assert torch.equal(x, everywhere)
 
 
-def test_validation_has_no_colour_and_no_1_1(prepared: Prepared) -> None:
+def test_validation_has_no_colour_and_no_1_1(prepared: PreparedDataset) -> None:
     ours, papers = (
-        torch.cat([batch.x for batch in validation_crops(prepared, how)])
+        torch.cat([batch.x for batch in load_validation_crops(prepared, how)])
         for how in (SHARED, Augmentation())
     )
     assert torch.equal(ours, papers)
 
 
-def test_validation_squares_are_whole_and_may_be_parted(prepared: Prepared) -> None:
-    whole = Batch(*map(torch.cat, zip(*validation_squares(prepared, SCALED, 5), strict=True)))
+def test_validation_squares_are_whole_and_may_be_parted(prepared: PreparedDataset) -> None:
+    whole = Batch(*map(torch.cat, zip(*load_validation_squares(prepared, SCALED, 5), strict=True)))
     assert whole.x.shape == (12, 3, 256, 256)
     expected = (prepared.val.read(np.arange(12)).transpose(0, 3, 1, 2) - prepared.mean.numpy()) / 60
     np.testing.assert_allclose(whole.x.numpy(), expected, atol=1e-5)
-    parts = [b for i in range(5) for b in validation_squares(prepared, SCALED, 2, (i, 5))]
+    parts = [b for i in range(5) for b in load_validation_squares(prepared, SCALED, 2, (i, 5))]
     assert same(whole, Batch(*map(torch.cat, zip(*parts, strict=True))))
 
 
-def test_fewer_images_than_a_batch_are_one_batch(prepared: Prepared) -> None:
+def test_fewer_images_than_a_batch_are_one_batch(prepared: PreparedDataset) -> None:
     batches = Batches(prepared, SCALED)
     assert len(batches) == 1
     assert [len(batch.x) for batch in batches] == [24]

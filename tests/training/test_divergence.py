@@ -15,7 +15,7 @@ from training.callbacks import Callbacks
 from training.checkpoints import save_checkpoint
 from training.config import CIFAR, Recipe
 from training.data import Batch, Batches
-from training.dataset.prepare import Prepared
+from training.dataset.prepare import PreparedDataset
 from training.divergence import DivergedError, check_loss, check_weights
 from training.loop import train_network
 from training.run_folder import RunSpec
@@ -25,11 +25,11 @@ CPU = torch.device("cpu")
 RECIPE = replace(CIFAR, batch=5, epochs=2)
 
 
-def fresh(data: Prepared, recipe: Recipe = RECIPE) -> TrainingState:
-    return init_state(recipe.network(len(data.names)), recipe, CPU)
+def fresh(data: PreparedDataset, recipe: Recipe = RECIPE) -> TrainingState:
+    return init_state(recipe.network(len(data.class_names)), recipe, CPU)
 
 
-def batch_of(data: Prepared, state: TrainingState, step: int = 1) -> Batch:
+def batch_of(data: PreparedDataset, state: TrainingState, step: int = 1) -> Batch:
     augmentation = RECIPE.augmentation(state.network.config)
     return next(iter(Batches(data, augmentation, batch=5, first=step - 1)))
 
@@ -45,7 +45,7 @@ def layers_that_are_not_finite(state: TrainingState, x: torch.Tensor) -> list[st
     return found
 
 
-def test_a_rate_far_too_high_names_the_step_and_the_first_bad_layer(tiny: Prepared) -> None:
+def test_a_rate_far_too_high_names_the_step_and_the_first_bad_layer(tiny: PreparedDataset) -> None:
     wild = replace(RECIPE, rate=1e12)
     state, done = fresh(tiny, wild), list[int]()
     with pytest.raises(DivergedError) as stopped:
@@ -64,7 +64,7 @@ def test_a_rate_far_too_high_names_the_step_and_the_first_bad_layer(tiny: Prepar
 
 
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "local4", "fc10"])
-def test_the_first_bad_layer_is_found_wherever_it_is(tiny: Prepared, layer: str) -> None:
+def test_the_first_bad_layer_is_found_wherever_it_is(tiny: PreparedDataset, layer: str) -> None:
     state = fresh(tiny)
     with torch.no_grad():
         state.network.get_parameter(f"{layer}.bias").view(-1)[0] = math.inf
@@ -73,7 +73,9 @@ def test_the_first_bad_layer_is_found_wherever_it_is(tiny: Prepared, layer: str)
 
 
 @pytest.mark.parametrize(("loss", "past"), [(19.9, False), (20.1, True)])
-def test_a_loss_far_beyond_guessing_is_past_hope(tiny: Prepared, loss: float, past: bool) -> None:
+def test_a_loss_far_beyond_guessing_is_past_hope(
+    tiny: PreparedDataset, loss: float, past: bool
+) -> None:
     state = fresh(tiny)
     batch = batch_of(tiny, state)
     keys = derive_image_keys(0, 1, batch.rows)
@@ -86,7 +88,7 @@ def test_a_loss_far_beyond_guessing_is_past_hope(tiny: Prepared, loss: float, pa
         check_loss(state, batch, keys, False, 20, 1)
 
 
-def test_one_wild_batch_is_not_the_end(tiny: Prepared) -> None:
+def test_one_wild_batch_is_not_the_end(tiny: PreparedDataset) -> None:
     state = fresh(tiny)
     batch = batch_of(tiny, state)
     state.recent_losses.extend([1.0] * 19 + [300.0])
@@ -95,7 +97,7 @@ def test_one_wild_batch_is_not_the_end(tiny: Prepared) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(
-    tiny: Prepared, tmp_path: Path, value: float
+    tiny: PreparedDataset, tmp_path: Path, value: float
 ) -> None:
     state, told, run = fresh(tiny), RunSpec(tiny, RECIPE), RunFolder(tmp_path)
     save_checkpoint(run, state, told)
@@ -109,7 +111,9 @@ def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(
         check_weights(state)
 
 
-def test_weights_lost_in_the_last_step_of_an_epoch_are_never_validated(tiny: Prepared) -> None:
+def test_weights_lost_in_the_last_step_of_an_epoch_are_never_validated(
+    tiny: PreparedDataset,
+) -> None:
     """The loss of the last step is still a number; what its update made is not."""
     state, epochs = fresh(tiny), list[TrainingState]()
     steps = 24 // 5

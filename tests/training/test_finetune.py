@@ -13,19 +13,19 @@ from model.architectures import VARIANTS
 from model.checkpoint import Weights, load_weights, save_weights
 from model.config import AlexNetConfig
 from training.config import CIFAR, PAPER, Recipe, RecipeError, finetune_config
-from training.dataset.prepare import Prepared
-from training.state import init_from, init_state
+from training.dataset.prepare import PreparedDataset
+from training.state import init_from_weights, init_state
 
 CPU = torch.device("cpu")
 RunTraining = Callable[..., tuple[str, str]]
-Make = Callable[[AlexNetConfig, Prepared], Weights]
+Make = Callable[[AlexNetConfig, PreparedDataset], Weights]
 
 
 @pytest.fixture(scope="session")
 def made(weights_of: Callable[..., Weights]) -> Make:
     """Make weights of other classes, every number of them drawn."""
 
-    def make(config: AlexNetConfig, data: Prepared) -> Weights:
+    def make(config: AlexNetConfig, data: PreparedDataset) -> Weights:
         generator = torch.Generator().manual_seed(5)
         state = {
             name: torch.randn(tensor.shape, generator=generator) * 0.01
@@ -37,7 +37,7 @@ def made(weights_of: Callable[..., Weights]) -> Make:
 
 
 @pytest.mark.parametrize("variant", ["cifar", "cifar-lrn-24"])
-def test_only_the_last_layer_is_drawn_anew(made: Make, tiny: Prepared, variant: str) -> None:
+def test_only_the_last_layer_is_drawn_anew(made: Make, tiny: PreparedDataset, variant: str) -> None:
     weights = made(replace(VARIANTS[variant].config, classes=22), tiny)
     config = finetune_config(weights, PAPER, 3)
     assert config == replace(weights.config, classes=3)
@@ -45,7 +45,7 @@ def test_only_the_last_layer_is_drawn_anew(made: Make, tiny: Prepared, variant: 
         init_state(config, CIFAR, CPU),
         init_state(config, CIFAR, CPU).network.state_dict(),
     )
-    init_from(weights, state)
+    init_from_weights(weights, state)
     for name, tensor in state.network.state_dict().items():
         expected = drawn[name] if name.startswith("fc10.") else weights.state[name]
         assert torch.equal(tensor, expected), name
@@ -53,7 +53,7 @@ def test_only_the_last_layer_is_drawn_anew(made: Make, tiny: Prepared, variant: 
 
 
 def test_scale_and_dropout_are_those_that_the_kept_layers_learned_with(
-    made: Make, tiny: Prepared
+    made: Make, tiny: PreparedDataset
 ) -> None:
     weights = made(replace(VARIANTS["cifar"].config, input_scale=60.0, dropout=0.25), tiny)
     assert finetune_config(weights, PAPER, 3).input_scale == 60.0
@@ -66,7 +66,7 @@ def test_scale_and_dropout_are_those_that_the_kept_layers_learned_with(
     [("cifar", "cifar-lrn"), ("cifar", "cifar-tanh"), ("cifar", "cifar-24"), ("cifar", "one-gpu")],
 )
 def test_a_variant_that_is_not_the_weights_is_refused(
-    made: Make, tiny: Prepared, ours: str, asked: str
+    made: Make, tiny: PreparedDataset, ours: str, asked: str
 ) -> None:
     weights = made(VARIANTS[ours].config, tiny)
     with pytest.raises(RecipeError, match=f"--variant {asked} does not go with --from"):
@@ -75,7 +75,7 @@ def test_a_variant_that_is_not_the_weights_is_refused(
 
 
 @pytest.fixture
-def small_weights(made: Make, tiny: Prepared, tmp_path: Path) -> Path:
+def small_weights(made: Make, tiny: PreparedDataset, tmp_path: Path) -> Path:
     """Weights of the paper's layers for five classes, at the smallest crop."""
     config = AlexNetConfig(classes=5, side=72, crop=67, input_scale=60.0)
     path = tmp_path / "five.safetensors"

@@ -25,7 +25,7 @@ from training.callbacks import Callbacks, StoppedError
 from training.checkpoints import load_checkpoint
 from training.config import CIFAR
 from training.data import Batches
-from training.dataset.prepare import Prepared
+from training.dataset.prepare import PreparedDataset
 from training.loop import backward_pass, train_network
 from training.reporting import report_run
 from training.run_folder import RunSpec, create_run
@@ -46,12 +46,12 @@ def home(tmp_path: Path) -> Home:
     return Home(root=tmp_path / "home")
 
 
-def fresh(data: Prepared) -> TrainingState:
-    return init_state(RECIPE.network(len(data.names)), RECIPE, CPU)
+def fresh(data: PreparedDataset) -> TrainingState:
+    return init_state(RECIPE.network(len(data.class_names)), RECIPE, CPU)
 
 
 @pytest.fixture(scope="module")
-def whole(tiny: Prepared) -> TrainingState:
+def whole(tiny: PreparedDataset) -> TrainingState:
     """Three epochs without a break."""
     state = fresh(tiny)
     train_network(state, tiny, RECIPE, False, Callbacks())
@@ -85,7 +85,7 @@ def test_the_loss_falls(whole: TrainingState) -> None:
 
 
 def test_the_same_seed_gives_the_same_bits_whatever_torchs_generator_does(
-    tiny: Prepared, whole: TrainingState
+    tiny: PreparedDataset, whole: TrainingState
 ) -> None:
     state = fresh(tiny)
 
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_torchs_generator_does(
 # After the first step, in the middle, after the last step, in validation, and in the next epoch.
 @pytest.mark.parametrize("poll", [1, 3, STEPS, POLLS, POLLS + 1])
 def test_a_run_stopped_at_any_moment_resumes_to_the_same_bits(
-    tiny: Prepared, whole: TrainingState, home: Home, poll: int
+    tiny: PreparedDataset, whole: TrainingState, home: Home, poll: int
 ) -> None:
     spec = RunSpec(tiny, RECIPE)
     run = create_run(home, spec, "cifar")
@@ -124,7 +124,7 @@ def test_a_run_stopped_at_any_moment_resumes_to_the_same_bits(
     assert [result(line) for line in lines] == [result(epoch) for epoch in whole.history]
 
 
-def test_checkpoints_change_nothing(tiny: Prepared, whole: TrainingState) -> None:
+def test_checkpoints_change_nothing(tiny: PreparedDataset, whole: TrainingState) -> None:
     saved: list[int] = []
     state = fresh(tiny)
     callbacks = Callbacks(
@@ -136,7 +136,7 @@ def test_checkpoints_change_nothing(tiny: Prepared, whole: TrainingState) -> Non
 
 
 def test_the_measurement_at_the_end_can_be_stopped_too(
-    tiny: Prepared, whole: TrainingState
+    tiny: PreparedDataset, whole: TrainingState
 ) -> None:
     stopped = Callbacks(stop_signal=lambda: signal.SIGTERM)
     with pytest.raises(StoppedError) as told:
@@ -151,8 +151,8 @@ def test_errors_are_counted_as_the_paper_does() -> None:
     assert wrong.tolist() == [2, 1]
 
 
-def test_bf16_learns_too_with_weights_and_velocities_in_float32(tiny: Prepared) -> None:
-    config = RECIPE.network(len(tiny.names))
+def test_bf16_learns_too_with_weights_and_velocities_in_float32(tiny: PreparedDataset) -> None:
+    config = RECIPE.network(len(tiny.class_names))
     batch = next(iter(Batches(tiny, RECIPE.augmentation(config), batch=12, seed=7)))
     keys = derive_image_keys(7, 1, batch.rows)
     losses = {}

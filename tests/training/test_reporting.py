@@ -14,7 +14,7 @@ from storage.home import Home
 from storage.progress import progress_bar
 from storage.runs import Epoch, RunFolder
 from training.config import CIFAR
-from training.dataset.prepare import Prepared
+from training.dataset.prepare import PreparedDataset
 from training.loop import train_network
 from training.reporting import draw_conv1, format_epoch, read_processor_name, report_run
 from training.run_folder import RunSpec, create_run
@@ -46,7 +46,7 @@ def shown(to: Console) -> str:
     return to.file.getvalue()
 
 
-def run_of(data: Prepared, tmp_path: Path) -> tuple[RunFolder, RunSpec]:
+def run_of(data: PreparedDataset, tmp_path: Path) -> tuple[RunFolder, RunSpec]:
     spec = RunSpec(data, RECIPE)
     return create_run(Home(root=tmp_path), spec, "cifar"), spec
 
@@ -57,7 +57,7 @@ def test_an_epochs_line_says_all_that_people_compare() -> None:
         assert part in said
 
 
-def test_a_log_file_gets_the_lines_and_no_bars(tiny: Prepared, tmp_path: Path) -> None:
+def test_a_log_file_gets_the_lines_and_no_bars(tiny: PreparedDataset, tmp_path: Path) -> None:
     run, spec = run_of(tiny, tmp_path)
     to = console(terminal=False)
     with (
@@ -77,7 +77,7 @@ def test_a_log_file_gets_the_lines_and_no_bars(tiny: Prepared, tmp_path: Path) -
 
 
 def test_a_terminal_sees_the_loss_and_has_its_cursor_back_after_an_error(
-    tiny: Prepared, tmp_path: Path
+    tiny: PreparedDataset, tmp_path: Path
 ) -> None:
     run, spec = run_of(tiny, tmp_path)
     to = console(terminal=True)
@@ -96,7 +96,7 @@ def test_a_terminal_sees_the_loss_and_has_its_cursor_back_after_an_error(
 
 
 def test_a_checkpoint_is_due_by_the_clock(
-    tiny: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, spec = run_of(tiny, tmp_path)
     state = init_state(RECIPE.network(3), RECIPE, torch.device("cpu"))
@@ -111,7 +111,9 @@ def test_a_checkpoint_is_due_by_the_clock(
         assert run.checkpoint.exists()
 
 
-def test_a_process_that_does_not_write_writes_nothing(tiny: Prepared, tmp_path: Path) -> None:
+def test_a_process_that_does_not_write_writes_nothing(
+    tiny: PreparedDataset, tmp_path: Path
+) -> None:
     spec, to = RunSpec(tiny, RECIPE), console(terminal=False)
     with report_run(None, spec, to, lambda: 0, 0) as callbacks:
         train_network(

@@ -8,7 +8,7 @@ import pytest
 from storage.home import Home
 from storage.runs import RunFolder
 from training.config import CIFAR, ORIGINAL, PRESETS
-from training.dataset.prepare import Prepared
+from training.dataset.prepare import PreparedDataset
 from training.options import Options, parse_options
 from training.run_folder import RunError, RunSpec, create_run
 from training.train import find_finished_run, find_interrupted_run
@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Home:
 
 
 @pytest.fixture
-def run(tiny: Prepared, home: Home) -> RunFolder:
+def run(tiny: PreparedDataset, home: Home) -> RunFolder:
     made = create_run(home, RunSpec(tiny, RECIPE), "cifar")
     made.update_description(start_file="/weights.safetensors", options=SAVED.to_json())
     return made
@@ -40,7 +40,7 @@ def test_without_one_the_recipe_waits_for_the_photographs() -> None:
     assert parse_options([]) == Options()
 
 
-def test_a_run_is_resumed_as_it_was_told(run: RunFolder, tiny: Prepared) -> None:
+def test_a_run_is_resumed_as_it_was_told(run: RunFolder, tiny: PreparedDataset) -> None:
     job = parse_options(["--resume", str(run.path)])
     assert job.recipe == RECIPE
     assert (job.data, job.preset, job.initial_weights) == (
@@ -68,7 +68,7 @@ def test_another_preset_is_refused(run: RunFolder) -> None:
 
 
 def test_if_needed_finds_a_finished_or_an_interrupted_run(
-    home: Home, tiny: Prepared, run: RunFolder
+    home: Home, tiny: PreparedDataset, run: RunFolder
 ) -> None:
     spec, needed = RunSpec(tiny, RECIPE), Options(if_needed=True)
     assert find_interrupted_run(needed, home, spec) is None  # there is no checkpoint yet

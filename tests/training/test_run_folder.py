@@ -22,7 +22,7 @@ from storage.runs import RunFolder
 from training.callbacks import Callbacks, StoppedError
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import CIFAR, Recipe, RecipeError
-from training.dataset.prepare import Prepared
+from training.dataset.prepare import PreparedDataset
 from training.loop import train_network
 from training.reporting import report_run, write_environment
 from training.run_folder import RunError, RunSpec, create_run, find_runs, finish_run, read_recipe
@@ -38,8 +38,8 @@ def home(tmp_path: Path) -> Home:
     return Home(root=tmp_path / "home")
 
 
-def fresh(data: Prepared, recipe: Recipe = RECIPE) -> TrainingState:
-    return init_state(recipe.network(len(data.names)), recipe, CPU)
+def fresh(data: PreparedDataset, recipe: Recipe = RECIPE) -> TrainingState:
+    return init_state(recipe.network(len(data.class_names)), recipe, CPU)
 
 
 def copied(state: TrainingState) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ def recorded(
 
 @pytest.fixture(scope="module")
 def done(
-    tiny: Prepared, tmp_path_factory: pytest.TempPathFactory
+    tiny: PreparedDataset, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[RunFolder, TrainingState, list[dict[str, Tensor]]]:
     """Six epochs, cut off in the fourth and gone on with."""
     told = RunSpec(tiny, RECIPE)
@@ -115,7 +115,7 @@ def test_tensorboard_reads_every_epoch_once_also_after_a_resume(done: Done) -> N
 
 
 def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
-    tiny: Prepared, home: Home
+    tiny: PreparedDataset, home: Home
 ) -> None:
     """Killed in epoch 3 with a checkpoint of epoch 1: epoch 2 is made, and written, twice."""
     told = RunSpec(tiny, replace(RECIPE, epochs=3))
@@ -170,7 +170,7 @@ def test_the_best_weights_are_those_of_the_epoch_with_the_lowest_error(done: Don
             assert torch.equal(best.state[name], tensor)
 
 
-def test_the_best_are_kept_when_later_epochs_are_worse(tiny: Prepared, home: Home) -> None:
+def test_the_best_are_kept_when_later_epochs_are_worse(tiny: PreparedDataset, home: Home) -> None:
     told = RunSpec(tiny, replace(RECIPE, epochs=12, rate=0.006))
     run, state = (
         create_run(home, told, "cifar"),
@@ -186,7 +186,7 @@ def test_the_best_are_kept_when_later_epochs_are_worse(tiny: Prepared, home: Hom
 
 
 def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
-    tiny: Prepared, home: Home
+    tiny: PreparedDataset, home: Home
 ) -> None:
     recipe = replace(RECIPE, epochs=1)
     told, state = RunSpec(tiny, recipe), fresh(tiny, recipe)
@@ -203,7 +203,7 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
     assert read.provenance.preset == "cifar"
     assert read.provenance.top1_error == state.history[-1].top1_error
     assert read.provenance.ten_crop_top1_error == 0.25
-    assert [c.label for c in read.classes] == [c.label for c in tiny.names]
+    assert [c.label for c in read.classes] == [c.label for c in tiny.class_names]
     torch.testing.assert_close(read.mean, tiny.mean)
     assert isinstance(read.pca, Pca)
     x = torch.randn(2, 3, 32, 32)
@@ -217,7 +217,7 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
     assert list(find_runs(home, RunSpec(tiny, recipe, precision="bf16"))) == [run]
 
 
-def test_the_configuration_comes_back_as_it_was_told(tiny: Prepared, home: Home) -> None:
+def test_the_configuration_comes_back_as_it_was_told(tiny: PreparedDataset, home: Home) -> None:
     recipe = replace(RECIPE, drop_after=(2, 4), bias_rate=0.002, colour_until=3)
     run = create_run(home, RunSpec(tiny, recipe), "cifar")
     assert read_recipe(RunFolder(run.path)) == recipe
@@ -227,7 +227,7 @@ def test_the_configuration_comes_back_as_it_was_told(tiny: Prepared, home: Home)
     assert described["finished"] is False
 
 
-def test_the_environment_is_this_one(tiny: Prepared, home: Home) -> None:
+def test_the_environment_is_this_one(tiny: PreparedDataset, home: Home) -> None:
     run = create_run(home, RunSpec(tiny, RECIPE), "cifar")
     write_environment(run, CPU, True, 4)
     found = json.loads((run.path / "environment.json").read_text())
@@ -238,7 +238,7 @@ def test_the_environment_is_this_one(tiny: Prepared, home: Home) -> None:
 
 
 def test_two_runs_begun_in_the_same_second_have_folders_of_their_own(
-    tiny: Prepared, home: Home
+    tiny: PreparedDataset, home: Home
 ) -> None:
     told = RunSpec(tiny, RECIPE)
     folders = {create_run(home, told, "cifar").path for _ in range(3)}
@@ -246,7 +246,7 @@ def test_two_runs_begun_in_the_same_second_have_folders_of_their_own(
 
 
 def test_a_checkpoint_of_another_recipe_is_refused_by_the_fields_name(
-    tiny: Prepared, home: Home
+    tiny: PreparedDataset, home: Home
 ) -> None:
     told, state = RunSpec(tiny, RECIPE), fresh(tiny)
     run = create_run(home, told, "cifar")
@@ -265,7 +265,7 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_the_fields_name(
     assert resumed.sgd.rates == state.sgd.rates  # until the next epoch begins
 
 
-def test_other_data_weights_and_precision_are_named_too(tiny: Prepared, home: Home) -> None:
+def test_other_data_weights_and_precision_are_named_too(tiny: PreparedDataset, home: Home) -> None:
     told, state = RunSpec(tiny, RECIPE), fresh(tiny)
     run = create_run(home, told, "cifar")
     save_checkpoint(run, state, told)
@@ -278,7 +278,7 @@ def test_other_data_weights_and_precision_are_named_too(tiny: Prepared, home: Ho
     load_checkpoint(run, fresh(tiny), changed, ["data", "content", "from", "precision"])
 
 
-def test_what_is_accepted_must_be_known(tiny: Prepared, home: Home) -> None:
+def test_what_is_accepted_must_be_known(tiny: PreparedDataset, home: Home) -> None:
     told, state = RunSpec(tiny, RECIPE), fresh(tiny)
     run = create_run(home, told, "cifar")
     save_checkpoint(run, state, told)
@@ -287,7 +287,7 @@ def test_what_is_accepted_must_be_known(tiny: Prepared, home: Home) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "not a checkpoint", "weights", "empty"])
-def test_a_damaged_checkpoint_is_refused(tiny: Prepared, home: Home, damage: str) -> None:
+def test_a_damaged_checkpoint_is_refused(tiny: PreparedDataset, home: Home, damage: str) -> None:
     told, state = RunSpec(tiny, RECIPE), fresh(tiny)
     run = create_run(home, told, "cifar")
     if damage != "missing":
@@ -317,7 +317,7 @@ def test_a_folder_that_is_no_runs_is_refused(tmp_path: Path, content: str | None
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(
-    tiny: Prepared, small_disk: Callable[[str], AbstractContextManager[Path]]
+    tiny: PreparedDataset, small_disk: Callable[[str], AbstractContextManager[Path]]
 ) -> None:
     state, told = fresh(tiny), RunSpec(tiny, RECIPE)
     with small_disk("60m") as place:

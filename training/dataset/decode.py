@@ -15,7 +15,7 @@ from training.dataset.source import Sample, Source, SplitName
 from training.dataset.statistics import sum_outer_products
 from training.dataset.store import EncodedImage, Encoding, decode_stored, encode_stored
 
-JPEG_BYTES = 0.9
+JPEG_BYTES_PER_PIXEL = 0.9
 """A cautious estimate for a pixel stored as JPEG; 0.54 were measured on ImageNet's photographs."""
 
 Progress = Callable[[int], None]
@@ -37,14 +37,14 @@ class PreparationJob(NamedTuple):
     """What is to be made, and where."""
 
     source: Source
-    place: Path
+    folder: Path
     side: int
     kind: Encoding
     progress: Progress
 
-    def image_bytes(self) -> float:
+    def estimate_image_bytes(self) -> float:
         """How much room one photograph takes, exactly or about."""
-        return self.side**2 * (3 if self.kind == "raw" else JPEG_BYTES)
+        return self.side**2 * (3 if self.kind == "raw" else JPEG_BYTES_PER_PIXEL)
 
 
 DecodedSample = tuple[Sample, EncodedImage | str]

@@ -15,10 +15,10 @@ from PIL import Image
 
 from storage.files import lock_file
 
-SIZES = (0.75, 1.0)
+CROP_SCALES = (0.75, 1.0)
 """Least and greatest side of a crop, as a share of a stripe's width."""
 TRAIN_CROPS, VAL_CROPS = 48, 12
-QUALITY = 92
+DEMO_JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Picture:
         return self.label.replace(" ", "_")
 
 
-def motorcycle() -> np.ndarray:
+def load_motorcycle() -> np.ndarray:
     """The left picture of a stereo pair: uint8 [500, 741, 3]."""
     left: np.ndarray = skimage.data.stereo_motorcycle()[0]  # type: ignore[no-untyped-call]
     return left
@@ -53,7 +53,7 @@ PICTURES = (
     Picture("handwriting", skimage.data.text),
     Picture("hubble deep field", skimage.data.hubble_deep_field),
     Picture("moon", skimage.data.moon),
-    Picture("motorcycle", motorcycle),
+    Picture("motorcycle", load_motorcycle),
     Picture("retina", skimage.data.retina, stripes=3),
     Picture("rocket", skimage.data.rocket),
     Picture("stained tissue", skimage.data.immunohistochemistry),
@@ -82,28 +82,28 @@ def make_demo(folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock_file(folder.with_name(f".{folder.name}.lock")):
             if not folder.exists():
-                cut_into(folder)
+                cut_demo(folder)
     return folder
 
 
-def cut_into(folder: Path) -> None:
+def cut_demo(folder: Path) -> None:
     """Cut them all beside the folder, then rename it into place."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for picture in PICTURES:
         image = Image.fromarray(picture.load()).convert("RGB")
-        for split, crops in crops_of(picture, image.size).items():
+        for split, crops in draw_split_crops(picture, image.size).items():
             place = part / split / picture.name
             place.mkdir(parents=True)
             for number, crop in enumerate(crops):
                 file = place / f"{picture.name}_{number:02d}.jpg"
-                image.crop(crop.box()).save(file, quality=QUALITY)
+                image.crop(crop.box()).save(file, quality=DEMO_JPEG_QUALITY)
     labels = "".join(f"{picture.name} {picture.label}\n" for picture in PICTURES)
     (part / "classes.txt").write_text(labels)
     part.rename(folder)
 
 
-def crops_of(picture: Picture, size: tuple[int, int]) -> dict[str, list[Crop]]:
+def draw_split_crops(picture: Picture, size: tuple[int, int]) -> dict[str, list[Crop]]:
     """Where a picture of this width and height is cut, the same each time."""
     random = np.random.default_rng(list(picture.label.encode()))
     return {
@@ -121,7 +121,7 @@ def draw_crops(
     for number in range(count):
         stripe = stripes[number % len(stripes)]
         start, end = (edge * parted // picture.stripes for edge in (stripe, stripe + 1))
-        side = min(round(random.uniform(*SIZES) * (end - start)), other)
+        side = min(round(random.uniform(*CROP_SCALES) * (end - start)), other)
         along = int(random.integers(start, end - side + 1))
         across = int(random.integers(0, other - side + 1))
         yield Crop(along, across, side) if picture.upright else Crop(across, along, side)

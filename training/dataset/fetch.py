@@ -16,7 +16,7 @@ class FetchError(OSError):
     """A data set that could not be fetched."""
 
 
-def imagenette(folder: Path) -> Path:
+def fetch_imagenette(folder: Path) -> Path:
     """Fetch Imagenette (full size) into `folder`, unless it is there; give the folder.
 
     Of several processes that want it, one fetches it and the others wait. Raises FetchError when
@@ -29,7 +29,7 @@ def imagenette(folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock_file(folder.with_name(f".{folder.name}.lock")):
             if not folder.exists():
-                fetch(folder)
+                download_imagenette(folder)
     except (URLError, RuntimeError, OSError, DataError) as error:
         raise FetchError(
             f"Imagenette could not be fetched into {folder}: {error}. With a copy of your own, "
@@ -38,7 +38,7 @@ def imagenette(folder: Path) -> Path:
     return folder
 
 
-def fetch(folder: Path) -> None:
+def download_imagenette(folder: Path) -> None:
     """Download and unpack beside the folder, then rename."""
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(exist_ok=True)

@@ -9,9 +9,9 @@ from model.dataset import ImageFolder, scan_folder
 from training.dataset.shards import Shards, is_url
 from training.dataset.source import SPLITS, DataError, Source, SplitName
 
-__all__ = ["DataError", "Source", "describe", "expected", "find_source"]
+__all__ = ["DataError", "Source", "count_expected_photographs", "describe_source", "find_source"]
 
-SPLIT = "{split}"
+SPLIT_PLACEHOLDER = "{split}"
 
 
 def find_source(data: str) -> ImageFolder | Shards:
@@ -41,7 +41,7 @@ def find_source(data: str) -> ImageFolder | Shards:
     return Shards(root, train, val)
 
 
-def describe(source: ImageFolder | Shards) -> str:
+def describe_source(source: ImageFolder | Shards) -> str:
     """Say what a source holds, as far as it shows before it is read."""
     if isinstance(source, Shards):
         return f"{len(source.train):,} tar shards, {len(source.val):,} for validation"
@@ -51,7 +51,7 @@ def describe(source: ImageFolder | Shards) -> str:
     )
 
 
-def expected(source: ImageFolder | Shards) -> int | None:
+def count_expected_photographs(source: ImageFolder | Shards) -> int | None:
     """How many photographs there are to decode; None where it takes reading to know."""
     return None if isinstance(source, Shards) else len(source.train) + len(source.val)
 
@@ -72,13 +72,13 @@ def expand_shard_pattern(pattern: str) -> Shards:
 
 def list_shards(pattern: str, split: SplitName) -> tuple[str, ...]:
     """One split's names, in order."""
-    if SPLIT in pattern:
-        return expand_braces(pattern.replace(SPLIT, split))
+    if SPLIT_PLACEHOLDER in pattern:
+        return expand_braces(pattern.replace(SPLIT_PLACEHOLDER, split))
     own = tuple(name for name in expand_braces(pattern) if split in name.rpartition("/")[2])
     if not own:
         raise DataError(
-            f"{pattern} names no shards for {split}; it needs {SPLIT} where they have train or "
-            "val, or braces with both: http://host/{train-{000..640},val-{00..24}}.tar"
+            f"{pattern} names no shards for {split}; write {SPLIT_PLACEHOLDER} in place of train "
+            "and val, or put both in braces: http://host/{train-{000..640},val-{00..24}}.tar"
         )
     return own
 

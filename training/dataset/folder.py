@@ -7,7 +7,7 @@ from pathlib import Path
 from model.dataset import ClassName, ImageFolder, Photograph, digest_listing
 from training.dataset.source import Sample, SplitName
 
-CHUNK = 1024
+PHOTOGRAPHS_PER_CHUNK = 1024
 """Photographs of a folder that are decoded between two points to go on from: some seconds of work,
 and at 256×256 a file of 200 MB."""
 
@@ -31,7 +31,7 @@ class FolderSource:
     def listing(self) -> str:
         """By the files' names, sizes and times, and how they are parted."""
         listed = (*self.folder.train, *self.folder.val)
-        return f"{digest_listing(self.folder.root, listed)} {CHUNK}"
+        return f"{digest_listing(self.folder.root, listed)} {PHOTOGRAPHS_PER_CHUNK}"
 
     def images(self) -> int:
         """Exactly so many."""
@@ -39,11 +39,13 @@ class FolderSource:
 
     def chunks(self, split: SplitName) -> int:
         """Of CHUNK photographs each, the last of fewer."""
-        return -(-len(self.photographs(split)) // CHUNK)
+        return -(-len(self.photographs(split)) // PHOTOGRAPHS_PER_CHUNK)
 
     def samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
         """In the order of the listing."""
-        for photograph in self.photographs(split)[chunk * CHUNK :][:CHUNK]:
+        for photograph in self.photographs(split)[chunk * PHOTOGRAPHS_PER_CHUNK :][
+            :PHOTOGRAPHS_PER_CHUNK
+        ]:
             path = self.root / photograph.path
             yield Sample(str(path), self.classes[photograph.class_index].folder, path)
 

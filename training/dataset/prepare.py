@@ -16,7 +16,7 @@ from model.dataset import ImageFolder
 from storage.files import write_atomically
 from training.dataset.decode import ChunkId, PreparationJob, Progress, decode_chunks
 from training.dataset.folder import FolderSource
-from training.dataset.prepared import META, Prepared, finish_dataset, open_prepared
+from training.dataset.prepared import META_FILE, PreparedDataset, finish_dataset, open_prepared
 from training.dataset.source import SPLITS, DataError, Sample, Source, UnfinishedError
 from training.dataset.store import (
     ChunkWriter,
@@ -31,7 +31,7 @@ from training.dataset.store import (
 __all__ = [
     "MAX_RAW_BYTES",
     "DataError",
-    "Prepared",
+    "PreparedDataset",
     "Progress",
     "Split",
     "UnfinishedError",
@@ -52,7 +52,7 @@ def prepare(
     *,
     side: int = SQUARE_SIDE,
     budget: int = MAX_RAW_BYTES,
-) -> Prepared:
+) -> PreparedDataset:
     """Decode every photograph of a source into `store`, or open what was decoded before.
 
     They are stored as squares of `side` pixels, raw where all of them fit into `budget` bytes,
@@ -70,9 +70,9 @@ def prepare(
     kind: Encoding = "raw" if images * side * side * 3 <= budget else "jpeg"
     key = short_digest(f"{FORMAT} {source.listing()} {side} {kind}")
     place = store / key
-    if not (place / META).exists():
+    if not (place / META_FILE).exists():
         with hold_lock(store / f".{key}.lock"):
-            if not (place / META).exists():
+            if not (place / META_FILE).exists():
                 build_dataset(PreparationJob(source, place, side, kind, progress), images)
                 return open_prepared(place, source)
     prepared = open_prepared(place, source)
@@ -105,29 +105,29 @@ def build_dataset(work: PreparationJob, images: int) -> None:
     What can never become whole is removed; what was only cut off stays for the next call.
     """
     chunks = [ChunkId(s, number) for s in SPLITS for number in range(work.source.chunks(s))]
-    done = {p: index for p in chunks if (index := read_finished_chunk(work.place, p.name))}
+    done = {p: index for p in chunks if (index := read_finished_chunk(work.folder, p.name))}
     held = sum(len(index.codes) + len(index.unreadable) for index in done.values())
     check_store_space(work, images - held)
     work.progress(held)
-    with report_disk_errors(work.place.parent):
-        work.place.mkdir(exist_ok=True)
+    with report_disk_errors(work.folder.parent):
+        work.folder.mkdir(exist_ok=True)
     try:
         write_chunks(work, [chunk for chunk in chunks if chunk not in done])
         finish_dataset(work, chunks)
     except UnfinishedError:
         raise
     except DataError:
-        shutil.rmtree(work.place, ignore_errors=True)
+        shutil.rmtree(work.folder, ignore_errors=True)
         raise
     finally:
         with suppress(OSError):
-            work.place.rmdir()  # when there is nothing in it
+            work.folder.rmdir()  # when there is nothing in it
 
 
 def check_store_space(work: PreparationJob, images: int) -> None:
     """Raise DataError unless the disk can hold so many more."""
-    store = work.place.parent
-    need, free = max(0, images) * work.image_bytes(), shutil.disk_usage(store).free
+    store = work.folder.parent
+    need, free = max(0, images) * work.estimate_image_bytes(), shutil.disk_usage(store).free
     if need > free:
         raise DataError(
             f"{images:,} images at {work.side}×{work.side} need {need / 1e9:.1f} GB as "
@@ -142,8 +142,8 @@ def write_chunks(work: PreparationJob, chunks: Sequence[ChunkId]) -> None:
     with closing(decode_chunks(work, chunks)) as images:
         try:
             for chunk, decoded in images:
-                with report_disk_errors(work.place.parent):
-                    writer = writer or ChunkWriter(work.place, chunk.name, work.side)
+                with report_disk_errors(work.folder.parent):
+                    writer = writer or ChunkWriter(work.folder, chunk.name, work.side)
                     if decoded is None:
                         writer.finish()
                         writer = None

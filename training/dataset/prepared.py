@@ -12,7 +12,7 @@ from torch import Tensor
 
 from model.checkpoint import Pca
 from model.config import SQUARE_SIDE
-from model.dataset import ClassName, describe_class_mismatch, wordnet_labels
+from model.dataset import ClassName, describe_class_mismatch, read_wordnet_labels
 from storage.files import write_atomically
 from training.dataset.decode import ChunkId, PreparationJob
 from training.dataset.folder import FolderSource
@@ -30,11 +30,11 @@ from training.dataset.store import (
     write_arrays,
 )
 
-META, ARRAYS = "meta.json", "arrays.npz"
+META_FILE, ARRAYS_FILE = "meta.json", "arrays.npz"
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedDataset:
     """A training set. `key` names its content; `unreadable` lists files left out, with why.
 
     root: the folder, or the URL pattern of shards.
@@ -43,7 +43,7 @@ class Prepared:
 
     key: str
     root: Path | str
-    names: tuple[ClassName, ...]
+    class_names: tuple[ClassName, ...]
     train: Split
     val: Split
     mean: Tensor
@@ -54,7 +54,7 @@ class Prepared:
 
 def finish_dataset(work: PreparationJob, chunks: Sequence[ChunkId]) -> None:
     """Put the chunks' indices together in one file, and describe the set."""
-    found = {chunk: read_finished_chunk(work.place, chunk.name) for chunk in chunks}
+    found = {chunk: read_finished_chunk(work.folder, chunk.name) for chunk in chunks}
     indices = {chunk: index for chunk, index in found.items() if index is not None}
     unreadable = [line for chunk in chunks for line in indices[chunk].unreadable]
     names = order_classes(work.source, indices, unreadable)
@@ -68,11 +68,11 @@ def finish_dataset(work: PreparationJob, chunks: Sequence[ChunkId]) -> None:
     for split in SPLITS:
         own = [indices[chunk] for chunk in chunks if chunk.split == split]
         arrays |= {f"{split}_{key}": value for key, value in join_indices(own, names).items()}
-    with report_disk_errors(work.place.parent):
-        write_arrays(work.place / ARRAYS, arrays)
-        write_atomically(work.place / META, json.dumps(meta))
+    with report_disk_errors(work.folder.parent):
+        write_arrays(work.folder / ARRAYS_FILE, arrays)
+        write_atomically(work.folder / META_FILE, json.dumps(meta))
         for chunk in chunks:
-            index_file(work.place, chunk.name).unlink()
+            index_file(work.folder, chunk.name).unlink()
 
 
 Arrays = dict[str, npt.NDArray[np.generic]]
@@ -83,7 +83,7 @@ def compute_statistics(work: PreparationJob, chunks: Sequence[ChunkId]) -> Array
     moments = PixelSums.zero(work.side)
     for chunk in chunks:
         if chunk.split == "train":
-            moments.merge(read_chunk_sums(work.place, chunk.name))
+            moments.merge(read_chunk_sums(work.folder, chunk.name))
     pca = moments.pca()
     return {
         "mean": moments.mean_image().numpy(),
@@ -144,15 +144,15 @@ def infer_classes(source: Source, seen: dict[SplitName, set[str]]) -> tuple[Clas
             f"{source.root}: {len(order)} class indices up to {order[-1]}, but none is {gap}; they "
             "must be 0, 1, 2, …"
         )
-    labels = wordnet_labels() if any(name in wordnet_labels() for name in order) else {}
+    labels = read_wordnet_labels() if any(name in read_wordnet_labels() for name in order) else {}
     return tuple(ClassName(name, labels.get(name, name)) for name in order)
 
 
-def open_prepared(place: Path, source: Source) -> Prepared:
+def open_prepared(place: Path, source: Source) -> PreparedDataset:
     """Map what was decoded before; DataError when some of it is gone."""
     try:
-        meta = json.loads((place / META).read_text())
-        with np.load(place / ARRAYS, allow_pickle=False) as arrays:
+        meta = json.loads((place / META_FILE).read_text())
+        with np.load(place / ARRAYS_FILE, allow_pickle=False) as arrays:
             train, val = (open_split(place, split, meta, arrays) for split in SPLITS)
             mean, pca = (torch.from_numpy(arrays[name]) for name in ("mean", "pca"))
     except (OSError, ValueError, KeyError) as error:
@@ -161,10 +161,10 @@ def open_prepared(place: Path, source: Source) -> Prepared:
     # A folder's labels may have changed since; those of shards behind URLs need not be asked again.
     names = tuple(ClassName(*pair) for pair in meta["names"])
     names = source.classes if isinstance(source, FolderSource) else names
-    return Prepared(
+    return PreparedDataset(
         key=place.name,
         root=source.root,
-        names=names,
+        class_names=names,
         train=train,
         val=val,
         mean=mean,

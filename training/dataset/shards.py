@@ -27,11 +27,11 @@ from model.dataset import (
     ClassName,
     Photograph,
     digest_listing,
-    wordnet_labels,
+    read_wordnet_labels,
 )
 from training.dataset.source import DataError, Sample, SplitName, UnfinishedError
 
-PICTURES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
+PICTURE_SUFFIXES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,17 @@ class Shards:
             where = f"{url}: {found['__key__']}"
             picture = find_picture(found)
             if picture is not None:
-                yield Sample(where, self.label(found, where), picture)
+                yield Sample(where, self.read_label(found, where), picture)
             elif "cls" in found:
-                yield Sample(f"{where} has no {', '.join(SUFFIXES)}", self.label(found, where), b"")
+                yield Sample(
+                    f"{where} has no {', '.join(SUFFIXES)}", self.read_label(found, where), b""
+                )
 
     def shards(self, split: SplitName) -> tuple[str, ...]:
         """One split's files or URLs."""
         return self.train if split == "train" else self.val
 
-    def label(self, sample: dict[str, Any], where: str) -> str:
+    def read_label(self, sample: dict[str, Any], where: str) -> str:
         """A sample's class: its name in classes.txt, or what the sample says."""
         suffix = "cls" if "cls" in sample else "txt"
         try:
@@ -158,13 +160,13 @@ def parse_classes(text: str, where: str) -> tuple[ClassName, ...]:
         raise DataError(f"{where} names the class {twice} twice")
     if len(folders) < 2:
         raise DataError(f"{where} names {len(folders)} classes; at least two are needed")
-    labels = wordnet_labels() if any(not label for _, label in pairs) else {}
+    labels = read_wordnet_labels() if any(not label for _, label in pairs) else {}
     return tuple(ClassName(name, label or labels.get(name, name)) for name, label in pairs)
 
 
 def find_picture(sample: dict[str, Any]) -> bytes | None:
     """The bytes of a sample's picture, if it has one."""
-    return next((sample[suffix] for suffix in PICTURES if suffix in sample), None)
+    return next((sample[suffix] for suffix in PICTURE_SUFFIXES if suffix in sample), None)
 
 
 def read_shard(url: str) -> Iterator[dict[str, Any]]:

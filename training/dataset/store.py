@@ -137,7 +137,7 @@ class ChunkWriter:
         self.place, self.name = place, name
         self.part = place / f"{name}.bin.part"
         self.file = self.part.open("wb")
-        self.moments = PixelSums.zero(side)
+        self.sums = PixelSums.zero(side)
         self.labels: list[str] = []
         self.sizes: list[int] = []
         self.unreadable: list[str] = []
@@ -147,7 +147,7 @@ class ChunkWriter:
         self.file.write(entry.stored)
         self.sizes.append(len(entry.stored))
         self.labels.append(label)
-        self.moments.add(entry.pixels, entry.outer)
+        self.sums.add(entry.pixels, entry.outer)
 
     def finish(self) -> None:
         """Make it durable and give it its names, the index's last."""
@@ -163,8 +163,8 @@ class ChunkWriter:
             "sizes": np.array(self.sizes, np.int64),
             "unreadable": np.array(self.unreadable, np.str_),
             # Enough for 16 million images.
-            "image": self.moments.image.astype(np.uint32),
-            "outer": self.moments.outer,
+            "image": self.sums.image.astype(np.uint32),
+            "outer": self.sums.outer,
         }
         write_arrays(index_file(self.place, self.name), values)
 

@@ -19,7 +19,7 @@ from model.dataset import (
     Photograph,
     is_photograph,
     read_labels,
-    wordnet_labels,
+    read_wordnet_labels,
 )
 
 Layout = Literal["split", "folders", "files"]
@@ -62,11 +62,11 @@ def find_photographs(root: Path, split: str) -> LabelledPhotographs:
         raise FolderError(f"{root} {what}; --data names a folder of photographs")
     places: list[tuple[Layout, Path]] = [("split", root / split), ("folders", root)]
     for layout, place in places:
-        found = photographs_by_folder(root, place)
+        found = list_photographs_by_folder(root, place)
         if any(found.values()):
             return LabelledPhotographs(root, layout, found)
     for place in (root / split, root):
-        if files := photographs_by_prefix(root, place):
+        if files := list_photographs_by_prefix(root, place):
             return LabelledPhotographs(root, "files", files)
     raise FolderError(
         f"{root} holds no photographs ({', '.join(SUFFIXES)}) as {split}/<class>/*, as <class>/* "
@@ -74,24 +74,24 @@ def find_photographs(root: Path, split: str) -> LabelledPhotographs:
     )
 
 
-def photographs_by_folder(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
+def list_photographs_by_folder(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
     """The photographs of each folder directly under `place`; none when that is no folder."""
     if not place.is_dir():
         return {}
     names = sorted(e.name for e in os.scandir(place) if e.is_dir() and e.name[0] != ".")
-    return {name: photographs_in(root, place / name) for name in names}
+    return {name: list_photographs_in(root, place / name) for name in names}
 
 
-def photographs_by_prefix(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
+def list_photographs_by_prefix(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
     """The photographs directly in `place` whose names begin with a WordNet id, by that id."""
     found = defaultdict(list)
-    for path in photographs_in(root, place) if place.is_dir() else ():
+    for path in list_photographs_in(root, place) if place.is_dir() else ():
         if begins := WORDNET_PREFIX.match(path.rsplit("/", 1)[-1]):
             found[begins[1]].append(path)
     return {name: tuple(paths) for name, paths in found.items()}
 
 
-def photographs_in(root: Path, place: Path) -> tuple[str, ...]:
+def list_photographs_in(root: Path, place: Path) -> tuple[str, ...]:
     """The photographs directly in a folder, by their paths from the root."""
     names = sorted(e.name for e in os.scandir(place) if is_photograph(e.name) and e.is_file())
     return tuple((place / name).relative_to(root).as_posix() for name in names)
@@ -137,10 +137,14 @@ def match_names(
     exact = {known.folder: index for index, known in enumerate(classes)}
     if all(name in exact for name in names):
         return {name: exact[name] for name in names}
-    own = wordnet_labels() if root is None else wordnet_labels() | read_labels(root, [*names])
+    own = (
+        read_wordnet_labels()
+        if root is None
+        else read_wordnet_labels() | read_labels(root, [*names])
+    )
     spelled = defaultdict(set)
     for index, known in enumerate(classes):
-        for spelling in (known.folder, known.label, wordnet_labels().get(known.folder)):
+        for spelling in (known.folder, known.label, read_wordnet_labels().get(known.folder)):
             spelled[spelling and normalise_label(spelling)].add(index)
     indices = {}
     for name in names:

@@ -27,7 +27,7 @@ def load_models(runs: Sequence[Path], *, best: bool, device: torch.device) -> li
     loaded = [load_weights(file) for file in files]
     first = loaded[0]
     orders = [match_class_order(f, files[0], w, first) for f, w in zip(files, loaded, strict=True)]
-    names = number_duplicates([ENSEMBLE, *map(model_name, files)])[1:]
+    names = number_duplicates([ENSEMBLE, *map(name_model, files)])[1:]
     parts = zip(names, loaded, orders, strict=True)
     return [
         EvaluatedModel(name, Predictor(w.build_network(), w, device), order)
@@ -62,7 +62,7 @@ def match_class_order(
     return torch.tensor([order[name] for name in names])
 
 
-def model_name(file: Path) -> str:
+def name_model(file: Path) -> str:
     """What a weights file is called: by its run, else by itself."""
     real = file.resolve()
     return real.parent.name if RunFolder(real.parent).description.exists() else real.stem

@@ -33,7 +33,7 @@ def draw_evaluation(evaluation: Evaluation, root: Path) -> bytes:
     # Not pyplot: that keeps every figure and its settings in the process.
     figure = Figure(figsize=(18, 16 if result.mistakes else 10), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(figure_title(evaluation, result), fontsize=15, parse_math=False)
+    figure.suptitle(format_figure_title(evaluation, result), fontsize=15, parse_math=False)
     heights = (10, 6) if result.mistakes else (10,)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     left, right = parts[0].subplots(1, 2, width_ratios=(3, 2))
@@ -47,7 +47,7 @@ def draw_evaluation(evaluation: Evaluation, root: Path) -> bytes:
     return out.getvalue()
 
 
-def figure_title(evaluation: Evaluation, result: Result) -> str:
+def format_figure_title(evaluation: Evaluation, result: Result) -> str:
     """Say what is seen."""
     errors = ", ".join(
         f"{name} error {r.error:.2%} ({r.low:.2%}–{r.high:.2%})"
@@ -58,7 +58,7 @@ def figure_title(evaluation: Evaluation, result: Result) -> str:
     )
 
 
-def confusion_matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
+def build_confusion_matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
     """The counts by class (down) and guess (across), int64 [C, C or C + 1], and the columns.
 
     The columns are the classes that have images and, where it occurs, any other.
@@ -76,7 +76,7 @@ def confusion_matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
 
 def draw_matrix(axes: Axes, evaluation: Evaluation, result: Result, *, labelled: bool) -> None:
     """The confusion matrix, each row in shares of its class's images."""
-    columns, counts = confusion_matrix(result)
+    columns, counts = build_confusion_matrix(result)
     shares = counts / counts.sum(1, keepdims=True)
     # By the square root, so that one image in a hundred is still seen.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
@@ -114,10 +114,10 @@ def draw_bars(axes: Axes, result: Result, most: int) -> None:
     axes.xaxis.set_major_formatter(lambda share, _place: f"{share:.0%}")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.04), ncols=2)
-    axes.set_title(bars_title(result.classes, len(worst)))
+    axes.set_title(format_bars_title(result.classes, len(worst)))
 
 
-def bars_title(classes: Sequence[ClassErrors], drawn: int) -> str:
+def format_bars_title(classes: Sequence[ClassErrors], drawn: int) -> str:
     """Say whose errors are seen."""
     which = "by class" if drawn == len(classes) else f"of the {drawn} worst of {len(classes):,}"
     return f"Errors {which}, and images"

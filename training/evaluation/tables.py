@@ -16,20 +16,23 @@ def print_tables(evaluation: Evaluation, console: Console) -> None:
     """Print errors, differences, and, of the best-informed result, where it goes wrong."""
     result = evaluation.main_result
     of = f"{result.name}, {CROPS_LABELS[result.crops]}"
-    tables = [errors_table(evaluation.results)]
+    tables = [build_errors_table(evaluation.results)]
     if evaluation.differences:
-        tables.append(differences_table(evaluation))
+        tables.append(build_differences_table(evaluation))
     if result.top1.wrong:
-        tables += [worst_classes_table(result, of), confusions_table(result, evaluation, of)]
+        tables += [
+            build_worst_classes_table(result, of),
+            build_confusions_table(result, evaluation, of),
+        ]
     if result.mistakes:
-        tables.append(mistakes_table(result, of))
+        tables.append(build_mistakes_table(result, of))
     for table in tables:
         console.print(table)
 
 
-def errors_table(results: Sequence[Result]) -> Table:
+def build_errors_table(results: Sequence[Result]) -> Table:
     """Top-1 and top-5 error with their intervals, a numbered row a result."""
-    table = new_table("Errors, with 95 % intervals (Wilson)", "", "network", "crops")
+    table = create_table("Errors, with 95 % intervals (Wilson)", "", "network", "crops")
     for name in ("top-1", "95 %", "top-5", "95 %"):
         table.add_column(name, justify="right", no_wrap=True)
     for number, r in enumerate(results, start=1):
@@ -37,10 +40,10 @@ def errors_table(results: Sequence[Result]) -> Table:
     return table
 
 
-def differences_table(evaluation: Evaluation) -> Table:
+def build_differences_table(evaluation: Evaluation) -> Table:
     """Differences between the errors of two rows."""
     numbers = {(r.name, r.crops): n for n, r in enumerate(evaluation.results, start=1)}
-    table = new_table(
+    table = create_table(
         "Differences: 95 % intervals (paired bootstrap), McNemar's exact test", "rows"
     )
     for name in ("error", "difference", "95 %", "only the first wrong", "only the second", "p"):
@@ -61,10 +64,10 @@ def differences_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def worst_classes_table(result: Result, of: str) -> Table:
+def build_worst_classes_table(result: Result, of: str) -> Table:
     """The classes of the greatest top-1 error."""
     worst = sorted(result.classes, key=lambda c: -c.top1.error)[:MAX_ROWS]
-    table = new_table(f"Classes by top-1 error: {of}", "class", "label")
+    table = create_table(f"Classes by top-1 error: {of}", "class", "label")
     for name in ("images", "top-1", "95 %", "top-5"):
         table.add_column(name, justify="right")
     for c in worst:
@@ -79,7 +82,7 @@ def worst_classes_table(result: Result, of: str) -> Table:
     return caption_omitted_rows(table, len(result.classes))
 
 
-def confusions_table(result: Result, evaluation: Evaluation, of: str) -> Table:
+def build_confusions_table(result: Result, evaluation: Evaluation, of: str) -> Table:
     """The most frequent wrong guesses."""
     counts = [
         (count, true, guess)
@@ -87,16 +90,16 @@ def confusions_table(result: Result, evaluation: Evaluation, of: str) -> Table:
         for guess, count in row.items()
         if guess != true
     ]
-    table = new_table(f"Most frequent confusions: {of}", "class", "guessed to be")
+    table = create_table(f"Most frequent confusions: {of}", "class", "guessed to be")
     table.add_column("images", justify="right")
     for count, true, guess in sorted(counts, key=lambda c: -c[0])[:MAX_ROWS]:
         add_row(table, evaluation.labels[true], evaluation.labels[guess], f"{count:,}")
     return caption_omitted_rows(table, len(counts))
 
 
-def mistakes_table(result: Result, of: str) -> Table:
+def build_mistakes_table(result: Result, of: str) -> Table:
     """The most confident mistakes."""
-    table = new_table(f"Most confident mistakes: {of}", "photograph", "class", "guessed to be")
+    table = create_table(f"Most confident mistakes: {of}", "photograph", "class", "guessed to be")
     table.add_column("probability", justify="right")
     table.add_column("of its class", justify="right")
     for m in result.mistakes[:MAX_ROWS]:
@@ -105,7 +108,7 @@ def mistakes_table(result: Result, of: str) -> Table:
     return caption_omitted_rows(table, len(result.mistakes))
 
 
-def new_table(title: str, *columns: str) -> Table:
+def create_table(title: str, *columns: str) -> Table:
     """An empty table of text columns."""
     table = Table(title=Text(title), title_justify="left")
     for column in columns:

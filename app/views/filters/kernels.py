@@ -12,7 +12,7 @@ from app.inference.loader import NotReady, Ready
 from app.views.layers import activations
 from index.sample import ImageSample
 from model.predict import Predictor
-from model.visualize import KERNELS_PER_ROW, colour_selectivity, split_towers
+from model.visualize import KERNELS_PER_ROW, compute_colour_selectivity, split_towers
 
 SPLITS, BATCH, SEED = 9_999, 1_000, 2012
 """Of the permutation test: random splits, splits drawn at a time, and the seed."""
@@ -102,7 +102,7 @@ def list_kernels(predictor: Predictor) -> list[Kernel]:
     for gpu, part in enumerate(
         split_towers(predictor.conv1_kernels(), predictor.weights.config.towers), 1
     ):
-        values = colour_selectivity(part)
+        values = compute_colour_selectivity(part)
         ranks = np.argsort(np.argsort(-values, kind="stable")) + 1
         kernels += [
             Kernel(

@@ -12,7 +12,7 @@ from storage.evaluation_files import (
     EvaluationFiles,
     EvaluationSummary,
     StoredEvaluation,
-    mistake_photograph,
+    find_mistake_photograph,
 )
 from storage.evaluations import Result
 from storage.runs import Run
@@ -176,7 +176,7 @@ def serve_mistake(name: str, result: int, number: int, whole: bool) -> Response:
     if number not in mistakes:
         abort(404)
     try:
-        file = mistake_photograph(evaluation, mistakes[number])
+        file = find_mistake_photograph(evaluation, mistakes[number])
         stat = file.stat() if file else None
     except (OSError, RuntimeError):  # RuntimeError: symbolic links in a circle
         return missing_picture()

@@ -36,7 +36,7 @@ from app.uploads import expiry, picture_files
 from app.uploads.results import delete_result
 from app.web import redact_tokens
 from model.decode import decode_image
-from model.preprocess import central_square
+from model.preprocess import cut_central_square
 
 Page = Callable[[TestResponse], Any]
 Send = Callable[..., TestResponse]
@@ -93,9 +93,9 @@ def small(square: Any) -> Any:
 def test_the_nearest_by_pixels_are_those_of_brute_force(
     app: Flask, client: FlaskClient, page: Page, send: Send, jpeg: bytes, photographs: Path
 ) -> None:
-    asked = small(central_square(decode_image(jpeg)))
+    asked = small(cut_central_square(decode_image(jpeg)))
     distances = sorted(
-        float(np.linalg.norm(small(central_square(decode_image(file.read_bytes()))) - asked))
+        float(np.linalg.norm(small(cut_central_square(decode_image(file.read_bytes()))) - asked))
         for file in photographs.glob("train/*/*.jpg")
     )
     shown = page(client.get(send(jpeg).location))
@@ -207,7 +207,7 @@ def test_a_thumbnail_is_the_square_and_asked_about_again(
     with Image.open(io.BytesIO(answer.data)) as picture:
         assert picture.size == (256, 256)
         drawn = np.asarray(picture).astype(float)
-    assert np.abs(drawn - central_square(decode_image(jpeg))).mean() < 5
+    assert np.abs(drawn - cut_central_square(decode_image(jpeg))).mean() < 5
     again = client.get(address, headers={"If-None-Match": answer.headers["ETag"]})
     assert again.status_code == 304
 

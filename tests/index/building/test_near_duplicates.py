@@ -11,7 +11,7 @@ from PIL import Image
 
 from index.building.near_duplicates import near_duplicate_distance
 from model.predict import Pixels, Predictor
-from model.preprocess import central_square
+from model.preprocess import cut_central_square
 
 
 class Coarse:
@@ -40,7 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_it_lies_between_copies_and_other_images(files: list[Path], tmp_path: Path) -> None:
     near = near_duplicate_distance(COARSE, files)
-    own = COARSE.extract_features(np.stack([central_square(Image.open(f)) for f in files]))
+    own = COARSE.extract_features(np.stack([cut_central_square(Image.open(f)) for f in files]))
     apart = np.linalg.norm(own[:, None] - own, axis=2)
     np.fill_diagonal(apart, np.inf)
     assert 0 < near <= np.median(apart.min(axis=1)) / 2
@@ -49,7 +49,7 @@ def test_it_lies_between_copies_and_other_images(files: list[Path], tmp_path: Pa
         with Image.open(file) as image:
             image.save(tmp_path / f"{file.name}.jpg", quality=75)
         with Image.open(tmp_path / f"{file.name}.jpg") as image:
-            again.append(central_square(image))
+            again.append(cut_central_square(image))
     assert (
         np.mean(np.linalg.norm(COARSE.extract_features(np.stack(again)) - own, axis=1) <= near)
         >= 0.9

@@ -26,7 +26,7 @@ from index.engines.protocol import RowFilter, VersionData
 from index.manifest import StoreError
 from index.vectors import Vectors
 from model.config import FEATURES
-from storage.progress import silent
+from storage.progress import ignore_progress
 
 Floats = npt.NDArray[np.float32]
 Open = Callable[..., Vectors]
@@ -70,7 +70,7 @@ def trained(
 ) -> Trained:
     folder = tmp_path_factory.mktemp("binary")
     version = version_of(folder, open_vectors(folder, fc7_like(COUNT, 2)), LIVE)
-    return Trained(version, train_binary(version, OPTIONS, silent))
+    return Trained(version, train_binary(version, OPTIONS, ignore_progress))
 
 
 def differing_bits(trained: Trained, queries: Floats) -> npt.NDArray[np.int64]:
@@ -114,7 +114,7 @@ def test_the_nearest_are_among_those_proposed(trained: Trained) -> None:
 
 
 def test_a_seed_gives_the_same_codes(trained: Trained, tmp_path: Path) -> None:
-    train_binary(replace(trained.version, folder=tmp_path), OPTIONS, silent)
+    train_binary(replace(trained.version, folder=tmp_path), OPTIONS, ignore_progress)
     for name in (CODES_FILE, ENCODER_FILE):
         assert (tmp_path / name).read_bytes() == (trained.version.folder / name).read_bytes()
 
@@ -154,7 +154,7 @@ def test_very_few_and_equal_rows_are_encoded(
 ) -> None:
     rows = fc7_like(1, 1).repeat(count, axis=0) if equal else fc7_like(count, 1)
     version = version_of(tmp_path, open_vectors(tmp_path, rows))
-    engine = open_binary(version, train_binary(version, OPTIONS, silent))
+    engine = open_binary(version, train_binary(version, OPTIONS, ignore_progress))
     assert sorted(engine.propose(rows[:1], count, RowFilter())[0]) == list(range(count))
 
 
@@ -181,9 +181,9 @@ def test_files_of_another_training_are_refused(trained: Trained) -> None:
 def test_a_full_disk_is_an_os_error(trained: Trained) -> None:
     encoder = load_encoder(trained.version.folder / ENCODER_FILE)
     with pytest.raises(OSError, match="No space left"):
-        write_codes(encoder, trained.version.vectors, LIVE, Path("/dev/full"), silent)
+        write_codes(encoder, trained.version.vectors, LIVE, Path("/dev/full"), ignore_progress)
 
 
 def test_an_unsupported_number_of_bits_is_refused(trained: Trained) -> None:
     with pytest.raises(StoreError, match="64, 128, 256, not 100"):
-        train_binary(trained.version, EngineOptions(bits=100), silent)
+        train_binary(trained.version, EngineOptions(bits=100), ignore_progress)

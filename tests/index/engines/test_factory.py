@@ -22,7 +22,7 @@ from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
 from index.manifest import Manifest, StoreError
 from index.vectors import Vectors
-from storage.progress import silent
+from storage.progress import ignore_progress
 
 COUNT = 90
 GIB = 1 << 30
@@ -59,7 +59,7 @@ def test_a_kind_that_was_built_can_be_opened_and_updated(
     monkeypatch.setattr(autoencoder, "MIN_MAX_STEPS", (2, 2))
     version = version_of(tmp_path / "first", stored)
     spec = IndexSpec(kind=kind, target=0.01, options=SMALL)
-    built = build_engine(spec, version, silent)
+    built = build_engine(spec, version, ignore_progress)
     assert (built.kind, built.notes) == (kind, [])
     found = manifest(kind, built.parameters)
     query = stored.take([8])
@@ -69,10 +69,10 @@ def test_a_kind_that_was_built_can_be_opened_and_updated(
     assert built.recall["recall@6"] >= 0.01
     # What an earlier version was trained to serves again, unless the index has grown a lot.
     later = version_of(tmp_path / "later", stored, range(10, COUNT))
-    again = build_engine(spec, later, silent, earlier=(version.folder, found))
+    again = build_engine(spec, later, ignore_progress, earlier=(version.folder, found))
     assert again.parameters["trained_for"] == COUNT
     few = version_of(tmp_path / "few", stored, range(20))
-    anew = build_engine(spec, few, silent, earlier=(version.folder, found))
+    anew = build_engine(spec, few, ignore_progress, earlier=(version.folder, found))
     assert anew.parameters["trained_for"] == 20
 
 
@@ -84,7 +84,7 @@ def test_a_kind_that_misses_the_recall_is_replaced_by_exact(
     others = np.random.default_rng(0).random((100, 4096), np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("index.engines.tuning.CANDIDATE_COUNTS", (6,))
-        built = build_engine(spec, version, silent, held_out=others)
+        built = build_engine(spec, version, ignore_progress, held_out=others)
     assert (built.kind, built.parameters, len(built.notes)) == ("exact", {}, 1)
     assert list(tmp_path.glob("candidates.*")) == []
 
@@ -93,11 +93,11 @@ def test_what_cannot_be_built_is_refused(
     stored: Vectors, version_of: VersionOf, tmp_path: Path
 ) -> None:
     with pytest.raises(StoreError, match="annoy"):
-        build_engine(IndexSpec(kind="annoy"), version_of(tmp_path, stored), silent)
+        build_engine(IndexSpec(kind="annoy"), version_of(tmp_path, stored), ignore_progress)
     with pytest.raises(StoreError, match="annoy"):
         open_engine(manifest("annoy", {}), version_of(tmp_path, stored))
     with pytest.raises(StoreError, match="nothing to index"):
-        build_engine(IndexSpec(kind="ivf"), version_of(tmp_path, stored, []), silent)
+        build_engine(IndexSpec(kind="ivf"), version_of(tmp_path, stored, []), ignore_progress)
     with pytest.raises(StoreError, match="INDEX_URL"):
         open_engine(manifest("milvus", {}), version_of(tmp_path, stored))
     for wrong in ({"bytes": 33}, {"dimensions": 0}, {"links": 1}, {"lists": -1}):

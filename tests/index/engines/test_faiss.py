@@ -19,7 +19,7 @@ from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, SearchEngine, VersionData
 from index.manifest import StoreError
 from index.vectors import Vectors, write_shard
-from storage.progress import silent
+from storage.progress import ignore_progress
 
 KINDS = ("ivf", "hnsw", "pq")
 COUNT = 600
@@ -80,7 +80,7 @@ def trained(
     request: Any, vectors: Vectors, version_of: VersionOf, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
     version = version_of(tmp_path_factory.mktemp(request.param), vectors)
-    parameters = train_faiss(request.param, version, EngineOptions(), silent)
+    parameters = train_faiss(request.param, version, EngineOptions(), ignore_progress)
     return Trained(request.param, version, parameters)
 
 
@@ -149,7 +149,7 @@ def test_an_update_reuses_the_training_and_proposes_no_dead_row(
     live = np.arange(150, len(more))
     after = version_of(tmp_path / "after", open_vectors(tmp_path / "vectors", more), live)
     kind, before = trained.kind, trained.version.folder
-    parameters = update_faiss(kind, after, before, trained.parameters, silent)
+    parameters = update_faiss(kind, after, before, trained.parameters, ignore_progress)
     assert parameters == trained.parameters
     engine, queries = open_faiss(kind, after, parameters), more[COUNT : COUNT + 40]
     proposed = engine.propose(queries, 64, RowFilter(), engine.levels - 1)
@@ -172,7 +172,7 @@ def test_tiny_sets_work(
 ) -> None:
     values = fc7_like(count)
     version = version_of(tmp_path, open_vectors(tmp_path, values))
-    parameters = train_faiss(kind, version, SMALL, silent)
+    parameters = train_faiss(kind, version, SMALL, ignore_progress)
     engine = open_faiss(kind, version, parameters)
     proposed = engine.propose(values, 64, RowFilter(), engine.levels - 1)
     assert [row in found for row, found in enumerate(proposed)] == [True] * count
@@ -185,7 +185,7 @@ def test_equal_vectors_can_be_indexed(
     kind: str, open_vectors: Open, version_of: VersionOf, tmp_path: Path
 ) -> None:
     version = version_of(tmp_path, open_vectors(tmp_path, np.ones((300, 4096), np.float32)))
-    engine = open_faiss(kind, version, train_faiss(kind, version, SMALL, silent))
+    engine = open_faiss(kind, version, train_faiss(kind, version, SMALL, ignore_progress))
     query = np.ones((1, 4096), np.float32)
     assert (engine.propose(query, 20, RowFilter(), engine.levels - 1) >= 0).all()
 
@@ -196,7 +196,7 @@ def test_options_reach_faiss_and_a_seed_gives_the_same_file(
     version, written = version_of(tmp_path, vectors), []
     for _ in range(2):
         options = EngineOptions(lists=5, dimensions=32, bytes=16)
-        parameters = train_faiss("pq", version, options, silent)
+        parameters = train_faiss("pq", version, options, ignore_progress)
         assert parameters["factory"] == "PCA32,OPQ16,IVF5,PQ16"
         assert open_faiss("pq", version, parameters).levels == 4
         written.append((tmp_path / FAISS_FILE).read_bytes())
@@ -223,7 +223,7 @@ def test_a_full_disk_is_an_os_error(
         pytest.skip("this system has no full device")
     (tmp_path / FAISS_FILE).symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space"):
-        train_faiss("hnsw", version_of(tmp_path, vectors), SMALL, silent)
+        train_faiss("hnsw", version_of(tmp_path, vectors), SMALL, ignore_progress)
 
 
 def peak_memory() -> int:
@@ -250,7 +250,7 @@ def test_a_build_holds_only_a_part_of_the_vectors(version_of: VersionOf, tmp_pat
         shards = [replace(shard, file=f"{number}.npy") for number in range(count)]
         version = version_of(tmp_path, Vectors(tmp_path, shards, "float16"))
         reset_peak_memory()
-        train_faiss("ivf", version, replace(SMALL, lists=16), silent)
+        train_faiss("ivf", version, replace(SMALL, lists=16), ignore_progress)
         peaks.append(peak_memory())
     # In float16 alone the 16384 vectors more are 128 MiB.
     assert peaks[1] - peaks[0] < 60 * 1024

@@ -7,14 +7,21 @@ import pytest
 from PIL import Image
 
 from model.dataset import scan_folder
-from training.dataset.demo import PICTURES, TRAIN_CROPS, VAL_CROPS, Picture, crops_of, make_demo
+from training.dataset.demo import (
+    PICTURES,
+    TRAIN_CROPS,
+    VAL_CROPS,
+    Picture,
+    draw_split_crops,
+    make_demo,
+)
 
 
 @pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.label)
 def test_training_and_validation_crops_share_no_pixel(picture: Picture) -> None:
     height, width = picture.load().shape[:2]
     seen = {split: np.zeros((height, width), bool) for split in ("train", "val")}
-    for split, crops in crops_of(picture, (width, height)).items():
+    for split, crops in draw_split_crops(picture, (width, height)).items():
         for crop in crops:
             left, top, right, bottom = crop.box()
             assert 0 <= left < right <= width

@@ -13,7 +13,7 @@ import pytest
 from torchvision.datasets import Imagenette
 
 from model.dataset import scan_folder
-from training.dataset.fetch import FetchError, imagenette
+from training.dataset.fetch import FetchError, fetch_imagenette
 
 WNIDS = ("n01440764", "n02102040")
 
@@ -48,10 +48,10 @@ def test_it_is_fetched_once_and_its_ids_read_as_names(
 ) -> None:
     monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": served})
     place = tmp_path / "home" / "imagenette"
-    folder = scan_folder(imagenette(place))
+    folder = scan_folder(fetch_imagenette(place))
     assert [name.label for name in folder.classes] == ["tench", "English springer"]
     monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": ("http://127.0.0.1:9/gone", "")})
-    assert imagenette(place) == place
+    assert fetch_imagenette(place) == place
     assert list(place.parent.iterdir()) == [place]  # no archive, nothing half-unpacked
 
 
@@ -67,12 +67,12 @@ def test_several_that_want_it_fetch_it_once(
 
     monkeypatch.setattr(Quiet, "do_GET", count)
     monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": served})
-    imagenette(tmp_path / "alone" / "imagenette")
+    fetch_imagenette(tmp_path / "alone" / "imagenette")
     requests_of_one = fetched.copy()
     fetched.clear()
     place = tmp_path / "home" / "imagenette"
     with ThreadPoolExecutor(3) as pool:
-        assert list(pool.map(imagenette, [place] * 3)) == [place] * 3
+        assert list(pool.map(fetch_imagenette, [place] * 3)) == [place] * 3
     assert fetched == requests_of_one
     assert list(place.parent.iterdir()) == [place]
 
@@ -80,7 +80,7 @@ def test_several_that_want_it_fetch_it_once(
 def test_a_place_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(FetchError, match=r"could not be fetched into .*file/imagenette"):
-        imagenette(tmp_path / "file" / "imagenette")
+        fetch_imagenette(tmp_path / "file" / "imagenette")
 
 
 def test_a_wrong_checksum_or_no_server_is_one_clear_error(
@@ -90,14 +90,14 @@ def test_a_wrong_checksum_or_no_server_is_one_clear_error(
     for archive in (("http://127.0.0.1:9/imagenette2.tgz", served[1]), (served[0], "0" * 32)):
         monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": archive})
         with pytest.raises(FetchError, match=r"could not be fetched .* --data DIR"):
-            imagenette(place)
+            fetch_imagenette(place)
         assert not place.exists()
 
 
 def test_the_labels_agree_with_torchvisions_own() -> None:
-    from model.dataset import wordnet_labels
+    from model.dataset import read_wordnet_labels
 
-    labels = wordnet_labels()
+    labels = read_wordnet_labels()
     assert len(labels) == 1000
     for wnid, names in Imagenette._WNID_TO_CLASS.items():
         assert labels[wnid] in names

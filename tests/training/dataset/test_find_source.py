@@ -5,15 +5,20 @@ from pathlib import Path
 import pytest
 
 from model.dataset import FolderError, ImageFolder
-from training.dataset.find_source import DataError, describe, expected, find_source
+from training.dataset.find_source import (
+    DataError,
+    count_expected_photographs,
+    describe_source,
+    find_source,
+)
 from training.dataset.shards import Shards
 
 
 def test_a_folder_of_photographs(photographs: Path, folder: ImageFolder) -> None:
     source = find_source(str(photographs))
     assert source == folder
-    assert describe(source) == "24 photographs of 3 classes, 12 for validation"
-    assert expected(source) == 36
+    assert describe_source(source) == "24 photographs of 3 classes, 12 for validation"
+    assert count_expected_photographs(source) == 36
 
 
 def test_a_folder_of_shards_in_order(tmp_path: Path) -> None:
@@ -24,8 +29,8 @@ def test_a_folder_of_shards_in_order(tmp_path: Path) -> None:
     assert source.train == (str(tmp_path / "train-0.tar"), str(tmp_path / "train-1.tar"))
     assert source.val == (str(tmp_path / "val-0.tar"),)
     assert source.classes == ()
-    assert describe(source) == "2 tar shards, 1 for validation"
-    assert expected(source) is None
+    assert describe_source(source) == "2 tar shards, 1 for validation"
+    assert count_expected_photographs(source) is None
 
 
 def test_a_pattern_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

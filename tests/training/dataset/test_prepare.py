@@ -16,7 +16,7 @@ from model.dataset import FolderError, ImageFolder, scan_folder
 from model.preprocess import read_square
 from training.dataset import folder as folders
 from training.dataset import prepare as module
-from training.dataset.prepare import DataError, Prepared, UnfinishedError, prepare
+from training.dataset.prepare import DataError, PreparedDataset, UnfinishedError, prepare
 
 ROOT = Path(__file__).parents[3]
 
@@ -32,7 +32,7 @@ def copy(photographs: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "CHUNK", 4)
+    monkeypatch.setattr(folders, "PHOTOGRAPHS_PER_CHUNK", 4)
 
 
 def everything(split: module.Split) -> np.ndarray:
@@ -46,7 +46,9 @@ def files(store: Path) -> set[str]:
 # What is stored
 
 
-def test_the_pixels_are_those_every_room_sees(prepared: Prepared, folder: ImageFolder) -> None:
+def test_the_pixels_are_those_every_room_sees(
+    prepared: PreparedDataset, folder: ImageFolder
+) -> None:
     assert everything(prepared.train).shape == (24, 256, 256, 3)
     assert everything(prepared.val).shape == (12, 256, 256, 3)
     rows = np.array([23, 0, 9])
@@ -56,18 +58,18 @@ def test_the_pixels_are_those_every_room_sees(prepared: Prepared, folder: ImageF
         np.testing.assert_array_equal(pixels, read_square(folder.root / photograph.path))
     mean = everything(prepared.train).astype(float).mean(0).transpose(2, 0, 1)
     np.testing.assert_allclose(prepared.mean.numpy(), mean, rtol=1e-6)
-    assert prepared.names == folder.classes
+    assert prepared.class_names == folder.classes
     assert prepared.root == folder.root
 
 
-def test_colours_are_taken_from_the_training_images(prepared: Prepared) -> None:
+def test_colours_are_taken_from_the_training_images(prepared: PreparedDataset) -> None:
     colours = everything(prepared.train).reshape(-1, 3) / 255
     values = np.linalg.eigvalsh(np.cov(colours.T, bias=True))
     np.testing.assert_allclose(prepared.pca.eigenvalues.numpy(), values[::-1], rtol=1e-4)
 
 
 def test_what_does_not_fit_the_budget_is_stored_as_jpeg(
-    folder: ImageFolder, tmp_path: Path, prepared: Prepared
+    folder: ImageFolder, tmp_path: Path, prepared: PreparedDataset
 ) -> None:
     exact = 36 * 256 * 256 * 3
     raw = prepare(folder, tmp_path, ignore, budget=exact)
@@ -120,7 +122,7 @@ def test_changed_photographs_are_another_set(copy: Path, tmp_path: Path) -> None
 def test_labels_are_those_of_today(copy: Path, tmp_path: Path) -> None:
     prepare(scan_folder(copy), tmp_path / "store", ignore)
     (copy / "classes.txt").write_text("cat a cat\n")
-    assert prepare(scan_folder(copy), tmp_path / "store", ignore).names[0].label == "a cat"
+    assert prepare(scan_folder(copy), tmp_path / "store", ignore).class_names[0].label == "a cat"
 
 
 # Bad input
@@ -268,7 +270,7 @@ from model.dataset import scan_folder
 from training.dataset import folder
 from training.dataset.prepare import prepare
 
-folder.CHUNK = 4
+folder.PHOTOGRAPHS_PER_CHUNK = 4
 root, store, dies = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 seen = 0
 

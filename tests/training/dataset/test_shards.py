@@ -15,7 +15,7 @@ import webdataset
 from model.dataset import ClassName, ImageFolder
 from model.preprocess import read_square
 from training.dataset.find_source import find_source
-from training.dataset.prepare import DataError, Prepared, UnfinishedError, prepare
+from training.dataset.prepare import DataError, PreparedDataset, UnfinishedError, prepare
 from training.dataset.shards import Shards
 
 Member = tuple[str, bytes]
@@ -58,7 +58,7 @@ def copy(sharded: Path, tmp_path: Path) -> Path:
     return root
 
 
-def same_images(found: Prepared, folder: ImageFolder) -> None:
+def same_images(found: PreparedDataset, folder: ImageFolder) -> None:
     for split, photographs in ((found.train, folder.train), (found.val, folder.val)):
         pixels = [read_square(folder.root / photograph.path) for photograph in photographs]
         np.testing.assert_array_equal(split.read(np.arange(len(split))), np.stack(pixels))
@@ -85,7 +85,7 @@ def picture(folder: ImageFolder, row: int = 0) -> bytes:
 
 
 def test_shards_give_what_their_folder_gave(
-    sharded: Path, folder: ImageFolder, prepared: Prepared, tmp_path: Path
+    sharded: Path, folder: ImageFolder, prepared: PreparedDataset, tmp_path: Path
 ) -> None:
     source = find_source(str(sharded))
     assert isinstance(source, Shards)
@@ -94,23 +94,23 @@ def test_shards_give_what_their_folder_gave(
     same_images(found, folder)
     assert sum(counts) == 36
     assert found.mean.equal(prepared.mean)
-    assert found.names == tuple(ClassName(str(n), str(n)) for n in range(3))
+    assert found.class_names == tuple(ClassName(str(n), str(n)) for n in range(3))
     assert found.root == sharded
     again = prepare(find_source(str(sharded)), tmp_path, ignore)
     assert again.key == found.key
-    assert again.names == found.names
+    assert again.class_names == found.class_names
 
 
 def test_classes_come_from_the_file_beside_them(copy: Path, tmp_path: Path) -> None:
     (copy / "classes.txt").write_text("zebra a striped one\nant\nn01440764\n")
     found = prepare(find_source(str(copy)), tmp_path / "store", ignore, side=32)
     labels = [("zebra", "a striped one"), ("ant", "ant"), ("n01440764", "tench")]
-    assert [(name.folder, name.label) for name in found.names] == labels
+    assert [(name.folder, name.label) for name in found.class_names] == labels
     assert found.train.classes.tolist() == [0] * 8 + [1] * 8 + [2] * 8
     (copy / "classes.txt").write_text("ant\nbee\nzebra\n")
     renamed = prepare(find_source(str(copy)), tmp_path / "store", ignore, side=32)
     assert renamed.key != found.key
-    assert [name.label for name in renamed.names] == ["ant", "bee", "zebra"]
+    assert [name.label for name in renamed.class_names] == ["ant", "bee", "zebra"]
 
 
 @pytest.mark.parametrize("suffix", ["cls", "txt"])
@@ -129,10 +129,10 @@ def test_samples_may_name_their_class(
     found = prepare(find_source(str(tmp_path)), tmp_path / "store", ignore, side=32)
     assert found.unreadable == ()
     if file:
-        assert [name.label for name in found.names] == ["English springer", "a fish"]
+        assert [name.label for name in found.class_names] == ["English springer", "a fish"]
         assert found.train.classes.tolist() == [0, 1, 0]
     else:
-        assert [name.label for name in found.names] == ["tench", "English springer"]
+        assert [name.label for name in found.class_names] == ["tench", "English springer"]
         assert found.train.classes.tolist() == [1, 0, 1]
 
 
@@ -326,7 +326,7 @@ def shards_at(served: str, last: int = 2) -> Shards:
 def test_urls_give_what_the_folder_gave(served: str, folder: ImageFolder, tmp_path: Path) -> None:
     found = prepare(shards_at(served), tmp_path / "store", ignore)
     same_images(found, folder)
-    assert found.names == tuple(ClassName(str(n), str(n)) for n in range(3))
+    assert found.class_names == tuple(ClassName(str(n), str(n)) for n in range(3))
 
 
 def test_a_pattern_names_the_shards_of_both(served: str, tmp_path: Path, copy: Path) -> None:
@@ -349,8 +349,8 @@ def test_once_prepared_the_server_is_not_needed(
     handler.broken = "/"
     again = prepare(shards_at(served), tmp_path / "store", ignore, side=32)
     assert again.key == first.key
-    assert again.names == first.names
-    assert again.names[2] == ClassName("c", "the last")
+    assert again.class_names == first.class_names
+    assert again.class_names[2] == ClassName("c", "the last")
 
 
 @pytest.mark.parametrize("where", ["in a member", "between members", "before the end"])

@@ -22,8 +22,8 @@ from storage.runs import RunFolder
 from training.callbacks import Callbacks
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import SMALL, RecipeError
-from training.data import validation_crops
-from training.dataset.prepare import Prepared, prepare
+from training.data import load_validation_crops
+from training.dataset.prepare import PreparedDataset, prepare
 from training.distributed.launch import find_free_port
 from training.distributed.mesh import Mesh, choose_towers, join_mesh, leave_mesh
 from training.loop import train_network
@@ -51,11 +51,11 @@ def main(photographs: Path, store: Path, folder: Path, ports: list[str]) -> None
             leave_mesh()
 
 
-def prepare_small(folder: ImageFolder, store: Path) -> Prepared:
+def prepare_small(folder: ImageFolder, store: Path) -> PreparedDataset:
     return prepare(folder, store, lambda _count: None, side=CONFIG.side)
 
 
-def train_in_mesh(data: Prepared, mesh: Mesh, folder: Path, name: str) -> None:
+def train_in_mesh(data: PreparedDataset, mesh: Mesh, folder: Path, name: str) -> None:
     spec, results = RunSpec(data, RECIPE), {}
 
     def save(state: TrainingState, subfolder: str) -> None:
@@ -74,14 +74,14 @@ def train_in_mesh(data: Prepared, mesh: Mesh, folder: Path, name: str) -> None:
 
 
 def train(
-    data: Prepared, mesh: Mesh, dtype: torch.dtype
+    data: PreparedDataset, mesh: Mesh, dtype: torch.dtype
 ) -> tuple[TrainingState, dict[str, object]]:
     """Train for an epoch; return what should not depend on the mesh."""
     losses: list[float] = []
     state = init_state(CONFIG, RECIPE, CPU, mesh, dtype)
     callbacks = Callbacks(on_step=lambda _step, _steps, loss: losses.append(loss))
     train_network(state, data, RECIPE, False, callbacks)
-    batch = next(validation_crops(data, RECIPE.augmentation(CONFIG), 4))
+    batch = next(load_validation_crops(data, RECIPE.augmentation(CONFIG), 4))
     with torch.inference_mode():
         logits = state.network.eval()(batch.x.to(dtype)).logits
     errors = [state.history[-1].top1_error, state.history[-1].top5_error]
@@ -191,7 +191,7 @@ def test_torchrun_starts_it_too(photographs: Path, tmp_path: Path) -> None:
     assert load_weights(weights).provenance.epochs == 1
 
 
-def test_more_replicas_than_images_are_refused(prepared: Prepared) -> None:
+def test_more_replicas_than_images_are_refused(prepared: PreparedDataset) -> None:
     spec = RunSpec(prepared, replace(RECIPE, batch=3))
     check_batch_size(spec, Mesh(replicas=3))
     with pytest.raises(RecipeError):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.dataset import ClassName, FolderError, wordnet_labels
+from model.dataset import ClassName, FolderError, read_wordnet_labels
 from training.evaluation.labels import find_photographs, match_classes, match_names
 
 TEN = (ClassName("n01440764", "tench"), ClassName("n02102040", "English springer"))
@@ -64,7 +64,7 @@ def test_the_position_of_a_folder_says_nothing(tmp_path: Path) -> None:
 
 
 def test_ten_folders_are_found_among_a_thousand_classes() -> None:
-    thousand = [ClassName(*pair) for pair in wordnet_labels().items()]
+    thousand = [ClassName(*pair) for pair in read_wordnet_labels().items()]
     # The positions that ILSVRC-2012 gives these in its 1000 classes.
     assert match_names(["n03888257", "n01440764"], thousand) == {"n03888257": 701, "n01440764": 0}
     assert match_names(["Parachute", "english_springer"], thousand) == {
@@ -83,7 +83,7 @@ def test_names_labels_and_ids_meet_whatever_their_case(tmp_path: Path) -> None:
 
 def test_a_name_that_means_two_classes_is_left_out() -> None:
     # Of the 1000, "cardigan" is a garment and a dog; their ids tell them apart.
-    thousand = [ClassName(*pair) for pair in wordnet_labels().items()]
+    thousand = [ClassName(*pair) for pair in read_wordnet_labels().items()]
     assert match_names(["cardigan", "n02963159"], thousand) == {"n02963159": 474}
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from model.dataset import ClassName, Photograph
 from storage.evaluations import Evaluation, EvaluationData
 from training.evaluation.metrics import compute_metrics
-from training.evaluation.picture import OTHER_CLASS, confusion_matrix, draw_evaluation
+from training.evaluation.picture import OTHER_CLASS, build_confusion_matrix, draw_evaluation
 from training.evaluation.predictions import PredictedPhotographs, Predictions, ResultKey
 
 
@@ -42,10 +42,10 @@ def verdict(true: list[int], guess: list[int], classes: int) -> Evaluation:
 
 def test_guesses_of_classes_without_images_have_a_column_of_their_own() -> None:
     found = verdict(true=[0, 0, 0, 2, 2], guess=[0, 2, 9, 2, 1], classes=10)
-    columns, counts = confusion_matrix(found.results[0])
+    columns, counts = build_confusion_matrix(found.results[0])
     assert columns == ["n0", "n2", OTHER_CLASS]
     assert counts.tolist() == [[1, 1, 1], [0, 1, 1]]
-    columns, counts = confusion_matrix(
+    columns, counts = build_confusion_matrix(
         verdict(true=[0, 1, 1], guess=[1, 1, 1], classes=10).results[0]
     )
     assert (columns, counts.tolist()) == (["n0", "n1"], [[0, 1], [0, 2]])
