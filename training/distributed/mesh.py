@@ -78,7 +78,7 @@ class Mesh:
         assert self.devices is not None
         group = self.devices["replica"].get_group()
         return DistributedDataParallel(
-            network, process_group=group, broadcast_buffers=False, gradient_as_bucket_view=True
+            network, process_group=group, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
 
     def sum_over_replicas(self, *values: float) -> list[float]:
