@@ -1,1 +1,1 @@
-"""Photographs made ready for training: found or fetched, decoded once, stored."""
+"""Find or download the photographs to train on, decode them once, and store them."""

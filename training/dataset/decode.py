@@ -1,7 +1,7 @@
-"""Photographs decoded on all cores, in order.
+"""Decode photographs on all cores, in order.
 
-By threads, since Pillow decodes and scales outside the interpreter's lock: on two cores as fast as
-by processes, for less work in all.
+Threads suffice, since Pillow decodes and scales without holding the GIL: on two cores they are as
+fast as processes, and use less processor time in total.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -13,28 +13,32 @@ from model.preprocess import decode_square, read_square
 from storage.parallel import cores, map_ahead
 from training.dataset.source import Sample, Source, SplitName
 from training.dataset.statistics import sum_outer_products
-from training.dataset.store import EncodedImage, Encoding, decode_stored, encode_stored
+from training.dataset.store import EncodedImage, Encoding, decode_entry, encode_entry
 
 JPEG_BYTES_PER_PIXEL = 0.9
-"""A cautious estimate for a pixel stored as JPEG; 0.54 were measured on ImageNet's photographs."""
+"""Cautious estimate of the size of a stored JPEG; ImageNet's photographs take 0.54."""
 
 Progress = Callable[[int], None]
 
 
 class ChunkId(NamedTuple):
-    """A part of a split."""
+    """Identifies a chunk: its split and its number in it, from 0."""
 
     split: SplitName
     number: int
 
     @property
     def name(self) -> str:
-        """Of its files, without their suffix."""
+        """The name of its files, without suffix."""
         return f"{self.split}-{self.number:05d}"
 
 
 class PreparationJob(NamedTuple):
-    """What is to be made, and where."""
+    """What to prepare, where to write it, and how to report progress.
+
+    folder: the folder of the prepared set. side: of the stored squares, in pixels. progress: called
+    with how many more photographs are done.
+    """
 
     source: Source
     folder: Path
@@ -43,7 +47,7 @@ class PreparationJob(NamedTuple):
     progress: Progress
 
     def estimate_image_bytes(self) -> float:
-        """How much room one photograph takes, exactly or about."""
+        """Return the bytes that one stored photograph takes; for JPEG an estimate."""
         return self.side**2 * (3 if self.kind == "raw" else JPEG_BYTES_PER_PIXEL)
 
 
@@ -51,25 +55,28 @@ DecodedSample = tuple[Sample, EncodedImage | str]
 
 
 def decode_chunks(
-    work: PreparationJob, chunks: Iterable[ChunkId]
+    job: PreparationJob, chunks: Iterable[ChunkId]
 ) -> Generator[tuple[ChunkId, DecodedSample | None], None, None]:
-    """The decoded images of the chunks in order, None at each chunk's end; a few are made ahead."""
+    """Yield the chunks' decoded photographs in order, and None at the end of each chunk.
+
+    Some photographs are decoded ahead.
+    """
 
     def samples() -> Iterator[tuple[ChunkId, Sample | None]]:
         for chunk in chunks:
-            for sample in work.source.samples(chunk.split, chunk.number):
+            for sample in job.source.read_samples(chunk.split, chunk.number):
                 yield chunk, sample
             yield chunk, None
 
     def decode_next(item: tuple[ChunkId, Sample | None]) -> tuple[ChunkId, DecodedSample | None]:
         chunk, sample = item
-        return chunk, decode_sample(sample, work.side, work.kind) if sample else None
+        return chunk, decode_sample(sample, job.side, job.kind) if sample else None
 
     return map_ahead(decode_next, samples(), 32 + 8 * cores())
 
 
 def decode_sample(sample: Sample, side: int, kind: Encoding) -> DecodedSample:
-    """Decode one photograph, and encode it as it is stored; or say what is wrong with it."""
+    """Decode one photograph and encode it for storage; or return why it cannot be read."""
     try:
         if isinstance(sample.data, Path):
             pixels = read_square(sample.data, side=side)
@@ -78,6 +85,6 @@ def decode_sample(sample: Sample, side: int, kind: Encoding) -> DecodedSample:
     except ImageError as error:
         where = "" if isinstance(sample.data, Path) else f"{sample.where}: "
         return sample, f"{where}{error}"
-    stored = encode_stored(pixels, kind)
-    pixels = decode_stored(stored, side, kind)
+    stored = encode_entry(pixels, kind)
+    pixels = decode_entry(stored, side, kind)
     return sample, EncodedImage(stored, pixels, sum_outer_products(pixels))

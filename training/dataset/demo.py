@@ -1,7 +1,8 @@
-"""The demo photographs: crops of the pictures that scikit-image ships, one class each.
+"""The demo dataset: crops of the pictures that scikit-image ships, one class per picture.
 
-Each picture is parted into equal stripes, most into a left and a right half. Training crops come
-from the first, third …, validation crops from the second, fourth …, so that no pixel is in both.
+Each picture is divided into equal stripes, most of them into a left and a right half. Training
+crops come from the first, third, … stripe, validation crops from the second, fourth, …, so that no
+pixel is in both.
 """
 
 import shutil
@@ -16,14 +17,18 @@ from PIL import Image
 from storage.files import lock_file
 
 CROP_SCALES = (0.75, 1.0)
-"""Least and greatest side of a crop, as a share of a stripe's width."""
+"""Smallest and largest side of a crop, as a fraction of a stripe's width."""
 TRAIN_CROPS, VAL_CROPS = 48, 12
 DEMO_JPEG_QUALITY = 92
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of scikit-image's wheel: its label, what loads it, how it is parted."""
+    """A picture that scikit-image ships.
+
+    load: returns it as uint8 [H, W, 3] or [H, W]. stripes: how many it is divided into. upright:
+    whether they are upright, side by side, instead of lying one above the other.
+    """
 
     label: str
     load: Callable[[], np.ndarray]
@@ -32,12 +37,12 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """Its folder's name."""
+        """The name of its class folder."""
         return self.label.replace(" ", "_")
 
 
 def load_motorcycle() -> np.ndarray:
-    """The left picture of a stereo pair: uint8 [500, 741, 3]."""
+    """Load the left picture of a stereo pair: uint8 [500, 741, 3]."""
     left: np.ndarray = skimage.data.stereo_motorcycle()[0]  # type: ignore[no-untyped-call]
     return left
 
@@ -62,21 +67,21 @@ PICTURES = (
 
 @dataclass(frozen=True)
 class Crop:
-    """A square cut from a picture, in its pixels."""
+    """A square within a picture, in pixels."""
 
     left: int
     top: int
     side: int
 
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom."""
+        """Return left, top, right and bottom, as Pillow takes them."""
         return self.left, self.top, self.left + self.side, self.top + self.side
 
 
 def make_demo(folder: Path) -> Path:
-    """Cut the demo photographs into `folder`, unless they are there; give the folder.
+    """Write the demo photographs to `folder` unless it exists, and return the folder.
 
-    Of several processes that want them, one cuts them and the others wait.
+    If several processes call this, one writes and the others wait.
     """
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -87,16 +92,16 @@ def make_demo(folder: Path) -> Path:
 
 
 def cut_demo(folder: Path) -> None:
-    """Cut them all beside the folder, then rename it into place."""
+    """Write all crops to a temporary folder beside `folder`, then rename it."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     for picture in PICTURES:
         image = Image.fromarray(picture.load()).convert("RGB")
         for split, crops in draw_split_crops(picture, image.size).items():
-            place = part / split / picture.name
-            place.mkdir(parents=True)
+            class_folder = part / split / picture.name
+            class_folder.mkdir(parents=True)
             for number, crop in enumerate(crops):
-                file = place / f"{picture.name}_{number:02d}.jpg"
+                file = class_folder / f"{picture.name}_{number:02d}.jpg"
                 image.crop(crop.box()).save(file, quality=DEMO_JPEG_QUALITY)
     labels = "".join(f"{picture.name} {picture.label}\n" for picture in PICTURES)
     (part / "classes.txt").write_text(labels)
@@ -104,7 +109,7 @@ def cut_demo(folder: Path) -> None:
 
 
 def draw_split_crops(picture: Picture, size: tuple[int, int]) -> dict[str, list[Crop]]:
-    """Where a picture of this width and height is cut, the same each time."""
+    """Draw the crops of each split for a picture of this width and height, always the same."""
     random = np.random.default_rng(list(picture.label.encode()))
     return {
         "train": list(draw_crops(picture, size, 0, TRAIN_CROPS, random)),
@@ -115,12 +120,12 @@ def draw_split_crops(picture: Picture, size: tuple[int, int]) -> dict[str, list[
 def draw_crops(
     picture: Picture, size: tuple[int, int], first: int, count: int, random: np.random.Generator
 ) -> Iterator[Crop]:
-    """Draw squares that lie within every second stripe from `first` on, each in turn."""
-    parted, other = size if picture.upright else size[::-1]
+    """Draw `count` squares within stripes `first`, `first` + 2, …, taking the stripes in turn."""
+    divided, other = size if picture.upright else size[::-1]
     stripes = range(first, picture.stripes, 2)
     for number in range(count):
         stripe = stripes[number % len(stripes)]
-        start, end = (edge * parted // picture.stripes for edge in (stripe, stripe + 1))
+        start, end = (edge * divided // picture.stripes for edge in (stripe, stripe + 1))
         side = min(round(random.uniform(*CROP_SCALES) * (end - start)), other)
         along = int(random.integers(start, end - side + 1))
         across = int(random.integers(0, other - side + 1))

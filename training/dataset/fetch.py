@@ -1,4 +1,4 @@
-"""Data sets known by name: fetched by torchvision's own classes."""
+"""Download datasets that `--data` knows by name, by torchvision's own classes."""
 
 import shutil
 from pathlib import Path
@@ -13,15 +13,14 @@ UNPACKED = "imagenette2"
 
 
 class FetchError(OSError):
-    """A data set that could not be fetched."""
+    """A dataset that could not be downloaded."""
 
 
 def fetch_imagenette(folder: Path) -> Path:
-    """Fetch Imagenette (full size) into `folder`, unless it is there; give the folder.
+    """Download Imagenette (full size) into `folder` unless it exists, and return the folder.
 
-    Of several processes that want it, one fetches it and the others wait. Raises FetchError when
-    it cannot be downloaded or its checksum is wrong. What was downloaded and unpacked half-way is
-    not taken for the data set.
+    If several processes call this, one downloads and the others wait. The folder appears only when
+    it is complete. Raises FetchError if the download fails or its checksum is wrong.
     """
     if folder.exists():
         return folder
@@ -32,14 +31,14 @@ def fetch_imagenette(folder: Path) -> Path:
                 download_imagenette(folder)
     except (URLError, RuntimeError, OSError, DataError) as error:
         raise FetchError(
-            f"Imagenette could not be fetched into {folder}: {error}. With a copy of your own, "
-            "name its folder: --data DIR"
+            f"Imagenette could not be fetched into {folder}: {error}. If you have a copy, name its "
+            "folder: --data DIR"
         ) from error
     return folder
 
 
 def download_imagenette(folder: Path) -> None:
-    """Download and unpack beside the folder, then rename."""
+    """Download and unpack into a temporary folder beside `folder`, then rename it."""
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(exist_ok=True)
     shutil.rmtree(part / UNPACKED, ignore_errors=True)

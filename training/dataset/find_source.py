@@ -1,4 +1,4 @@
-"""What `--data` names: a folder of photographs, or tar shards in a folder or behind URLs."""
+"""Find what `--data` names: a folder of photographs, or tar shards in a folder or at URLs."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,16 +15,15 @@ SPLIT_PLACEHOLDER = "{split}"
 
 
 def find_source(data: str) -> ImageFolder | Shards:
-    """What `--data` names.
+    """Find the photographs that `--data` names.
 
     - A folder with `train/<class>/*` and `val/<class>/*`.
     - A folder with `train-*.tar` and `val-*.tar`.
-    - The paths or URLs of tar files, in which {split} stands for train and val and braces count:
-      `http://host/photographs-{split}-{000..012}.tar`; where the two have not the same numbers:
-      `http://host/{train-{000..640},val-{00..24}}.tar`.
+    - The paths or URLs of tar files, with {split} in place of train and val and with braces as in
+      the shell: `http://host/photographs-{split}-{000..012}.tar`; if the splits have different
+      numbers of shards, `http://host/{train-{000..640},val-{00..24}}.tar`.
 
-    Raises FolderError or DataError: there is no such folder or file, one of the two splits is
-    missing.
+    Raises FolderError or DataError if a folder or file does not exist, or a split is missing.
     """
     if is_url(data) or data.endswith(".tar"):
         return expand_shard_pattern(data)
@@ -42,7 +41,7 @@ def find_source(data: str) -> ImageFolder | Shards:
 
 
 def describe_source(source: ImageFolder | Shards) -> str:
-    """Say what a source holds, as far as it shows before it is read."""
+    """Describe what a source holds, as far as that is known without reading it."""
     if isinstance(source, Shards):
         return f"{len(source.train):,} tar shards, {len(source.val):,} for validation"
     return (
@@ -52,26 +51,26 @@ def describe_source(source: ImageFolder | Shards) -> str:
 
 
 def count_expected_photographs(source: ImageFolder | Shards) -> int | None:
-    """How many photographs there are to decode; None where it takes reading to know."""
+    """Return how many photographs there are to decode; None for shards, which must be read."""
     return None if isinstance(source, Shards) else len(source.train) + len(source.val)
 
 
 def expand_shard_pattern(pattern: str) -> Shards:
-    """Expand a pattern; local files must exist."""
-    # webdataset's pipe: runs what follows as a command.
+    """Expand a pattern of shards' names. Raises DataError if a local file does not exist."""
+    # Without webdataset's pipe:, which runs the rest of the URL as a shell command.
     known = sorted(set(webdataset.gopen_schemes) - {"pipe", "__default__"})
     if is_url(pattern) and urlsplit(pattern).scheme not in known:
-        raise DataError(f"{pattern}: only these are read over a network: {', '.join(known)}")
+        raise DataError(f"{pattern}: only these schemes are supported: {', '.join(known)}")
     whole = pattern if is_url(pattern) else str(Path(pattern).absolute())
     train, val = (list_shards(whole, split) for split in SPLITS)
     for file in () if is_url(pattern) else (*train, *val):
         if not Path(file).is_file():
-            raise DataError(f"there is no shard {file}")
+            raise DataError(f"shard {file} does not exist")
     return Shards(whole, train, val)
 
 
 def list_shards(pattern: str, split: SplitName) -> tuple[str, ...]:
-    """One split's names, in order."""
+    """Return the paths or URLs of one split's shards, in order."""
     if SPLIT_PLACEHOLDER in pattern:
         return expand_braces(pattern.replace(SPLIT_PLACEHOLDER, split))
     own = tuple(name for name in expand_braces(pattern) if split in name.rpartition("/")[2])
@@ -84,7 +83,7 @@ def list_shards(pattern: str, split: SplitName) -> tuple[str, ...]:
 
 
 def expand_braces(pattern: str) -> tuple[str, ...]:
-    """Expand the braces."""
+    """Expand the braces of a pattern. Raises DataError if they are malformed."""
     try:
         return tuple(webdataset.SimpleShardList(pattern).urls)
     except (ValueError, AssertionError) as error:

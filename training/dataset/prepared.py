@@ -1,4 +1,4 @@
-"""A set that is ready for training: its chunks put together, opened again."""
+"""A dataset ready for training: completed from its chunks, and opened again later."""
 
 import json
 from collections.abc import Sequence
@@ -35,10 +35,14 @@ META_FILE, ARRAYS_FILE = "meta.json", "arrays.npz"
 
 @dataclass(frozen=True)
 class PreparedDataset:
-    """A training set. `key` names its content; `unreadable` lists files left out, with why.
+    """A dataset ready for training.
 
-    root: the folder, or the URL pattern of shards.
-    mean: float32 [3, side, side], 0–255.
+    key:        identifies its content, side and encoding.
+    root:       the folder, or the URL pattern of the shards.
+    mean:       float32 [3, side, side], 0–255, the training set's mean image (§2).
+    pca:        of the training set's RGB values (§4.1).
+    unreadable: the files that were left out, each with the reason.
+    side:       of the squares, in pixels.
     """
 
     key: str
@@ -52,38 +56,38 @@ class PreparedDataset:
     side: int = SQUARE_SIDE
 
 
-def finish_dataset(work: PreparationJob, chunks: Sequence[ChunkId]) -> None:
-    """Put the chunks' indices together in one file, and describe the set."""
-    found = {chunk: read_finished_chunk(work.folder, chunk.name) for chunk in chunks}
+def finish_dataset(job: PreparationJob, chunks: Sequence[ChunkId]) -> None:
+    """Merge the chunks' indices into one file, and write the files that describe the set."""
+    found = {chunk: read_finished_chunk(job.folder, chunk.name) for chunk in chunks}
     indices = {chunk: index for chunk, index in found.items() if index is not None}
     unreadable = [line for chunk in chunks for line in indices[chunk].unreadable]
-    names = order_classes(work.source, indices, unreadable)
+    names = order_classes(job.source, indices, unreadable)
     meta = {
-        "side": work.side,
-        "kind": work.kind,
+        "side": job.side,
+        "kind": job.kind,
         "names": [[name.folder, name.label] for name in names],
         "unreadable": unreadable,
     }
-    arrays = compute_statistics(work, chunks)
+    arrays = compute_statistics(job, chunks)
     for split in SPLITS:
         own = [indices[chunk] for chunk in chunks if chunk.split == split]
         arrays |= {f"{split}_{key}": value for key, value in join_indices(own, names).items()}
-    with report_disk_errors(work.folder.parent):
-        write_arrays(work.folder / ARRAYS_FILE, arrays)
-        write_atomically(work.folder / META_FILE, json.dumps(meta))
+    with report_disk_errors(job.folder.parent):
+        write_arrays(job.folder / ARRAYS_FILE, arrays)
+        write_atomically(job.folder / META_FILE, json.dumps(meta))
         for chunk in chunks:
-            index_file(work.folder, chunk.name).unlink()
+            index_file(job.folder, chunk.name).unlink()
 
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
-def compute_statistics(work: PreparationJob, chunks: Sequence[ChunkId]) -> Arrays:
-    """The training chunks' mean image and principal components."""
-    moments = PixelSums.zero(work.side)
+def compute_statistics(job: PreparationJob, chunks: Sequence[ChunkId]) -> Arrays:
+    """Compute the mean image and the principal components of the training chunks."""
+    moments = PixelSums.zero(job.side)
     for chunk in chunks:
         if chunk.split == "train":
-            moments.merge(read_chunk_sums(work.folder, chunk.name))
+            moments.merge(read_chunk_sums(job.folder, chunk.name))
     pca = moments.pca()
     return {
         "mean": moments.mean_image().numpy(),
@@ -92,7 +96,7 @@ def compute_statistics(work: PreparationJob, chunks: Sequence[ChunkId]) -> Array
 
 
 def join_indices(indices: Sequence[ChunkIndex], names: Sequence[ClassName]) -> Arrays:
-    """One split's classes and sizes, int64 [N], and how many images each chunk has."""
+    """Merge one split's indices: classes and sizes, int64 [N], and the images in each chunk."""
     numbers = {name.folder: number for number, name in enumerate(names)}
     nothing = np.empty(0, np.int64)
     classes = [nothing]
@@ -109,7 +113,10 @@ def join_indices(indices: Sequence[ChunkIndex], names: Sequence[ClassName]) -> A
 def order_classes(
     source: Source, indices: dict[ChunkId, ChunkIndex], unreadable: Sequence[str]
 ) -> tuple[ClassName, ...]:
-    """The classes in order, each of which must have a photograph in both splits."""
+    """Return the classes by index.
+
+    Raises DataError unless each has a readable photograph in both splits.
+    """
     seen: dict[SplitName, set[str]] = {split: set() for split in SPLITS}
     for chunk, index in indices.items():
         seen[chunk.split].update(index.labels)
@@ -129,7 +136,10 @@ def order_classes(
 
 
 def infer_classes(source: Source, seen: dict[SplitName, set[str]]) -> tuple[ClassName, ...]:
-    """Classes as the samples name them: by number where all are numbers, else sorted."""
+    """Derive the classes from the samples' labels, in numeric order if all are numbers.
+
+    Raises DataError if the splits differ, or the numbers have gaps.
+    """
     both = seen["train"] | seen["val"]
     numbered = all(label.isdecimal() for label in both)
     order = sorted(both, key=int) if numbered else sorted(both)
@@ -141,28 +151,28 @@ def infer_classes(source: Source, seen: dict[SplitName, set[str]]) -> tuple[Clas
     if numbered and order != [str(number) for number in range(len(order))]:
         gap = next(n for n in range(len(order)) if str(n) not in both)
         raise DataError(
-            f"{source.root}: {len(order)} class indices up to {order[-1]}, but none is {gap}; they "
+            f"{source.root}: {len(order)} class indices up to {order[-1]}, but not {gap}; they "
             "must be 0, 1, 2, …"
         )
     labels = read_wordnet_labels() if any(name in read_wordnet_labels() for name in order) else {}
     return tuple(ClassName(name, labels.get(name, name)) for name in order)
 
 
-def open_prepared(place: Path, source: Source) -> PreparedDataset:
-    """Map what was decoded before; DataError when some of it is gone."""
+def open_prepared(folder: Path, source: Source) -> PreparedDataset:
+    """Open a finished set, mapping its pixels. Raises DataError if a file is missing or damaged."""
     try:
-        meta = json.loads((place / META_FILE).read_text())
-        with np.load(place / ARRAYS_FILE, allow_pickle=False) as arrays:
-            train, val = (open_split(place, split, meta, arrays) for split in SPLITS)
+        meta = json.loads((folder / META_FILE).read_text())
+        with np.load(folder / ARRAYS_FILE, allow_pickle=False) as arrays:
+            train, val = (open_split(folder, split, meta, arrays) for split in SPLITS)
             mean, pca = (torch.from_numpy(arrays[name]) for name in ("mean", "pca"))
     except (OSError, ValueError, KeyError) as error:
-        why = f"{place} is damaged ({error}); remove the folder and call again"
+        why = f"{folder} is damaged ({error}); remove the folder and try again"
         raise DataError(why) from error
-    # A folder's labels may have changed since; those of shards behind URLs need not be asked again.
+    # A folder's labels may have changed since; those of shards are not downloaded again.
     names = tuple(ClassName(*pair) for pair in meta["names"])
     names = source.classes if isinstance(source, FolderSource) else names
     return PreparedDataset(
-        key=place.name,
+        key=folder.name,
         root=source.root,
         class_names=names,
         train=train,
@@ -175,22 +185,22 @@ def open_prepared(place: Path, source: Source) -> PreparedDataset:
 
 
 def open_split(
-    place: Path, split: SplitName, meta: dict[str, object], arrays: "np.lib.npyio.NpzFile"
+    folder: Path, split: SplitName, meta: dict[str, object], arrays: "np.lib.npyio.NpzFile"
 ) -> Split:
-    """Map one split's chunks, and check their lengths."""
+    """Map one split's chunks. Raises ValueError if a file has the wrong length."""
     classes, sizes, counts = (arrays[f"{split}_{name}"] for name in ("classes", "sizes", "counts"))
     names = [ChunkId(split, number).name for number in range(len(counts))]
     ends = np.concatenate([[0], np.cumsum(sizes)])
     bounds = np.concatenate([[0], np.cumsum(counts)])
     for name, first, last in zip(names, bounds, bounds[1:], strict=False):
-        if bin_file(place, name).stat().st_size != ends[last] - ends[first]:
-            raise ValueError(f"{name} has another length")
+        if bin_file(folder, name).stat().st_size != ends[last] - ends[first]:
+            raise ValueError(f"{name} has the wrong length")
     starts = ends[:-1] - np.repeat(ends[bounds[:-1]], counts)
     return Split(
         classes=classes,
         side=int(str(meta["side"])),
         kind="raw" if meta["kind"] == "raw" else "jpeg",
-        chunks=map_chunks(place, names),
+        chunks=map_chunks(folder, names),
         counts=counts,
         starts=starts,
         sizes=sizes,

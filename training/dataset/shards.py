@@ -1,8 +1,8 @@
-"""Tar shards in webdataset's layout, on a disk or behind URLs: `key.jpg` with `key.cls` beside it.
+"""Tar shards in webdataset's layout, on disk or at URLs: each `key.jpg` with its `key.cls`.
 
-They are read once, into the same store as a folder's photographs, so that training can take any
-image at any time. A shard counts whole or not at all: what webdataset would warn about or what
-looks like an early end is an error here.
+They are read once, into the same store as a folder's photographs, since training needs random
+access. A shard counts as a whole or not at all: what webdataset only warns about, and what looks
+like a truncated file, is an error here.
 """
 
 import re
@@ -36,7 +36,10 @@ PICTURE_SUFFIXES = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)
 
 @dataclass(frozen=True)
 class Shards:
-    """Tar files of a training and a validation set. `root`: the folder, or the URL pattern."""
+    """Tar files of a training and a validation set, as a source; a shard is a chunk.
+
+    root: the folder, or the URL pattern. train, val: paths or URLs.
+    """
 
     root: Path | str
     train: tuple[str, ...]
@@ -44,41 +47,41 @@ class Shards:
 
     @cached_property
     def classes(self) -> tuple[ClassName, ...]:
-        """Those of classes.txt beside the shards; none where there is no such file.
+        """The classes that classes.txt beside the shards lists; empty if there is no such file.
 
-        Raises DataError: it cannot be read, names a class twice or fewer than two.
+        Raises DataError if it cannot be read, or lists a class twice or fewer than two classes.
         """
         text = read_text(self.classes_file())
         return parse_classes(text, self.classes_file()) if text is not None else ()
 
     @cached_property
     def folders(self) -> frozenset[str]:
-        """The classes' names."""
+        """The folder names of the classes."""
         return frozenset(name.folder for name in self.classes)
 
     def classes_file(self) -> str:
-        """Where classes.txt would be."""
+        """Return the path or URL where classes.txt is expected."""
         return f"{self.train[0].rpartition('/')[0]}/{CLASSES_FILE}"
 
-    def listing(self) -> str:
-        """By files' names, sizes and times; a URL stands for what it gave the first time."""
+    def fingerprint(self) -> str:
+        """Return a digest of the files' names, sizes and times; URLs are taken as unchanging."""
         if is_url(self.train[0]):
             return " ".join((*self.train, "|", *self.val))
         files = (*self.train, *self.val, self.classes_file())
         return digest_listing(Path("/"), [Photograph(file, 0) for file in files])
 
-    def images(self) -> int:
-        """About so many, by the first shard."""
+    def count_photographs(self) -> int:
+        """Estimate the number of photographs from the first shard."""
         first = sum(1 for sample in read_shard(self.train[0]) if find_picture(sample) is not None)
         return first * (len(self.train) + len(self.val))
 
-    def chunks(self, split: SplitName) -> int:
-        """A shard is a chunk."""
-        return len(self.shards(split))
+    def count_chunks(self, split: SplitName) -> int:
+        """Return how many shards a split has."""
+        return len(self.list_split(split))
 
-    def samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
-        """The photographs of one shard. Raises DataError."""
-        url = self.shards(split)[chunk]
+    def read_samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
+        """Yield the photographs of one shard. Raises DataError."""
+        url = self.list_split(split)[chunk]
         for found in read_shard(url):
             where = f"{url}: {found['__key__']}"
             picture = find_picture(found)
@@ -89,47 +92,50 @@ class Shards:
                     f"{where} has no {', '.join(SUFFIXES)}", self.read_label(found, where), b""
                 )
 
-    def shards(self, split: SplitName) -> tuple[str, ...]:
-        """One split's files or URLs."""
+    def list_split(self, split: SplitName) -> tuple[str, ...]:
+        """Return the paths or URLs of one split."""
         return self.train if split == "train" else self.val
 
     def read_label(self, sample: dict[str, Any], where: str) -> str:
-        """A sample's class: its name in classes.txt, or what the sample says."""
+        """Return a sample's class: its folder name in classes.txt, or else its own label.
+
+        Raises DataError if the sample has no valid class.
+        """
         suffix = "cls" if "cls" in sample else "txt"
         try:
-            said = sample.get(suffix, b"").decode().strip()
+            text = sample.get(suffix, b"").decode().strip()
         except UnicodeDecodeError as error:
             raise DataError(f"{where}.{suffix} is not UTF-8 text") from error
-        if not said:
+        if not text:
             raise DataError(
-                f"{where} has no class; its index or its name must stand beside it in {where}.cls"
+                f"{where} has no class: the shard must hold its index or name in {where}.cls"
             )
-        number = int(said) if said.lstrip("-").isdecimal() else None
+        number = int(text) if text.lstrip("-").isdecimal() else None
         if number is not None and number < 0:
             raise DataError(f"{where} has the class index {number}; the first is 0")
         if not self.classes:
-            return said if number is None else str(number)
-        return self.resolve_class(said, number, where)
+            return text if number is None else str(number)
+        return self.resolve_class(text, number, where)
 
-    def resolve_class(self, said: str, number: int | None, where: str) -> str:
-        """A class that classes.txt has."""
+    def resolve_class(self, text: str, number: int | None, where: str) -> str:
+        """Return a class of classes.txt by index or name. Raises DataError if it is not there."""
         if number is not None and number < len(self.classes):
             return self.classes[number].folder
-        if said in self.folders:
-            return said
+        if text in self.folders:
+            return text
         raise DataError(
-            f"{where} has the class {said}, but {CLASSES_FILE} beside the shards names "
+            f"{where} has the class {text}, but {CLASSES_FILE} beside the shards names "
             f"{len(self.classes)} classes, 0 to {len(self.classes) - 1}"
         )
 
 
 def is_url(name: str) -> bool:
-    """Whether a name is a URL and not a path."""
+    """Return whether a name is a URL rather than a path."""
     return "://" in name
 
 
 def read_text(name: str) -> str | None:
-    """The text of a small file; None where there is none."""
+    """Read a small text file from a path or URL; None if it does not exist. Raises DataError."""
     try:
         if not is_url(name):
             return Path(name).read_text(encoding="utf-8-sig")
@@ -151,7 +157,7 @@ def read_text(name: str) -> str | None:
 
 
 def parse_classes(text: str, where: str) -> tuple[ClassName, ...]:
-    """A class a line, in the order of their indices: its folder's name, then its label."""
+    """Parse classes.txt: one class per line, in index order, its folder name and then its label."""
     lines = (line.split(maxsplit=1) for line in text.splitlines() if line.strip())
     pairs = [(p[0].rstrip(",:"), "".join(p[1:]).strip()) for p in lines if p[0][0] != "#"]
     folders = [folder for folder, _ in pairs]
@@ -165,12 +171,12 @@ def parse_classes(text: str, where: str) -> tuple[ClassName, ...]:
 
 
 def find_picture(sample: dict[str, Any]) -> bytes | None:
-    """The bytes of a sample's picture, if it has one."""
+    """Return the bytes of a sample's picture; None if it has none."""
     return next((sample[suffix] for suffix in PICTURE_SUFFIXES if suffix in sample), None)
 
 
 def read_shard(url: str) -> Iterator[dict[str, Any]]:
-    """The samples of one tar file by webdataset, to the file's very end. Raises DataError."""
+    """Yield the samples of one tar file, reading to its very end. Raises DataError."""
     try:
         stream = ShardStream(webdataset.gopen(url))
     except (OSError, ValueError) as error:
@@ -181,11 +187,11 @@ def read_shard(url: str) -> Iterator[dict[str, Any]]:
             pass
         ended = stream.close_and_check()
         if urlsplit(url).path.endswith(".tar") and stream.tail != bytes(TAR_END_BYTES):
-            ended = ended or tarfile.ReadError("it has no end, so it was cut short")
+            ended = ended or tarfile.ReadError("it has no end marker: it is truncated")
         if ended:
             raise ended
     except READ_ERRORS as error:
-        # Where a transfer failed, its own error says more than the tar that it cut short.
+        # If a transfer failed, its own error says more than that of the truncated tar.
         raise explain_error(url, stream.close_and_check() or error) from error
     finally:
         stream.close()
@@ -193,24 +199,24 @@ def read_shard(url: str) -> Iterator[dict[str, Any]]:
 
 READ_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
 TAR_END_BYTES = 1024
-"""Zero bytes that end a tar file (POSIX)."""
+"""Number of zero bytes that end a tar file (POSIX)."""
 
 
 class ShardStream:
-    """A stream that keeps its last bytes and how it ended."""
+    """A stream that remembers its last bytes and the error with which it ended."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.tail = stream, b""
         self.failure: Exception | None = None
 
     def read(self, size: int = -1) -> bytes:
-        """As the stream's."""
+        """Read like the wrapped stream."""
         data: bytes = self.stream.read(size)
         self.tail = (self.tail + data[-TAR_END_BYTES:])[-TAR_END_BYTES:]
         return data
 
     def close_and_check(self) -> Exception | None:
-        """Close it; give what the process that fetched it failed of."""
+        """Close the stream; return the error of the process that fetched it, or None."""
         try:
             self.stream.close()
         except OSError as error:
@@ -218,7 +224,7 @@ class ShardStream:
         return self.failure
 
     def close(self) -> None:
-        """Close it, and end the process that fetches it, wanted no longer."""
+        """Close the stream, and terminate the process that fetches it."""
         if not getattr(self.stream, "closed", False) and hasattr(self.stream, "proc"):
             self.stream.proc.terminate()
         self.close_and_check()
@@ -227,24 +233,27 @@ class ShardStream:
 CURL_ERRORS = {
     6: "the host is not known",
     7: "the server cannot be reached",
-    18: "the transfer broke off",
+    18: "the transfer was interrupted",
     22: "the server has no such file, or refuses it",
     28: "the server does not answer",
-    56: "the transfer broke off",
+    56: "the transfer was interrupted",
 }
 
 
 def explain_error(url: str, error: Exception) -> DataError:
-    """Say in one line what is wrong with a shard; it may be tried again unless it is damaged."""
+    """Return an error that says in one line what is wrong with a shard.
+
+    It is an UnfinishedError if trying again may help.
+    """
     exited = re.search(r": exit (\d+) \(read\)", str(error))
     if exited:
         code = int(exited[1])
-        what = CURL_ERRORS.get(code, f"what fetches it ended with code {code}")
+        what = CURL_ERRORS.get(code, f"the command that fetches it ended with code {code}")
         return UnfinishedError(f"shard {url} cannot be fetched: {what}; what was done is kept")
     if isinstance(error, FileNotFoundError) and is_url(url):
         return UnfinishedError(f"shard {url} cannot be fetched: {error.filename} is not installed")
     if isinstance(error, OSError):
         return UnfinishedError(f"shard {url} cannot be read: {error.strerror or error}")
-    said = str(error.args[0] if error.args else error).splitlines()[0]
+    reason = str(error.args[0] if error.args else error).splitlines()[0]
     kind = UnfinishedError if is_url(url) else DataError
-    return kind(f"shard {url} is damaged: {said}")
+    return kind(f"shard {url} is damaged: {reason}")

@@ -1,4 +1,4 @@
-"""A photograph before it is decoded, and what `prepare` asks of wherever photographs come from."""
+"""What `prepare` requires of a source of photographs, whether a folder or tar shards."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +15,14 @@ class DataError(ValueError):
 
 
 class UnfinishedError(DataError):
-    """Work that was cut off and that the same call takes up again: what was done is kept."""
+    """Preparation was interrupted. What was done is kept; calling again continues from there."""
 
 
 class Sample(NamedTuple):
-    """A photograph not yet decoded: a name for messages, its class, its bytes or its file."""
+    """A photograph not yet decoded.
+
+    where: its name in messages. label: its class. data: its bytes, or its file.
+    """
 
     where: str
     label: str
@@ -27,7 +30,7 @@ class Sample(NamedTuple):
 
 
 class Source(Protocol):
-    """What `prepare` asks of either kind."""
+    """A source of labelled photographs, divided into chunks."""
 
     @property
     def root(self) -> Path | str:
@@ -35,16 +38,16 @@ class Source(Protocol):
 
     @property
     def classes(self) -> tuple[ClassName, ...]:
-        """In the order of their indices; empty where only the samples tell."""
+        """The classes by index; empty if they are known only from the samples."""
 
-    def listing(self) -> str:
-        """Name the content: another name when it changes."""
+    def fingerprint(self) -> str:
+        """Return a text that changes when the content does."""
 
-    def images(self) -> int:
-        """How many photographs there are, or about how many."""
+    def count_photographs(self) -> int:
+        """Return how many photographs there are; an estimate for shards."""
 
-    def chunks(self, split: SplitName) -> int:
-        """How many parts a split has."""
+    def count_chunks(self, split: SplitName) -> int:
+        """Return how many chunks a split has."""
 
-    def samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
-        """Give the photographs of one part, always in the same order."""
+    def read_samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
+        """Yield the photographs of one chunk, always in the same order."""

@@ -1,7 +1,7 @@
-"""A split on the disk: numbered chunks, each whole or not there, and images read back by row.
+"""A split on disk: numbered chunks, each complete or absent, and images read back by row.
 
-A chunk is a file of entries one after the other, raw pixels or JPEGs. While a set is being made
-each chunk has an index beside it, written last, so that a chunk with its index is a finished one.
+A chunk is a file of concatenated entries, raw pixels or JPEGs. While a set is being prepared each
+chunk has an index file, written last: a chunk with an index is finished.
 """
 
 import io
@@ -27,15 +27,16 @@ Encoding = Literal["raw", "jpeg"]
 Pixels = npt.NDArray[np.uint8]
 
 # DEVIATION: training sets whose raw pixels exceed --prepared-gigabytes are kept as JPEGs of quality
-# 95 because ImageNet's 1.28 million photographs would take 252 GB raw and take about 45 GB so.
+# 95 because ImageNet's 1.28 million photographs would take 252 GB as raw pixels
+# and take about 45 GB as JPEGs.
 JPEG_QUALITY, SUBSAMPLING = 95, "4:4:4"
-"""Of JPEG entries. Measured on 250 photographs of ImageNet at 256×256: 35 KB and 45 dB against the
+"""Of stored JPEGs. Measured on 250 photographs of ImageNet at 256×256: 35 KB and 45 dB against the
 raw pixels (the worst 40.6); quality 90 has 26 KB and 41 dB; halving the colours' resolution saves
 a seventh, costs 1.3 dB (the worst 37.3), and smooths the colours that conv1 learns from."""
 
 
-def encode_stored(pixels: Pixels, kind: Encoding) -> bytes:
-    """One image, uint8 [s, s, 3], as it is stored."""
+def encode_entry(pixels: Pixels, kind: Encoding) -> bytes:
+    """Encode one image, uint8 [s, s, 3], for storage."""
     if kind == "raw":
         return pixels.tobytes()
     out = io.BytesIO()
@@ -43,8 +44,8 @@ def encode_stored(pixels: Pixels, kind: Encoding) -> bytes:
     return out.getvalue()
 
 
-def decode_stored(entry: Pixels | bytes, side: int, kind: Encoding) -> Pixels:
-    """What `encode` stored: uint8 [s, s, 3], a read-only view for raw pixels."""
+def decode_entry(entry: Pixels | bytes, side: int, kind: Encoding) -> Pixels:
+    """Decode the result of `encode_entry`: uint8 [s, s, 3], for raw pixels a read-only view."""
     if kind == "raw":
         return np.frombuffer(entry, np.uint8).reshape(side, side, 3)
     return np.asarray(Image.open(io.BytesIO(bytes(entry)), formats=["JPEG"]))
@@ -52,10 +53,14 @@ def decode_stored(entry: Pixels | bytes, side: int, kind: Encoding) -> Pixels:
 
 @dataclass(frozen=True)
 class Split:
-    """Images ready for training, mapped from disk. `classes`: int64 [N].
+    """The images of one split, mapped from disk.
 
-    `counts` int64 [P] images lie in each of the chunks, `starts` and `sizes` int64 [N] say where
-    in its chunk each lies, in bytes.
+    classes: int64 [N], class indices.
+    side:    of the images, in pixels.
+    chunks:  the bytes of each of the P chunk files, uint8.
+    counts:  int64 [P], the images in each chunk.
+    starts:  int64 [N], each image's offset in its chunk, in bytes.
+    sizes:   int64 [N], each image's size, in bytes.
     """
 
     classes: npt.NDArray[np.int64]
@@ -68,7 +73,7 @@ class Split:
 
     @classmethod
     def from_arrays(cls, images: Pixels, classes: npt.NDArray[np.int64]) -> "Split":
-        """Images held in memory, uint8 [N, s, s, 3], as a split."""
+        """Build a split from images in memory, uint8 [N, s, s, 3]."""
         count, side = images.shape[:2]
         sizes = np.full(count, side * side * 3)
         counts, starts = np.array([count]), np.cumsum(sizes) - sizes
@@ -78,38 +83,45 @@ class Split:
         return len(self.classes)
 
     def read(self, rows: npt.NDArray[np.int64]) -> Pixels:
-        """Copy the images of these rows: uint8 [B, side, side, 3]. IndexError beyond the last."""
+        """Copy the images of these rows: uint8 [B, side, side, 3].
+
+        Raises IndexError for a row out of range.
+        """
         out = np.empty((len(rows), self.side, self.side, 3), np.uint8)
         for to, image in zip(out, self.iter_images(rows), strict=True):
             to[...] = image
         return out
 
     def iter_images(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
-        """The images of these rows one by one, uint8 [side, side, 3], raw ones not copied."""
+        """Yield the images of these rows, uint8 [side, side, 3] each; raw ones are not copied."""
         entries = list(self.iter_encoded(rows))
         if self.kind == "raw":
             yield from (entry.reshape(self.side, self.side, 3) for entry in entries)
             return
-        # Pillow decodes outside the interpreter's lock.
+        # Pillow decodes without holding the GIL.
         with ThreadPoolExecutor(min(cores(), MAX_DECODERS)) as pool:
-            yield from pool.map(lambda entry: decode_stored(entry, self.side, self.kind), entries)
+            yield from pool.map(lambda entry: decode_entry(entry, self.side, self.kind), entries)
 
     def iter_encoded(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
-        """The stored bytes of these rows, as views."""
+        """Yield the stored bytes of these rows, as views. Raises IndexError like `read`."""
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
-            raise IndexError(f"rows from {rows.min()} to {rows.max()}, of {len(self)}")
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} images")
         ends = np.cumsum(self.counts)
-        places = np.searchsorted(ends, rows, side="right").tolist()
+        numbers = np.searchsorted(ends, rows, side="right").tolist()
         starts, stops = self.starts[rows], self.starts[rows] + self.sizes[rows]
-        for place, start, stop in zip(places, starts.tolist(), stops.tolist(), strict=True):
-            yield self.chunks[place][start:stop]
+        for number, start, stop in zip(numbers, starts.tolist(), stops.tolist(), strict=True):
+            yield self.chunks[number][start:stop]
 
 
 MAX_DECODERS = 8
 
 
 class EncodedImage(NamedTuple):
-    """An image ready to be stored: its bytes, what they decode to, its outer sum."""
+    """An image ready to be stored.
+
+    stored: its bytes. pixels: what they decode to, uint8 [s, s, 3]. outer: `sum_outer_products` of
+    the pixels.
+    """
 
     stored: bytes
     pixels: Pixels
@@ -120,8 +132,10 @@ class EncodedImage(NamedTuple):
 class ChunkIndex:
     """What a finished chunk holds.
 
-    labels: the classes' names, of which `codes`, int64 [N], says each image's.
-    sizes:  int64 [N], bytes.
+    labels:     the names of its classes.
+    codes:      int64 [N], each image's index into `labels`.
+    sizes:      int64 [N], in bytes.
+    unreadable: the photographs that were left out, each with the reason.
     """
 
     labels: tuple[str, ...]
@@ -131,11 +145,11 @@ class ChunkIndex:
 
 
 class ChunkWriter:
-    """A chunk being written under a name that is nobody's until it is finished."""
+    """Writes a chunk under a temporary name, and renames it when it is finished."""
 
-    def __init__(self, place: Path, name: str, side: int) -> None:
-        self.place, self.name = place, name
-        self.part = place / f"{name}.bin.part"
+    def __init__(self, folder: Path, name: str, side: int) -> None:
+        self.folder, self.name = folder, name
+        self.part = folder / f"{name}.bin.part"
         self.file = self.part.open("wb")
         self.sums = PixelSums.zero(side)
         self.labels: list[str] = []
@@ -150,12 +164,12 @@ class ChunkWriter:
         self.sums.add(entry.pixels, entry.outer)
 
     def finish(self) -> None:
-        """Make it durable and give it its names, the index's last."""
+        """Make the chunk durable, rename it, then write its index."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
-        self.part.replace(bin_file(self.place, self.name))
-        fsync(self.place)
+        self.part.replace(bin_file(self.folder, self.name))
+        fsync(self.folder)
         labels, codes = np.unique(np.array(self.labels, np.str_), return_inverse=True)
         values = {
             "labels": labels,
@@ -166,34 +180,34 @@ class ChunkWriter:
             "image": self.sums.image.astype(np.uint32),
             "outer": self.sums.outer,
         }
-        write_arrays(index_file(self.place, self.name), values)
+        write_arrays(index_file(self.folder, self.name), values)
 
     def abandon(self) -> None:
-        """Remove what was written."""
+        """Remove the unfinished chunk."""
         with suppress(OSError):
             self.file.close()
         self.part.unlink(missing_ok=True)
 
 
 def write_arrays(path: Path, values: dict[str, npt.NDArray[np.generic]]) -> None:
-    """Write an npz file durably, whole or not at all."""
+    """Write an npz file atomically and durably."""
     with replace_atomically(path) as part, part.open("wb") as out:
         np.savez(out, allow_pickle=False, **values)
 
 
-def read_finished_chunk(place: Path, name: str) -> ChunkIndex | None:
-    """The index of a chunk, if it was finished."""
+def read_finished_chunk(folder: Path, name: str) -> ChunkIndex | None:
+    """Return the index of a chunk; None if the chunk is missing, unfinished or damaged."""
     try:
-        with np.load(index_file(place, name), allow_pickle=False) as found:
+        with np.load(index_file(folder, name), allow_pickle=False) as found:
             index = unpack_index(found)
-        stored = bin_file(place, name).stat().st_size
+        stored = bin_file(folder, name).stat().st_size
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return index if stored == index.sizes.sum() else None
 
 
 def unpack_index(found: "np.lib.npyio.NpzFile") -> ChunkIndex:
-    """Take an index's arrays apart."""
+    """Convert an index file's arrays to a ChunkIndex."""
     return ChunkIndex(
         labels=tuple(found["labels"].tolist()),
         codes=found["codes"],
@@ -202,41 +216,41 @@ def unpack_index(found: "np.lib.npyio.NpzFile") -> ChunkIndex:
     )
 
 
-def read_chunk_sums(place: Path, name: str) -> PixelSums:
-    """The sums over a finished chunk's images."""
-    with np.load(index_file(place, name), allow_pickle=False) as found:
+def read_chunk_sums(folder: Path, name: str) -> PixelSums:
+    """Read the sums over a finished chunk's images."""
+    with np.load(index_file(folder, name), allow_pickle=False) as found:
         return PixelSums(len(found["codes"]), found["image"].astype(np.int64), found["outer"])
 
 
-def map_chunks(place: Path, names: Sequence[str]) -> tuple[Pixels, ...]:
-    """Map the chunks' files, read-only."""
+def map_chunks(folder: Path, names: Sequence[str]) -> tuple[Pixels, ...]:
+    """Map the chunks' files into memory, read-only."""
     nothing = np.empty(0, np.uint8)  # an empty file cannot be mapped
-    files = (bin_file(place, name) for name in names)
+    files = (bin_file(folder, name) for name in names)
     # Without the memmap type, whose every slice costs microseconds.
     mapped = (np.memmap(f, np.uint8, "r") if f.stat().st_size else nothing for f in files)
     return tuple(np.asarray(file) for file in mapped)
 
 
-def bin_file(place: Path, name: str) -> Path:
-    """Where a chunk's entries are."""
-    return place / f"{name}.bin"
+def bin_file(folder: Path, name: str) -> Path:
+    """Return the path of a chunk's entries."""
+    return folder / f"{name}.bin"
 
 
-def index_file(place: Path, name: str) -> Path:
-    """Where a chunk's index is, until the whole set is finished."""
-    return place / f"{name}.npz"
+def index_file(folder: Path, name: str) -> Path:
+    """Return the path of a chunk's index, which exists until the whole set is finished."""
+    return folder / f"{name}.npz"
 
 
 @contextmanager
 def report_disk_errors(store: Path) -> Iterator[None]:
-    """Say in one line what is wrong with the store's disk."""
+    """Turn an OSError into a DataError that says what is wrong with the store's disk."""
     try:
         yield
     except OSError as error:
         if error.errno in DISK_FULL:
             raise UnfinishedError(
                 f"the disk of {store} is full; what was decoded so far is kept: make room, or set "
-                "ALEXNET_HOME to another disk, and call again"
+                "ALEXNET_HOME to another disk, and try again"
             ) from error
         raise DataError(
             f"files cannot be written to {store}: {error.strerror or error}; make it writable or "
@@ -246,7 +260,7 @@ def report_disk_errors(store: Path) -> Iterator[None]:
 
 @contextmanager
 def hold_lock(file: Path) -> Iterator[None]:
-    """Wait until no other process of this machine holds the lock, and hold it."""
+    """Hold a lock among the processes of this machine, waiting until it is free."""
     with ExitStack() as stack:
         with report_disk_errors(file.parent):
             stack.enter_context(lock_file(file))

@@ -40,7 +40,7 @@ def test_a_pattern_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     source = find_source("a-{split}-{00..01}.tar")
     assert isinstance(source, Shards)
     assert source.train == (str(tmp_path / "a-train-00.tar"), str(tmp_path / "a-train-01.tar"))
-    with pytest.raises(DataError, match=r"there is no shard .*a-train-02\.tar"):
+    with pytest.raises(DataError, match=r"a-train-02\.tar"):
         find_source("a-{split}-{00..02}.tar")
 
 
@@ -71,7 +71,7 @@ def test_what_cannot_serve_is_said(tmp_path: Path) -> None:
         find_source(str(tmp_path / "file"))
     with pytest.raises(FolderError, match="does not exist"):
         find_source(str(tmp_path / "absent"))
-    with pytest.raises(DataError, match=r"no shards for val; it needs \{split\}"):
+    with pytest.raises(DataError, match=r"val.*\{split\}"):
         find_source("http://host/train-{0..9}.tar")
     with pytest.raises(DataError, match="braces"):
         find_source("http://host/{split}-{0..9.tar")
@@ -81,13 +81,13 @@ def test_a_path_is_never_taken_for_a_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="there is no shard"):
+    with pytest.raises(DataError, match=r"shard .*\.tar"):
         find_source("pipe:touch {split}.tar")
     (tmp_path / "pipe:touch train.tar").touch()
     (tmp_path / "pipe:touch val.tar").touch()
     source = find_source("pipe:touch {split}.tar")
     with pytest.raises(DataError, match="is damaged"):
-        list(source.samples("train", 0))  # type: ignore[union-attr]
+        list(source.read_samples("train", 0))  # type: ignore[union-attr]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "pipe:touch train.tar",
         "pipe:touch val.tar",
@@ -96,5 +96,5 @@ def test_a_path_is_never_taken_for_a_command(
 
 @pytest.mark.parametrize("scheme", ["pipe:curl http://h/", "file:///", "s3://b/", "ftp://h/"])
 def test_commands_and_unknown_schemes_are_not_run(scheme: str) -> None:
-    with pytest.raises(DataError, match=r"only these are read over a network: .*http, https"):
+    with pytest.raises(DataError, match="http, https"):
         find_source(f"{scheme}{{split}}.tar")

@@ -140,7 +140,7 @@ def test_unreadable_photographs_are_named_and_left_out(copy: Path, tmp_path: Pat
     assert len(done.val) == 11
     for name, why, line in zip(
         ("train/cat/0.jpg", "train/grass/1.png", "val/cat/0.jpg"),
-        ("empty", "not of a kind", "damaged"),
+        ("empty", "not an image", "damaged"),
         done.unreadable,
         strict=True,
     ):

@@ -11,8 +11,8 @@ from training.dataset.store import (
     ChunkWriter,
     EncodedImage,
     Split,
-    decode_stored,
-    encode_stored,
+    decode_entry,
+    encode_entry,
     read_chunk_sums,
     read_finished_chunk,
 )
@@ -41,7 +41,7 @@ def test_a_row_that_there_is_not_is_refused(row: int) -> None:
 
 
 def test_raw_pixels_are_not_copied_and_cannot_be_written(tmp_path: Path) -> None:
-    image = decode_stored(encode_stored(squares(1)[0], "raw"), 32, "raw")
+    image = decode_entry(encode_entry(squares(1)[0], "raw"), 32, "raw")
     np.testing.assert_array_equal(image, squares(1)[0])
     assert not image.flags.writeable
 
@@ -49,9 +49,9 @@ def test_raw_pixels_are_not_copied_and_cannot_be_written(tmp_path: Path) -> None
 def test_a_jpeg_is_close_to_what_was_stored_and_several_times_smaller() -> None:
     for top, left in ((0, 0), (100, 100), (256, 256)):
         square = ASTRONAUT[top : top + 256, left : left + 256]
-        stored = encode_stored(square, "jpeg")
+        stored = encode_entry(square, "jpeg")
         assert len(stored) < square.size / 3
-        error = np.mean((decode_stored(stored, 256, "jpeg").astype(float) - square) ** 2)
+        error = np.mean((decode_entry(stored, 256, "jpeg").astype(float) - square) ** 2)
         assert 10 * np.log10(255**2 / error) > 38  # dB
 
 
@@ -60,7 +60,7 @@ def test_a_chunk_is_there_when_it_is_finished_and_not_before(tmp_path: Path) -> 
     writer = ChunkWriter(tmp_path, "train-00000", 32)
     for image, label in zip(images, ("b", "a", "b", "c", "a"), strict=True):
         writer.add(
-            EncodedImage(encode_stored(image, "raw"), image, sum_outer_products(image)), label
+            EncodedImage(encode_entry(image, "raw"), image, sum_outer_products(image)), label
         )
     writer.unreadable.append("no such image")
     assert read_finished_chunk(tmp_path, "train-00000") is None
@@ -77,6 +77,6 @@ def test_a_chunk_is_there_when_it_is_finished_and_not_before(tmp_path: Path) -> 
 def test_a_chunk_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     writer = ChunkWriter(tmp_path, "train-00000", 32)
     image = squares(1)[0]
-    writer.add(EncodedImage(encode_stored(image, "raw"), image, sum_outer_products(image)), "a")
+    writer.add(EncodedImage(encode_entry(image, "raw"), image, sum_outer_products(image)), "a")
     writer.abandon()
     assert list(tmp_path.iterdir()) == []
