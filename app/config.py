@@ -139,7 +139,7 @@ class Settings:
     home: Home = field(
         metadata=setting_metadata(
             "ALEXNET_HOME",
-            "ImageFolder for runs, weights, index, database and uploads; by default `var`.",
+            "Folder for runs, weights, index, database and uploads; by default `var`.",
             lambda text: home_from_environment({"ALEXNET_HOME": text}),
         )
     )

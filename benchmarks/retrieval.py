@@ -23,8 +23,8 @@ from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
 from index.manifest import Manifest, Shard
 from index.search import Index
-from index.store import Draft, draft_version, open_version
-from index.vectors import Floats, file_sha256, max_squared_norm, write_shard
+from index.store import VersionDraft, draft_version, open_version
+from index.vectors import Floats, bound_squared_norm, compute_file_sha256, write_shard
 
 TRUE_NEIGHBOURS = 100
 """True neighbours that are found for each query, for recall@100."""
@@ -60,14 +60,14 @@ def describe_slice(file: Path) -> Shard:
     note = file.with_suffix(".json")
     if not note.exists():
         rows = np.load(file, mmap_mode="r")
-        largest = max(max_squared_norm(rows[i : i + 1024]) for i in range(0, len(rows), 1024))
+        largest = max(bound_squared_norm(rows[i : i + 1024]) for i in range(0, len(rows), 1024))
         size = file.stat().st_size
         shard = {"file": file.name, "rows": len(rows), "largest": largest, "bytes": size}
-        note.write_text(json.dumps(shard | {"sha256": file_sha256(file)}))
+        note.write_text(json.dumps(shard | {"sha256": compute_file_sha256(file)}))
     return Shard(**json.loads(note.read_text()))
 
 
-def fill_draft(draft: Draft, job: Job, dtype: str = "float16") -> IdMap:
+def fill_draft(draft: VersionDraft, job: Job, dtype: str = "float16") -> IdMap:
     """Put the vectors of a size into a draft of an index, one image each."""
     for path, shard in list_slices(job):
         if dtype == "float16":
@@ -82,7 +82,7 @@ def fill_draft(draft: Draft, job: Job, dtype: str = "float16") -> IdMap:
     return IdMap(*lists)
 
 
-def commit_draft(draft: Draft, job: Job, **facts: Any) -> Manifest:
+def commit_draft(draft: VersionDraft, job: Job, **facts: Any) -> Manifest:
     """Make a draft a version, without weights and photographs."""
     counts = {"images": job["size"], "vectors": job["size"], "unreadable": 0}
     return draft.commit(weights="", data="", listing="", **counts, **facts)
@@ -116,7 +116,7 @@ def measure_build(root: Path, job: Job) -> Job:
             VersionData(
                 name=draft.name,
                 folder=draft.folder,
-                vectors=draft.vectors(dtype),
+                vectors=draft.open_vectors(dtype),
                 id_map=members,
             ),
             lambda _name, _total: lambda _done: None,
@@ -131,7 +131,7 @@ def measure_build(root: Path, job: Job) -> Job:
             parameters=made.parameters,
             recall=made.recall,
         )
-    store.publish(root, manifest.name)
+    store.publish_version(root, manifest.name)
     return {
         "build_seconds": time.perf_counter() - began,
         "build_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
@@ -199,7 +199,7 @@ def open_search(job: Job) -> Search:
             flat.add(np.load(path).astype(np.float32))
         return lambda some, k: flat.search(some, k)[1] + 1
     root = index_folder(job, job["kind"])
-    index: Index = open_version(root, store.current_version(root) or "")
+    index: Index = open_version(root, store.read_current_version(root) or "")
     return lambda some, k: index.search(some, k).ids
 
 

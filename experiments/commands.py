@@ -78,7 +78,7 @@ class Scene:
     @property
     def served(self) -> str | None:
         """The version that is served."""
-        return store.current_version(self.root)
+        return store.read_current_version(self.root)
 
     def listed(self) -> set[str]:
         """The versions that the database lists."""
@@ -140,7 +140,8 @@ def flask_in_small(words: tuple[str, ...], environ: dict[str, str], said: Path) 
     os.dup2(output, 2)
     small = partial(build.gather_features, batch=BLOCK, block=BLOCK, rows=SHARD)  # type: ignore[attr-defined]
     build.gather_features = small  # type: ignore[attr-defined]
-    build.near_duplicate_distance = partial(build.near_duplicate_distance, sample=NEAR)  # type: ignore[attr-defined]
+    measure = partial(build.measure_near_duplicate_distance, sample=NEAR)  # type: ignore[attr-defined]
+    build.measure_near_duplicate_distance = measure  # type: ignore[attr-defined]
     sys.argv = ["flask", "index", *words]
     flask()
 

@@ -57,7 +57,7 @@ def vectors_left(command: Command, scene: Scene) -> set[tuple[str, str]]:
     found: set[tuple[str, str]] = set()
     for folder in scene.root.glob(".work-*"):
         for dtype in DTYPES:
-            pieces = BuildCheckpoint(folder, dtype).segments()
+            pieces = BuildCheckpoint(folder, dtype).list_segments()
             pairs = [pair for p in pieces for pair in zip(p.files, p.rows, strict=True)]
             found |= {
                 (e.path, e.sha256) for e, row in pairs if isinstance(e, FileEntry) and row >= 0

@@ -44,12 +44,12 @@ class IdMap:
         """The order that sorts the images by id."""
         return np.argsort(self.ids)
 
-    def with_classes(self, classes: Collection[int]) -> "IdMap":
+    def filter_by_class(self, classes: Collection[int]) -> "IdMap":
         """Restrict to the images of these classes."""
         mask = np.isin(self.classes, np.array(sorted(classes), np.int64))
         return IdMap(self.ids[mask], self.rows[mask], self.classes[mask])
 
-    def row_of(self, image: int | None) -> int | None:
+    def find_row(self, image: int | None) -> int | None:
         """Look up the row of an image; None if it is not here."""
         if image is None or not len(self):
             return None
@@ -57,12 +57,12 @@ class IdMap:
         found = self.order_by_id[min(place, len(self) - 1)]
         return int(self.rows[found]) if self.ids[found] == image else None
 
-    def classes_of(self, images: Ids) -> Classes:
+    def find_classes(self, images: Ids) -> Classes:
         """Look up the class of each image, all of which must be here: int64 [n] → int32 [n]."""
         places = self.order_by_id[np.searchsorted(self.ids, images, sorter=self.order_by_id)]
         return self.classes[places]
 
-    def first_ids_and_counts(self, rows: Ids, without: int | None) -> tuple[Ids, Ids]:
+    def find_row_images(self, rows: Ids, without: int | None) -> tuple[Ids, Ids]:
         """Give the smallest id and the number of each row's images, one image left out.
 
         int64 [n] → int64 [n] each. For a row without an image the number is 0 and the id is
@@ -72,7 +72,7 @@ class IdMap:
         counts = np.searchsorted(self.rows, rows, side="right") - first
         last = max(len(self) - 1, 0)
         ids = self.ids[np.minimum(first, last)]
-        own = rows == self.row_of(without) if without is not None else np.zeros(len(rows), bool)
+        own = rows == self.find_row(without) if without is not None else np.zeros(len(rows), bool)
         # In place of the image left out, the next image of the same row.
         second = self.ids[np.minimum(first + 1, last)]
         return np.where(own & (ids == without), second, ids), counts - own
@@ -92,7 +92,7 @@ def write_id_map(folder: Path, ids: Ids, rows: Ids, classes: Classes) -> None:
 
 def read_id_map(folder: Path, manifest: Manifest) -> IdMap:
     """Read the three files. Raises StoreError if they do not match the manifest."""
-    ids, rows, classes = (read_array(folder / name, dtype) for name, dtype in ARRAY_FILES.items())
+    ids, rows, classes = (load_array(folder / name, dtype) for name, dtype in ARRAY_FILES.items())
     if not len(ids) == len(rows) == len(classes) == manifest.images:
         raise StoreError(
             f"{folder} is damaged: it does not hold {manifest.images:,} images; {REBUILD_HINT}"
@@ -104,7 +104,7 @@ def read_id_map(folder: Path, manifest: Manifest) -> IdMap:
     return IdMap(ids, rows, classes)
 
 
-def read_array(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def load_array(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Read a one-dimensional array. Raises StoreError."""
     try:
         found = np.load(file, allow_pickle=False)

@@ -104,14 +104,16 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     values = asdict(manifest)
     text = (
         json.dumps(
-            {CHECKSUM_KEY: manifest_checksum(values), **values}, indent=2, ensure_ascii=False
+            {CHECKSUM_KEY: compute_manifest_checksum(values), **values},
+            indent=2,
+            ensure_ascii=False,
         )
         + "\n"
     )
     (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
-def manifest_checksum(values: dict[str, Any]) -> str:
+def compute_manifest_checksum(values: dict[str, Any]) -> str:
     """Compute the checksum of a manifest's values: SHA-256 in hex."""
     own = {name: value for name, value in values.items() if name != CHECKSUM_KEY}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
@@ -140,7 +142,7 @@ def parse_manifest(values: Any, file: Path) -> Manifest:
             f"{file} has format {found}, of {age} version of this project; this one reads "
             f"{FORMAT}; {REBUILD_HINT}"
         )
-    if values.get(CHECKSUM_KEY) != manifest_checksum(values):
+    if values.get(CHECKSUM_KEY) != compute_manifest_checksum(values):
         raise StoreError(f"{file} is damaged: its checksum does not match; {REBUILD_HINT}")
     for known in fields(Manifest):
         if type(values.get(known.name)) is not (get_origin(known.type) or known.type):

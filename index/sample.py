@@ -79,7 +79,7 @@ class ImageSample:
     patches: TopPatches
     whole: bool
 
-    def nearest_by_pixels(
+    def find_nearest_by_pixels(
         self, square: Pixels, k: int, without: int | None = None
     ) -> tuple[Ids, Doubles]:
         """Find the k images whose thumbnails are nearest to that of uint8 [256, 256, 3].
@@ -87,13 +87,13 @@ class ImageSample:
         Gives int64 [k] ids and float64 [k] Euclidean distances of the 3072 values, each 0–255; ties
         by id; the image `without` left out. There are fewer if the sample has fewer images.
         """
-        squared = self.squared_distances(make_thumbnail(square))
+        squared = self.compute_squared_distances(make_thumbnail(square))
         counts = np.ones(len(squared), bool) if without is None else self.ids != without
         ids, squared = self.ids[counts], squared[counts]
         order = np.argsort(squared, kind="stable")[:k]
         return ids[order], np.sqrt(squared[order])
 
-    def squared_distances(self, picture: Pixels) -> Doubles:
+    def compute_squared_distances(self, picture: Pixels) -> Doubles:
         """Compute each thumbnail's squared distance from a picture exactly: float64 [S]."""
         wanted = picture.reshape(-1).astype(np.float64)
         found = wanted @ wanted + self.squared_norms
@@ -148,7 +148,7 @@ def read_sample(folder: Path, manifest: Manifest) -> ImageSample | None:
 def read_sample_columns(folder: Path, *names: str) -> dict[str, Array]:
     """Read these arrays of the file, or all, and check dtypes and shapes. Raises StoreError."""
     found = load_arrays(folder / SAMPLE_FILE, *(names or COLUMN_DTYPES))
-    wanted = expected_shapes(found)
+    wanted = derive_shapes(found)
     wrong = [n for n, a in found.items() if a.dtype != COLUMN_DTYPES[n] or a.shape != wanted[n]]
     if wrong or (np.diff(found["ids"]) <= 0).any():
         name = wrong[0] if wrong else "ids"
@@ -159,7 +159,7 @@ def read_sample_columns(folder: Path, *names: str) -> dict[str, Array]:
     return found
 
 
-def expected_shapes(found: dict[str, Array]) -> dict[str, tuple[int, ...]]:
+def derive_shapes(found: dict[str, Array]) -> dict[str, tuple[int, ...]]:
     """Give the shape that each array must have beside the others."""
     count, best = found["ids"].size, min(PATCHES_PER_KERNEL, found["ids"].size)
     kernels, width = found["patch_ids"].shape[:1], found["patch_pixels"].shape[2:3]

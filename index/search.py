@@ -104,13 +104,13 @@ class Index:
         shape = len(queries), k
         found = Neighbours(np.zeros(shape, np.int64), np.zeros(shape), np.zeros(shape, np.int64))
         unfinished = np.arange(len(queries) if k else 0)
-        for step in self.search_steps(k, image_filter):
+        for step in self.plan_steps(k, image_filter):
             unfinished = self.refine(queries, unfinished, k, step, image_filter, found)
             if not len(unfinished):
                 break
         return found
 
-    def within(
+    def find_within_radius(
         self,
         features: Any,
         radius: float,
@@ -137,12 +137,12 @@ class Index:
             for i, n in enumerate(counts.tolist())
         ]
 
-    def features(self, images: Sequence[int]) -> Floats:
+    def read_features(self, images: Sequence[int]) -> Floats:
         """Read the stored features of images by their ids, in this order: float32 [n, 4096].
 
         Raises QueryError for an image that is not in the index.
         """
-        rows = {image: self.id_map.row_of(image) for image in images}
+        rows = {image: self.id_map.find_row(image) for image in images}
         missing = [str(image) for image, row in rows.items() if row is None]
         if missing:
             raise QueryError(f"the index has no image {', '.join(missing)}")
@@ -162,7 +162,7 @@ class Index:
             raise QueryError(f"features must be finite numbers of {self.manifest.dtype}")
         return rounded
 
-    def search_steps(self, k: int, image_filter: "ImageFilter") -> Iterator["SearchStep"]:
+    def plan_steps(self, k: int, image_filter: "ImageFilter") -> Iterator["SearchStep"]:
         """Give the first step of a search for k neighbours, and the next for unfinished queries.
 
         The engine is asked with rising effort for ever more candidates; at last every vector is
@@ -251,7 +251,7 @@ class ImageFilter:
         """Raises QueryError for classes without an image."""
         self.id_map, self.without, self.row_filter = id_map, without, RowFilter()
         if classes is not None:
-            self.id_map = id_map.with_classes(classes)
+            self.id_map = id_map.filter_by_class(classes)
             if not len(self.id_map):
                 names = ", ".join(map(str, sorted(classes))) or "no class at all"
                 raise QueryError(f"the index has no image of the classes asked for: {names}")
@@ -261,18 +261,18 @@ class ImageFilter:
     @property
     def count(self) -> int:
         """The number of entries: the rows, less that of the image left out if it has no copy."""
-        row = self.id_map.row_of(self.without)
-        alone = row is not None and self.images_of_rows(np.array([row]))[1][0] == 0
+        row = self.id_map.find_row(self.without)
+        alone = row is not None and self.find_row_images(np.array([row]))[1][0] == 0
         return len(self.id_map.live_rows) - int(alone)
 
-    def images_of_rows(self, rows: Ids) -> tuple[Ids, Ids]:
+    def find_row_images(self, rows: Ids) -> tuple[Ids, Ids]:
         """Give the smallest id and the number of each row's images, without the one left out."""
-        return self.id_map.first_ids_and_counts(rows, self.without)
+        return self.id_map.find_row_images(rows, self.without)
 
     def rank(self, vectors: Vectors, query: Floats, rows: Ids, k: int) -> "RankedCandidates":
         """Rank the candidates that pass and may be among the k nearest by exact distance."""
         different = np.unique(rows[rows >= 0])
-        ids, copies = self.images_of_rows(different)
+        ids, copies = self.find_row_images(different)
         passing = copies > 0
         kept, ids, copies = different[passing], ids[passing], copies[passing]
         best = RankedCandidates(ids[:0], copies[:0], np.empty(0), len(different), 0.0)

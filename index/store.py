@@ -32,7 +32,7 @@ from index.manifest import (
     write_manifest,
 )
 from index.search import Index
-from index.vectors import Vectors, file_sha256
+from index.vectors import Vectors, compute_file_sha256
 from storage.files import fsync, fsync_folder, lock_file, switch_link
 
 __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
@@ -44,7 +44,7 @@ VERSION_NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
 
 
 @contextmanager
-def build_lock(root: Path) -> Iterator[list[str]]:
+def acquire_build_lock(root: Path) -> Iterator[list[str]]:
     """Lock the versions against other builds, and remove what dead builds left unfinished.
 
     Gives the names of the versions that dead builds were writing. Raises StoreError if another
@@ -59,10 +59,10 @@ def build_lock(root: Path) -> Iterator[list[str]]:
             raise StoreError(f"Another build is running in {root}; wait until it ends") from error
         except OSError as error:
             raise StoreError(f"The index cannot be kept in {root}: {error.strerror}") from error
-        yield remove_unfinished(root)
+        yield remove_unfinished_versions(root)
 
 
-def remove_unfinished(root: Path) -> list[str]:
+def remove_unfinished_versions(root: Path) -> list[str]:
     """Remove what dead builds left, and give the names of their versions."""
     dead = []
     for entry in list(root.iterdir()):
@@ -74,7 +74,7 @@ def remove_unfinished(root: Path) -> list[str]:
     return dead
 
 
-class Draft:
+class VersionDraft:
     """A version that is being written to a hidden folder."""
 
     def __init__(self, root: Path) -> None:
@@ -88,7 +88,7 @@ class Draft:
         self.shards.append(shard)
         hardlink_or_copy(path, self.folder / shard.file)
 
-    def vectors(self, dtype: str) -> Vectors:
+    def open_vectors(self, dtype: str) -> Vectors:
         """Open the vectors of the shards added so far."""
         return Vectors(self.folder, self.shards, dtype)
 
@@ -102,10 +102,11 @@ class Draft:
         manifest = Manifest(
             name=self.name,
             created=self.created.isoformat(timespec="seconds"),
-            made_by=software_versions(),
+            made_by=describe_software(),
             shards=self.shards,
             files={
-                f.name: FileChecksum(bytes=f.stat().st_size, sha256=file_sha256(f)) for f in others
+                f.name: FileChecksum(bytes=f.stat().st_size, sha256=compute_file_sha256(f))
+                for f in others
             },
             **facts,
         )
@@ -117,12 +118,12 @@ class Draft:
 
 
 @contextmanager
-def draft_version(root: Path) -> Iterator[Draft]:
+def draft_version(root: Path) -> Iterator[VersionDraft]:
     """Write a new version without publishing it; unless committed, it is deleted at the end.
 
     Raises StoreError if the disk is full or fails.
     """
-    draft = Draft(root)
+    draft = VersionDraft(root)
     try:
         draft.folder.mkdir(parents=True)
         yield draft
@@ -145,7 +146,7 @@ def hardlink_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def software_versions() -> str:
+def describe_software() -> str:
     """Name the versions of this project and of FAISS."""
     try:
         own = version("alexnet-two-towers")
@@ -154,7 +155,7 @@ def software_versions() -> str:
     return f"alexnet-two-towers {own}, FAISS {faiss.__version__}"
 
 
-def publish(root: Path, name: str) -> None:
+def publish_version(root: Path, name: str) -> None:
     """Make a version the one that is served. Raises StoreError."""
     read_manifest(root / name)
     try:
@@ -164,12 +165,12 @@ def publish(root: Path, name: str) -> None:
         raise StoreError(f"{root / CURRENT_LINK} cannot be switched: {error.strerror}") from error
 
 
-def find_earlier(root: Path, name: str | None = None) -> str:
+def find_earlier_version(root: Path, name: str | None = None) -> str:
     """Find the version of that name, or by default the one before the version served.
 
     Raises StoreError if there is none, or it is damaged.
     """
-    whole, served = list_versions(root), current_version(root)
+    whole, served = list_versions(root), read_current_version(root)
     if name is None:
         before = [v for v in whole if served is None or v < served]
         if not before:
@@ -181,7 +182,7 @@ def find_earlier(root: Path, name: str | None = None) -> str:
     return name
 
 
-def current_version(root: Path) -> str | None:
+def read_current_version(root: Path) -> str | None:
     """Name the version that is served, or None. Raises StoreError if `current` is broken."""
     try:
         target = (root / CURRENT_LINK).readlink()
@@ -242,7 +243,7 @@ def find_damage(folder: Path, files: Mapping[str, FileChecksum]) -> list[str]:
                 found.append(
                     f"{file} is damaged: {file.stat().st_size:,} bytes, not {sealed.bytes:,}"
                 )
-            elif file_sha256(file) != sealed.sha256:
+            elif compute_file_sha256(file) != sealed.sha256:
                 found.append(f"{file} is damaged: its checksum is not the manifest's")
         except OSError as error:
             found.append(f"{file} cannot be read ({error.strerror})")
@@ -256,7 +257,7 @@ def list_versions(root: Path) -> list[str]:
     return sorted(e.name for e in root.iterdir() if VERSION_NAME.fullmatch(e.name) and e.is_dir())
 
 
-def prune_versions(
+def delete_old_versions(
     root: Path, keep: int, known: Collection[str] | None = None
 ) -> tuple[list[str], list[str]]:
     """Delete all but the version served and the newest others, `keep` in total.
@@ -266,7 +267,7 @@ def prune_versions(
     """
     whole = list_versions(root)
     try:
-        served = current_version(root)
+        served = read_current_version(root)
     except StoreError:
         served = None
     others = [n for n in whole if n != served and (known is None or n in known)]

@@ -38,20 +38,20 @@ def write_shard(path: Path, parts: Iterable[npt.NDArray[Any]], dtype: str) -> Sh
     """
     rows, largest = 0, 0.0
     with replace_atomically(path) as part, part.open("wb") as out:
-        out.write(npy_header(0, dtype))
+        out.write(make_npy_header(0, dtype))
         for values in parts:
             stored = convert_rows(values, dtype)
-            largest = max(largest, max_squared_norm(stored))
+            largest = max(largest, bound_squared_norm(stored))
             out.write(stored.tobytes())
             rows += len(stored)
         out.seek(0)
-        out.write(npy_header(rows, dtype))
+        out.write(make_npy_header(rows, dtype))
     return Shard(
         file=path.name,
         rows=rows,
         largest=largest,
         bytes=path.stat().st_size,
-        sha256=file_sha256(path),
+        sha256=compute_file_sha256(path),
     )
 
 
@@ -71,7 +71,7 @@ def convert_rows(values: Any, dtype: str) -> npt.NDArray[Any]:
     return stored
 
 
-def max_squared_norm(rows: npt.NDArray[Any]) -> float:
+def bound_squared_norm(rows: npt.NDArray[Any]) -> float:
     """Bound the largest squared norm of rows, rounding included; 0 without rows."""
     if not len(rows):
         return 0.0
@@ -80,7 +80,7 @@ def max_squared_norm(rows: npt.NDArray[Any]) -> float:
     return float(norms.max()) * (1 + 2.0**-10)
 
 
-def npy_header(rows: int, dtype: str) -> bytes:
+def make_npy_header(rows: int, dtype: str) -> bytes:
     """Make the header of an .npy file of so many rows: 128 bytes for any number."""
     described = f"{{'descr': '{DTYPES[dtype].str}', 'fortran_order': False, "
     described += f"'shape': ({rows}, {FEATURES}), }}"
@@ -117,7 +117,7 @@ class Vectors:
             read_exactly(self.files[shard], target, place)
         return to_float32(found)
 
-    def chunks(self, size: int = ROWS_PER_CHUNK) -> Iterator[tuple[int, Floats]]:
+    def read_chunks(self, size: int = ROWS_PER_CHUNK) -> Iterator[tuple[int, Floats]]:
         """Read all rows in order: the number of the first, and float32 [n, 4096], n ≤ `size`."""
         for number, file in enumerate(self.files):
             first, end = int(self.starts[number]), int(self.starts[number + 1])
@@ -132,9 +132,9 @@ class Vectors:
                 read_exactly(file, rows, HEADER_BYTES + (start - first) * self.row_bytes)
                 yield start, to_float32(rows)
 
-    def chunks_of(self, rows: Ids | None = None) -> Iterator[tuple[Ids, Floats]]:
+    def read_row_chunks(self, rows: Ids | None = None) -> Iterator[tuple[Ids, Floats]]:
         """Read these rows, rising, or all, a chunk at a time: their numbers and vectors."""
-        for start, values in self.chunks():
+        for start, values in self.read_chunks():
             end = start + len(values)
             if rows is None:
                 yield np.arange(start, end), values
@@ -166,7 +166,7 @@ def open_shard(path: Path, shard: Shard, dtype: str) -> int:
         raise StoreError(f"{path} cannot be read ({error.strerror}); {REBUILD_HINT}") from error
     wanted = HEADER_BYTES + shard.rows * FEATURES * DTYPES[dtype].itemsize
     whole = os.fstat(file).st_size == wanted == shard.bytes
-    if whole and os.pread(file, HEADER_BYTES, 0) == npy_header(shard.rows, dtype):
+    if whole and os.pread(file, HEADER_BYTES, 0) == make_npy_header(shard.rows, dtype):
         return file
     os.close(file)
     raise StoreError(f"{path} is damaged: it does not hold {shard.rows:,} vectors; {REBUILD_HINT}")
@@ -199,7 +199,7 @@ def to_float32(rows: npt.NDArray[Any]) -> Floats:
     return wide
 
 
-def file_sha256(file: Path) -> str:
+def compute_file_sha256(file: Path) -> str:
     """Compute the SHA-256 of a file, in hex."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()

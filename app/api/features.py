@@ -142,8 +142,8 @@ def extract_upload_features(upload: Upload) -> Floats:
 def load_or_extract_features(picture: CatalogueImage) -> Floats:
     """Return the features of an image in the database, float32 [4096]; 404 if its file is gone."""
     state = context.require_ready()
-    if state.index.id_map.row_of(picture.id) is not None:
-        stored: Floats = state.index.features([picture.id])[0]
+    if state.index.id_map.find_row(picture.id) is not None:
+        stored: Floats = state.index.read_features([picture.id])[0]
         return stored
     with context.compute_slot():
         return extract_square_features(state.predictor, image_of_picture(picture).square())

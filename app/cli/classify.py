@@ -19,7 +19,7 @@ from app.cli.terminal import INTERRUPTED, cli_errors, exit_with
 from app.inference.classify_files import (
     FindNeighbours,
     Outcome,
-    UnreadableFile,
+    UnclassifiedFile,
     classify_files,
     find_files,
     neighbour_finder,
@@ -106,7 +106,7 @@ def classify_with_progress(
 
 def exit_code(outcomes: list[Outcome]) -> int:
     """The exit code: 0 if every file was read, 1 if some were not, 2 if none was."""
-    failed = sum(isinstance(outcome, UnreadableFile) for outcome in outcomes)
+    failed = sum(isinstance(outcome, UnclassifiedFile) for outcome in outcomes)
     return 0 if not failed else 2 if failed == len(outcomes) else 1
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.inference.classify_files import ClassifiedFile, NeighbourFile, Outcome, UnreadableFile
+from app.inference.classify_files import ClassifiedFile, NeighbourFile, Outcome, UnclassifiedFile
 
 FORMULA = ("=", "+", "-", "@")
 """Characters that begin a formula in a spreadsheet."""
@@ -35,7 +35,7 @@ def format_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: 
             for row in table_rows(outcome, neighbours):
                 table.add_row(*row)
             table.add_section()
-    failed = [outcome for outcome in outcomes if isinstance(outcome, UnreadableFile)]
+    failed = [outcome for outcome in outcomes if isinstance(outcome, UnclassifiedFile)]
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False)
     with console.capture() as captured:
         if len(failed) < len(outcomes):
@@ -74,7 +74,7 @@ def format_csv(outcomes: Sequence[Outcome], top: int, neighbours: int, width: in
 def csv_cells(outcome: Outcome, top: int) -> list[str]:
     """The cells of a file's line, without the empty ones at its end."""
     file = escape_cell(decode_file_name(outcome.file))
-    if isinstance(outcome, UnreadableFile):
+    if isinstance(outcome, UnclassifiedFile):
         return [file, escape_cell(outcome.reason)]
     found = [file, ""]
     for guess in outcome.top:
@@ -95,7 +95,7 @@ def format_json(outcomes: Sequence[Outcome], top: int, neighbours: int, width: i
 def json_entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
     """The JSON object of one file."""
     file = {"file": decode_file_name(outcome.file)}
-    if isinstance(outcome, UnreadableFile):
+    if isinstance(outcome, UnclassifiedFile):
         return {**file, "error": outcome.reason}
     labels = {"top": [asdict(guess) for guess in outcome.top]}
     near = {"neighbours": [json_neighbour(one) for one in outcome.neighbours]}

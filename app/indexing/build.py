@@ -13,16 +13,16 @@ from app.database.ingest import Registration, record_version, register_images
 from app.database.session import Sessions
 from app.indexing.versions import (
     discard_versions,
-    drop_collections,
+    drop_milvus_collections,
     manifest_in_use,
     prepare_database,
 )
 from app.inference.loader import check_servable
 from index import store
 from index.building.checkpoint import delete_checkpoints, delete_published_checkpoints
-from index.building.distributed import build_device, is_first
+from index.building.distributed import choose_process_device, is_first
 from index.building.file_list import FILE_LIST, UnreadableFile, write_file_list
-from index.building.near_duplicates import near_duplicate_distance
+from index.building.near_duplicates import measure_near_duplicate_distance
 from index.building.pipeline import GatheredFeatures, compute_features, gather_features
 from index.building.sampling import VersionImages, make_sample, read_earlier_sample
 from index.building.writer import BaseVersion
@@ -32,7 +32,7 @@ from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
 from index.manifest import StoreError
 from index.sample import write_sample
-from index.store import Draft, Manifest
+from index.store import Manifest, VersionDraft
 from index.vectors import Floats
 from model.checkpoint import Weights, load_weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder
@@ -136,8 +136,8 @@ class IndexBuild:
         if not is_first():
             self.gather(settle_options(options, self.settings, self.folder, earlier)[0], None)
             return None
-        with store.build_lock(self.root) as abandoned:
-            drop_collections(self.settings, abandoned)
+        with store.acquire_build_lock(self.root) as abandoned:
+            drop_milvus_collections(self.settings, abandoned)
             options, notes = settle_options(options, self.settings, self.folder, earlier)
             listing = self.listing  # of the files as they are before any is read
             base = BaseVersion.read(self.root / earlier.name, earlier) if earlier else None
@@ -164,7 +164,9 @@ class IndexBuild:
                     target=options.wanted.target,
                     parameters=engine.parameters,
                     recall=engine.recall,
-                    near=earlier.near if earlier else self.near_duplicate_distance(gathered),
+                    near=earlier.near
+                    if earlier
+                    else self.measure_near_duplicate_distance(gathered),
                 )
             self.publish(manifest, images)
             return BuildResult(
@@ -189,7 +191,7 @@ class IndexBuild:
 
     def write_version(
         self,
-        draft: Draft,
+        draft: VersionDraft,
         options: BuildOptions,
         gathered: GatheredFeatures,
         images: Registration,
@@ -198,7 +200,7 @@ class IndexBuild:
         """Write everything but the manifest into a version's folder."""
         for stored in gathered.shards:
             draft.link_shard(stored.path, stored.shard)
-        vectors = draft.vectors(options.dtype)
+        vectors = draft.open_vectors(options.dtype)
         order = np.argsort(images.ids)
         id_map = images.ids[order], gathered.rows[order], images.classes[order]
         write_id_map(draft.folder, *id_map)
@@ -235,10 +237,10 @@ class IndexBuild:
         items = list(enumerate(files))
         return compute_features(self.predictor, items, on_progress=progress).features
 
-    def near_duplicate_distance(self, gathered: GatheredFeatures) -> float:
+    def measure_near_duplicate_distance(self, gathered: GatheredFeatures) -> float:
         """Measure the distance up to which two images count as near-duplicates."""
         paths = [self.folder.root / entry.path for entry in gathered.entries]
-        return near_duplicate_distance(self.predictor, paths)
+        return measure_near_duplicate_distance(self.predictor, paths)
 
     def publish(self, manifest: Manifest, images: Registration) -> None:
         """Record the version in the database, switch to it, and delete what is too old.
@@ -247,7 +249,7 @@ class IndexBuild:
         """
         try:
             record_version(self.sessions, manifest, images.dataset_id, np.sort(images.ids))
-            store.publish(self.root, manifest.name)
+            store.publish_version(self.root, manifest.name)
         except BaseException:
             store.delete_version(self.root, manifest.name)
             raise
@@ -263,8 +265,8 @@ class IndexBuild:
         """Remove what a build left that died after publishing, unless another one is running."""
         if not is_first():
             return
-        with suppress(StoreError), store.build_lock(self.root) as abandoned:
-            drop_collections(self.settings, abandoned)
+        with suppress(StoreError), store.acquire_build_lock(self.root) as abandoned:
+            drop_milvus_collections(self.settings, abandoned)
             delete_published_checkpoints(self.root, self.root / served.name)
             discard_versions(self.settings, self.sessions, self.settings.index_kept)
 
@@ -281,7 +283,7 @@ class IndexBuild:
     @cached_property
     def predictor(self) -> Predictor:
         """The network, on this process's device."""
-        return Predictor.from_weights(self.weights, build_device(self.settings.device))
+        return Predictor.from_weights(self.weights, choose_process_device(self.settings.device))
 
 
 def settle_options(

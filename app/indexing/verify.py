@@ -15,7 +15,7 @@ from index.building.file_list import read_file_list
 from index.engines import milvus_collections
 from index.manifest import Manifest, StoreError, read_manifest
 from index.search import Index
-from index.vectors import file_sha256
+from index.vectors import compute_file_sha256
 from model.dataset import FolderError, scan_folder
 from storage.parallel import map_ahead
 from storage.progress import Report
@@ -80,7 +80,7 @@ def choose_version(root: Path, name: str | None) -> str:
     whole = store.list_versions(root)
     if name is not None and name not in whole:
         raise StoreError(f"There is no version {name}; there are {', '.join(whole) or 'none'}")
-    name = name or store.current_version(root)
+    name = name or store.read_current_version(root)
     if name is None:
         raise StoreError("There is no index yet; run `flask index build`")
     return name
@@ -125,7 +125,7 @@ def compare_with_files(folder: Path, manifest: Manifest, report: Report) -> list
 def digest_or_none(file: Path) -> str | None:
     """SHA-256 of a file, or None if it cannot be read."""
     try:
-        return file_sha256(file)
+        return compute_file_sha256(file)
     except OSError:
         return None
 
@@ -186,7 +186,7 @@ def index_statistics(settings: Settings, name: str | None = None) -> dict[str, o
     vectors = sum(shard.bytes for shard in manifest.shards)
     return {
         "version": manifest.name,
-        "served": manifest.name == store.current_version(root),
+        "served": manifest.name == store.read_current_version(root),
         "kind": manifest.kind,
         "images": manifest.images,
         "vectors": manifest.vectors,

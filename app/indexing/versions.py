@@ -30,7 +30,7 @@ def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
     """Return the manifest of the version in service if it is complete and the database lists it."""
     root = settings.home.index
     try:
-        name = store.current_version(root)
+        name = store.read_current_version(root)
         manifest = store.check_version(root, name) if name else None
         return manifest if manifest and find_version(sessions, manifest.name) else None
     except StoreError:
@@ -49,8 +49,8 @@ def rollback_version(settings: Settings, sessions: Sessions, name: str | None) -
     those in use, or is not in the database; WeightsError and DatabaseError.
     """
     root = settings.home.index
-    with store.build_lock(root):
-        found = read_manifest(root / store.find_earlier(root, name))
+    with store.acquire_build_lock(root):
+        found = read_manifest(root / store.find_earlier_version(root, name))
         if found.weights != load_weights(settings.home.weights).identity:
             raise StoreError(
                 f"Version {found.name} was built with different weights than those in use and "
@@ -59,7 +59,7 @@ def rollback_version(settings: Settings, sessions: Sessions, name: str | None) -
             )
         if find_version(sessions, found.name) is None:
             raise StoreError(f"The database no longer lists version {found.name}")
-        store.publish(root, found.name)
+        store.publish_version(root, found.name)
     return found
 
 
@@ -67,7 +67,7 @@ def prune_versions(
     settings: Settings, sessions: Sessions, keep: int
 ) -> tuple[list[str], list[str]]:
     """Delete all but `keep` versions, never the one in service; return those kept and deleted."""
-    with store.build_lock(settings.home.index):
+    with store.acquire_build_lock(settings.home.index):
         return discard_versions(settings, sessions, keep)
 
 
@@ -75,13 +75,13 @@ def discard_versions(
     settings: Settings, sessions: Sessions, keep: int
 ) -> tuple[list[str], list[str]]:
     """As `prune_versions`, for a caller that holds the build lock."""
-    kept, gone = store.prune_versions(settings.home.index, keep, list_version_names(sessions))
+    kept, gone = store.delete_old_versions(settings.home.index, keep, list_version_names(sessions))
     forget_versions(sessions, kept)
-    drop_collections(settings, gone)
+    drop_milvus_collections(settings, gone)
     return kept, gone
 
 
-def drop_collections(settings: Settings, names: Iterable[str]) -> None:
+def drop_milvus_collections(settings: Settings, names: Iterable[str]) -> None:
     """Drop the versions' collections in Milvus; one that cannot be dropped now stays unused."""
     if settings.index_url:
         with suppress(SearchError):

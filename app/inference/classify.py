@@ -139,7 +139,7 @@ def nearest_by_pixels(
     """
     if ready.sample is None:
         return []
-    ids, distances = ready.sample.nearest_by_pixels(square, count, without)
+    ids, distances = ready.sample.find_nearest_by_pixels(square, count, without)
     labels = find_labels(sessions, ids.tolist())
     return [
         Neighbour(id=image, label=labels.get(image, ""), distance=distance)

@@ -40,19 +40,19 @@ class ClassifiedFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnreadableFile:
+class UnclassifiedFile:
     """A file or folder that could not be read. reason: a sentence."""
 
     file: Path
     reason: str
 
 
-Outcome = ClassifiedFile | UnreadableFile
+Outcome = ClassifiedFile | UnclassifiedFile
 FindNeighbours = Callable[[Floats], list[list[NeighbourFile]]]
 """Finds the neighbours of each row of float32 [N, 4096]."""
 
 
-def find_files(paths: Iterable[Path]) -> list[Path | UnreadableFile]:
+def find_files(paths: Iterable[Path]) -> list[Path | UnclassifiedFile]:
     """List the given files, and the photographs in and below the given folders, each once."""
     every = (
         one for path in paths for one in (photographs_below(path) if is_folder(path) else [path])
@@ -68,7 +68,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def photographs_below(folder: Path) -> list[Path | UnreadableFile]:
+def photographs_below(folder: Path) -> list[Path | UnclassifiedFile]:
     """The photographs in a folder and below, sorted by name, without hidden ones."""
     files: list[Path] = []
     errors: list[OSError] = []
@@ -76,17 +76,19 @@ def photographs_below(folder: Path) -> list[Path | UnreadableFile]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += (Path(place, name) for name in sorted(names) if is_photograph(name))
     reason = f"The folder holds no photographs ({', '.join(SUFFIXES)})."
-    return [*files, *map(unreadable_folder, errors)] or [UnreadableFile(file=folder, reason=reason)]
+    return [*files, *map(unreadable_folder, errors)] or [
+        UnclassifiedFile(file=folder, reason=reason)
+    ]
 
 
-def unreadable_folder(error: OSError) -> UnreadableFile:
+def unreadable_folder(error: OSError) -> UnclassifiedFile:
     """Describe a folder that cannot be opened."""
     reason = f"The folder cannot be opened: {error.strerror}."
-    return UnreadableFile(file=Path(os.fsdecode(error.filename)), reason=reason)
+    return UnclassifiedFile(file=Path(os.fsdecode(error.filename)), reason=reason)
 
 
 def classify_files(
-    files: Sequence[Path | UnreadableFile],
+    files: Sequence[Path | UnclassifiedFile],
     predictor: Predictor,
     top: int,
     find: FindNeighbours | None,
@@ -105,7 +107,7 @@ def classify_files(
         rest = iter(predictions)
         for file, square in group:
             if isinstance(square, str):
-                yield UnreadableFile(file=file, reason=square)
+                yield UnclassifiedFile(file=file, reason=square)
             else:
                 labels = predictor.top_k(next(rest).probabilities, top)
                 yield ClassifiedFile(file=file, top=labels, neighbours=next(near, []))
@@ -118,9 +120,9 @@ def stack_features(predictions: Sequence[Prediction]) -> Floats:
     return np.stack([one.fc7 for one in predictions])
 
 
-def try_read_square(file: Path | UnreadableFile) -> tuple[Path, Pixels | str]:
+def try_read_square(file: Path | UnclassifiedFile) -> tuple[Path, Pixels | str]:
     """Read a file as uint8 [256, 256, 3], or say what is wrong with it."""
-    if isinstance(file, UnreadableFile):
+    if isinstance(file, UnclassifiedFile):
         return file.file, file.reason
     try:
         # Opening a pipe without a writer would block forever.

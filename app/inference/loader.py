@@ -166,7 +166,7 @@ class ModelLoader:
         try:
             if links.weights is None:
                 return no_weights(self.settings)
-            name = store.current_version(home.index)
+            name = store.read_current_version(home.index)
             if name is None:
                 return no_index()
             if not tables_are_current(self.sessions):

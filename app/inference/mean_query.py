@@ -51,7 +51,7 @@ def nearest_to_mean(
     check_count(len(chosen))
     known = find_images(sessions, chosen)
     check_indexed(ready, chosen, known.keys())
-    features = ready.index.features(chosen).astype(np.float64)
+    features = ready.index.read_features(chosen).astype(np.float64)
     mean: Doubles = features.mean(axis=0)
     distances = np.linalg.norm(features - mean, axis=1).tolist()
     return MeanQueryResult(
@@ -76,7 +76,7 @@ def check_indexed(ready: Ready, chosen: Sequence[int], known: Iterable[int]) -> 
     if unknown:
         raise PickError(f"There is no image {unknown[0]}.")
     for image in chosen:
-        if ready.index.id_map.row_of(image) is None:
+        if ready.index.id_map.find_row(image) is None:
             raise PickError(
                 f"Image {image} is not in the index, so its features are not known; "
                 "only indexed training images can be chosen."
@@ -92,9 +92,9 @@ def nearest_others(
     classes: Collection[int] | None,
 ) -> list[Neighbour]:
     """Return the images nearest to a mean, float64 [4096], except copies of those chosen."""
-    row_of = ready.index.id_map.row_of
-    own = {row_of(image) for image in chosen}
+    find_row = ready.index.id_map.find_row
+    own = {find_row(image) for image in chosen}
     asked = min(count + len(own), MOST_FOUND)
     (found,) = nearest_neighbours(ready, sessions, mean[None], asked, classes=classes)
     # A mean is not an image, so nothing is a near-duplicate of it.
-    return [replace(one, near=False) for one in found if row_of(one.id) not in own][:count]
+    return [replace(one, near=False) for one in found if find_row(one.id) not in own][:count]

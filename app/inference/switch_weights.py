@@ -75,7 +75,7 @@ BUSY = "An index is being built or weights are being switched; try again when th
 def switching_lock(home: Home) -> Iterator[None]:
     """Hold the lock on weights and index. Raises SwitchError if somebody else holds it."""
     try:
-        with store.build_lock(home.index):
+        with store.acquire_build_lock(home.index):
             yield
     except StoreError as error:
         busy = isinstance(error.__cause__, BlockingIOError)
@@ -111,7 +111,7 @@ def point_links(home: Home, model: WeightsFile, index: str | None) -> None:
     try:
         switch_link(home.weights, model.file)
         if index is not None:
-            store.publish(home.index, index)
+            store.publish_version(home.index, index)
     except (OSError, StoreError) as error:
         if before is not None:
             with suppress(OSError):

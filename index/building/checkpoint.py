@@ -45,7 +45,7 @@ class Segment:
         return self.name.startswith("shard")
 
 
-def checkpoint_folder(place: Path, weights: str, data: Path, dtype: str) -> Path:
+def name_checkpoint_folder(place: Path, weights: str, data: Path, dtype: str) -> Path:
     """Name the checkpoint of a build of the index in `place`, by what its vectors depend on."""
     digest = hashlib.sha256()
     for part in (weights, os.fsencode(data.absolute()), PREPROCESSING, dtype):
@@ -77,16 +77,16 @@ class BuildCheckpoint:
 
     def __init__(self, folder: Path, dtype: str) -> None:
         self.folder, self.dtype = folder, dtype
-        with disk_errors(folder):
+        with translate_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
     def remove_partial(self) -> None:
         """Remove what a dead build left half-written; only for the first process."""
         for entry in list(self.folder.iterdir()):
-            if not (description_file(entry).exists() and SEGMENT_NAME.fullmatch(entry.stem)):
+            if not (name_description_file(entry).exists() and SEGMENT_NAME.fullmatch(entry.stem)):
                 entry.unlink(missing_ok=True)
 
-    def segments(self) -> list[Segment]:
+    def list_segments(self) -> list[Segment]:
         """List the finished segments: compacted ones, then blocks, each by number."""
         files = self.folder.glob("*.jsonl")
         segments = [segment for file in files if (segment := self.read_segment(file))]
@@ -116,7 +116,7 @@ class BuildCheckpoint:
     ) -> Shard:
         """Write a segment durably, whole or not at all. Raises StoreError."""
         file = self.folder / f"{name}.npy"
-        with disk_errors(self.folder):
+        with translate_disk_errors(self.folder):
             try:
                 shard = write_shard(file, iter(parts), self.dtype)
                 described = (
@@ -124,7 +124,7 @@ class BuildCheckpoint:
                     for one, row in zip(files, rows, strict=True)
                 )
                 write_atomically(
-                    description_file(file),
+                    name_description_file(file),
                     "\n".join([json.dumps(asdict(shard)), *described]) + "\n",
                 )
             except BaseException:
@@ -139,7 +139,7 @@ class BuildCheckpoint:
             (self.folder / f"{segment.name}{suffix}").unlink(missing_ok=True)
 
 
-def description_file(file: Path) -> Path:
+def name_description_file(file: Path) -> Path:
     """Name the description of a file of vectors."""
     return file.with_suffix(".jsonl")
 
@@ -153,7 +153,7 @@ def parse_scanned_file(values: dict[str, Any]) -> ScannedFile:
 
 
 @contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
+def translate_disk_errors(folder: Path) -> Iterator[None]:
     """Turn errors of a full or read-only disk into StoreError."""
     try:
         yield

@@ -38,7 +38,7 @@ class ProcessGroup:
         """Give every process the first one's value. Raises StoreError."""
         values = [value]
         if self.size > 1:
-            with missing_others():
+            with translate_peer_errors():
                 dist.broadcast_object_list(values)
         assert values[0] is not None
         return values[0]
@@ -48,13 +48,13 @@ class ProcessGroup:
         self.done += more
         if self.store is None:
             return self.done
-        with missing_others():
+        with translate_peer_errors():
             return int(self.store.add("index/done", more))
 
     def barrier(self) -> None:
         """Wait for every process. Raises StoreError if one is gone."""
         if self.size > 1:
-            with missing_others():
+            with translate_peer_errors():
                 dist.monitored_barrier(timeout=BUILD_TIMEOUT)
 
 
@@ -67,7 +67,7 @@ def join_processes() -> Iterator[ProcessGroup]:
     if not is_distributed():
         yield ProcessGroup()
         return
-    with missing_others():
+    with translate_peer_errors():
         store, rank, size = next(rendezvous("env://", timeout=JOIN_TIMEOUT))
         dist.init_process_group(
             "gloo", store=store, rank=rank, world_size=size, timeout=JOIN_TIMEOUT
@@ -83,14 +83,14 @@ def is_first() -> bool:
     return not is_distributed() or rank() == 0
 
 
-def build_device(name: str) -> str:
+def choose_process_device(name: str) -> str:
     """Give the device for this process; of several, each has a GPU of its own."""
     gpus = torch.cuda.device_count() if name in ("auto", "cuda") and is_distributed() else 0
     return f"cuda:{local_rank() % gpus}" if gpus else name
 
 
 @contextmanager
-def missing_others() -> Iterator[None]:
+def translate_peer_errors() -> Iterator[None]:
     """Turn the errors that torch raises when another process is gone into StoreError."""
     try:
         yield

@@ -13,7 +13,7 @@ import numpy as np
 from index.building.checkpoint import BuildCheckpoint, ScannedFile, Segment
 from index.building.distributed import ProcessGroup
 from index.building.file_list import FileEntry, UnreadableFile
-from index.building.reader import DecodedFile, file_stamp, read_photograph
+from index.building.reader import DecodedFile, read_file_stamp, read_photograph
 from index.building.writer import BaseVersion
 from index.manifest import StoreError
 from index.vectors import Floats
@@ -21,9 +21,9 @@ from model.predict import Pixels, Predictor
 from storage.parallel import map_ahead, split_batches
 
 T = TypeVar("T")
-BATCH = 64
+IMAGES_PER_BATCH = 64
 """Images per forward pass."""
-MAX_WAITING_IMAGES = 2 * BATCH
+MAX_WAITING_IMAGES = 2 * IMAGES_PER_BATCH
 """Decoded images waiting in memory, of 192 KiB each."""
 
 
@@ -66,7 +66,7 @@ class KnownFiles:
         file = self.by_path.get(path)
         if file is None or (isinstance(file, FileEntry) and file.pixels not in self.pixels):
             return False
-        return file.stamp is not None and file.stamp == file_stamp(root / path)
+        return file.stamp is not None and file.stamp == read_file_stamp(root / path)
 
 
 @dataclass(frozen=True)

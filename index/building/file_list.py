@@ -74,8 +74,8 @@ def write_file_list(path: Path, entries: Sequence[FileEntry], rows: Ids) -> None
         "paths": np.frombuffer(b"".join(paths), np.uint8),
         "ends": np.cumsum([len(name) for name in paths], dtype=np.int64),
         "stamps": np.array([entry.stamp for entry in entries], np.int64).reshape(-1, 3),
-        "sha256": from_hex([entry.sha256 for entry in entries], 32),
-        "pixels": from_hex([entry.pixels for entry in entries], 16),
+        "sha256": decode_hex_digests([entry.sha256 for entry in entries], 32),
+        "pixels": decode_hex_digests([entry.pixels for entry in entries], 16),
         "formats": np.array(formats, np.str_),
         "format": np.array([code[entry.format] for entry in entries], np.uint8),
         "sides": np.array([(e.width, e.height) for e in entries], np.uint32).reshape(-1, 2),
@@ -86,7 +86,7 @@ def write_file_list(path: Path, entries: Sequence[FileEntry], rows: Ids) -> None
     save_arrays(path, columns)
 
 
-def from_hex(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
+def decode_hex_digests(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8]:
     """Convert hex digests to bytes, uint8 [M, width]."""
     return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, width)
 
@@ -108,8 +108,8 @@ def decode_entries(columns: dict[str, npt.NDArray[np.generic]]) -> Iterator[File
         [0, *ends[:-1]] if ends else [],
         ends,
         columns["stamps"].tolist(),
-        to_hex(columns["sha256"], 32),
-        to_hex(columns["pixels"], 16),
+        encode_hex_digests(columns["sha256"], 32),
+        encode_hex_digests(columns["pixels"], 16),
         columns["format"].tolist(),
         columns["sides"].tolist(),
         columns["rows"],
@@ -129,7 +129,7 @@ def decode_entries(columns: dict[str, npt.NDArray[np.generic]]) -> Iterator[File
         )
 
 
-def to_hex(digests: npt.NDArray[np.generic], width: int) -> Iterator[str]:
+def encode_hex_digests(digests: npt.NDArray[np.generic], width: int) -> Iterator[str]:
     """Convert uint8 [M, width] to hex digests."""
     text = digests.reshape(-1, width).tobytes().hex()
     return (text[at : at + 2 * width] for at in range(0, len(text), 2 * width))

@@ -27,10 +27,10 @@ CROPPED_SHARE = 0.01
 PERCENTILE = 95
 MAX_SHARE_OF_NEAREST = 0.5
 """The limit, as a share of the distance to an ordinary nearest image."""
-BATCH = 64
+IMAGES_PER_BATCH = 64
 
 
-def near_duplicate_distance(
+def measure_near_duplicate_distance(
     predictor: Predictor, paths: Sequence[Path], seed: int = 0, sample: int = 64
 ) -> float:
     """Measure the distance up to which two images count as near-duplicates.
@@ -43,24 +43,27 @@ def near_duplicate_distance(
     """
     chosen = np.random.default_rng(seed).permutation(len(paths))[:sample].tolist()
     changed = [
-        trio for trio in map_ahead(original_and_variants, [paths[i] for i in chosen], BATCH) if trio
+        trio
+        for trio in map_ahead(decode_with_variants, [paths[i] for i in chosen], IMAGES_PER_BATCH)
+        if trio
     ]
     if not changed:
         return 0.0
     squares = np.stack([square for trio in changed for square in trio])
     parts = [
-        predictor.extract_features(squares[i : i + BATCH]) for i in range(0, len(squares), BATCH)
+        predictor.extract_features(squares[i : i + IMAGES_PER_BATCH])
+        for i in range(0, len(squares), IMAGES_PER_BATCH)
     ]
     features = np.concatenate(parts).reshape(len(changed), 3, -1).astype(np.float64)
     own = features[:, :1]
     moved = np.linalg.norm(features[:, 1:] - own, axis=2)
     return min(
         float(np.percentile(moved, PERCENTILE)),
-        MAX_SHARE_OF_NEAREST * median_nearest_distance(features[:, 0]),
+        MAX_SHARE_OF_NEAREST * compute_median_nearest_distance(features[:, 0]),
     )
 
 
-def original_and_variants(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
+def decode_with_variants(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
     """Read a photograph's square and those of its two variants; None if it is unreadable."""
     try:
         image = decode_image(path.read_bytes())
@@ -88,7 +91,7 @@ def crop_and_shrink(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC, box=(left, top, width, height))
 
 
-def median_nearest_distance(features: Doubles) -> float:
+def compute_median_nearest_distance(features: Doubles) -> float:
     """Median distance to the nearest image that is not a copy; infinite if there is none."""
     squares = np.square(features).sum(axis=1)
     apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * features @ features.T, 0))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from index.building.checkpoint import BuildCheckpoint, checkpoint_folder
+from index.building.checkpoint import BuildCheckpoint, name_checkpoint_folder
 from index.building.distributed import join_processes
-from index.building.extractor import BATCH, BuildPlan, Extractor, KnownFiles
+from index.building.extractor import IMAGES_PER_BATCH, BuildPlan, Extractor, KnownFiles
 from index.building.file_list import escape_file_name
-from index.building.sampling import sample_bytes_needed
+from index.building.sampling import estimate_sample_bytes
 from index.building.writer import BaseVersion, GatheredFeatures, write_shards
 from index.engines.factory import KINDS
 from index.manifest import StoreError
@@ -35,7 +35,7 @@ __all__ = [
     "ComputedFeatures",
     "GatheredFeatures",
     "compute_features",
-    "disk_bytes_needed",
+    "estimate_disk_bytes",
     "gather_features",
 ]
 
@@ -63,7 +63,7 @@ def compute_features(
     predictor: Predictor,
     items: Sequence[Item],
     *,
-    batch: int = BATCH,
+    batch: int = IMAGES_PER_BATCH,
     on_progress: Callable[[int], None] | None = None,
 ) -> ComputedFeatures:
     """Compute fc7 of the centre crop of every file, given as an id and a path, in memory.
@@ -108,7 +108,7 @@ def gather_features(
     kind: str = "exact",
     base: BaseVersion | None = None,
     report: Report = ignore_progress,
-    batch: int = BATCH,
+    batch: int = IMAGES_PER_BATCH,
     block: int = FILES_PER_BLOCK,
     rows: int = ROWS_PER_SHARD,
 ) -> GatheredFeatures | None:
@@ -125,7 +125,7 @@ def gather_features(
     """
     if base is not None and base.dtype != dtype:
         raise StoreError(f"An index of {base.dtype} cannot become one of {dtype}; build it anew")
-    folder = checkpoint_folder(index_folder, predictor.identity, root, dtype)
+    folder = name_checkpoint_folder(index_folder, predictor.identity, root, dtype)
     checkpoint = BuildCheckpoint(folder, dtype)
     with join_processes() as processes:
         plan = processes.broadcast(
@@ -134,7 +134,7 @@ def gather_features(
         total = len(plan.paths)
         report_done = report("Computing their features", total) if total else None
         Extractor(predictor, root, checkpoint, processes, plan, batch, block, report_done).run(
-            KnownFiles(base, checkpoint.segments())
+            KnownFiles(base, checkpoint.list_segments())
         )
         processes.barrier()
         if not processes.is_first:
@@ -153,12 +153,12 @@ def plan_build(
 ) -> BuildPlan:
     """List the files to read. Raises StoreError if the disk is too small for their features."""
     checkpoint.remove_partial()
-    segments = checkpoint.segments()
+    segments = checkpoint.list_segments()
     known = KnownFiles(base, segments)
     paths = [p.path for p in photographs if escape_file_name(p.path) == p.path]
     new = [path for path in paths if not known.is_unchanged(root, path)]
-    needed = disk_bytes_needed(len(new), checkpoint.dtype, kind)
-    needed += sample_bytes_needed(len(photographs))
+    needed = estimate_disk_bytes(len(new), checkpoint.dtype, kind)
+    needed += estimate_sample_bytes(len(photographs))
     free = shutil.disk_usage(checkpoint.folder).free
     if needed > free:
         raise StoreError(
@@ -169,7 +169,7 @@ def plan_build(
     return BuildPlan(paths=new, first_block=first_block)
 
 
-def disk_bytes_needed(count: int, dtype: str, kind: str) -> int:
+def estimate_disk_bytes(count: int, dtype: str, kind: str) -> int:
     """Give the disk space that new images take, while they are built too."""
     width = FEATURES * np.dtype(dtype).itemsize
     kept = width + KINDS[kind].disk_bytes + LISTING_BYTES_PER_IMAGE

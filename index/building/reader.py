@@ -75,7 +75,7 @@ def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str) -> DecodedFil
     return DecodedFile(entry, square)
 
 
-def file_stamp(file: Path) -> Stamp | None:
+def read_file_stamp(file: Path) -> Stamp | None:
     """Get a file's size and times; None if that fails."""
     try:
         status = file.stat()

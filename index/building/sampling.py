@@ -20,7 +20,7 @@ from model.predict import Predictor
 from storage.parallel import map_ahead
 from storage.progress import Report, ignore_progress
 
-SEED = b"2012"
+DRAW_KEY = b"2012"
 MAX_WAITING_IMAGES = 64
 """Images waiting in memory, of 192 KiB each."""
 SAMPLE_BYTES_PER_IMAGE, PATCHES_BYTES = 3_800, 500_000
@@ -40,7 +40,7 @@ class VersionImages:
     rows: Ids
 
 
-def sample_bytes_needed(images: int) -> int:
+def estimate_sample_bytes(images: int) -> int:
     """Give the disk space that the sample of so many images takes."""
     return SAMPLE_BYTES_PER_IMAGE * min(images, MAX_SAMPLE_IMAGES) + PATCHES_BYTES
 
@@ -70,9 +70,9 @@ def make_sample(
     with single_threaded_torch():
         scan_new_images(scan, read_image, report)
         scan.read_missing_patches(read_image)
-    columns = scan.arrays()
+    columns = scan.make_arrays()
     rows = images.rows[chosen[scan.known]]
-    layout = layout_images(vectors, rows, earlier_layout(columns["ids"], before), report)
+    layout = layout_images(vectors, rows, align_earlier_layout(columns["ids"], before), report)
     return columns | {"points": layout.points, "span": np.array(layout.span)}
 
 
@@ -118,7 +118,9 @@ def draw_sample(entries: Sequence[FileEntry], count: int) -> Ids:
     """
     if len(entries) <= count:
         return np.arange(len(entries))
-    hashes = [hashlib.blake2b(e.path.encode(), digest_size=8, key=SEED).digest() for e in entries]
+    hashes = [
+        hashlib.blake2b(e.path.encode(), digest_size=8, key=DRAW_KEY).digest() for e in entries
+    ]
     numbers = np.frombuffer(b"".join(hashes), ">u8")
     return np.sort(np.argsort(numbers, kind="stable")[:count])
 
@@ -133,7 +135,7 @@ def read_entry_square(root: Path, entry: FileEntry) -> Pixels | None:
     )
 
 
-def earlier_layout(ids: Ids, before: dict[str, Array] | None) -> MapLayout | None:
+def align_earlier_layout(ids: Ids, before: dict[str, Array] | None) -> MapLayout | None:
     """Give the earlier map's points of these images, NaN for new ones; None without such a map."""
     if before is None or not len(before["ids"]):
         return None

@@ -72,8 +72,10 @@ class SampleScan:
         )
         self.top = np.sort(np.concatenate([self.top, responses.peaks[None]]), axis=0)[1:]
         if len(self.patches) > MAX_PATCHES_PER_KERNEL * self.conv1.kernel_count:
-            best = self.strongest_images()
-            self.patches = {k: self.patches[k] for k in self.patch_keys(best) if k in self.patches}
+            best = self.rank_strongest_images()
+            self.patches = {
+                k: self.patches[k] for k in self.list_patch_keys(best) if k in self.patches
+            }
 
     def store_patches(self, place: int, kernels: list[int], square: Pixels) -> None:
         """Keep what these kernels see where the image excites them most."""
@@ -81,12 +83,12 @@ class SampleScan:
             patch = self.conv1.cut_patch(square, self.spots[place, kernel])
             self.patches[kernel, int(self.ids[place])] = patch
 
-    def strongest_images(self) -> Ids:
+    def rank_strongest_images(self) -> Ids:
         """Rank each kernel's strongest images: places in the sample, int64 [K, n]; ties by id."""
         order = np.argsort(-self.peaks, axis=0, kind="stable")
         return order[: min(PATCHES_PER_KERNEL, int(self.known.sum()))].T
 
-    def patch_keys(self, best: Ids) -> list[PatchKey]:
+    def list_patch_keys(self, best: Ids) -> list[PatchKey]:
         """List the keys of the patches of each kernel's strongest images."""
         return [(k, image) for k, images in enumerate(self.ids[best].tolist()) for image in images]
 
@@ -95,10 +97,10 @@ class SampleScan:
 
         An image that cannot be read any more leaves the sample.
         """
-        best = self.strongest_images()
+        best = self.rank_strongest_images()
         missing: dict[int, list[int]] = {}
         for (kernel, image), place in zip(
-            self.patch_keys(best), best.ravel().tolist(), strict=True
+            self.list_patch_keys(best), best.ravel().tolist(), strict=True
         ):
             if (kernel, image) not in self.patches:
                 missing.setdefault(place, []).append(kernel)
@@ -110,14 +112,14 @@ class SampleScan:
         if missing:
             self.read_missing_patches(read)
 
-    def arrays(self) -> dict[str, Array]:
+    def make_arrays(self) -> dict[str, Array]:
         """Make all arrays of `index.sample.write_sample` but the map, of the images scanned.
 
         Only after `read_missing_patches`.
         """
-        best, size = self.strongest_images(), self.conv1.kernel_size
+        best, size = self.rank_strongest_images(), self.conv1.kernel_size
         pixels = np.empty((*best.shape, size, size, 3), np.uint8)
-        for at, key in zip(np.ndindex(best.shape), self.patch_keys(best), strict=True):
+        for at, key in zip(np.ndindex(best.shape), self.list_patch_keys(best), strict=True):
             pixels[at] = self.patches[key]
         kernels = np.arange(len(best))[:, None]
         return {

@@ -103,7 +103,7 @@ def run_tsne(features: Floats, start: Doubles | None, report: Report) -> Doubles
         negative_gradient_method="bh",
         n_jobs=threads,
         random_state=SEED,
-        callbacks=progress_callback(report_done),
+        callbacks=make_progress_callback(report_done),
         callbacks_every_iters=REPORT_EVERY,
     )
     for count, exaggeration in phases:
@@ -111,7 +111,7 @@ def run_tsne(features: Floats, start: Doubles | None, report: Report) -> Doubles
     return np.array(embedding, np.float64)
 
 
-def progress_callback(report_done: Callable[[int], None]) -> Callable[..., None]:
+def make_progress_callback(report_done: Callable[[int], None]) -> Callable[..., None]:
     """Make openTSNE's callback, which reports the number of iterations done."""
     done = 0
 

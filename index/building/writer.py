@@ -110,9 +110,9 @@ def write_shards(
 
     first_block: the number of the first block that was computed now.
     """
-    segments = checkpoint.segments()
+    segments = checkpoint.list_segments()
     earlier = {entry.path: entry for entry in base.entries} if base else {}
-    readable, unreadable = split_readable(photographs, latest_scans(earlier, segments))
+    readable, unreadable = split_readable(photographs, find_latest_scans(earlier, segments))
     entries = [entry for _, entry in readable]
     source_rows = locate_vectors(entries, base, segments)
     sources = list_sources(checkpoint, base, segments, source_rows)
@@ -138,7 +138,7 @@ def write_shards(
     )
 
 
-def latest_scans(
+def find_latest_scans(
     earlier: dict[str, FileEntry], segments: Sequence[Segment]
 ) -> dict[str, ScannedFile]:
     """Map each path to what was last found out about the file."""

@@ -19,7 +19,7 @@ from index.engines.autoencoder import (
     save_encoder,
     train_encoder,
 )
-from index.engines.faiss_file import MAP_FLAT, python_writer
+from index.engines.faiss_file import MAP_FLAT_FLAGS, make_faiss_writer
 from index.engines.faiss_search import pack_row_bits
 from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
@@ -112,18 +112,18 @@ def write_codes(encoder: Encoder, vectors: Vectors, rows: Ids, file: Path, repor
     """Encode these rows, and write a FAISS file with their numbers as ids. Raises OSError."""
     codes = faiss.IndexBinaryIDMap(faiss.IndexBinaryFlat(encoder.bits))
     done = report("Encoding the vectors", len(vectors))
-    for numbers, values in vectors.chunks_of(rows):
+    for numbers, values in vectors.read_row_chunks(rows):
         codes.add_with_ids(encoder.encode(values), numbers)
         done(int(numbers[-1]) + 1)
     done(len(vectors))
     with file.open("wb") as out:
-        faiss.write_index_binary(codes, python_writer(out.write))
+        faiss.write_index_binary(codes, make_faiss_writer(out.write))
 
 
 def read_codes(file: Path) -> faiss.IndexBinaryIDMap:
     """Map a file of codes into memory, shared by all processes. Raises StoreError."""
     try:
-        codes = faiss.read_index_binary(str(file), MAP_FLAT)
+        codes = faiss.read_index_binary(str(file), MAP_FLAT_FLAGS)
     except (RuntimeError, MemoryError) as error:
         raise StoreError(f"FAISS cannot read {file} ({error}); {REBUILD_HINT}") from error
     if isinstance(codes, faiss.IndexBinaryIDMap):

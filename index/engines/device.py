@@ -45,10 +45,12 @@ def place_index(
 ) -> Placement:
     """Choose the placement of an index by the memory that is free now, and log why if on the CPU.
 
-    list_shape: for inverted lists, as in `gpu_bytes_needed`.
+    list_shape: for inverted lists, as in `estimate_gpu_bytes`.
     """
-    needed = gpu_bytes_needed(kind, rows, list_shape or {}, device.float16)
-    placement = choose_placement(device.device, kind, needed, free_gpu_bytes(), device.float16)
+    needed = estimate_gpu_bytes(kind, rows, list_shape or {}, device.float16)
+    placement = choose_placement(
+        device.device, kind, needed, query_free_gpu_bytes(), device.float16
+    )
     if not placement.gpus:
         level = logging.WARNING if device.device in ("gpu", "gpus") else logging.INFO
         log.log(level, "The index is searched on the CPU: %s", placement.reason)
@@ -102,7 +104,7 @@ def format_mib(count: int) -> str:
     return f"{count / 2**20:,.0f} MiB"
 
 
-def gpu_bytes_needed(kind: str, rows: int, list_shape: Mapping[str, int], float16: bool) -> int:
+def estimate_gpu_bytes(kind: str, rows: int, list_shape: Mapping[str, int], float16: bool) -> int:
     """Give the bytes of GPU memory that an index takes with all its rows on one GPU.
 
     list_shape: of inverted lists, their `dimensions`, their number `lists`, and the `bytes` of a
@@ -118,7 +120,7 @@ def gpu_bytes_needed(kind: str, rows: int, list_shape: Mapping[str, int], float1
     return 2 * rows * (code + 8) + 4 * lists * (dimensions + 1)
 
 
-def free_gpu_bytes() -> tuple[int, ...]:
+def query_free_gpu_bytes() -> tuple[int, ...]:
     """Give the free memory of each GPU that FAISS sees; empty where torch sees no GPU."""
     if not torch.cuda.is_available():
         return ()

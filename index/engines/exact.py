@@ -70,7 +70,7 @@ class ExactSearch:
                 part = rows[start : start + ROWS_PER_CHUNK]
                 yield part, self.vectors.take(part)
             return
-        yield from self.vectors.chunks_of(rows)
+        yield from self.vectors.read_row_chunks(rows)
 
 
 class GpuVectors:
@@ -82,12 +82,12 @@ class GpuVectors:
         # FAISS does not keep the resources of an index alive.
         self.resources = [faiss.StandardGpuResources() for _ in placement.gpus]
         self.parts = [
-            empty_gpu_index(gpu, resources, placement.float16)
+            make_empty_gpu_index(gpu, resources, placement.float16)
             for gpu, resources in zip(placement.gpus, self.resources, strict=True)
         ]
         self.rows_per_gpu = -(-len(rows) // len(self.parts))
         done = 0
-        for _, values in vectors.chunks_of(rows):
+        for _, values in vectors.read_row_chunks(rows):
             while len(values):
                 number = done // self.rows_per_gpu
                 part = values[: (number + 1) * self.rows_per_gpu - done]
@@ -107,7 +107,7 @@ class GpuVectors:
         return found
 
 
-def empty_gpu_index(gpu: int, resources: Any, float16: bool) -> Any:
+def make_empty_gpu_index(gpu: int, resources: Any, float16: bool) -> Any:
     """Make an empty flat index on a GPU."""
     config = faiss.GpuIndexFlatConfig()
     config.device, config.useFloat16 = gpu, float16

@@ -219,7 +219,7 @@ class KindChoice:
 
 def choose_kind(count: int, memory: int | None = None, dtype: str = "float32") -> KindChoice:
     """Choose a kind for `count` vectors and `memory` bytes of memory, by default this machine's."""
-    memory = physical_memory() if memory is None else memory
+    memory = query_physical_memory() if memory is None else memory
     needed = count * FEATURES * np.dtype(dtype).itemsize
     if count > MAX_EXACT_ROWS:
         return KindChoice(
@@ -239,6 +239,6 @@ def choose_kind(count: int, memory: int | None = None, dtype: str = "float32") -
     )
 
 
-def physical_memory() -> int:
+def query_physical_memory() -> int:
     """Give the bytes of memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -10,19 +10,19 @@ from index.manifest import REBUILD_HINT, StoreError
 FAISS_FILE = "candidates.faiss"
 WRITE_CHUNK = 1 << 20
 """Bytes that FAISS hands over at a time."""
-MAP_LISTS = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
+MAP_LISTS_FLAGS = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
 """Inverted lists stay in the file: the system's page cache holds them once for all processes."""
-MAP_FLAT = faiss.IO_FLAG_MMAP_IFC
+MAP_FLAT_FLAGS = faiss.IO_FLAG_MMAP_IFC
 """The same for flat codes and for the links of a graph."""
 
 
 def write_faiss(index: faiss.Index, folder: Path) -> None:
     """Write an index into a version's folder. Raises OSError."""
     with (folder / FAISS_FILE).open("wb") as out:
-        faiss.write_index(index, python_writer(out.write))
+        faiss.write_index(index, make_faiss_writer(out.write))
 
 
-def python_writer(write: Any) -> Any:
+def make_faiss_writer(write: Any) -> Any:
     """Let FAISS write through Python, which raises when the disk is full; FAISS alone does not."""
     return faiss.PyCallbackIOWriter(write, WRITE_CHUNK)  # type: ignore[attr-defined]
 
@@ -31,7 +31,9 @@ def read_faiss(kind: str, folder: Path) -> Any:
     """Map the index of a version's folder; it outlives the folder. Raises StoreError."""
     file = folder / FAISS_FILE
     try:
-        index: Any = faiss.read_index(str(file), MAP_FLAT if kind == "hnsw" else MAP_LISTS)
+        index: Any = faiss.read_index(
+            str(file), MAP_FLAT_FLAGS if kind == "hnsw" else MAP_LISTS_FLAGS
+        )
     except (RuntimeError, MemoryError) as error:
         # FAISS puts the place in its source before the message.
         message = str(error).rpartition("Error: ")[2]

@@ -39,11 +39,11 @@ class FaissSearch:
 
     def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
         """As `SearchEngine.propose`; nearest first by the reduced vectors."""
-        parameters = self.search_parameters(effort, count, row_filter)
+        parameters = self.make_search_parameters(effort, count, row_filter)
         found: Ids = self.index.search(queries, count, params=parameters)[1]
         return found
 
-    def search_parameters(
+    def make_search_parameters(
         self, effort: int, count: int, row_filter: RowFilter | None = None
     ) -> Any:
         """Make FAISS's parameters for one search; the index itself is not changed."""
@@ -90,6 +90,6 @@ class GpuLists:
         """As `GpuIndex.search`."""
         # A GPU cannot search more than 2048 lists at a time.
         effort = min(effort, MAX_GPU_NEIGHBOURS.bit_length() - 1)
-        parameters = self.on_cpu.search_parameters(effort, count)
+        parameters = self.on_cpu.make_search_parameters(effort, count)
         found: Ids = self.copy.search(queries, count, params=parameters)[1]
         return found

@@ -18,7 +18,7 @@ from index.engines.reduction import (
     PCA_SAMPLE_ROWS,
     draw_rows,
     fit_pca,
-    linear_transform,
+    make_linear_transform,
     project_sample,
 )
 from index.vectors import Floats, Ids, Vectors
@@ -186,7 +186,7 @@ def remove_vectors(kind: str, index: Any, parameters: Mapping[str, Any]) -> fais
     if kind == "hnsw":
         inner: Any = faiss.downcast_index(index.index)
         fitted: Any = faiss.downcast_VectorTransform(inner.chain.at(0))
-        transform = linear_transform(
+        transform = make_linear_transform(
             faiss.vector_to_array(fitted.A), faiss.vector_to_array(fitted.b)
         )
         return wrap_graph(transform, make_graph(transform.d_out, int(parameters["links"])))
@@ -203,7 +203,7 @@ def remove_vectors(kind: str, index: Any, parameters: Mapping[str, Any]) -> fais
 def add_vectors(index: faiss.Index, vectors: Vectors, rows: Ids, report: Report) -> None:
     """Add these rows, rising, under their numbers."""
     report_done, done = report("Adding", len(rows)), 0
-    for numbers, values in vectors.chunks_of(rows):
+    for numbers, values in vectors.read_row_chunks(rows):
         index.add_with_ids(values, numbers)
         done += len(numbers)
         report_done(done)

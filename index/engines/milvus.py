@@ -13,11 +13,11 @@ from index.engines.milvus_server import (
     SEARCH_TIMEOUT,
     VECTOR_FIELD,
     MilvusAddress,
-    collection_name,
     connect,
     count_rows,
-    milvus_errors,
+    name_collection,
     parse_milvus_url,
+    translate_milvus_errors,
 )
 from index.engines.protocol import RowFilter, SearchError, VersionData
 from index.manifest import StoreError
@@ -50,7 +50,7 @@ def open_milvus(version: VersionData, parameters: Mapping[str, Any]) -> "MilvusS
 
 def open_collection(url: str, name: str, parameters: Mapping[str, Any]) -> "MilvusSearch":
     """Open the collection of the version `name`, without connecting yet. Raises ValueError."""
-    return MilvusSearch(parse_milvus_url(url), collection_name(name), parameters)
+    return MilvusSearch(parse_milvus_url(url), name_collection(name), parameters)
 
 
 class MilvusSearch:
@@ -98,7 +98,7 @@ class MilvusSearch:
                 data=queries,
                 anns_field=VECTOR_FIELD,
                 limit=limit,
-                filter=class_expression(classes),
+                filter=make_class_expression(classes),
                 output_fields=[ROW_FIELD],
                 search_params={"metric_type": "L2", "params": settings},
                 consistency_level="Strong",
@@ -116,12 +116,12 @@ class MilvusSearch:
         distinct, places = np.unique(np.asarray(rows, np.int64), return_inverse=True)
         values = np.empty((len(distinct), FEATURES), np.float32)
         for start in range(0, len(distinct), ROWS_PER_FETCH):
-            records = self.records(distinct[start : start + ROWS_PER_FETCH], VECTOR_FIELD)
+            records = self.fetch_records(distinct[start : start + ROWS_PER_FETCH], VECTOR_FIELD)
             for place, record in enumerate(records, start):
                 values[place] = decode_vector(record[VECTOR_FIELD])
         return values[places]
 
-    def records(self, rows: Ids, *fields: str) -> list[dict[str, Any]]:
+    def fetch_records(self, rows: Ids, *fields: str) -> list[dict[str, Any]]:
         """Fetch fields of rows, which are distinct and rising. Raises SearchError."""
         found = self.call(
             lambda client: client.query(
@@ -140,21 +140,21 @@ class MilvusSearch:
             )
         return records
 
-    def count(self) -> int:
+    def count_rows(self) -> int:
         """Count the rows of the collection. Raises SearchError."""
         return self.call(lambda client: count_rows(client, self.collection))
 
     def call(self, request: Callable[[Any], R]) -> R:
         """Make a request with the client; after a failure the next one reconnects first."""
-        client = self.connected_client()
+        client = self.get_connected_client()
         try:
-            with milvus_errors(self.address):
+            with translate_milvus_errors(self.address):
                 return request(client)
         except SearchError:
             self.loaded = False
             raise
 
-    def connected_client(self) -> Any:
+    def get_connected_client(self) -> Any:
         """Connect if needed, and load the collection. Raises SearchError."""
         with self.lock:
             if self.loaded:
@@ -163,7 +163,7 @@ class MilvusSearch:
                 raise SearchError(f"Milvus at {self.address} did not answer a moment ago")
             try:
                 self.client = self.client or connect(self.address)
-                with milvus_errors(self.address):
+                with translate_milvus_errors(self.address):
                     self.client.load_collection(self.collection, timeout=SEARCH_TIMEOUT)
             except SearchError:
                 self.retry_at = time.monotonic() + RETRY_DELAY
@@ -179,7 +179,7 @@ class MilvusSearch:
             self.client, self.loaded = None, False
 
 
-def class_expression(classes: tuple[int, ...] | None) -> str:
+def make_class_expression(classes: tuple[int, ...] | None) -> str:
     """Make Milvus's expression for rows of one of these classes; empty for all rows."""
     if classes is None:
         return ""

@@ -19,12 +19,12 @@ from index.engines.milvus_server import (
     SEARCH_TIMEOUT,
     VECTOR_FIELD,
     WRITE_TIMEOUT,
-    collection_name,
     connect,
     count_rows,
     import_pymilvus,
-    milvus_errors,
+    name_collection,
     parse_milvus_url,
+    translate_milvus_errors,
 )
 from index.engines.options import EngineOptions
 from index.engines.protocol import VersionData
@@ -68,7 +68,7 @@ def fill_collection(
     the end. After a failure the collection is dropped, unless Milvus is gone or this process is
     killed; then drop it by its name, or fill it again.
     """
-    collection, count, address = collection_name(name), len(id_map.live_rows), parse_milvus_url(url)
+    collection, count, address = name_collection(name), len(id_map.live_rows), parse_milvus_url(url)
     # Milvus Lite stores float32 only.
     half = vectors.dtype == "float16" and not address.is_file
     parameters: dict[str, Any] = {
@@ -76,7 +76,7 @@ def fill_collection(
         "dtype": "float16" if half else "float32",
         "rows": count,
     }
-    with closing(connect(address)) as client, milvus_errors(address):
+    with closing(connect(address)) as client, translate_milvus_errors(address):
         client.drop_collection(collection, timeout=WRITE_TIMEOUT)
         try:
             create_collection(client, collection, id_map, half)
@@ -123,13 +123,13 @@ def insert_vectors(
 ) -> None:
     """Send the rows that an image points to, a batch at a time."""
     done = 0
-    for start, values in vectors.chunks(ROWS_PER_INSERT):
+    for start, values in vectors.read_chunks(ROWS_PER_INSERT):
         first, end = np.searchsorted(id_map.live_rows, [start, start + len(values)])
         rows = id_map.live_rows[first:end]
         if not len(rows):
             continue
         sent = values[rows - start].astype(np.float16 if half else np.float32, copy=False)
-        classes = classes_of_rows(id_map, rows)
+        classes = list_row_classes(id_map, rows)
         records = [
             {ROW_FIELD: row, VECTOR_FIELD: vector, CLASSES_FIELD: own}
             for row, vector, own in zip(rows.tolist(), sent, classes, strict=True)
@@ -139,7 +139,7 @@ def insert_vectors(
         report_done(done)
 
 
-def classes_of_rows(id_map: IdMap, rows: Ids) -> list[list[int]]:
+def list_row_classes(id_map: IdMap, rows: Ids) -> list[list[int]]:
     """List the classes of the images that point to each row, rising."""
     first = np.searchsorted(id_map.rows, rows, side="left").tolist()
     end = np.searchsorted(id_map.rows, rows, side="right").tolist()
@@ -157,15 +157,15 @@ def build_vector_index(client: Any, collection: str, kind: str) -> None:
 def drop_collections(url: str, names: Iterable[str]) -> None:
     """Delete the collections of versions, where they exist. Raises SearchError."""
     address = parse_milvus_url(url)
-    with closing(connect(address)) as client, milvus_errors(address):
+    with closing(connect(address)) as client, translate_milvus_errors(address):
         for name in names:
-            client.drop_collection(collection_name(name), timeout=WRITE_TIMEOUT)
+            client.drop_collection(name_collection(name), timeout=WRITE_TIMEOUT)
 
 
 def list_collections(url: str) -> list[str]:
     """List the collections of versions by name. Raises SearchError."""
     address = parse_milvus_url(url)
-    with closing(connect(address)) as client, milvus_errors(address):
+    with closing(connect(address)) as client, translate_milvus_errors(address):
         found = client.list_collections(timeout=SEARCH_TIMEOUT)
     return sorted(name for name in found if name.startswith(COLLECTION_PREFIX))
 
@@ -173,7 +173,7 @@ def list_collections(url: str) -> list[str]:
 def count_version_rows(url: str, name: str) -> int:
     """Count the rows of a version's collection. Raises SearchError."""
     with closing(open_collection(url, name, {})) as search:
-        return search.count()
+        return search.count_rows()
 
 
 def verify_collection(
@@ -183,14 +183,14 @@ def verify_collection(
 
     Raises StoreError where they differ, and SearchError.
     """
-    place = f"Milvus at {parse_milvus_url(url)}: {collection_name(name)}"
+    place = f"Milvus at {parse_milvus_url(url)}: {name_collection(name)}"
     rows = id_map.live_rows
     with closing(open_collection(url, name, {})) as search:
-        if (found := search.count()) != len(rows):
+        if (found := search.count_rows()) != len(rows):
             raise StoreError(f"{place} holds {found:,} rows, not {len(rows):,}; {REBUILD_HINT}")
         some = rows[np.unique(np.linspace(0, len(rows) - 1, min(sample, len(rows)), dtype=int))]
         if not np.array_equal(search.take(some), vectors.take(some)):
             raise StoreError(f"{place} holds other vectors than the shards; {REBUILD_HINT}")
-        records = search.records(some, CLASSES_FIELD)
-        if [sorted(record[CLASSES_FIELD]) for record in records] != classes_of_rows(id_map, some):
+        records = search.fetch_records(some, CLASSES_FIELD)
+        if [sorted(record[CLASSES_FIELD]) for record in records] != list_row_classes(id_map, some):
             raise StoreError(f"{place} holds other classes than the version; {REBUILD_HINT}")

@@ -77,7 +77,7 @@ def parse_milvus_url(text: str) -> MilvusAddress:
     )
 
 
-def collection_name(name: str) -> str:
+def name_collection(name: str) -> str:
     """Name the collection of a version; Milvus allows letters, digits and _ only."""
     return COLLECTION_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", name)
 
@@ -91,7 +91,7 @@ def connect(address: MilvusAddress) -> Any:
             f"{address} is a file of Milvus Lite, which is not installed: "
             "`pip install pyarrow` and `pip install --no-deps milvus-lite`"
         )
-    with milvus_errors(address), OPEN_FILE_LOCK if address.is_file else nullcontext():
+    with translate_milvus_errors(address), OPEN_FILE_LOCK if address.is_file else nullcontext():
         return client(
             uri=address.uri,
             user=address.user,
@@ -115,7 +115,7 @@ def import_pymilvus() -> Any:
 
 
 @contextmanager
-def milvus_errors(address: MilvusAddress) -> Iterator[None]:
+def translate_milvus_errors(address: MilvusAddress) -> Iterator[None]:
     """Turn errors of pymilvus and gRPC into a SearchError of one line without the password."""
     import grpc
     from pymilvus.exceptions import MilvusException
@@ -123,12 +123,12 @@ def milvus_errors(address: MilvusAddress) -> Iterator[None]:
     try:
         yield
     except MilvusException as error:
-        raise SearchError(error_message(address, str(error.message), error.code)) from error
+        raise SearchError(format_milvus_error(address, str(error.message), error.code)) from error
     except grpc.RpcError as error:
-        raise SearchError(error_message(address, str(error), "gRPC")) from error
+        raise SearchError(format_milvus_error(address, str(error), "gRPC")) from error
 
 
-def error_message(address: MilvusAddress, text: str, code: Any) -> str:
+def format_milvus_error(address: MilvusAddress, text: str, code: Any) -> str:
     """Describe an error in one line."""
     if address.is_file and "Open local milvus failed" in text:
         text = (

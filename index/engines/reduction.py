@@ -41,10 +41,10 @@ def fit_pca(sample: Floats, dimensions: int, seed: int) -> faiss.LinearTransform
             values - mean, q=computed, center=False, niter=POWER_ITERATIONS
         )[2]
     axes = components[:, :dimensions].T.contiguous()
-    return linear_transform(axes.numpy().ravel(), (-(axes @ mean)).numpy())
+    return make_linear_transform(axes.numpy().ravel(), (-(axes @ mean)).numpy())
 
 
-def linear_transform(matrix: Floats, offset: Floats) -> faiss.LinearTransform:
+def make_linear_transform(matrix: Floats, offset: Floats) -> faiss.LinearTransform:
     """Make FAISS's transform of a matrix, flattened row by row, and the offset that is added."""
     transform = faiss.LinearTransform(FEATURES, len(offset), True)
     faiss.copy_array_to_vector(matrix, transform.A)

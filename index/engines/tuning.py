@@ -75,11 +75,11 @@ def tune_effort(
         stored = held_out.astype(DTYPES[vectors.dtype]).astype(np.float32)
         queries = np.concatenate([queries, stored])
         query_rows = np.concatenate([query_rows, np.full(len(stored), NOT_INDEXED)])
-    truth = true_neighbours(vectors, rows, query_rows, queries, max(k, FAR_NEIGHBOURS), report)
+    truth = find_true_neighbours(vectors, rows, query_rows, queries, max(k, FAR_NEIGHBOURS), report)
     measurement = RecallMeasurement(engine, query_rows, queries, truth[:, :k], sampled)
-    best = find_cheapest(measurement, candidate_counts(len(rows)), target)
+    best = find_cheapest(measurement, list_candidate_counts(len(rows)), target)
     count, effort = scale_effort(FAR_NEIGHBOURS, best.count, best.effort)
-    far = measurement.recall(min(effort, engine.levels - 1), count, truth)
+    far = measurement.measure_recall(min(effort, engine.levels - 1), count, truth)
     recall = {f"recall@{k}": best.recall, f"recall@{FAR_NEIGHBOURS}": far}
     return TunedEffort(
         effort=best.effort,
@@ -96,17 +96,17 @@ def sample_query_rows(rows: Ids, target: float, seed: int) -> Ids:
     return draw_rows(rows, count, seed)
 
 
-def candidate_counts(rows: int) -> list[int]:
+def list_candidate_counts(rows: int) -> list[int]:
     """List the numbers of candidates to try: none much larger than the index."""
     return [count for count in CANDIDATE_COUNTS if count < 2 * rows] or [CANDIDATE_COUNTS[0]]
 
 
-def true_neighbours(
+def find_true_neighbours(
     vectors: Vectors, rows: Ids, query_rows: Ids, queries: Floats, k: int, report: Report
 ) -> Ids:
     """Find each query's true k nearest rows without its own, by comparing all: int64 [N, ≤ k]."""
     done = report("Measuring", len(rows))
-    parts = vectors_with_progress(vectors.chunks_of(rows), done)
+    parts = report_while_reading(vectors.read_row_chunks(rows), done)
     count = min(k + 1, len(rows))
     places: Ids = knn_ground_truth(queries, parts, count, ngpu=0)[1]  # type: ignore[no-untyped-call]
     nearest = rows[places]
@@ -117,7 +117,7 @@ def true_neighbours(
     return others
 
 
-def vectors_with_progress(
+def report_while_reading(
     parts: Iterator[tuple[Ids, Floats]], report_done: Callable[[int], object]
 ) -> Iterator[Floats]:
     """Give the vectors of each part, and report how many have been used."""
@@ -141,17 +141,17 @@ class RecallMeasurement:
         self.groups = [group for group in (indexed, ~indexed) if group.any()]
         self.trials: dict[tuple[int, int], EffortTrial] = {}
 
-    def trial(self, effort: int, count: int) -> EffortTrial:
+    def measure_trial(self, effort: int, count: int) -> EffortTrial:
         """Measure an effort and number of candidates once."""
         if (effort, count) not in self.trials:
             started = time.perf_counter()
-            recall = self.recall(effort, count, self.truth)
+            recall = self.measure_recall(effort, count, self.truth)
             seconds = (time.perf_counter() - started) / len(self.query_rows)
             cost = seconds + count * SECONDS_PER_CANDIDATE
             self.trials[effort, count] = EffortTrial(effort, count, recall, cost)
         return self.trials[effort, count]
 
-    def recall(self, effort: int, count: int, truth: Ids) -> float:
+    def measure_recall(self, effort: int, count: int, truth: Ids) -> float:
         """Give the share of the true rows among `count` candidates and the query's own row.
 
         Of queries from the index and others, the lower share counts.
@@ -200,12 +200,12 @@ def find_least_effort(
 ) -> EffortTrial | None:
     """Find the least effort that reaches the target with so many candidates, by bisection."""
     low, high = 0, measurement.engine.levels - 1
-    if not measurement.reaches(measurement.trial(high, count).recall, target):
+    if not measurement.reaches(measurement.measure_trial(high, count).recall, target):
         return None
     while low < high:
         middle = (low + high) // 2
-        if measurement.reaches(measurement.trial(middle, count).recall, target):
+        if measurement.reaches(measurement.measure_trial(middle, count).recall, target):
             high = middle
         else:
             low = middle + 1
-    return measurement.trial(low, count)
+    return measurement.measure_trial(low, count)

@@ -383,7 +383,7 @@ class Shop:
     @property
     def name(self) -> str | None:
         """The version that is served."""
-        return store.current_version(self.index)
+        return store.read_current_version(self.index)
 
     @property
     def version(self) -> Path:

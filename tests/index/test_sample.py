@@ -91,11 +91,11 @@ def test_nearest_by_pixels_as_by_brute_force(sample: ImageSample, without: int |
         distances = np.sqrt(np.square(sample.thumbnails - query).sum(axis=(1, 2, 3)))
         order = [i for i in np.lexsort((sample.ids, distances)) if sample.ids[i] != without]
         for k in (1, 6, 20):
-            ids, found = sample.nearest_by_pixels(square, k, without)
+            ids, found = sample.find_nearest_by_pixels(square, k, without)
             assert (ids.dtype, found.dtype) == (np.int64, np.float64)
             np.testing.assert_array_equal(ids, sample.ids[order[:k]])
             np.testing.assert_array_equal(found, distances[order[:k]])
-    ids, distances = sample.nearest_by_pixels(equal, COUNT + 5, without)
+    ids, distances = sample.find_nearest_by_pixels(equal, COUNT + 5, without)
     assert len(ids) == len(distances) == COUNT - (without in sample.ids)
 
 
@@ -123,7 +123,7 @@ def test_without_any_image(tmp_path: Path) -> None:
     write_sample(tmp_path, none)
     found = read_sample(tmp_path, manifest())
     assert found is not None
-    assert len(found.nearest_by_pixels(np.zeros((256, 256, 3), np.uint8), 6)[0]) == 0
+    assert len(found.find_nearest_by_pixels(np.zeros((256, 256, 3), np.uint8), 6)[0]) == 0
 
 
 def test_a_damaged_file_is_told(tmp_path: Path) -> None:

@@ -145,20 +145,20 @@ def test_a_radius_finds_all_within_it(vectors: Vectors, make_index: Make) -> Non
     for query in known[:5]:
         _, distances, _ = brute_force(index, query, 200)
         radius = distances[17]
-        (found,) = index.within(query[None], radius)
+        (found,) = index.find_within_radius(query[None], radius)
         assert found.ids.shape == (1, 18)
         assert found.distances[0].tolist() == pytest.approx(distances[:18], abs=1e-12)
-        (own,) = index.within(query[None], radius, classes=[0])
+        (own,) = index.find_within_radius(query[None], radius, classes=[0])
         assert own.ids[0].tolist() == [i for i in found.ids[0] if i % 2]
-    first, second = index.within(known[:2], 0.0)
+    first, second = index.find_within_radius(known[:2], 0.0)
     assert (first.ids.tolist(), second.ids.tolist()) == ([[1]], [[2]])
-    assert index.within(known[:1], 1e9, most=50)[0].ids.shape == (1, 50)
+    assert index.find_within_radius(known[:1], 1e9, most=50)[0].ids.shape == (1, 50)
 
 
 @pytest.mark.parametrize("radius", [-1, float("nan"), float("inf"), "2", None])
 def test_a_bad_radius_is_refused(vectors: Vectors, make_index: Make, radius: object) -> None:
     with pytest.raises(QueryError, match="radius"):
-        make_index(vectors(9, 1)).within(vectors(1, 2), radius)  # type: ignore[arg-type]
+        make_index(vectors(9, 1)).find_within_radius(vectors(1, 2), radius)  # type: ignore[arg-type]
 
 
 def test_ties_go_to_the_smaller_id(vectors: Vectors, make_index: Make) -> None:

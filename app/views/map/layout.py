@@ -100,7 +100,7 @@ def build_training_map(state: Ready, class_counts: Sequence[ClassCount]) -> Trai
     sample = state.sample
     if sample is None:
         return None
-    class_ids, inverse = np.unique(state.index.id_map.classes_of(sample.ids), return_inverse=True)
+    class_ids, inverse = np.unique(state.index.id_map.find_classes(sample.ids), return_inverse=True)
     labels = {c.id: c.label for c in class_counts}
     names = [labels.get(class_id, "") for class_id in class_ids.tolist()]
     order = sorted(range(len(names)), key=lambda k: (names[k].casefold(), int(class_ids[k])))

@@ -62,7 +62,7 @@ def check(found: list[dict[str, Any]], files: list[Path], ready: Ready, sessions
     """What is written of files is what the network and a brute-force search say of each."""
     assert [one["file"] for one in found] == [str(file) for file in files]
     ids = ready.index.id_map.ids.tolist()
-    features = ready.index.features(ids)
+    features = ready.index.read_features(ids)
     for one, file in zip(found, files, strict=True):
         look = ready.predictor.predict(decode_square(file.read_bytes()))
         order = np.argsort(-look.probabilities)[: len(one["top"])]

@@ -73,7 +73,7 @@ def test_if_needed(home: Settings, root: Path) -> None:
     def build_if_needed() -> str:
         done = flask(home, "index", "build", "--if-needed")
         assert done.exit_code == 0, done.output
-        return store.current_version(home.home.index) or ""
+        return store.read_current_version(home.home.index) or ""
 
     first = build_if_needed()
     assert first
@@ -111,7 +111,7 @@ def test_nothing_readable_is_an_error(home: Settings, root: Path) -> None:
     for file in (root / "train").rglob("*.jpg"):
         file.write_bytes(b"")
     check_one_line(flask_after_bars(home), "nothing to index")
-    assert store.current_version(home.home.index) is None
+    assert store.read_current_version(home.home.index) is None
 
 
 def flask_after_bars(settings: Settings) -> Result:
@@ -141,7 +141,7 @@ def test_the_last_versions_are_kept(home: Settings) -> None:
     names = []
     for _ in range(3):
         flask(home, "index", "build")
-        names.append(store.current_version(home.home.index) or "")
+        names.append(store.read_current_version(home.home.index) or "")
     assert store.list_versions(home.home.index) == names[1:]
     sessions = session_factory(home)
     assert find_version(sessions, names[0]) is None
@@ -180,20 +180,20 @@ def test_a_database_that_fails_at_the_end_leaves_no_version(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flask(home, "index", "build")
-    name = store.current_version(home.home.index)
+    name = store.read_current_version(home.home.index)
     lock = sqlite3.connect(home.home.database, isolation_level=None)
-    commit = store.Draft.commit
+    commit = store.VersionDraft.commit
 
     def commit_then_lock(*args: Any, **facts: Any) -> store.Manifest:
         committed = commit(*args, **facts)
         lock.execute("BEGIN IMMEDIATE")
         return committed
 
-    monkeypatch.setattr(store.Draft, "commit", commit_then_lock)
+    monkeypatch.setattr(store.VersionDraft, "commit", commit_then_lock)
     short = replace(home, database_url=f"sqlite:///{home.home.database}?timeout=0.1")
     check_one_line(flask_after_bars(short), "locked")
     lock.close()
-    assert store.current_version(home.home.index) == name
+    assert store.read_current_version(home.home.index) == name
     assert store.list_versions(home.home.index) == [name]
     serves(home)
 
@@ -275,7 +275,7 @@ def test_a_build_that_is_ended_leaves_what_was_served(
     home: Settings, root: Path, start: Start, ending: signal.Signals
 ) -> None:
     assert flask(home, "index", "build").exit_code == 0
-    name = store.current_version(home.home.index)
+    name = store.read_current_version(home.home.index)
     more_photographs(root)
     with start() as process:
         wait_until(lambda: registered(home, 100) or process.poll() is not None)
@@ -285,7 +285,7 @@ def test_a_build_that_is_ended_leaves_what_was_served(
     if ending == signal.SIGINT:
         assert said.strip().splitlines()[-1].startswith("Interrupted")
         assert "Traceback" not in said
-    assert store.current_version(home.home.index) == name
+    assert store.read_current_version(home.home.index) == name
     assert serves(home).manifest.name == name
     assert flask(home, "index", "build").exit_code == 0
     assert len(serves(home).index) == 177

@@ -126,7 +126,7 @@ def test_an_upload_is_answered(engine: ModelLoader, jpeg: bytes, settings: Setti
     assert (answer.width, answer.height) == (300, 200)
     assert list(answer.milliseconds) == ["decode", "network", "search", "pixels"]
     assert answer.weights == state.predictor.identity == state.manifest.weights
-    assert answer.version.name == store.current_version(settings.home.index)
+    assert answer.version.name == store.read_current_version(settings.home.index)
     features = state.index.vectors.take(np.arange(len(state.index))).astype(np.float64)
     expected = np.sort(np.sqrt(((features - look.fc7) ** 2).sum(1)))[:6]
     assert [n.distance for n in answer.neighbours] == pytest.approx(expected.tolist())

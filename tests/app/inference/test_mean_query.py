@@ -51,14 +51,14 @@ def test_the_features_of_an_image_are_those_the_network_gives(
     for image in (ids[40], ids[3]):
         look = ready.predictor.predict(read_square(photographs / paths[image]))
         computed = np.asarray(look.fc7)
-        found = ready.index.features([image])[0]
+        found = ready.index.read_features([image])[0]
         assert found == pytest.approx(computed, abs=float(1e-3 * np.abs(computed).max()))
-    both = ready.index.features([ids[3], ids[40], ids[3]])
+    both = ready.index.read_features([ids[3], ids[40], ids[3]])
     assert both.dtype == np.float32
     assert (both[2] == both[0]).all()
-    assert (both[1] == ready.index.features([ids[40]])[0]).all()
+    assert (both[1] == ready.index.read_features([ids[40]])[0]).all()
     with pytest.raises(QueryError, match="no image 4242, 4243"):
-        ready.index.features([ids[0], 4242, 4243])
+        ready.index.read_features([ids[0], 4242, 4243])
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
@@ -66,7 +66,7 @@ def test_the_nearest_to_the_mean_are_those_of_brute_force(
     ready: Ready, sessions: Sessions, ids: list[int], count: int
 ) -> None:
     picked = ids[1 :: len(ids) // count][:count]
-    features = dict(zip(ids, ready.index.features(ids).astype(float), strict=True))
+    features = dict(zip(ids, ready.index.read_features(ids).astype(float), strict=True))
     mean = sum(features[image] for image in picked) / count
     far = {image: float(np.sqrt(np.sum((features[image] - mean) ** 2))) for image in ids}
     nearest = sorted((image for image in ids if image not in picked), key=lambda i: far[i])[:24]

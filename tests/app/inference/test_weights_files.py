@@ -268,7 +268,7 @@ def test_several_switches_at_once_and_a_build_do_not_meet(
 ) -> None:
     add(shop, "a", weights)
     add(shop, "b", changed(0.5))
-    with store.build_lock(shop.index):
+    with store.acquire_build_lock(shop.index):
         answer = post("runs/a/weights.safetensors")
         assert answer.status_code == 409
     answers = []

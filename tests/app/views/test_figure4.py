@@ -112,7 +112,7 @@ def test_the_neighbours_equal_a_brute_force_search(
     state: Ready, known: list[CatalogueImage], shown: Any
 ) -> None:
     every = np.array(state.index.id_map.ids)
-    features = state.index.features(every.tolist()).astype(np.float64)
+    features = state.index.read_features(every.tolist()).astype(np.float64)
     files = {one.id: one.file for one in known}
     rows = shown.one("ol", "retrievals").children
     assert len(rows) == 5

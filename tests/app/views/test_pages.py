@@ -15,7 +15,7 @@ from PIL import Image
 from werkzeug.test import TestResponse
 
 from app.config import Settings
-from index.store import current_version
+from index.store import read_current_version
 
 Page = Callable[[TestResponse], Any]
 COFFEE = "<b>coffee & cream</b>"
@@ -198,7 +198,7 @@ def test_new_indexes_are_served_without_a_restart_or_an_empty_page(
     assert len(page(client.get("/explore")).all("section", "class-row")) == 6
     health = client.get("/healthz").get_json()
     assert health["status"] == "ready"
-    assert health["index"] == current_version(settings.home.index) != before.version.name
+    assert health["index"] == read_current_version(settings.home.index) != before.version.name
 
 
 @pytest.mark.parametrize("address", ["/", "/explore", "/filters", "/images/1"])

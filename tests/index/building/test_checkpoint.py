@@ -12,9 +12,9 @@ import pytest
 
 from index.building.checkpoint import (
     BuildCheckpoint,
-    checkpoint_folder,
     delete_checkpoints,
     delete_published_checkpoints,
+    name_checkpoint_folder,
 )
 from index.building.file_list import FileEntry, UnreadableFile
 from index.manifest import StoreError
@@ -60,7 +60,7 @@ def test_pieces_come_back_as_they_were_written(tmp_path: Path) -> None:
     put(work, "block-1-0000003", 3, start=5)
     put(work, "block-0-0000002", 2)
     put(work, "shard-0000004", 1, start=9)
-    pieces = work.segments()
+    pieces = work.list_segments()
     assert [p.name for p in pieces] == ["shard-0000004", "block-0-0000002", "block-1-0000003"]
     assert [p.number for p in pieces] == [4, 2, 3]
     last = pieces[-1]
@@ -69,7 +69,7 @@ def test_pieces_come_back_as_they_were_written(tmp_path: Path) -> None:
     read = Vectors(work.folder, [last.shard], "float32").take(np.arange(3))
     np.testing.assert_array_equal(read, rows(3, 5))
     work.delete_segment(last)
-    assert [p.name for p in work.segments()] == ["shard-0000004", "block-0-0000002"]
+    assert [p.name for p in work.list_segments()] == ["shard-0000004", "block-0-0000002"]
 
 
 def test_what_was_left_half_written_is_swept_away(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_what_was_left_half_written_is_swept_away(tmp_path: Path) -> None:
     work.remove_partial()
     names = sorted(e.name for e in work.folder.iterdir())
     assert names == ["block-0-0000000.jsonl", "block-0-0000000.npy"]
-    assert [p.name for p in work.segments()] == ["block-0-0000000"]
+    assert [p.name for p in work.list_segments()] == ["block-0-0000000"]
 
 
 def test_a_damaged_piece_does_not_count(tmp_path: Path) -> None:
@@ -92,18 +92,18 @@ def test_a_damaged_piece_does_not_count(tmp_path: Path) -> None:
     os.truncate(work.folder / "block-0-0000000.npy", 5000)
     os.truncate(work.folder / "block-0-0000001.jsonl", 300)
     (work.folder / "block-0-0000002.npy").unlink()
-    assert [p.name for p in work.segments()] == ["block-0-0000003"]
-    assert BuildCheckpoint(tmp_path / "work", "float32").segments() == []
+    assert [p.name for p in work.list_segments()] == ["block-0-0000003"]
+    assert BuildCheckpoint(tmp_path / "work", "float32").list_segments() == []
 
 
 def test_a_folder_is_for_what_vectors_depend_on(tmp_path: Path) -> None:
-    one = checkpoint_folder(tmp_path, "w1", Path("/d"), "float16")
-    assert one == checkpoint_folder(tmp_path, "w1", Path("/d"), "float16")
+    one = name_checkpoint_folder(tmp_path, "w1", Path("/d"), "float16")
+    assert one == name_checkpoint_folder(tmp_path, "w1", Path("/d"), "float16")
     others = {
         one,
-        checkpoint_folder(tmp_path, "w2", Path("/d"), "float16"),
-        checkpoint_folder(tmp_path, "w1", Path("/e"), "float16"),
-        checkpoint_folder(tmp_path, "w1", Path("/d"), "float32"),
+        name_checkpoint_folder(tmp_path, "w2", Path("/d"), "float16"),
+        name_checkpoint_folder(tmp_path, "w1", Path("/e"), "float16"),
+        name_checkpoint_folder(tmp_path, "w1", Path("/d"), "float32"),
     }
     assert len(others) == 4
     for folder in others:
@@ -126,10 +126,10 @@ def test_only_work_that_a_version_holds_whole_is_forgotten(tmp_path: Path) -> No
     put(done, "block-0-0000002", 1, start=5)
     delete_published_checkpoints(tmp_path, version)
     assert done.folder.exists()
-    done.delete_segment(done.segments()[-1])
+    done.delete_segment(done.list_segments()[-1])
     delete_published_checkpoints(tmp_path, version)
     assert not done.folder.exists()
-    assert len(other.segments()) == 1
+    assert len(other.list_segments()) == 1
 
 
 def test_what_is_no_number_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_full_disk_is_an_error_and_finished_pieces_stay(small: Path) -> None:
     with pytest.raises(StoreError, match=os.strerror(errno.ENOSPC)):
         work.write_segment("block-0-0000002", [rows(4)], found(0, 4) * 80, [0] * 400)
     assert len(list(work.folder.iterdir())) == 2
-    assert [p.name for p in work.segments()] == ["block-0-0000000"]
+    assert [p.name for p in work.list_segments()] == ["block-0-0000000"]
 
 
 def test_a_place_that_is_no_folder_is_an_error(tmp_path: Path) -> None:

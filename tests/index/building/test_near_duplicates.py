@@ -9,7 +9,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from index.building.near_duplicates import near_duplicate_distance
+from index.building.near_duplicates import measure_near_duplicate_distance
 from model.predict import Pixels, Predictor
 from model.preprocess import cut_central_square
 
@@ -39,7 +39,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_it_lies_between_copies_and_other_images(files: list[Path], tmp_path: Path) -> None:
-    near = near_duplicate_distance(COARSE, files)
+    near = measure_near_duplicate_distance(COARSE, files)
     own = COARSE.extract_features(np.stack([cut_central_square(Image.open(f)) for f in files]))
     apart = np.linalg.norm(own[:, None] - own, axis=2)
     np.fill_diagonal(apart, np.inf)
@@ -57,16 +57,22 @@ def test_it_lies_between_copies_and_other_images(files: list[Path], tmp_path: Pa
 
 
 def test_it_can_be_repeated(files: list[Path]) -> None:
-    assert near_duplicate_distance(COARSE, files, seed=3, sample=4) == near_duplicate_distance(
+    assert measure_near_duplicate_distance(
         COARSE, files, seed=3, sample=4
-    )
+    ) == measure_near_duplicate_distance(COARSE, files, seed=3, sample=4)
 
 
 def test_files_that_cannot_be_read_or_are_alone(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"nothing")
     bad = [tmp_path / "bad.jpg", tmp_path / "gone.jpg"]
-    assert near_duplicate_distance(COARSE, bad) == near_duplicate_distance(COARSE, []) == 0
-    alone = near_duplicate_distance(COARSE, [files[0], *bad])
+    assert (
+        measure_near_duplicate_distance(COARSE, bad)
+        == measure_near_duplicate_distance(COARSE, [])
+        == 0
+    )
+    alone = measure_near_duplicate_distance(COARSE, [files[0], *bad])
     assert alone > 0
     # The same image twice has no other to be told from.
-    assert near_duplicate_distance(COARSE, [files[0], files[0]]) == pytest.approx(alone, rel=0.1)
+    assert measure_near_duplicate_distance(COARSE, [files[0], files[0]]) == pytest.approx(
+        alone, rel=0.1
+    )

@@ -250,6 +250,13 @@ def test_a_build_that_was_cut_off_goes_on(go: Go, place: Path, truth: dict[str, 
     assert [s.shard.rows for s in found.shards] == [8, 8]
 
 
+ignore_fork_warning = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
+"""Python 3.12 warns of fork() beside torch's threads. The child sets up its own and never waits for
+those of the parent, and forking saves the seconds in which a new process imports torch."""
+
+
 def start_process(run: Callable[[], None], **environment: str) -> Any:
     """Run a function in a copy of this process."""
 
@@ -263,6 +270,7 @@ def start_process(run: Callable[[], None], **environment: str) -> Any:
     return process
 
 
+@ignore_fork_warning
 def test_a_killed_build_resumes(
     go: Go, root: Path, place: Path, truth: dict[str, Floats], predictor: Predictor
 ) -> None:
@@ -283,6 +291,7 @@ def test_a_killed_build_resumes(
         np.testing.assert_allclose(row, truth[path], rtol=2**-11, atol=1e-4)
 
 
+@ignore_fork_warning
 def test_two_processes_do_what_one_does(
     go: Go, root: Path, place: Path, predictor: Predictor
 ) -> None:

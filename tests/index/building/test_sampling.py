@@ -16,7 +16,7 @@ from torch.nn.functional import conv2d, pad
 
 from index.building.file_list import FileEntry
 from index.building.reader import DecodedFile, read_photograph
-from index.building.sampling import VersionImages, draw_sample, make_sample, sample_bytes_needed
+from index.building.sampling import VersionImages, draw_sample, estimate_sample_bytes, make_sample
 from index.building.top_patches import MAX_PATCHES_PER_KERNEL, SampleScan
 from index.manifest import FileChecksum, Manifest
 from index.sample import (
@@ -298,9 +298,9 @@ def test_of_ever_stronger_images_few_patches_are_kept(predictor: Predictor) -> N
     for place, square in enumerate(squares):
         looking.add(place, looking.measure(square))
         assert len(looking.patches) <= MAX_PATCHES_PER_KERNEL * 96
-    best = looking.strongest_images()
+    best = looking.rank_strongest_images()
     assert (np.sort(best, axis=1)[:, 0] > 40).all()
-    pixels = looking.arrays()["patch_pixels"]
+    pixels = looking.make_arrays()["patch_pixels"]
     spots = looking.spots[best[5, 0]]
     right = looking.conv1.cut_patch(squares[best[5, 0]], int(spots[5]))
     np.testing.assert_array_equal(pixels[5, 0], right)
@@ -332,5 +332,5 @@ def test_a_draw_is_even_repeatable_and_changes_little() -> None:
 
 def test_the_room_it_takes_is_known(place: Place) -> None:
     place.make(place.images())
-    assert (place.index / SAMPLE_FILE).stat().st_size <= sample_bytes_needed(COUNT)
-    assert sample_bytes_needed(10**6) == sample_bytes_needed(MAX_SAMPLE_IMAGES) < 40e6
+    assert (place.index / SAMPLE_FILE).stat().st_size <= estimate_sample_bytes(COUNT)
+    assert estimate_sample_bytes(10**6) == estimate_sample_bytes(MAX_SAMPLE_IMAGES) < 40e6

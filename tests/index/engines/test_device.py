@@ -17,10 +17,10 @@ from index.engines.device import (
     GpuSearch,
     Placement,
     choose_placement,
-    free_gpu_bytes,
-    gpu_bytes_needed,
+    estimate_gpu_bytes,
     open_on_gpus,
     place_index,
+    query_free_gpu_bytes,
 )
 from index.engines.exact import ExactSearch, GpuVectors, open_exact
 from index.engines.faiss_search import FaissSearch, GpuLists
@@ -89,11 +89,11 @@ def test_half_precision_is_for_gpus_only() -> None:
 
 
 def test_memory_needed() -> None:
-    assert gpu_bytes_needed("exact", 1000, {}, float16=False) == 1000 * (4096 * 4 + 4)
-    assert gpu_bytes_needed("exact", 1000, {}, float16=True) == 1000 * (4096 * 2 + 4)
+    assert estimate_gpu_bytes("exact", 1000, {}, float16=False) == 1000 * (4096 * 4 + 4)
+    assert estimate_gpu_bytes("exact", 1000, {}, float16=True) == 1000 * (4096 * 2 + 4)
     ivf = {"dimensions": 128, "lists": 16, "bytes": 256}
-    assert gpu_bytes_needed("ivf", 1000, ivf, float16=False) >= 1000 * (256 + 8) + 16 * 128 * 4
-    assert gpu_bytes_needed("pq", 1000, ivf | {"bytes": 32}, False) < gpu_bytes_needed(
+    assert estimate_gpu_bytes("ivf", 1000, ivf, float16=False) >= 1000 * (256 + 8) + 16 * 128 * 4
+    assert estimate_gpu_bytes("pq", 1000, ivf | {"bytes": 32}, False) < estimate_gpu_bytes(
         "ivf", 1000, ivf, False
     )
 
@@ -170,7 +170,7 @@ def test_vectors_shared_by_gpus_are_one_index(
 ) -> None:
     """The GPUs are CPUs here: FAISS's own flat index stands for each."""
     monkeypatch.setattr(faiss, "StandardGpuResources", SimpleNamespace, raising=False)
-    monkeypatch.setattr(exact, "empty_gpu_index", lambda *_: faiss.IndexFlatL2(4096))
+    monkeypatch.setattr(exact, "make_empty_gpu_index", lambda *_: faiss.IndexFlatL2(4096))
     live = np.flatnonzero(np.arange(64) % 7)
     vectors = open_vectors(tmp_path, values, "float32")
     on_gpus = GpuVectors(vectors, live, Placement(gpus=gpus, reason=""))
@@ -199,7 +199,7 @@ def test_a_gpu_finds_what_the_cpu_finds(
     version_of: Callable[..., VersionData],
     values: Any,
 ) -> None:
-    if not free_gpu_bytes():
+    if not query_free_gpu_bytes():
         pytest.skip("FAISS sees no GPU")
     version = version_of(tmp_path, open_vectors(tmp_path, values))
     search = open_exact(replace(version, device=SearchDevice(device="gpu")), {})

@@ -39,7 +39,7 @@ class Version:
 
     def nearest(self, queries: Floats, count: int, classes: tuple[int, ...] | None = None) -> Any:
         """The rows nearest to each query, by comparing with every vector in float64."""
-        images = self.members if classes is None else self.members.with_classes(classes)
+        images = self.members if classes is None else self.members.filter_by_class(classes)
         rows = images.live_rows
         apart = queries[:, None, :].astype(np.float64) - self.values[rows]
         return rows[np.argsort(np.square(apart).sum(axis=2), axis=1, kind="stable")[:, :count]]
@@ -131,7 +131,9 @@ def test_a_password_is_read_and_never_shown() -> None:
     assert (address.user, address.password) == ("root", "p@ss")
     assert "p@ss" not in f"{address} {address!r}"
     assert str(address) == "http://host:19530/db1"
-    assert "p@ss" not in milvus_server.error_message(address, "token root:p@ss is wrong", 65535)
+    assert "p@ss" not in milvus_server.format_milvus_error(
+        address, "token root:p@ss is wrong", 65535
+    )
 
 
 @pytest.mark.parametrize(
@@ -277,7 +279,7 @@ def test_a_version_that_was_dropped_is_an_error(
     engine = open_collection(url, "old", parameters)
     engine.propose(queries, 1, EVERYTHING, 0)
     milvus_collections.drop_collections(url, ["old", "never-there"])
-    assert milvus_server.collection_name("old") not in milvus_collections.list_collections(url)
+    assert milvus_server.name_collection("old") not in milvus_collections.list_collections(url)
     for _ in range(2):
         with pytest.raises(SearchError, match="alexnet_old"):
             engine.propose(queries, 1, EVERYTHING, 0)
