@@ -171,10 +171,10 @@ def test_the_best_weights_are_those_of_the_epoch_with_the_lowest_error(done: Don
 
 
 def test_the_best_are_kept_when_later_epochs_are_worse(tiny: PreparedDataset, home: Home) -> None:
-    told = RunSpec(tiny, replace(RECIPE, epochs=12, rate=0.006))
+    told = RunSpec(tiny, replace(RECIPE, epochs=7, rate=0.006))
     run, state = (
         create_run(home, told, "cifar"),
-        fresh(tiny, replace(RECIPE, epochs=12, rate=0.006)),
+        fresh(tiny, replace(RECIPE, epochs=7, rate=0.006)),
     )
     kept = recorded(run, told, state)
     errors = [epoch.top1_error for epoch in state.history]
@@ -209,7 +209,7 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
     x = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         theirs = state.network.eval()(x).logits
-        torch.testing.assert_close(read.network()(x).logits, theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(read.build_network()(x).logits, theirs, rtol=1e-4, atol=1e-5)
     assert run.read_description()["finished"] is True
     assert [r.path for r in find_runs(home, told)] == [run.path]
     assert list(find_runs(home, RunSpec(tiny, replace(recipe, seed=8)))) == []
