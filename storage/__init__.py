@@ -1,1 +1,1 @@
-"""What lies in ALEXNET_HOME: defined once, for whoever writes it and whoever reads it."""
+"""The layout and formats of ALEXNET_HOME, defined once for those that write and read it."""

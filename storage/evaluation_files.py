@@ -1,4 +1,4 @@
-"""The evaluations kept in ALEXNET_HOME, for whoever shows them."""
+"""Read the evaluations in ALEXNET_HOME, to show them."""
 
 from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
@@ -23,18 +23,21 @@ from storage.tolerant_json import (
 )
 
 MAX_BYTES = 16 * 1024 * 1024
-"""An evaluation on a thousand classes has some three megabytes."""
+"""Size of a file; an evaluation on a thousand classes has about three megabytes."""
 MAX_FILES = 100
-"""Evaluations looked at, the newest."""
+"""The newest evaluations, which are listed."""
 MAX_MISTAKES = 100
+"""Mistakes of each result that are kept."""
 MAX_CACHED = 4
+"""Evaluations kept in memory."""
 Stamp = tuple[str, int, int]
+"""A file's name, size in bytes and modification time in ns."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredEvaluation(Evaluation):
-    """An evaluation with what its file tells of itself."""
+    """An evaluation with its file's name, time and folder of photographs."""
 
     name: str
     """The file's name without its suffix."""
@@ -48,7 +51,7 @@ class StoredEvaluation(Evaluation):
         return Path(self.root or self.data.folder).name
 
     def results_for(self, identity: str) -> list[Result]:
-        """The results of the network of that identity."""
+        """Return the results of the network with this identity."""
         names = {model.name for model in self.models if model.identity == identity}
         return [result for result in self.results if result.name in names]
 
@@ -63,11 +66,11 @@ class EvaluationSummary:
     """The name of the folder of photographs."""
     split: str
     identities: frozenset[str]
-    """Of the networks evaluated."""
+    """The identities of the networks evaluated."""
 
 
 class EvaluationFiles:
-    """The evaluations in a home. A file is read again only when its size or time changes."""
+    """The evaluations in ALEXNET_HOME. A file is read again only if its size or time changes."""
 
     def __init__(self, home: Home) -> None:
         self.folder = home.evaluations
@@ -75,8 +78,8 @@ class EvaluationFiles:
         self.opened: dict[Stamp, StoredEvaluation] = {}
 
     def summaries_for(self, identities: Collection[str]) -> list[EvaluationSummary]:
-        """The evaluations of networks of these identities, newest first."""
-        # Replaced as a whole, since other threads may be reading it.
+        """Return the evaluations of networks with these identities, newest first."""
+        # Replaced rather than changed, since other threads may be reading it.
         self.summaries = {
             stamp: self.summaries[stamp] if stamp in self.summaries else read_summary(file)
             for stamp, file in self.list_newest_files()
@@ -85,21 +88,21 @@ class EvaluationFiles:
         return [summary for summary in summaries if summary.identities & set(identities)]
 
     def open(self, name: str) -> StoredEvaluation | None:
-        """The evaluation of that name; None when there is none, or it is damaged."""
+        """Return the evaluation of this name; None if it does not exist or is damaged."""
         for stamp, file in self.list_newest_files():
             if file.stem == name:
                 return self.opened.get(stamp) or self.read(stamp, file)
         return None
 
     def read(self, stamp: Stamp, file: Path) -> StoredEvaluation | None:
-        """Read an evaluation; the last few are cached, since requests for their pictures follow."""
+        """Read an evaluation; the last few stay cached for the requests for their pictures."""
         evaluation = parse_evaluation(file.stem, read_bounded(file, MAX_BYTES))
         if evaluation:
             self.opened = dict([*self.opened.items(), (stamp, evaluation)][-MAX_CACHED:])
         return evaluation
 
     def list_newest_files(self) -> Iterator[tuple[Stamp, Path]]:
-        """The files with their stamps, newest first by their names."""
+        """Yield the files with their stamps, newest first by name."""
         found = (file for file in list_entries(self.folder) if file.suffix == ".json")
         files = [file for file in found if is_encodable(file.name)]
         for file in sorted(files, key=lambda file: file.stem, reverse=True)[:MAX_FILES]:
@@ -108,7 +111,7 @@ class EvaluationFiles:
 
 
 def stamp_file(file: Path) -> Stamp | None:
-    """A file's name, size and time; None when it has gone."""
+    """Return a file's stamp; None if it has been removed."""
     try:
         found = file.stat()
     except OSError:
@@ -117,7 +120,7 @@ def stamp_file(file: Path) -> Stamp | None:
 
 
 def read_summary(file: Path) -> EvaluationSummary | None:
-    """Read what a list shows; None when the file is not an evaluation of this format."""
+    """Read the summary of an evaluation; None if the file is not one of this format."""
     content = parse_json_object(read_bounded(file, MAX_BYTES))
     if content.get("format") != FORMAT:
         return None
@@ -133,7 +136,7 @@ def read_summary(file: Path) -> EvaluationSummary | None:
 
 
 def parse_evaluation(name: str, content: bytes | None) -> StoredEvaluation | None:
-    """Read an evaluation; None unless all of it is as `training/evaluate.py` writes it."""
+    """Parse an evaluation; None unless it is complete and valid."""
     values = parse_json_object(content)
     if values.get("format") != FORMAT:
         return None
@@ -151,7 +154,7 @@ def parse_evaluation(name: str, content: bytes | None) -> StoredEvaluation | Non
 
 
 def parse_time(iso: str) -> datetime | None:
-    """Read a time of ISO 8601; one without a zone is UTC."""
+    """Parse a time in ISO 8601, in UTC if it names no zone; None if it is invalid."""
     try:
         found = datetime.fromisoformat(iso)
     except ValueError:
@@ -160,13 +163,13 @@ def parse_time(iso: str) -> datetime | None:
 
 
 def parse_root(values: Mapping[str, Any]) -> Path | None:
-    """The folder of the photographs; None unless it is absolute."""
+    """Return the folder of the photographs; None unless its path is absolute."""
     root = bounded_text(values.get("root"))
     return Path(root) if root.startswith("/") and "\0" not in root else None
 
 
 def decode_dataclass(kind: type[T], values: object) -> T:
-    """Make a dataclass of a JSON object. Raises ValueError where it does not fit the fields."""
+    """Build a dataclass from a JSON object. Raises ValueError if it does not fit the fields."""
     if not isinstance(values, dict):
         raise ValueError(f"{kind.__name__} must be an object")
     found = {}
@@ -177,12 +180,12 @@ def decode_dataclass(kind: type[T], values: object) -> T:
 
 @lru_cache(maxsize=64)
 def field_types(kind: Hashable) -> dict[str, Any]:
-    """The types of a dataclass's fields by name."""
+    """Return the types of a dataclass's fields, by name."""
     return get_type_hints(kind)
 
 
 def decode_value(hint: Any, value: object) -> Any:
-    """Make a value of a field's type of one of JSON. Raises ValueError where it does not fit."""
+    """Convert a JSON value to a field's type. Raises ValueError if it does not fit."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is UnionType:  # only `X | None` is used
         return None if value is None else decode_value(parts[0], value)
@@ -207,14 +210,14 @@ def decode_value(hint: Any, value: object) -> Any:
 
 
 def find_mistake_photograph(evaluation: StoredEvaluation, mistake: Mistake) -> Path | None:
-    """Where a mistake's photograph lies; None unless that is inside the evaluation's folder.
+    """Return the path of a mistake's photograph; None unless it is in the evaluation's folder.
 
-    Raises OSError where the file system refuses.
+    Raises OSError if the path cannot be resolved.
     """
     path = PurePosixPath(mistake.path)
     if evaluation.root is None or path.is_absolute() or ".." in path.parts or "\0" in mistake.path:
         return None
-    # Links are followed first, so that none leads out of the folder.
+    # Resolved first, so that no symbolic link leads out of the folder.
     root = evaluation.root.resolve()
     file = (root / path).resolve()
     return file if file.is_relative_to(root) else None

@@ -1,7 +1,7 @@
 """What `training/evaluate.py` measures: the content of its JSON files, and how they are written.
 
-`asdict` of an `Evaluation` is the JSON file. It names classes, never their positions, and holds no
-path but those from the data folder, no time and no machine.
+`asdict` of an `Evaluation` is the JSON file. It refers to classes by name, never by index. It holds
+no time, no machine, and no paths except those relative to the data folder.
 """
 
 import json
@@ -15,10 +15,12 @@ from storage.files import write_atomically
 from storage.home import Home
 
 FORMAT = 1
+"""Version of the JSON format."""
 ENSEMBLE = "ensemble"
 Crops = Literal["ten", "centre"]
 CROPS_LABELS: dict[Crops, str] = {"ten": "ten crops", "centre": "centre crop"}
 MAX_NAME_LENGTH = 80
+"""Characters of a network's name in a file name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class Rate:
     images: int
     """Images in all."""
     error: float
-    """The first by the second, 0–1."""
+    """wrong / images, 0–1."""
     low: float
     """Lower end of the interval, 0–1."""
     high: float
@@ -52,7 +54,7 @@ class Difference:
     only_second_wrong: int
     """Images that the second got wrong and the first right."""
     p: float
-    """McNemar's exact test: the probability, by chance, of a split at least as uneven."""
+    """p-value of McNemar's exact test: how likely so uneven a split would be by chance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +82,17 @@ class ModelInfo:
     """A network that was evaluated."""
 
     name: str
-    """Its name in this file."""
+    """Its name within the evaluation."""
     identity: str
-    """Digest of all that its predictions depend on."""
+    """Digest of everything that its predictions depend on."""
     classes: int
-    """How many it tells apart; every one of them may be guessed."""
+    """Number of classes; any of them may be guessed."""
     side: int
-    """The square, in pixels, that a photograph is scaled and cropped to."""
+    """Side of the square that a photograph is scaled and cropped to, in pixels."""
     crop: int
-    """The square that the network sees of it."""
+    """Side of the crop that the network sees, in pixels."""
     preset: str
-    """The recipe it was trained by."""
+    """The preset of its training recipe."""
     epochs: int
     """Passes over its training set."""
     images: int
@@ -114,21 +116,21 @@ class Mistake:
     """A photograph whose guess is wrong."""
 
     path: str
-    """From the data folder."""
+    """Path from the data folder, with forward slashes."""
     true: str
     """Its class, by folder name."""
     true_label: str
     """The label of its class."""
     true_probability: float
-    """What the network gave its class, 0–1."""
+    """Predicted probability of its class, 0–1."""
     guess: str
     """The most probable class, by folder name."""
     guess_label: str
     """The label of the guess."""
     probability: float
-    """What the network gave the guess, 0–1."""
+    """Predicted probability of the guess, 0–1."""
     rank: int
-    """The rank of the true class among the guesses; 2: the second guess."""
+    """Rank of the true class among the guesses, from 2: the second guess."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,15 +142,15 @@ class Result:
     crops: Crops
     """centre: the centre crop; ten: ten crops averaged (§4.1)."""
     top1: Rate
-    """The most probable class is not the true one."""
+    """Images whose most probable class is not the true one."""
     top5: Rate
-    """The true class is not among the five most probable."""
+    """Images whose true class is not among the five most probable."""
     classes: tuple[ClassErrors, ...]
-    """By class, for those that have images."""
+    """The errors of each class that has images."""
     confusion: dict[str, dict[str, int]]
     """How many images of the first class were guessed to be of the second; zeros are left out."""
     mistakes: tuple[Mistake, ...]
-    """The most confident wrong guesses, by falling probability."""
+    """The most confident wrong guesses, by descending probability."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,10 +158,10 @@ class Comparison:
     """Two results compared on the same images."""
 
     first: str
-    """Whose error is taken."""
+    """The result whose error is the minuend."""
     first_crops: Crops
     second: str
-    """Whose error is subtracted."""
+    """The result whose error is subtracted."""
     second_crops: Crops
     guesses: int
     """1: top-1 error; 5: top-5 error."""
@@ -169,31 +171,31 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """All that an evaluation measured."""
+    """Everything that an evaluation measured."""
 
     format: int
     """Version of this file's format."""
     data: EvaluationData
     precision: str
-    """Of the layers' arithmetic: f32 or bf16."""
+    """Precision of the layers' arithmetic: f32 or bf16."""
     models: tuple[ModelInfo, ...]
     labels: dict[str, str]
     """Labels of the networks' classes by folder name, in the first network's order."""
     results: tuple[Result, ...]
     differences: tuple[Comparison, ...]
-    """Every pair with the same crops, and each one's ten crops against its centre crop."""
+    """All pairs with the same crops, and each network's ten crops against its centre crop."""
 
     @property
     def main_result(self) -> Result:
-        """The result to look at in detail: the ensemble's, with ten crops, where there is one."""
+        """The result to show in detail: if possible the ensemble's, and with ten crops."""
         return max(self.results, key=lambda r: (r.name == ENSEMBLE, r.crops == "ten"))
 
 
 def save_evaluation(evaluation: Evaluation, home: Home, root: Path) -> Path:
-    """Write an evaluation where the application finds it; give the file.
+    """Write an evaluation where the application finds it, and return the file.
 
-    It adds what only this machine knows: `created`, the time, and `root`, the folder of the
-    photographs, absolute. Raises OSError.
+    Adds `created`, the time, and `root`, the absolute path of the photographs' folder. Raises
+    OSError.
     """
     now = datetime.now(UTC)
     models = evaluation.models

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, links switched in one step, locks between processes."""
+"""Write files atomically, switch symbolic links, and lock between processes."""
 
 import errno
 import fcntl
@@ -8,16 +8,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Values of `OSError.errno` that mean no room: the disk is full, or the user's quota used up."""
+"""Values of `OSError.errno` for a full disk, or a user's exhausted quota."""
 
 
 @contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """Give the body a temporary path beside `path` to write to; then make it durable and rename it.
+    """Yield a temporary path beside `path` to write to; then make it durable and rename it.
 
-    Readers see the old file or the new one, never a part, and so does a machine after a power
-    failure. If the body raises, the temporary file is removed and `path` is as it was.
-    Raises OSError when the file cannot be written.
+    Readers see either the old file or the new one, never a part, even after a power failure. If
+    the body raises, the temporary file is removed and `path` is unchanged. Raises OSError if the
+    file cannot be written.
     """
     part = temporary_path(path)
     try:
@@ -30,20 +30,20 @@ def replace_atomically(path: Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Where `replace_atomically` writes: hidden, in the same folder."""
+    """Return the hidden path, in the same folder, that `replace_atomically` writes to."""
     return path.with_name(f".{path.name}.part")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file by `replace_atomically`, text as UTF-8. Raises OSError."""
+    """Write a file atomically and durably, text as UTF-8. Raises OSError."""
     with replace_atomically(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def switch_link(link: Path, target: Path) -> None:
-    """Make `link` a symbolic link to `target`, replacing it by one atomic rename.
+    """Make `link` a symbolic link to `target`, replacing any earlier one atomically.
 
-    The link is relative, so that the folder that holds both can be moved.
+    The link is relative, so that the folder that holds both can be moved. Raises OSError.
     """
     link.parent.mkdir(parents=True, exist_ok=True)
     new = link.with_name(f".{link.name}.{os.getpid()}")
@@ -72,9 +72,10 @@ def fsync(path: Path) -> None:
 def lock_file(path: Path, *, wait: bool = True, keep: bool = False) -> Iterator[None]:
     """Hold an exclusive lock among the processes of this machine.
 
-    The system releases the lock when its holder dies. Afterwards the file is removed, or with
-    `keep` left to show by its time when the lock was last taken. Raises BlockingIOError when
-    another process holds the lock and `wait` is false, and OSError when the file cannot be made.
+    The operating system releases the lock when its holder dies. On release the file is removed,
+    or with `keep` left there, its modification time showing when the lock was last taken. Raises
+    BlockingIOError if another process holds the lock and `wait` is false, and OSError if the file
+    cannot be created.
     """
     opened = open_and_lock(path, wait=wait)
     try:
@@ -86,13 +87,13 @@ def lock_file(path: Path, *, wait: bool = True, keep: bool = False) -> Iterator[
 
 
 def open_and_lock(path: Path, *, wait: bool) -> int:
-    """Open and lock a file; give its descriptor."""
+    """Open and lock a file; return its descriptor."""
     how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:
         opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(opened, how)
-            # Its last holder may have removed it meanwhile: then another file has the name.
+            # The last holder may have removed the file: then a new one may have its name.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(opened), path.stat()):
                     return opened

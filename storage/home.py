@@ -14,22 +14,22 @@ class Home:
 
     @property
     def runs(self) -> Path:
-        """The training runs, a folder each."""
+        """The training runs, one folder each."""
         return self.root / "runs"
 
     @property
     def weights(self) -> Path:
-        """A symbolic link to the weights that index and application use: those of the last run."""
+        """A symbolic link to the weights in use, by default those of the last finished run."""
         return self.root / "weights.safetensors"
 
     @property
     def index(self) -> Path:
-        """The versions of the index, a folder each, and the link `current`."""
+        """The versions of the index, one folder each, and the symbolic link `current`."""
         return self.root / "index"
 
     @property
     def uploads(self) -> Path:
-        """The pictures of uploads whose results are kept for a while."""
+        """The pictures of uploads, deleted after some time."""
         return self.root / "uploads"
 
     @property
@@ -44,15 +44,15 @@ class Home:
 
     @property
     def evaluations(self) -> Path:
-        """The evaluations by `training/evaluate.py`, a file each."""
+        """The evaluations written by `training/evaluate.py`, one file each."""
         return self.root / "evaluations"
 
     @property
     def prepared(self) -> Path:
-        """Training sets decoded once: 256 × 256 pixels, mean image, PCA."""
+        """Training sets decoded once: squares of pixels, mean image and PCA."""
         return self.root / "prepared"
 
 
 def home_from_environment(environ: Mapping[str, str] = os.environ) -> Home:
-    """The folder that `ALEXNET_HOME` names, or `var` in the current directory."""
+    """Return the folder that `ALEXNET_HOME` names, or `var` in the current directory."""
     return Home(root=Path(environ.get("ALEXNET_HOME") or "var").absolute())

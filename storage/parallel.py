@@ -1,4 +1,4 @@
-"""Threads that work ahead of their consumer, and this process's place among several."""
+"""Threads that work ahead of their consumer, and this process's rank among those of a run."""
 
 import os
 from collections import deque
@@ -17,10 +17,10 @@ def map_ahead(
 ) -> Generator[T, None, None]:
     """Apply a function to values on threads; yield the results in order.
 
-    At most `ahead` results wait in memory. An error of the function is raised in its result's
-    place, and one of `values` after the results of the values before it. By default there is a
-    thread a core, but two at least, since a disk may let one wait. The threads end when the
-    generator is closed.
+    At most `ahead` results wait in memory. An error of the function is raised in place of its
+    result, an error of `values` after the results of the values before it. By default there is one
+    thread per core, from 2 to 32: two even on one core, since a thread may wait for the disk. The
+    threads end when the generator is closed.
     """
     waiting: deque[Future[T]] = deque()
     failure: Exception | None = None
@@ -32,7 +32,7 @@ def map_ahead(
                 value = next(source)
             except StopIteration:
                 break
-            except Exception as error:  # noqa: BLE001 - raised below, in its turn
+            except Exception as error:  # noqa: BLE001 - raised below, after the results
                 failure = error
                 break
             waiting.append(pool.submit(function, value))
@@ -67,27 +67,27 @@ def split_batches(values: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """Return how many processor cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def is_distributed() -> bool:
-    """Whether this process was started as one of several, by torchrun or the like."""
+    """Return whether this process was started as one of several, as by torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def rank() -> int:
-    """This process's number among all of its job."""
+    """Return this process's number among all processes of its run, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:
-    """This process's number among those of its job on this machine."""
+    """Return this process's number among those of its run on this machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def local_processes() -> int:
-    """How many processes of its job run on this machine."""
+    """Return how many processes of its run are on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""How long work reports its progress, and the bars on the terminal that show it."""
+"""Progress reports of long tasks, and the terminal's progress bars that show them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,35 +16,35 @@ from rich.progress import (
 from rich.text import Text
 
 Report = Callable[[str, int], Callable[[int], None]]
-"""Begin a step, given its name and its total; call the result with how much is done so far."""
+"""A function that starts a step, given its name and total; call its result with the count done."""
 
 
 def ignore_progress(_name: str, _total: int) -> Callable[[int], None]:
-    """Report nothing."""
+    """Ignore the progress: a Report that shows nothing."""
     return lambda _done: None
 
 
 class SpeedColumn(ProgressColumn):
-    """The present speed of a task, at its end the average one."""
+    """The current speed of a task; once it is finished, its average speed."""
 
     def __init__(self, unit: str = "") -> None:
         super().__init__()
         self.unit = unit
 
     def render(self, task: Task) -> Text:
-        """The number per second; nothing before it is known."""
+        """Return the speed per second; empty while it is unknown."""
         speed = task.finished_speed or task.speed
         text = f"{speed:,.1f} {self.unit}".rstrip() + "/s" if speed else ""
         return Text(text, style="progress.data.speed")
 
 
 def progress_columns() -> tuple[ProgressColumn, ...]:
-    """A bar with its description and its count."""
+    """Return the columns of every bar: description, bar and count."""
     return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
 
 
 def progress_bars(console: Console, speed: SpeedColumn | None = None) -> Progress:
-    """Bars with the time remaining and, if given, the speed; they vanish when they are stopped.
+    """Create bars with the time remaining and, if given, the speed; they vanish when stopped.
 
     Nothing is shown unless the console is a terminal.
     """
@@ -62,7 +62,7 @@ def progress_bars(console: Console, speed: SpeedColumn | None = None) -> Progres
 def progress_bar(
     console: Console, description: str, total: int | None, speed: SpeedColumn | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Show one bar; give the body a function that advances it."""
+    """Show one bar; yield a function that advances it by a count."""
     with progress_bars(console, speed) as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.advance(task, count)
@@ -70,9 +70,9 @@ def progress_bar(
 
 @contextmanager
 def step_bars(console: Console) -> Iterator[Report]:
-    """Show a bar for each step reported, from the first step on.
+    """Show a bar for each reported step; yield the Report that starts them.
 
-    They stay when they are finished; where the console is not a terminal they are a line each.
+    Finished bars stay. If the console is not a terminal, each is printed as one line.
     """
     bars = Progress(*progress_columns(), SpeedColumn(), TimeRemainingColumn(), console=console)
 

@@ -1,7 +1,7 @@
 """A training run's folder: where its files lie, how training writes them, how others read them.
 
-Training writes by `RunFolder`. Whoever looks on while it does, or afterwards, reads a `Run` by
-`read_runs` and `read_run`, in which what a file lacks is empty or None.
+Training writes with `RunFolder`. Others read a `Run` with `read_runs` or `read_run`, during the
+run or afterwards; what its files lack is empty or None.
 """
 
 import json
@@ -30,19 +30,19 @@ from storage.tolerant_json import (
 
 MAX_JSON_BYTES = 256 * 1024
 MAX_EPOCHS_BYTES = 1024 * 1024
-"""Read of a run's epochs, the last ones: some three thousand."""
+"""The end of epochs.jsonl that is read: about three thousand epochs."""
 START_TIME = re.compile(r"(\d{8}-\d{6})-")
-"""How a run's name begins."""
+"""The time with which a run's name begins."""
 CONV1_PICTURE = re.compile(r"epoch-(\d{1,6})\.png")
 Number_co = TypeVar("Number_co", bound=float | None, covariant=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch(Generic[Number_co]):
-    """What one pass over the training set gave: a line of epochs.jsonl.
+    """The measurements of one pass over the training set: a line of epochs.jsonl.
 
-    Training makes an `Epoch[float]`; an `Epoch[float | None]` is one read back, with None for what
-    is missing or not a number.
+    Training writes `Epoch[float]`; reading returns `Epoch[float | None]`, with None for what is
+    missing or not a number.
     """
 
     epoch: int
@@ -52,17 +52,17 @@ class Epoch(Generic[Number_co]):
     loss: Number_co
     """Mean cross-entropy of the training batches, dropout and augmentation on."""
     top1_error: Number_co
-    """Of the validation images' centre crops, 0–1."""
+    """Top-1 error on the validation images' centre crops, 0–1."""
     top5_error: Number_co
-    """The same for five guesses."""
+    """Top-5 error on the same crops, 0–1."""
     images_per_second: Number_co
-    """Training speed, validation left out."""
+    """Training speed, without validation."""
     data_wait: Number_co
     """Seconds the training loop waited for batches."""
     seconds: Number_co
-    """In all, validation included."""
+    """Duration of the epoch in seconds, validation included."""
     memory: Number_co
-    """Peak memory of the process so far, in GiB; of the GPU where it trains on one."""
+    """Peak memory so far in GiB: the GPU's if it trains on one, else the process's."""
 
 
 @dataclass(frozen=True)
@@ -73,36 +73,36 @@ class RunFolder:
 
     @property
     def description(self) -> Path:
-        """What makes the run what it is: preset, recipe, data, options; and whether it finished."""
+        """run.json: preset, recipe, data and options, and whether the run has finished."""
         return self.path / "run.json"
 
     @property
     def environment(self) -> Path:
-        """The machine and the versions it ran on."""
+        """environment.json: the machine and the versions of libraries."""
         return self.path / "environment.json"
 
     @property
     def epochs(self) -> Path:
-        """The finished epochs, a line of JSON each."""
+        """epochs.jsonl: the finished epochs, one line of JSON each."""
         return self.path / "epochs.jsonl"
 
     @property
     def conv1(self) -> Path:
-        """Pictures of conv1's kernels, one after each epoch."""
+        """The folder of the pictures of conv1's kernels, one per epoch."""
         return self.path / "conv1"
 
     def conv1_picture(self, epoch: int) -> Path:
-        """conv1's kernels after an epoch."""
+        """Return the path of the picture of conv1's kernels after an epoch."""
         return self.conv1 / f"epoch-{epoch:03d}.png"
 
     @property
     def tensorboard(self) -> Path:
-        """The epochs' numbers as TensorBoard's event files."""
+        """The folder of TensorBoard's event files."""
         return self.path / "tensorboard"
 
     @property
     def checkpoint(self) -> Path:
-        """Weights and velocities to resume from; removed when the run has finished."""
+        """The weights and velocities to resume from; removed when the run finishes."""
         return self.path / "checkpoint.safetensors"
 
     @property
@@ -112,11 +112,11 @@ class RunFolder:
 
     @property
     def weights(self) -> Path:
-        """The run's result."""
+        """The weights after the last epoch: the run's result."""
         return self.path / "weights.safetensors"
 
     def read_description(self) -> dict[str, Any]:
-        """The content of run.json; empty when it is missing or damaged."""
+        """Return the content of run.json; empty if it is missing or damaged."""
         try:
             found = json.loads(self.description.read_text())
         except (OSError, ValueError):
@@ -134,18 +134,18 @@ class RunFolder:
             file.write(format_json_line(epoch))
 
     def write_epochs(self, epochs: Sequence[Epoch[float]]) -> None:
-        """Write epochs.jsonl anew, atomically: on resuming, as far as the checkpoint goes."""
+        """Replace epochs.jsonl atomically, as when resuming from a checkpoint."""
         write_atomically(self.epochs, "".join(map(format_json_line, epochs)))
 
 
 def format_json_line(epoch: Epoch[float]) -> str:
-    """An epoch as a line of epochs.jsonl."""
+    """Format an epoch as a line of epochs.jsonl."""
     return json.dumps(asdict(epoch)) + "\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run as read from its files; what they lack is empty or None."""
+    """A run as read from its files; whatever they lack is empty or None."""
 
     name: str
     folder: RunFolder
@@ -153,22 +153,22 @@ class Run:
     data: str
     """The name of its folder of photographs."""
     initial_weights: str
-    """The identity of the weights it was initialised from; empty: drawn at random."""
+    """The identity of the weights it was initialised from; empty if drawn at random."""
     precision: str
-    """Of the layers' arithmetic: f32 or bf16."""
+    """Precision of the layers' arithmetic: f32 or bf16."""
     commit: str
-    """The project's commit that trained it."""
+    """The project's commit that it was trained with."""
     finished: bool
     weights: str
-    """The identity of its result."""
+    """The identity of its resulting weights; empty until it finishes."""
     ten_crops: tuple[float, float] | None
-    """Top-1 and top-5 error of its result from ten crops, 0–1."""
+    """Top-1 and top-5 error of the resulting weights with ten crops, 0–1."""
     recipe: Mapping[str, Any]
     options: Mapping[str, Any]
     environment: Mapping[str, Any]
     epochs: tuple[Epoch[float | None], ...]
     conv1_epochs: tuple[int, ...]
-    """After which conv1's kernels were drawn."""
+    """The epochs after which conv1's kernels were drawn."""
     started_at: datetime | None
     last_epoch_at: datetime | None
     """When its last epoch was recorded."""
@@ -178,7 +178,7 @@ class Run:
 
     @property
     def planned_epochs(self) -> int | None:
-        """The most epochs it will train for."""
+        """The maximum number of epochs."""
         return natural_number(self.recipe.get("epochs")) or None
 
     @property
@@ -188,31 +188,31 @@ class Run:
 
     @property
     def best_epoch(self) -> Epoch[float | None] | None:
-        """The epoch of the lowest top-1 error."""
+        """The epoch with the lowest top-1 error."""
         validated = [epoch for epoch in self.epochs if epoch.top1_error is not None]
         return min(validated, key=lambda epoch: epoch.top1_error or 0, default=None)
 
 
 def read_runs(home: Home) -> list[Run]:
-    """Every run found on disk, newest first."""
+    """Read all runs, newest first."""
     found = (read_run_folder(name, path) for name, path in list_folders(home.runs).items())
     return sorted((run for run in found if run), key=recency, reverse=True)
 
 
 def read_run(home: Home, name: str) -> Run | None:
-    """The run of that name; None when there is no such run."""
+    """Read the run of this name; None if it does not exist."""
     path = list_folders(home.runs).get(name)
     return read_run_folder(name, path) if path else None
 
 
 def recency(run: Run) -> tuple[float, str]:
-    """Sort key: when a run was started, then its name."""
+    """Return a sort key: when a run was started, then its name."""
     moment = run.started_at or run.last_write_at
     return (moment.timestamp() if moment else 0.0), run.name
 
 
 def read_run_folder(name: str, path: Path) -> Run | None:
-    """Read a folder; None when it holds nothing of a run."""
+    """Read a run's folder; None if it holds neither a description nor epochs."""
     folder = RunFolder(path)
     description = read_json_object(folder.description, MAX_JSON_BYTES)
     epochs = read_epochs(folder.epochs)
@@ -222,7 +222,7 @@ def read_run_folder(name: str, path: Path) -> Run | None:
         name=name,
         folder=folder,
         preset=bounded_text(description.get("preset")),
-        # The name alone: where it lies on the server is not for visitors.
+        # Only the name: visitors must not see paths on the server.
         data=Path(bounded_text(description.get("data"))).name,
         initial_weights=bounded_text(description.get("from")),
         precision=bounded_text(description.get("precision")),
@@ -243,7 +243,7 @@ def read_run_folder(name: str, path: Path) -> Run | None:
 
 
 def find_last_write_time(folder: RunFolder) -> float | None:
-    """When any file of a run was last written, in seconds since 1970."""
+    """Return when any file of a run was last written, in seconds since 1970."""
     files = (
         folder.description,
         folder.environment,
@@ -257,9 +257,10 @@ def find_last_write_time(folder: RunFolder) -> float | None:
 
 
 def read_epochs(file: Path) -> tuple[Epoch[float | None], ...]:
-    """The epochs of an epochs.jsonl in order; of several with one number the last.
+    """Read the epochs of an epochs.jsonl, in order.
 
-    A run resumed after a kill repeats epochs. A line cut off, as the last may be, is left out.
+    Of repeated epochs, as in a run resumed after a kill, the last counts. Invalid lines are
+    skipped, since the last one may be incomplete.
     """
     try:
         found = file.stat()
@@ -270,7 +271,7 @@ def read_epochs(file: Path) -> tuple[Epoch[float | None], ...]:
 
 @lru_cache(maxsize=1024)
 def parse_epochs(file: Path, stamp: tuple[int, ...]) -> tuple[Epoch[float | None], ...]:
-    """The epochs of a file, cached until its stamp changes: of many runs few still grow."""
+    """Parse a file's epochs, cached until its stamp changes: most runs have ended."""
     data = read_bounded(file, MAX_EPOCHS_BYTES, tail_only=True) or b""
     found: dict[int, Epoch[float | None]] = {}
     for line in data.split(b"\n"):
@@ -280,7 +281,7 @@ def parse_epochs(file: Path, stamp: tuple[int, ...]) -> tuple[Epoch[float | None
 
 
 def parse_epoch(line: bytes) -> Epoch[float | None] | None:
-    """Read a line; None when it is not an epoch's."""
+    """Parse a line of epochs.jsonl; None if it is not an epoch."""
     try:
         values = dict_or_empty(json.loads(line.decode("utf-8", "replace")))
     except (ValueError, RecursionError):
@@ -294,14 +295,14 @@ def parse_epoch(line: bytes) -> Epoch[float | None] | None:
 
 
 def list_conv1_epochs(folder: RunFolder) -> Iterator[int]:
-    """The epochs after which conv1 was drawn."""
+    """Yield the epochs after which conv1 was drawn."""
     for path in list_entries(folder.conv1):
         if match := CONV1_PICTURE.fullmatch(path.name):
             yield int(match[1])
 
 
 def parse_start_time(name: str) -> datetime | None:
-    """The time in a run's name; None when it holds none."""
+    """Parse the time with which a run's name begins; None if it does not."""
     match = START_TIME.match(name)
     try:
         return datetime.strptime(match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC) if match else None
@@ -310,7 +311,7 @@ def parse_start_time(name: str) -> datetime | None:
 
 
 def datetime_from_timestamp(seconds: float | None) -> datetime | None:
-    """Seconds since 1970 as a time; None when they are out of range."""
+    """Convert seconds since 1970 to a time in UTC; None if they are out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
     except (OverflowError, ValueError, OSError):
@@ -318,7 +319,7 @@ def datetime_from_timestamp(seconds: float | None) -> datetime | None:
 
 
 def parse_fraction_pair(value: object) -> tuple[float, float] | None:
-    """Two numbers from 0 to 1, or None."""
+    """Return a list of two numbers from 0 to 1 as a tuple, or None."""
     found = [fraction(part) for part in value] if isinstance(value, list) else []
     match found:
         case [float() as first, float() as second]:

@@ -1,6 +1,6 @@
-"""Files that somebody else is writing: read bounded, and for what they are worth.
+"""Read files that another process may be writing, within limits and without errors.
 
-Whatever is missing, cut off, too large, unreadable, of another kind or of another type is nothing.
+Anything missing, truncated, too large, unreadable or of the wrong type reads as None or empty.
 """
 
 import json
@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 MAX_TEXT_LENGTH = 500
+"""Characters of a text; the rest is cut off."""
 MAX_MAGNITUDE, MIN_MAGNITUDE = 1e15, 1e-30
+"""Larger numbers cannot be drawn and are dropped; smaller ones become zero."""
 
 
 def read_bounded(file: Path, max_bytes: int, *, tail_only: bool = False) -> bytes | None:
-    """Give a file's content; None where there is none to read, or more than `most` bytes.
+    """Return a file's content; None if it cannot be read or has more than `max_bytes` bytes.
 
-    With `end` of a longer one its last `most` bytes.
+    With `tail_only`, return only the last `max_bytes` bytes of a longer file.
     """
-    # A pipe in a file's place would keep the page waiting for somebody to write into it.
+    # Non-blocking, since opening a pipe in place of a file would wait for a writer.
     with suppress(OSError), os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
         found = os.fstat(opened.fileno())
         if not stat.S_ISREG(found.st_mode) or (found.st_size > max_bytes and not tail_only):
@@ -31,12 +33,12 @@ def read_bounded(file: Path, max_bytes: int, *, tail_only: bool = False) -> byte
 
 
 def read_json_object(file: Path, max_bytes: int) -> dict[str, Any]:
-    """Give the object of a JSON file; empty where there is none."""
+    """Read a JSON file's object; empty if there is none."""
     return parse_json_object(read_bounded(file, max_bytes))
 
 
 def parse_json_object(data: bytes | None) -> dict[str, Any]:
-    """Read a JSON object, NaN and Infinity among its numbers; empty where it is none."""
+    """Parse a JSON object, in which NaN and Infinity are allowed; empty if it is not one."""
     try:
         found = json.loads((data or b"").decode("utf-8", "replace"))
     except (ValueError, RecursionError):
@@ -44,24 +46,24 @@ def parse_json_object(data: bytes | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def list_folders(place: Path) -> dict[str, Path]:
-    """The folders directly under a place, by name, that can be named in an address."""
+def list_folders(folder: Path) -> dict[str, Path]:
+    """Return the visible folders directly under a folder, by name, if it can stand in a URL."""
     return {
         path.name: path
-        for path in list_entries(place)
+        for path in list_entries(folder)
         if is_visible_folder(path) and is_encodable(path.name)
     }
 
 
-def list_entries(place: Path, limit: int = 10_000) -> Iterator[Path]:
-    """What lies in a folder, in no order; nothing when it cannot be looked into."""
-    with suppress(OSError), os.scandir(place) as found:
+def list_entries(folder: Path, limit: int = 10_000) -> Iterator[Path]:
+    """Yield a folder's entries, at most `limit`, in arbitrary order; none if it cannot be read."""
+    with suppress(OSError), os.scandir(folder) as found:
         for _, entry in zip(range(limit), found, strict=False):
             yield Path(entry.path)
 
 
 def is_visible_folder(path: Path) -> bool:
-    """Whether this is a folder that may be looked at."""
+    """Return whether a path is a folder that is not hidden."""
     try:
         return not path.name.startswith(".") and path.is_dir()
     except OSError:
@@ -69,7 +71,7 @@ def is_visible_folder(path: Path) -> bool:
 
 
 def is_encodable(name: str) -> bool:
-    """Whether a file's name is text: others cannot be written on a page."""
+    """Return whether a file name is valid Unicode, so that a page can show it."""
     try:
         return bool(name.encode())
     except UnicodeEncodeError:
@@ -77,7 +79,7 @@ def is_encodable(name: str) -> bool:
 
 
 def modification_time(file: Path) -> float | None:
-    """When a file was written last, in seconds since 1970; None when there is none."""
+    """Return when a file was last written, in seconds since 1970; None if it does not exist."""
     try:
         return file.stat().st_mtime
     except OSError:
@@ -85,7 +87,7 @@ def modification_time(file: Path) -> float | None:
 
 
 def file_size(file: Path) -> int | None:
-    """A plain file's size in bytes; None when it is none, or is not there."""
+    """Return a regular file's size in bytes; None if it does not exist or is not one."""
     try:
         found = file.stat()
     except OSError:
@@ -94,22 +96,22 @@ def file_size(file: Path) -> int | None:
 
 
 def finite_number(value: object) -> float | None:
-    """A number of a size that can be drawn, those next to nothing being nothing; or None."""
+    """Return a number within MAX_MAGNITUDE, or None; below MIN_MAGNITUDE it becomes zero."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if not -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE:  # nor is NaN
+    if not -MAX_MAGNITUDE <= value <= MAX_MAGNITUDE:  # also false for NaN
         return None
     return float(value) if abs(value) >= MIN_MAGNITUDE else 0.0
 
 
 def fraction(value: object) -> float | None:
-    """A number from 0 to 1, or None."""
+    """Return a number from 0 to 1, or None."""
     found = finite_number(value)
     return found if found is not None and 0 <= found <= 1 else None
 
 
 def natural_number(value: object, maximum: int = 10**12) -> int | None:
-    """A whole number from 0, or None."""
+    """Return an integer from 0 to `maximum`, or None."""
     found = finite_number(value)
     return (
         int(found) if found is not None and 0 <= found <= maximum and found == int(found) else None
@@ -117,17 +119,17 @@ def natural_number(value: object, maximum: int = 10**12) -> int | None:
 
 
 def bounded_text(value: object) -> str:
-    """A text, cut where it is very long; empty for anything else."""
+    """Return a text, cut to MAX_TEXT_LENGTH; empty for anything else."""
     if not isinstance(value, str):
         return ""
     return value[:MAX_TEXT_LENGTH].encode("utf-8", "replace").decode()
 
 
 def dict_or_empty(value: object) -> dict[str, Any]:
-    """An object, or an empty one."""
+    """Return a JSON object, or an empty one for anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def list_of_dicts(value: object) -> list[dict[str, Any]]:
-    """The objects of a list."""
+    """Return the objects in a JSON list; none for anything else."""
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
