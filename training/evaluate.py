@@ -27,7 +27,7 @@ EVALUATION_ERRORS = (
 
 
 def main() -> int:
-    """Evaluate; 0 when it was done, 2 and one line when not, 130 when interrupted."""
+    """Return 0 on success, 2 after an error shown in one line, 130 when interrupted."""
     try:
         evaluate(sys.argv[1:], home_from_environment(), Console(highlight=False, soft_wrap=True))
     except EVALUATION_ERRORS as error:

@@ -1,1 +1,1 @@
-"""Networks evaluated on labelled photographs: errors, intervals, tables and pictures."""
+"""Evaluate networks on labelled photographs: errors, intervals, tables and pictures."""

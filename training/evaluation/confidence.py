@@ -1,4 +1,4 @@
-"""Confidence intervals of an error, and of the difference between two errors."""
+"""Confidence intervals of an error rate, and of the difference between two error rates."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,11 +8,13 @@ from storage.evaluations import Difference, Rate
 
 CONFIDENCE = 0.95
 RESAMPLES = 100_000
+"""Bootstrap resamples."""
 Wrong = npt.NDArray[np.bool_]
+"""bool [N]: which of N images a network got wrong."""
 
 
 def error_rate(wrong: Wrong) -> Rate:
-    """The share of wrong images, with its interval. wrong: bool [N], N ≥ 1."""
+    """Compute the error rate with its Wilson interval. wrong: bool [N], N ≥ 1."""
     count, images = int(wrong.sum()), len(wrong)
     interval = binomtest(count, images).proportion_ci(CONFIDENCE, method="wilson")
     return Rate(
@@ -25,7 +27,10 @@ def error_rate(wrong: Wrong) -> Rate:
 
 
 def paired_difference(first: Wrong, second: Wrong, seed: int = 0) -> Difference:
-    """Compare two errors on the same images. first, second: which are wrong, bool [N], N ≥ 1."""
+    """Compare two error rates on the same images. first, second: bool [N], N ≥ 1.
+
+    The interval is that of a paired bootstrap, drawn with `seed`.
+    """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     low, high = bootstrap_interval(only_first, only_second, len(first), seed)
     return Difference(
@@ -41,9 +46,9 @@ def paired_difference(first: Wrong, second: Wrong, seed: int = 0) -> Difference:
 def bootstrap_interval(
     only_first: int, only_second: int, images: int, seed: int
 ) -> tuple[float, float]:
-    """The percentile interval of the difference over bootstrap resamples of the images.
+    """Compute the percentile interval of the difference by bootstrap resampling of the images.
 
-    An image counts +1, −1 or 0, so resampling is drawing from a multinomial distribution.
+    Each image counts +1, −1 or 0, so resampling is drawing from a multinomial distribution.
     """
     counts = np.array([only_first, only_second, images - only_first - only_second])
     drawn = np.random.default_rng(seed).multinomial(images, counts / images, size=RESAMPLES)
@@ -53,7 +58,7 @@ def bootstrap_interval(
 
 
 def mcnemar_p_value(only_first: int, only_second: int) -> float:
-    """The two-sided p-value of McNemar's exact test (McNemar 1947) of equal counts."""
+    """Compute the two-sided p-value of McNemar's exact test (McNemar 1947)."""
     if only_first == only_second:
         return 1.0
     return float(binomtest(only_first, only_first + only_second, 0.5).pvalue)

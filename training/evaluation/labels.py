@@ -1,7 +1,7 @@
-"""Labelled photographs, and which of a network's classes each label means.
+"""Find labelled photographs, and match their classes with a network's.
 
-Classes are matched by what they are called, never by their position: the number of a folder
-among others says nothing about the order of a network's outputs.
+Classes are matched by name, never by position: the order of the folders says nothing about the
+order of a network's outputs.
 """
 
 import os
@@ -28,10 +28,11 @@ WORDNET_PREFIX = re.compile(r"(n\d{8})_")
 
 @dataclass(frozen=True)
 class LabelledPhotographs:
-    """Photographs by the name of their class as it is on disk.
+    """The photographs in a folder, by class.
 
-    layout: split: <split>/<class>/*; folders: <class>/*; files: <WordNet id>_* in one folder.
-    found:  their paths from the root with forward slashes, by class; sorted.
+    layout:   split: <split>/<class>/*; folders: <class>/*; files: <WordNet id>_* in one folder.
+    by_class: each class's paths relative to the root, with forward slashes, sorted. The keys are
+              the classes' names on disk.
     """
 
     root: Path
@@ -43,9 +44,9 @@ class LabelledPhotographs:
 class MatchedPhotographs:
     """The photographs that a network can be evaluated on.
 
-    photographs: sorted by path; class_index is that of the network's outputs.
-    unknown:     names the network has no class for, or more than one, and how many photographs
-                 each has; they are left out.
+    photographs: sorted by path; class_index is the index of the network's output.
+    unknown:     the classes left out, because the network has no class of that name or several,
+                 with their number of photographs.
     """
 
     photographs: tuple[Photograph, ...]
@@ -53,9 +54,9 @@ class MatchedPhotographs:
 
 
 def find_photographs(root: Path, split: str) -> LabelledPhotographs:
-    """List the photographs under `root`, in the first of the three layouts that fits.
+    """List the photographs under `root`, in the first layout that fits.
 
-    Raises FolderError: no such folder, or it holds none of the three.
+    Raises FolderError if there is no such folder, or it fits none of the three layouts.
     """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
@@ -75,7 +76,7 @@ def find_photographs(root: Path, split: str) -> LabelledPhotographs:
 
 
 def list_photographs_by_folder(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
-    """The photographs of each folder directly under `place`; none when that is no folder."""
+    """List the photographs of each folder directly under `place`; empty if it is not a folder."""
     if not place.is_dir():
         return {}
     names = sorted(e.name for e in os.scandir(place) if e.is_dir() and e.name[0] != ".")
@@ -83,16 +84,16 @@ def list_photographs_by_folder(root: Path, place: Path) -> dict[str, tuple[str, 
 
 
 def list_photographs_by_prefix(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
-    """The photographs directly in `place` whose names begin with a WordNet id, by that id."""
+    """List the photographs in `place` whose names begin with a WordNet id, by that id."""
     found = defaultdict(list)
     for path in list_photographs_in(root, place) if place.is_dir() else ():
-        if begins := WORDNET_PREFIX.match(path.rsplit("/", 1)[-1]):
-            found[begins[1]].append(path)
+        if match := WORDNET_PREFIX.match(path.rsplit("/", 1)[-1]):
+            found[match[1]].append(path)
     return {name: tuple(paths) for name, paths in found.items()}
 
 
 def list_photographs_in(root: Path, place: Path) -> tuple[str, ...]:
-    """The photographs directly in a folder, by their paths from the root."""
+    """List the photographs directly in a folder, as sorted paths relative to the root."""
     names = sorted(e.name for e in os.scandir(place) if is_photograph(e.name) and e.is_file())
     return tuple((place / name).relative_to(root).as_posix() for name in names)
 
@@ -100,11 +101,10 @@ def list_photographs_in(root: Path, place: Path) -> tuple[str, ...]:
 def match_classes(
     labelled: LabelledPhotographs, classes: Sequence[ClassName]
 ) -> MatchedPhotographs:
-    """Say which of a network's classes each photograph is of.
+    """Match each photograph's class with one of the network's classes.
 
-    A class is known by the name of its folder, else by its label or its WordNet id, whatever the
-    case, with spaces or underscores. Raises FolderError when none is known, or a known class's
-    folder is empty.
+    Classes match by folder name, else by label or WordNet id, ignoring case and treating
+    underscores as spaces. Raises FolderError if no class matches, or a matching folder is empty.
     """
     indices = match_names(list(labelled.by_class), classes, labelled.root)
     for name in indices:
@@ -117,8 +117,8 @@ def match_classes(
         names = [*labelled.by_class]
         some = f"{', '.join(names[:5])}{' …' * (len(names) > 5)}"
         raise FolderError(
-            f"{labelled.root}: none of its classes ({some}) is "
-            "known to the network; they are matched by folder name, label or WordNet id"
+            f"{labelled.root}: the network knows none of its classes ({some}); they are matched "
+            "by folder name, label or WordNet id"
         )
     photographs = [Photograph(p, i) for name, i in indices.items() for p in labelled.by_class[name]]
     return MatchedPhotographs(
@@ -130,9 +130,9 @@ def match_classes(
 def match_names(
     names: Sequence[str], classes: Sequence[ClassName], root: Path | None = None
 ) -> dict[str, int]:
-    """The class that each of these names means, for those that mean exactly one.
+    """Return the class index of each name; names that fit no or several classes are left out.
 
-    `root` may hold a classes.txt with the names' labels.
+    root: a folder that may hold a classes.txt with the names' labels.
     """
     exact = {known.folder: index for index, known in enumerate(classes)}
     if all(name in exact for name in names):
@@ -156,5 +156,5 @@ def match_names(
 
 
 def normalise_label(name: str) -> str:
-    """A name without regard to case, underscores and the number of spaces."""
+    """Normalise a name's case, underscores and spaces."""
     return " ".join(name.casefold().replace("_", " ").split())

@@ -1,4 +1,4 @@
-"""From predictions to errors, comparisons, confusion matrices and the most confident mistakes."""
+"""Compute errors, comparisons, confusion matrices and the worst mistakes from predictions."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -25,7 +25,7 @@ from training.evaluation.predictions import (
 )
 
 GUESSES = (1, 5)
-"""Of top-1 and top-5 error."""
+"""Guesses that count for the top-1 and the top-5 error."""
 
 
 def compute_metrics(
@@ -39,7 +39,7 @@ def compute_metrics(
 ) -> Evaluation:
     """Compute errors, comparisons, confusions and mistakes from the predictions.
 
-    classes: those that the predictions index. mistakes: how many to list for each result.
+    classes: those that the predictions' indices refer to. mistakes: how many to list per result.
     """
     return Evaluation(
         format=FORMAT,
@@ -56,7 +56,7 @@ def compute_metrics(
 
 
 def describe_model(model: EvaluatedModel) -> ModelInfo:
-    """What the file tells of a network."""
+    """Describe a network for the evaluation's file."""
     weights = model.predictor.weights
     return ModelInfo(
         name=model.name,
@@ -77,7 +77,7 @@ def compute_result(
     classes: Sequence[ClassName],
     mistakes: int,
 ) -> Result:
-    """The errors, confusions and mistakes of one network with one kind of crops."""
+    """Compute the errors, confusions and mistakes of one network with one kind of crops."""
     true = np.array([photograph.class_index for photograph in predicted.photographs])
     return Result(
         name=key.name,
@@ -93,7 +93,7 @@ def compute_result(
 
 
 def compute_class_errors(predictions: Predictions, own: np.ndarray, name: ClassName) -> ClassErrors:
-    """The errors on the images of one class. own: which images they are, bool [N]."""
+    """Compute the errors on the images of one class. own: bool [N], which images they are."""
     top1, top5 = (error_rate(predictions.is_wrong(guesses)[own]) for guesses in GUESSES)
     return ClassErrors(folder=name.folder, label=name.label, top1=top1, top5=top5)
 
@@ -101,7 +101,7 @@ def compute_class_errors(predictions: Predictions, own: np.ndarray, name: ClassN
 def count_confusions(
     predictions: Predictions, true: np.ndarray, classes: Sequence[ClassName]
 ) -> dict[str, dict[str, int]]:
-    """The entries of the confusion matrix that are not zero. true: class indices, int64 [N]."""
+    """Count the nonzero entries of the confusion matrix. true: int64 [N], class indices."""
     pairs, counts = np.unique(np.stack([true, predictions.guess]), axis=1, return_counts=True)
     found: dict[str, dict[str, int]] = {}
     for actual, guess, count in zip(*pairs, counts, strict=True):
@@ -116,7 +116,7 @@ def find_confident_mistakes(
     classes: Sequence[ClassName],
     count: int,
 ) -> list[Mistake]:
-    """The wrong guesses by falling probability, at most `count`."""
+    """Return up to `count` wrong guesses, by descending probability."""
     (wrong,) = predictions.is_wrong(1).nonzero()
     order = wrong[np.argsort(-predictions.probability[wrong], kind="stable")][:count]
     return [
@@ -135,7 +135,7 @@ def find_confident_mistakes(
 
 
 def compare_results(predictions: dict[ResultKey, Predictions]) -> list[Comparison]:
-    """Compare any two with the same crops, and each network's ten crops with its centre crop."""
+    """Compare all pairs with the same crops, and each network's ten crops with its centre crop."""
     pairs = [
         (a, b) for a, b in combinations(predictions, 2) if a.crops == b.crops or a.name == b.name
     ]

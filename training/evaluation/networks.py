@@ -1,4 +1,4 @@
-"""The networks to evaluate: their weights, their names and the order of their classes."""
+"""Load the networks to evaluate, name them, and match the order of their classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,15 @@ from training.evaluation.predictions import EvaluatedModel
 
 
 class NetworksError(ValueError):
-    """Networks that cannot be found, or not be evaluated together."""
+    """Networks that cannot be found, or cannot be evaluated together."""
 
 
 def load_models(runs: Sequence[Path], *, best: bool, device: torch.device) -> list[EvaluatedModel]:
-    """Make the networks of runs' folders or weights files ready to answer.
+    """Load the networks of run folders or weights files onto a device.
 
-    Their classes are counted as the first one's. Raises NetworksError when their classes differ
-    or a folder is not a run's, WeightsError for a file that is not whole.
+    best: whether to take a run's best weights instead of its last. All networks' outputs are
+    reordered to the first one's classes. Raises NetworksError if their classes differ or a folder
+    is not a finished run's, and WeightsError for a missing or damaged file.
     """
     files = [find_weights(run, best=best) for run in runs]
     loaded = [load_weights(file) for file in files]
@@ -36,7 +37,7 @@ def load_models(runs: Sequence[Path], *, best: bool, device: torch.device) -> li
 
 
 def find_weights(run: Path, *, best: bool) -> Path:
-    """The weights that a run's folder or a file's name stand for."""
+    """Return the weights file of a run's folder, or the file itself. Raises NetworksError."""
     if not run.is_dir():
         return run
     file = RunFolder(run).best if best else RunFolder(run).weights
@@ -48,7 +49,10 @@ def find_weights(run: Path, *, best: bool) -> Path:
 def match_class_order(
     file: Path, first_file: Path, weights: Weights, first: Weights
 ) -> torch.Tensor:
-    """Which output is each of the first network's classes: int64 [classes]."""
+    """Return the output of each of the first network's classes: int64 [classes].
+
+    Raises NetworksError if the two networks have different classes.
+    """
     names = [known.folder for known in first.classes]
     order = match_names(names, weights.classes)
     missing = [name for name in names if name not in order]
@@ -56,20 +60,20 @@ def match_class_order(
     if missing or more:
         only = {first_file: missing, file: more}
         differing = [
-            f"only {k} knows {', '.join(v[:5])}{' …' * (len(v) > 5)}" for k, v in only.items() if v
+            f"only {k} has {', '.join(v[:5])}{' …' * (len(v) > 5)}" for k, v in only.items() if v
         ]
-        raise NetworksError(f"an ensemble must know the same classes: {'; '.join(differing)}")
+        raise NetworksError(f"the networks must have the same classes: {'; '.join(differing)}")
     return torch.tensor([order[name] for name in names])
 
 
 def name_model(file: Path) -> str:
-    """What a weights file is called: by its run, else by itself."""
+    """Name a weights file after its run, or else after itself."""
     real = file.resolve()
     return real.parent.name if RunFolder(real.parent).description.exists() else real.stem
 
 
 def number_duplicates(names: Sequence[str]) -> list[str]:
-    """The names, those that came before with a number."""
+    """Return the names, with a number after each repeated one."""
     return [
         f"{name} ({names[:i].count(name) + 1})" if name in names[:i] else name
         for i, name in enumerate(names)

@@ -1,4 +1,4 @@
-"""An evaluation as one picture: confusion matrix, errors by class, the most confident mistakes."""
+"""Draw an evaluation: confusion matrix, errors by class, and the most confident mistakes."""
 
 import io
 from collections.abc import Sequence
@@ -16,18 +16,21 @@ from model.preprocess import read_square
 from storage.evaluations import CROPS_LABELS, ClassErrors, Evaluation, Mistake, Result
 
 MAX_LABELLED_CLASSES = 30
-"""Up to so many classes the matrix has names and counts; beyond, it is only a picture."""
+"""Classes up to which the matrix has names and counts."""
 MAX_WORST_CLASSES = 20
-"""Bars of classes beyond that."""
+"""Bars that are drawn if there are more classes than that."""
 SHEET_ROWS, SHEET_COLUMNS = 2, 5
-"""Photographs on the contact sheet."""
+"""Rows and columns of the mistaken photographs."""
 OTHER_CLASS = "another class"
 MAX_LABEL_LENGTH = 28
-"""Characters of a label."""
+"""Characters of a class's label, with its ellipsis."""
 
 
 def draw_evaluation(evaluation: Evaluation, root: Path) -> bytes:
-    """Draw the best-informed result as a PNG; mistaken photographs are read anew from `root`."""
+    """Draw the evaluation's main result and return the PNG's bytes.
+
+    root: the folder from which the mistaken photographs are read again.
+    """
     result = evaluation.main_result
     few = len(result.classes) <= MAX_LABELLED_CLASSES
     # Not pyplot: that keeps every figure and its settings in the process.
@@ -48,7 +51,7 @@ def draw_evaluation(evaluation: Evaluation, root: Path) -> bytes:
 
 
 def format_figure_title(evaluation: Evaluation, result: Result) -> str:
-    """Say what is seen."""
+    """Format the title: network, crops, number of images and errors."""
     errors = ", ".join(
         f"{name} error {r.error:.2%} ({r.low:.2%}–{r.high:.2%})"
         for name, r in (("top-1", result.top1), ("top-5", result.top5))
@@ -59,9 +62,10 @@ def format_figure_title(evaluation: Evaluation, result: Result) -> str:
 
 
 def build_confusion_matrix(result: Result) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The counts by class (down) and guess (across), int64 [C, C or C + 1], and the columns.
+    """Return the names of the columns, and the counts by class and guess.
 
-    The columns are the classes that have images and, where it occurs, any other.
+    The counts are int64 [C, C], one row per class that has images; or [C, C + 1], if the guesses
+    include other classes, which share the last column.
     """
     columns = [own.folder for own in result.classes]
     place = {folder: i for i, folder in enumerate(columns)}
@@ -75,10 +79,10 @@ def build_confusion_matrix(result: Result) -> tuple[list[str], npt.NDArray[np.in
 
 
 def draw_matrix(axes: Axes, evaluation: Evaluation, result: Result, *, labelled: bool) -> None:
-    """The confusion matrix, each row in shares of its class's images."""
+    """Draw the confusion matrix, coloured by the share of each class's images."""
     columns, counts = build_confusion_matrix(result)
     shares = counts / counts.sum(1, keepdims=True)
-    # By the square root, so that one image in a hundred is still seen.
+    # On a square-root scale, so that one image in a hundred is still visible.
     axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto")
     axes.set_title("Confusion matrix" + (", images" if labelled else ", shares of each class"))
     axes.set_xlabel("guess")
@@ -97,9 +101,9 @@ def draw_matrix(axes: Axes, evaluation: Evaluation, result: Result, *, labelled:
             axes.text(column, row, f"{count}", ha="center", va="center", color=colour)
 
 
-def draw_bars(axes: Axes, result: Result, most: int) -> None:
-    """Top-1 error by class with its interval, the worst first, and top-5 error as a mark."""
-    worst = sorted(result.classes, key=lambda own: -own.top1.error)[:most]
+def draw_bars(axes: Axes, result: Result, limit: int) -> None:
+    """Draw the top-1 error and interval of the `limit` worst classes, and mark the top-5 error."""
+    worst = sorted(result.classes, key=lambda own: -own.top1.error)[:limit]
     places = range(len(worst))
     errors = np.array([own.top1.error for own in worst])
     ends = np.array([[own.top1.low, own.top1.high] for own in worst]).T
@@ -118,13 +122,13 @@ def draw_bars(axes: Axes, result: Result, most: int) -> None:
 
 
 def format_bars_title(classes: Sequence[ClassErrors], drawn: int) -> str:
-    """Say whose errors are seen."""
+    """Format the title of the bars: which classes they show."""
     which = "by class" if drawn == len(classes) else f"of the {drawn} worst of {len(classes):,}"
     return f"Errors {which}, and images"
 
 
 def draw_mistakes(places: Sequence[Axes], result: Result, root: Path) -> None:
-    """The mistaken photographs as the network sees them, with guess and class."""
+    """Draw the most confidently mistaken photographs, with guess and class."""
     for axes in places:
         axes.set_axis_off()
     for axes, mistake in zip(places, result.mistakes, strict=False):
@@ -132,7 +136,7 @@ def draw_mistakes(places: Sequence[Axes], result: Result, root: Path) -> None:
 
 
 def draw_mistake(axes: Axes, mistake: Mistake, root: Path) -> None:
-    """One of them; a photograph that has gone since stays blank."""
+    """Draw one photograph; if it cannot be read any more, the reason stands in its place."""
     axes.set_title(
         f"{shorten_label(mistake.guess_label)} {mistake.probability:.1%}\n"
         f"is {shorten_label(mistake.true_label)} {mistake.true_probability:.1%}",
@@ -146,5 +150,5 @@ def draw_mistake(axes: Axes, mistake: Mistake, root: Path) -> None:
 
 
 def shorten_label(label: str) -> str:
-    """A label that fits."""
+    """Shorten a label to MAX_LABEL_LENGTH."""
     return label if len(label) <= MAX_LABEL_LENGTH else label[: MAX_LABEL_LENGTH - 1] + "…"

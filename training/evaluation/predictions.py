@@ -1,7 +1,8 @@
-"""The predictions of networks on labelled photographs, reduced to what errors need.
+"""Predict labelled photographs, and reduce the predictions to what error rates need.
 
-The photographs are decoded ahead on other threads. Of an image's probabilities only the guess and
-the place of the true class remain, so memory does not grow with the number of classes.
+The photographs are decoded ahead on other threads. Of an image's probabilities only those of the
+guess and the true class, and the true class's rank, are kept, so memory does not grow with the
+number of classes.
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -26,18 +27,19 @@ from training.evaluation.confidence import Wrong
 
 Pixels = npt.NDArray[np.uint8]
 BATCHES_AHEAD = 2
+"""Batches that are decoded ahead."""
 
 
 class PredictionError(ValueError):
-    """A network that gives no usable answers, or photographs of which none can be read."""
+    """A network whose outputs are not finite, or photographs none of which can be read."""
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
     """A network to evaluate.
 
-    order: int64 [classes]: which of its outputs is each class, when all models count their
-           classes alike.
+    order: int64 [classes], which of its outputs belongs to each class, in the order common to all
+           models.
     """
 
     name: str
@@ -46,12 +48,12 @@ class EvaluatedModel:
 
     @property
     def side(self) -> int:
-        """The square it takes a photograph's crops from, in pixels."""
+        """The side, in pixels, of the square that crops are cut from."""
         return self.predictor.network.config.side
 
 
 class ResultKey(NamedTuple):
-    """Whose predictions (a model's name or "ensemble"), and from which crops."""
+    """Identifies a result: a model's name, or "ensemble", and the kind of crops."""
 
     name: str
     crops: Crops
@@ -59,12 +61,12 @@ class ResultKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Answers to N images.
+    """Predictions for N images.
 
     guess:            int64 [N], the most probable class.
     probability:      float32 [N], its probability.
     true_probability: float32 [N], that of the true class.
-    rank:             int64 [N], how many classes come before the true one; 0: the guess is right.
+    rank:             int64 [N], how many classes are ranked above the true one; 0: guess is right.
     """
 
     guess: npt.NDArray[np.int64]
@@ -73,13 +75,16 @@ class Predictions:
     rank: npt.NDArray[np.int64]
 
     def is_wrong(self, guesses: int) -> Wrong:
-        """Whether the true class is not among so many guesses: bool [N]."""
+        """Return whether the true class is missing from the first `guesses` guesses: bool [N]."""
         return self.rank >= guesses
 
 
 @dataclass(frozen=True)
 class PredictedPhotographs:
-    """All answers, to the photographs that could be read. unreadable: path and reason, a line."""
+    """All predictions for the photographs that could be read.
+
+    unreadable: the other photographs, each as its path and the reason.
+    """
 
     photographs: tuple[Photograph, ...]
     unreadable: tuple[str, ...]
@@ -96,9 +101,11 @@ def predict_photographs(
     batch: int,
     progress: Callable[[int], None],
 ) -> PredictedPhotographs:
-    """Predict with every model, and the ensemble of several; call progress after each batch.
+    """Predict with every model and, if there are several, their ensemble.
 
-    Raises AnswerError when no photograph can be read, or probabilities are not numbers.
+    batch: images per batch. progress: called after each batch with its number of photographs.
+
+    Raises PredictionError if no photograph can be read, or probabilities are not finite.
     """
     seen: list[Photograph] = []
     unreadable: list[str] = []
@@ -126,7 +133,7 @@ DecodedBatch = list[tuple[Photograph, dict[int, Pixels] | str]]
 def decode_batches(
     root: Path, photographs: Sequence[Photograph], sides: Sequence[int], batch: int
 ) -> Generator[DecodedBatch, None, None]:
-    """Yield the photographs' squares by their side, in batches; two batches are decoded ahead.
+    """Yield batches of photographs with their squares by side, uint8 [side, side, 3].
 
     A photograph that cannot be read has the reason in place of its squares.
     """
@@ -145,7 +152,7 @@ def decode_batches(
 def predict_all(
     models: Sequence[EvaluatedModel], squares: dict[int, Pixels], crops: Sequence[Crops], bf16: bool
 ) -> dict[ResultKey, Tensor]:
-    """Every model's probabilities, and their mean: float32 [B, classes], classes counted alike."""
+    """Compute every model's probabilities and their mean: float32 [B, classes], in common order."""
     each = {m.name: predict_crops(m, squares[m.side], crops, bf16) for m in models}
     found = {
         ResultKey(name, c): probabilities[c] for name, probabilities in each.items() for c in crops
@@ -162,7 +169,10 @@ def predict_all(
 def predict_crops(
     model: EvaluatedModel, pixels: Pixels, crops: Sequence[Crops], bf16: bool
 ) -> dict[Crops, Tensor]:
-    """One model's probabilities of uint8 [B, side, side, 3]; the centre is one of the ten."""
+    """Compute one model's probabilities by kind of crops, float32 [B, classes] each.
+
+    pixels: uint8 [B, side, side, 3].
+    """
     network, x = model.predictor.network, model.predictor.prepare_input(pixels)
     probabilities: dict[Crops, Tensor]
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
@@ -176,26 +186,27 @@ def predict_crops(
 
 
 def rank_predictions(probabilities: Tensor, true: Tensor, key: ResultKey) -> Predictions:
-    """Guess and place of the true class; of equal probabilities the earlier class comes first.
+    """Determine the guess and the rank of the true class; of equal probabilities the first wins.
 
-    float32 [B, classes] and int64 [B]. Raises AnswerError for probabilities that are no numbers.
+    probabilities: float32 [B, classes]. true: int64 [B]. Raises PredictionError for probabilities
+    that are not finite.
     """
     if not torch.isfinite(probabilities).all():
-        raise PredictionError(f"{key.name} answers with values that are not numbers: it diverged")
+        raise PredictionError(f"{key.name} predicts NaN or infinity: its training diverged")
     own = probabilities.gather(1, true[:, None])
     earlier = torch.arange(probabilities.shape[1]) < true[:, None]
-    before = (probabilities > own) | ((probabilities == own) & earlier)
+    above = (probabilities > own) | ((probabilities == own) & earlier)
     guess = probabilities.argmax(1)
     return Predictions(
         guess=guess.numpy(),
         probability=probabilities.gather(1, guess[:, None])[:, 0].numpy(),
         true_probability=own[:, 0].numpy(),
-        rank=before.sum(1).numpy(),
+        rank=above.sum(1).numpy(),
     )
 
 
 def concatenate_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """The batches' answers in one."""
+    """Concatenate the predictions of several batches."""
     return Predictions(
         guess=np.concatenate([part.guess for part in parts]),
         probability=np.concatenate([part.probability for part in parts]),

@@ -1,4 +1,4 @@
-"""An evaluation from the command line to its files: find, predict, measure, print, write."""
+"""Run an evaluation, from the command line to its files."""
 
 import os
 import time
@@ -35,54 +35,54 @@ from training.evaluation.predictions import (
 from training.evaluation.tables import print_tables
 
 MAX_NAMED_CLASSES = 20
-"""Classes left out that are named in the terminal; the JSON file names all."""
+"""Left-out classes that the terminal lists; the JSON file lists all."""
 
 
 class EvaluationError(ValueError):
-    """A command line that cannot be followed."""
+    """A command line with invalid options."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions:
     """Evaluate networks on labelled photographs: top-1 and top-5 error, from centre and ten crops.
 
-    Several networks are evaluated each and averaged as an ensemble. Classes are matched by the name
-    of their folder, their label or their WordNet id, never by position.
+    Several networks are evaluated one by one and as an ensemble, the mean of their probabilities.
+    Classes are matched by folder name, label or WordNet id, never by position.
 
-    What was found is printed and kept in the folder evaluations/ of ALEXNET_HOME, where the
-    application shows it with the run.
+    The results are printed and saved in the folder evaluations/ of ALEXNET_HOME; the application
+    shows them with the run.
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Folders of runs, or weights files. Default: the weights in use."""
+    """Run folders or weights files. Default: the weights in use."""
     best: bool = False
-    """Of a run's folder take best.safetensors, the epoch of the lowest validation error, instead
-    of weights.safetensors."""
+    """Use a run's best.safetensors, from the epoch with the lowest validation error, instead of
+    weights.safetensors."""
     data: Path | None = None
     """The photographs, as <split>/<class>/*, as <class>/* or as <WordNet id>_* in one folder.
-    Default: the folder that ALEXNET_DATA names, else the one the first network was trained on."""
+    Default: the folder named by ALEXNET_DATA, else the one the first network was trained on."""
     split: str = "val"
-    """Which of the folder's splits, where it has some."""
+    """Which split to use, if the folder has splits."""
     crops: Literal["both", "ten", "centre"] = "both"
-    """The centre crop, ten crops averaged (§4.1), or both."""
+    """Centre crop, average of ten crops (§4.1), or both."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the networks run."""
+    """Device to run on."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    """Of the layers' arithmetic. auto: bf16 where the processor has it, as in training."""
+    """Precision of the layers' arithmetic. auto: bf16 if the processor supports it."""
     batch: int = 16
-    """Images at a time, each of them as ten crops."""
+    """Images per batch, each with up to ten crops."""
     mistakes: int = 20
-    """How many of the most confident mistakes are kept."""
+    """How many of the most confident mistakes to list."""
     json: Path | None = None
-    """Write everything that was found into this file, too."""
+    """Also write all results to this file."""
     picture: Path | None = None
-    """Draw confusion matrix, errors by class and the mistakes into this PNG."""
+    """Draw confusion matrix, errors by class and mistakes to this PNG file."""
 
 
 def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Evaluation:
-    """Do what the command line says.
+    """Evaluate networks as the command line says; print, save and return the evaluation.
 
-    Raises JudgeError, NetworksError, FolderError, WeightsError, AnswerError, OSError.
+    Raises EvaluationError, NetworksError, FolderError, WeightsError, PredictionError or OSError.
     """
     options = tyro.cli(EvaluationOptions, args=list(arguments))
     check_options(options)
@@ -94,7 +94,7 @@ def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Evaluati
     labelled = find_photographs(root, options.split)
     matched = match_classes(labelled, first.classes)
     print_plan(matched, root, models, console)
-    # As in training, where the same is declared a deviation.
+    # As in training/device.py, which declares it as a deviation from the paper.
     bf16 = options.precision == "bf16" or (options.precision == "auto" and has_bf16(device))
     predicted = predict_with_progress(options, models, root, matched, bf16, console)
     evaluation = compute_metrics(
@@ -117,20 +117,20 @@ def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Evaluati
 def save_for_application(evaluation: Evaluation, home: Home, root: Path, console: Console) -> None:
     """Save an evaluation for the application; print where, or why it cannot be saved."""
     try:
-        console.print(f"Kept in {save_evaluation(evaluation, home, root)}.", markup=False)
+        console.print(f"Saved as {save_evaluation(evaluation, home, root)}.", markup=False)
     except OSError as error:
-        console.print(f"Not kept for the application: {error}.", markup=False)
+        console.print(f"Not saved for the application: {error}.", markup=False)
 
 
 def check_options(options: EvaluationOptions) -> None:
-    """Raise JudgeError or OSError for what cannot be done, before any work."""
-    for name, least in (("batch", 1), ("mistakes", 0)):
-        if getattr(options, name) < least:
+    """Raise EvaluationError or OSError for options that cannot work, before any work is done."""
+    for name, minimum in (("batch", 1), ("mistakes", 0)):
+        if getattr(options, name) < minimum:
             raise EvaluationError(f"--{name} cannot be {getattr(options, name)}")
     if options.device == "cuda" and not torch.cuda.is_available():
-        raise EvaluationError("--device cuda: no GPU that this torch can use was found")
+        raise EvaluationError("--device cuda: torch finds no CUDA GPU")
     if options.device == "mps" and not torch.backends.mps.is_available():
-        raise EvaluationError("--device mps: this machine has none")
+        raise EvaluationError("--device mps: torch finds no such GPU")
     if options.json is not None and options.json == options.picture:
         raise EvaluationError(f"--json and --picture name the same file, {options.json}")
     for path in filter(None, (options.json, options.picture)):
@@ -138,7 +138,7 @@ def check_options(options: EvaluationOptions) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise OSError, naming the file, unless it can be written; nothing stays."""
+    """Raise OSError, naming the file, unless it can be written. Leaves no file behind."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} cannot be written: it is a folder")
     part = temporary_path(path)
@@ -152,7 +152,7 @@ def check_writable(path: Path) -> None:
 def choose_data(
     options: EvaluationOptions, weights: Weights, environ: Mapping[str, str] = os.environ
 ) -> Path:
-    """The folder of photographs, absolute."""
+    """Return the absolute path of the folder of photographs."""
     named = options.data or environ.get("ALEXNET_DATA") or weights.provenance.data
     return Path(named).absolute()
 
@@ -175,7 +175,7 @@ def print_plan(
             else ""
         )
         console.print(
-            "Left out, since the network knows no such class, or several, with their photographs: "
+            "Left out, because no class or several classes of the network match (photographs): "
             f"{', '.join(names[:MAX_NAMED_CLASSES])}{more}.",
             markup=False,
         )
@@ -191,7 +191,7 @@ def predict_with_progress(
 ) -> PredictedPhotographs:
     """Predict with a progress bar; print the speed and the photographs that cannot be read."""
     crops: tuple[Crops, ...] = ("centre", "ten") if options.crops == "both" else (options.crops,)
-    began = time.monotonic()
+    start = time.monotonic()
     photographs = matched.photographs
     with progress_bar(console, "predicting", len(photographs), SpeedColumn("images")) as advance:
         predicted = predict_photographs(
@@ -203,7 +203,7 @@ def predict_with_progress(
             batch=options.batch,
             progress=advance,
         )
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     device = models[0].predictor.device
     speed = f"{len(photographs) / seconds:.1f} images/s, {seconds:.0f} s"
     console.print(f"{'bf16' if bf16 else 'f32'}, {device}: {speed}.")
@@ -221,7 +221,7 @@ def describe_data(
     options: EvaluationOptions,
     root: Path,
 ) -> EvaluationData:
-    """What the networks were evaluated on."""
+    """Describe the photographs that the networks were evaluated on."""
     return EvaluationData(
         folder=str(options.data or root),
         layout=labelled.layout,

@@ -1,4 +1,4 @@
-"""An evaluation as tables in the terminal."""
+"""Print an evaluation as tables on the terminal."""
 
 from collections.abc import Sequence
 
@@ -9,29 +9,29 @@ from rich.text import Text
 from storage.evaluations import CROPS_LABELS, Evaluation, Rate, Result
 
 MAX_ROWS = 10
-"""Rows of the tables that could go on: worst classes, confusions, mistakes."""
+"""Rows of the tables of worst classes, confusions and mistakes."""
 
 
 def print_tables(evaluation: Evaluation, console: Console) -> None:
-    """Print errors, differences, and, of the best-informed result, where it goes wrong."""
+    """Print all errors and differences, and the main result's worst classes and mistakes."""
     result = evaluation.main_result
-    of = f"{result.name}, {CROPS_LABELS[result.crops]}"
+    subject = f"{result.name}, {CROPS_LABELS[result.crops]}"
     tables = [build_errors_table(evaluation.results)]
     if evaluation.differences:
         tables.append(build_differences_table(evaluation))
     if result.top1.wrong:
         tables += [
-            build_worst_classes_table(result, of),
-            build_confusions_table(result, evaluation, of),
+            build_worst_classes_table(result, subject),
+            build_confusions_table(result, evaluation, subject),
         ]
     if result.mistakes:
-        tables.append(build_mistakes_table(result, of))
+        tables.append(build_mistakes_table(result, subject))
     for table in tables:
         console.print(table)
 
 
 def build_errors_table(results: Sequence[Result]) -> Table:
-    """Top-1 and top-5 error with their intervals, a numbered row a result."""
+    """Build the table of top-1 and top-5 errors with intervals, one numbered row per result."""
     table = create_table("Errors, with 95 % intervals (Wilson)", "", "network", "crops")
     for name in ("top-1", "95 %", "top-5", "95 %"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -41,7 +41,7 @@ def build_errors_table(results: Sequence[Result]) -> Table:
 
 
 def build_differences_table(evaluation: Evaluation) -> Table:
-    """Differences between the errors of two rows."""
+    """Build the table of differences between rows of the table of errors."""
     numbers = {(r.name, r.crops): n for n, r in enumerate(evaluation.results, start=1)}
     table = create_table(
         "Differences: 95 % intervals (paired bootstrap), McNemar's exact test", "rows"
@@ -64,10 +64,10 @@ def build_differences_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def build_worst_classes_table(result: Result, of: str) -> Table:
-    """The classes of the greatest top-1 error."""
+def build_worst_classes_table(result: Result, subject: str) -> Table:
+    """Build the table of the classes with the highest top-1 error."""
     worst = sorted(result.classes, key=lambda c: -c.top1.error)[:MAX_ROWS]
-    table = create_table(f"Classes by top-1 error: {of}", "class", "label")
+    table = create_table(f"Classes by top-1 error: {subject}", "class", "label")
     for name in ("images", "top-1", "95 %", "top-5"):
         table.add_column(name, justify="right")
     for c in worst:
@@ -82,24 +82,26 @@ def build_worst_classes_table(result: Result, of: str) -> Table:
     return caption_omitted_rows(table, len(result.classes))
 
 
-def build_confusions_table(result: Result, evaluation: Evaluation, of: str) -> Table:
-    """The most frequent wrong guesses."""
+def build_confusions_table(result: Result, evaluation: Evaluation, subject: str) -> Table:
+    """Build the table of the most frequent wrong guesses."""
     counts = [
         (count, true, guess)
         for true, row in result.confusion.items()
         for guess, count in row.items()
         if guess != true
     ]
-    table = create_table(f"Most frequent confusions: {of}", "class", "guessed to be")
+    table = create_table(f"Most frequent confusions: {subject}", "class", "guessed to be")
     table.add_column("images", justify="right")
     for count, true, guess in sorted(counts, key=lambda c: -c[0])[:MAX_ROWS]:
         add_row(table, evaluation.labels[true], evaluation.labels[guess], f"{count:,}")
     return caption_omitted_rows(table, len(counts))
 
 
-def build_mistakes_table(result: Result, of: str) -> Table:
-    """The most confident mistakes."""
-    table = create_table(f"Most confident mistakes: {of}", "photograph", "class", "guessed to be")
+def build_mistakes_table(result: Result, subject: str) -> Table:
+    """Build the table of the most confident mistakes."""
+    table = create_table(
+        f"Most confident mistakes: {subject}", "photograph", "class", "guessed to be"
+    )
     table.add_column("probability", justify="right")
     table.add_column("of its class", justify="right")
     for m in result.mistakes[:MAX_ROWS]:
@@ -109,7 +111,7 @@ def build_mistakes_table(result: Result, of: str) -> Table:
 
 
 def create_table(title: str, *columns: str) -> Table:
-    """An empty table of text columns."""
+    """Create an empty table with text columns."""
     table = Table(title=Text(title), title_justify="left")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -117,17 +119,17 @@ def create_table(title: str, *columns: str) -> Table:
 
 
 def add_row(table: Table, *cells: str) -> None:
-    """Add a row in which square brackets are only brackets."""
+    """Add a row of plain text, in which square brackets are not markup."""
     table.add_row(*(Text(cell) for cell in cells))
 
 
 def caption_omitted_rows(table: Table, rows: int) -> Table:
-    """Say under a table how many rows it leaves out."""
+    """Caption a table with how many of all rows it shows, unless it shows all."""
     if rows > table.row_count:
         table.caption = Text(f"{table.row_count} of {rows:,}")
     return table
 
 
 def format_rate(rate: Rate) -> tuple[str, str]:
-    """A share and its interval."""
+    """Format an error rate and its interval."""
     return f"{rate.error:.2%}", f"{rate.low:.2%}–{rate.high:.2%}"

@@ -162,8 +162,8 @@ def test_networks_that_know_other_classes_make_no_ensemble(
 ) -> None:
     with pytest.raises(NetworksError) as error:
         run(tmp_path, nets["first"], nets["other"], "--data", photographs)
-    assert "first.safetensors knows house, tree" in str(error.value)
-    assert "other.safetensors knows dingo, dog" in str(error.value)
+    assert "first.safetensors has house, tree" in str(error.value)
+    assert "other.safetensors has dingo, dog" in str(error.value)
 
 
 def test_what_cannot_be_read_or_is_unknown_is_named_and_left_out(
@@ -215,7 +215,7 @@ def test_where_nothing_can_be_kept_the_numbers_are_told_all_the_same(
     (tmp_path / "evaluations").write_text("a file")
     found, printed = run(tmp_path, nets["first"], "--data", photographs, "--crops", "centre")
     assert found["data"]["images"] == 12
-    assert "Not kept for the application" in printed
+    assert "Not saved for the application" in printed
 
 
 @pytest.mark.parametrize(

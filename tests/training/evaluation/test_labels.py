@@ -88,7 +88,7 @@ def test_a_name_that_means_two_classes_is_left_out() -> None:
 
 
 def test_nothing_known_and_an_empty_class_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(FolderError, match=r"none of its classes \(zebra\) is known"):
+    with pytest.raises(FolderError, match=r"\(zebra\)"):
         match_classes(find_photographs(files(tmp_path, "zebra/1.jpg"), "val"), TEN)
     (tmp_path / "tench").mkdir()
     with pytest.raises(FolderError, match=r"the class folder tench .* holds no photographs"):

@@ -26,5 +26,5 @@ def test_rank_and_guess_are_those_of_a_stable_sort() -> None:
 
 
 def test_values_that_are_not_numbers_are_an_error_not_a_hit() -> None:
-    with pytest.raises(PredictionError, match="net answers with values that are not numbers"):
+    with pytest.raises(PredictionError, match="net predicts NaN"):
         rank_predictions(torch.tensor([[0.5, float("nan")]]), torch.tensor([1]), KEY)
