@@ -28,7 +28,7 @@ class Variant:
 
     config: AlexNetConfig
     parameters: int
-    what: str
+    description: str
 
 
 PAPER = AlexNetConfig()

@@ -20,7 +20,7 @@ from model.lrn import LocalResponseNorm
 
 CENTRE_CROP = 4
 """The index, among the ten crops, of the centre crop that is not mirrored."""
-POINTWISE = (nn.ReLU, nn.Tanh, LocalResponseNorm)
+POINTWISE_LAYERS = (nn.ReLU, nn.Tanh, LocalResponseNorm)
 """Layers that compute each position of their maps from that position alone."""
 Span = tuple[int, int]
 
@@ -82,7 +82,7 @@ def find_shared_prefix(network: AlexNet) -> SharedPrefix | None:
             border = layer.padding[3]
         elif window := find_unpadded_window(layer):
             reach, stride = reach + (window[0] - 1) * stride, stride * window[1]
-        elif not isinstance(layer, POINTWISE):
+        elif not isinstance(layer, POINTWISE_LAYERS):
             break
         if reach > 1 and all(start % stride == 0 for start in starts):
             longest = SharedPrefix(count, reach, stride, border)

@@ -43,7 +43,7 @@ def progress_columns() -> tuple[ProgressColumn, ...]:
     return TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
 
 
-def progress_bars(console: Console, speed: SpeedColumn | None = None) -> Progress:
+def create_progress_bars(console: Console, speed: SpeedColumn | None = None) -> Progress:
     """Create bars with the time remaining and, if given, the speed; they vanish when stopped.
 
     Nothing is shown unless the console is a terminal.
@@ -59,17 +59,17 @@ def progress_bars(console: Console, speed: SpeedColumn | None = None) -> Progres
 
 
 @contextmanager
-def progress_bar(
+def show_progress_bar(
     console: Console, description: str, total: int | None, speed: SpeedColumn | None = None
 ) -> Iterator[Callable[[int], None]]:
     """Show one bar; yield a function that advances it by a count."""
-    with progress_bars(console, speed) as progress:
+    with create_progress_bars(console, speed) as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.advance(task, count)
 
 
 @contextmanager
-def step_bars(console: Console) -> Iterator[Report]:
+def show_step_bars(console: Console) -> Iterator[Report]:
     """Show a bar for each reported step; yield the Report that starts them.
 
     Finished bars stay. If the console is not a terminal, each is printed as one line.

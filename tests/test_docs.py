@@ -177,7 +177,8 @@ def test_presets_are_documented() -> None:
 
 def test_variants_are_documented() -> None:
     assert table(ROOT / "docs/training.md", "variant") == [
-        [f"`{name}`", known.what, f"{known.parameters:,}"] for name, known in VARIANTS.items()
+        [f"`{name}`", known.description, f"{known.parameters:,}"]
+        for name, known in VARIANTS.items()
     ]
 
 

@@ -1,1 +1,1 @@
-"""Makes weights from a folder of photographs."""
+"""Train and evaluate networks on a folder of photographs."""

@@ -1,8 +1,8 @@
 """The two augmentations of §4.1: random crops with mirroring, and PCA colour noise.
 
-They can also be made as they were run in 2012 (cuda-convnet2). A batch takes few passes over its
+Both can also be applied as in the run of 2012 (cuda-convnet2). A batch takes few passes over its
 bytes, since the CPU may be training at the same time: crops are cut from the stored bytes, and
-subtracting the mean, shifting the colour and all divisions are one addition and at most one
+subtracting the mean, shifting the colour and all divisions take one addition and at most one
 multiplication.
 """
 
@@ -50,7 +50,7 @@ class Augmentation:
             raise ValueError(f"invalid augmentation: {self}")
 
     def count_offsets(self, side: int) -> int:
-        """Return the offsets in each direction: 32, so that an image has 2048 variants (§4.1).
+        """Count the offsets in each direction: 32, so that an image has 2048 variants (§4.1).
 
         Raises ValueError for a crop larger than the square.
         """
@@ -60,7 +60,7 @@ class Augmentation:
 
     @property
     def divisor(self) -> float:
-        """What training images are divided by: the 1.1 of 2012 compensates for the noise."""
+        """The divisor of training images; the run of 2012 has a factor of 1.1 for the noise."""
         noisy = self.colour == "original"
         return self.input_scale * (1 + self.colour_noise if noisy else 1)
 
@@ -106,9 +106,9 @@ def draw_augmentations(
     groups = -(-batch // augmentation.sharing)
     group = step * groups + place // augmentation.sharing
     offsets, mirrors = np.empty_like(own.offsets), np.empty_like(own.mirrors)
-    most = (images // batch + 1) * groups
-    offsets[order] = random.integers(0, positions, (most, 2))[group]
-    mirrors[order] = (random.random(most) < 0.5)[group]
+    total = (images // batch + 1) * groups
+    offsets[order] = random.integers(0, positions, (total, 2))[group]
+    mirrors[order] = (random.random(total) < 0.5)[group]
     return AugmentationDraws(offsets, mirrors, own.alphas)
 
 

@@ -11,7 +11,7 @@ from training.divergence import check_weights
 from training.run_folder import RunError, RunSpec
 from training.state import EpochProgress, TrainingState
 
-VELOCITY = "velocity."
+VELOCITY_PREFIX = "velocity."
 """Prefix of the velocities' names; the weights have their own."""
 
 
@@ -40,7 +40,7 @@ def save_checkpoint(run: RunFolder | None, state: TrainingState, spec: RunSpec) 
         "recent": json.dumps(list(state.recent_losses)),
         "rates": json.dumps(state.sgd.rates),
     }
-    tensors = weights | {VELOCITY + name: velocity for name, velocity in velocities.items()}
+    tensors = weights | {VELOCITY_PREFIX + name: velocity for name, velocity in velocities.items()}
     write_tensors(tensors, run.checkpoint, header)
 
 
@@ -63,9 +63,9 @@ def load_checkpoint(
         state.progress = EpochProgress(**json.loads(header["partial"]))
         state.recent_losses.extend(json.loads(header["recent"]))
         velocities = {
-            name.removeprefix(VELOCITY): tensors.pop(name)
+            name.removeprefix(VELOCITY_PREFIX): tensors.pop(name)
             for name in list(tensors)
-            if name.startswith(VELOCITY)
+            if name.startswith(VELOCITY_PREFIX)
         }
         state.network.load_state_dict(mesh.split(tensors, config))
         state.sgd.set_rates(json.loads(header["rates"]))

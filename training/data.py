@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from model.preprocess import subtract_mean
-from model.ten_crop import crop_offsets
+from model.ten_crop import CENTRE_CROP, crop_offsets
 from storage.parallel import prefetch
 from training.augment import Augmentation, Augmenter, draw_augmentations
 from training.dataset.prepare import PreparedDataset
 
 MAX_AHEAD = 2
+"""Batches prepared in advance."""
 ReplicaSlice = tuple[int, int]
+"""(i, n): the i-th of n nearly equal slices of each batch, from 0."""
 Rows = npt.NDArray[np.int64]
 
 
@@ -52,7 +54,7 @@ class Batches:
     replica_slice: ReplicaSlice = (0, 1)
 
     def __len__(self) -> int:
-        """Return the steps of the whole epoch, including the first ones."""
+        """Return the number of steps in the whole epoch, including the first ones."""
         return max(1, len(self.data.train) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -110,8 +112,8 @@ def load_validation_squares(
 def load_centre_crops(
     data: PreparedDataset, crop: int, scale: float, size: int, replica_slice: ReplicaSlice
 ) -> Iterator[Batch]:
-    """Yield the centre of each validation image, minus that of the mean image."""
-    top, left = crop_offsets(data.side, crop)[4]
+    """Yield batches of the validation images' centre crops, minus the mean image's."""
+    top, left = crop_offsets(data.side, crop)[CENTRE_CROP]
     middle = (slice(top, top + crop), slice(left, left + crop))
     mean = data.mean[:, *middle].contiguous()
     rows = slice_rows(np.arange(len(data.val)), replica_slice)

@@ -1,4 +1,4 @@
-"""Where and how the arithmetic is done: device, precision, threads, memory, torch.compile."""
+"""Set up the computation: device, precision, threads, memory and torch.compile."""
 
 import ctypes
 import logging
@@ -21,8 +21,8 @@ from training.state import TrainingState
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Parameters of mallopt, from glibc's malloc.h."""
 MIN_IMAGES_TO_COMPILE = 20_000
-"""Images to train on, over all epochs, from which compiling on a CPU, which takes half a minute,
-saves time."""
+"""Images to train on, over all epochs, above which compiling on a CPU saves more than the half
+minute it takes."""
 
 
 def select_device(options: Options) -> torch.device:
@@ -48,7 +48,7 @@ def select_device(options: Options) -> torch.device:
 
 
 def choose_precision(options: Options, device: torch.device) -> Literal["f32", "bf16"]:
-    """Return the precision asked for, by default bf16 where the device has it."""
+    """Return the precision asked for, by default bf16 if the device supports it."""
     # DEVIATION: layers compute in bf16 where the processor has it because such processors multiply
     # it several times as fast; weights, update and softmax stay float32, --precision f32 forces it.
     if options.precision == "auto":
@@ -57,7 +57,7 @@ def choose_precision(options: Options, device: torch.device) -> Literal["f32", "
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bf16 numbers natively."""
+    """Return whether the device multiplies bf16 numbers natively."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
@@ -86,7 +86,7 @@ def keep_freed_memory() -> bool:
     """Make glibc's allocator keep freed memory instead of returning it to the system.
 
     Every step frees and allocates the same gigabytes; without this, page faults of newly mapped
-    buffers take a good part of the time. Returns False where the allocator is another.
+    buffers take a good part of the time. Returns False if the allocator is not glibc's.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -142,7 +142,7 @@ def compile_network(state: TrainingState, mode: Literal["auto", "on", "off"], im
 
 
 def should_compile(mode: Literal["auto", "on", "off"], device: str, images: int) -> bool:
-    """Whether to compile for training on so many images on a device of this type."""
+    """Return whether to compile for training on this many images on a device of this type."""
     if mode != "auto":
         return mode == "on"
     return device == "cuda" or (device == "cpu" and images >= MIN_IMAGES_TO_COMPILE)
@@ -152,7 +152,7 @@ def find_compiler_error(device: torch.device) -> str:
     """Return why torch.compile does not work on this machine, or "" if it does."""
     try:
         torch.compile(nn.Tanh())(torch.zeros(8, device=device))
-    except Exception as error:  # noqa: BLE001 - whatever the compiler lacks, training goes on
+    except Exception as error:  # noqa: BLE001 - training does not need it
         lines = [line for line in str(error).splitlines() if line.strip()]
         return lines[0] if lines else type(error).__name__
     return ""

@@ -60,8 +60,8 @@ def check_weights(state: TrainingState) -> None:
 def describe_bad_layer(state: TrainingState, batch: Batch, keys: Tensor, bf16: bool) -> str:
     """Name the first layer whose outputs are not finite, or else the one with the largest.
 
-    Repeats the forward pass with the weights that gave the loss: after an update every layer
-    would be affected.
+    Repeats the forward pass with the weights that the loss was computed with: after an update
+    every layer would be affected.
     """
     device, sizes = state.device, list[float]()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)

@@ -45,7 +45,7 @@ def run_epoch(
     bf16: bool,
     callbacks: Callbacks,
 ) -> Epoch[float]:
-    """Pass over the rest of the training set, then measure the validation error."""
+    """Train on the rest of the epoch's batches, then measure the validation error."""
     number, progress = len(state.history) + 1, state.progress
     batches = Batches(
         data,

@@ -13,8 +13,8 @@ from storage.runs import RunFolder
 from training.config import PRESETS, Preset, Recipe, RecipeError
 from training.run_folder import RunError, read_recipe
 
-SMALL_DATASET = 100_000
-"""Training sets with fewer images get the preset `small` if none is named."""
+MAX_SMALL_DATASET_IMAGES = 100_000
+"""Training sets with fewer images get the preset `small` if no preset is named."""
 SAVED_OPTIONS = (
     "device",
     "precision",
@@ -37,27 +37,28 @@ class Options:
 
     data: str | None = None
     """The folder; or one with train-*.tar and val-*.tar (webdataset's shards), or a URL of such
-    shards, {split} standing for train and val; or "imagenette", which is downloaded. Default: the
-    folder named by ALEXNET_DATA, else the demo photographs."""
+    shards, with {split} in place of train and val; or "imagenette", which is downloaded. Default:
+    the folder named by ALEXNET_DATA, else the demo photographs."""
     preset: Preset = "auto"
     """Recipe to start from. auto: demo for the demo photographs, cifar for variants of that
     name, small below 100,000 training images, else paper."""
     initial_weights: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """Weights file to start from: fc8 is initialised anew for the new classes, the rest kept (the
-    22,000-class row of Table 2)."""
+    """Weights file to start from: fc8 is initialised again for the new classes, the other layers
+    are kept (the 22,000-class row of Table 2)."""
     towers: int | None = None
     """Processes to split the network over, 1 or 2. Default: 2 on a machine with two or more
     GPUs, for networks that have two towers; else 1."""
     replicas: int = 1
-    """Copies of the network that share each batch; started here, or by torchrun."""
+    """Copies of the network that share each batch. This command starts their processes, unless
+    torchrun has."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
-    """Of the layers' arithmetic; weights, update and softmax stay float32. auto: bf16 where the
-    processor has it."""
+    """Precision of the layers' arithmetic; weights, update and softmax stay float32. auto: bf16 if
+    the processor supports it."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Use torch.compile; on a CPU, for response normalisation only. auto: if there is a compiler
-    and the run is long enough to make up for the time."""
+    and the run is long enough to gain back the time it takes."""
     deterministic: bool = False
     """Make a GPU compute the same numbers every time; a CPU always does."""
     prepared_gigabytes: float = 50.0
@@ -141,22 +142,22 @@ def read_saved_options(run: RunFolder, preset: str) -> Options:
 
 
 def choose_preset(options: Options, images: int, *, demo: bool) -> tuple[str, str]:
-    """Return the preset for a training set of so many images, and why."""
+    """Return the preset for a training set of this many images, and the reason."""
     if options.preset != "auto":
         return options.preset, "as named"
     if VARIANTS[options.recipe.variant].config.net == "cifar":
-        return "cifar", "the network is one for CIFAR-10"
+        return "cifar", "the network is made for CIFAR-10"
     if demo:
         return "demo", "these are the demo photographs"
-    if images < SMALL_DATASET:
-        return "small", f"{images:,} training images are fewer than {SMALL_DATASET:,}"
+    if images < MAX_SMALL_DATASET_IMAGES:
+        return "small", f"{images:,} training images are fewer than {MAX_SMALL_DATASET_IMAGES:,}"
     return "paper", f"{images:,} training images"
 
 
 def choose_data_source(
     options: Options, environ: Mapping[str, str] = os.environ
 ) -> tuple[str | None, str]:
-    """Return what to train on (None: the demo photographs), and what named it."""
+    """Return what to train on (None: the demo photographs), and the reason."""
     if options.data is not None:
         return options.data, "named by --data"
     if environ.get("ALEXNET_DATA"):

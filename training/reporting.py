@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.visualize import draw_kernels, split_towers
 from storage.files import write_atomically
-from storage.progress import progress_bars
+from storage.progress import create_progress_bars
 from storage.runs import Epoch, RunFolder
 from training.callbacks import Callbacks
 from training.checkpoints import save_checkpoint
@@ -41,7 +41,7 @@ def report_run(
     run: None in all processes but rank 0; they write nothing.
     """
     last_saved = time.monotonic()
-    progress = progress_bars(console)
+    progress = create_progress_bars(console)
     task = progress.add_task("", total=None, visible=False)
 
     def on_step(step: int, steps: int, loss: float) -> None:
@@ -81,13 +81,13 @@ def report_run(
         progress.stop()
 
 
-def write_epoch(run: RunFolder, epoch: Epoch[float], kernels: Tensor, count: int) -> None:
+def write_epoch(run: RunFolder, epoch: Epoch[float], kernels: Tensor, towers: int) -> None:
     """Write an epoch to epochs.jsonl and TensorBoard, and draw conv1.
 
-    kernels: conv1's weights, float32 [96, 3, 11, 11]. count: of towers.
+    kernels: conv1's weights, float32 [96, 3, 11, 11]. towers: how many the network has.
     """
     run.append_epoch(epoch)
-    picture = draw_conv1(kernels, count)
+    picture = draw_conv1(kernels, towers)
     run.conv1.mkdir(exist_ok=True)
     picture.save(run.conv1_picture(epoch.epoch))
     write_tensorboard(run.tensorboard, epoch, picture)
@@ -106,7 +106,7 @@ def write_tensorboard(folder: Path, epoch: Epoch[float], picture: Image.Image) -
         "speed/seconds waited for data": epoch.data_wait,
         "memory/GiB": epoch.memory,
     }
-    # Hides what an interrupted run had written from this epoch on.
+    # Hides what an interrupted run has written for this epoch and later ones.
     with SummaryWriter(str(folder), purge_step=epoch.epoch) as writer:
         for name, value in values.items():
             writer.add_scalar(name, value, epoch.epoch)
@@ -114,13 +114,13 @@ def write_tensorboard(folder: Path, epoch: Epoch[float], picture: Image.Image) -
         writer.add_image("conv1", pixels, epoch.epoch, dataformats="HWC")
 
 
-def draw_conv1(kernels: Tensor, count: int = 2) -> Image.Image:
+def draw_conv1(kernels: Tensor, towers: int = 2) -> Image.Image:
     """Draw conv1's kernels, GPU 1's on the left and GPU 2's on the right.
 
-    kernels: float32 [N, 3, k, k]. count: 1 for networks of a single GPU, which get one block.
+    kernels: float32 [N, 3, k, k]. towers: 1 for one-GPU networks, which are drawn as one block.
     """
-    parts = [draw_kernels(half) for half in split_towers(kernels, count)]
-    width = sum(part.width for part in parts) + 16 * (count - 1)
+    parts = [draw_kernels(half) for half in split_towers(kernels, towers)]
+    width = sum(part.width for part in parts) + 16 * (towers - 1)
     whole = Image.new("RGB", (width, parts[0].height), "white")
     for number, part in enumerate(parts):
         whole.paste(part, (number * (parts[0].width + 16), 0), part)

@@ -15,7 +15,7 @@ from training.distributed.mesh import Mesh
 from training.sgd import PaperSGD, group_parameters
 
 RECENT_LOSSES = 20
-"""Steps over whose mean loss divergence is judged (training/divergence.py)."""
+"""Steps whose mean loss is tested for divergence (training/divergence.py)."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ def init_state(
     mesh: Mesh | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> TrainingState:
-    """Draw the initial weights from the recipe's seed."""
+    """Build the network and its optimiser, drawing the initial weights from the recipe's seed."""
     mesh = mesh or Mesh()
     torch.manual_seed(recipe.seed)
     network = mesh.build_network(config)
@@ -76,9 +76,9 @@ def init_from_weights(weights: Weights, state: TrainingState) -> None:
     """
     config = state.network.config
     last = f"{state.network.layers[-1].name}."
-    kept = {name: w for name, w in weights.state.items() if not name.startswith(last)}
+    reused = {name: w for name, w in weights.state.items() if not name.startswith(last)}
     missing, unexpected = state.network.load_state_dict(
-        state.mesh.split(kept, config), strict=False
+        state.mesh.split(reused, config), strict=False
     )
     assert not unexpected
     assert all(name.startswith(last) for name in missing)

@@ -1,4 +1,4 @@
-"""From options to weights: prepare the photographs, train, measure, write the weights."""
+"""Train a network, from the command line to the weights: prepare, train, measure, write."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from model.config import AlexNetConfig, ConfigError
 from model.dataset import FolderError, ImageFolder
 from storage.files import switch_link
 from storage.home import Home
-from storage.progress import progress_bar
+from storage.progress import show_progress_bar
 from storage.runs import RunFolder
 from training.callbacks import StoppedError
 from training.checkpoints import load_checkpoint
@@ -66,8 +66,8 @@ EXPECTED_ERRORS = (
 )
 """Errors of the command line, the photographs, the disk or the recipe: one line, exit code 2."""
 NETWORK_COPIES = 6
-"""Copies of the network's parameters on the disk at the peak: a checkpoint has two, velocities
-included, and is written beside the one it replaces; so are the best weights, which have one."""
+"""Copies of the parameters on disk at the peak. A checkpoint has two, weights and velocities, and
+is written beside the one it replaces; likewise the best weights, which have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +114,10 @@ def train_from_options(
 
 
 def make_plan(arguments: Sequence[str], home: Home, console: Console) -> Plan:
-    """Decode the photographs and settle the recipe.
+    """Prepare the photographs and decide on the recipe.
 
-    The command line is parsed again once they are counted, since their number decides the preset
-    when none is named.
+    If no preset is named, the number of photographs decides it; then the command line is parsed
+    again with that preset's defaults.
     """
     options = parse_options(arguments)
     device = select_device(options)
@@ -168,7 +168,7 @@ def prepare_data(
     source: ImageFolder | Shards, home: Home, console: Console, side: int, gigabytes: float
 ) -> PreparedDataset:
     """Decode the photographs with a progress bar, and list those that cannot be read."""
-    with progress_bar(console, "decoding", count_expected_photographs(source)) as advance:
+    with show_progress_bar(console, "decoding", count_expected_photographs(source)) as advance:
         data = prepare(source, home.prepared, advance, side=side, budget=round(gigabytes * 1e9))
     if data.unreadable:
         console.print(f"Left out {len(data.unreadable)} photographs that cannot be read:")
@@ -198,7 +198,10 @@ def check_disk_space(config: AlexNetConfig, home: Home) -> None:
 def train_run(
     plan: Plan, home: Home, mesh: Mesh, console: Console, on_resumable: Callable[[str], None]
 ) -> Path | None:
-    """Train and measure in one of the processes; rank 0 writes the run's files."""
+    """Train and measure, as one process of the run; rank 0 writes the run's files.
+
+    Returns the weights file in rank 0, None in other processes.
+    """
     options, spec = plan.options, plan.spec
     check_batch_size(spec, mesh)
     bf16 = spec.precision == "bf16"
@@ -218,7 +221,7 @@ def train_run(
     ):
         try:
             train_network(state, spec.data, spec.recipe, bf16, callbacks)
-            # Should the last measurement fail, the training is not lost.
+            # So that training is not lost if the last measurement fails.
             callbacks.save_checkpoint(state)
             ten_crop_errors = measure_ten_crops(state, spec, bf16, console, callbacks)
         except StoppedError:

@@ -8,7 +8,7 @@ from rich.console import Console
 from torch import Tensor
 
 from model.ten_crop import ten_crop_forward
-from storage.progress import progress_bar
+from storage.progress import show_progress_bar
 from training.callbacks import Callbacks, StoppedError, all_reduce_status, save_and_stop
 from training.config import Recipe
 from training.data import Batch, load_validation_crops, load_validation_squares
@@ -19,6 +19,7 @@ from training.run_folder import RunSpec
 from training.state import TrainingState
 
 VALIDATION_BATCH = 128
+"""Images per batch when each is seen in its centre crop."""
 TEN_CROP_BATCH = 16
 """Images per batch when each is seen in ten crops."""
 
@@ -58,7 +59,7 @@ def measure_ten_crops(
     wrong = torch.zeros(2, dtype=torch.int64)
     augmentation = spec.recipe.augmentation(network.config)
     squares = load_validation_squares(data, augmentation, TEN_CROP_BATCH, mesh.replica_slice)
-    with progress_bar(console, "ten crops", len(data.val)) as advance:
+    with show_progress_bar(console, "ten crops", len(data.val)) as advance:
         for batch in pad_batches(squares, len(data.val), TEN_CROP_BATCH, mesh):
             if stop := all_reduce_status(mesh, 0.0, callbacks)[1]:
                 raise StoppedError(stop)

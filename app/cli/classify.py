@@ -27,7 +27,7 @@ from app.inference.classify_files import (
 from app.inference.loader import NotReadyError
 from index.search import MAX_NEIGHBOURS
 from model.predict import Predictor
-from storage.progress import step_bars
+from storage.progress import show_step_bars
 
 WIDE = 160
 """Width of a table that is written to a file or a pipe."""
@@ -99,7 +99,7 @@ def classify_with_progress(
 ) -> list[Outcome]:
     """Classify the files with a progress bar on the error stream."""
     every = find_files(files)
-    with step_bars(Console(stderr=True)) as report:
+    with show_step_bars(Console(stderr=True)) as report:
         begun = report("Classifying", len(every))
         return list(classify_files(every, predictor, top, find, begun))
 

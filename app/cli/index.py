@@ -19,7 +19,7 @@ from app.indexing.verify import index_statistics, verify_version
 from app.indexing.versions import prune_versions, rollback_version
 from index.engines.factory import KINDS, IndexSpec
 from index.engines.options import SEARCH_DEVICES, EngineOptions
-from storage.progress import step_bars
+from storage.progress import show_step_bars
 
 NAMES = tuple(known.name for known in fields(EngineOptions))
 index_commands = AppGroup("index", help="Manage the index of the training images' features.")
@@ -80,7 +80,7 @@ def build_command(
     asked = BuildOptions(
         wanted=IndexSpec(kind=kind, target=recall, options=read_options(options)), dtype=storage
     )
-    with step_bars(Console(stderr=True)) as report:
+    with show_step_bars(Console(stderr=True)) as report:
         built = build_index(settings, session_factory(settings), report, asked, if_needed=if_needed)
     print_build(built)
 
@@ -90,7 +90,7 @@ def build_command(
 def update_command() -> None:
     """Add new images to the index, drop vanished ones and read changed ones again."""
     settings = context.settings()
-    with step_bars(Console(stderr=True)) as report:
+    with show_step_bars(Console(stderr=True)) as report:
         built = update_index(settings, session_factory(settings), report)
     print_build(built)
 
@@ -132,7 +132,7 @@ def verify_command(version: str | None, files: bool, index_device: str | None) -
     """
     settings = settings_with_device(index_device)
     sessions = session_factory(settings)
-    with step_bars(Console(stderr=True)) as report:
+    with show_step_bars(Console(stderr=True)) as report:
         found = verify_version(settings, sessions, report, version, files=files)
     for line in found.checked:
         click.echo(line)
@@ -167,7 +167,7 @@ def stats_command(version: str | None, as_json: bool) -> None:
 def precision_command(data: Path | None) -> None:
     """Measure how many validation images have a nearest training image of their class."""
     settings = context.settings()
-    with step_bars(Console(stderr=True)) as report:
+    with show_step_bars(Console(stderr=True)) as report:
         found = measure_precision(settings, session_factory(settings), data, report)
     for line in found.report():
         click.echo(line)

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from storage.home import Home
-from storage.progress import progress_bar
+from storage.progress import show_progress_bar
 from storage.runs import Epoch, RunFolder
 from training.config import CIFAR
 from training.dataset.prepare import PreparedDataset
@@ -62,7 +62,7 @@ def test_a_log_file_gets_the_lines_and_no_bars(tiny: PreparedDataset, tmp_path: 
     to = console(terminal=False)
     with (
         report_run(run, spec, to, lambda: 0, 1e9) as callbacks,
-        progress_bar(to, "decoding", 3) as advance,
+        show_progress_bar(to, "decoding", 3) as advance,
     ):
         advance(3)
         train_network(

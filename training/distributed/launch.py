@@ -17,10 +17,10 @@ from model.config import AlexNetConfig
 from model.towers import check_splittable
 from storage.parallel import cores, is_distributed
 from training.config import RecipeError
-from training.distributed.mesh import PEER_LOST, can_split
+from training.distributed.mesh import EXIT_PEER_LOST, can_split
 from training.distributed.signals import STOP_SIGNALS, block_interrupts, forward_stop_signals
 from training.distributed.worker import (
-    EXPLAINED,
+    EXIT_EXPLAINED,
     Messages,
     StderrChannel,
     run_worker,
@@ -103,7 +103,7 @@ def check_process_count(options: Options, processes: int, gpus: int, cores: int)
 
 
 def wait_for_processes(processes: Sequence[BaseProcess]) -> None:
-    """Wait until all have ended; after one has failed, end the others that outlast the grace."""
+    """Wait until all have ended; if one fails, end those that outlast the grace period."""
     while any(process.is_alive() for process in processes):
         if any(process.exitcode for process in processes):
             for end in (BaseProcess.terminate, BaseProcess.kill):
@@ -135,13 +135,18 @@ def collect_exit_code(
         kind, text = messages.get()
         texts[kind].append(text)
     errors = texts["error"]
-    stopped = {0, PEER_LOST, *(128 + n for n in STOP_SIGNALS), *(-n for n in STOP_SIGNALS)}
+    stopped = {
+        0,
+        EXIT_PEER_LOST,
+        *(128 + n for n in STOP_SIGNALS),
+        *(-n for n in STOP_SIGNALS),
+    }
     if received and set(codes) <= stopped and any(codes):
         errors = errors or ["training/run.py: interrupted"]
         codes = [128 + received[0]]
     for line in dict.fromkeys(errors):
         StderrChannel().send_error(line)
-    explained = [code for code in codes if code and (code == EXPLAINED or code > 128)]
+    explained = [code for code in codes if code and (code == EXIT_EXPLAINED or code > 128)]
     if explained or not any(codes):
         return min(explained, default=0)
     failure = describe_failure(codes, texts["peer lost"])
@@ -149,14 +154,14 @@ def collect_exit_code(
 
 
 def describe_failure(codes: Sequence[int | None], peer_lost: Sequence[str]) -> str:
-    """Say which process failed and how: the one that was killed before those that lost it.
+    """Describe which process failed and how; one that was killed goes before those that lost it.
 
-    peer_lost: what torch said in the processes that lost another.
+    peer_lost: torch's errors in the processes that lost another.
     """
     failed = [(number, code) for number, code in enumerate(codes) if code]
-    failed.sort(key=lambda process: (process[1] == PEER_LOST, process[1] == -signal.SIGTERM))
+    failed.sort(key=lambda process: (process[1] == EXIT_PEER_LOST, process[1] == -signal.SIGTERM))
     number, code = failed[0]
-    if code == PEER_LOST:
+    if code == EXIT_PEER_LOST:
         reason = peer_lost[0] if peer_lost else "for an unknown reason"
         how = f"lost its connection to the others ({reason})"
     elif code < 0:

@@ -24,8 +24,8 @@ from training.config import RecipeError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others, which may be decoding photographs."""
-PEER_LOST = 3
-"""Exit code of a process that ended because another was gone."""
+EXIT_PEER_LOST = 3
+"""Exit code of a process that ended because another one did."""
 
 
 class PeerLostError(RuntimeError):
@@ -34,7 +34,7 @@ class PeerLostError(RuntimeError):
 
 @contextmanager
 def detect_lost_peers() -> Iterator[None]:
-    """Raise PeerLostError in place of what torch raises when another process is gone."""
+    """Turn the errors that torch raises when another process is gone into PeerLostError."""
     try:
         yield
     except RuntimeError as error:
@@ -127,7 +127,7 @@ def gather_towers(tensor: Tensor, mesh: Mesh) -> tuple[Tensor, ...]:
 def join_mesh(config: AlexNetConfig, towers: int | None, device: torch.device) -> Mesh:
     """Connect to the other processes of the run, as torchrun's environment variables name them.
 
-    towers: how many processes to split the network over; None: two where possible.
+    towers: how many processes to split the network over; None: two if possible.
 
     Raises RecipeError if the processes do not make whole networks, and ConfigError if the network
     cannot be split.
@@ -148,10 +148,10 @@ def join_mesh(config: AlexNetConfig, towers: int | None, device: torch.device) -
     return Mesh(*shape, replica, tower, devices)
 
 
-def choose_towers(config: AlexNetConfig, asked: int | None, processes: int) -> int:
-    """Return how many processes to split the network over: as asked, else two where possible."""
-    if asked is not None:
-        return asked
+def choose_towers(config: AlexNetConfig, requested: int | None, processes: int) -> int:
+    """Return how many processes to split the network over: as requested, else two if possible."""
+    if requested is not None:
+        return requested
     return 2 if processes % 2 == 0 and can_split(config) else 1
 
 

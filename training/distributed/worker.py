@@ -1,4 +1,4 @@
-"""One process of a run: where it stands among the others, and what it reports when it ends.
+"""One process of a run: its environment, its exit code, and what it reports.
 
 A run of one process prints its errors itself. The processes of a larger run send them to the
 launcher, which prints each once.
@@ -19,12 +19,12 @@ from rich.console import Console
 from storage.home import home_from_environment
 from storage.parallel import rank
 from training.callbacks import StoppedError
-from training.distributed.mesh import PEER_LOST, PeerLostError
+from training.distributed.mesh import EXIT_PEER_LOST, PeerLostError
 from training.distributed.signals import unblock_interrupts
 from training.train import EXPECTED_ERRORS, train_from_options
 
-EXPLAINED = 2
-"""Exit code of a process that has said what was wrong."""
+EXIT_EXPLAINED = 2
+"""Exit code of a process that has reported its error."""
 Message = tuple[Literal["error", "hint", "peer lost"], str]
 Messages = SimpleQueue[Message]
 
@@ -39,7 +39,7 @@ class Channel(Protocol):
         """Send how to resume, in case this process or another dies."""
 
     def send_peer_lost(self, reason: str) -> None:
-        """Send what torch said when another process was gone and this one had to end."""
+        """Send torch's error when another process is gone and this one must end."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class StderrChannel:
 
 @dataclass(frozen=True)
 class QueueChannel:
-    """Sends the messages to the launcher, which prints what remains to be said."""
+    """Sends the messages to the launcher, which prints each once."""
 
     messages: Messages
 
@@ -85,13 +85,13 @@ def train_in_process(arguments: Sequence[str], channel: Channel) -> int:
         train_from_options(arguments, home_from_environment(), console, channel.send_hint)
     except EXPECTED_ERRORS as error:
         channel.send_error(f"training/run.py: {error}")
-        return EXPLAINED
+        return EXIT_EXPLAINED
     except (StoppedError, KeyboardInterrupt) as error:
         channel.send_error("training/run.py: interrupted")
         return 128 + getattr(error, "signal", signal.SIGINT)
     except PeerLostError as error:
         channel.send_peer_lost(str(error))
-        return PEER_LOST
+        return EXIT_PEER_LOST
     return 0
 
 
@@ -104,7 +104,7 @@ def run_worker(
     """
     launcher = multiprocessing.parent_process()
     if launcher is not None and not launcher.is_alive():
-        raise SystemExit(PEER_LOST)  # It died too early for the kernel to notify this process.
+        raise SystemExit(EXIT_PEER_LOST)  # It died too early for the kernel to notify this process.
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),

@@ -16,7 +16,7 @@ from model.predict import find_device
 from storage.evaluations import Crops, Evaluation, EvaluationData, save_evaluation, write_json
 from storage.files import temporary_path, write_atomically
 from storage.home import Home
-from storage.progress import SpeedColumn, progress_bar
+from storage.progress import SpeedColumn, show_progress_bar
 from training.device import has_bf16, keep_freed_memory
 from training.evaluation.labels import (
     LabelledPhotographs,
@@ -193,7 +193,9 @@ def predict_with_progress(
     crops: tuple[Crops, ...] = ("centre", "ten") if options.crops == "both" else (options.crops,)
     start = time.monotonic()
     photographs = matched.photographs
-    with progress_bar(console, "predicting", len(photographs), SpeedColumn("images")) as advance:
+    with show_progress_bar(
+        console, "predicting", len(photographs), SpeedColumn("images")
+    ) as advance:
         predicted = predict_photographs(
             models,
             root,

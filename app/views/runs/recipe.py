@@ -98,7 +98,7 @@ def network_label(value: Any) -> str:
     if value == "paper":
         return "as in the paper"
     variant = VARIANTS.get(value) if isinstance(value, str) else None
-    return f"{value}: {variant.what}" if variant else format_setting(value)
+    return f"{value}: {variant.description}" if variant else format_setting(value)
 
 
 COLOURS = {"paper": "Σ pᵢ αᵢ λᵢ", "original": "Σ pᵢ αᵢ √λᵢ, the sum ÷ 1.1"}

@@ -22,7 +22,7 @@ from training.distributed.launch import (
     collect_exit_code,
     count_processes,
 )
-from training.distributed.mesh import PEER_LOST
+from training.distributed.mesh import EXIT_PEER_LOST
 from training.distributed.worker import Messages, QueueChannel
 from training.options import Options
 
@@ -100,15 +100,15 @@ def test_an_error_of_all_processes_is_printed_once(
     ("codes", "expected"),
     [
         (
-            [PEER_LOST, -9],
+            [EXIT_PEER_LOST, -9],
             "process 1 of 2 was killed by SIGKILL.* Resume so.",
         ),
-        ([-11, PEER_LOST], "process 0 of 2 was killed by SIGSEGV"),
+        ([-11, EXIT_PEER_LOST], "process 0 of 2 was killed by SIGSEGV"),
         ([-15, 1], "process 1 of 2 failed with code 1"),
         ([-15, -9], "process 1 of 2 was killed by SIGKILL"),
         ([0, -9], "process 1 of 2 was killed by SIGKILL"),
         (
-            [PEER_LOST, PEER_LOST],
+            [EXIT_PEER_LOST, EXIT_PEER_LOST],
             r"process 0 of 2 lost .* \(NCCL says no\)",
         ),
     ],
@@ -130,7 +130,7 @@ def test_the_process_that_died_first_is_named_with_how_to_resume(
         ([143, 143], [signal.SIGINT], 130),
         # Before they could note signals, processes die of them.
         ([-15, -15], [signal.SIGTERM], 143),
-        ([-15, PEER_LOST], [signal.SIGINT, signal.SIGINT], 130),
+        ([-15, EXIT_PEER_LOST], [signal.SIGINT, signal.SIGINT], 130),
         ([143, 130], [], 130),
         ([0, 0], [signal.SIGTERM], 0),
     ],
@@ -145,7 +145,7 @@ def test_a_signal_does_not_hide_a_full_disk(
     messages: Messages, capsys: pytest.CaptureFixture[str]
 ) -> None:
     QueueChannel(messages).send_error("training/run.py: no room")
-    assert collect_exit_code([2, PEER_LOST], messages, [signal.SIGTERM]) == 2
+    assert collect_exit_code([2, EXIT_PEER_LOST], messages, [signal.SIGTERM]) == 2
     assert capsys.readouterr().err == "training/run.py: no room\n"
 
 
