@@ -166,7 +166,7 @@ class Settings:
         default=16,
         metadata=setting_metadata(
             "ALEXNET_UPLOAD_MEGABYTES",
-            "Largest upload, in megabytes (1,000,000 bytes).",
+            "Maximum size of an uploaded file, in megabytes (1,000,000 bytes).",
             parse_whole_number(1, 1000),
         ),
     )
@@ -174,7 +174,7 @@ class Settings:
         default=50,
         metadata=setting_metadata(
             "ALEXNET_UPLOAD_MEGAPIXELS",
-            "Largest uploaded image, in megapixels.",
+            "Maximum size of an uploaded image, in megapixels.",
             parse_whole_number(1, 1000),
         ),
     )
@@ -190,7 +190,7 @@ class Settings:
         default=12,
         metadata=setting_metadata(
             "ALEXNET_UPLOAD_FILES",
-            "Maximum number of images sent together.",
+            "Maximum number of images per upload.",
             parse_whole_number(1, 1000),
         ),
     )

@@ -42,10 +42,10 @@ HEADINGS = {
 }
 SENTENCES = {
     400: "The request could not be understood.",
-    404: "The address may be mistyped, or the page has been deleted.",
+    404: "The address may be mistyped, or the page may have been deleted.",
     405: "This address does not accept this kind of request.",
-    415: "The request contains a kind of data that is not accepted.",
-    500: "The error is in the server's log. It was not caused by your request.",
+    415: "The request contains a type of data that is not accepted.",
+    500: "Your request did not cause this error. The server's log has the details.",
     503: "The server cannot respond at the moment. Try again in a minute.",
 }
 TEMPORARY_REASONS = ("database", "search")
@@ -112,11 +112,11 @@ def http_problem(error: HTTPException, status: int) -> Problem:
 def on_csrf(error: CSRFError) -> Response:
     """Handle a form whose CSRF token is missing, too old, or another browser's."""
     sentence = (
-        "This form is too old, came from another site, or your browser blocks cookies. "
-        "Nothing was stored; send it again from here."
+        "The form is too old or came from another site, or your browser blocks cookies. "
+        "Nothing was stored. Send it again from here."
     )
     return error_response(
-        Problem(status=400, sentence=sentence, heading="Please send that again", retry=True)
+        Problem(status=400, sentence=sentence, heading="Please send the form again", retry=True)
     )
 
 

@@ -45,17 +45,17 @@ PROBLEM_KINDS = {
     "mismatch": ProblemKind(
         status=503,
         title="The index does not match the weights",
-        meaning="The index was built with different weights than those in use; build it again.",
+        meaning="The index was built with different weights; build it again.",
     ),
     "damaged": ProblemKind(
         status=503,
-        title="Weights or index are damaged",
+        title="The weights or the index are damaged",
         meaning="The weights or the index cannot be read; the log says why.",
     ),
     "search": ProblemKind(
         status=503,
-        title="The search server does not respond",
-        meaning="The index is on another server, which does not respond at the moment.",
+        title="The search server is not responding",
+        meaning="The index is on another server, which is not responding.",
     ),
     "database": ProblemKind(
         status=503,
@@ -65,7 +65,7 @@ PROBLEM_KINDS = {
     "upload": ProblemKind(
         status=400,
         title="There is no image in the request",
-        meaning="The request has no image, an empty one, or more than can be sent at once.",
+        meaning="The request contains no image, an empty file, or too many images.",
     ),
     "image-empty": ProblemKind(
         status=400,
@@ -75,7 +75,7 @@ PROBLEM_KINDS = {
     "image-unknown": ProblemKind(
         status=415,
         title="Not a supported image",
-        meaning="The file is in none of the accepted formats.",
+        meaning="The file is not in any of the accepted formats.",
     ),
     "image-damaged": ProblemKind(
         status=400,
@@ -85,13 +85,13 @@ PROBLEM_KINDS = {
     "image-too-large": ProblemKind(
         status=413,
         title="The image is too large",
-        meaning="The image has more pixels, or its file more bytes, than the limit.",
+        meaning="The image has too many pixels, or its file has too many bytes.",
     ),
     "invalid": ProblemKind(
         status=422,
         title="The request is invalid",
-        meaning="A parameter or the body does not match the description of the operation; "
-        "`errors` says which and why.",
+        meaning="A parameter or the body does not match the operation's description; "
+        "`errors` lists what is wrong.",
     ),
     "no-room": ProblemKind(
         status=507,

@@ -106,13 +106,13 @@ SIGNATURES = {
     "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
 }
 OTHER_SIGNATURES = {
-    "a GIF": re.compile(rb"GIF8"),
-    "a BMP": re.compile(rb"BM"),
-    "a TIFF": re.compile(rb"II\*\0|MM\0\*"),
-    "a HEIC": re.compile(rb"....ftyp(hei|hev|mif|msf)", re.DOTALL),
-    "an AVIF": re.compile(rb"....ftypavi", re.DOTALL),
-    "a PDF": re.compile(rb"%PDF"),
-    "an SVG": re.compile(rb"\s*(<\?xml[^>]*>\s*)?<svg"),
+    "GIF": re.compile(rb"GIF8"),
+    "BMP": re.compile(rb"BM"),
+    "TIFF": re.compile(rb"II\*\0|MM\0\*"),
+    "HEIC": re.compile(rb"....ftyp(hei|hev|mif|msf)", re.DOTALL),
+    "AVIF": re.compile(rb"....ftypavi", re.DOTALL),
+    "PDF": re.compile(rb"%PDF"),
+    "SVG": re.compile(rb"\s*(<\?xml[^>]*>\s*)?<svg"),
 }
 
 
@@ -122,8 +122,10 @@ def _detect_kind(data: bytes) -> str:
     for kind, signature in SIGNATURES.items():
         if signature.match(data):
             return kind
-    guess = next((f": it looks like {n}" for n, s in OTHER_SIGNATURES.items() if s.match(data)), "")
-    raise ImageError(f"The file is not an image that can be read{guess}. {ACCEPTED}", "unknown")
+    for other, signature in OTHER_SIGNATURES.items():
+        if signature.match(data):
+            raise ImageError(f"{other} cannot be read; save it as JPEG. {ACCEPTED}", "unknown")
+    raise ImageError(f"The file is not an image that can be read. {ACCEPTED}", "unknown")
 
 
 # What Pillow's three plugins and their decoders raise on broken bytes. They parse as they go and

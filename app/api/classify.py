@@ -12,7 +12,7 @@ from app.inference.classify import Classification, classify_image
 from app.uploads.receive import Upload
 from app.views.images import classify_image_or_404, find_image_or_404
 
-blueprint = ApiBlueprint("classify", "Labels and nearest training images of an image.")
+blueprint = ApiBlueprint("classify", "Labels and nearest training images for an image.")
 
 
 class ClassificationSchema(Schema):

@@ -12,7 +12,7 @@ from app.inference.weights_files import WeightsFile, list_weights_files
 from app.views.models import find_fitting_indexes
 
 blueprint = ApiBlueprint(
-    "models", "The weights files on disk; switch between them on the page Models."
+    "models", "The weights files on disk; switch between them on the Models page."
 )
 
 

@@ -21,14 +21,14 @@ needed. URLs of pages and pictures are relative to this server.
 
 Errors are problem documents (RFC 9457, `application/problem+json`).
 
-Responses that do not change have an `ETag`; a request with `If-None-Match` is answered with 304
-before any work is done. A URL with `v=` and the version named in the response (`index`, or
-`weights` if there is no index) may be cached for a year.
+Most responses have an `ETag`; a request with a matching `If-None-Match` is answered with 304 before
+any work is done. A URL with `v=` and the version named in the response (`index`, or `weights` if
+there is no index) may be cached for a year.
 
 Lists are paginated: `page` counts from 1, `size` is at most 1000, and the `Link` header has the
 first, previous, next and last page.
 
-To switch the weights in use, see the page Models."""
+The weights in use can be switched on the Models page."""
 
 
 VERSION_PARAMETER = {
@@ -47,7 +47,8 @@ class FieldErrorSchema(Schema):
         metadata={"description": "query, json or another part of the request"},
     )
     field = fields.String(
-        required=True, metadata={"description": "name of the field; empty for the whole"}
+        required=True,
+        metadata={"description": "name of the field; empty if the error is not about one field"},
     )
     detail = fields.String(required=True)
 

@@ -46,7 +46,7 @@ WIDE = 160
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write, completely or not at all; by default standard output.",
+    help="File to write; it is replaced only once complete. By default standard output.",
 )
 @click.option(
     "--top", type=click.IntRange(1), default=5, show_default=True, help="Labels per file."
@@ -63,7 +63,7 @@ WIDE = 160
 def classify_command(
     files: tuple[Path, ...], form: str, output: Path | None, top: int, neighbours: int
 ) -> None:
-    """Classify FILES; of a folder, all photographs in it.
+    """Classify FILES; for a folder, all photographs in it.
 
     Exit code 1 if some could not be read, 2 if none could.
     """
@@ -82,7 +82,7 @@ def classify_command(
     except BrokenPipeError:
         raise  # the reader closed the pipe; click exits quietly
     except OSError as error:
-        exit_with(f"The output cannot be written: {error}", 2)
+        exit_with(f"Cannot write the output: {error}", 2)
     raise click.exceptions.Exit(exit_code(outcomes))
 
 

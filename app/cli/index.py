@@ -42,28 +42,28 @@ on_device = click.option(
     type=click.Choice(("auto", *KINDS)),
     default="auto",
     show_default=True,
-    help="How neighbours are searched for; auto decides by size and memory.",
+    help="Kind of index; auto chooses by size and memory.",
 )
 @click.option(
     "--recall",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.95,
     show_default=True,
-    help="Share of the six nearest that a search must find, measured at the end of the build.",
+    help="Share of the six nearest images that a search must find; measured after the build.",
 )
 @click.option(
     "--storage",
     type=click.Choice(("auto", "float32", "float16")),
     default="auto",
     show_default=True,
-    help="How the full vectors are stored; auto is float32 for exact, else float16.",
+    help="Type of the stored vectors; auto: float32 for the kind exact, else float16.",
 )
 @click.option(
     "--set",
     "options",
     multiple=True,
     metavar="NAME=NUMBER",
-    help=f"A parameter of the kind, by default chosen by size: {', '.join(NAMES)}.",
+    help=f"A parameter of the kind, chosen by size by default: {', '.join(NAMES)}.",
 )
 @on_device
 @cli_errors
@@ -88,7 +88,7 @@ def build_command(
 @index_commands.command("update")
 @cli_errors
 def update_command() -> None:
-    """Add new images to the index, drop vanished ones and read changed ones again."""
+    """Add new images to the index, remove deleted ones and reread changed ones."""
     settings = context.settings()
     with show_step_bars(Console(stderr=True)) as report:
         built = update_index(settings, session_factory(settings), report)
@@ -111,7 +111,7 @@ def rollback_command(version: str | None) -> None:
 )
 @cli_errors
 def prune_command(keep: int | None) -> None:
-    """Delete old versions of the index; the one in service always stays."""
+    """Delete old versions of the index; the one in service is always kept."""
     settings = context.settings()
     keep = keep or settings.index_kept
     kept, gone = prune_versions(settings, session_factory(settings), keep)
@@ -122,11 +122,11 @@ def prune_command(keep: int | None) -> None:
 
 @index_commands.command("verify")
 @click.argument("version", required=False)
-@click.option("--files/--no-files", default=True, help="Whether to read all training files too.")
+@click.option("--files/--no-files", default=True, help="Whether to check all training files, too.")
 @on_device
 @cli_errors
 def verify_command(version: str | None, files: bool, index_device: str | None) -> None:
-    """Check an index against its checksums, the database, the files and brute force.
+    """Check an index against its checksums, the database, the files and a brute-force search.
 
     Exit code 1 if anything is wrong.
     """
@@ -147,7 +147,7 @@ def verify_command(version: str | None, files: bool, index_device: str | None) -
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @cli_errors
 def stats_command(version: str | None, as_json: bool) -> None:
-    """Print kind, sizes, recall, weights and age of an index."""
+    """Print the kind, sizes, recall, weights and age of an index."""
     found = index_statistics(context.settings(), version)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
@@ -161,11 +161,11 @@ def stats_command(version: str | None, as_json: bool) -> None:
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder with a val/ to query with; by default the one that was indexed.",
+    help="Folder whose val/ holds the queries; by default the one that was indexed.",
 )
 @cli_errors
 def precision_command(data: Path | None) -> None:
-    """Measure how many validation images have a nearest training image of their class."""
+    """Measure for how many validation images the nearest training image has the same class."""
     settings = context.settings()
     with show_step_bars(Console(stderr=True)) as report:
         found = measure_precision(settings, session_factory(settings), data, report)
@@ -223,9 +223,10 @@ def format_build(built: BuildResult) -> list[str]:
     return [
         *(f"Left out: {bad.path}: {bad.reason}" for bad in built.unreadable),
         *built.notes,
-        f"{counts.added:,} images added, {counts.changed:,} changed, {counts.removed:,} vanished, "
+        f"{counts.added:,} images added, {counts.changed:,} changed, {counts.removed:,} removed, "
         f"{counts.unchanged:,} unchanged; {counts.reused:,} vectors reused.",
         *format_recall(manifest.recall),
         f"Indexed {manifest.images:,} images of {manifest.data}, left out {manifest.unreadable:,}.",
-        f"Features took {built.seconds:,.1f} s, {rate:,.1f} images/s. Serving {manifest.name}.",
+        f"Computing features: {built.seconds:,.1f} s, {rate:,.1f} images/s. Serving "
+        f"{manifest.name}.",
     ]

@@ -44,7 +44,7 @@ def cli_errors(command: Callable[P, R]) -> Callable[P, R]:
         except EXPECTED as error:
             exit_with(" ".join(str(error).split()), 2)
         except KeyboardInterrupt:
-            exit_with("Interrupted; what was in service is unchanged.", INTERRUPTED)
+            exit_with("Interrupted; nothing in service has changed.", INTERRUPTED)
 
     return wrapper
 

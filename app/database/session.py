@@ -106,7 +106,7 @@ def describe_error(error: DBAPIError, where: str) -> str:
     if missing or (isinstance(error, ProgrammingError) and "does not exist" in what):
         return f"The database {where} is not up to date ({what}); run `flask db upgrade`"
     if "locked" in what:
-        return f"The database {where} is locked by another program; try again when it has ended"
+        return f"The database {where} is locked by another program; try again when it has finished"
     if isinstance(error, OperationalError):
         return f"The database {where} cannot be used: {what}"
     return f"The database {where} failed: {what}"

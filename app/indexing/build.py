@@ -97,7 +97,7 @@ def build_index(
 def update_index(settings: Settings, sessions: Sessions, report: Report) -> BuildResult | None:
     """Bring the current version up to date with the files, keeping its kind and its recall.
 
-    New images are added, vanished ones dropped, changed ones read again; nothing else is computed.
+    New images are added, deleted ones removed, changed ones read again; nothing else is computed.
     Raises as `build_index`, and StoreError if there is no complete index of these weights.
     """
     weights = check_servable(load_weights(settings.home.weights))
@@ -108,8 +108,8 @@ def update_index(settings: Settings, sessions: Sessions, report: Report) -> Buil
         raise StoreError("There is no complete index to update; run `flask index build`")
     if (served.weights, served.data) != (weights.identity, str(build.folder.root)):
         raise StoreError(
-            f"The index was built with different weights or from a different folder ({served.data})"
-            " than those in use; run `flask index build`"
+            "The index was built with different weights or from a different folder "
+            f"({served.data}); run `flask index build`"
         )
     if build.matches(served):
         build.clean_up(served)

@@ -31,8 +31,8 @@ class Precision:
         hits = round(self.share * self.images)
         return [
             *(f"Left out: {bad}" for bad in self.unreadable),
-            f"{hits:,} of {self.images:,} validation images ({self.share:.1%}) have a nearest "
-            "training image of their class.",
+            f"The nearest training image has the same class for {hits:,} of {self.images:,} "
+            f"validation images ({self.share:.1%}).",
         ]
 
 

@@ -36,7 +36,7 @@ class Findings:
         """Record a check and the first few problems it found."""
         self.checked += [f"{check}: {'failed' if problems else 'ok'}"]
         self.problems += problems[:5]
-        self.problems += [f"… and {len(problems) - 5:,} more like these"] * (len(problems) > 5)
+        self.problems += [f"… and {len(problems) - 5:,} more"] * (len(problems) > 5)
 
 
 def verify_version(
@@ -79,7 +79,7 @@ def choose_version(root: Path, name: str | None) -> str:
     """Return the version's name, by default the one in service. Raises StoreError."""
     whole = store.list_versions(root)
     if name is not None and name not in whole:
-        raise StoreError(f"There is no version {name}; there are {', '.join(whole) or 'none'}")
+        raise StoreError(f"There is no version {name}; versions: {', '.join(whole) or 'none'}")
     name = name or store.read_current_version(root)
     if name is None:
         raise StoreError("There is no index yet; run `flask index build`")
@@ -90,11 +90,11 @@ def compare_with_database(sessions: Sessions, index: Index) -> list[str]:
     """Return where the database's list of a version and its files differ."""
     version = find_version(sessions, index.manifest.name)
     if version is None:
-        return [f"the database has no list of {index.manifest.name}"]
+        return [f"the database does not list {index.manifest.name}"]
     listed = class_ids_by_image(sessions, version.id)
     members = dict(zip(index.id_map.ids.tolist(), index.id_map.classes.tolist(), strict=True))
-    wrong = [f"image {i} is in the index, not in the database" for i in members.keys() - listed]
-    wrong += [f"image {i} is in the database, not in the index" for i in listed.keys() - members]
+    wrong = [f"image {i} is in the index but not in the database" for i in members.keys() - listed]
+    wrong += [f"image {i} is in the database but not in the index" for i in listed.keys() - members]
     both = members.keys() & listed.keys()
     return wrong + [f"image {i} has two classes" for i in both if members[i] != listed[i]]
 
@@ -112,7 +112,7 @@ def compare_with_files(folder: Path, manifest: Manifest, report: Report) -> list
     digests = map_ahead(lambda entry: digest_or_none(root / entry.path), entries, SAMPLE)
     for done, (entry, sha256) in enumerate(zip(entries, digests, strict=True), start=1):
         if sha256 is None:
-            wrong.append(f"{root / entry.path} is gone")
+            wrong.append(f"{root / entry.path} no longer exists")
         elif sha256 != entry.sha256:
             wrong.append(f"{root / entry.path} has changed")
         progress(done)

@@ -207,7 +207,7 @@ class ModelLoader:
 
 BUILD, TRAIN, UPGRADE = "flask index build", "python training/run.py", "flask db upgrade"
 STATS = "flask index stats"
-MISMATCH = "The index was built with different weights than those in use."
+MISMATCH = "The index was built with different weights."
 OUTDATED_TABLES = "The database's tables belong to another version of the application."
 UNKNOWN_VERSION = "The database does not list the current index; it may be a different database."
 
@@ -224,9 +224,10 @@ def check_servable(weights: Weights) -> Weights:
     if (config.side, features) == (SQUARE_SIDE, FEATURES):
         return weights
     raise WeightsError(
-        f"The weights in use are of the net {config.net}, for {config.side}×{config.side} pixels "
-        f"and with {features} features; the application needs {SQUARE_SIDE}×{SQUARE_SIDE} and "
-        f"{FEATURES}, as in the paper; train such a net with `python training/run.py`"
+        f"The weights in use belong to the network {config.net}, with "
+        f"{config.side}×{config.side} pixels and {features} features; the application needs "
+        f"{SQUARE_SIDE}×{SQUARE_SIDE} pixels and {FEATURES} features, as in the paper; train such "
+        "a network with `python training/run.py`"
     )
 
 

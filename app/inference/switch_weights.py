@@ -64,8 +64,8 @@ def switch_weights(
 
 
 NOT_A_LINK = (
-    "The weights in use are a file, not a link to one, and would be lost; move the file into a "
-    "folder of its own under runs first."
+    "The weights in use are a file rather than a link to one, and would be lost; first move the "
+    "file to its own folder under runs."
 )
 UNWRITABLE = "The server could not write to its disk; nothing was switched. The log says why."
 BUSY = "An index is being built or weights are being switched; try again when that has finished."

@@ -54,7 +54,7 @@ def sent_files(request: Request, settings: Settings) -> list[FileStorage]:
         raise UploadError("No image was chosen.")
     if len(sent) > settings.upload_files:
         raise UploadError(
-            f"{len(sent)} images were sent; at most {settings.upload_files} can be sent together.",
+            f"{len(sent)} images were sent; at most {settings.upload_files} can be sent at a time.",
             413,
         )
     return sent
@@ -83,15 +83,15 @@ def explain_missing_image(request: Request) -> str:
 
 def file_too_large_message(settings: Settings) -> str:
     """Say that a file exceeds the limit in bytes."""
-    return f"The file is larger than {settings.upload_megabytes} MB, the largest size accepted."
+    return f"The file is larger than the limit of {settings.upload_megabytes} MB."
 
 
 def request_too_large_message(settings: Settings) -> str:
     """Say that a request exceeds the limit of all its images together."""
     most = settings.upload_files * settings.upload_megabytes
     return (
-        f"The images are larger than {most} MB in total, the most that is accepted at once: "
-        f"{settings.upload_files} images of up to {settings.upload_megabytes} MB."
+        f"The images are larger than {most} MB in total, the limit for one upload: "
+        f"{settings.upload_files} images of up to {settings.upload_megabytes} MB each."
     )
 
 

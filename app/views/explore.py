@@ -77,7 +77,7 @@ def show_classes() -> str:
     found = [c for c in sort_classes(classes, query.classes) if matches_query(c.label, query.text)]
     chosen = found[(number - 1) * CLASSES_PER_PAGE : number * CLASSES_PER_PAGE]
     if not chosen and number > 1:
-        abort(404, "The list of classes has fewer pages than that.")
+        abort(404, "The list of classes does not have that many pages.")
     rows = first_images_by_class(
         context.sessions(), state.version.id, [c.id for c in chosen], IMAGES_PER_CLASS
     )
@@ -108,7 +108,7 @@ def show_class(class_id: int) -> str:
         query.images,
     )
     if page is None:
-        abort(404, "The index has no such class, or the class has fewer pages.")
+        abort(404, "There is no such class, or it does not have that many pages.")
     return render_template(
         "explore.html",
         **class_list(classes, query),
@@ -181,7 +181,7 @@ def read_page_number() -> int:
     """Read the page number from the address; 404 if it is not a number from 1 on."""
     text = request.args.get("page", "1")
     if not (text.isascii() and text.isdigit() and 0 < len(text) < 8 and int(text) > 0):
-        abort(404, "A page number is 1, 2, 3 and so on.")
+        abort(404, "Page numbers are 1, 2, 3 and so on.")
     return int(text)
 
 
@@ -190,5 +190,5 @@ def read_image_ids() -> list[int]:
     texts = request.args.getlist("image")
     for text in texts:
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(context.MAX_ID))):
-            raise PickError("An image is named by its number.")
+            raise PickError("Images are identified by their numbers.")
     return [int(text) for text in texts]

@@ -170,7 +170,7 @@ def weights_label(result: UploadResult) -> str:
 def check_own_result(token: str, kind: str) -> None:
     """Abort with 403 unless this browser made it."""
     if token not in own_tokens(kind):
-        abort(403, "A result can be deleted only from the browser in which it was made.")
+        abort(403, "A result can only be deleted from the browser that uploaded it.")
 
 
 def own_tokens(kind: str = RESULTS) -> list[str]:

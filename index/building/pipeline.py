@@ -132,7 +132,7 @@ def gather_features(
             plan_build(checkpoint, root, photographs, base, kind) if processes.is_first else None
         )
         total = len(plan.paths)
-        report_done = report("Computing their features", total) if total else None
+        report_done = report("Computing features", total) if total else None
         Extractor(predictor, root, checkpoint, processes, plan, batch, block, report_done).run(
             KnownFiles(base, checkpoint.list_segments())
         )

@@ -224,7 +224,7 @@ def choose_kind(count: int, memory: int | None = None, dtype: str = "float32") -
     if count > MAX_EXACT_ROWS:
         return KindChoice(
             kind="pq",
-            reason=f"{count:,} vectors are too many to compare every one "
+            reason=f"{count:,} vectors are too many for an exhaustive search "
             f"(more than {MAX_EXACT_ROWS:,}).",
         )
     if needed > MAX_EXACT_MEMORY_SHARE * memory:
@@ -235,7 +235,8 @@ def choose_kind(count: int, memory: int | None = None, dtype: str = "float32") -
         )
     return KindChoice(
         kind="exact",
-        reason=f"{count:,} vectors are few enough to compare every one (up to {MAX_EXACT_ROWS:,}).",
+        reason=f"{count:,} vectors are few enough for an exhaustive search "
+        f"(up to {MAX_EXACT_ROWS:,}).",
     )
 
 

@@ -123,7 +123,7 @@ function finish(upload, request) {
   const token = page.querySelector("[name=csrf_token]");
   if (token) upload.form.querySelector("[name=csrf_token]").value = token.value;
   const message = page.querySelector(".message p");
-  fail(upload, message ? message.textContent : `The server could not respond (${request.status}).`);
+  fail(upload, message ? message.textContent : `The server returned an error (${request.status}).`);
 }
 
 function stop(upload) {

@@ -35,7 +35,7 @@ function read() {
 function change(box) {
   if (box.checked && picks.length === MAX_PICKS) {
     box.checked = false;
-    say("At most 6 images: remove one first.");
+    say("At most 6 images can be selected; remove one first.");
     return;
   }
   const rest = picks.filter((one) => one.id !== box.value);

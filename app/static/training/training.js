@@ -54,7 +54,7 @@ function followRuns() {
       if (answer.status === 404) {
         line.hidden = false;
         pause.hidden = true;
-        status.textContent = "This run has been deleted; the page shows its last state.";
+        status.textContent = "This run has been deleted; this page shows its last known state.";
         return;
       }
       if (answer.ok) {
@@ -66,7 +66,7 @@ function followRuns() {
       next();
     } catch {
       next();
-      status.textContent = "The server does not respond; trying again.";
+      status.textContent = "The server is not responding; trying again.";
     }
   }
 }

@@ -24,11 +24,11 @@ from model.preprocess import decode_square
 MAX_CACHED_FIGURES = 16
 """Figures whose contents are cached; each takes a few kilobytes."""
 DRAW_NUMBER = re.compile(r"\d{1,18}")
-BAD_DRAW = "`draw` takes the numbers 0, 1, 2 and so on."
+BAD_DRAW = "`draw` must be 0, 1, 2 and so on."
 NO_IMAGES = (
     "There are no validation images to show",
-    "The figure shows images of the folder val, which the network was not trained on. Building "
-    "the index stores a selection of the readable ones.",
+    "The figure shows images from the folder val, which the network was not trained on. "
+    "A selection of the readable ones is stored with the index.",
 )
 ReadFile = Callable[[CatalogueImage], bytes]
 """Reads an image's file; raises ImageError or OSError if it is not the one that was indexed."""

@@ -16,7 +16,7 @@ NUMBER_WORDS = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     "ten",
 )
-SOME_ARE_STORED = "Building the index stores a selection of the readable validation images."
+SOME_ARE_STORED = "Only a selection of the readable validation images is stored with the index."
 IsReadable = Callable[[CatalogueImage], bool]
 """Returns whether an image's file is still the one that was indexed."""
 
@@ -134,7 +134,7 @@ def write_caption(selection: Selection, provenance: Provenance) -> str:
         f"Left: {left} of {data}, with the correct label under {each} and the five labels that "
         "the network finds most probable; the bar of the correct label is red where it is among "
         f"them. Probabilities are averaged over ten crops. Right: {right} in the first column, "
-        "followed by the six training images with the nearest 4096-d fc7 features by Euclidean "
+        "followed by the six training images whose 4096-d fc7 features are nearest by Euclidean "
         f"distance. Trained on {data} for {provenance.epochs} {epochs}."
     )
 

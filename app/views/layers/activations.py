@@ -67,7 +67,9 @@ def compute_activations(image: CurrentImage) -> Activations:
 
 def require_current_image() -> CurrentImage:
     """Return the image named by the URL of a picture; 404 if it names none."""
-    return get_current_image(or_last=False) or abort(404, "The URL names no image (`?of=`).")
+    return get_current_image(or_last=False) or abort(
+        404, "The URL does not say which image to show (`?of=`)."
+    )
 
 
 def activation_cache() -> LruCache:

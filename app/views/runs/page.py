@@ -117,7 +117,7 @@ def serve_conv1(name: str, epoch: int) -> Response:
     """Return the picture of conv1 after an epoch, transparent between its kernels."""
     run = find_run(name)
     if epoch not in run.conv1_epochs:
-        abort(404, "There is no picture of conv1 after this epoch.")
+        abort(404, "There is no picture of conv1 for this epoch.")
     data = read_bounded(run.folder.conv1_picture(epoch), MAX_CONV1_BYTES) or b""
     etag = hashlib.sha256(data).hexdigest()[:32]
     if fresh := not_modified(etag, version=etag):
@@ -131,7 +131,7 @@ def serve_conv1(name: str, epoch: int) -> Response:
 
 def find_run(name: str) -> Run:
     """Find a run by the name of its folder; 404 if there is none."""
-    missing = "There is no run of this name; it may have been deleted."
+    missing = "There is no run with this name; it may have been deleted."
     return read_run(context.settings().home, name) or abort(404, missing)
 
 

@@ -102,7 +102,7 @@ def network_label(value: Any) -> str:
 
 
 COLOURS = {"paper": "Σ pᵢ αᵢ λᵢ", "original": "Σ pᵢ αᵢ √λᵢ, the sum ÷ 1.1"}
-INITS = {"paper": "N(0, 0.01²), biases of 1 where the paper has them", "he": "He, biases 0"}
+INITS = {"paper": "N(0, 0.01²), biases 1 where the paper sets them to 1", "he": "He, biases 0"}
 OFFSETS = {False: "32 in each direction", True: "33 in each direction"}
 FORMATS: Mapping[str, Format] = {
     "variant": network_label,

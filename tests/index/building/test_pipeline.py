@@ -236,8 +236,8 @@ def test_a_build_that_was_cut_off_goes_on(go: Go, place: Path, truth: dict[str, 
 
     pieces = []
     for step, after in (
-        ("Computing their features", 5),
-        ("Computing their features", 7),
+        ("Computing features", 5),
+        ("Computing features", 7),
         ("Assembling the shards", 1),
     ):
         with pytest.raises(KeyboardInterrupt):
