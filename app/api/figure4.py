@@ -22,7 +22,7 @@ from app.views.figure4.content import (
 from app.views.figure4.selection import Selection, SelectionError, write_caption
 
 blueprint = ApiBlueprint(
-    "figure-4", "Figure 4 of the paper, with this data set's validation images."
+    "figure-4", "Figure 4 of the paper, with this dataset's validation images."
 )
 PICKED_IDS = {"description": "ids of validation images; repeat the parameter"}
 

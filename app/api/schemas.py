@@ -44,7 +44,7 @@ class ImageSchema(Schema):
     class_id = fields.Integer(required=True, data_key="class")
     split = fields.String(required=True, metadata={"enum": ["train", "val"]})
     filename = fields.String(
-        required=True, metadata={"description": "path relative to the data set's folder"}
+        required=True, metadata={"description": "path relative to the dataset's folder"}
     )
     format = fields.String(required=True)
     sha256 = fields.String(required=True, metadata={"description": "of the file"})

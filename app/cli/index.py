@@ -27,7 +27,7 @@ index_commands = AppGroup("index", help="Manage the index of the training images
 on_device = click.option(
     "--index-device",
     type=click.Choice(SEARCH_DEVICES),
-    help="Where the index is searched; by default ALEXNET_INDEX_DEVICE.",
+    help="Device that searches the index; by default ALEXNET_INDEX_DEVICE.",
 )
 
 
@@ -63,7 +63,7 @@ on_device = click.option(
     "options",
     multiple=True,
     metavar="NAME=NUMBER",
-    help=f"A parameter of the kind, chosen by size by default: {', '.join(NAMES)}.",
+    help=f"A parameter of that kind, otherwise chosen by size: {', '.join(NAMES)}.",
 )
 @on_device
 @cli_errors
@@ -111,7 +111,7 @@ def rollback_command(version: str | None) -> None:
 )
 @cli_errors
 def prune_command(keep: int | None) -> None:
-    """Delete old versions of the index; the one in service is always kept."""
+    """Delete old versions of the index, never the one in service."""
     settings = context.settings()
     keep = keep or settings.index_kept
     kept, gone = prune_versions(settings, session_factory(settings), keep)
@@ -122,11 +122,11 @@ def prune_command(keep: int | None) -> None:
 
 @index_commands.command("verify")
 @click.argument("version", required=False)
-@click.option("--files/--no-files", default=True, help="Whether to check all training files, too.")
+@click.option("--files/--no-files", default=True, help="Also check every training file.")
 @on_device
 @cli_errors
 def verify_command(version: str | None, files: bool, index_device: str | None) -> None:
-    """Check an index against its checksums, the database, the files and a brute-force search.
+    """Check an index for damage and against the database, the files and brute force.
 
     Exit code 1 if anything is wrong.
     """
@@ -165,7 +165,10 @@ def stats_command(version: str | None, as_json: bool) -> None:
 )
 @cli_errors
 def precision_command(data: Path | None) -> None:
-    """Measure for how many validation images the nearest training image has the same class."""
+    """Measure how often the nearest image is of the same class.
+
+    Each validation image is a query; its nearest training image is the answer.
+    """
     settings = context.settings()
     with show_step_bars(Console(stderr=True)) as report:
         found = measure_precision(settings, session_factory(settings), data, report)

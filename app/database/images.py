@@ -37,7 +37,7 @@ class CatalogueImage:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexVersionInfo:
-    """A row of index_version, with the root of its data set."""
+    """A row of index_version, with the root of its dataset."""
 
     id: int
     name: str
@@ -137,7 +137,7 @@ def find_examples(sessions: Sessions, dataset_id: int, most: int = 3) -> list[Ca
 
 
 def find_validation_images(sessions: Sessions, dataset_id: int) -> list[CatalogueImage]:
-    """Return a data set's registered validation images that are not too large, in order.
+    """Return a dataset's registered validation images that are not too large, in order.
 
     Of a file that has changed, the row registered last counts. Raises DatabaseError.
     """

@@ -124,7 +124,7 @@ def check_names(folder: ImageFolder) -> None:
 
 
 def register_classes(sessions: Sessions, folder: ImageFolder) -> tuple[int, list[int]]:
-    """Register the data set and its classes, update the labels; return their ids in order."""
+    """Register the dataset and its classes, update the labels; return their ids in order."""
     root = str(folder.root)
     with write_session(sessions) as session:
         dataset = session.scalar(select(Dataset).where(Dataset.root == root)) or Dataset(root=root)

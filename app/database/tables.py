@@ -56,7 +56,7 @@ class Dataset(Table):
 
 
 class Class(Table):
-    """A class of a data set: a folder, and a label for people."""
+    """A class of a dataset: a folder, and a label for people."""
 
     __tablename__ = "class"
     __table_args__ = (UniqueConstraint("dataset_id", "folder"),)
@@ -89,7 +89,7 @@ class Image(Table):
     split: Mapped[str]
     """`train`, or `val` for the examples to click."""
     path: Mapped[str]
-    """Relative to the data set's root, with forward slashes."""
+    """Relative to the dataset's root, with forward slashes."""
     sha256: Mapped[str]
     """Of the file, in hex."""
     format: Mapped[str]

@@ -39,7 +39,7 @@ class Precision:
 def measure_precision(
     settings: Settings, sessions: Sessions, data: Path | None, report: Report
 ) -> Precision:
-    """Query the index with every image in `data`/val, by default the data set it was built from.
+    """Query the index with every image in `data`/val, by default the dataset it was built from.
 
     Raises StoreError if there is no index to query, FolderError and DatabaseError.
     """
@@ -84,7 +84,7 @@ def nearest_class_share(
 def number_classes(
     folder: ImageFolder, by_image: dict[int, str]
 ) -> tuple[dict[str, int], dict[int, int]]:
-    """Number the class folders of data set and index; return numbers by folder and by image id."""
+    """Number the class folders of dataset and index; return numbers by folder and by image id."""
     names = {*by_image.values(), *(name.folder for name in folder.classes)}
     number = {name: i for i, name in enumerate(sorted(names))}
     return number, {image: number[name] for image, name in by_image.items()}

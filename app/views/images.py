@@ -1,4 +1,4 @@
-"""A training image's page, and the data set's images by id."""
+"""A training image's page, and the dataset's images by id."""
 
 import hashlib
 
@@ -54,7 +54,7 @@ def find_image_or_404(image_id: int) -> CatalogueImage:
 
 
 def classify_image_or_404(image: CatalogueImage) -> Classification:
-    """Classify an image of the data set, waiting for a turn; 404 if its file cannot be used."""
+    """Classify an image of the dataset, waiting for a turn; 404 if its file cannot be used."""
     try:
         with context.compute_slot():
             data = read_unchanged(image)

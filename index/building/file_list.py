@@ -21,7 +21,7 @@ Stamp = tuple[int, int, int]
 class FileEntry:
     """A photograph that could be read.
 
-    path: relative to the data set's root, with forward slashes. size: in bytes. mtime_ns and
+    path: relative to the dataset's root, with forward slashes. size: in bytes. mtime_ns and
     ctime_ns: when the file was opened. sha256: of the file, in hex. format, width, height: from
     its header, after its orientation is applied. pixels: digest, 32 hex digits, of the square
     that the network sees.

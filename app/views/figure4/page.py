@@ -154,7 +154,7 @@ def render_selection_form(
 
 
 def figure_file_name(state: Ready, selection: Selection) -> str:
-    """Name a file after the data set and the number that the images were drawn by."""
+    """Name a file after the dataset and the number that the images were drawn by."""
     data = secure_filename(state.version.root.name)
     number = str(selection.draw) if selection.draw is not None else ""
     return "-".join(part for part in ("figure-4", data, number) if part)

@@ -131,8 +131,8 @@ def write_caption(selection: Selection, provenance: Provenance) -> str:
         count_in_words(len(side), "validation image") for side in (selection.left, selection.right)
     )
     return (
-        f"Left: {left} of {data}, with the correct label under {each} and the five labels that "
-        "the network finds most probable; the bar of the correct label is red where it is among "
+        f"Left: {left} from {data}, with the correct label under {each} and the five labels that "
+        "the network finds most probable; the bar of the correct label is red if it is among "
         f"them. Probabilities are averaged over ten crops. Right: {right} in the first column, "
         "followed by the six training images whose 4096-d fc7 features are nearest by Euclidean "
         f"distance. Trained on {data} for {provenance.epochs} {epochs}."

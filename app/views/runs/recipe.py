@@ -106,15 +106,15 @@ INITS = {"paper": "N(0, 0.01²), biases 1 where the paper sets them to 1", "he":
 OFFSETS = {False: "32 in each direction", True: "33 in each direction"}
 FORMATS: Mapping[str, Format] = {
     "variant": network_label,
-    "bias_rate": none_as("the same"),
-    "conv_decay": none_as("the same"),
+    "bias_rate": none_as("same as the weights"),
+    "conv_decay": none_as("same as the other layers"),
     "drop_after": none_as("on plateau"),
     "slow_conv1_after": none_as("never"),
     "freeze_conv1_after": none_as("never"),
     "colour": words_for(COLOURS),
     "colour_until": none_as("the last"),
     "all_offsets": words_for(OFFSETS),
-    "dropout": none_as("as in the network, 0.5"),
+    "dropout": none_as("0.5, as in the network"),
     "init": words_for(INITS),
 }
 """How a value is written where it is not just a number."""
