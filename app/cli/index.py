@@ -126,7 +126,7 @@ def prune_command(keep: int | None) -> None:
 @on_device
 @cli_errors
 def verify_command(version: str | None, files: bool, index_device: str | None) -> None:
-    """Check an index for damage and against the database, the files and brute force.
+    """Check an index against its checksums, the database, the files and a brute-force search.
 
     Exit code 1 if anything is wrong.
     """
