@@ -91,7 +91,7 @@ PROBLEM_KINDS = {
         status=422,
         title="The request is invalid",
         meaning="A parameter or the body does not match the operation's description; "
-        "`errors` lists what is wrong.",
+        "“errors” lists what is wrong.",
     ),
     "no-room": ProblemKind(
         status=507,

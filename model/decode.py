@@ -124,7 +124,7 @@ def _detect_kind(data: bytes) -> str:
             return kind
     for other, signature in OTHER_SIGNATURES.items():
         if signature.match(data):
-            raise ImageError(f"{other} cannot be read; save it as JPEG. {ACCEPTED}", "unknown")
+            raise ImageError(f"{other} cannot be read; save it as JPEG, PNG or WebP.", "unknown")
     raise ImageError(f"The file is not an image that can be read. {ACCEPTED}", "unknown")
 
 

@@ -306,7 +306,7 @@ def test_bytes_of_no_accepted_kind_are_unknown(data: bytes) -> None:
 
 
 def test_the_refusal_names_what_the_file_looks_like_and_what_is_accepted() -> None:
-    with pytest.raises(ImageError, match=r"HEIC.*JPEG, PNG and WebP"):
+    with pytest.raises(ImageError, match=r"HEIC.*JPEG, PNG or WebP"):
         decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
 
 

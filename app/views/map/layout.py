@@ -188,5 +188,5 @@ def describe_place(place: Ints) -> str:
     """Name the ninth of the map that a place lies in."""
     across, down = (min(3 * int(v) // (MAX_COORDINATE + 1), 2) for v in place)
     if (down, across) == (1, 1):
-        return "the middle"
-    return f"the {ROW_NAMES[down]} {COLUMN_NAMES[across]}"
+        return "middle"
+    return f"{ROW_NAMES[down]} {COLUMN_NAMES[across]}"

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -51,7 +52,8 @@ def findings(shop, *words: str) -> list[str]:
 )
 def test_a_flipped_byte_is_found_in_every_file(shop, file: str) -> None:
     flip(shop.version / file)
-    assert findings(shop) == [f"{shop.version / file} is damaged or not the one of its manifest"]
+    (line,) = findings(shop)
+    assert str(shop.version / file) in line
     (shop.version / file).unlink()
     assert "No such file" in findings(shop)[0]
 
@@ -75,19 +77,16 @@ def change(shop, statement: str) -> None:
 @pytest.mark.parametrize(
     ("statement", "told"),
     [
-        ("DELETE FROM index_image WHERE image_id = 5", "image 5 is in the index, not in the data"),
-        (
-            "INSERT INTO index_image SELECT 1, max(id) FROM image",
-            "is in the database, not in the index",
-        ),
-        ("UPDATE image SET class_id = 2 WHERE id = 3", "image 3 has two classes"),
+        ("DELETE FROM index_image WHERE image_id = 5", "image 5 .*index.*database"),
+        ("INSERT INTO index_image SELECT 1, max(id) FROM image", "database.*index"),
+        ("UPDATE image SET class_id = 2 WHERE id = 3", "image 3 .*class"),
     ],
 )
 def test_a_database_that_disagrees_is_found(shop, statement: str, told: str) -> None:
     assert findings(shop, "--no-files") == []
     change(shop, statement)
     (line,) = findings(shop, "--no-files")
-    assert told in line
+    assert re.search(told, line)
 
 
 def test_training_files_that_are_not_as_they_were_are_found(shop) -> None:
@@ -95,11 +94,10 @@ def test_training_files_that_are_not_as_they_were_are_found(shop) -> None:
     flip(folder / "01.jpg")
     (folder / "02.jpg").unlink()
     shutil.copy(folder / "03.jpg", folder / "new.jpg")
-    assert findings(shop) == [
-        f"{folder / '01.jpg'} has changed",
-        f"{folder / '02.jpg'} is gone",
-        "new files: 1; `flask index update` adds them",
-    ]
+    changed, missing, new = findings(shop)
+    assert str(folder / "01.jpg") in changed
+    assert str(folder / "02.jpg") in missing
+    assert "1; `flask index update`" in new
     assert findings(shop, "--no-files") == []
 
 

@@ -147,8 +147,8 @@ def test_the_page_names_the_method_and_links_to_each_class(client: FlaskClient, 
     for link in links:
         assert client.get(link.attributes["href"]).status_code == 200
     rows = shown.one("table", "positions").one("tbody").all("tr")
-    places = {f"the {d} {a}" for d in ("top", "middle", "bottom") for a in ("left", "right")}
-    places |= {"the middle", "the top centre", "the bottom centre"}
+    places = {f"{d} {a}" for d in ("top", "middle", "bottom") for a in ("left", "right")}
+    places |= {"middle", "top centre", "bottom centre"}
     assert {row.all("td")[0].text for row in rows} <= places
     labels = [row.one("th").text for row in rows]
     assert all(row.all("td")[1].text in set(labels) - {row.one("th").text} for row in rows)
