@@ -152,9 +152,24 @@ def stats_command(version: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    width = max(map(len, found))
-    for name, value in found.items():
-        click.echo(f"{name:<{width}}  {format_value(value)}")
+    labelled = {STATISTIC_LABELS.get(name, name): value for name, value in found.items()}
+    width = max(map(len, labelled))
+    for label, value in labelled.items():
+        click.echo(f"{label:<{width}}  {format_value(value)}")
+
+
+STATISTIC_LABELS = {
+    "served": "in service",
+    "left out": "unreadable images",
+    "stored as": "vector type",
+    "bytes an image": "bytes per image",
+    "recall asked for": "target recall",
+    "nearly the same up to": "near-duplicate distance",
+    "photographs": "training folder",
+    "made": "built",
+    "made by": "built with",
+}
+"""How the text labels statistics; the keys of --json are not changed."""
 
 
 @index_commands.command("precision")

@@ -278,13 +278,14 @@ def test_statistics_for_people_and_for_programs(shop) -> None:
     )
     assert found["weights"] == manifest.weights
     assert found["versions kept"] == [shop.name]
-    lines = dict(line.split("  ", 1) for line in shop.right("stats").splitlines())
-    assert {name.strip() for name in lines} == set(found)
-    assert {name.strip(): text.strip() for name, text in lines.items()}["kind"] == "exact"
+    lines = [line.split("  ", 1) for line in shop.right("stats").splitlines()]
+    labelled = {label.strip(): text.strip() for label, text in lines}
+    assert len(labelled) == len(found)
+    assert (labelled["version"], labelled["kind"]) == (shop.name, "exact")
     for command in ("stats", "verify"):
-        assert f"no version 2020; there are {shop.name}" in shop.refused(command, "2020")
+        assert re.search(rf"2020.*{shop.name}", shop.refused(command, "2020"))
     shutil.rmtree(shop.index)
-    assert "There is no index yet; run `flask index build`" in shop.refused("stats")
+    assert "`flask index build`" in shop.refused("stats")
 
 
 def test_an_index_of_an_older_version_of_the_project_is_built_anew(shop) -> None:
