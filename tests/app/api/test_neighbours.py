@@ -19,7 +19,7 @@ def form(data: bytes, count: int = 1) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def stored(app) -> np.ndarray:
     """The features of the images 1 to 54."""
-    return app.extensions["loader"].state().index.features(IDS).astype(np.float64)
+    return app.extensions["loader"].state().index.read_features(IDS).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
