@@ -1,1 +1,1 @@
-"""The network of the 2012 paper and what it does with an image."""
+"""The network of the 2012 paper, and everything from an image's bytes to its labels."""

@@ -63,7 +63,7 @@ class Activations:
 
 @torch.inference_mode()
 def trace_activations(predictor: Predictor, square: Pixels) -> Activations:
-    """Run the centre crop of uint8 [256, 256, 3] through the network and keep what it computes."""
+    """Run the centre crop of uint8 [256, 256, 3] through the network, recording all layers."""
     config = predictor.network.config
     crop = centre_crop(predictor.prepare_input(square[None]), config.crop)
     outputs = run_weighted_layers(predictor.network, crop)
@@ -77,7 +77,7 @@ def trace_activations(predictor: Predictor, square: Pixels) -> Activations:
 
 
 def run_weighted_layers(network: AlexNet, crop: Tensor) -> list[Tensor]:
-    """The output of each layer with weights for float32 [1, 3, 224, 224], before its activation."""
+    """Return every weighted layer's output for float32 [1, 3, 224, 224], before activation."""
     x, outputs = crop, []
     for layer, module in zip(network.layers, network.children(), strict=True):
         x = module(x)
@@ -108,7 +108,7 @@ class Conv1Responses:
 
     @torch.inference_mode()
     def compute_maps(self, squares: Pixels) -> Tensor:
-        """conv1's maps of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 96, 55, 55]."""
+        """Compute conv1's maps of the centre crops: uint8 [N, 256, 256, 3] → [N, 96, 55, 55]."""
         maps = centre_crop(self.predictor.prepare_input(squares), self.crop)
         for name, layer in self.predictor.network.named_children():
             maps = layer(maps)
@@ -117,10 +117,10 @@ class Conv1Responses:
         return maps
 
     def find_strongest(self, square: Pixels) -> tuple[Floats, Positions]:
-        """Each kernel's strongest response to one image: float32 [96] values, int64 [96] positions.
+        """Find each kernel's strongest response: float32 [96] values, int64 [96] positions.
 
-        Of equal responses the first counts. One image at a time is as fast on a CPU as many, and
-        the last bits of its result do not depend on the other images.
+        square: uint8 [256, 256, 3]. Of equal responses the first counts. One image at a time is as
+        fast on a CPU as many, and the last bits of the result do not depend on other images.
         """
         values, positions = self.compute_maps(square[None])[0].flatten(1).max(dim=1)
         return to_numpy(values), positions.cpu().numpy()
@@ -131,11 +131,11 @@ class Conv1Responses:
         return int(self.compute_maps(np.zeros((1, self.side, self.side, 3), np.uint8)).shape[-1])
 
     def unravel(self, positions: Positions) -> Positions:
-        """Flat positions as rows and columns: int64 [...] → int64 [..., 2]."""
+        """Convert flat positions to rows and columns: int64 [...] → int64 [..., 2]."""
         return np.stack(np.divmod(positions, self.map_side), axis=-1)
 
     def cut_patch(self, square: Pixels, position: int) -> Pixels:
-        """What a kernel sees at a position: uint8 [11, 11, 3].
+        """Cut the pixels that a kernel sees at a position: uint8 [11, 11, 3].
 
         Beyond the crop, where the network has zeros, it holds the mean image, which becomes zero
         once the mean is subtracted.

@@ -37,7 +37,7 @@ from model.lrn import LocalResponseNorm
 
 
 def paper_layers(c: AlexNetConfig) -> list[Layer]:
-    """Five convolutional and three fully connected layers (§3.5, Figure 2)."""
+    """The paper's five convolutional and three fully connected layers (§3.5, Figure 2)."""
     z = 3 if c.overlapping else 2
     # 55 windows of 11 with stride 4 need 227 pixels. The paper is silent on the border; the
     # 2012 source leaves three zero pixels at the bottom and right, none at the top and left.
@@ -79,7 +79,7 @@ def conv6_layers(c: AlexNetConfig) -> list[Layer]:
 
 
 def list_layers(c: AlexNetConfig) -> list[Layer]:
-    """The network's layers, from the pixels to fc8."""
+    """List the network's layers, from the pixels to fc8."""
     match c.net:
         case "paper":
             layers = paper_layers(c)
@@ -101,7 +101,7 @@ def list_layers(c: AlexNetConfig) -> list[Layer]:
 
 
 class Output(NamedTuple):
-    """What one forward pass gives.
+    """The result of one forward pass.
 
     logits: float32 [N, classes], fc8 before the softmax.
     fc7:    float32 [N, 4096], the last hidden layer after its ReLU and before dropout: the
@@ -114,7 +114,10 @@ class Output(NamedTuple):
 
 
 class AlexNet(nn.Module):
-    """The network of a configuration, its modules named like their layers."""
+    """The network that a configuration describes; its modules have their layers' names.
+
+    Draws initial weights from torch's global generator, except on the meta device.
+    """
 
     conv1: nn.Conv2d
 
@@ -127,7 +130,7 @@ class AlexNet(nn.Module):
             self.initialise()
 
     def build_modules(self, layers: list[Layer], towers: int) -> None:
-        """Add one module after another, each for the shape that the last one gives."""
+        """Add the layers' modules, each built for the output shape of the one before."""
         shape = Shape(3, self.config.crop)
         for layer in layers:
             module, shape = layer.build(shape, towers)
@@ -146,7 +149,7 @@ class AlexNet(nn.Module):
     def run_modules(
         self, x: Tensor, modules: Iterable[tuple[str, nn.Module]], keys: Tensor | None = None
     ) -> Output:
-        """Run the network's last modules on the output of the ones before them."""
+        """Run the given last modules of the network on x, the output of the modules before them."""
         fc7 = x
         for name, module in modules:
             x = module(x, keys) if isinstance(module, Dropout) else module(x)

@@ -24,7 +24,7 @@ from model.layers import (
 
 @dataclass(frozen=True)
 class Variant:
-    """A network's configuration, its number of parameters, and what it is."""
+    """A network's configuration, its number of parameters, and a short description."""
 
     config: AlexNetConfig
     parameters: int
@@ -101,7 +101,7 @@ VARIANTS = {
 
 
 def original_layers(paper: list[Layer]) -> list[Layer]:
-    """The paper's layers as they were run in 2012: network 145 of the published source."""
+    """The layers as they were run in 2012: network 145 of the published source."""
     by_name = {layer.name: layer for layer in paper}
     first = ["border", "conv1", "lrn1", "pool1", "relu1"]
     layers = [by_name[name] for name in first]

@@ -25,6 +25,7 @@ from storage.files import replace_atomically
 
 T = TypeVar("T")
 FORMAT = 1
+"""Version of the file format."""
 MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
 LATER_FIELDS = ("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop")
 """Configuration fields added after the first version: left out where they have the paper's value,
@@ -37,7 +38,7 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What weights were trained on, how, and how well."""
+    """What weights were trained on, how, and with what validation errors."""
 
     data: str
     """Absolute path of the folder that they were trained on."""
@@ -104,7 +105,7 @@ class Weights:
 
     @property
     def identity(self) -> str:
-        """A digest, 32 hex digits, of everything that the network's answers depend on."""
+        """A digest, 32 hex digits, of everything that the network's predictions depend on."""
         digest = hashlib.sha256(json.dumps(describe_network(self), sort_keys=True).encode())
         for name, tensor in sorted(collect_tensors(self).items()):
             digest.update(name.encode())
@@ -135,11 +136,11 @@ def save_weights(weights: Weights, path: Path) -> None:
 
 
 def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    """Write a safetensors file atomically and durably: whole or not at all."""
+    """Write a safetensors file atomically and durably. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with replace_atomically(path) as part:
-            # safetensors lets nobody else read its files; these get the mode of any other new file.
+            # safetensors makes its files private; give this one the default mode of a new file.
             part.unlink(missing_ok=True)
             part.touch()
             mode = part.stat().st_mode & 0o777
@@ -173,9 +174,9 @@ def load_weights(path: Path) -> Weights:
 
 
 def read_weights_header(path: Path) -> WeightsHeader:
-    """Read a weights file's header only: some kilobytes, whatever the size of its tensors.
+    """Read only a weights file's header, a few kilobytes.
 
-    The tensors may still be wrong; `load_weights` checks them. Raises WeightsError likewise.
+    Does not check the tensors, as `load_weights` does. Raises WeightsError.
     """
     with open_safetensors(path) as file:
         metadata = file.metadata() or {}
@@ -192,7 +193,7 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 def open_safetensors(path: Path) -> Iterator[Any]:
     """Open a safetensors file for reading. Raises WeightsError."""
     if not path.exists():
-        raise WeightsError(f"{path} does not exist; `python training/run.py` makes weights")
+        raise WeightsError(f"{path} does not exist; `python training/run.py` trains a network")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -250,7 +251,7 @@ def check_finite(weights: Weights) -> None:
 
 
 def describe_network(weights: Weights) -> dict[str, Any]:
-    """What else than tensors the network's answers depend on, as stored in the header."""
+    """Describe what, besides tensors, the network's predictions depend on, as in the header."""
     config = asdict(weights.config)
     for name in LATER_FIELDS:
         if config[name] == getattr(AlexNetConfig, name):
@@ -262,7 +263,7 @@ def describe_network(weights: Weights) -> dict[str, Any]:
 
 
 def collect_tensors(weights: Weights) -> dict[str, Tensor]:
-    """Every tensor of a weights file, by its name in the file."""
+    """Collect the tensors of a weights file, by their names in the file."""
     pca = {EIGENVALUES: weights.pca.eigenvalues, EIGENVECTORS: weights.pca.eigenvectors}
     return {**weights.state, MEAN: weights.mean, **pca}
 

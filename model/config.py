@@ -1,4 +1,4 @@
-"""What the network is made of, and the paper's sizes.
+"""The configuration of a network, and the paper's sizes.
 
 Section numbers are the paper's.
 """
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 TOWERS = 2
-"""Halves of the network, one a GPU (§3.2)."""
+"""Halves of the network, one per GPU (§3.2)."""
 FEATURES = 4096
-"""Neurons of fc7, the numbers that images are compared by (§3.5, §6.1)."""
+"""Neurons of fc7, the features that images are compared by (§3.5, §6.1)."""
 SQUARE_SIDE = 256
 """Pixels of the square that an image is scaled and cropped to (§2)."""
 CROP_SIDE = 224
@@ -25,7 +25,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class AlexNetConfig:
-    """What the network is made of. The defaults are the paper's.
+    """The configuration of a network. The defaults are the paper's.
 
     Raises ConfigError for a value outside its range, naming the field.
     """
@@ -33,8 +33,8 @@ class AlexNetConfig:
     classes: int = 1000
     """Outputs of fc8, one for each class (§3.5)."""
     net: Net = "paper"
-    """Which list of layers: the paper's (§3.5), the same as it was run in 2012, the one-GPU net
-    (§3.2), Caffe's two, torchvision's, or the four-layer nets for CIFAR-10 (§3.1, §3.3)."""
+    """The architecture: the paper's (§3.5), the one run in 2012, the one-GPU net (§3.2), one of
+    Caffe's two, torchvision's, or the four-layer nets for CIFAR-10 (§3.1, §3.3)."""
     activation: Nonlinearity = "relu"
     """The neurons' nonlinearity (§3.1)."""
     lrn: bool = True
@@ -42,7 +42,7 @@ class AlexNetConfig:
     overlapping: bool = True
     """Whether pooling windows overlap: z = 3, s = 2; otherwise z = 2, s = 2 (§3.4)."""
     without: Literal["", "conv3", "conv4", "conv5"] = ""
-    """A middle layer that is left out (§7)."""
+    """The middle layer to leave out, if any (§7)."""
     conv6: bool = False
     """Whether a sixth convolutional layer follows the last pooling layer (§6)."""
     side: int = SQUARE_SIDE
@@ -60,10 +60,10 @@ class AlexNetConfig:
     dropout: float = 0.5
     """Probability that a neuron of fc6 or fc7 is set to zero in training (§4.2)."""
     init: Literal["paper", "he"] = "paper"
-    """Initial weights: "paper" is N(0, 0.01²) with biases of one (§5), or what the authors of
-    another net document for theirs; "he" is He's for ReLU."""
+    """Initial weights: "paper" is N(0, 0.01²) with biases of one or zero (§5), or for other nets
+    what their authors document; "he" is He's for ReLU, with biases of zero."""
     input_scale: float = 1.0
-    """The mean-free pixel values, in grey levels of 0–255, are divided by this (§2: one)."""
+    """Divisor of the mean-free pixel values, in grey levels of 0–255 (§2: no division)."""
 
     def __post_init__(self) -> None:
         # Anything smaller leaves pool5 without input.
@@ -90,5 +90,5 @@ class AlexNetConfig:
 
     @property
     def towers(self) -> int:
-        """How many towers the network has: two, or one in nets made for a single GPU."""
+        """The number of towers: two, or one in nets made for a single GPU."""
         return 1 if self.net in ("one-gpu", "torchvision", "cifar") else TOWERS

@@ -1,6 +1,6 @@
-"""Counter-based random numbers: the same for an image and a neuron in whatever process.
+"""Counter-based random numbers: the same for an image and a neuron in any process.
 
-Numbers drawn one after another from a stream change when the work is divided differently. Here
+Numbers drawn from a stream change when images are divided among processes differently. Here
 each number is a function of its key alone, computed by the finaliser of SplitMix64 (Steele, Lea
 and Flood 2014). All arithmetic is int64 and wraps around.
 """
@@ -13,11 +13,11 @@ GOLDEN_GAMMA = -7046029254386353131
 MULTIPLIERS = -4658895280553007687, -7723592293110705685
 """The two factors of its finaliser."""
 PROBABILITY_BITS = 24
-"""How many of a number's upper bits are compared with a probability."""
+"""Number of upper bits of a random number that are compared with a probability."""
 
 
 def derive_image_keys(seed: int, epoch: int, rows: Tensor) -> Tensor:
-    """A key for each image of an epoch: int64 [N] rows → int64 [N]."""
+    """Derive a key for each image of an epoch: int64 [N] rows → int64 [N]."""
     run = splitmix64(splitmix64(torch.tensor([seed], device=rows.device)) + epoch)
     return splitmix64(run + rows * GOLDEN_GAMMA)
 

@@ -72,21 +72,21 @@ def scan_folder(root: Path) -> ImageFolder:
 def digest_listing(root: Path, photographs: Iterable[Photograph]) -> str:
     """Hash a listing: the root and the files' names, sizes and modification times, as hex.
 
-    It changes when a file does. A file whose status cannot be read is hashed as such.
+    It changes when a file does. For a file that cannot be examined, size and time are −1.
     """
-    seen = hashlib.sha256(os.fsencode(root))
+    digest = hashlib.sha256(os.fsencode(root))
     for photograph in photographs:
         try:
             stat = (root / photograph.path).stat()
             size, changed = stat.st_size, stat.st_mtime_ns
         except OSError:
             size = changed = -1
-        seen.update(os.fsencode(f"\0{photograph.path}\0{size}\0{changed}"))
-    return seen.hexdigest()
+        digest.update(os.fsencode(f"\0{photograph.path}\0{size}\0{changed}"))
+    return digest.hexdigest()
 
 
 def list_class_folders(folder: Path) -> list[str]:
-    """The names of the class folders directly under `folder`, sorted."""
+    """List the class folders directly under `folder`, sorted by name. Raises FolderError."""
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise FolderError(
@@ -106,7 +106,7 @@ def describe_class_mismatch(train: list[str], val: list[str]) -> str:
 
 
 def list_photographs(root: Path, split: str, names: list[str]) -> tuple[Photograph, ...]:
-    """The photographs of one split, class by class."""
+    """List the photographs of one split, class by class. Raises FolderError for an empty class."""
     photographs: list[Photograph] = []
     for index, name in enumerate(names):
         entries = os.scandir(root / split / name)
@@ -121,12 +121,12 @@ def list_photographs(root: Path, split: str, names: list[str]) -> tuple[Photogra
 
 
 def is_photograph(name: str) -> bool:
-    """Whether a file name is that of a visible JPEG, PNG or WebP."""
+    """Return whether a file name is that of a JPEG, PNG or WebP, and not hidden."""
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def read_labels(root: Path, names: list[str]) -> dict[str, str]:
-    """Labels by folder name, for the folders that have one."""
+    """Read the labels by folder name, of the folders that have one. Raises FolderError."""
     file = root / CLASSES_FILE
     if not file.exists():
         return {
@@ -143,8 +143,8 @@ def read_labels(root: Path, names: list[str]) -> dict[str, str]:
 
 @cache
 def read_wordnet_labels() -> dict[str, str]:
-    """The 1000 WordNet ids of ILSVRC-2012 → the names torchvision ships, in the same order."""
-    from torchvision.models import AlexNet_Weights  # takes seconds, and few need it
+    """Return torchvision's labels of ILSVRC-2012's 1000 classes, by WordNet id."""
+    from torchvision.models import AlexNet_Weights  # slow to import
 
     ids = (files("model") / "ilsvrc2012_wnids.txt").read_text().split()
     return dict(zip(ids, AlexNet_Weights.IMAGENET1K_V1.meta["categories"], strict=True))

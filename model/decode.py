@@ -1,8 +1,8 @@
-"""Decode untrusted bytes into an upright RGB image; every rule about such bytes is here.
+"""Decode untrusted bytes into an upright RGB image, with all the checks that this needs.
 
-The format is recognised by the first bytes, whatever the file's name. JPEG, PNG and WebP are
-read, each by its own Pillow plugin called directly, so that no other plugin is ever tried. Pixels
-are counted from the header, before any are decoded. No global setting of Pillow is changed.
+The format is recognised by the first bytes, not by the file's name. JPEG, PNG and WebP are read,
+each by calling its Pillow plugin directly, so that no other plugin is ever tried. The size is
+checked in the header, before any pixel is decoded. No global setting of Pillow is changed.
 
 Colour profiles are ignored: the paper does nothing to the pixels except subtract their mean (§2).
 """
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 MAX_PIXELS = 50_000_000
+"""Width × height of the largest image that is decoded by default."""
 
 ImageFault = Literal["empty", "unknown", "too-large", "damaged"]
 
@@ -39,8 +40,8 @@ class ImageError(ValueError):
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Decode a JPEG, PNG or WebP into an RGB image, rotated as its EXIF orientation says.
 
-    - Of an MPO (some phones' JPEG) or an animated WebP or PNG the first picture is taken.
-    - 16 bits become 8 by keeping the high byte, in grey and in colour images.
+    - Of an MPO (some phones' JPEG), or an animated WebP or PNG, the first picture is used.
+    - 16-bit channels keep only their high byte, in grey and in colour images.
     - Transparency of any kind is composited on white.
     - CMYK JPEGs are read as Adobe writes them, inverted, as Pillow and browsers do.
     - Broken EXIF is not an error: the image keeps its stored orientation.
@@ -61,7 +62,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 class ImageHeader(NamedTuple):
-    """What an image's first bytes say: its kind (JPEG, PNG, WebP) and upright size in pixels."""
+    """What an image's header says: its kind (JPEG, PNG or WebP) and upright size in pixels."""
 
     kind: str
     width: int
@@ -69,9 +70,9 @@ class ImageHeader(NamedTuple):
 
 
 def read_image_header(data: bytes) -> ImageHeader:
-    """Read kind and size without decoding, whatever the number of pixels.
+    """Read kind and size without decoding, regardless of the number of pixels.
 
-    The image may still be damaged further on. The size is that of `decode_image`, except for a
+    The pixels may still be damaged. The size is that of `decode_image`, except for a
     PNG whose EXIF follows its pixels: then it is the stored size. Raises ImageError.
     """
     kind = _detect_kind(data)

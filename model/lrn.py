@@ -42,8 +42,8 @@ class LocalResponseNorm(nn.Module):
     def fuse(self, *, enabled: bool = True) -> None:
         """Switch the compiled loops on, for training, or off. Their first call is slow.
 
-        They are unsuited to calls from several threads at once, which would share one buffer, and
-        to maps whose size keeps changing, since every size is compiled anew.
+        Not for calls from several threads at once, which would share one buffer, nor for maps of
+        many sizes, since each size is compiled separately.
         """
         fused = FusedLrn(self.towers, self.k, self.n, self.alpha, self.beta)
         self.fused = fused if enabled else None
@@ -57,7 +57,7 @@ class LocalResponseNorm(nn.Module):
 
 
 def build_band(maps: int, towers: int, n: int) -> Tensor:
-    """Float32 [maps, maps / towers, 1, 1]: one where map j is among the n maps around map i."""
+    """Build float32 [maps, maps / towers, 1, 1]: one where map j is among the n around map i."""
     per_tower = maps // towers
     distance = (torch.arange(per_tower)[:, None] - torch.arange(per_tower)[None, :]).abs()
     band = (distance <= n // 2).float()
@@ -111,7 +111,7 @@ class FusedLrn:
         return b.reshape(len(a), *a.shape[2:], a.shape[1]).movedim(-1, 1)
 
     def padded_buffer(self, like: Tensor) -> Tensor:
-        """The buffer for [rows, towers, maps]; its margins are zero and are never written to."""
+        """Return the buffer for [rows, towers, maps]; its margins are zero and never written to."""
         shape = (*like.shape[:2], like.shape[2] + self.n - 1)
         current = self.buffer
         if (current.shape, current.dtype, current.device) != (shape, like.dtype, like.device):
@@ -159,7 +159,7 @@ def write_squares(a: Tensor, buffer: Tensor) -> None:
 def normalise_rows(
     a: Tensor, buffer: Tensor, k: float, alpha: float, beta: float
 ) -> tuple[Tensor, Tensor]:
-    """b and t."""
+    """Return b and t of `_Normalise`'s formulas."""
     t = k + alpha * sum_neighbours(buffer, a)
     return a * negative_power(t, beta), t
 
@@ -172,18 +172,18 @@ def write_gradient_terms(g: Tensor, a: Tensor, t: Tensor, buffer: Tensor, beta: 
 def sum_gradient(
     g: Tensor, a: Tensor, t: Tensor, buffer: Tensor, alpha: float, beta: float
 ) -> Tensor:
-    """g t^-β − 2αβ a Σ (g a t^(-β-1))."""
+    """Return da = g t^-β − 2αβ a Σ (g a t^(-β-1))."""
     return g * negative_power(t, beta) - 2 * alpha * beta * a * sum_neighbours(buffer, a)
 
 
 def strip_margins(buffer: Tensor, a: Tensor) -> Tensor:
-    """The part of the buffer between its margins."""
+    """Return the part of the buffer between its margins, as a view."""
     margin = (buffer.shape[-1] - a.shape[-1]) // 2
     return buffer[..., margin : margin + a.shape[-1]]
 
 
 def sum_neighbours(buffer: Tensor, a: Tensor) -> Tensor:
-    """The sum over the n maps around each map."""
+    """Sum over the n maps around each map."""
     maps = a.shape[-1]
     total = buffer[..., :maps]
     for shift in range(1, buffer.shape[-1] - maps + 1):
@@ -192,7 +192,7 @@ def sum_neighbours(buffer: Tensor, a: Tensor) -> Tensor:
 
 
 def negative_power(t: Tensor, beta: float) -> Tensor:
-    """t^-β elementwise; for the paper's β = ¾ by two square roots, far cheaper than a power."""
+    """Compute t^-β elementwise; for the paper's β = ¾ by two square roots, much cheaper."""
     if beta == 0.75:
         root = t.rsqrt()
         return root * root.sqrt()

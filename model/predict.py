@@ -27,7 +27,7 @@ class LabelProbability:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The network's answer to one image.
+    """The network's prediction for one image.
 
     probabilities:      float32 [classes], the mean of the ten crops' softmax outputs (§4.1).
     crop_probabilities: float32 [10, classes], those of each crop.
@@ -66,24 +66,24 @@ class Predictor:
 
     @torch.inference_mode()
     def predict_batch(self, images: Pixels) -> list[Prediction]:
-        """Do the same as `predict` for several images: uint8 [N, 256, 256, 3]."""
+        """Classify several images and extract their features: uint8 [N, 256, 256, 3]."""
         crops, fc7 = ten_crop_forward(self.network, self.prepare_input(images))
         arrays = map(to_numpy, (crops.mean(1), crops, fc7[:, CENTRE_CROP]))
         return [Prediction(*one) for one in zip(*arrays, strict=True)]
 
     @torch.inference_mode()
     def extract_features(self, images: Pixels) -> Floats:
-        """fc7 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
+        """Compute fc7 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
         crops = centre_crop(self.prepare_input(images), self.network.config.crop)
         return to_numpy(self.network(crops).fc7)
 
     @torch.inference_mode()
     def predict_probabilities(self, images: Pixels) -> Floats:
-        """The ten crops' mean: uint8 [N, 256, 256, 3] → float32 [N, classes]."""
+        """Average the ten crops' softmax: uint8 [N, 256, 256, 3] → float32 [N, classes]."""
         return to_numpy(ten_crop_forward(self.network, self.prepare_input(images))[0].mean(1))
 
     def prepare_input(self, images: Pixels) -> Tensor:
-        """Pixels minus the mean image, in the network's scale, on its device.
+        """Subtract the mean image and scale the pixels for the network, on its device.
 
         uint8 [N, 256, 256, 3] → float32 [N, 3, 256, 256], channels last.
         """
@@ -91,21 +91,21 @@ class Predictor:
         return subtract_mean(pixels, self.mean) / self.network.config.input_scale
 
     def top5(self, probabilities: Floats) -> list[LabelProbability]:
-        """The five most probable labels, fewer if there are fewer, from float32 [classes]."""
+        """Return the five most probable labels, or all if there are fewer: float32 [classes]."""
         return self.top_k(probabilities, 5)
 
     def top_k(self, probabilities: Floats, count: int) -> list[LabelProbability]:
-        """The `count` most probable labels, fewer if there are fewer, from float32 [classes]."""
+        """Return the `count` most probable labels, or all if there are fewer: float32 [classes]."""
         order = np.argsort(-probabilities, kind="stable")[:count]
         return [LabelProbability(self.classes[i].label, float(probabilities[i])) for i in order]
 
     def conv1_kernels(self) -> Tensor:
-        """The kernels of conv1: float32 [96, 3, 11, 11], of which the first 48 are GPU 1's."""
+        """Return conv1's kernels: float32 [96, 3, 11, 11], of which the first 48 are GPU 1's."""
         return self.network.conv1.weight.detach().cpu()
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """The device of that name; "auto" picks CUDA if present, else MPS, else the CPU."""
+    """Return the device of this name; "auto" is CUDA if present, else MPS, else the CPU."""
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():

@@ -33,9 +33,9 @@ def decode_square(
 def read_square(
     path: Path, *, side: int = SQUARE_SIDE, max_pixels: int = MAX_PIXELS
 ) -> npt.NDArray[np.uint8]:
-    """Do the same as `decode_square` for a file.
+    """Read a file like `decode_square`: uint8 [side, side, 3].
 
-    Raises ImageError, beginning with the path, also if the file cannot be opened.
+    Raises ImageError, its message beginning with the path, also if the file cannot be opened.
     """
     try:
         return decode_square(path.read_bytes(), side=side, max_pixels=max_pixels)
@@ -90,9 +90,8 @@ def _resize_box(image: Image.Image, box: Box, side: int) -> Image.Image:
     return rows.resize((side, side), Image.Resampling.BICUBIC, box=(0, top, side, bottom))
 
 
-MAX_BOX_SIDE = (
-    2**14
-)  # pixels; Pillow keeps the box in 32-bit floats, which are too coarse beyond this
+MAX_BOX_SIDE = 2**14
+"""Pixels; beyond this Pillow's boxes, of 32-bit floats, are too coarse."""
 
 
 def _crop_around(image: Image.Image, box: Box) -> tuple[Image.Image, Box]:

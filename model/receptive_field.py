@@ -1,4 +1,4 @@
-"""A network as Figure 2 draws it: its layers with weights, what each sees, what follows it."""
+"""A network as Figure 2 draws it: its weighted layers, their receptive fields and operations."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
@@ -25,7 +25,7 @@ class ReceptiveField(NamedTuple):
     start: float = 0.5
 
     def after(self, layer: Layer) -> "ReceptiveField":
-        """The receptive field after one more layer."""
+        """Return the receptive field after one more layer."""
         size, stride, pad = find_layer_window(layer)
         return ReceptiveField(
             size=self.size + (size - 1) * self.stride,
@@ -34,7 +34,7 @@ class ReceptiveField(NamedTuple):
         )
 
     def extent(self, position: int) -> tuple[float, float]:
-        """First and last pixel edge that a position sees; beyond the input it sees zeros."""
+        """Return the first and last edge, in pixels, of what a position sees; outside are zeros."""
         centre = self.start + self.stride * position
         return centre - self.size / 2, centre + self.size / 2
 
@@ -76,7 +76,7 @@ class WeightedLayer:
 
 
 def list_weighted_layers(config: AlexNetConfig) -> list[WeightedLayer]:
-    """The layers with weights of a network, from conv1 to the labels."""
+    """List the layers with weights of a network, from conv1 to the labels."""
     result: list[WeightedLayer] = []
     shape, field = Shape(3, config.crop), ReceptiveField()
     for layer in list_layers(config):
@@ -99,7 +99,7 @@ def list_weighted_layers(config: AlexNetConfig) -> list[WeightedLayer]:
 def describe_layer(
     layer: Conv | Local | Dense, before: Shape, shape: Shape, field: ReceptiveField, towers: int
 ) -> WeightedLayer:
-    """A layer that turns one shape into another, with nothing following it yet."""
+    """Describe a layer by its input and output shapes, without the operations after it."""
     dense = isinstance(layer, Dense)
     grouped = isinstance(layer, Conv) and layer.grouped
     return WeightedLayer(
@@ -119,18 +119,18 @@ def describe_layer(
 
 
 def divide_among_towers(shape: Shape, towers: int) -> Shape:
-    """The part of a shape that each tower has."""
+    """Return the part of a shape that each tower has."""
     return Shape(shape.maps // towers, shape.side)
 
 
 def compute_output_shape(layer: Layer, shape: Shape, config: AlexNetConfig) -> Shape:
-    """The shape that a layer returns."""
+    """Compute a layer's output shape."""
     with torch.device("meta"):
         return layer.build(shape, config.towers)[1]
 
 
 def find_layer_window(layer: Layer) -> tuple[int, int, int]:
-    """Size, stride and padding of the window of its input that one position of a layer sees."""
+    """Return size, stride and padding of the input window that one position of a layer sees."""
     if isinstance(layer, Conv):
         return layer.kernel, layer.stride, layer.pad
     if isinstance(layer, Local):
@@ -141,7 +141,7 @@ def find_layer_window(layer: Layer) -> tuple[int, int, int]:
 
 
 def name_operation(layer: Layer, config: AlexNetConfig) -> str:
-    """What a layer without weights does; empty if it changes nothing at test time."""
+    """Name what a layer without weights does; empty if it does nothing at test time."""
     if isinstance(layer, Lrn):
         across = layer.across and config.towers > 1
         return "normalised across both towers" if across else "normalised"

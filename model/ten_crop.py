@@ -1,4 +1,4 @@
-"""The crops of §4.1, and the network's answer to all ten of them at the cost of fewer.
+"""The crops of §4.1, and the network's output for all ten of them at the cost of fewer.
 
 The ten crops lie 0, 16 and 32 pixels from the square's edges: whole multiples of the 8 pixels
 from one position of pool1 to the next. So the first layers' maps of the whole square and of its
@@ -38,7 +38,7 @@ def ten_crop_forward(network: AlexNet, squares: Tensor) -> tuple[Tensor, Tensor]
 
 
 def run_crops(network: AlexNet, squares: Tensor) -> Output:
-    """The network's output for the ten crops of each square, one after another.
+    """Compute the network's output for the ten crops of each square, one after another.
 
     float32 [N, 3, side, side] → Output of [N · 10], in the order of `cut_ten_crops`. Equal, up to
     rounding, to running each crop separately, which is what happens where crops share nothing.
@@ -90,7 +90,7 @@ def find_shared_prefix(network: AlexNet) -> SharedPrefix | None:
 
 
 def is_border(layer: nn.Module) -> TypeGuard[nn.ZeroPad2d]:
-    """Whether a layer adds zeros at the bottom and right only, equally many at both."""
+    """Return whether a layer adds zeros at the bottom and right only, equally many at both."""
     if not isinstance(layer, nn.ZeroPad2d):
         return False
     left, right, top, bottom = layer.padding
@@ -98,7 +98,7 @@ def is_border(layer: nn.Module) -> TypeGuard[nn.ZeroPad2d]:
 
 
 def find_unpadded_window(layer: nn.Module) -> tuple[int, int] | None:
-    """Size and stride of a layer's square window if it stays within its maps, otherwise None."""
+    """Return size and stride of a layer's square window; None if it reaches beyond its maps."""
     if isinstance(layer, nn.Conv2d) and layer.padding == (0, 0):
         return layer.kernel_size[0], layer.stride[0]
     if isinstance(layer, nn.MaxPool2d) and layer.padding == 0 and not layer.ceil_mode:
@@ -109,7 +109,7 @@ def find_unpadded_window(layer: nn.Module) -> tuple[int, int] | None:
 
 
 def compute_crop_maps(first: nn.Module, squares: Tensor, crop: int, prefix: SharedPrefix) -> Tensor:
-    """The first layers' maps of every crop: float32 [N, 3, side, side] → [N · 10, C, H, W]."""
+    """Compute the first layers' maps of all crops: [N, 3, side, side] → [N · 10, C, H, W]."""
     both = torch.cat([squares, squares.flip(-1)])
     maps = first(both)
     inside = (crop - prefix.reach) // prefix.stride + 1
@@ -147,7 +147,7 @@ def cut_from_crops(
 
 
 def crop_offsets(side: int = SQUARE_SIDE, crop: int = CROP_SIDE) -> tuple[tuple[int, int], ...]:
-    """The (top, left) of the four corner crops and the centre crop of a square (§4.1).
+    """Return (top, left) of the four corner crops and the centre crop of a square (§4.1).
 
     Raises ValueError for a crop larger than the square.
     """

@@ -40,7 +40,7 @@ class Tower(AlexNet):
     def __init__(self, config: AlexNetConfig, place: TowerRank) -> None:
         check_splittable(config)
         self.place = place
-        # Drawn first, so that a seed gives the same weights as for the whole network.
+        # Drawn first, so that a seed produces the same weights as in the whole network.
         whole = AlexNet(config).state_dict()
         super().__init__(config)
         self.load_state_dict(split_state_dict(whole, config, place.tower))
@@ -53,7 +53,7 @@ class Tower(AlexNet):
             super().build_modules(split_layers(layers, self.place), towers=1)
 
     def initialise(self) -> None:
-        """Draw nothing: a tower takes its part of the whole network's weights."""
+        """Do nothing: a tower takes its part of the whole network's weights."""
 
 
 def check_splittable(config: AlexNetConfig) -> None:
@@ -65,7 +65,7 @@ def check_splittable(config: AlexNetConfig) -> None:
 
 
 def split_layers(whole: Sequence[Layer], place: TowerRank) -> list[Layer]:
-    """One tower's layers: half the maps of each, and a GatherTowers before layers that see both."""
+    """Return one tower's layers: half of each, and a GatherTowers before those that see both."""
     layers: list[Layer] = []
     for layer in whole:
         if isinstance(layer, Dense) and layer is whole[-1]:
@@ -81,7 +81,7 @@ def split_layers(whole: Sequence[Layer], place: TowerRank) -> list[Layer]:
 
 
 def halve_layer(layer: Layer, tower: int) -> Layer:
-    """One tower's half of a layer."""
+    """Return one tower's half of a layer."""
     if isinstance(layer, Conv):
         return replace(layer, maps=layer.maps // TOWERS)
     if isinstance(layer, Dense):
@@ -158,7 +158,7 @@ class _Add(torch.autograd.Function):
 def split_state_dict(
     whole: Mapping[str, Tensor], config: AlexNetConfig, tower: int
 ) -> dict[str, Tensor]:
-    """One tower's part of the whole network's tensors: weights, or velocities by their names."""
+    """Return one tower's part of the whole network's tensors: weights, or their velocities."""
     return {
         name: value if dim is None else value.chunk(TOWERS, dim)[tower]
         for name, value in whole.items()
@@ -169,7 +169,7 @@ def split_state_dict(
 def merge_state_dicts(
     parts: Sequence[Mapping[str, Tensor]], config: AlexNetConfig
 ) -> dict[str, Tensor]:
-    """The whole network's tensors from both towers' parts; undoes `split_state_dict`."""
+    """Merge both towers' parts into the whole network's tensors: undoes `split_state_dict`."""
     return {
         name: value if dim is None else torch.cat([part[name] for part in parts], dim)
         for name, value in parts[0].items()
@@ -178,7 +178,7 @@ def merge_state_dicts(
 
 
 def split_dimension(name: str, config: AlexNetConfig) -> int | None:
-    """The dimension along which a tensor is split between towers; None if both hold all of it."""
+    """Return the dimension along which a tensor is split; None if both towers hold all of it."""
     last = list_layers(config)[-1].name
     if not name.startswith(f"{last}."):
         return 0

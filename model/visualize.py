@@ -56,7 +56,7 @@ def draw_kernels(kernels: Kernels, scale: int = 4, gap: int = 4) -> Image.Image:
 
 
 def compute_colour_selectivity(kernels: Kernels) -> npt.NDArray[np.float32]:
-    """How much of what a kernel sees is colour: float32 [N], from 0 to 1, for [N, 3, h, w].
+    """Compute how selective kernels are for colour: [N, 3, h, w] → float32 [N], from 0 to 1.
 
     The share of a kernel's energy Σw² that is orthogonal to the grey axis (1, 1, 1)/√3 at each
     position: 0 if red, green and blue have equal weights everywhere, 1 if they sum to zero
@@ -71,7 +71,7 @@ def compute_colour_selectivity(kernels: Kernels) -> npt.NDArray[np.float32]:
 
 
 def _to_pixels(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """[N, 3, h, w] → uint8 [N, h, w, 3], as `draw_kernels` documents."""
+    """Scale kernels to pixels: [N, 3, h, w] → uint8 [N, h, w, 3], as `draw_kernels` documents."""
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
     stretched = np.zeros(weights.shape)
     np.divide(weights, largest, out=stretched, where=largest > 0)
@@ -110,7 +110,7 @@ def draw_maps(
 
 
 def ink_to_image(ink: npt.NDArray[np.uint8]) -> Image.Image:
-    """Black with the ink as opacity: one byte a pixel, and a palette of 256 blacks."""
+    """Convert ink to a black image with the ink as opacity, using one byte per pixel."""
     picture = Image.fromarray(ink).convert("P")
     picture.putpalette(bytes(3 * 256))
     picture.info["transparency"] = bytes(range(256))
@@ -118,7 +118,7 @@ def ink_to_image(ink: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 def compute_ink(values: npt.NDArray[np.float32], largest: float) -> npt.NDArray[np.uint8]:
-    """The ink of each value, from MIN_INK for zero to 255 for the largest."""
+    """Compute the ink of each value, from MIN_INK for zero to 255 for the largest."""
     share = np.minimum(np.abs(values) / largest, 1) if largest > 0 else np.zeros_like(values)
     ink: npt.NDArray[np.uint8] = np.rint(MIN_INK + (255 - MIN_INK) * np.sqrt(share)).astype(
         np.uint8
