@@ -263,7 +263,7 @@ def test_results_come_back(sessions: Sessions) -> None:
         found = session.scalars(select(UploadResult)).one()
     assert found.created_at == moment
     assert found.top5 == [{"label": "cat", "probability": 0.5}]
-    assert found.crop_probabilities == []
+    assert found.crops == []
     assert list(found.milliseconds.items()) == [("network", 2.5), ("decode", 1.0)]
 
 
