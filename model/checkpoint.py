@@ -24,7 +24,7 @@ from model.dataset import ClassName
 from storage.files import replace_atomically
 
 T = TypeVar("T")
-FORMAT = 1
+WEIGHTS_FORMAT = 1
 """Version of the file format."""
 MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
 LATER_FIELDS = ("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop")
@@ -127,7 +127,7 @@ def save_weights(weights: Weights, path: Path) -> None:
     Raises OSError if it cannot be written; then nothing is left behind.
     """
     header = {
-        "format": str(FORMAT),
+        "format": str(WEIGHTS_FORMAT),
         "identity": weights.identity,
         "provenance": json.dumps(asdict(weights.provenance)),
         **{key: json.dumps(value) for key, value in describe_network(weights).items()},
@@ -203,10 +203,10 @@ def open_safetensors(path: Path) -> Iterator[Any]:
 
 def parse_header(metadata: Mapping[str, str], path: Path) -> WeightsHeader:
     """Parse a file's header. Raises WeightsError."""
-    if metadata.get("format") != str(FORMAT):
+    if metadata.get("format") != str(WEIGHTS_FORMAT):
         raise WeightsError(
-            f"{path} has format {metadata.get('format', 'none')}, this version reads {FORMAT}; "
-            "train again with `python training/run.py`"
+            f"{path} has format {metadata.get('format', 'none')}, this version reads "
+            f"{WEIGHTS_FORMAT}; train again with `python training/run.py`"
         )
     try:
         return WeightsHeader(
@@ -225,13 +225,13 @@ def check_shapes(weights: Weights, path: Path) -> None:
         expected = {k: tuple(v.shape) for k, v in AlexNet(weights.config).state_dict().items()}
     side = weights.config.side
     expected |= {MEAN: (3, side, side), EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
-    found = {name: tuple(tensor.shape) for name, tensor in collect_tensors(weights).items()}
-    for name in sorted(set(found) ^ set(expected)):
+    actual = {name: tuple(tensor.shape) for name, tensor in collect_tensors(weights).items()}
+    for name in sorted(set(actual) ^ set(expected)):
         state = "missing" if name in expected else "unexpected"
         raise WeightsError(f"{path}: tensor {name} is {state}")
     for name, shape in expected.items():
-        if found[name] != shape:
-            raise WeightsError(f"{path}: {name} has shape {found[name]}, expected {shape}")
+        if actual[name] != shape:
+            raise WeightsError(f"{path}: {name} has shape {actual[name]}, expected {shape}")
     if any(tensor.dtype != torch.float32 for tensor in collect_tensors(weights).values()):
         raise WeightsError(f"{path}: every tensor must be float32")
     if len(weights.classes) != weights.config.classes:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from storage.evaluations import FORMAT, Evaluation, Mistake, Result
+from storage.evaluations import EVALUATION_FORMAT, Evaluation, Mistake, Result
 from storage.home import Home
 from storage.tolerant_json import (
     bounded_text,
@@ -103,9 +103,9 @@ class EvaluationFiles:
 
     def list_newest_files(self) -> Iterator[tuple[Stamp, Path]]:
         """Yield the files with their stamps, newest first by name."""
-        found = (file for file in list_entries(self.folder) if file.suffix == ".json")
-        files = [file for file in found if is_encodable(file.name)]
-        for file in sorted(files, key=lambda file: file.stem, reverse=True)[:MAX_FILES]:
+        files = (file for file in list_entries(self.folder) if file.suffix == ".json")
+        named = [file for file in files if is_encodable(file.name)]
+        for file in sorted(named, key=lambda file: file.stem, reverse=True)[:MAX_FILES]:
             if stamp := stamp_file(file):
                 yield stamp, file
 
@@ -113,16 +113,16 @@ class EvaluationFiles:
 def stamp_file(file: Path) -> Stamp | None:
     """Return a file's stamp; None if it has been removed."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return file.name, found.st_size, found.st_mtime_ns
+    return file.name, status.st_size, status.st_mtime_ns
 
 
 def read_summary(file: Path) -> EvaluationSummary | None:
     """Read the summary of an evaluation; None if the file is not one of this format."""
     content = parse_json_object(read_bounded(file, MAX_BYTES))
-    if content.get("format") != FORMAT:
+    if content.get("format") != EVALUATION_FORMAT:
         return None
     data = dict_or_empty(content.get("data"))
     models = list_of_dicts(content.get("models"))
@@ -138,7 +138,7 @@ def read_summary(file: Path) -> EvaluationSummary | None:
 def parse_evaluation(name: str, content: bytes | None) -> StoredEvaluation | None:
     """Parse an evaluation; None unless it is complete and valid."""
     values = parse_json_object(content)
-    if values.get("format") != FORMAT:
+    if values.get("format") != EVALUATION_FORMAT:
         return None
     try:
         evaluation = decode_dataclass(Evaluation, values)
@@ -156,10 +156,10 @@ def parse_evaluation(name: str, content: bytes | None) -> StoredEvaluation | Non
 def parse_time(iso: str) -> datetime | None:
     """Parse a time in ISO 8601, in UTC if it names no zone; None if it is invalid."""
     try:
-        found = datetime.fromisoformat(iso)
+        time = datetime.fromisoformat(iso)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def parse_root(values: Mapping[str, Any]) -> Path | None:
@@ -172,10 +172,10 @@ def decode_dataclass(kind: type[T], values: object) -> T:
     """Build a dataclass from a JSON object. Raises ValueError if it does not fit the fields."""
     if not isinstance(values, dict):
         raise ValueError(f"{kind.__name__} must be an object")
-    found = {}
+    decoded = {}
     for name, hint in field_types(kind).items():  # type: ignore[arg-type]
-        found[name] = decode_value(hint, values.get(name))
-    return kind(**found)
+        decoded[name] = decode_value(hint, values.get(name))
+    return kind(**decoded)
 
 
 @lru_cache(maxsize=64)
@@ -195,18 +195,18 @@ def decode_value(hint: Any, value: object) -> Any:
         return {bounded_text(key): decode_value(parts[1], item) for key, item in value.items()}
     if isinstance(hint, type) and is_dataclass(hint):
         return decode_dataclass(hint, value)
-    found: object = None
+    decoded: object = None
     if origin is Literal:
-        found = value if value in parts else None
+        decoded = value if value in parts else None
     elif hint is str and isinstance(value, str):
-        found = bounded_text(value)
+        decoded = bounded_text(value)
     elif hint is int:
-        found = natural_number(value)
+        decoded = natural_number(value)
     elif hint is float:
-        found = finite_number(value)
-    if found is None:
+        decoded = finite_number(value)
+    if decoded is None:
         raise ValueError(f"not {hint}: {value!r:.50}")
-    return found
+    return decoded
 
 
 def find_mistake_photograph(evaluation: StoredEvaluation, mistake: Mistake) -> Path | None:

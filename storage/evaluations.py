@@ -14,7 +14,7 @@ from typing import Literal
 from storage.files import write_atomically
 from storage.home import Home
 
-FORMAT = 1
+EVALUATION_FORMAT = 1
 """Version of the JSON format."""
 ENSEMBLE = "ensemble"
 Crops = Literal["ten", "centre"]

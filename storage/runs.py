@@ -118,10 +118,10 @@ class RunFolder:
     def read_description(self) -> dict[str, Any]:
         """Return the content of run.json; empty if it is missing or damaged."""
         try:
-            found = json.loads(self.description.read_text())
+            content = json.loads(self.description.read_text())
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        return content if isinstance(content, dict) else {}
 
     def update_description(self, **values: Any) -> None:
         """Set values in run.json, atomically."""
@@ -195,8 +195,8 @@ class Run:
 
 def read_runs(home: Home) -> list[Run]:
     """Read all runs, newest first."""
-    found = (read_run_folder(name, path) for name, path in list_folders(home.runs).items())
-    return sorted((run for run in found if run), key=recency, reverse=True)
+    runs = (read_run_folder(name, path) for name, path in list_folders(home.runs).items())
+    return sorted((run for run in runs if run), key=recency, reverse=True)
 
 
 def read_run(home: Home, name: str) -> Run | None:
@@ -263,21 +263,21 @@ def read_epochs(file: Path) -> tuple[Epoch[float | None], ...]:
     skipped, since the last one may be incomplete.
     """
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return ()
-    return parse_epochs(file, (found.st_ino, found.st_size, found.st_mtime_ns))
+    return parse_epochs(file, (status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 @lru_cache(maxsize=1024)
 def parse_epochs(file: Path, stamp: tuple[int, ...]) -> tuple[Epoch[float | None], ...]:
     """Parse a file's epochs, cached until its stamp changes: most runs have ended."""
     data = read_bounded(file, MAX_EPOCHS_BYTES, tail_only=True) or b""
-    found: dict[int, Epoch[float | None]] = {}
+    epochs: dict[int, Epoch[float | None]] = {}
     for line in data.split(b"\n"):
         if epoch := parse_epoch(line):
-            found[epoch.epoch] = epoch
-    return tuple(found[n] for n in sorted(found))
+            epochs[epoch.epoch] = epoch
+    return tuple(epochs[n] for n in sorted(epochs))
 
 
 def parse_epoch(line: bytes) -> Epoch[float | None] | None:
@@ -320,8 +320,8 @@ def datetime_from_timestamp(seconds: float | None) -> datetime | None:
 
 def parse_fraction_pair(value: object) -> tuple[float, float] | None:
     """Return a list of two numbers from 0 to 1 as a tuple, or None."""
-    found = [fraction(part) for part in value] if isinstance(value, list) else []
-    match found:
+    fractions = [fraction(part) for part in value] if isinstance(value, list) else []
+    match fractions:
         case [float() as first, float() as second]:
             return first, second
     return None

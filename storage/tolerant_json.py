@@ -24,10 +24,10 @@ def read_bounded(file: Path, max_bytes: int, *, tail_only: bool = False) -> byte
     """
     # Non-blocking, since opening a pipe in place of a file would wait for a writer.
     with suppress(OSError), os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
-        found = os.fstat(opened.fileno())
-        if not stat.S_ISREG(found.st_mode) or (found.st_size > max_bytes and not tail_only):
+        status = os.fstat(opened.fileno())
+        if not stat.S_ISREG(status.st_mode) or (status.st_size > max_bytes and not tail_only):
             return None
-        opened.seek(max(0, found.st_size - max_bytes))
+        opened.seek(max(0, status.st_size - max_bytes))
         return opened.read(max_bytes)
     return None
 
@@ -40,10 +40,10 @@ def read_json_object(file: Path, max_bytes: int) -> dict[str, Any]:
 def parse_json_object(data: bytes | None) -> dict[str, Any]:
     """Parse a JSON object, in which NaN and Infinity are allowed; empty if it is not one."""
     try:
-        found = json.loads((data or b"").decode("utf-8", "replace"))
+        content = json.loads((data or b"").decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def list_folders(folder: Path) -> dict[str, Path]:
@@ -57,8 +57,8 @@ def list_folders(folder: Path) -> dict[str, Path]:
 
 def list_entries(folder: Path, limit: int = 10_000) -> Iterator[Path]:
     """Yield a folder's entries, at most `limit`, in arbitrary order; none if it cannot be read."""
-    with suppress(OSError), os.scandir(folder) as found:
-        for _, entry in zip(range(limit), found, strict=False):
+    with suppress(OSError), os.scandir(folder) as entries:
+        for _, entry in zip(range(limit), entries, strict=False):
             yield Path(entry.path)
 
 
@@ -89,10 +89,10 @@ def modification_time(file: Path) -> float | None:
 def file_size(file: Path) -> int | None:
     """Return a regular file's size in bytes; None if it does not exist or is not one."""
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError:
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def finite_number(value: object) -> float | None:
@@ -106,16 +106,16 @@ def finite_number(value: object) -> float | None:
 
 def fraction(value: object) -> float | None:
     """Return a number from 0 to 1, or None."""
-    found = finite_number(value)
-    return found if found is not None and 0 <= found <= 1 else None
+    number = finite_number(value)
+    return number if number is not None and 0 <= number <= 1 else None
 
 
 def natural_number(value: object, maximum: int = 10**12) -> int | None:
     """Return an integer from 0 to `maximum`, or None."""
-    found = finite_number(value)
-    return (
-        int(found) if found is not None and 0 <= found <= maximum and found == int(found) else None
-    )
+    number = finite_number(value)
+    if number is None or not 0 <= number <= maximum or number != int(number):
+        return None
+    return int(number)
 
 
 def bounded_text(value: object) -> str:

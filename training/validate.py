@@ -18,9 +18,9 @@ from training.distributed.mesh import Mesh
 from training.run_folder import RunSpec
 from training.state import TrainingState
 
-VALIDATION_BATCH = 128
+VALIDATION_BATCH_SIZE = 128
 """Images per batch when each is seen in its centre crop."""
-TEN_CROP_BATCH = 16
+TEN_CROP_BATCH_SIZE = 16
 """Images per batch when each is seen in ten crops."""
 
 
@@ -34,9 +34,11 @@ def validate(
     """
     state.network.eval()
     augmentation = recipe.augmentation(state.network.config)
-    batches = load_validation_crops(data, augmentation, VALIDATION_BATCH, state.mesh.replica_slice)
+    batches = load_validation_crops(
+        data, augmentation, VALIDATION_BATCH_SIZE, state.mesh.replica_slice
+    )
     wrong = torch.zeros(2, dtype=torch.int64)
-    for batch in pad_batches(batches, len(data.val), VALIDATION_BATCH, state.mesh):
+    for batch in pad_batches(batches, len(data.val), VALIDATION_BATCH_SIZE, state.mesh):
         if batch is not None:
             wrong += count_errors(predict_logits(state, batch.x, bf16), batch.classes)
         _, stop, _ = all_reduce_status(state.mesh, 0.0, callbacks)
@@ -58,9 +60,9 @@ def measure_ten_crops(
     unfuse_lrn(network)
     wrong = torch.zeros(2, dtype=torch.int64)
     augmentation = spec.recipe.augmentation(network.config)
-    squares = load_validation_squares(data, augmentation, TEN_CROP_BATCH, mesh.replica_slice)
+    squares = load_validation_squares(data, augmentation, TEN_CROP_BATCH_SIZE, mesh.replica_slice)
     with show_progress_bar(console, "ten crops", len(data.val)) as advance:
-        for batch in pad_batches(squares, len(data.val), TEN_CROP_BATCH, mesh):
+        for batch in pad_batches(squares, len(data.val), TEN_CROP_BATCH_SIZE, mesh):
             if stop := all_reduce_status(mesh, 0.0, callbacks)[1]:
                 raise StoppedError(stop)
             if batch is None:

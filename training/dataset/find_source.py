@@ -30,13 +30,13 @@ def find_source(data: str) -> ImageFolder | Shards:
     root = Path(data).absolute()
     if root.is_file():
         raise DataError(f"{root} is a file; --data takes a folder, or tar shards")
-    found = {split: sorted(root.glob(f"{split}-*.tar")) for split in SPLITS}
-    if not any(found.values()):
+    shards = {split: sorted(root.glob(f"{split}-*.tar")) for split in SPLITS}
+    if not any(shards.values()):
         return scan_folder(root)
-    for split, files in found.items():
+    for split, files in shards.items():
         if not files:
             raise DataError(f"{root} holds shards, but no {split}-*.tar")
-    train, val = (tuple(map(str, found[split])) for split in SPLITS)
+    train, val = (tuple(map(str, shards[split])) for split in SPLITS)
     return Shards(root, train, val)
 
 

@@ -42,7 +42,7 @@ MAX_RAW_BYTES = 50_000_000_000
 """Size up to which a training set is stored as raw pixels; a larger one is stored as JPEG. A
 quarter of a million photographs at 256×256 fit (Imagenette takes 2.6 GB), which a server's memory
 can mostly cache; ImageNet's 1.28 million would take 252 GB raw and take about 45 as JPEG."""
-FORMAT = 2
+STORE_FORMAT = 2
 """Version of the stored format, part of each set's key."""
 
 
@@ -69,7 +69,7 @@ def prepare(
         store.mkdir(parents=True, exist_ok=True)
     images = count_images(source, store)
     kind: Encoding = "raw" if images * side * side * 3 <= budget else "jpeg"
-    key = short_digest(f"{FORMAT} {source.fingerprint()} {side} {kind}")
+    key = short_digest(f"{STORE_FORMAT} {source.fingerprint()} {side} {kind}")
     folder = store / key
     if not (folder / META_FILE).exists():
         with hold_lock(store / f".{key}.lock"):

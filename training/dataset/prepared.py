@@ -58,8 +58,8 @@ class PreparedDataset:
 
 def finish_dataset(job: PreparationJob, chunks: Sequence[ChunkId]) -> None:
     """Merge the chunks' indices into one file, and write the files that describe the set."""
-    found = {chunk: read_finished_chunk(job.folder, chunk.name) for chunk in chunks}
-    indices = {chunk: index for chunk, index in found.items() if index is not None}
+    finished = {chunk: read_finished_chunk(job.folder, chunk.name) for chunk in chunks}
+    indices = {chunk: index for chunk, index in finished.items() if index is not None}
     unreadable = [line for chunk in chunks for line in indices[chunk].unreadable]
     names = order_classes(job.source, indices, unreadable)
     meta = {

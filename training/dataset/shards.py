@@ -82,14 +82,14 @@ class Shards:
     def read_samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
         """Yield the photographs of one shard. Raises DataError."""
         url = self.list_split(split)[chunk]
-        for found in read_shard(url):
-            where = f"{url}: {found['__key__']}"
-            picture = find_picture(found)
+        for sample in read_shard(url):
+            where = f"{url}: {sample['__key__']}"
+            picture = find_picture(sample)
             if picture is not None:
-                yield Sample(where, self.read_label(found, where), picture)
-            elif "cls" in found:
+                yield Sample(where, self.read_label(sample, where), picture)
+            elif "cls" in sample:
                 yield Sample(
-                    f"{where} has no {', '.join(SUFFIXES)}", self.read_label(found, where), b""
+                    f"{where} has no {', '.join(SUFFIXES)}", self.read_label(sample, where), b""
                 )
 
     def list_split(self, split: SplitName) -> tuple[str, ...]:

@@ -198,28 +198,28 @@ def write_arrays(path: Path, values: dict[str, npt.NDArray[np.generic]]) -> None
 def read_finished_chunk(folder: Path, name: str) -> ChunkIndex | None:
     """Return the index of a chunk; None if the chunk is missing, unfinished or damaged."""
     try:
-        with np.load(index_file(folder, name), allow_pickle=False) as found:
-            index = unpack_index(found)
+        with np.load(index_file(folder, name), allow_pickle=False) as arrays:
+            index = unpack_index(arrays)
         stored = bin_file(folder, name).stat().st_size
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     return index if stored == index.sizes.sum() else None
 
 
-def unpack_index(found: "np.lib.npyio.NpzFile") -> ChunkIndex:
+def unpack_index(arrays: "np.lib.npyio.NpzFile") -> ChunkIndex:
     """Convert an index file's arrays to a ChunkIndex."""
     return ChunkIndex(
-        labels=tuple(found["labels"].tolist()),
-        codes=found["codes"],
-        sizes=found["sizes"],
-        unreadable=tuple(found["unreadable"].tolist()),
+        labels=tuple(arrays["labels"].tolist()),
+        codes=arrays["codes"],
+        sizes=arrays["sizes"],
+        unreadable=tuple(arrays["unreadable"].tolist()),
     )
 
 
 def read_chunk_sums(folder: Path, name: str) -> PixelSums:
     """Read the sums over a finished chunk's images."""
-    with np.load(index_file(folder, name), allow_pickle=False) as found:
-        return PixelSums(len(found["codes"]), found["image"].astype(np.int64), found["outer"])
+    with np.load(index_file(folder, name), allow_pickle=False) as arrays:
+        return PixelSums(len(arrays["codes"]), arrays["image"].astype(np.int64), arrays["outer"])
 
 
 def map_chunks(folder: Path, names: Sequence[str]) -> tuple[Pixels, ...]:

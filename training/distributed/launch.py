@@ -173,6 +173,6 @@ def describe_failure(codes: Sequence[int | None], peer_lost: Sequence[str]) -> s
 
 def find_free_port() -> int:
     """Return a TCP port of this machine on which nothing listens."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

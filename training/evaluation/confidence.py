@@ -6,8 +6,8 @@ from scipy.stats import binomtest
 
 from storage.evaluations import Difference, Rate
 
-CONFIDENCE = 0.95
-RESAMPLES = 100_000
+CONFIDENCE_LEVEL = 0.95
+BOOTSTRAP_RESAMPLES = 100_000
 """Bootstrap resamples."""
 Wrong = npt.NDArray[np.bool_]
 """bool [N]: which of N images a network got wrong."""
@@ -16,7 +16,7 @@ Wrong = npt.NDArray[np.bool_]
 def error_rate(wrong: Wrong) -> Rate:
     """Compute the error rate with its Wilson interval. wrong: bool [N], N ≥ 1."""
     count, images = int(wrong.sum()), len(wrong)
-    interval = binomtest(count, images).proportion_ci(CONFIDENCE, method="wilson")
+    interval = binomtest(count, images).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
     return Rate(
         wrong=count,
         images=images,
@@ -51,8 +51,10 @@ def bootstrap_interval(
     Each image counts +1, −1 or 0, so resampling is drawing from a multinomial distribution.
     """
     counts = np.array([only_first, only_second, images - only_first - only_second])
-    drawn = np.random.default_rng(seed).multinomial(images, counts / images, size=RESAMPLES)
-    outside = (1 - CONFIDENCE) / 2
+    drawn = np.random.default_rng(seed).multinomial(
+        images, counts / images, size=BOOTSTRAP_RESAMPLES
+    )
+    outside = (1 - CONFIDENCE_LEVEL) / 2
     ends = np.quantile((drawn[:, 0] - drawn[:, 1]) / images, [outside, 1 - outside])
     return float(ends[0]), float(ends[1])
 

@@ -63,9 +63,9 @@ def find_photographs(root: Path, split: str) -> LabelledPhotographs:
         raise FolderError(f"{root} {what}; --data names a folder of photographs")
     places: list[tuple[Layout, Path]] = [("split", root / split), ("folders", root)]
     for layout, place in places:
-        found = list_photographs_by_folder(root, place)
-        if any(found.values()):
-            return LabelledPhotographs(root, layout, found)
+        by_class = list_photographs_by_folder(root, place)
+        if any(by_class.values()):
+            return LabelledPhotographs(root, layout, by_class)
     for place in (root / split, root):
         if files := list_photographs_by_prefix(root, place):
             return LabelledPhotographs(root, "files", files)
@@ -85,11 +85,11 @@ def list_photographs_by_folder(root: Path, place: Path) -> dict[str, tuple[str, 
 
 def list_photographs_by_prefix(root: Path, place: Path) -> dict[str, tuple[str, ...]]:
     """List the photographs in `place` whose names begin with a WordNet id, by that id."""
-    found = defaultdict(list)
+    by_id = defaultdict(list)
     for path in list_photographs_in(root, place) if place.is_dir() else ():
         if match := WORDNET_PREFIX.match(path.rsplit("/", 1)[-1]):
-            found[match[1]].append(path)
-    return {name: tuple(paths) for name, paths in found.items()}
+            by_id[match[1]].append(path)
+    return {name: tuple(paths) for name, paths in by_id.items()}
 
 
 def list_photographs_in(root: Path, place: Path) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from model.dataset import ClassName
 from storage.evaluations import (
-    FORMAT,
+    EVALUATION_FORMAT,
     ClassErrors,
     Comparison,
     Evaluation,
@@ -42,7 +42,7 @@ def compute_metrics(
     classes: those that the predictions' indices refer to. mistakes: how many to list per result.
     """
     return Evaluation(
-        format=FORMAT,
+        format=EVALUATION_FORMAT,
         data=data,
         precision=precision,
         models=tuple(describe_model(model) for model in models),
@@ -103,10 +103,10 @@ def count_confusions(
 ) -> dict[str, dict[str, int]]:
     """Count the nonzero entries of the confusion matrix. true: int64 [N], class indices."""
     pairs, counts = np.unique(np.stack([true, predictions.guess]), axis=1, return_counts=True)
-    found: dict[str, dict[str, int]] = {}
+    confusions: dict[str, dict[str, int]] = {}
     for actual, guess, count in zip(*pairs, counts, strict=True):
-        found.setdefault(classes[actual].folder, {})[classes[guess].folder] = int(count)
-    return found
+        confusions.setdefault(classes[actual].folder, {})[classes[guess].folder] = int(count)
+    return confusions
 
 
 def find_confident_mistakes(

@@ -154,15 +154,15 @@ def predict_all(
 ) -> dict[ResultKey, Tensor]:
     """Compute every model's probabilities and their mean: float32 [B, classes], in common order."""
     each = {m.name: predict_crops(m, squares[m.side], crops, bf16) for m in models}
-    found = {
+    results = {
         ResultKey(name, c): probabilities[c] for name, probabilities in each.items() for c in crops
     }
     if len(models) > 1:
         for c in crops:
-            found[ResultKey(ENSEMBLE, c)] = torch.stack(
+            results[ResultKey(ENSEMBLE, c)] = torch.stack(
                 [probabilities[c] for probabilities in each.values()]
             ).mean(0)
-    return found
+    return results
 
 
 @torch.inference_mode()
