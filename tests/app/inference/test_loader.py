@@ -1,5 +1,6 @@
 """The engine answers with weights and index that belong together, and keeps up with them."""
 
+import re
 import shutil
 import threading
 import time
@@ -265,24 +266,22 @@ def train_for_cifar(home: Home, config: AlexNetConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("side", "crop", "told"),
-    [(32, 32, "32×32 pixels and with 2048 features"), (32, 24, "with 1152 features"),
-     (256, 44, "256×256 pixels and with 3872 features")],
-)  # fmt: skip
+    ("side", "crop", "features"), [(32, 32, 2048), (32, 24, 1152), (256, 44, 3872)]
+)
 def test_weights_for_other_pictures_are_told(
-    new_home: Settings, side: int, crop: int, told: str
+    new_home: Settings, side: int, crop: int, features: int
 ) -> None:
+    told = rf"\bcifar\b.*\b{side}×{side}\b.*\b{features}\b"
     train_for_cifar(new_home.home, AlexNetConfig(net="cifar", classes=5, side=side, crop=crop))
     engine = loader_of(new_home)
     found = not_ready(engine)
     assert (found.reason, found.command) == ("damaged", "python training/run.py")
-    assert told in found.message
+    assert re.search(told, found.message)
     assert isinstance(engine.state(), NotReady)
     with pytest.raises(NotReadyError, match="not indexed"):
         classify(engine, b"")
-    with pytest.raises(checkpoint.WeightsError, match="the net cifar") as error:
+    with pytest.raises(checkpoint.WeightsError, match=told):
         build(new_home)
-    assert told in str(error.value)
     assert not new_home.home.index.exists()
 
 
