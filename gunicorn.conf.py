@@ -45,4 +45,4 @@ def when_ready(server: Any) -> None:
 def post_worker_init(worker: Any) -> None:
     """Read weights and index now, beside the first requests, not in the middle of one."""
     loader = worker.wsgi.extensions["loader"]
-    threading.Thread(target=loader.state, name="first load", daemon=True).start()
+    threading.Thread(target=loader.get_state, name="first load", daemon=True).start()

@@ -41,7 +41,7 @@ class SettingsError(click.ClickException):
 Parse = Callable[[str], object]
 
 
-def setting_metadata(env: str, help: str, parse: Parse) -> dict[str, str | Parse]:
+def describe_setting(env: str, help: str, parse: Parse) -> dict[str, str | Parse]:
     """Describe a setting: its environment variable, its help, and how its text is parsed."""
     return {"env": env, "help": help, "parse": parse}
 
@@ -88,7 +88,7 @@ def parse_flag(text: str) -> bool:
     return parse_choice(("0", "1"))(text) == "1"
 
 
-def parse_milvus_url(text: str) -> str:
+def parse_index_url(text: str) -> str:
     """Parse the address of a Milvus server."""
     check_milvus_url(text)
     if find_spec("pymilvus") is None:
@@ -137,7 +137,7 @@ class Settings:
     """All settings. `from_environment` reads and checks them."""
 
     home: Home = field(
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_HOME",
             "Folder for runs, weights, index, database and uploads; by default `var`.",
             lambda text: home_from_environment({"ALEXNET_HOME": text}),
@@ -146,7 +146,7 @@ class Settings:
     database_url: str = field(
         default="",
         repr=False,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "DATABASE_URL",
             "Address of the database, sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME; "
             "by default a SQLite file in ALEXNET_HOME.",
@@ -155,7 +155,7 @@ class Settings:
     )
     secret_key: str = field(
         repr=False,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "SECRET_KEY",
             f"Key that signs forms and cookies; at least {MIN_SECRET_LENGTH} characters. By "
             "default generated once and stored in ALEXNET_HOME/secret_key.",
@@ -164,7 +164,7 @@ class Settings:
     )
     upload_megabytes: int = field(
         default=16,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_UPLOAD_MEGABYTES",
             "Maximum size of an uploaded file, in megabytes (1,000,000 bytes).",
             parse_whole_number(1, 1000),
@@ -172,7 +172,7 @@ class Settings:
     )
     upload_megapixels: int = field(
         default=50,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_UPLOAD_MEGAPIXELS",
             "Maximum size of an uploaded image, in megapixels.",
             parse_whole_number(1, 1000),
@@ -180,7 +180,7 @@ class Settings:
     )
     upload_days: int = field(
         default=7,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_UPLOAD_DAYS",
             "Days after which uploaded images and their results are deleted; 0: never.",
             parse_whole_number(0, 36500),
@@ -188,7 +188,7 @@ class Settings:
     )
     upload_files: int = field(
         default=12,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_UPLOAD_FILES",
             "Maximum number of images per upload.",
             parse_whole_number(1, 1000),
@@ -196,13 +196,13 @@ class Settings:
     )
     page_size: int = field(
         default=48,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_PAGE_SIZE", "Images per page of a class.", parse_whole_number(1, 1000)
         ),
     )
     device: str = field(
         default="auto",
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_DEVICE",
             "Device for the network: auto, cpu, cuda or mps.",
             parse_device,
@@ -210,7 +210,7 @@ class Settings:
     )
     index_device: str = field(
         default="auto",
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_INDEX_DEVICE",
             "Device for the index: auto, cpu, gpu, or gpus, which splits it over several.",
             parse_choice(SEARCH_DEVICES),
@@ -218,7 +218,7 @@ class Settings:
     )
     index_float16: bool = field(
         default=False,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_INDEX_FLOAT16",
             "Whether a GPU stores the vectors in float16: 0 or 1.",
             parse_flag,
@@ -226,7 +226,7 @@ class Settings:
     )
     index_kept: int = field(
         default=3,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_INDEX_KEPT",
             "Versions of the index to keep, including the one in service.",
             parse_whole_number(1, 1000),
@@ -235,18 +235,18 @@ class Settings:
     index_url: str = field(
         default="",
         repr=False,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "INDEX_URL",
             "Address of a Milvus server, http://HOST:19530, that stores and searches the vectors; "
             "by default FAISS does so in ALEXNET_HOME.",
-            parse_milvus_url,
+            parse_index_url,
         ),
     )
 
     admin_token: str = field(
         default="",
         repr=False,
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_ADMIN_TOKEN",
             f"Token for switching weights on the models page; at least {MIN_SECRET_LENGTH} "
             "characters. By default switching is off.",
@@ -255,7 +255,7 @@ class Settings:
     )
     cors_origins: tuple[str, ...] = field(
         default=(),
-        metadata=setting_metadata(
+        metadata=describe_setting(
             "ALEXNET_CORS_ORIGINS",
             "Sites whose pages may read the API, as https://HOST separated by spaces, or *; by "
             "default none.",

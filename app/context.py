@@ -7,7 +7,7 @@ from flask import current_app
 from app.config import Settings
 from app.database.browse import ClassCount, list_classes
 from app.database.session import Sessions
-from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready, no_index
+from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready, describe_missing_index
 from model.predict import Predictor
 
 MAX_ID = 2**31 - 1
@@ -40,12 +40,12 @@ def compute_slot() -> threading.BoundedSemaphore:
 
 def require_ready() -> Ready:
     """Return weights and the index built with them. Raises NotReadyError."""
-    return loader().ready()
+    return loader().require_ready()
 
 
 def require_predictor() -> Predictor:
     """Return the network, with or without a matching index. Raises NotReadyError."""
-    return loader().predictor()
+    return loader().require_predictor()
 
 
 def require_classes() -> tuple[Ready, list[ClassCount]]:
@@ -56,7 +56,7 @@ def require_classes() -> tuple[Ready, list[ClassCount]]:
     state = require_ready()
     if classes := list_classes(sessions(), state.version.id):
         return state, classes
-    latest = loader().latest_state()
+    latest = loader().get_latest_state()
     if isinstance(latest, Ready) and (classes := list_classes(sessions(), latest.version.id)):
         return latest, classes
-    raise NotReadyError(latest if isinstance(latest, NotReady) else no_index())
+    raise NotReadyError(latest if isinstance(latest, NotReady) else describe_missing_index())

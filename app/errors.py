@@ -15,14 +15,14 @@ from app.problems import (
     PROBLEM_KINDS,
     Problem,
     add_retry_after,
-    field_problem,
-    image_problem,
-    problem_response,
-    request_too_large_problem,
-    status_phrase,
-    upload_problem,
+    describe_field_problem,
+    describe_image_problem,
+    describe_too_large_problem,
+    describe_upload_problem,
+    get_status_phrase,
+    make_problem_response,
 )
-from app.uploads.receive import FORM_OVERHEAD_BYTES, UploadError, upload_limits
+from app.uploads.receive import FORM_OVERHEAD_BYTES, UploadError, describe_upload_limits
 from index.engines.protocol import SearchError
 from model.decode import ImageError
 
@@ -55,17 +55,17 @@ MAX_DRAINED_BYTES = 256 * 1024 * 1024
 
 def register_errors(app: Flask) -> None:
     """Register a handler for every exception that a view may raise."""
-    app.register_error_handler(HTTPException, on_http)
-    app.register_error_handler(CSRFError, on_csrf)
-    app.register_error_handler(RequestEntityTooLarge, on_too_large)
-    app.register_error_handler(UploadError, on_upload)
-    app.register_error_handler(ImageError, on_image)
-    app.register_error_handler(PickError, on_pick)
-    app.register_error_handler(SwitchError, on_switch)
-    app.register_error_handler(NotReadyError, on_not_ready)
-    app.register_error_handler(DatabaseError, on_database)
-    app.register_error_handler(SearchError, on_search)
-    app.register_error_handler(OSError, on_os)
+    app.register_error_handler(HTTPException, handle_http_error)
+    app.register_error_handler(CSRFError, handle_csrf_error)
+    app.register_error_handler(RequestEntityTooLarge, handle_too_large_request)
+    app.register_error_handler(UploadError, handle_upload_error)
+    app.register_error_handler(ImageError, handle_image_error)
+    app.register_error_handler(PickError, handle_pick_error)
+    app.register_error_handler(SwitchError, handle_switch_error)
+    app.register_error_handler(NotReadyError, handle_not_ready)
+    app.register_error_handler(DatabaseError, handle_database_error)
+    app.register_error_handler(SearchError, handle_search_error)
+    app.register_error_handler(OSError, handle_os_error)
 
 
 def wants_json() -> bool:
@@ -73,57 +73,59 @@ def wants_json() -> bool:
     return request.path in ("/api", "/healthz") or request.path.startswith("/api/")
 
 
-def error_response(problem: Problem) -> Response:
+def make_error_response(problem: Problem) -> Response:
     """Return a problem as a page, or as a problem document for a program."""
     if wants_json():
-        return problem_response(problem)
+        return make_problem_response(problem)
     settings = context.settings()
     page = render_template(
         "error.html",
-        heading=problem.heading or HEADINGS.get(problem.status) or status_phrase(problem.status),
+        heading=problem.heading
+        or HEADINGS.get(problem.status)
+        or get_status_phrase(problem.status),
         sentence=problem.sentence,
         retry=problem.retry,
-        limits=upload_limits(settings),
+        limits=describe_upload_limits(settings),
     )
     return add_retry_after(make_response(page, problem.status))
 
 
-def on_http(error: HTTPException) -> Response:
+def handle_http_error(error: HTTPException) -> Response:
     """Handle a status raised by Flask, Werkzeug or `abort`."""
     status = error.code or 500
-    reply = error_response(http_problem(error, status))
+    reply = make_error_response(describe_http_problem(error, status))
     for name, value in error.get_headers(request.environ):
         if name not in ("Content-Type", "Content-Length"):
             reply.headers[name] = value
     return reply
 
 
-def http_problem(error: HTTPException, status: int) -> Problem:
+def describe_http_problem(error: HTTPException, status: int) -> Problem:
     """Describe a status, or the fields that the parser of parameters rejected."""
     messages = getattr(error, "data", {}).get("messages")
     if messages:
-        return field_problem(messages, status)
+        return describe_field_problem(messages, status)
     own = error.description if error.description != type(error).description else None
     return Problem(
-        status=status, sentence=own or SENTENCES.get(status) or f"{status_phrase(status)}."
+        status=status, sentence=own or SENTENCES.get(status) or f"{get_status_phrase(status)}."
     )
 
 
-def on_csrf(error: CSRFError) -> Response:
+def handle_csrf_error(error: CSRFError) -> Response:
     """Handle a form whose CSRF token is missing, too old, or another browser's."""
     sentence = (
         "The form is too old or came from another site, or your browser blocks cookies. "
         "Nothing was stored. Send it again from here."
     )
-    return error_response(
+    return make_error_response(
         Problem(status=400, sentence=sentence, heading="Please send the form again", retry=True)
     )
 
 
-def on_too_large(error: RequestEntityTooLarge) -> Response:
+def handle_too_large_request(error: RequestEntityTooLarge) -> Response:
     """Handle a request over the size limit, after reading the rest of it (`drain_request`)."""
     drain_request()
-    return error_response(request_too_large_problem(context.settings()))
+    return make_error_response(describe_too_large_problem(context.settings()))
 
 
 def drain_request() -> None:
@@ -140,29 +142,29 @@ def drain_request() -> None:
         left -= len(got)
 
 
-def on_upload(error: UploadError) -> Response:
+def handle_upload_error(error: UploadError) -> Response:
     """Handle a form without the images it should have."""
-    return error_response(upload_problem(error, context.settings()))
+    return make_error_response(describe_upload_problem(error, context.settings()))
 
 
-def on_image(error: ImageError) -> Response:
+def handle_image_error(error: ImageError) -> Response:
     """Handle a file that cannot be read as an image."""
-    return error_response(image_problem(error, context.settings()))
+    return make_error_response(describe_image_problem(error, context.settings()))
 
 
-def on_pick(error: PickError) -> Response:
+def handle_pick_error(error: PickError) -> Response:
     """Handle a choice of images that cannot be searched with."""
-    return error_response(Problem(status=400, sentence=str(error)))
+    return make_error_response(Problem(status=400, sentence=str(error)))
 
 
-def on_switch(error: SwitchError) -> Response:
+def handle_switch_error(error: SwitchError) -> Response:
     """Handle weights that cannot be switched to."""
     current_app.logger.warning("nothing was switched: %s", error.__cause__ or error)
     heading = "Nothing was switched"
-    return error_response(Problem(status=409, sentence=str(error), heading=heading))
+    return make_error_response(Problem(status=409, sentence=str(error), heading=heading))
 
 
-def on_not_ready(error: NotReadyError) -> Response:
+def handle_not_ready(error: NotReadyError) -> Response:
     """Say what is missing, and which command fixes it."""
     # The state's own message may name files of the server: it is for the log.
     current_app.logger.warning("%s", error)
@@ -170,7 +172,7 @@ def on_not_ready(error: NotReadyError) -> Response:
     kind = PROBLEM_KINDS[reason]
     if wants_json():
         sentence = f"{kind.meaning} Run `{command}`."
-        return error_response(
+        return make_error_response(
             Problem(status=503, kind=reason, sentence=sentence, more={"command": command})
         )
     page = render_template(
@@ -180,35 +182,35 @@ def on_not_ready(error: NotReadyError) -> Response:
     return add_retry_after(make_response(page, 200 if shown else 503))
 
 
-def on_database(error: DatabaseError) -> Response:
+def handle_database_error(error: DatabaseError) -> Response:
     """Handle a database that is locked, unreachable or full."""
     current_app.logger.error("%s", error)
     if any(words in str(error) for words in DATABASE_FULL_MESSAGES):
-        return error_response(no_room_problem())
+        return make_error_response(describe_full_disk())
     heading = "The database is not available"
-    return error_response(
+    return make_error_response(
         Problem(status=503, kind="database", sentence=SENTENCES[503], heading=heading)
     )
 
 
-def on_search(error: SearchError) -> Response:
+def handle_search_error(error: SearchError) -> Response:
     """Handle a search server that does not respond."""
     current_app.logger.error("%s", error)
     kind = PROBLEM_KINDS["search"]
-    return error_response(
+    return make_error_response(
         Problem(status=503, kind="search", sentence=kind.meaning, heading=kind.title)
     )
 
 
-def on_os(error: OSError) -> Response:
+def handle_os_error(error: OSError) -> Response:
     """Handle a full disk; any other error of the file system is a 500."""
     current_app.logger.exception("a file could not be used", exc_info=error)
     if error.errno in DISK_FULL_ERRNOS:
-        return error_response(no_room_problem())
-    return error_response(Problem(status=500, sentence=SENTENCES[500]))
+        return make_error_response(describe_full_disk())
+    return make_error_response(Problem(status=500, sentence=SENTENCES[500]))
 
 
-def no_room_problem() -> Problem:
+def describe_full_disk() -> Problem:
     """Describe a full disk."""
     sentence = "The server's disk is full, so the result could not be saved. Nothing was stored."
     return Problem(status=507, kind="no-room", sentence=sentence)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from flask import Response, request
 
 from app.config import Settings
-from app.uploads.receive import UploadError, accepted_formats, request_too_large_message
+from app.uploads.receive import UploadError, describe_accepted_formats, explain_request_too_large
 from model.decode import ImageError
 
 MEDIA_TYPE = "application/problem+json"
@@ -117,7 +117,7 @@ class Problem:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-def problem_document(problem: Problem) -> dict[str, Any]:
+def dump_problem(problem: Problem) -> dict[str, Any]:
     """Return a problem's members as in RFC 9457; needs a request."""
     kind = problem.kind
     return {
@@ -130,9 +130,9 @@ def problem_document(problem: Problem) -> dict[str, Any]:
     }
 
 
-def problem_response(problem: Problem) -> Response:
+def make_problem_response(problem: Problem) -> Response:
     """Return a problem as a response for a program."""
-    body = json.dumps(problem_document(problem), ensure_ascii=False)
+    body = json.dumps(dump_problem(problem), ensure_ascii=False)
     return add_retry_after(Response(f"{body}\n", problem.status, content_type=MEDIA_TYPE))
 
 
@@ -143,12 +143,12 @@ def add_retry_after(response: Response) -> Response:
     return response
 
 
-def status_phrase(status: int) -> str:
+def get_status_phrase(status: int) -> str:
     """Return the standard phrase for a status."""
     return HTTPStatus(status).phrase.capitalize()
 
 
-def accepted_uploads(settings: Settings) -> dict[str, Any]:
+def dump_upload_limits(settings: Settings) -> dict[str, Any]:
     """Return the limits of an upload, for a program."""
     return {
         "types": list(ACCEPTED_MEDIA_TYPES),
@@ -158,18 +158,18 @@ def accepted_uploads(settings: Settings) -> dict[str, Any]:
     }
 
 
-def upload_problem(error: UploadError, settings: Settings) -> Problem:
+def describe_upload_problem(error: UploadError, settings: Settings) -> Problem:
     """Describe a request without the images it should have."""
     return Problem(
         status=error.status,
         kind="image-too-large" if error.status == 413 else "upload",
-        sentence=f"{error} Accepted: {accepted_formats(settings)}",
+        sentence=f"{error} Accepted: {describe_accepted_formats(settings)}",
         retry=True,
-        more={"accepted": accepted_uploads(settings)},
+        more={"accepted": dump_upload_limits(settings)},
     )
 
 
-def image_problem(error: ImageError, settings: Settings) -> Problem:
+def describe_image_problem(error: ImageError, settings: Settings) -> Problem:
     """Describe a file that cannot be read as an image."""
     kind = f"image-{error.reason}"
     status = PROBLEM_KINDS[kind].status
@@ -179,36 +179,36 @@ def image_problem(error: ImageError, settings: Settings) -> Problem:
         sentence=str(error),
         heading="That image cannot be read" if status == 400 else None,
         retry=True,
-        more={"accepted": accepted_uploads(settings)},
+        more={"accepted": dump_upload_limits(settings)},
     )
 
 
-def request_too_large_problem(settings: Settings) -> Problem:
+def describe_too_large_problem(settings: Settings) -> Problem:
     """Describe a request over the size limit."""
     return Problem(
         status=413,
         kind="image-too-large",
-        sentence=request_too_large_message(settings),
+        sentence=explain_request_too_large(settings),
         retry=True,
-        more={"accepted": accepted_uploads(settings)},
+        more={"accepted": dump_upload_limits(settings)},
     )
 
 
-def field_problem(messages: object, status: int) -> Problem:
+def describe_field_problem(messages: object, status: int) -> Problem:
     """Describe the invalid fields of a request, with marshmallow's message for each."""
-    wrong = list(field_errors(messages))
+    wrong = list(list_field_errors(messages))
     named = " ".join(f"{one['field'] or one['in']}: {one['detail']}" for one in wrong)
     return Problem(status=status, kind="invalid", sentence=named, more={"errors": wrong})
 
 
-def field_errors(messages: object, path: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
+def list_field_errors(messages: object, path: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
     """Yield location, name and error of each field in marshmallow's nested messages."""
     if isinstance(messages, Mapping):
         for name, inner in messages.items():
-            yield from field_errors(inner, (*path, str(name)))
+            yield from list_field_errors(inner, (*path, str(name)))
     elif isinstance(messages, list | tuple):
         for inner in messages:
-            yield from field_errors(inner, path)
+            yield from list_field_errors(inner, path)
     else:
         where, *names = path or ("request",)
         own = [name for name in names if name != "_schema"]

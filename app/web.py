@@ -45,7 +45,7 @@ def configure_web(app: Flask) -> None:
     app.json = FiniteJSONProvider(app)
     app.after_request(add_response_headers)
     app.logger.addFilter(redact_tokens)
-    versions = asset_versions(Path(app.static_folder or ""))
+    versions = hash_assets(Path(app.static_folder or ""))
     app.jinja_env.globals["asset"] = lambda name: url_for("static", filename=name, v=versions[name])
 
 
@@ -75,7 +75,7 @@ def add_response_headers(response: Response) -> Response:
     return response
 
 
-def asset_versions(folder: Path) -> dict[str, str]:
+def hash_assets(folder: Path) -> dict[str, str]:
     """Hash each static file, so that its address changes with its content."""
     return {
         file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()[:12]
@@ -84,7 +84,7 @@ def asset_versions(folder: Path) -> dict[str, str]:
     }
 
 
-def not_modified(etag: str, *, version: str = "", weak: bool = False) -> Response | None:
+def check_not_modified(etag: str, *, version: str = "", weak: bool = False) -> Response | None:
     """Return a 304 response if the client has this ETag already; call it before any work."""
     if not request.if_none_match.contains_weak(etag):
         return None
@@ -130,16 +130,18 @@ class FiniteJSONProvider(DefaultJSONProvider):
         try:
             return super().dumps(obj, **kwargs)
         except ValueError:
-            return super().dumps(null_non_finite(obj), **kwargs)
+            return super().dumps(replace_non_finite(obj), **kwargs)
 
 
-def null_non_finite(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """Return a copy in which NaN and infinity are None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {name: null_non_finite(inner) for name, inner in value.items()}
-    return [null_non_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {name: replace_non_finite(inner) for name, inner in value.items()}
+    return (
+        [replace_non_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
+    )
 
 
 def redact_tokens(record: logging.LogRecord) -> bool:

@@ -25,7 +25,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from app.indexing.build import HELD_OUT
+from app.indexing.build import MAX_HELD_OUT_IMAGES
 from benchmarks.drawing import draw_query_times
 from benchmarks.retrieval import PARTS, run_part
 from benchmarks.windows import make_slices
@@ -104,7 +104,7 @@ def prepare_features(options: Options) -> None:
     if not queries.exists() or len(np.load(queries)) < options.queries:
         order = np.random.default_rng(0).permutation(len(folder.val)).tolist()
         files = [(n, folder.root / folder.val[i].path) for n, i in enumerate(order)]
-        asked, others = files[: options.queries], files[options.queries :][:HELD_OUT]
+        asked, others = files[: options.queries], files[options.queries :][:MAX_HELD_OUT_IMAGES]
         np.save(queries, compute_features(predictor, asked).features)
         # The kinds are tuned with other photographs than those that measure their recall.
         np.save(options.work / "held_out.npy", compute_features(predictor, others).features)

@@ -75,7 +75,9 @@ class ClassificationsSchema(Schema):
 
 
 @blueprint.post("/classify")
-@blueprint.doc(requestBody=uploads.image_body(uploads.SEVERAL_IMAGES), operationId="classify")
+@blueprint.doc(
+    requestBody=uploads.describe_image_body(uploads.SEVERAL_IMAGES), operationId="classify"
+)
 @blueprint.response(200, ClassificationsSchema)
 def classify_images() -> dict[str, Any]:
     """Classify one or more images
@@ -93,7 +95,7 @@ def classify_images() -> dict[str, Any]:
 def classify_stored_image(image_id: int) -> dict[str, Any]:
     """Classify an image in the database; the image itself is not among its neighbours"""
     state, picture = context.require_ready(), find_image_or_404(image_id)
-    etags.etag_by_version(state.version.name, picture.sha256)
+    etags.set_version_etag(state.version.name, picture.sha256)
     return {
         "filename": Path(picture.path).name,
         **dump_classification(classify_image_or_404(picture)),

@@ -19,7 +19,7 @@ def allow_origins(app: Flask, settings: Settings) -> None:
     CORS(
         app,
         resources=re.compile(rf"{DOCS_PATH}/.*"),
-        origins=[origin_pattern(origin) for origin in settings.cors_origins],
+        origins=[compile_origin(origin) for origin in settings.cors_origins],
         methods=["GET", "HEAD", "POST"],
         allow_headers=["Content-Type", "If-None-Match"],
         expose_headers=EXPOSED_HEADERS,
@@ -36,6 +36,6 @@ def add_vary_origin(response: Response) -> Response:
     return response
 
 
-def origin_pattern(origin: str) -> str | re.Pattern[str]:
+def compile_origin(origin: str) -> str | re.Pattern[str]:
     """Match exactly this origin: flask-cors would take an IPv6 address for a regular expression."""
     return origin if origin == "*" else re.compile(re.escape(origin) + r"\Z")

@@ -33,7 +33,7 @@ def show_api() -> str:
 @blueprint.get("/openapi.json")
 def openapi_document() -> Response:
     """Return the OpenAPI document."""
-    etags.etag_by_content()
+    etags.set_content_etag()
     servers = [{"url": request.script_root or "/"}]
     return jsonify({**current_app.extensions["api"], "servers": servers})
 

@@ -4,10 +4,10 @@ import hashlib
 
 from flask import Response, abort, after_this_request, current_app, request
 
-from app.web import not_modified, revalidate_by_content, set_cache_headers
+from app.web import check_not_modified, revalidate_by_content, set_cache_headers
 
 
-def etag_by_version(version: str, *parts: object, immutable: bool = True) -> None:
+def set_version_etag(version: str, *parts: object, immutable: bool = True) -> None:
     """Set the response's ETag from what it will be made of; 304 at once if the client has it.
 
     version: of the weights or the index. parts: what else the response depends on besides its
@@ -18,7 +18,7 @@ def etag_by_version(version: str, *parts: object, immutable: bool = True) -> Non
     requested = (request.full_path, request.headers.get("Accept", ""))
     etag = hashlib.sha256(repr((api_digest, version, requested, parts)).encode()).hexdigest()[:32]
     named = version if immutable else ""
-    if fresh := not_modified(etag, version=named, weak=True):
+    if fresh := check_not_modified(etag, version=named, weak=True):
         abort(fresh)
 
     def set_headers(response: Response) -> Response:
@@ -29,7 +29,7 @@ def etag_by_version(version: str, *parts: object, immutable: bool = True) -> Non
     after_this_request(set_headers)
 
 
-def etag_by_content() -> None:
+def set_content_etag() -> None:
     """Set the response's ETag from its body, which may change at any time."""
 
     def set_headers(response: Response) -> Response:

@@ -11,7 +11,7 @@ from app.api import etags, uploads
 from app.api.openapi import ID_RULE, ApiBlueprint
 from app.database.images import CatalogueImage
 from app.uploads.receive import Upload, read_upload
-from app.views.current_image import image_of_picture
+from app.views.current_image import describe_catalogue_image
 from app.views.images import find_image_or_404
 from index.vectors import Floats
 from model.config import FEATURES
@@ -21,12 +21,12 @@ from model.preprocess import cut_central_square
 
 blueprint = ApiBlueprint("features", "The 4096-d features of fc7, the network's last hidden layer.")
 JSON, BYTES = "application/json", "application/octet-stream"
-RAW = {
+RAW_SCHEMA = {
     "type": "string",
     "format": "binary",
     "description": "float32, little-endian, 4096 values per image",
 }
-FEATURE = fields.List(
+FEATURE_FIELD = fields.List(
     fields.Float(),
     required=True,
     validate=validate.Length(equal=FEATURES),
@@ -38,7 +38,7 @@ class FeatureSchema(Schema):
     """The features of an uploaded image."""
 
     filename = fields.String(required=True)
-    feature = FEATURE
+    feature = FEATURE_FIELD
 
 
 class FeaturesSchema(Schema):
@@ -62,15 +62,17 @@ class ImageFeatureSchema(Schema):
     """The features of an image in the database."""
 
     id = fields.Integer(required=True)
-    feature = FEATURE
+    feature = FEATURE_FIELD
     weights = fields.String(required=True)
     index = fields.String(required=True)
 
 
 @blueprint.post("/features")
-@blueprint.doc(requestBody=uploads.image_body(uploads.SEVERAL_IMAGES), operationId="features")
+@blueprint.doc(
+    requestBody=uploads.describe_image_body(uploads.SEVERAL_IMAGES), operationId="features"
+)
 @blueprint.response(200, FeaturesSchema)
-@blueprint.alt_response(200, schema=RAW, content_type=BYTES)
+@blueprint.alt_response(200, schema=RAW_SCHEMA, content_type=BYTES)
 def extract_features() -> dict[str, Any] | Response:
     """Extract the features of one or more images
 
@@ -81,9 +83,9 @@ def extract_features() -> dict[str, Any] | Response:
     if wants_bytes():
         rows = [
             extract_upload_features(read_upload(f, context.settings()))
-            for f in uploads.uploaded_files()
+            for f in uploads.read_uploaded_files()
         ]
-        return features_as_bytes(np.stack(rows))
+        return make_bytes_response(np.stack(rows))
     return {
         "features": uploads.process_uploads(dump_upload_features),
         "weights": predictor.identity,
@@ -93,7 +95,7 @@ def extract_features() -> dict[str, Any] | Response:
 @blueprint.get(f"/images/{ID_RULE}:image_id>/features", immutable=True)
 @blueprint.doc(operationId="featuresOfImage")
 @blueprint.response(200, ImageFeatureSchema)
-@blueprint.alt_response(200, schema=RAW, content_type=BYTES)
+@blueprint.alt_response(200, schema=RAW_SCHEMA, content_type=BYTES)
 def get_image_features(image_id: int) -> dict[str, Any] | Response:
     """Get the features of an image
 
@@ -101,10 +103,10 @@ def get_image_features(image_id: int) -> dict[str, Any] | Response:
     file.
     """
     state, picture, in_bytes = context.require_ready(), find_image_or_404(image_id), wants_bytes()
-    etags.etag_by_version(state.version.name, picture.sha256, in_bytes)
+    etags.set_version_etag(state.version.name, picture.sha256, in_bytes)
     feature = load_or_extract_features(picture)
     if in_bytes:
-        return features_as_bytes(feature[None])
+        return make_bytes_response(feature[None])
     return {
         "id": image_id,
         "feature": feature.tolist(),
@@ -146,7 +148,9 @@ def load_or_extract_features(picture: CatalogueImage) -> Floats:
         stored: Floats = state.index.read_features([picture.id])[0]
         return stored
     with context.compute_slot():
-        return extract_square_features(state.predictor, image_of_picture(picture).square())
+        return extract_square_features(
+            state.predictor, describe_catalogue_image(picture).read_square()
+        )
 
 
 def extract_square_features(predictor: Predictor, square: Pixels) -> Floats:
@@ -155,6 +159,6 @@ def extract_square_features(predictor: Predictor, square: Pixels) -> Floats:
     return features
 
 
-def features_as_bytes(rows: Floats) -> Response:
+def make_bytes_response(rows: Floats) -> Response:
     """Return features, float32 [N, 4096], as little-endian bytes, one image after another."""
     return Response(np.ascontiguousarray(rows, dtype="<f4").tobytes(), content_type=BYTES)

@@ -14,10 +14,10 @@ from app.views.figure4.content import (
     NO_IMAGES,
     LabelledImage,
     Retrieval,
-    figure_url,
     get_content,
     list_validation_images,
-    requested_selection,
+    make_figure_url,
+    read_selection,
 )
 from app.views.figure4.selection import Selection, SelectionError, write_caption
 
@@ -84,16 +84,16 @@ def get_figure(_: dict[str, Any]) -> dict[str, Any]:
     """Get the content of the figure"""
     state = context.require_ready()
     selection = require_selection(list_validation_images(state))
-    etags.etag_by_version(state.version.name, selection.key)
+    etags.set_version_etag(state.version.name, selection.key)
     content = get_content(state, selection)
     return {
         "draw": selection.draw,
         "left": [dump_labelled_image(one) for one in content.left],
         "right": [dump_retrieval(one) for one in content.right],
         "caption": write_caption(selection, state.predictor.weights.provenance),
-        "png": figure_url(selection, "figure4.figure_png"),
-        "svg": figure_url(selection, "figure4.figure_svg"),
-        "page": figure_url(selection, "figure4.show_figure"),
+        "png": make_figure_url(selection, "figure4.figure_png"),
+        "svg": make_figure_url(selection, "figure4.figure_svg"),
+        "page": make_figure_url(selection, "figure4.show_figure"),
         "weights": content.weights,
         "index": content.version,
     }
@@ -102,7 +102,7 @@ def get_figure(_: dict[str, Any]) -> dict[str, Any]:
 def require_selection(known: list[CatalogueImage]) -> Selection:
     """Return the images that the URL asks for; 422 if the figure cannot show them."""
     try:
-        selection = requested_selection(known)
+        selection = read_selection(known)
     except SelectionError as error:
         refuse(422, exc=error, messages={"query": {"image, row": [str(error)]}})
     if not selection.left:

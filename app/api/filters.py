@@ -133,7 +133,7 @@ class FilterSchema(KernelSchema):
 def list_filters() -> dict[str, Any]:
     """List the kernels"""
     predictor = context.require_predictor()
-    etags.etag_by_version(predictor.identity)
+    etags.set_version_etag(predictor.identity)
     kernels = list_kernels(predictor)
     blocks, contrast = list_kernel_blocks(predictor, kernels), compare_gpus(predictor, kernels)
     return {
@@ -150,9 +150,9 @@ def list_filters() -> dict[str, Any]:
 def get_filter(number: int) -> dict[str, Any]:
     """Get a kernel, its weights and its strongest training patches"""
     predictor = context.require_predictor()
-    kernels, version = list_kernels(predictor), patch_index_name()
+    kernels, version = list_kernels(predictor), get_patch_index_name()
     kernel, top = find_kernel(kernels, number), find_top_patches(number)
-    etags.etag_by_version(version or predictor.identity, immutable=version is not None)
+    etags.set_version_etag(version or predictor.identity, immutable=version is not None)
     (block,) = [b for b in list_kernel_blocks(predictor, kernels) if b.gpu == kernel.gpu]
     patches = top if isinstance(top, KernelPatches) else None
     return {
@@ -165,9 +165,9 @@ def get_filter(number: int) -> dict[str, Any]:
     }
 
 
-def patch_index_name() -> str | None:
+def get_patch_index_name() -> str | None:
     """Return the name of the index version, if there is one."""
-    version = getattr(context.loader().state(), "version", None)
+    version = getattr(context.loader().get_state(), "version", None)
     return version.name if version else None
 
 
@@ -218,7 +218,7 @@ def dump_patches(top: KernelPatches) -> list[dict[str, Any]]:
             "response": patch.response,
             "row": patch.row,
             "column": patch.column,
-            **schemas.image_urls(patch.image),
+            **schemas.make_image_urls(patch.image),
         }
         for patch in top.patches
     ]

@@ -32,7 +32,7 @@ def get_health() -> dict[str, Any]:
     state = context.loader().probe_state()
     if isinstance(state, NotReady):
         raise NotReadyError(state)
-    etags.etag_by_content()
+    etags.set_content_etag()
     return {
         "status": "ready",
         "weights": state.predictor.identity,

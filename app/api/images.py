@@ -62,7 +62,7 @@ class ImagesSchema(pagination.PageSchema):
 def get_classes(query: dict[str, Any]) -> dict[str, Any]:
     """List the classes"""
     state, _ = context.require_classes()
-    etags.etag_by_version(state.version.name)
+    etags.set_version_etag(state.version.name)
     classes = list_classes(
         context.sessions(), state.version.id, order=query["sort"], query=query["q"]
     )
@@ -77,7 +77,7 @@ def get_classes(query: dict[str, Any]) -> dict[str, Any]:
 def list_class_images(query: dict[str, Any], class_id: int) -> dict[str, Any]:
     """List the images of a class"""
     state, listed = context.require_classes()
-    etags.etag_by_version(state.version.name)
+    etags.set_version_etag(state.version.name)
     total = next((c.images for c in listed if c.id == class_id), None)
     if total is None:
         abort(404, "There is no class with this id.")
@@ -87,7 +87,7 @@ def list_class_images(query: dict[str, Any], class_id: int) -> dict[str, Any]:
         state.version.id,
         class_id,
         query["page"],
-        pagination.page_size(query),
+        pagination.get_page_size(query),
         query["sort"],
     )
     pictures = class_page.pictures if class_page else []
@@ -99,5 +99,5 @@ def list_class_images(query: dict[str, Any], class_id: int) -> dict[str, Any]:
 @blueprint.response(200, schemas.ImageSchema)
 def get_image(image_id: int) -> dict[str, Any]:
     """Get an image"""
-    etags.etag_by_content()
+    etags.set_content_etag()
     return schemas.dump_image(find_image_or_404(image_id))

@@ -94,7 +94,7 @@ def get_layers(_: dict[str, Any]) -> dict[str, Any]:
     """Get every layer's activations for an image"""
     predictor = context.require_predictor()
     image = get_current_image(or_last=False) or abort(404, UNKNOWN_IMAGE)
-    etags.etag_by_version(predictor.identity, image.key, image.name, immutable=not image.private)
+    etags.set_version_etag(predictor.identity, image.key, image.name, immutable=not image.private)
     computed = activations.compute_activations(image)
     return {
         "of": image.of,

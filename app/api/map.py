@@ -7,7 +7,7 @@ from marshmallow import Schema, fields
 from app import context
 from app.api import etags
 from app.api.openapi import ApiBlueprint
-from app.views.map.layout import MAX_COORDINATE, map_columns
+from app.views.map.layout import MAX_COORDINATE, list_map_columns
 from app.views.map.page import require_map
 
 blueprint = ApiBlueprint(
@@ -50,5 +50,5 @@ class MapSchema(Schema):
 def get_map() -> dict[str, Any]:
     """Get the position of each image"""
     state, classes = context.require_classes()
-    etags.etag_by_version(state.version.name)
-    return {**map_columns(require_map(state, classes)), "index": state.version.name}
+    etags.set_version_etag(state.version.name)
+    return {**list_map_columns(require_map(state, classes)), "index": state.version.name}

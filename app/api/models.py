@@ -71,7 +71,7 @@ class ModelsSchema(Schema):
 @blueprint.response(200, ModelsSchema)
 def list_models() -> dict[str, Any]:
     """List the weights files"""
-    etags.etag_by_content()
+    etags.set_content_etag()
     index_names = find_fitting_indexes() or {}
     models = [
         dump_model(model, index_names) for model in list_weights_files(context.settings().home)

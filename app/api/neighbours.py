@@ -10,9 +10,9 @@ from webargs.flaskparser import FlaskParser, abort
 from app import context
 from app.api import etags, features, schemas, uploads
 from app.api.openapi import ID_RULE, ApiBlueprint
-from app.inference.classify import DEFAULT_NEIGHBOURS, nearest_neighbours
+from app.inference.classify import DEFAULT_NEIGHBOURS, find_nearest_neighbours
 from app.inference.loader import Ready
-from app.inference.mean_query import MAX_PICKED, MIN_PICKED, PickError, nearest_to_mean
+from app.inference.mean_query import MAX_PICKED, MIN_PICKED, PickError, find_nearest_to_mean
 from app.uploads.receive import Upload, UploadError, read_upload
 from app.views.images import find_image_or_404
 from index.search import MAX_NEIGHBOURS as MOST_NEIGHBOURS
@@ -82,7 +82,7 @@ class NeighboursSchema(Schema):
 @blueprint.post("/neighbours")
 @blueprint.arguments(SearchOptionsSchema, location="query")
 @blueprint.doc(
-    requestBody=uploads.image_body(
+    requestBody=uploads.describe_image_body(
         uploads.ONE_IMAGE,
         **{"application/json": {"schema": NeighbourQuerySchema}},
     ),
@@ -114,7 +114,7 @@ def search_neighbours(options: dict[str, Any]) -> dict[str, Any]:
 def search_image_neighbours(options: dict[str, Any], image_id: int) -> dict[str, Any]:
     """Find the neighbours of an image in the database, without the image itself"""
     state, picture = context.require_ready(), find_image_or_404(image_id)
-    etags.etag_by_version(state.version.name, picture.sha256)
+    etags.set_version_etag(state.version.name, picture.sha256)
     return search_by_feature(
         state, features.load_or_extract_features(picture), options, without=image_id
     )
@@ -132,7 +132,7 @@ def parse_json_query() -> dict[str, Any]:
 
 def read_single_upload() -> Upload:
     """Read the single image of the request. Raises UploadError."""
-    sent = uploads.uploaded_files()
+    sent = uploads.read_uploaded_files()
     if len(sent) > 1:
         raise UploadError("Send one image at a time.")
     return read_upload(sent[0], context.settings())
@@ -144,7 +144,7 @@ def search_by_feature(
     """Search by features, float32 [4096]; return the neighbours as JSON."""
     classes = options.get("classes")
     try:
-        (near,) = nearest_neighbours(
+        (near,) = find_nearest_neighbours(
             state,
             context.sessions(),
             feature[None],
@@ -161,7 +161,7 @@ def search_by_feature(
 def search_by_mean(state: Ready, images: list[int], options: dict[str, Any]) -> dict[str, Any]:
     """Search by the mean of images' features; return the neighbours as JSON."""
     try:
-        near = nearest_to_mean(
+        near = find_nearest_to_mean(
             state, context.sessions(), images, options["k"], options.get("classes")
         )
     except PickError as error:

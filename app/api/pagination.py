@@ -42,14 +42,14 @@ LINK_HEADER = {
 }
 
 
-def page_size(query: dict[str, Any]) -> int:
+def get_page_size(query: dict[str, Any]) -> int:
     """Return the number of entries per page."""
     return int(query.get("size") or context.settings().page_size)
 
 
 def paginate(query: dict[str, Any], total: int) -> dict[str, int]:
     """Describe the requested page and add the Link header; 404 beyond the last page."""
-    page, size = query["page"], page_size(query)
+    page, size = query["page"], get_page_size(query)
     pages = max(1, -(-total // size))
     if page > pages:
         abort(404, f"There is no page {page}; the last is {pages}.")
@@ -59,7 +59,7 @@ def paginate(query: dict[str, Any], total: int) -> dict[str, int]:
 
 def slice_page(entries: Sequence[Any], query: dict[str, Any]) -> list[Any]:
     """Return the entries of the requested page."""
-    size = page_size(query)
+    size = get_page_size(query)
     return list(entries[(query["page"] - 1) * size : query["page"] * size])
 
 
@@ -67,14 +67,14 @@ def add_link_header(response: Response, page: int, pages: int) -> Response:
     """Add links to the pages around this one."""
     links = {"first": 1, "prev": page - 1, "next": page + 1, "last": pages}
     response.headers["Link"] = ", ".join(
-        f'<{page_url(number)}>; rel="{name}"'
+        f'<{make_page_url(number)}>; rel="{name}"'
         for name, number in links.items()
         if 1 <= number <= pages
     )
     return response
 
 
-def page_url(number: int) -> str:
+def make_page_url(number: int) -> str:
     """Return the requested URL with another page."""
     values = {**(request.view_args or {}), **request.args.to_dict(flat=False), "page": number}
     return url_for(request.endpoint or "", **values)

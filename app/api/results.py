@@ -51,11 +51,11 @@ def get_result(token: str) -> dict[str, Any]:
     """Get a stored result"""
     result = page.find_result_or_404(token)
     after_this_request(page.forbid_indexing)
-    etags.etag_by_content()
+    etags.set_content_etag()
     return {
         "token": result.token,
         "created": result.created_at,
-        "expires": expiry_time(result.created_at),
+        "expires": compute_expiry_time(result.created_at),
         "filename": result.filename,
         "width": result.width,
         "height": result.height,
@@ -78,7 +78,7 @@ def dump_stored_neighbours(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return schemas.dump_neighbours([Neighbour(**row) for row in rows])
 
 
-def expiry_time(created: datetime) -> datetime | None:
+def compute_expiry_time(created: datetime) -> datetime | None:
     """Return when a result will be deleted, or None for never."""
     days = context.settings().upload_days
     return created + timedelta(days=days) if days else None

@@ -9,10 +9,10 @@ from marshmallow import Schema, fields
 from app import context
 from app.api import etags, pagination
 from app.api.openapi import ApiBlueprint
-from app.views.runs.evaluation import evaluation_of_run
+from app.views.runs.evaluation import find_run_evaluation
 from app.views.runs.page import find_run
-from app.views.runs.status import run_status
-from app.views.runs.tables import machine_table
+from app.views.runs.status import determine_run_status
+from app.views.runs.tables import make_machine_table
 from storage.evaluations import Result
 from storage.runs import Run, read_runs
 
@@ -139,7 +139,7 @@ class RunDetailsSchema(RunSchema):
 def list_runs(query: dict[str, Any]) -> dict[str, Any]:
     """List the runs"""
     runs = read_runs(context.settings().home)
-    etags.etag_by_content()
+    etags.set_content_etag()
     page = pagination.paginate(query, len(runs))
     return {**page, "runs": map(dump_run, pagination.slice_page(runs, query))}
 
@@ -150,12 +150,12 @@ def list_runs(query: dict[str, Any]) -> dict[str, Any]:
 def get_run(name: str) -> dict[str, Any]:
     """Get a run"""
     run = find_run(name)
-    etags.etag_by_content()
+    etags.set_content_etag()
     return {
         **dump_run(run),
         "epochs": run.epochs,
         "recipe": run.recipe,
-        "machine": dict(machine_table(run)),
+        "machine": dict(make_machine_table(run)),
         "conv1": [
             {"epoch": epoch, "picture": url_for("training.serve_conv1", name=name, epoch=epoch)}
             for epoch in run.conv1_epochs
@@ -167,7 +167,7 @@ def get_run(name: str) -> dict[str, Any]:
 
 def dump_run(run: Run) -> dict[str, Any]:
     """Return a run as JSON, without its epochs and settings."""
-    status = run_status(run, datetime.now(UTC))
+    status = determine_run_status(run, datetime.now(UTC))
     return {
         "name": run.name,
         "state": status.name,
@@ -187,7 +187,7 @@ def dump_run(run: Run) -> dict[str, Any]:
 
 def dump_evaluation(run: Run) -> dict[str, Any] | None:
     """Return the newest evaluation of a run's weights as JSON, or None."""
-    evaluated = evaluation_of_run(run)
+    evaluated = find_run_evaluation(run)
     if evaluated is None:
         return None
     evaluation = evaluated.evaluation

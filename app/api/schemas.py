@@ -62,10 +62,10 @@ def dump_labels(guesses: list[LabelProbability]) -> list[dict[str, Any]]:
 
 def dump_neighbours(neighbours: list[Neighbour]) -> list[dict[str, Any]]:
     """Return neighbours as JSON, nearest first."""
-    return [{**asdict(one), **image_urls(one.id)} for one in neighbours]
+    return [{**asdict(one), **make_image_urls(one.id)} for one in neighbours]
 
 
-def image_urls(image_id: int) -> dict[str, str]:
+def make_image_urls(image_id: int) -> dict[str, str]:
     """Return the URLs of an image's thumbnail and page."""
     return {
         "thumbnail": url_for("images.serve_thumbnail", image_id=image_id),

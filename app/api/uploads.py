@@ -12,22 +12,27 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from app import context
 from app.config import Settings
 from app.errors import drain_request
-from app.problems import ACCEPTED_MEDIA_TYPES, image_problem, problem_document, upload_problem
+from app.problems import (
+    ACCEPTED_MEDIA_TYPES,
+    describe_image_problem,
+    describe_upload_problem,
+    dump_problem,
+)
 from app.uploads.receive import (
-    FIELD,
+    IMAGE_FIELD,
     Upload,
     UploadError,
-    display_name,
-    file_too_large_message,
+    explain_file_too_large,
+    list_sent_files,
+    make_display_name,
     read_upload,
-    sent_files,
 )
 from model.decode import ImageError
 
 FORM_TYPE = "multipart/form-data"
 IMAGE_TYPES = (*ACCEPTED_MEDIA_TYPES, "application/octet-stream")
 EXPECTED_BODY = (
-    f"Send a multipart form with the field “{FIELD}”, or the bytes of one image as "
+    f"Send a multipart form with the field “{IMAGE_FIELD}”, or the bytes of one image as "
     f"{', '.join(IMAGE_TYPES[:-1])} or {IMAGE_TYPES[-1]}."
 )
 ONE_IMAGE = {"type": "string", "format": "binary", "description": "JPEG, PNG or WebP"}
@@ -42,14 +47,14 @@ class RejectedUploadSchema(Schema):
     problem = fields.Nested("ProblemSchema", required=True)
 
 
-def image_body(field: dict[str, Any], **others: Any) -> dict[str, Any]:
+def describe_image_body(field: dict[str, Any], **others: Any) -> dict[str, Any]:
     """Describe a request body: a form with one image or several, an image, or another type."""
-    form = {"type": "object", "required": [FIELD], "properties": {FIELD: field}}
+    form = {"type": "object", "required": [IMAGE_FIELD], "properties": {IMAGE_FIELD: field}}
     raw = {media_type: {"schema": ONE_IMAGE} for media_type in IMAGE_TYPES}
     return {"required": True, "content": {FORM_TYPE: {"schema": form}, **raw, **others}}
 
 
-def uploaded_files() -> list[FileStorage]:
+def read_uploaded_files() -> list[FileStorage]:
     """Return the files of the request, at least one.
 
     Raises UploadError if there are none or too many; aborts with 413 or 415.
@@ -59,7 +64,7 @@ def uploaded_files() -> list[FileStorage]:
         return [FileStorage(io.BytesIO(read_image_body(context.settings())))]
     if kind not in (FORM_TYPE, ""):
         abort(415, f"{kind} is not supported. {EXPECTED_BODY}")
-    return sent_files(request, context.settings())
+    return list_sent_files(request, context.settings())
 
 
 def read_image_body(settings: Settings) -> bytes:
@@ -69,7 +74,7 @@ def read_image_body(settings: Settings) -> bytes:
         return request.get_data(cache=False)
     except RequestEntityTooLarge:
         drain_request()
-        raise UploadError(file_too_large_message(settings), 413) from None
+        raise UploadError(explain_file_too_large(settings), 413) from None
 
 
 def process_uploads(process: Process) -> list[dict[str, Any]]:
@@ -77,7 +82,7 @@ def process_uploads(process: Process) -> list[dict[str, Any]]:
 
     Raises UploadError or ImageError if a single image is invalid.
     """
-    uploads = uploaded_files()
+    uploads = read_uploaded_files()
     if len(uploads) == 1:
         return [process(read_upload(uploads[0], context.settings()))]
     return [process_upload(file, process) for file in uploads]
@@ -88,7 +93,7 @@ def process_upload(file: FileStorage, process: Process) -> dict[str, Any]:
     try:
         return process(read_upload(file, context.settings()))
     except UploadError as error:
-        problem = upload_problem(error, context.settings())
+        problem = describe_upload_problem(error, context.settings())
     except ImageError as error:
-        problem = image_problem(error, context.settings())
-    return {"filename": display_name(file.filename), "problem": problem_document(problem)}
+        problem = describe_image_problem(error, context.settings())
+    return {"filename": make_display_name(file.filename), "problem": dump_problem(problem)}

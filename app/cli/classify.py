@@ -15,21 +15,21 @@ from rich.console import Console
 
 from app import context
 from app.cli.classify_formats import FORMATS
-from app.cli.terminal import INTERRUPTED, cli_errors, exit_with
+from app.cli.terminal import INTERRUPTED_EXIT_CODE, exit_with, handle_cli_errors
 from app.inference.classify_files import (
     FindNeighbours,
     Outcome,
     UnclassifiedFile,
     classify_files,
     find_files,
-    neighbour_finder,
+    make_neighbour_finder,
 )
 from app.inference.loader import NotReadyError
 from index.search import MAX_NEIGHBOURS
 from model.predict import Predictor
 from storage.progress import show_step_bars
 
-WIDE = 160
+PIPED_TABLE_WIDTH = 160
 """Width of a table that is written to a file or a pipe."""
 
 
@@ -59,7 +59,7 @@ WIDE = 160
     help="Nearest training images per file; 0 needs no index.",
 )
 @with_appcontext
-@cli_errors
+@handle_cli_errors
 def classify_command(
     files: tuple[Path, ...], form: str, output: Path | None, top: int, neighbours: int
 ) -> None:
@@ -72,18 +72,18 @@ def classify_command(
             predictor, find = load_predictor(neighbours)
             top = min(top, len(predictor.classes))
             outcomes = classify_with_progress(files, predictor, top, find)
-            text = FORMATS[form](outcomes, top, neighbours, table_width())
+            text = FORMATS[form](outcomes, top, neighbours, get_table_width())
             out.write(text.encode())
             out.flush()
     except NotReadyError as error:
         exit_with(str(error), 2)
     except KeyboardInterrupt:
-        exit_with("Interrupted; nothing was written.", INTERRUPTED)
+        exit_with("Interrupted; nothing was written.", INTERRUPTED_EXIT_CODE)
     except BrokenPipeError:
         raise  # the reader closed the pipe; click exits quietly
     except OSError as error:
         exit_with(f"Cannot write the output: {error}", 2)
-    raise click.exceptions.Exit(exit_code(outcomes))
+    raise click.exceptions.Exit(compute_exit_code(outcomes))
 
 
 def load_predictor(neighbours: int) -> tuple[Predictor, FindNeighbours | None]:
@@ -91,7 +91,7 @@ def load_predictor(neighbours: int) -> tuple[Predictor, FindNeighbours | None]:
     if not neighbours:
         return context.require_predictor(), None
     ready = context.require_ready()
-    return ready.predictor, neighbour_finder(ready, context.sessions(), neighbours)
+    return ready.predictor, make_neighbour_finder(ready, context.sessions(), neighbours)
 
 
 def classify_with_progress(
@@ -104,15 +104,15 @@ def classify_with_progress(
         return list(classify_files(every, predictor, top, find, begun))
 
 
-def exit_code(outcomes: list[Outcome]) -> int:
+def compute_exit_code(outcomes: list[Outcome]) -> int:
     """The exit code: 0 if every file was read, 1 if some were not, 2 if none was."""
     failed = sum(isinstance(outcome, UnclassifiedFile) for outcome in outcomes)
     return 0 if not failed else 2 if failed == len(outcomes) else 1
 
 
-def table_width() -> int:
+def get_table_width() -> int:
     """The columns that a table may take."""
-    return shutil.get_terminal_size((WIDE, 0)).columns
+    return shutil.get_terminal_size((PIPED_TABLE_WIDTH, 0)).columns
 
 
 @contextmanager

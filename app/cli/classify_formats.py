@@ -17,7 +17,7 @@ from rich.text import Text
 
 from app.inference.classify_files import ClassifiedFile, NeighbourFile, Outcome, UnclassifiedFile
 
-FORMULA = ("=", "+", "-", "@")
+FORMULA_STARTS = ("=", "+", "-", "@")
 """Characters that begin a formula in a spreadsheet."""
 
 
@@ -32,7 +32,7 @@ def format_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: 
         table.add_column("distance", justify="right", no_wrap=True)
     for outcome in outcomes:
         if isinstance(outcome, ClassifiedFile):
-            for row in table_rows(outcome, neighbours):
+            for row in list_table_rows(outcome, neighbours):
                 table.add_row(*row)
             table.add_section()
     failed = [outcome for outcome in outcomes if isinstance(outcome, UnclassifiedFile)]
@@ -41,16 +41,16 @@ def format_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: 
         if len(failed) < len(outcomes):
             console.print(table)
         for bad in failed:
-            line = f"Left out: {printable_name(bad.file)}: {bad.reason}"
+            line = f"Left out: {make_printable_name(bad.file)}: {bad.reason}"
             console.print(Text(line), soft_wrap=True)
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
-def table_rows(found: ClassifiedFile, neighbours: int) -> Iterator[list[Text]]:
+def list_table_rows(found: ClassifiedFile, neighbours: int) -> Iterator[list[Text]]:
     """The rows of one file; the first has its name."""
     pairs = zip_longest(found.top, found.neighbours)
     for number, (guess, near) in enumerate(pairs):
-        row = [printable_name(found.file) if number == 0 else ""]
+        row = [make_printable_name(found.file) if number == 0 else ""]
         row += [guess.label, f"{100 * guess.probability:.1f}"] if guess else ["", ""]
         if neighbours:
             one = near and near.neighbour
@@ -67,11 +67,13 @@ def format_csv(outcomes: Sequence[Outcome], top: int, neighbours: int, width: in
     names += (f"{name}_{n}" for n in range(1, neighbours + 1) for name in columns)
     lines = csv.DictWriter(out, names, restval="", lineterminator="\n")
     lines.writeheader()
-    lines.writerows(dict(zip(names, csv_cells(outcome, top), strict=False)) for outcome in outcomes)
+    lines.writerows(
+        dict(zip(names, list_csv_cells(outcome, top), strict=False)) for outcome in outcomes
+    )
     return out.getvalue()
 
 
-def csv_cells(outcome: Outcome, top: int) -> list[str]:
+def list_csv_cells(outcome: Outcome, top: int) -> list[str]:
     """The cells of a file's line, without the empty ones at its end."""
     file = escape_cell(decode_file_name(outcome.file))
     if isinstance(outcome, UnclassifiedFile):
@@ -88,21 +90,21 @@ def csv_cells(outcome: Outcome, top: int) -> list[str]:
 
 def format_json(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
     """Write a list with one object per file."""
-    found = [json_entry(outcome, bool(neighbours)) for outcome in outcomes]
+    found = [make_json_entry(outcome, bool(neighbours)) for outcome in outcomes]
     return json.dumps(found, indent=2, ensure_ascii=False) + "\n"
 
 
-def json_entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
+def make_json_entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
     """The JSON object of one file."""
     file = {"file": decode_file_name(outcome.file)}
     if isinstance(outcome, UnclassifiedFile):
         return {**file, "error": outcome.reason}
     labels = {"top": [asdict(guess) for guess in outcome.top]}
-    near = {"neighbours": [json_neighbour(one) for one in outcome.neighbours]}
+    near = {"neighbours": [make_json_neighbour(one) for one in outcome.neighbours]}
     return {**file, **labels, **(near if with_neighbours else {})}
 
 
-def json_neighbour(near: NeighbourFile) -> dict[str, Any]:
+def make_json_neighbour(near: NeighbourFile) -> dict[str, Any]:
     """The JSON object of one training image."""
     return {**asdict(near.neighbour), "file": decode_file_name(near.file)}
 
@@ -117,7 +119,7 @@ def decode_file_name(file: Path | None) -> str:
     return os.fsencode(file).decode("utf-8", "backslashreplace") if file else ""
 
 
-def printable_name(file: Path) -> str:
+def make_printable_name(file: Path) -> str:
     """A file's name on one line, without control characters."""
     return escape_unprintable(decode_file_name(file), but="")
 
@@ -131,4 +133,4 @@ def escape_unprintable(text: str, but: str) -> str:
 def escape_cell(text: str) -> str:
     """Escape text for a CSV cell: no formulas for a spreadsheet, no control characters."""
     shown = escape_unprintable(text, but="\n")
-    return f"'{shown}" if shown.startswith(FORMULA) else shown
+    return f"'{shown}" if shown.startswith(FORMULA_STARTS) else shown

@@ -10,21 +10,21 @@ from flask.cli import AppGroup
 from rich.console import Console
 
 from app import context
-from app.cli.terminal import cli_errors, exit_with
+from app.cli.terminal import exit_with, handle_cli_errors
 from app.config import Settings
 from app.database.session import session_factory
 from app.indexing.build import BuildOptions, BuildResult, build_index, update_index
 from app.indexing.precision import measure_precision
-from app.indexing.verify import index_statistics, verify_version
+from app.indexing.verify import collect_index_statistics, verify_version
 from app.indexing.versions import prune_versions, rollback_version
 from index.engines.factory import KINDS, IndexSpec
 from index.engines.options import SEARCH_DEVICES, EngineOptions
 from storage.progress import show_step_bars
 
-NAMES = tuple(known.name for known in fields(EngineOptions))
+OPTION_NAMES = tuple(known.name for known in fields(EngineOptions))
 index_commands = AppGroup("index", help="Manage the index of the training images' features.")
 
-on_device = click.option(
+index_device_option = click.option(
     "--index-device",
     type=click.Choice(SEARCH_DEVICES),
     help="Device that searches the index; by default ALEXNET_INDEX_DEVICE.",
@@ -63,10 +63,10 @@ on_device = click.option(
     "options",
     multiple=True,
     metavar="NAME=NUMBER",
-    help=f"A parameter of that kind, otherwise chosen by size: {', '.join(NAMES)}.",
+    help=f"A parameter of that kind, otherwise chosen by size: {', '.join(OPTION_NAMES)}.",
 )
-@on_device
-@cli_errors
+@index_device_option
+@handle_cli_errors
 def build_command(
     if_needed: bool,
     kind: str,
@@ -76,9 +76,9 @@ def build_command(
     index_device: str | None,
 ) -> None:
     """Index the training set of the weights in use, then serve that index."""
-    settings = settings_with_device(index_device)
+    settings = override_index_device(index_device)
     asked = BuildOptions(
-        wanted=IndexSpec(kind=kind, target=recall, options=read_options(options)), dtype=storage
+        spec=IndexSpec(kind=kind, target=recall, options=read_options(options)), dtype=storage
     )
     with show_step_bars(Console(stderr=True)) as report:
         built = build_index(settings, session_factory(settings), report, asked, if_needed=if_needed)
@@ -86,7 +86,7 @@ def build_command(
 
 
 @index_commands.command("update")
-@cli_errors
+@handle_cli_errors
 def update_command() -> None:
     """Add new images to the index, remove deleted ones and reread changed ones."""
     settings = context.settings()
@@ -97,7 +97,7 @@ def update_command() -> None:
 
 @index_commands.command("rollback")
 @click.argument("version", required=False)
-@cli_errors
+@handle_cli_errors
 def rollback_command(version: str | None) -> None:
     """Serve an earlier version of the index again: VERSION, or the previous one."""
     settings = context.settings()
@@ -109,7 +109,7 @@ def rollback_command(version: str | None) -> None:
 @click.option(
     "--keep", type=click.IntRange(1), help="Versions to keep; by default ALEXNET_INDEX_KEPT."
 )
-@cli_errors
+@handle_cli_errors
 def prune_command(keep: int | None) -> None:
     """Delete old versions of the index, never the one in service."""
     settings = context.settings()
@@ -123,14 +123,14 @@ def prune_command(keep: int | None) -> None:
 @index_commands.command("verify")
 @click.argument("version", required=False)
 @click.option("--files/--no-files", default=True, help="Also check every training file.")
-@on_device
-@cli_errors
+@index_device_option
+@handle_cli_errors
 def verify_command(version: str | None, files: bool, index_device: str | None) -> None:
     """Check an index against its checksums, the database, the files and a brute-force search.
 
     Exit code 1 if anything is wrong.
     """
-    settings = settings_with_device(index_device)
+    settings = override_index_device(index_device)
     sessions = session_factory(settings)
     with show_step_bars(Console(stderr=True)) as report:
         found = verify_version(settings, sessions, report, version, files=files)
@@ -145,10 +145,10 @@ def verify_command(version: str | None, files: bool, index_device: str | None) -
 @index_commands.command("stats")
 @click.argument("version", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@cli_errors
+@handle_cli_errors
 def stats_command(version: str | None, as_json: bool) -> None:
     """Print the kind, sizes, recall, weights and age of an index."""
-    found = index_statistics(context.settings(), version)
+    found = collect_index_statistics(context.settings(), version)
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
@@ -178,7 +178,7 @@ STATISTIC_LABELS = {
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder whose val/ holds the queries; by default the one that was indexed.",
 )
-@cli_errors
+@handle_cli_errors
 def precision_command(data: Path | None) -> None:
     """Measure how often the nearest image is of the same class.
 
@@ -187,11 +187,11 @@ def precision_command(data: Path | None) -> None:
     settings = context.settings()
     with show_step_bars(Console(stderr=True)) as report:
         found = measure_precision(settings, session_factory(settings), data, report)
-    for line in found.report():
+    for line in found.format_lines():
         click.echo(line)
 
 
-def settings_with_device(index_device: str | None) -> Settings:
+def override_index_device(index_device: str | None) -> Settings:
     """The settings, with another device for the search if one is given."""
     settings = context.settings()
     return replace(settings, index_device=index_device) if index_device else settings
@@ -202,8 +202,10 @@ def read_options(texts: tuple[str, ...]) -> EngineOptions:
     values: dict[str, Any] = {}
     for text in texts:
         name, _, number = text.partition("=")
-        if name not in NAMES or not number.isdecimal():
-            exit_with(f"--set takes NAME=NUMBER with one of {', '.join(NAMES)}, not {text}", 2)
+        if name not in OPTION_NAMES or not number.isdecimal():
+            exit_with(
+                f"--set takes NAME=NUMBER with one of {', '.join(OPTION_NAMES)}, not {text}", 2
+            )
         values[name] = int(number)
     return EngineOptions(**values)
 

@@ -20,7 +20,7 @@ from model.dataset import FolderError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-EXPECTED = (
+EXPECTED_ERRORS = (
     StoreError,
     SearchError,
     WeightsError,
@@ -28,23 +28,23 @@ EXPECTED = (
     SettingsError,
     DatabaseError,
 )
-INTERRUPTED = 130
+INTERRUPTED_EXIT_CODE = 130
 
 
 database_commands = AppGroup("db", help="Manage the database.")
 
 
-def cli_errors(command: Callable[P, R]) -> Callable[P, R]:
+def handle_cli_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Decorate a command: turn what it raises into one line and an exit code."""
 
     @functools.wraps(command)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
-        except EXPECTED as error:
+        except EXPECTED_ERRORS as error:
             exit_with(" ".join(str(error).split()), 2)
         except KeyboardInterrupt:
-            exit_with("Interrupted; nothing in service has changed.", INTERRUPTED)
+            exit_with("Interrupted; nothing in service has changed.", INTERRUPTED_EXIT_CODE)
 
     return wrapper
 
@@ -56,7 +56,7 @@ def exit_with(message: str, code: int) -> NoReturn:
 
 
 @database_commands.command("upgrade")
-@cli_errors
+@handle_cli_errors
 def upgrade_command() -> None:
     """Create the tables, or bring them up to date."""
     upgrade_database(context.settings())

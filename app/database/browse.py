@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Select, cast, exists, func, select, tuple_, union_all
 
-from app.database.images import CatalogueImage, images_from_rows, select_images
+from app.database.images import CatalogueImage, make_catalogue_images, select_images
 from app.database.session import Sessions, read_session
 from app.database.tables import Class, Image, IndexClass, IndexImage
 
@@ -111,7 +111,9 @@ def find_class_page(
 ) -> ClassPage | None:
     """Return page `number` of a class's images in a version, or None. Raises DatabaseError."""
     ids = (
-        within_class(select(Image.id), version_id, class_id).order_by(*SORT_KEYS[order]).limit(size)
+        restrict_to_class(select(Image.id), version_id, class_id)
+        .order_by(*SORT_KEYS[order])
+        .limit(size)
     )
     with read_session(sessions) as session:
         row = session.execute(
@@ -126,10 +128,12 @@ def find_class_page(
         some = ids.offset((number - 1) * size).scalar_subquery()
         query = select_images().where(Image.id.in_(some)).order_by(*SORT_KEYS[order])
         rows = session.execute(query).all()
-    return ClassPage(class_=class_, pictures=images_from_rows(rows), number=number, pages=pages)
+    return ClassPage(
+        class_=class_, pictures=make_catalogue_images(rows), number=number, pages=pages
+    )
 
 
-def first_images_by_class(
+def find_first_images_by_class(
     sessions: Sessions, version_id: int, class_ids: Sequence[int], size: int
 ) -> dict[int, list[CatalogueImage]]:
     """Return the first images by path of a few classes, in one query. Raises DatabaseError."""
@@ -137,7 +141,7 @@ def first_images_by_class(
     if not found:
         return found
     firsts = (
-        within_class(select(Image.id), version_id, class_id)
+        restrict_to_class(select(Image.id), version_id, class_id)
         .order_by(*BY_PATH)
         .limit(size)
         .subquery()
@@ -147,7 +151,7 @@ def first_images_by_class(
     query = select_images().where(Image.id.in_(ids.scalar_subquery())).order_by(*BY_PATH)
     with read_session(sessions) as session:
         rows = session.execute(query).all()
-    for picture in images_from_rows(rows):
+    for picture in make_catalogue_images(rows):
         found[picture.class_id].append(picture)
     return found
 
@@ -162,10 +166,10 @@ def find_position(
 
     Raises DatabaseError.
     """
-    keys, own = SORT_KEYS[order], image_sort_keys(picture, order)
+    keys, own = SORT_KEYS[order], make_image_sort_keys(picture, order)
     before, after = tuple_(*keys) < own, tuple_(*keys) > own
-    ids = within_class(select(Image.id), version_id, picture.class_id).limit(1)
-    count = within_class(select(func.count()).select_from(Image), version_id, picture.class_id)
+    ids = restrict_to_class(select(Image.id), version_id, picture.class_id).limit(1)
+    count = restrict_to_class(select(func.count()).select_from(Image), version_id, picture.class_id)
     query = (
         select(
             ids.where(before).order_by(*(key.desc() for key in keys)).scalar_subquery(),
@@ -175,8 +179,8 @@ def find_position(
             .where(IndexClass.version_id == version_id, IndexClass.class_id == picture.class_id)
             .scalar_subquery(),
         )
-        .select_from(HELD)
-        .where(HELD.c.version_id == version_id, HELD.c.image_id == picture.id)
+        .select_from(VERSION_IMAGE)
+        .where(VERSION_IMAGE.c.version_id == version_id, VERSION_IMAGE.c.image_id == picture.id)
     )
     with read_session(sessions) as session:
         row = session.execute(query).one_or_none()
@@ -186,7 +190,7 @@ def find_position(
     return Position(previous=previous, next=following, number=earlier + 1, images=images)
 
 
-HELD = IndexImage.__table__.alias()
+VERSION_IMAGE = IndexImage.__table__.alias()
 """An alias of the table, since the subqueries use the table itself."""
 # In 64 bits: 50,000 × 50,000 pixels are more than PostgreSQL's integers hold.
 PIXELS = cast(Image.width, BigInteger) * Image.height
@@ -200,7 +204,7 @@ SORT_KEYS: dict[ImageOrder, tuple[Any, ...]] = {
 """Ascending sort keys; the last one is unique, so that pages never overlap."""
 
 
-def image_sort_keys(picture: CatalogueImage, order: ImageOrder) -> tuple[str | int, ...]:
+def make_image_sort_keys(picture: CatalogueImage, order: ImageOrder) -> tuple[str | int, ...]:
     """Return an image's own sort keys."""
     pixels, by_path = picture.width * picture.height, (picture.path, picture.id)
     return {
@@ -211,7 +215,7 @@ def image_sort_keys(picture: CatalogueImage, order: ImageOrder) -> tuple[str | i
     }[order]
 
 
-def within_class(query: Select[Any], version_id: int, class_id: int) -> Select[Any]:
+def restrict_to_class(query: Select[Any], version_id: int, class_id: int) -> Select[Any]:
     """Restrict a query of images to those of a class in a version."""
     held = exists().where(IndexImage.version_id == version_id, IndexImage.image_id == Image.id)
     # Not a join: SQLite might start from all images of the version.

@@ -81,7 +81,7 @@ def list_version_names(sessions: Sessions) -> set[str]:
         return set(session.scalars(query.distinct()))
 
 
-def class_ids_by_image(sessions: Sessions, version_id: int) -> dict[int, int]:
+def read_class_ids_by_image(sessions: Sessions, version_id: int) -> dict[int, int]:
     """Return the class id of every image of an index version, by image id. Raises DatabaseError."""
     query = (
         select(IndexImage.image_id, Image.class_id)
@@ -102,7 +102,7 @@ def find_images(sessions: Sessions, ids: Iterable[int]) -> dict[int, CatalogueIm
     known = [int(i) for i in ids if 0 < i < 2**31]
     with read_session(sessions) as session:
         rows = session.execute(select_images().where(Image.id.in_(known))).all()
-    return {found.id: found for found in images_from_rows(rows)}
+    return {found.id: found for found in make_catalogue_images(rows)}
 
 
 def find_labels(sessions: Sessions, ids: Iterable[int]) -> dict[int, str]:
@@ -110,7 +110,7 @@ def find_labels(sessions: Sessions, ids: Iterable[int]) -> dict[int, str]:
     return {image: found.label for image, found in find_images(sessions, ids).items()}
 
 
-def class_folders_by_image(sessions: Sessions, version_id: int) -> dict[int, str]:
+def read_class_folders_by_image(sessions: Sessions, version_id: int) -> dict[int, str]:
     """Return the class folder of every image of a version, by image id. Raises DatabaseError."""
     query = (
         select(IndexImage.image_id, Class.folder)
@@ -144,7 +144,9 @@ def find_validation_images(sessions: Sessions, dataset_id: int) -> list[Catalogu
     query = select_images().where(Image.split == "val", Class.dataset_id == dataset_id)
     with read_session(sessions) as session:
         rows = session.execute(query.order_by(Image.id)).all()
-    fit = (found for found in images_from_rows(rows) if found.width * found.height <= MAX_PIXELS)
+    fit = (
+        found for found in make_catalogue_images(rows) if found.width * found.height <= MAX_PIXELS
+    )
     return list({found.path: found for found in fit}.values())
 
 
@@ -157,7 +159,7 @@ def select_images() -> Select[Image, str, str]:
     )
 
 
-def images_from_rows(rows: Sequence[Row[Image, str, str]]) -> list[CatalogueImage]:
+def make_catalogue_images(rows: Sequence[Row[Image, str, str]]) -> list[CatalogueImage]:
     """Turn the rows of `select_images` into CatalogueImages."""
     return [
         CatalogueImage(

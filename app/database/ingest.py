@@ -31,7 +31,7 @@ ROWS_PER_TRANSACTION = 5000
 MAX_EXAMPLES = 64
 """Maximum number of validation images: for Figure 4, and three of them as examples to click."""
 CLICKABLE_EXAMPLES = 3
-TRIES_PER_EXAMPLE = 3
+MAX_TRIES_PER_EXAMPLE = 3
 """Files tried per validation image until one can be read."""
 
 
@@ -55,7 +55,7 @@ def register_images(
     A file known by path and content keeps its id; a changed file gets a new one. Raises
     DatabaseError.
     """
-    check_names(folder)
+    check_folder_names(folder)
     dataset_id, class_ids = register_classes(sessions, folder)
     ids = insert_new_images(sessions, "train", photographs, entries, class_ids)
     examples = choose_examples(folder)
@@ -114,7 +114,7 @@ def count_classes(session: Session, version_id: int) -> None:
     session.execute(insert(IndexClass).from_select(columns, counts))
 
 
-def check_names(folder: ImageFolder) -> None:
+def check_folder_names(folder: ImageFolder) -> None:
     """Raise DatabaseError if the root's or a class's name is not valid text for a database."""
     for name in (str(folder.root), *(c.folder for c in folder.classes)):
         if escape_file_name(name) != name:
@@ -148,7 +148,7 @@ def insert_new_images(
     class_ids: list[int],
 ) -> dict[tuple[str, str], int]:
     """Insert the images that are new; return the ids of all, by path and hash."""
-    ids = registered_image_ids(sessions, split, class_ids)
+    ids = read_registered_image_ids(sessions, split, class_ids)
     new = [
         {
             "class_id": class_ids[photograph.class_index],
@@ -171,7 +171,7 @@ def insert_new_images(
     return ids
 
 
-def registered_image_ids(
+def read_registered_image_ids(
     sessions: Sessions, split: str, class_ids: list[int]
 ) -> dict[tuple[str, str], int]:
     """Return the ids of the images registered before, by path and hash."""
@@ -191,27 +191,27 @@ def choose_examples(folder: ImageFolder) -> list[tuple[Photograph, FileEntry]]:
     for photograph in folder.val:
         if escape_file_name(photograph.path) == photograph.path:
             groups.setdefault(photograph.class_index, []).append(photograph)
-    classes = evenly_spaced(list(groups), MAX_EXAMPLES)
+    classes = pick_evenly_spaced(list(groups), MAX_EXAMPLES)
     each = -(-MAX_EXAMPLES // max(1, len(classes)))
-    order = dict.fromkeys([*evenly_spaced(classes, CLICKABLE_EXAMPLES), *classes])
+    order = dict.fromkeys([*pick_evenly_spaced(classes, CLICKABLE_EXAMPLES), *classes])
     turns = zip_longest(
-        *(readable_photographs(folder.root, groups[index], each) for index in order)
+        *(find_readable_photographs(folder.root, groups[index], each) for index in order)
     )
     return list(islice(filter(None, chain.from_iterable(turns)), MAX_EXAMPLES))
 
 
-def evenly_spaced(values: Sequence[T], most: int) -> list[T]:
+def pick_evenly_spaced(values: Sequence[T], most: int) -> list[T]:
     """Return at most `most` of the values, evenly spaced, including the first."""
     count = min(most, len(values))
     return [values[i * len(values) // count] for i in range(count)]
 
 
-def readable_photographs(
+def find_readable_photographs(
     root: Path, group: Sequence[Photograph], count: int
 ) -> Iterator[tuple[Photograph, FileEntry]]:
     """Yield readable photographs of a class, evenly spaced ones first; not all files are tried."""
-    order = dict.fromkeys([*evenly_spaced(group, count), *group])
-    for photograph in islice(order, TRIES_PER_EXAMPLE * count):
+    order = dict.fromkeys([*pick_evenly_spaced(group, count), *group])
+    for photograph in islice(order, MAX_TRIES_PER_EXAMPLE * count):
         read = read_photograph(root, photograph.path, lambda _: None)
         if isinstance(read, DecodedFile):
             yield photograph, read.entry

@@ -41,7 +41,7 @@ def session_factory(settings: Settings) -> Sessions:
 @contextmanager
 def read_session(sessions: Sessions) -> Iterator[Session]:
     """Open a short session for reading. Raises DatabaseError."""
-    with database_errors(sessions), sessions() as session:
+    with translate_database_errors(sessions), sessions() as session:
         yield session
 
 
@@ -52,8 +52,8 @@ def write_session(sessions: Sessions) -> Iterator[Session]:
     On SQLite it waits for other writers at its start: a session that reads first and then writes
     would be rejected, not queued. Raises DatabaseError.
     """
-    engine = database_engine(sessions).execution_options(immediate=True)
-    with database_errors(sessions), sessions(bind=engine) as session, session.begin():
+    engine = get_engine(sessions).execution_options(immediate=True)
+    with translate_database_errors(sessions), sessions(bind=engine) as session, session.begin():
         yield session
 
 
@@ -70,25 +70,28 @@ def migrate_database(settings: Settings, revision: str) -> None:
     if settings.database.drivername == "sqlite":
         make_folder(settings.database)
     sessions = session_factory(settings)
-    engine = database_engine(sessions)
-    with database_errors(sessions), engine.execution_options(immediate=True).begin() as connection:
-        config = alembic_config()
+    engine = get_engine(sessions)
+    with (
+        translate_database_errors(sessions),
+        engine.execution_options(immediate=True).begin() as connection,
+    ):
+        config = make_alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
     engine.dispose()
 
 
-def tables_are_current(sessions: Sessions) -> bool:
+def are_tables_current(sessions: Sessions) -> bool:
     """Whether the tables are those that this version expects. Raises DatabaseError."""
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    head = ScriptDirectory.from_config(make_alembic_config()).get_current_head()
     with read_session(sessions) as session:
         return MigrationContext.configure(session.connection()).get_current_revision() == head
 
 
 @contextmanager
-def database_errors(sessions: Sessions) -> Iterator[None]:
+def translate_database_errors(sessions: Sessions) -> Iterator[None]:
     """Turn exceptions of SQLAlchemy and Alembic into a DatabaseError with a one-line message."""
-    where = database_engine(sessions).url.render_as_string(hide_password=True)
+    where = get_engine(sessions).url.render_as_string(hide_password=True)
     try:
         yield
     except CommandError as error:
@@ -96,12 +99,12 @@ def database_errors(sessions: Sessions) -> Iterator[None]:
     except DBAPIError as error:
         raise DatabaseError(describe_error(error, where)) from error
     except SQLAlchemyError as error:
-        raise DatabaseError(f"The database {where} failed: {first_line(error)}") from error
+        raise DatabaseError(f"The database {where} failed: {get_first_line(error)}") from error
 
 
 def describe_error(error: DBAPIError, where: str) -> str:
     """Say in one line what went wrong with the database at `where`, and what to do about it."""
-    what = first_line(error.orig)
+    what = get_first_line(error.orig)
     missing = "no such table" in what or "no such column" in what
     if missing or (isinstance(error, ProgrammingError) and "does not exist" in what):
         return f"The database {where} is not up to date ({what}); run `flask db upgrade`"
@@ -112,7 +115,7 @@ def describe_error(error: DBAPIError, where: str) -> str:
     return f"The database {where} failed: {what}"
 
 
-def first_line(error: BaseException | None) -> str:
+def get_first_line(error: BaseException | None) -> str:
     """Return the first line of an error's message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -126,7 +129,7 @@ def make_folder(url: URL) -> None:
         raise DatabaseError(f"The database's folder cannot be created: {error}") from error
 
 
-def alembic_config() -> Config:
+def make_alembic_config() -> Config:
     """Return Alembic's configuration: the migrations beside this file."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -134,7 +137,7 @@ def alembic_config() -> Config:
     return config
 
 
-def database_engine(sessions: Sessions) -> Engine:
+def get_engine(sessions: Sessions) -> Engine:
     """Return the engine of a session factory."""
     engine = sessions.kw["bind"]
     assert isinstance(engine, Engine)
@@ -160,7 +163,7 @@ def prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA journal_mode = WAL")
-    record.info["file"] = database_file_id(connection)
+    record.info["file"] = read_database_file_id(connection)
 
 
 def reconnect_if_replaced(connection: sqlite3.Connection, record: Any, proxy: Any) -> None:
@@ -168,11 +171,11 @@ def reconnect_if_replaced(connection: sqlite3.Connection, record: Any, proxy: An
 
     It would continue to read and write the file that no longer has a name.
     """
-    if database_file_id(connection) != record.info["file"]:
+    if read_database_file_id(connection) != record.info["file"]:
         raise DisconnectionError("The database's file has been replaced")
 
 
-def database_file_id(connection: sqlite3.Connection) -> tuple[int, int] | None:
+def read_database_file_id(connection: sqlite3.Connection) -> tuple[int, int] | None:
     """Return device and inode of the file at a SQLite connection's path, or None."""
     # The first is the database itself; SQLite may have opened one for temporary tables beside it.
     _, _, path = connection.execute("PRAGMA database_list").fetchone()

@@ -14,8 +14,8 @@ from app.database.session import Sessions
 from app.indexing.versions import (
     discard_versions,
     drop_milvus_collections,
-    manifest_in_use,
     prepare_database,
+    read_manifest_in_use,
 )
 from app.inference.loader import check_servable
 from index import store
@@ -39,7 +39,7 @@ from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder
 from model.predict import Predictor
 from storage.progress import Report
 
-HELD_OUT = 256
+MAX_HELD_OUT_IMAGES = 256
 """Validation photographs used to choose an engine's search effort."""
 
 
@@ -47,7 +47,7 @@ HELD_OUT = 256
 class BuildOptions:
     """What index to build. With kind or dtype `auto`, size and memory decide."""
 
-    wanted: engines.IndexSpec = field(default_factory=lambda: engines.IndexSpec(kind="auto"))
+    spec: engines.IndexSpec = field(default_factory=lambda: engines.IndexSpec(kind="auto"))
     dtype: str = "auto"
 
 
@@ -86,9 +86,9 @@ def build_index(
     Raises WeightsError, FolderError, StoreError, SearchError and DatabaseError.
     """
     weights = check_servable(load_weights(settings.home.weights))
-    build = IndexBuild(settings, sessions, report, weights, training_folder(weights))
+    build = IndexBuild(settings, sessions, report, weights, scan_training_folder(weights))
     prepare_database(settings)
-    if if_needed and (served := manifest_in_use(settings, sessions)) and build.matches(served):
+    if if_needed and (served := read_manifest_in_use(settings, sessions)) and build.matches(served):
         build.clean_up(served)
         return BuildResult(manifest=served)
     return build.run(options or BuildOptions(), None)
@@ -101,9 +101,9 @@ def update_index(settings: Settings, sessions: Sessions, report: Report) -> Buil
     Raises as `build_index`, and StoreError if there is no complete index of these weights.
     """
     weights = check_servable(load_weights(settings.home.weights))
-    build = IndexBuild(settings, sessions, report, weights, training_folder(weights))
+    build = IndexBuild(settings, sessions, report, weights, scan_training_folder(weights))
     prepare_database(settings)
-    served = manifest_in_use(settings, sessions)
+    served = read_manifest_in_use(settings, sessions)
     if served is None:
         raise StoreError("There is no complete index to update; run `flask index build`")
     if (served.weights, served.data) != (weights.identity, str(build.folder.root)):
@@ -161,7 +161,7 @@ class IndexBuild:
                     listing=listing,
                     dtype=options.dtype,
                     kind=engine.kind,
-                    target=options.wanted.target,
+                    target=options.spec.target,
                     parameters=engine.parameters,
                     recall=engine.recall,
                     near=earlier.near
@@ -184,7 +184,7 @@ class IndexBuild:
             self.folder.train,
             self.root,
             dtype=options.dtype,
-            kind=options.wanted.kind,
+            kind=options.spec.kind,
             base=base,
             report=self.report,
         )
@@ -216,7 +216,7 @@ class IndexBuild:
             draft.folder, make_sample(self.predictor, version_images, vectors, sample, self.report)
         )
         return engines.build_engine(
-            options.wanted,
+            options.spec,
             VersionData(
                 name=draft.name,
                 folder=draft.folder,
@@ -226,12 +226,12 @@ class IndexBuild:
             ),
             self.report,
             (self.root / earlier.name, earlier) if earlier else None,
-            self.held_out_features() if options.wanted.kind != "exact" else None,
+            self.compute_held_out_features() if options.spec.kind != "exact" else None,
         )
 
-    def held_out_features(self) -> Floats:
+    def compute_held_out_features(self) -> Floats:
         """Features of some validation photographs, standing in for uploads: float32 [N, 4096]."""
-        chosen = np.random.default_rng(2012).permutation(len(self.folder.val))[:HELD_OUT]
+        chosen = np.random.default_rng(2012).permutation(len(self.folder.val))[:MAX_HELD_OUT_IMAGES]
         files = [self.folder.root / self.folder.val[i].path for i in np.sort(chosen)]
         progress = self.report("Computing features of validation images", len(files))
         items = list(enumerate(files))
@@ -293,7 +293,7 @@ def settle_options(
 
     Also return notes that say what was decided, and why. Raises StoreError.
     """
-    wanted, notes = options.wanted, []
+    wanted, notes = options.spec, []
     if earlier is not None:
         wanted = replace(wanted, kind=earlier.kind, target=earlier.target)
     if wanted.kind == "auto" and settings.index_url:
@@ -306,10 +306,10 @@ def settle_options(
     dtype = options.dtype
     if dtype == "auto":
         dtype = "float32" if wanted.kind == "exact" else "float16"
-    return replace(options, wanted=wanted, dtype=dtype), notes
+    return replace(options, spec=wanted, dtype=dtype), notes
 
 
-def training_folder(weights: Weights) -> ImageFolder:
+def scan_training_folder(weights: Weights) -> ImageFolder:
     """Scan the folder that the weights were trained on. Raises FolderError."""
     try:
         return scan_folder(Path(weights.provenance.data))

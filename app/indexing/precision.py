@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.config import Settings
-from app.database.images import class_folders_by_image
+from app.database.images import read_class_folders_by_image
 from app.database.session import Sessions
 from app.inference.loader import ModelLoader, NotReady
 from index.building.file_list import escape_file_name
@@ -26,7 +26,7 @@ class Precision:
     share: float
     unreadable: list[str]
 
-    def report(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """Describe the measurement, a line each."""
         hits = round(self.share * self.images)
         return [
@@ -43,7 +43,7 @@ def measure_precision(
 
     Raises StoreError if there is no index to query, FolderError and DatabaseError.
     """
-    state = ModelLoader(settings, sessions).state()
+    state = ModelLoader(settings, sessions).get_state()
     if isinstance(state, NotReady):
         raise StoreError(f"{state.message} Run `{state.command}`.")
     folder = scan_folder(data or Path(state.manifest.data))
@@ -52,18 +52,20 @@ def measure_precision(
     computed = compute_features(state.predictor, items, on_progress=progress)
     if not len(computed.ids):
         raise FolderError(f"No image in {folder.root / 'val'} could be read")
-    number, class_of = number_classes(folder, class_folders_by_image(sessions, state.version.id))
+    number, class_of = number_classes(
+        folder, read_class_folders_by_image(sessions, state.version.id)
+    )
     classes = [number[folder.classes[folder.val[i].class_index].folder] for i in computed.ids]
     return Precision(
         images=len(classes),
-        share=nearest_class_share(state.index, computed.features, classes, class_of),
+        share=measure_nearest_class_share(state.index, computed.features, classes, class_of),
         unreadable=[
             f"{escape_file_name(str(path))}: {reason}" for _, path, reason in computed.unreadable
         ],
     )
 
 
-def nearest_class_share(
+def measure_nearest_class_share(
     index: Index, features: Floats, classes: Sequence[int], class_of: Mapping[int, int]
 ) -> float:
     """Give the share, 0–1, of queries whose nearest image in the index has the query's class.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.config import Settings
-from app.database.images import class_ids_by_image, find_version
+from app.database.images import find_version, read_class_ids_by_image
 from app.database.session import Sessions
 from index import store
 from index.building.file_list import FILE_LIST as LISTING
@@ -20,9 +20,9 @@ from model.dataset import FolderError, scan_folder
 from storage.parallel import map_ahead
 from storage.progress import Report
 
-SAMPLE = 64
+SAMPLE_IMAGES = 64
 """Images whose neighbours are compared with those of an exhaustive search."""
-K = 6
+NEIGHBOURS = 6
 
 
 @dataclass
@@ -71,7 +71,9 @@ def verify_version(
     if manifest.kind == "milvus":
         found.add("Vectors in Milvus against the shards", compare_with_milvus(settings, index))
     recall, wrong = compare_with_brute_force(index)
-    found.add(f"Neighbours of {min(SAMPLE, len(index))} images, recall@6 {recall:.3f}", wrong)
+    found.add(
+        f"Neighbours of {min(SAMPLE_IMAGES, len(index))} images, recall@6 {recall:.3f}", wrong
+    )
     return found
 
 
@@ -91,7 +93,7 @@ def compare_with_database(sessions: Sessions, index: Index) -> list[str]:
     version = find_version(sessions, index.manifest.name)
     if version is None:
         return [f"the database does not list {index.manifest.name}"]
-    listed = class_ids_by_image(sessions, version.id)
+    listed = read_class_ids_by_image(sessions, version.id)
     members = dict(zip(index.id_map.ids.tolist(), index.id_map.classes.tolist(), strict=True))
     wrong = [f"image {i} is in the index but not in the database" for i in members.keys() - listed]
     wrong += [f"image {i} is in the database but not in the index" for i in listed.keys() - members]
@@ -109,7 +111,7 @@ def compare_with_files(folder: Path, manifest: Manifest, report: Report) -> list
         return [str(error)]
     progress = report("Reading the training files", len(entries))
     wrong = []
-    digests = map_ahead(lambda entry: digest_or_none(root / entry.path), entries, SAMPLE)
+    digests = map_ahead(lambda entry: try_digest_file(root / entry.path), entries, SAMPLE_IMAGES)
     for done, (entry, sha256) in enumerate(zip(entries, digests, strict=True), start=1):
         if sha256 is None:
             wrong.append(f"{root / entry.path} no longer exists")
@@ -122,7 +124,7 @@ def compare_with_files(folder: Path, manifest: Manifest, report: Report) -> list
     return wrong
 
 
-def digest_or_none(file: Path) -> str | None:
+def try_digest_file(file: Path) -> str | None:
     """SHA-256 of a file, or None if it cannot be read."""
     try:
         return compute_file_sha256(file)
@@ -143,15 +145,15 @@ def compare_with_milvus(settings: Settings, index: Index) -> list[str]:
 
 def compare_with_brute_force(index: Index) -> tuple[float, list[str]]:
     """Measure recall@6 of a sample of images, themselves left out; return it and the problems."""
-    places = np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int))
+    places = np.unique(np.linspace(0, len(index) - 1, SAMPLE_IMAGES).astype(int))
     truth = Index(index.manifest, index.vectors, index.id_map)
     hits = asked = 0
     wrong = []
     for place in places.tolist():
         image, row = int(index.id_map.ids[place]), index.id_map.rows[place]
         query = index.vectors.take([row])
-        found = index.search(query, K, without=image)
-        right = truth.search(query, K, without=image)
+        found = index.search(query, NEIGHBOURS, without=image)
+        right = truth.search(query, NEIGHBOURS, without=image)
         distance = dict(zip(right.ids[0].tolist(), right.distances[0].tolist(), strict=True))
         common = [i for i in found.ids[0].tolist() if i in distance]
         hits, asked = hits + len(common), asked + len(distance)
@@ -162,19 +164,19 @@ def compare_with_brute_force(index: Index) -> tuple[float, list[str]]:
     wanted = (
         1.0
         if index.manifest.kind == "exact"
-        else lowest_plausible_recall(index.manifest.target, asked)
+        else compute_lowest_plausible_recall(index.manifest.target, asked)
     )
     if recall < wanted:
         wrong.append(f"recall@6 of a sample is {recall:.3f}, below {wanted:.3f}")
     return recall, wrong
 
 
-def lowest_plausible_recall(target: float, asked: int) -> float:
+def compute_lowest_plausible_recall(target: float, asked: int) -> float:
     """The lowest recall expected of a sample: three standard deviations below the target."""
     return float(target - 3 * np.sqrt(target * (1 - target) / max(asked, 1)))
 
 
-def index_statistics(settings: Settings, name: str | None = None) -> dict[str, object]:
+def collect_index_statistics(settings: Settings, name: str | None = None) -> dict[str, object]:
     """Return what there is to know about a version, by default the one in service.
 
     Raises StoreError.

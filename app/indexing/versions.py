@@ -26,7 +26,7 @@ def prepare_database(settings: Settings) -> None:
         upgrade_database(settings)
 
 
-def manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
+def read_manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
     """Return the manifest of the version in service if it is complete and the database lists it."""
     root = settings.home.index
     try:

@@ -75,9 +75,9 @@ def classify_image(
     timer.stop("decode")
     prediction = ready.predictor.predict(square)
     timer.stop("network")
-    (neighbours,) = nearest_neighbours(ready, sessions, prediction.fc7[None], without=without)
+    (neighbours,) = find_nearest_neighbours(ready, sessions, prediction.fc7[None], without=without)
     timer.stop("search")
-    by_pixels = nearest_by_pixels(ready, sessions, square, without)
+    by_pixels = find_nearest_by_pixels(ready, sessions, square, without)
     if ready.sample is not None:
         timer.stop("pixels")
     top5 = ready.predictor.top5
@@ -86,7 +86,7 @@ def classify_image(
         crops=[top5(crop)[0] for crop in prediction.crop_probabilities],
         neighbours=neighbours,
         by_pixels=by_pixels,
-        sampled=sample_size(ready),
+        sampled=count_sampled_images(ready),
         milliseconds=timer.milliseconds,
         weights=ready.predictor.identity,
         version=ready.version,
@@ -96,7 +96,7 @@ def classify_image(
     return classification, image
 
 
-def nearest_neighbours(
+def find_nearest_neighbours(
     ready: Ready,
     sessions: Sessions,
     features: Floats | Doubles,
@@ -126,7 +126,7 @@ def nearest_neighbours(
     ]
 
 
-def nearest_by_pixels(
+def find_nearest_by_pixels(
     ready: Ready,
     sessions: Sessions,
     square: Pixels,
@@ -147,7 +147,7 @@ def nearest_by_pixels(
     ]
 
 
-def sample_size(ready: Ready) -> int | None:
+def count_sampled_images(ready: Ready) -> int | None:
     """Return how many images are compared by pixels, or None if all are."""
     return None if ready.sample is None or ready.sample.whole else len(ready.sample.ids)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.database.images import find_images
 from app.database.session import Sessions
-from app.inference.classify import Neighbour, nearest_neighbours
+from app.inference.classify import Neighbour, find_nearest_neighbours
 from app.inference.loader import Ready
 from index.vectors import Floats
 from model.dataset import SUFFIXES, is_photograph
@@ -18,7 +18,7 @@ from model.predict import LabelProbability, Pixels, Prediction, Predictor
 from model.preprocess import read_square
 from storage.parallel import map_ahead, split_batches
 
-BATCH = 16
+FILES_PER_BATCH = 16
 """Images per forward pass, each as ten crops."""
 
 
@@ -55,7 +55,9 @@ FindNeighbours = Callable[[Floats], list[list[NeighbourFile]]]
 def find_files(paths: Iterable[Path]) -> list[Path | UnclassifiedFile]:
     """List the given files, and the photographs in and below the given folders, each once."""
     every = (
-        one for path in paths for one in (photographs_below(path) if is_folder(path) else [path])
+        one
+        for path in paths
+        for one in (list_photographs_below(path) if is_folder(path) else [path])
     )
     return list(dict.fromkeys(every))
 
@@ -68,7 +70,7 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def photographs_below(folder: Path) -> list[Path | UnclassifiedFile]:
+def list_photographs_below(folder: Path) -> list[Path | UnclassifiedFile]:
     """The photographs in a folder and below, sorted by name, without hidden ones."""
     files: list[Path] = []
     errors: list[OSError] = []
@@ -76,12 +78,12 @@ def photographs_below(folder: Path) -> list[Path | UnclassifiedFile]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += (Path(place, name) for name in sorted(names) if is_photograph(name))
     reason = f"The folder holds no photographs ({', '.join(SUFFIXES)})."
-    return [*files, *map(unreadable_folder, errors)] or [
+    return [*files, *map(describe_unreadable_folder, errors)] or [
         UnclassifiedFile(file=folder, reason=reason)
     ]
 
 
-def unreadable_folder(error: OSError) -> UnclassifiedFile:
+def describe_unreadable_folder(error: OSError) -> UnclassifiedFile:
     """Describe a folder that cannot be opened."""
     reason = f"The folder cannot be opened: {error.strerror}."
     return UnclassifiedFile(file=Path(os.fsdecode(error.filename)), reason=reason)
@@ -93,7 +95,7 @@ def classify_files(
     top: int,
     find: FindNeighbours | None,
     on_progress: Callable[[int], None],
-    batch: int = BATCH,
+    batch: int = FILES_PER_BATCH,
 ) -> Iterator[Outcome]:
     """Classify files in order, each with `top` labels and the neighbours from `find`.
 
@@ -135,11 +137,11 @@ def try_read_square(file: Path | UnclassifiedFile) -> tuple[Path, Pixels | str]:
         return file, f"The file cannot be opened: {error.strerror}."
 
 
-def neighbour_finder(ready: Ready, sessions: Sessions, count: int) -> FindNeighbours:
+def make_neighbour_finder(ready: Ready, sessions: Sessions, count: int) -> FindNeighbours:
     """Return a function that finds the `count` training images nearest in fc7 features."""
 
     def find(features: Floats) -> list[list[NeighbourFile]]:
-        rows = nearest_neighbours(ready, sessions, features, count)
+        rows = find_nearest_neighbours(ready, sessions, features, count)
         known = find_images(sessions, (one.id for row in rows for one in row))
         files = {image: picture.file for image, picture in known.items()}
         return [

@@ -10,7 +10,7 @@ import numpy as np
 
 from app.config import Settings
 from app.database.images import IndexVersionInfo, find_version
-from app.database.session import DatabaseError, Sessions, tables_are_current
+from app.database.session import DatabaseError, Sessions, are_tables_current
 from index import store
 from index.engines.protocol import SearchError
 from index.sample import ImageSample, read_sample
@@ -66,8 +66,8 @@ class NotReadyError(Exception):
 class ModelLoader:
     """Holds the pair of weights and index in service. Thread-safe.
 
-    Each call of `state` looks at the links to the weights and to the index, and reads again what
-    they point to when they have moved. A pair stays in service until a complete new one is read.
+    Each call of `get_state` checks the links to the weights and to the index, and reads what they
+    point to again when they have moved. A pair stays in service until a complete new one is read.
     """
 
     def __init__(self, settings: Settings, sessions: Sessions) -> None:
@@ -79,63 +79,63 @@ class ModelLoader:
         self.indexes: LastRead[Index] = LastRead(store.StoreError)
         self.samples: LastRead[ImageSample | None] = LastRead(store.StoreError)
 
-    def state(self) -> Ready | NotReady:
+    def get_state(self) -> Ready | NotReady:
         """Return the pair in service, or why there is none; cheap when nothing has changed."""
         current = self.current
-        if current is not None and read_signature(self.settings.home) == self.signature:
+        if current is not None and read_link_signature(self.settings.home) == self.signature:
             return current
         if not isinstance(current, Ready):
-            return self.latest_state()
+            return self.get_latest_state()
         # While a pair is in service no request waits for the next: a background thread reads it.
         if self.lock.acquire(blocking=False):
             threading.Thread(target=self.refresh_and_release, daemon=True).start()
         return current
 
-    def ready(self) -> Ready:
+    def require_ready(self) -> Ready:
         """Return the pair in service. Raises NotReadyError."""
-        state = self.state()
+        state = self.get_state()
         if isinstance(state, NotReady):
             raise NotReadyError(state)
         return state
 
-    def predictor(self) -> Predictor:
+    def require_predictor(self) -> Predictor:
         """Return the network in service, or that of the weights in use when no index matches them.
 
         Raises NotReadyError.
         """
-        state = self.state()
+        state = self.get_state()
         if isinstance(state, Ready):
             return state.predictor
         with self.lock:
-            link = read_signature(self.settings.home).weights
+            link = read_link_signature(self.settings.home).weights
             if link is None:
-                raise NotReadyError(no_weights(self.settings))
+                raise NotReadyError(describe_missing_weights(self.settings))
             try:
                 return self.read_predictor(link)
             except WeightsError as error:
-                raise NotReadyError(damaged_weights(error)) from error
+                raise NotReadyError(describe_damaged_weights(error)) from error
             finally:
-                if read_signature(self.settings.home).weights != link:
+                if read_link_signature(self.settings.home).weights != link:
                     self.predictors.forget()  # the file read may be newer than the link seen
 
-    def latest_state(self) -> Ready | NotReady:
-        """As `state`, but waits until a change of the links has been read."""
+    def get_latest_state(self) -> Ready | NotReady:
+        """As `get_state`, but wait until a change of the links has been read."""
         with self.lock:
             return self.refresh()
 
     def probe_state(self) -> Ready | NotReady:
-        """As `state`, but first asks the server that holds the index, if one does."""
-        state = self.state()
+        """As `get_state`, but first query the server that holds the index, if one does."""
+        state = self.get_state()
         if isinstance(state, NotReady) or state.manifest.kind != "milvus":
             return state
         try:
             state.index.search(np.zeros((1, FEATURES), np.float32), 1)
         except SearchError as error:
-            return search_unavailable(error)
+            return describe_failed_search(error)
         return state
 
     def refresh_and_release(self) -> None:
-        """Refresh in the background thread, then release the lock that `state` acquired."""
+        """Refresh in the background thread, then release the lock that `get_state` acquired."""
         try:
             self.refresh()
         finally:
@@ -143,13 +143,13 @@ class ModelLoader:
 
     def refresh(self) -> Ready | NotReady:
         """Read what the links point to. The caller holds the lock."""
-        before = read_signature(self.settings.home)
+        before = read_link_signature(self.settings.home)
         if self.current is not None and before == self.signature:
             return self.current
         found = self.read_state(before)
         if not isinstance(self.current, Ready) or isinstance(found, Ready):
             self.current = found
-        moved = read_signature(self.settings.home) != before
+        moved = read_link_signature(self.settings.home) != before
         if moved:
             # The files read may be newer than the signature they are remembered under.
             self.predictors.forget()
@@ -165,18 +165,22 @@ class ModelLoader:
         home = self.settings.home
         try:
             if links.weights is None:
-                return no_weights(self.settings)
+                return describe_missing_weights(self.settings)
             name = store.read_current_version(home.index)
             if name is None:
-                return no_index()
-            if not tables_are_current(self.sessions):
-                return NotReady(reason="database", message=OUTDATED_TABLES, command=UPGRADE)
+                return describe_missing_index()
+            if not are_tables_current(self.sessions):
+                return NotReady(
+                    reason="database", message=OUTDATED_TABLES_MESSAGE, command=UPGRADE_COMMAND
+                )
             version = find_version(self.sessions, name)
             if version is None:
-                return NotReady(reason="no-index", message=UNKNOWN_VERSION, command=BUILD)
+                return NotReady(
+                    reason="no-index", message=UNKNOWN_VERSION_MESSAGE, command=BUILD_COMMAND
+                )
             predictor = self.read_predictor(links.weights)
             if store.read_manifest(home.index / name).weights != predictor.identity:
-                return NotReady(reason="mismatch", message=MISMATCH, command=BUILD)
+                return NotReady(reason="mismatch", message=MISMATCH_MESSAGE, command=BUILD_COMMAND)
             index = self.indexes.get(
                 links.index,
                 lambda: store.open_version(home.index, name, self.settings.search_device),
@@ -186,13 +190,13 @@ class ModelLoader:
             )
             return Ready(predictor=predictor, index=index, version=version, sample=sample)
         except DatabaseError as error:
-            return NotReady(reason="database", message=str(error), command=UPGRADE)
+            return NotReady(reason="database", message=str(error), command=UPGRADE_COMMAND)
         except store.StoreError as error:
-            return NotReady(reason="damaged", message=f"{error}.", command=BUILD)
+            return NotReady(reason="damaged", message=f"{error}.", command=BUILD_COMMAND)
         except SearchError as error:
-            return search_unavailable(error)
+            return describe_failed_search(error)
         except WeightsError as error:
-            return damaged_weights(error)
+            return describe_damaged_weights(error)
 
     def read_predictor(self, link: object) -> Predictor:
         """Read the weights unless they were the last read. The caller holds the lock.
@@ -205,11 +209,17 @@ class ModelLoader:
         )
 
 
-BUILD, TRAIN, UPGRADE = "flask index build", "python training/run.py", "flask db upgrade"
-STATS = "flask index stats"
-MISMATCH = "The index was built with different weights."
-OUTDATED_TABLES = "The database's tables belong to another version of the application."
-UNKNOWN_VERSION = "The database does not list the current index; it may be a different database."
+BUILD_COMMAND, TRAIN_COMMAND, UPGRADE_COMMAND = (
+    "flask index build",
+    "python training/run.py",
+    "flask db upgrade",
+)
+STATS_COMMAND = "flask index stats"
+MISMATCH_MESSAGE = "The index was built with different weights."
+OUTDATED_TABLES_MESSAGE = "The database's tables belong to another version of the application."
+UNKNOWN_VERSION_MESSAGE = (
+    "The database does not list the current index; it may be a different database."
+)
 
 
 def check_servable(weights: Weights) -> Weights:
@@ -231,26 +241,26 @@ def check_servable(weights: Weights) -> Weights:
     )
 
 
-def no_weights(settings: Settings) -> NotReady:
+def describe_missing_weights(settings: Settings) -> NotReady:
     """Nothing has been trained."""
     message = f"There are no weights yet at {settings.home.weights}."
-    return NotReady(reason="no-weights", message=message, command=TRAIN)
+    return NotReady(reason="no-weights", message=message, command=TRAIN_COMMAND)
 
 
-def damaged_weights(error: WeightsError) -> NotReady:
+def describe_damaged_weights(error: WeightsError) -> NotReady:
     """The weights file cannot be used."""
-    return NotReady(reason="damaged", message=f"{error}.", command=TRAIN)
+    return NotReady(reason="damaged", message=f"{error}.", command=TRAIN_COMMAND)
 
 
-def no_index() -> NotReady:
+def describe_missing_index() -> NotReady:
     """Nothing has been indexed."""
     message = "The training images are not indexed yet."
-    return NotReady(reason="no-index", message=message, command=BUILD)
+    return NotReady(reason="no-index", message=message, command=BUILD_COMMAND)
 
 
-def search_unavailable(error: SearchError) -> NotReady:
+def describe_failed_search(error: SearchError) -> NotReady:
     """The server that holds the index does not respond."""
-    return NotReady(reason="search", message=f"{error}.", command=STATS)
+    return NotReady(reason="search", message=f"{error}.", command=STATS_COMMAND)
 
 
 @dataclass(frozen=True)
@@ -261,7 +271,7 @@ class LinkSignature:
     index: tuple[object, ...] | None
 
 
-def read_signature(home: Home) -> LinkSignature:
+def read_link_signature(home: Home) -> LinkSignature:
     """Look at the links, without reading the files behind them."""
     current = home.index / store.CURRENT_LINK
     try:
@@ -269,20 +279,20 @@ def read_signature(home: Home) -> LinkSignature:
     except OSError:
         files = []
     return LinkSignature(
-        weights=link_stamp(home.weights, home.weights), index=link_stamp(current, *files)
+        weights=read_link_stamp(home.weights, home.weights), index=read_link_stamp(current, *files)
     )
 
 
-def link_stamp(link: Path, *files: Path) -> tuple[object, ...] | None:
+def read_link_stamp(link: Path, *files: Path) -> tuple[object, ...] | None:
     """A link's target and the inodes, sizes and times of files; None if there is no such link."""
     try:
         target = str(link.readlink()) if link.is_symlink() else str(link.lstat().st_ino)
     except OSError:
         return None
-    return (target, *(file_stamp(file) for file in files))
+    return (target, *(read_file_identity(file) for file in files))
 
 
-def file_stamp(file: Path) -> tuple[int, ...]:
+def read_file_identity(file: Path) -> tuple[int, ...]:
     """What changes when a file does; empty if there is no file."""
     try:
         stat = file.stat()

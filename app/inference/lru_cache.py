@@ -22,7 +22,7 @@ class LruCache:
             lambda key, compute: compute()
         )
 
-    def holds(self, key: Hashable) -> bool:
+    def contains(self, key: Hashable) -> bool:
         """Return whether there is a result for the key now."""
         with self.condition:
             return key in self.results

@@ -7,7 +7,7 @@ import numpy as np
 
 from app.database.images import CatalogueImage, find_images
 from app.database.session import Sessions
-from app.inference.classify import Neighbour, nearest_neighbours
+from app.inference.classify import Neighbour, find_nearest_neighbours
 from app.inference.loader import Ready
 from index.search import MAX_NEIGHBOURS as MOST_FOUND
 from index.search import Doubles
@@ -35,7 +35,7 @@ class MeanQueryResult:
     neighbours: list[Neighbour]
 
 
-def nearest_to_mean(
+def find_nearest_to_mean(
     ready: Ready,
     sessions: Sessions,
     images: Iterable[int],
@@ -59,7 +59,7 @@ def nearest_to_mean(
             PickedImage(picture=known[i], distance=d)
             for i, d in zip(chosen, distances, strict=True)
         ],
-        neighbours=nearest_others(ready, sessions, mean, chosen, count, classes),
+        neighbours=find_nearest_others(ready, sessions, mean, chosen, count, classes),
     )
 
 
@@ -83,7 +83,7 @@ def check_indexed(ready: Ready, chosen: Sequence[int], known: Iterable[int]) -> 
             )
 
 
-def nearest_others(
+def find_nearest_others(
     ready: Ready,
     sessions: Sessions,
     mean: Doubles,
@@ -95,6 +95,6 @@ def nearest_others(
     find_row = ready.index.id_map.find_row
     own = {find_row(image) for image in chosen}
     asked = min(count + len(own), MOST_FOUND)
-    (found,) = nearest_neighbours(ready, sessions, mean[None], asked, classes=classes)
+    (found,) = find_nearest_neighbours(ready, sessions, mean[None], asked, classes=classes)
     # A mean is not an image, so nothing is a near-duplicate of it.
     return [replace(one, near=False) for one in found if find_row(one.id) not in own][:count]

@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from app.config import Settings
 from app.database.session import Sessions
 from app.inference.loader import check_servable
-from app.inference.weights_files import WeightsFile, find_weights_file, index_versions_by_weights
+from app.inference.weights_files import (
+    WeightsFile,
+    find_index_versions_by_weights,
+    find_weights_file,
+)
 from index import store
 from index.manifest import StoreError
 from model.checkpoint import WeightsError, load_weights
@@ -21,7 +25,7 @@ class SwitchError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Switched:
+class SwitchedWeights:
     """What is in use now. index: the version switched to, or None if none matches."""
 
     model: WeightsFile
@@ -29,7 +33,7 @@ class Switched:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unindexed:
+class UnindexedWeights:
     """Weights without a usable index: switching to them needs consent. Nothing was switched.
 
     why: what is wrong with the matching index, or empty if there is none.
@@ -41,7 +45,7 @@ class Unindexed:
 
 def switch_weights(
     settings: Settings, sessions: Sessions, key: str, *, consent: bool
-) -> Switched | Unindexed:
+) -> SwitchedWeights | UnindexedWeights:
     """Switch to a weights file, and to the newest index version built with it.
 
     The file is read completely first. Only one switch at a time, also across processes, and none
@@ -49,37 +53,43 @@ def switch_weights(
     and DatabaseError.
     """
     home = settings.home
-    with switching_lock(home):
+    with acquire_switching_lock(home):
         model = find_weights_file(home, key)
         if model is None:
             raise SwitchError("This file no longer exists; it may have been deleted.")
         if home.weights.exists() and not home.weights.is_symlink():
-            raise SwitchError(NOT_A_LINK)
+            raise SwitchError(NOT_A_LINK_MESSAGE)
         identity = check_weights_file(model)
-        index, why = usable_index(home, index_versions_by_weights(home, sessions).get(identity))
+        index, why = find_usable_index(
+            home, find_index_versions_by_weights(home, sessions).get(identity)
+        )
         if index is None and not consent:
-            return Unindexed(model=model, why=why)
+            return UnindexedWeights(model=model, why=why)
         point_links(home, model, index)
-    return Switched(model=model, index=index)
+    return SwitchedWeights(model=model, index=index)
 
 
-NOT_A_LINK = (
+NOT_A_LINK_MESSAGE = (
     "The weights in use are a file rather than a link to one, and would be lost; first move the "
     "file to its own folder under runs."
 )
-UNWRITABLE = "The server could not write to its disk; nothing was switched. The log says why."
-BUSY = "An index is being built or weights are being switched; try again when that has finished."
+UNWRITABLE_MESSAGE = (
+    "The server could not write to its disk; nothing was switched. The log says why."
+)
+BUSY_MESSAGE = (
+    "An index is being built or weights are being switched; try again when that has finished."
+)
 
 
 @contextmanager
-def switching_lock(home: Home) -> Iterator[None]:
+def acquire_switching_lock(home: Home) -> Iterator[None]:
     """Hold the lock on weights and index. Raises SwitchError if somebody else holds it."""
     try:
         with store.acquire_build_lock(home.index):
             yield
     except StoreError as error:
         busy = isinstance(error.__cause__, BlockingIOError)
-        raise SwitchError(BUSY if busy else UNWRITABLE) from error
+        raise SwitchError(BUSY_MESSAGE if busy else UNWRITABLE_MESSAGE) from error
 
 
 def check_weights_file(model: WeightsFile) -> str:
@@ -94,7 +104,7 @@ def check_weights_file(model: WeightsFile) -> str:
         raise SwitchError(f"{said[:1].upper()}{said[1:]}.") from error
 
 
-def usable_index(home: Home, name: str | None) -> tuple[str | None, str]:
+def find_usable_index(home: Home, name: str | None) -> tuple[str | None, str]:
     """Return the index version's name if it is intact, or None and what is wrong with it."""
     if name is None:
         return None, ""
@@ -116,4 +126,4 @@ def point_links(home: Home, model: WeightsFile, index: str | None) -> None:
         if before is not None:
             with suppress(OSError):
                 switch_link(home.weights, home.weights.parent / before)
-        raise SwitchError(UNWRITABLE) from error
+        raise SwitchError(UNWRITABLE_MESSAGE) from error

@@ -70,7 +70,7 @@ class WeightsFile:
 
 def list_weights_files(home: Home) -> list[WeightsFile]:
     """Return every weights file, those of the newest runs first; at most one is active."""
-    found, active = list(list_run_weights(home)), active_file(home)
+    found, active = list(list_run_weights(home)), find_active_file(home)
     if active is None:
         return found
     # Two folders may be links to the same one.
@@ -86,7 +86,7 @@ def find_weights_file(home: Home, key: str) -> WeightsFile | None:
     return next((file for file in list_weights_files(home) if file.key == key), None)
 
 
-def index_versions_by_weights(home: Home, sessions: Sessions) -> dict[str, str]:
+def find_index_versions_by_weights(home: Home, sessions: Sessions) -> dict[str, str]:
     """Return the newest index version built with each weights: its name by their identity.
 
     Only versions that are both on disk and in the database count. Raises DatabaseError.
@@ -104,7 +104,7 @@ def index_versions_by_weights(home: Home, sessions: Sessions) -> dict[str, str]:
     return found
 
 
-def active_file(home: Home) -> Path | None:
+def find_active_file(home: Home) -> Path | None:
     """Return the file that the link to the weights in use leads to, or None."""
     file = resolve_path(home.weights)
     return file if file and file_size(file) is not None else None
@@ -161,7 +161,7 @@ def read_weights_info(file: Path, run: Run | None) -> tuple[WeightsInfo | None, 
         return None, f"{str(error).replace(str(file), 'This file')}."
     except OSError as error:
         return None, f"This file cannot be read: {error.strerror or type(error).__name__}."
-    info, side = info_from_header(header), header.config.side
+    info, side = make_weights_info(header), header.config.side
     if side != SQUARE_SIDE:
         needed = f"{SQUARE_SIDE} × {SQUARE_SIDE}"
         return info, f"Its network sees {side} × {side} pixels; the pages need {needed}."
@@ -170,7 +170,7 @@ def read_weights_info(file: Path, run: Run | None) -> tuple[WeightsInfo | None, 
     return info, ""
 
 
-def info_from_header(header: WeightsHeader) -> WeightsInfo:
+def make_weights_info(header: WeightsHeader) -> WeightsInfo:
     """Take from a header what the pages show."""
     provenance = header.provenance
     return WeightsInfo(

@@ -10,10 +10,10 @@ from app.config import Settings
 from app.database.session import Sessions, write_session
 from app.database.tables import UploadBatch, UploadResult
 from app.uploads.picture_files import ERASED_SUFFIX, PART_SUFFIX
-from app.uploads.results import delete_result, expiry_cutoff, result_picture_file
+from app.uploads.results import compute_expiry_cutoff, delete_result, locate_result_picture
 
-DAY = 24 * 3600
-MINUTE = 60
+SECONDS_PER_DAY = 24 * 3600
+SECONDS_PER_MINUTE = 60
 
 
 def delete_expired_uploads(settings: Settings, sessions: Sessions) -> None:
@@ -30,11 +30,15 @@ def delete_expired_uploads(settings: Settings, sessions: Sessions) -> None:
 def delete_expired_rows(settings: Settings, sessions: Sessions) -> None:
     """Delete expired results and batches."""
     with write_session(sessions) as session:
-        expired = delete(UploadResult).where(UploadResult.created_at < expiry_cutoff(settings))
+        expired = delete(UploadResult).where(
+            UploadResult.created_at < compute_expiry_cutoff(settings)
+        )
         old = list(session.scalars(expired.returning(UploadResult.token)))
-        session.execute(delete(UploadBatch).where(UploadBatch.created_at < expiry_cutoff(settings)))
+        session.execute(
+            delete(UploadBatch).where(UploadBatch.created_at < compute_expiry_cutoff(settings))
+        )
     for token in old:
-        result_picture_file(settings, token).unlink(missing_ok=True)
+        locate_result_picture(settings, token).unlink(missing_ok=True)
 
 
 def finish_interrupted_deletions(settings: Settings, sessions: Sessions) -> None:
@@ -43,7 +47,7 @@ def finish_interrupted_deletions(settings: Settings, sessions: Sessions) -> None
     for file in settings.home.uploads.glob(f"*{suffix}"):
         with suppress(FileNotFoundError):
             if (
-                file.stat().st_ctime < time.time() - MINUTE
+                file.stat().st_ctime < time.time() - SECONDS_PER_MINUTE
             ):  # not one that is being deleted just now
                 delete_result(file.name.removesuffix(suffix), settings, sessions)
 
@@ -57,5 +61,5 @@ def delete_old_files(folder: Path, days: int) -> None:
             continue
         # Another request may have renamed or deleted it since the listing.
         with suppress(FileNotFoundError):
-            if file.stat().st_mtime < now - DAY * (days + 1 if whole else 1):
+            if file.stat().st_mtime < now - SECONDS_PER_DAY * (days + 1 if whole else 1):
                 file.unlink()

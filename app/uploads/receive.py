@@ -10,7 +10,7 @@ from werkzeug.datastructures import FileStorage
 
 from app.config import Settings
 
-FIELD = "image"
+IMAGE_FIELD = "image"
 MAX_NAME_LENGTH = 120
 FORM_OVERHEAD_BYTES = 64 * 1024
 """Room in a request for what surrounds the files: boundaries, names, the form's token."""
@@ -36,17 +36,17 @@ class Upload:
     server_file: bool = False
 
 
-def sent_files(request: Request, settings: Settings) -> list[FileStorage]:
+def list_sent_files(request: Request, settings: Settings) -> list[FileStorage]:
     """Return a form's files, unread, without the empty fields of unused file choosers.
 
     Raises UploadError for no file, for too many, and for a file in another field.
     """
-    if other := next((name for name in request.files if name != FIELD), None):
+    if other := next((name for name in request.files if name != IMAGE_FIELD), None):
         raise UploadError(
-            f"A file was sent in the field “{display_name(other)}”; send images in the field "
-            f"“{FIELD}”."
+            f"A file was sent in the field “{make_display_name(other)}”; send images in the field "
+            f"“{IMAGE_FIELD}”."
         )
-    fields = request.files.getlist(FIELD)
+    fields = request.files.getlist(IMAGE_FIELD)
     if not fields:
         raise UploadError(explain_missing_image(request))
     sent = [file for file in fields if file.filename or file.read(1)]
@@ -64,29 +64,29 @@ def read_upload(file: FileStorage, settings: Settings) -> Upload:
     """Read one file. Raises UploadError if it is empty or too large."""
     file.seek(0)
     data = file.read(settings.upload_bytes + 1)
-    name = display_name(file.filename)
+    name = make_display_name(file.filename)
     if not data:
         raise UploadError(f"{name} is empty.")
     if len(data) > settings.upload_bytes:
-        raise UploadError(file_too_large_message(settings), 413)
+        raise UploadError(explain_file_too_large(settings), 413)
     return Upload(data=data, filename=name)
 
 
 def explain_missing_image(request: Request) -> str:
     """Say why a request has no image."""
-    if FIELD in request.form:
-        return f"The field “{FIELD}” contains text, not a file."
+    if IMAGE_FIELD in request.form:
+        return f"The field “{IMAGE_FIELD}” contains text, not a file."
     if request.mimetype != "multipart/form-data":
-        return f"No file was sent; send a multipart form with the field “{FIELD}”."
-    return f"No image was sent; send it in the field “{FIELD}”."
+        return f"No file was sent; send a multipart form with the field “{IMAGE_FIELD}”."
+    return f"No image was sent; send it in the field “{IMAGE_FIELD}”."
 
 
-def file_too_large_message(settings: Settings) -> str:
+def explain_file_too_large(settings: Settings) -> str:
     """Say that a file exceeds the limit in bytes."""
     return f"The file is larger than the limit of {settings.upload_megabytes} MB."
 
 
-def request_too_large_message(settings: Settings) -> str:
+def explain_request_too_large(settings: Settings) -> str:
     """Say that a request exceeds the limit of all its images together."""
     most = settings.upload_files * settings.upload_megabytes
     return (
@@ -95,16 +95,16 @@ def request_too_large_message(settings: Settings) -> str:
     )
 
 
-def upload_limits(settings: Settings) -> dict[str, int | str]:
+def describe_upload_limits(settings: Settings) -> dict[str, int | str]:
     """Return what a form needs to know of the limits, in words and in numbers."""
     return {
-        "accepted": accepted_formats(settings),
+        "accepted": describe_accepted_formats(settings),
         "bytes": settings.upload_bytes,
         "files": settings.upload_files,
     }
 
 
-def accepted_formats(settings: Settings) -> str:
+def describe_accepted_formats(settings: Settings) -> str:
     """Say in one sentence which files are accepted."""
     return (
         f"JPEG, PNG or WebP, up to {settings.upload_megabytes} MB "
@@ -112,7 +112,7 @@ def accepted_formats(settings: Settings) -> str:
     )
 
 
-def display_name(name: str | None) -> str:
+def make_display_name(name: str | None) -> str:
     """Shorten the browser's name for a file to one that can be displayed."""
     last = re.split(r"[/\\]", name or "")[-1]
     visible = "".join(c for c in last if c == " " or unicodedata.category(c)[0] not in "CZ").strip()

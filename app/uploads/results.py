@@ -18,17 +18,17 @@ from app.inference.classify import Classification
 from app.uploads.picture_files import delete_on_success, write_then_rename
 from app.uploads.receive import Upload
 
-TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
-"""The form of what `new_token` returns."""
+TOKEN_PATTERN = re.compile(r"[A-Za-z0-9_-]{22}")
+"""The form of what `make_token` returns."""
 BatchItem = dict[str, str]
 
 
-def new_token() -> str:
+def make_token() -> str:
     """Make a token of 128 random bits, which cannot be guessed."""
     return secrets.token_urlsafe(16)
 
 
-def result_picture_file(settings: Settings, token: str) -> Path:
+def locate_result_picture(settings: Settings, token: str) -> Path:
     """Return the path of a result's picture; the token must come from this module."""
     return settings.home.uploads / f"{token}.jpg"
 
@@ -40,16 +40,16 @@ def store_result(
 
     Stores both or neither. Raises OSError if the picture cannot be written, and DatabaseError.
     """
-    token = new_token()
-    file = result_picture_file(settings, token)
+    token = make_token()
+    file = locate_result_picture(settings, token)
     with write_then_rename(file, picture) as part, write_session(sessions) as session:
-        session.add(result_row(token, upload, answer))
+        session.add(make_result_row(token, upload, answer))
         session.flush()  # an error of the database comes before the picture gets its name
         part.replace(file)
     return token
 
 
-def result_row(token: str, upload: Upload, answer: Classification) -> UploadResult:
+def make_result_row(token: str, upload: Upload, answer: Classification) -> UploadResult:
     """Return a classification as a row."""
     return UploadResult(
         token=token,
@@ -73,7 +73,7 @@ def store_batch(items: list[BatchItem], sessions: Sessions) -> str:
 
     Raises DatabaseError.
     """
-    token = new_token()
+    token = make_token()
     with write_session(sessions) as session:
         session.add(UploadBatch(token=token, items=items))
     return token
@@ -88,9 +88,9 @@ def find_results(
     tokens: Iterable[str], settings: Settings, sessions: Sessions
 ) -> dict[str, UploadResult]:
     """Return the results of tokens, by token and in order, without those that are gone."""
-    asked = [token for token in tokens if TOKEN.fullmatch(token)]
+    asked = [token for token in tokens if TOKEN_PATTERN.fullmatch(token)]
     query = select(UploadResult).where(
-        UploadResult.token.in_(asked), not_expired(UploadResult, settings)
+        UploadResult.token.in_(asked), make_unexpired_condition(UploadResult, settings)
     )
     with read_session(sessions) as session:
         found = {result.token: result for result in session.scalars(query)}
@@ -99,21 +99,23 @@ def find_results(
 
 def find_batch(token: str, settings: Settings, sessions: Sessions) -> UploadBatch | None:
     """Return the batch of a token, or None if there is none or it has expired."""
-    if not TOKEN.fullmatch(token):
+    if not TOKEN_PATTERN.fullmatch(token):
         return None
     query = select(UploadBatch).where(
-        UploadBatch.token == token, not_expired(UploadBatch, settings)
+        UploadBatch.token == token, make_unexpired_condition(UploadBatch, settings)
     )
     with read_session(sessions) as session:
         return session.scalars(query).one_or_none()
 
 
-def not_expired(table: type[UploadResult | UploadBatch], settings: Settings) -> ColumnElement[bool]:
+def make_unexpired_condition(
+    table: type[UploadResult | UploadBatch], settings: Settings
+) -> ColumnElement[bool]:
     """Return the SQL condition that a row has not expired."""
-    return table.created_at >= expiry_cutoff(settings) if settings.upload_days else true()
+    return table.created_at >= compute_expiry_cutoff(settings) if settings.upload_days else true()
 
 
-def expiry_cutoff(settings: Settings) -> datetime:
+def compute_expiry_cutoff(settings: Settings) -> datetime:
     """Return the time before which results have expired."""
     return utc_now() - timedelta(days=settings.upload_days)
 
@@ -147,7 +149,7 @@ def delete_result(token: str, settings: Settings, sessions: Sessions) -> None:
     `delete_expired_uploads` completes the deletion. Raises OSError and DatabaseError.
     """
     with (
-        delete_on_success(result_picture_file(settings, token)),
+        delete_on_success(locate_result_picture(settings, token)),
         write_session(sessions) as session,
     ):
         session.execute(delete(UploadResult).where(UploadResult.token == token))

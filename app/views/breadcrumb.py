@@ -39,7 +39,7 @@ class Breadcrumb:
 
 def read_breadcrumb(image: CatalogueImage) -> Breadcrumb:
     """Read the steps to an image from the address."""
-    visited = visited_images()
+    visited = find_visited_images()
     steps = [
         BreadcrumbStep(
             picture=picture,
@@ -56,7 +56,7 @@ def read_breadcrumb(image: CatalogueImage) -> Breadcrumb:
     )
 
 
-def visited_images() -> list[CatalogueImage]:
+def find_visited_images() -> list[CatalogueImage]:
     """Find the images that the address names, at most one more than is shown."""
     ids = [int(word) for word in request.args.get("via", "").split(",") if IMAGE_ID.fullmatch(word)]
     ids = ids[-MAX_STEPS - 1 :]

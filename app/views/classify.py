@@ -14,14 +14,14 @@ from app.uploads.expiry import delete_expired_uploads
 from app.uploads.receive import (
     Upload,
     UploadError,
-    display_name,
+    describe_upload_limits,
+    list_sent_files,
+    make_display_name,
     read_upload,
-    sent_files,
-    upload_limits,
 )
 from app.uploads.results import BatchItem, delete_result, find_results, store_batch, store_result
 from app.views.pictures import encode_reduced
-from app.views.results import BATCHES, RESULTS, own_tokens, remember_token
+from app.views.results import BATCHES, RESULTS, read_own_tokens, remember_token
 from model.decode import MAX_PIXELS, ImageError
 
 blueprint = Blueprint("classify", __name__)
@@ -36,8 +36,8 @@ def show_classify_form() -> str:
         "classify.html",
         class_count=len(state.predictor.classes),
         examples=find_examples(sessions, state.version.dataset_id),
-        limits=upload_limits(settings),
-        own_results=find_results(own_tokens(), settings, sessions).values(),
+        limits=describe_upload_limits(settings),
+        own_results=find_results(read_own_tokens(), settings, sessions).values(),
     )
 
 
@@ -45,7 +45,7 @@ def show_classify_form() -> str:
 def submit_classify_form() -> Redirect:
     """Classify the uploaded images: one leads to its result, several to a page of results."""
     context.require_ready()
-    sent = sent_files(request, context.settings())
+    sent = list_sent_files(request, context.settings())
     delete_expired_uploads(context.settings(), context.sessions())
     if len(sent) == 1:
         return redirect_to_result(classify_and_store(read_upload(sent[0], context.settings())))
@@ -70,7 +70,7 @@ def classify_example(image_id: int) -> Redirect:
     except OSError:
         abort(404, "The file of this example no longer exists.")
     delete_expired_uploads(context.settings(), context.sessions())
-    upload = Upload(data=data, filename=display_name(found.file.name), server_file=True)
+    upload = Upload(data=data, filename=make_display_name(found.file.name), server_file=True)
     return redirect_to_result(classify_and_store(upload))
 
 
@@ -112,4 +112,4 @@ def classify_batch_item(file: FileStorage) -> BatchItem:
     try:
         return {"token": classify_and_store(read_upload(file, context.settings()))}
     except (UploadError, ImageError) as error:
-        return {"filename": display_name(file.filename), "reason": str(error)}
+        return {"filename": make_display_name(file.filename), "reason": str(error)}

@@ -13,9 +13,9 @@ from flask import abort, request, url_for
 from app import context
 from app.database.images import CatalogueImage
 from app.database.tables import UploadResult
-from app.uploads.results import TOKEN, find_result, result_picture_file
+from app.uploads.results import TOKEN_PATTERN, find_result, locate_result_picture
 from app.views.images import FILE_GONE, find_image_or_404, read_unchanged
-from app.views.results import own_tokens
+from app.views.results import read_own_tokens
 from model.decode import ImageError, decode_image
 from model.predict import Pixels
 from model.preprocess import cut_central_square
@@ -41,7 +41,7 @@ class CurrentImage:
     private: bool
     read: Callable[[], bytes]
 
-    def square(self) -> Pixels:
+    def read_square(self) -> Pixels:
         """Return the image as the network sees it, uint8 [256, 256, 3]; 404 if its file is gone.
 
         For an upload this reads the stored, re-encoded picture, so activations differ slightly
@@ -60,23 +60,23 @@ def get_current_image(*, or_last: bool = True) -> CurrentImage | None:
         return resolve_image(of) or abort(404, UNKNOWN_IMAGE)
     if not or_last:
         return None
-    return next((found for token in own_tokens() if (found := resolve_image(token))), None)
+    return next((found for token in read_own_tokens() if (found := resolve_image(token))), None)
 
 
 def resolve_image(of: str) -> CurrentImage | None:
     """Return the image of that name, or None."""
-    if TOKEN.fullmatch(of):
+    if TOKEN_PATTERN.fullmatch(of):
         result = find_result(of, context.settings(), context.sessions())
-        return image_of_result(result) if result else None
+        return describe_result_image(result) if result else None
     match = IMAGE_NAME.fullmatch(of)
     if match and int(match[1]) <= context.MAX_ID:
-        return image_of_picture(find_image_or_404(int(match[1])))
+        return describe_catalogue_image(find_image_or_404(int(match[1])))
     return None
 
 
-def image_of_result(result: UploadResult) -> CurrentImage:
+def describe_result_image(result: UploadResult) -> CurrentImage:
     """Return the image of a stored result."""
-    file = result_picture_file(context.settings(), result.token)
+    file = locate_result_picture(context.settings(), result.token)
     return CurrentImage(
         of=result.token,
         name=result.filename,
@@ -88,7 +88,7 @@ def image_of_result(result: UploadResult) -> CurrentImage:
     )
 
 
-def image_of_picture(image: CatalogueImage) -> CurrentImage:
+def describe_catalogue_image(image: CatalogueImage) -> CurrentImage:
     """Return an image in the database."""
     return CurrentImage(
         of=f"image-{image.id}",

@@ -13,11 +13,11 @@ from app.database.browse import (
     ClassOrder,
     ImageOrder,
     find_class_page,
-    first_images_by_class,
+    find_first_images_by_class,
     matches_query,
     sort_classes,
 )
-from app.inference.mean_query import MIN_PICKED, PickError, nearest_to_mean
+from app.inference.mean_query import MIN_PICKED, PickError, find_nearest_to_mean
 
 blueprint = Blueprint("explore", __name__, url_prefix="/explore")
 CLASSES_PER_PAGE = 10
@@ -78,12 +78,12 @@ def show_classes() -> str:
     chosen = found[(number - 1) * CLASSES_PER_PAGE : number * CLASSES_PER_PAGE]
     if not chosen and number > 1:
         abort(404, "The list of classes does not have that many pages.")
-    rows = first_images_by_class(
+    rows = find_first_images_by_class(
         context.sessions(), state.version.id, [c.id for c in chosen], IMAGES_PER_CLASS
     )
     return render_template(
         "explore.html",
-        **class_list(classes, query),
+        **describe_class_list(classes, query),
         total=state.version.count,
         found=len(found),
         rows=[(c, rows[c.id]) for c in chosen],
@@ -111,7 +111,7 @@ def show_class(class_id: int) -> str:
         abort(404, "There is no such class, or it does not have that many pages.")
     return render_template(
         "explore.html",
-        **class_list(classes, query),
+        **describe_class_list(classes, query),
         total=state.version.count,
         chosen=page.class_,
         images=page.pictures,
@@ -127,7 +127,7 @@ def show_class(class_id: int) -> str:
 def show_mean_search() -> str:
     """Show the training images nearest to the mean of those that the address names."""
     state = context.require_ready()
-    found = nearest_to_mean(state, context.sessions(), read_image_ids())
+    found = find_nearest_to_mean(state, context.sessions(), read_image_ids())
     ids = [picked.picture.id for picked in found.picked]
     return render_template(
         "mean.html",
@@ -145,7 +145,7 @@ def vary_on_part_header(response: Response) -> Response:
     return response
 
 
-def class_list(classes: list[ClassCount], query: ExploreQuery) -> dict[str, object]:
+def describe_class_list(classes: list[ClassCount], query: ExploreQuery) -> dict[str, object]:
     """Return what the list of classes shows; classes that do not match are in it, but hidden."""
     listed = [] if request.headers.get(PART_HEADER) else sort_classes(classes, query.classes)
     return {

@@ -20,7 +20,7 @@ def register_filters(app: Flask) -> None:
     """Make the functions below available to the templates."""
     app.jinja_env.filters.update(
         percent=format_percent,
-        bar=bar_width,
+        bar=format_bar_width,
         distance=format_distance,
         ms=format_milliseconds,
         thousands=format_count,
@@ -32,7 +32,7 @@ def register_filters(app: Flask) -> None:
         scientific=format_scientific,
         provenance=describe_provenance,
     )
-    app.jinja_env.globals["crop_positions"] = crop_positions()
+    app.jinja_env.globals["crop_positions"] = list_crop_positions()
 
 
 def format_percent(share: float) -> str:
@@ -42,7 +42,7 @@ def format_percent(share: float) -> str:
     return f"{100 * share:.1f}{THIN_SPACE}%"
 
 
-def bar_width(share: float) -> str:
+def format_bar_width(share: float) -> str:
     """Return a bar's width in per cent of its track; a sliver stays visible."""
     return f"{max(100 * share, MIN_BAR_PERCENT):.2f}"
 
@@ -142,7 +142,7 @@ def describe_provenance(provenance: Provenance) -> str:
     return f"{Path(provenance.data).name} · {provenance.epochs} {unit}"
 
 
-def crop_positions() -> list[dict[str, object]]:
+def list_crop_positions() -> list[dict[str, object]]:
     """Return where each of the ten crops lies in the 256×256, in the network's order (§4.1)."""
     return [
         {

@@ -15,11 +15,11 @@ from app.views.pictures import serve_image_file
 from model.decode import ImageError
 
 blueprint = Blueprint("images", __name__, url_prefix="/images")
-IMAGE = f"/<int(max={context.MAX_ID}):image_id>"
+IMAGE_RULE = f"/<int(max={context.MAX_ID}):image_id>"
 FILE_GONE = "The file of this image has been moved, changed or damaged since it was indexed."
 
 
-@blueprint.get(IMAGE)
+@blueprint.get(IMAGE_RULE)
 def show_image(image_id: int) -> str:
     """Show a training image, its classification and its nearest neighbours."""
     state = context.require_ready()
@@ -39,8 +39,8 @@ def show_image(image_id: int) -> str:
     )
 
 
-@blueprint.get(f"{IMAGE}/thumbnail.jpg", endpoint="serve_thumbnail", defaults={"whole": False})
-@blueprint.get(f"{IMAGE}/picture.jpg", endpoint="serve_picture", defaults={"whole": True})
+@blueprint.get(f"{IMAGE_RULE}/thumbnail.jpg", endpoint="serve_thumbnail", defaults={"whole": False})
+@blueprint.get(f"{IMAGE_RULE}/picture.jpg", endpoint="serve_picture", defaults={"whole": True})
 def serve_image(image_id: int, whole: bool) -> Response:
     """Return the whole image, at most 1024 pixels on its longer side, or its 256×256 square."""
     image = find_image_or_404(image_id)

@@ -25,8 +25,8 @@ from werkzeug.wrappers import Response as Redirect
 from app import context
 from app.database.session import DatabaseError
 from app.inference.loader import NotReady
-from app.inference.switch_weights import Unindexed, switch_weights
-from app.inference.weights_files import index_versions_by_weights, list_weights_files
+from app.inference.switch_weights import UnindexedWeights, switch_weights
+from app.inference.weights_files import find_index_versions_by_weights, list_weights_files
 from app.problems import PROBLEM_KINDS
 
 blueprint = Blueprint("models", __name__, url_prefix="/models")
@@ -45,7 +45,7 @@ def add_rate_limit(state: BlueprintSetupState) -> None:
 @blueprint.get("")
 def show_models() -> str:
     """Show the weights in use, and every weights file found."""
-    models, state = list_weights_files(context.settings().home), context.loader().state()
+    models, state = list_weights_files(context.settings().home), context.loader().get_state()
     return render_template(
         "models.html",
         models=models,
@@ -68,12 +68,12 @@ def switch_model() -> Redirect | Response:
         request.form.get("file", ""),
         consent=request.form.get("consent") == "yes",
     )
-    if isinstance(done, Unindexed):
+    if isinstance(done, UnindexedWeights):
         question = render_template("models_confirm.html", model=done.model, why=done.why)
         return make_response(question, 409)
     current_app.logger.warning("switched to the weights %s", done.model.key)
     # This process reads the new pair now; others do so at their next request.
-    context.loader().latest_state()
+    context.loader().get_latest_state()
     session[SWITCHED_KEY] = {"key": done.model.key, "index": done.index}
     return redirect(url_for(".show_models"), 303)
 
@@ -95,7 +95,7 @@ def check_admin_token(sent: str) -> None:
 def find_fitting_indexes() -> dict[str, str] | None:
     """Return the index version built with each weights, by identity; None without a database."""
     try:
-        return index_versions_by_weights(context.settings().home, context.sessions())
+        return find_index_versions_by_weights(context.settings().home, context.sessions())
     except DatabaseError:
         return None
 

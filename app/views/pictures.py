@@ -10,7 +10,7 @@ from flask import Response, current_app
 from PIL import Image
 
 from app import context
-from app.web import not_modified, set_cache_headers
+from app.web import check_not_modified, set_cache_headers
 from model.decode import ImageError, decode_image
 from model.preprocess import cut_central_square
 
@@ -53,7 +53,7 @@ def encode_reduced(image: Image.Image) -> bytes:
     return encode_picture(reduced)
 
 
-def picture_response(
+def make_picture_response(
     data: bytes, etag: str, mimetype: str = "image/jpeg", *, version: str = ""
 ) -> Response:
     """Return an encoded picture; with a version it may be kept for a year (`set_cache_headers`)."""
@@ -72,7 +72,7 @@ def serve_image_file(
 
     encoded_here: the file was written by `encode_reduced`, so the whole of it is sent as it is.
     """
-    if fresh := not_modified(etag, version=version):
+    if fresh := check_not_modified(etag, version=version):
         return fresh
     try:
         data = read()
@@ -81,11 +81,11 @@ def serve_image_file(
                 image = decode_image(data)
                 data = encode_reduced(image) if whole else encode_square(cut_central_square(image))
     except (ImageError, OSError):
-        return missing_picture()
-    return picture_response(data, etag, version=version)
+        return make_missing_picture_response()
+    return make_picture_response(data, etag, version=version)
 
 
-def missing_picture() -> Response:
+def make_missing_picture_response() -> Response:
     """Return 404 with a drawing in the picture's place."""
     file = Path(current_app.static_folder or "") / "shared" / "missing.svg"
     response = Response(file.read_bytes(), status=404, mimetype="image/svg+xml")

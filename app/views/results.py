@@ -10,16 +10,16 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.database.tables import UploadBatch, UploadResult
-from app.uploads.receive import upload_limits
+from app.uploads.receive import describe_upload_limits
 from app.uploads.results import (
-    TOKEN,
+    TOKEN_PATTERN,
     delete_batch,
     delete_result,
     find_batch,
     find_result,
     find_results,
     find_true_label,
-    result_picture_file,
+    locate_result_picture,
 )
 from app.views.format import describe_provenance, format_day
 from app.views.pictures import serve_image_file
@@ -46,10 +46,10 @@ def show_result(token: str) -> str:
         "result.html",
         result=result,
         correct=find_true_label(result, context.sessions()),
-        weights=weights_label(result),
-        until=deletion_day(result.created_at),
+        weights=describe_weights(result),
+        until=format_deletion_day(result.created_at),
         picture=url_for(".serve_picture", token=token),
-        own=token in own_tokens(),
+        own=token in read_own_tokens(),
     )
 
 
@@ -60,9 +60,9 @@ def show_batch(token: str) -> str:
     return render_template(
         "batch.html",
         batch=batch,
-        results=results_of(batch),
-        until=deletion_day(batch.created_at),
-        own=token in own_tokens(BATCHES),
+        results=find_batch_results(batch),
+        until=format_deletion_day(batch.created_at),
+        own=token in read_own_tokens(BATCHES),
     )
 
 
@@ -70,7 +70,7 @@ def show_batch(token: str) -> str:
 @blueprint.get("/<token>/thumbnail.jpg", endpoint="serve_thumbnail", defaults={"whole": False})
 def serve_result_image(token: str, whole: bool) -> Response:
     """Return the stored picture of a result, or its 256×256 square."""
-    file = result_picture_file(context.settings(), find_result_or_404(token).token)
+    file = locate_result_picture(context.settings(), find_result_or_404(token).token)
     # Without a version: a browser that kept it for a year would show it after its deletion here.
     etag = token if whole else f"{token}-square"
     return serve_image_file(file.read_bytes, etag, whole=whole, encoded_here=True)
@@ -100,7 +100,7 @@ def confirm_delete_batch(token: str) -> str:
     """Ask whether to delete all results of images that were uploaded together."""
     batch = find_batch_or_404(token)
     check_own_result(token, BATCHES)
-    results = list(results_of(batch).values())
+    results = list(find_batch_results(batch).values())
     back = url_for(".show_batch", token=token)
     return render_template("delete.html", results=results, back=back, batch=batch)
 
@@ -121,29 +121,31 @@ def submit_delete_batch(token: str) -> Redirect:
 def show_deleted() -> str:
     """Confirm a deletion, and take another image."""
     settings, sessions = context.settings(), context.sessions()
-    own_results = find_results(own_tokens(), settings, sessions).values()
-    return render_template("deleted.html", limits=upload_limits(settings), own_results=own_results)
+    own_results = find_results(read_own_tokens(), settings, sessions).values()
+    return render_template(
+        "deleted.html", limits=describe_upload_limits(settings), own_results=own_results
+    )
 
 
 def find_result_or_404(token: str) -> UploadResult:
     """Find a result by its token; 404 if there is none."""
     found = find_result(token, context.settings(), context.sessions())
-    return found or abort(404, explain_missing())
+    return found or abort(404, explain_missing_result())
 
 
 def find_batch_or_404(token: str) -> UploadBatch:
     """Find images that were uploaded together by their token; 404 if there are none."""
     found = find_batch(token, context.settings(), context.sessions())
-    return found or abort(404, explain_missing())
+    return found or abort(404, explain_missing_result())
 
 
-def results_of(batch: UploadBatch) -> dict[str, UploadResult]:
+def find_batch_results(batch: UploadBatch) -> dict[str, UploadResult]:
     """Find the results of a batch that still exist, by token."""
     tokens = [item["token"] for item in batch.items if "token" in item]
     return find_results(tokens, context.settings(), context.sessions())
 
 
-def explain_missing() -> str:
+def explain_missing_result() -> str:
     """Explain why there may be no such result."""
     days = context.settings().upload_days
     if not days:
@@ -152,15 +154,15 @@ def explain_missing() -> str:
     return f"This result does not exist or has expired: results are deleted after {lifetime}."
 
 
-def deletion_day(created: datetime) -> str | None:
+def format_deletion_day(created: datetime) -> str | None:
     """Name the day on which a result is deleted, if ever."""
     days = context.settings().upload_days
     return format_day(created + timedelta(days=days)) if days else None
 
 
-def weights_label(result: UploadResult) -> str:
+def describe_weights(result: UploadResult) -> str:
     """Name the training run that made the weights, or the weights where they are no longer used."""
-    state = context.loader().state()
+    state = context.loader().get_state()
     predictor = getattr(state, "predictor", None)
     if predictor is not None and predictor.identity == result.weights:
         return describe_provenance(predictor.weights.provenance)
@@ -169,22 +171,24 @@ def weights_label(result: UploadResult) -> str:
 
 def check_own_result(token: str, kind: str) -> None:
     """Abort with 403 unless this browser made it."""
-    if token not in own_tokens(kind):
+    if token not in read_own_tokens(kind):
         abort(403, "A result can only be deleted from the browser that uploaded it.")
 
 
-def own_tokens(kind: str = RESULTS) -> list[str]:
+def read_own_tokens(kind: str = RESULTS) -> list[str]:
     """Return the tokens of what this browser made, newest first; some may have expired."""
     stored = session.get(kind, [])
     tokens = stored if isinstance(stored, list) else []
-    return [token for token in tokens if isinstance(token, str) and TOKEN.fullmatch(token)]
+    return [token for token in tokens if isinstance(token, str) and TOKEN_PATTERN.fullmatch(token)]
 
 
 def remember_token(token: str, kind: str = RESULTS) -> None:
     """Add a token to the cookie."""
-    session[kind] = [token, *(known for known in own_tokens(kind) if known != token)][:MAX_TOKENS]
+    session[kind] = [token, *(known for known in read_own_tokens(kind) if known != token)][
+        :MAX_TOKENS
+    ]
 
 
 def forget_token(token: str, kind: str = RESULTS) -> None:
     """Remove a token from the cookie."""
-    session[kind] = [known for known in own_tokens(kind) if known != token]
+    session[kind] = [known for known in read_own_tokens(kind) if known != token]

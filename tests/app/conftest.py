@@ -415,7 +415,7 @@ class Shop:
     def classify(self, data: bytes, loader: ModelLoader | None = None) -> Classification:
         """Classify an image, by default as a server that is started now does."""
         loader = loader or self.loader()
-        return classify_image(loader.ready(), loader.sessions, data)[0]
+        return classify_image(loader.require_ready(), loader.sessions, data)[0]
 
     def loader(self) -> ModelLoader:
         """A loader that is started now."""
@@ -423,7 +423,7 @@ class Shop:
 
     def state(self) -> Ready:
         """What a server that is started now answers with."""
-        state = self.loader().state()
+        state = self.loader().get_state()
         assert isinstance(state, Ready), state
         return state
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.views.runs.recipe import FIELDS, describe_recipe
-from app.views.runs.status import run_status
+from app.views.runs.status import determine_run_status
 from storage.home import Home
 from storage.runs import Epoch, Run, RunFolder, read_run, read_runs
 from training.config import PAPER, PRESETS, Recipe
@@ -183,7 +183,7 @@ def test_how_far_it_is_is_told_by_its_last_write(
     home: Home, seconds: float, epochs: int, told: dict[str, Any], name: str
 ) -> None:
     age(record(home, "run", epochs, **told), seconds)
-    assert run_status(one(home), NOW).name == name
+    assert determine_run_status(one(home), NOW).name == name
     assert one(home).last_write_at == NOW - timedelta(seconds=seconds)
 
 
@@ -193,9 +193,9 @@ def test_what_remains_is_estimated_from_the_last_epochs(home: Home) -> None:
         run.append_epoch(epoch(number, seconds=seconds))
     age(run, 20)
     # Six epochs of 50 s, of which 20 s have gone.
-    assert run_status(one(home), NOW).remaining == pytest.approx(6 * 50 - 20)
+    assert determine_run_status(one(home), NOW).remaining == pytest.approx(6 * 50 - 20)
     age(run, 75)
-    assert run_status(one(home), NOW).remaining == pytest.approx(5 * 50)
+    assert determine_run_status(one(home), NOW).remaining == pytest.approx(5 * 50)
     run.update_description(recipe={"epochs": 4})
     age(run, 20)
-    assert run_status(one(home), NOW).remaining is None
+    assert determine_run_status(one(home), NOW).remaining is None

@@ -12,7 +12,7 @@ from flask import abort, current_app, request, url_for
 from app import context
 from app.database.images import CatalogueImage, find_validation_images
 from app.database.session import Sessions
-from app.inference.classify import Neighbour, nearest_neighbours
+from app.inference.classify import Neighbour, find_nearest_neighbours
 from app.inference.loader import Ready
 from app.inference.lru_cache import LruCache
 from app.views.figure4.selection import Selection, draw_selection, pick_selection
@@ -77,7 +77,7 @@ class FigureState:
         self.drawing = threading.Lock()
 
 
-def figure_state() -> FigureState:
+def get_figure_state() -> FigureState:
     """Return the application's state for figures."""
     state: FigureState = current_app.extensions["figures"]
     return state
@@ -89,7 +89,7 @@ def list_validation_images(state: Ready) -> list[CatalogueImage]:
     return [one for one in stored if one.file.is_file()]
 
 
-def requested_selection(known: list[CatalogueImage]) -> Selection:
+def read_selection(known: list[CatalogueImage]) -> Selection:
     """Return the images that the URL asks for. Raises SelectionError; 404 for a bad number."""
     left, right = (request.args.getlist(name) for name in ("image", "row"))
     if left or right:
@@ -108,7 +108,7 @@ def is_readable(picture: CatalogueImage) -> bool:
         return False
 
 
-def figure_url(selection: Selection, endpoint: str, **values: Any) -> str:
+def make_figure_url(selection: Selection, endpoint: str, **values: Any) -> str:
     """Return the URL of the figure, or of a file of it, with this selection."""
     if selection.draw is not None:
         return url_for(endpoint, draw=selection.draw, **values)
@@ -126,11 +126,13 @@ def get_content(state: Ready, selection: Selection) -> FigureContent:
         except (ImageError, OSError):
             abort(404, FILE_GONE)
 
-    content: FigureContent = figure_state().contents.get(content_key(state, selection), compute)
+    content: FigureContent = get_figure_state().contents.get(
+        make_content_key(state, selection), compute
+    )
     return content
 
 
-def content_key(state: Ready, selection: Selection) -> tuple[object, ...]:
+def make_content_key(state: Ready, selection: Selection) -> tuple[object, ...]:
     """Return what the content depends on."""
     return state.predictor.identity, state.version.name, selection.ids
 
@@ -146,10 +148,10 @@ def compute_content(
     predictor = ready.predictor
     probabilities = predictor.predict_probabilities(stack_squares(squares, selection.left))
     features = predictor.extract_features(stack_squares(squares, selection.right))
-    neighbours = nearest_neighbours(ready, sessions, features)
+    neighbours = find_nearest_neighbours(ready, sessions, features)
     return FigureContent(
         left=tuple(
-            LabelledImage(picture=one, bars=top_bars(predictor, own, one))
+            LabelledImage(picture=one, bars=list_top_bars(predictor, own, one))
             for one, own in zip(selection.left, probabilities, strict=True)
         ),
         right=tuple(
@@ -166,18 +168,18 @@ def stack_squares(squares: dict[int, Pixels], pictures: Sequence[CatalogueImage]
     return np.stack([squares[one.id] for one in pictures])
 
 
-def top_bars(
+def list_top_bars(
     predictor: Predictor, probabilities: Floats, picture: CatalogueImage
 ) -> tuple[Bar, ...]:
     """Return the five most probable labels of float32 [classes], the correct one marked."""
-    correct = rank_of_correct(predictor, probabilities, picture)
+    correct = find_correct_rank(predictor, probabilities, picture)
     return tuple(
         Bar(label=guess.label, probability=guess.probability, correct=rank == correct)
         for rank, guess in enumerate(predictor.top5(probabilities))
     )
 
 
-def rank_of_correct(
+def find_correct_rank(
     predictor: Predictor, probabilities: Floats, picture: CatalogueImage
 ) -> int | None:
     """Count the labels ranked before the correct one; None if the network lacks the class.

@@ -66,20 +66,20 @@ class Paper:
     families: Sequence[str]
     resample: bool
 
-    def picture(self, square: Pixels | None, x: float, y: float, side: float) -> None:
+    def draw_picture(self, square: Pixels | None, x: float, y: float, side: float) -> None:
         """Draw an image, or a grey square if it is missing."""
         if square is None:
-            self.box(x, y, side, side, TRACK)
+            self.draw_box(x, y, side, side, TRACK)
             return
         extent = (x, x + side, y + side, y)
         interpolation = "antialiased" if self.resample else "none"
         self.axes.imshow(square, extent=extent, interpolation=interpolation, aspect="auto")
 
-    def box(self, x: float, y: float, width: float, height: float, colour: str) -> None:
+    def draw_box(self, x: float, y: float, width: float, height: float, colour: str) -> None:
         """Draw a filled rectangle."""
         self.axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, linewidth=0))
 
-    def text(
+    def draw_text(
         self, words: str, x: float, y: float, width: float, *, bold: bool = False, centred: bool
     ) -> None:
         """Write a line on its baseline; shrink a long one and, if necessary, truncate it."""
@@ -87,7 +87,10 @@ class Paper:
             family=self.families, weight="bold" if bold else "normal", size=FONT_SIZE
         )
         font.set_size(
-            max(MIN_FONT_SIZE, min(1, width * MAX_FILL / text_width(words, font)) * FONT_SIZE)
+            max(
+                MIN_FONT_SIZE,
+                min(1, width * MAX_FILL / measure_text_width(words, font)) * FONT_SIZE,
+            )
         )
         self.axes.text(
             x + width / 2 if centred else x,
@@ -196,19 +199,19 @@ def draw_labelled_image(
 ) -> None:
     """Draw an image, its correct label and its five bars."""
     side = left_image_size()
-    sheet.picture(squares.get(one.picture.id), x, y, side)
+    sheet.draw_picture(squares.get(one.picture.id), x, y, side)
     below = y + side
-    sheet.text(one.picture.label, x, below + 0.105, side, bold=True, centred=True)
+    sheet.draw_text(one.picture.label, x, below + 0.105, side, bold=True, centred=True)
     for number, bar in enumerate(one.bars):
         draw_bar(sheet, bar, x, below + TITLE_HEIGHT + number * LINE_HEIGHT, side)
 
 
 def draw_bar(sheet: Paper, bar: Bar, x: float, y: float, width: float) -> None:
     """Draw a label and, under it, a bar of its probability."""
-    sheet.text(bar.label, x, y + 0.073, width, bold=bar.correct, centred=False)
+    sheet.draw_text(bar.label, x, y + 0.073, width, bold=bar.correct, centred=False)
     top = y + 0.094
-    sheet.box(x, top, width, BAR_HEIGHT, TRACK)
-    sheet.box(x, top, width * bar.probability, BAR_HEIGHT, CORRECT if bar.correct else BAR)
+    sheet.draw_box(x, top, width, BAR_HEIGHT, TRACK)
+    sheet.draw_box(x, top, width * bar.probability, BAR_HEIGHT, CORRECT if bar.correct else BAR)
 
 
 def draw_right(sheet: Paper, content: FigureContent, squares: Squares) -> None:
@@ -220,21 +223,21 @@ def draw_right(sheet: Paper, content: FigureContent, squares: Squares) -> None:
 def draw_retrieval(sheet: Paper, row: Retrieval, squares: Squares, y: float) -> None:
     """Draw one row of the right side."""
     side, start = right_image_size(), LEFT_WIDTH + SIDE_GAP
-    sheet.picture(squares.get(row.picture.id), start, y, side)
+    sheet.draw_picture(squares.get(row.picture.id), start, y, side)
     for place, near in enumerate(row.neighbours):
         x = start + side + FIRST_GAP + place * (side + RIGHT_GAP)
-        sheet.picture(squares.get(near.id), x, y, side)
+        sheet.draw_picture(squares.get(near.id), x, y, side)
 
 
 def fit_text(text: str, width: float, font: FontProperties) -> str:
     """Truncate a line to a width in inches."""
     start = text
-    while start and text_width(start + "…" * (start != text), font) > width * MAX_FILL:
+    while start and measure_text_width(start + "…" * (start != text), font) > width * MAX_FILL:
         start = start[:-1].rstrip()
     return start if start == text else f"{start}…"
 
 
-def text_width(text: str, font: FontProperties) -> float:
+def measure_text_width(text: str, font: FontProperties) -> float:
     """Return the width of a line in inches."""
     points, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return float(points) / 72
@@ -248,17 +251,17 @@ def choose_fonts(texts: Iterable[str]) -> list[str]:
     missing = {ord(c) for text in texts for c in text}
     chosen = ["serif", *SHIPPED_FONTS[1:]]
     for name in SHIPPED_FONTS:
-        missing -= font_characters(regular_font(name))
+        missing -= read_font_characters(find_regular_font(name))
     for entry in fontManager.ttflist if missing else []:
         if not missing:
             break
-        if found := missing & font_characters(entry):
+        if found := missing & read_font_characters(entry):
             missing -= found
             chosen.append(entry.name)
     return chosen
 
 
-def regular_font(family: str) -> FontEntry:
+def find_regular_font(family: str) -> FontEntry:
     """Find the upright, regular font of a family."""
     return next(
         one
@@ -267,7 +270,7 @@ def regular_font(family: str) -> FontEntry:
     )
 
 
-def font_characters(entry: FontEntry) -> set[int]:
+def read_font_characters(entry: FontEntry) -> set[int]:
     """Return the characters of a font; none if the font cannot be read."""
     try:
         return set(get_font(entry.fname).get_charmap())
@@ -283,7 +286,7 @@ def shrink_svg(drawing: bytes, description: str) -> bytes:
     root = ElementTree.fromstring(drawing)
     for picture in root.iter(f"{{{SVG_NS}}}image"):
         key = f"{{{XLINK_NS}}}href"
-        picture.set(key, to_jpeg_url(picture.get(key, "")))
+        picture.set(key, convert_to_jpeg_url(picture.get(key, "")))
     described = ElementTree.Element(f"{{{SVG_NS}}}desc")
     described.text = description
     root.insert(1, described)  # after the title
@@ -292,7 +295,7 @@ def shrink_svg(drawing: bytes, description: str) -> bytes:
     return whole
 
 
-def to_jpeg_url(url: str) -> str:
+def convert_to_jpeg_url(url: str) -> str:
     """Re-encode the image in a PNG data URL as JPEG."""
     data = base64.b64decode(url.removeprefix(PNG_URL))
     out = io.BytesIO()

@@ -12,12 +12,12 @@ from app.inference.loader import Ready
 from app.views.figure4.content import (
     NO_IMAGES,
     FigureContent,
-    content_key,
-    figure_state,
-    figure_url,
     get_content,
+    get_figure_state,
     list_validation_images,
-    requested_selection,
+    make_content_key,
+    make_figure_url,
+    read_selection,
 )
 from app.views.figure4.selection import (
     LEFT,
@@ -28,8 +28,8 @@ from app.views.figure4.selection import (
     write_caption,
 )
 from app.views.images import read_unchanged
-from app.views.pictures import picture_response
-from app.web import not_modified
+from app.views.pictures import make_picture_response
+from app.web import check_not_modified
 from model.decode import ImageError
 from model.predict import Pixels
 from model.preprocess import decode_square
@@ -44,7 +44,7 @@ def show_figure() -> str | tuple[str, int]:
     state = context.require_ready()
     known = list_validation_images(state)
     try:
-        selection = requested_selection(known)
+        selection = read_selection(known)
     except SelectionError as error:
         return render_selection_form(known, str(error)), 400
     if not selection.left:
@@ -52,8 +52,8 @@ def show_figure() -> str | tuple[str, int]:
         return render_template(
             "notice.html", heading=heading, sentence=sentence, command="flask index build"
         )
-    complete = "wait" in request.args or figure_state().contents.holds(
-        content_key(state, selection)
+    complete = "wait" in request.args or get_figure_state().contents.contains(
+        make_content_key(state, selection)
     )
     return render_template(
         "figure4.html",
@@ -61,7 +61,7 @@ def show_figure() -> str | tuple[str, int]:
         content=get_content(state, selection) if complete else None,
         caption=write_caption(selection, state.predictor.weights.provenance),
         remarks=list_remarks(selection, known),
-        figure_url=partial(figure_url, selection),
+        figure_url=partial(make_figure_url, selection),
         shuffled=url_for(".show_figure", draw=(selection.draw or 0) + 1),
         bars=min(5, len(state.predictor.classes)),
     )
@@ -72,7 +72,7 @@ def select_figure_images() -> str | tuple[str, int]:
     """Show the validation images to choose from."""
     known = list_validation_images(context.require_ready())
     try:
-        selection = requested_selection(known)
+        selection = read_selection(known)
     except SelectionError as error:
         return render_selection_form(known, str(error)), 400
     return render_selection_form(known, checked=selection.ids)
@@ -98,17 +98,17 @@ def send_figure_file(suffix: str, mimetype: str, render: RenderFile) -> Response
     """Return the figure as a file to download."""
     state = context.require_ready()
     try:
-        selection = requested_selection(list_validation_images(state))
+        selection = read_selection(list_validation_images(state))
     except SelectionError as error:
         abort(400, str(error))
     if not selection.left:
         abort(404, f"{NO_IMAGES[0]}. {NO_IMAGES[1]}")
     etag = f"{state.predictor.identity[:16]}-{state.version.name}-{selection.key}-{suffix}"
-    response = not_modified(etag)
+    response = check_not_modified(etag)
     if response is None:
         caption = write_caption(selection, state.predictor.weights.provenance)
         data = render_file(get_content(state, selection), caption, render)
-        response = picture_response(data, etag, mimetype)
+        response = make_picture_response(data, etag, mimetype)
     name = f"{figure_file_name(state, selection)}.{suffix}"
     response.headers.set("Content-Disposition", "attachment", filename=name)
     return response
@@ -119,7 +119,7 @@ def render_file(content: FigureContent, caption: str, render: RenderFile) -> byt
     neighbours = [one.id for row in content.right for one in row.neighbours]
     selected = [one.picture.id for side in (content.left, content.right) for one in side]
     pictures = find_images(context.sessions(), [*selected, *neighbours])
-    with figure_state().drawing, context.compute_slot():
+    with get_figure_state().drawing, context.compute_slot():
         squares = {
             image_id: square
             for image_id, picture in pictures.items()

@@ -14,7 +14,7 @@ from index.sample import ImageSample
 from model.predict import Predictor
 from model.visualize import KERNELS_PER_ROW, compute_colour_selectivity, split_towers
 
-SPLITS, BATCH, SEED = 9_999, 1_000, 2012
+PERMUTATION_SPLITS, SPLITS_PER_BATCH, PERMUTATION_SEED = 9_999, 1_000, 2012
 """Of the permutation test: random splits, splits drawn at a time, and the seed."""
 KERNEL_PIXELS, KERNEL_STEP = 44, 48
 """Size of a kernel in its GPU's picture, and the distance from one to the next."""
@@ -155,7 +155,7 @@ def compare_gpus(predictor: Predictor, kernels: list[Kernel]) -> SelectivityCont
     values = [[k.selectivity for k in own] for own in group_by_gpu(kernels).values()]
     if len(values) != 2:
         return None
-    return activations.activation_cache().get(
+    return activations.get_activation_cache().get(
         ("contrast", predictor.identity), lambda: compare_selectivities(*values)
     )
 
@@ -165,13 +165,13 @@ def compare_selectivities(first: Sequence[float], second: Sequence[float]) -> Se
     pooled, half = np.array([*first, *second]), len(first)
     means = float(np.mean(first)), float(np.mean(second))
     difference, as_extreme = abs(means[1] - means[0]), 0
-    generator = np.random.default_rng(SEED)
-    for start in range(0, SPLITS, BATCH):
-        count = min(BATCH, SPLITS - start)
+    generator = np.random.default_rng(PERMUTATION_SEED)
+    for start in range(0, PERMUTATION_SPLITS, SPLITS_PER_BATCH):
+        count = min(SPLITS_PER_BATCH, PERMUTATION_SPLITS - start)
         shuffled = generator.permuted(np.broadcast_to(pooled, (count, len(pooled))), axis=1)
         differences = np.abs(shuffled[:, :half].mean(1) - shuffled[:, half:].mean(1))
         as_extreme += int((differences >= difference - 1e-12).sum())
-    return SelectivityContrast(means=means, as_extreme=as_extreme, splits=SPLITS)
+    return SelectivityContrast(means=means, as_extreme=as_extreme, splits=PERMUTATION_SPLITS)
 
 
 def find_top_patches(number: int) -> KernelPatches | NotReady | None:
@@ -179,7 +179,7 @@ def find_top_patches(number: int) -> KernelPatches | NotReady | None:
 
     NotReady says what is missing; None means that the index is older than patches.
     """
-    state = context.loader().state()
+    state = context.loader().get_state()
     if not isinstance(state, Ready) or state.sample is None:
         return None if isinstance(state, Ready) else state
     patches = list_patches(state.sample, number)

@@ -17,12 +17,12 @@ from app.views.filters.kernels import (
 from app.views.format import describe_provenance
 from app.views.layers import activations
 from app.views.layers.activations import Peak
-from app.views.pictures import encode_png, picture_response
-from app.web import not_modified
+from app.views.pictures import encode_png, make_picture_response
+from app.web import check_not_modified
 from model.visualize import draw_kernels, draw_maps, split_towers
 
 blueprint = Blueprint("filters", __name__, url_prefix="/filters")
-blueprint.context_processor(activations.template_functions)
+blueprint.context_processor(activations.list_template_functions)
 blueprint.add_app_template_filter(activations.format_response, "response")
 KERNEL_RULE = "/<int(min=1, max=9999):number>"
 PATCH_SCALE, RESPONSE_SCALE = 8, 4
@@ -48,9 +48,9 @@ def gpu_picture(number: int) -> Response:
     if number > len(parts):
         abort(404)
     etag = f"{predictor.identity}-gpu-{number}"
-    if fresh := not_modified(etag, version=etag):
+    if fresh := check_not_modified(etag, version=etag):
         return fresh
-    return picture_response(
+    return make_picture_response(
         encode_png(draw_kernels(parts[number - 1])), etag, "image/png", version=etag
     )
 
@@ -63,11 +63,13 @@ def patches_picture(number: int) -> Response:
     if state.sample is None:
         abort(404, "This index has no patches.")
     etag = f"{state.version.name}-patches-{number}"
-    if fresh := not_modified(etag, version=etag):
+    if fresh := check_not_modified(etag, version=etag):
         return fresh
     row = np.concatenate(list(state.sample.patches.pixels[number - 1]), axis=1)
     enlarged = row.repeat(PATCH_SCALE, axis=0).repeat(PATCH_SCALE, axis=1)
-    return picture_response(encode_png(Image.fromarray(enlarged)), etag, "image/png", version=etag)
+    return make_picture_response(
+        encode_png(Image.fromarray(enlarged)), etag, "image/png", version=etag
+    )
 
 
 @blueprint.get(f"{KERNEL_RULE}/response.png")
@@ -75,7 +77,7 @@ def response_picture(number: int) -> Response:
     """Return a kernel's response to an image, where it is positive."""
     check_kernel_number(number, len(context.require_predictor().conv1_kernels()))
     image, name = activations.require_current_image(), f"response-{number}"
-    if fresh := activations.picture_not_modified(image, name):
+    if fresh := activations.check_picture_not_modified(image, name):
         return fresh
     values = np.maximum(activations.compute_activations(image).conv1[number - 1], 0)
     picture = draw_maps(values[None], 1, scale=RESPONSE_SCALE, largest=float(values.max()), gap=0)

@@ -14,8 +14,8 @@ from app.inference.loader import Ready
 from app.inference.lru_cache import LruCache
 from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import format_distance
-from app.views.pictures import encode_png, picture_response
-from app.web import not_modified
+from app.views.pictures import encode_png, make_picture_response
+from app.web import check_not_modified
 from model.activations import Activations, trace_activations
 from model.config import AlexNetConfig
 from model.predict import Floats
@@ -60,9 +60,9 @@ def compute_activations(image: CurrentImage) -> Activations:
 
     def compute() -> Activations:
         with context.compute_slot():
-            return trace_activations(predictor, image.square())
+            return trace_activations(predictor, image.read_square())
 
-    return activation_cache().get(("activations", predictor.identity, image.key), compute)
+    return get_activation_cache().get(("activations", predictor.identity, image.key), compute)
 
 
 def require_current_image() -> CurrentImage:
@@ -72,7 +72,7 @@ def require_current_image() -> CurrentImage:
     )
 
 
-def activation_cache() -> LruCache:
+def get_activation_cache() -> LruCache:
     """Return the cache of activations."""
     cache: LruCache = current_app.extensions["activations"]
     return cache
@@ -102,34 +102,34 @@ def find_peak(values: Floats, field: ReceptiveField | None, config: AlexNetConfi
     )
 
 
-def picture_version(image: CurrentImage) -> str:
+def make_picture_version(image: CurrentImage) -> str:
     """Return what a picture depends on, for its URL and ETag: the weights and the image."""
     return f"{context.require_predictor().identity[:12]}-{image.key[:22]}"
 
 
-def picture_not_modified(image: CurrentImage, name: str) -> Response | None:
+def check_picture_not_modified(image: CurrentImage, name: str) -> Response | None:
     """Return a 304 response if the browser already has this picture."""
-    etag = f"{picture_version(image)}-{name}"
-    return not_modified(etag, version="" if image.private else etag)
+    etag = f"{make_picture_version(image)}-{name}"
+    return check_not_modified(etag, version="" if image.private else etag)
 
 
 def send_picture(image: CurrentImage, name: str, picture: Image) -> Response:
     """Return a picture of an image's activations as a PNG response."""
-    etag = f"{picture_version(image)}-{name}"
-    return picture_response(
+    etag = f"{make_picture_version(image)}-{name}"
+    return make_picture_response(
         encode_png(picture), etag, "image/png", version="" if image.private else etag
     )
 
 
 def list_examples() -> list[CatalogueImage]:
     """List a few validation images to choose from, if there is an index."""
-    state = context.loader().state()
+    state = context.loader().get_state()
     if not isinstance(state, Ready):
         return []
     return find_examples(context.sessions(), state.version.dataset_id)
 
 
-def same_image_url(endpoint: str, **values: Any) -> str:
+def make_same_image_url(endpoint: str, **values: Any) -> str:
     """Return the URL of another page for the same image.
 
     It names the image only if this page's own URL does: an upload is visible to anyone who has
@@ -138,9 +138,9 @@ def same_image_url(endpoint: str, **values: Any) -> str:
     return url_for(endpoint, **values, of=request.args.get("of") or None)
 
 
-def activation_picture_url(endpoint: str, image: CurrentImage, **values: Any) -> str:
+def make_activation_picture_url(endpoint: str, image: CurrentImage, **values: Any) -> str:
     """Return the URL of a picture of an image's activations."""
-    return url_for(endpoint, **values, of=image.of, v=picture_version(image))
+    return url_for(endpoint, **values, of=image.of, v=make_picture_version(image))
 
 
 def format_response(value: float) -> str:
@@ -148,15 +148,15 @@ def format_response(value: float) -> str:
     return f"{'−' if value < 0 else ''}{format_distance(abs(value))}"
 
 
-def activation_name(config: AlexNetConfig) -> str:
+def name_activation(config: AlexNetConfig) -> str:
     """Return the display name of the activation function."""
     return "ReLU" if config.activation == "relu" else config.activation
 
 
-def template_functions() -> dict[str, Callable[..., str]]:
+def list_template_functions() -> dict[str, Callable[..., str]]:
     """Return the functions that the templates of these pages use."""
     return {
-        "onward": same_image_url,
-        "picture_of": activation_picture_url,
-        "activation": activation_name,
+        "onward": make_same_image_url,
+        "picture_of": make_activation_picture_url,
+        "activation": name_activation,
     }

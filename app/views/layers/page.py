@@ -14,7 +14,7 @@ from model.activations import LayerActivations
 from model.receptive_field import WeightedLayer
 
 blueprint = Blueprint("layers", __name__, url_prefix="/layers")
-blueprint.context_processor(activations.template_functions)
+blueprint.context_processor(activations.list_template_functions)
 NUMBER_RULE = "<int(min=1, max=99999):number>"
 TOP_NEURONS = 10
 
@@ -68,7 +68,11 @@ def show_layer(name: str) -> str:
         view=view_layer(image, maps, large=True),
         names=known,
         config=config,
-        **(neurons_context(maps) if maps.layer.kind == "neurons" else map_context(image, maps)),
+        **(
+            make_neurons_context(maps)
+            if maps.layer.kind == "neurons"
+            else make_map_context(image, maps)
+        ),
     )
 
 
@@ -88,7 +92,7 @@ def large_picture(name: str, number: int) -> Response:
 def feature_map_picture(name: str, number: int) -> Response:
     """Return a single map."""
     image = activations.require_current_image()
-    if fresh := activations.picture_not_modified(image, f"{name}-map-{number}"):
+    if fresh := activations.check_picture_not_modified(image, f"{name}-map-{number}"):
         return fresh
     maps = find_layer_maps(image, name)
     if maps.layer.kind == "neurons" or number > count_maps(maps):
@@ -101,7 +105,7 @@ def send_tower_picture(name: str, tower: int, *, large: bool) -> Response:
     """Return the picture of a tower's maps."""
     image = activations.require_current_image()
     kind = f"{name}-{'large' if large else 'tower'}-{tower}"
-    if fresh := activations.picture_not_modified(image, kind):
+    if fresh := activations.check_picture_not_modified(image, kind):
         return fresh
     maps = find_layer_maps(image, name)
     if tower > len(maps.towers):
@@ -126,14 +130,14 @@ def view_layer(image: CurrentImage, maps: LayerActivations, *, large: bool = Fal
     return LayerView(layer=maps.layer, sheets=sheets.list_sheets(image, maps, large=large))
 
 
-def map_context(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
+def make_map_context(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
     """Return the template variables of one map: the requested one or the strongest."""
-    number = requested_map(maps)
+    number = read_map_number(maps)
     config = context.require_predictor().weights.config
     return {
         "number": number,
         "tower": (number - 1) // maps.layer.maps + 1,
-        "map_url": activations.activation_picture_url(
+        "map_url": activations.make_activation_picture_url(
             ".feature_map_picture", image, name=maps.name, number=number
         ),
         "peak": activations.find_peak(
@@ -142,7 +146,7 @@ def map_context(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
     }
 
 
-def requested_map(maps: LayerActivations) -> int:
+def read_map_number(maps: LayerActivations) -> int:
     """Read the map's number, from 1, from the URL; the default is the strongest map."""
     text = request.args.get("map", "")
     if not text:
@@ -160,7 +164,7 @@ def count_maps(maps: LayerActivations) -> int:
     return maps.layer.maps * len(maps.towers)
 
 
-def neurons_context(maps: LayerActivations) -> dict[str, Any]:
+def make_neurons_context(maps: LayerActivations) -> dict[str, Any]:
     """Return the template variables of a layer of neurons: the strongest of each tower."""
     strongest = []
     for tower, values in enumerate(maps.towers):

@@ -75,7 +75,9 @@ def list_sheets(
     return [
         TowerSheet(
             tower=number,
-            url=activations.activation_picture_url(endpoint, image, name=maps.name, number=number),
+            url=activations.make_activation_picture_url(
+                endpoint, image, name=maps.name, number=number
+            ),
             width=width,
             height=height,
             first=(number - 1) * maps.layer.maps + 1,

@@ -118,7 +118,7 @@ def build_training_map(state: Ready, class_counts: Sequence[ClassCount]) -> Trai
     )
 
 
-def map_columns(layout: TrainingMap) -> dict[str, Any]:
+def list_map_columns(layout: TrainingMap) -> dict[str, Any]:
     """Return the map as JSON: one list per column rather than one object per point."""
     return {
         "version": layout.version,

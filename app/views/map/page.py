@@ -7,12 +7,12 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from app import context
 from app.database.browse import ClassCount
-from app.inference.loader import BUILD, Ready
+from app.inference.loader import BUILD_COMMAND, Ready
 from app.views.format import format_count
-from app.views.map.layout import COLOURS, TrainingMap, build_training_map, map_columns
+from app.views.map.layout import COLOURS, TrainingMap, build_training_map, list_map_columns
 from app.views.map.picture import HEIGHT, WIDTH, ColourScheme, render_map
-from app.views.pictures import picture_response
-from app.web import not_modified, set_cache_headers
+from app.views.pictures import make_picture_response
+from app.web import check_not_modified, set_cache_headers
 from index.building.tsne import MIN_TSNE_IMAGES, PCA_DIMENSIONS
 
 blueprint = Blueprint("map", __name__)
@@ -32,8 +32,10 @@ def show_map() -> str:
     layout = build_training_map(state, classes)
     if layout is None:
         heading = "This index has no map"
-        return render_template("notice.html", heading=heading, sentence=NO_MAP, command=BUILD)
-    version = map_version(state)
+        return render_template(
+            "notice.html", heading=heading, sentence=NO_MAP, command=BUILD_COMMAND
+        )
+    version = name_map_version(state)
     return render_template(
         "map.html",
         layout=layout,
@@ -53,10 +55,10 @@ def show_map() -> str:
 def map_points() -> Response:
     """Return the points as JSON, one list per column."""
     state, classes = context.require_classes()
-    etag = f"{map_version(state)}-points"
-    if fresh := not_modified(etag, version=etag):
+    etag = f"{name_map_version(state)}-points"
+    if fresh := check_not_modified(etag, version=etag):
         return fresh
-    text = json.dumps(map_columns(require_map(state, classes)), separators=(",", ":"))
+    text = json.dumps(list_map_columns(require_map(state, classes)), separators=(",", ":"))
     return set_cache_headers(Response(text, mimetype="application/json"), etag, version=etag)
 
 
@@ -65,12 +67,12 @@ def map_picture() -> Response:
     """Return the map as a PNG, in light colours or, with `scheme=dark`, in dark ones."""
     scheme: ColourScheme = "dark" if request.args.get("scheme") == "dark" else "light"
     state, classes = context.require_classes()
-    etag = f"{map_version(state)}-{scheme}"
-    if fresh := not_modified(etag, version=etag):
+    etag = f"{name_map_version(state)}-{scheme}"
+    if fresh := check_not_modified(etag, version=etag):
         return fresh
     with context.compute_slot():
         data = render_map(require_map(state, classes), scheme)
-    return picture_response(data, etag, "image/png", version=etag)
+    return make_picture_response(data, etag, "image/png", version=etag)
 
 
 def describe_map(layout: TrainingMap) -> str:
@@ -93,6 +95,6 @@ def require_map(state: Ready, classes: list[ClassCount]) -> TrainingMap:
     return build_training_map(state, classes) or abort(404, NO_MAP)
 
 
-def map_version(state: Ready) -> str:
+def name_map_version(state: Ready) -> str:
     """Return the version in the URLs of the points and pictures."""
     return f"{state.version.name}-{FORMAT_VERSION}"

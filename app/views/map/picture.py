@@ -38,10 +38,10 @@ class PlacedLabel:
 def render_map(layout: TrainingMap, scheme: ColourScheme) -> bytes:
     """Draw the map as a PNG: a dot per image in its class's colour, and the labels that fit."""
     image = Image.new("RGB", (WIDTH * PIXEL_RATIO, HEIGHT * PIXEL_RATIO), BACKGROUND[scheme])
-    places = to_pixels(np.stack([layout.xs, layout.ys], axis=1))
+    places = convert_to_pixels(np.stack([layout.xs, layout.ys], axis=1))
     colours = [getattr(c.colour, scheme) for c in layout.classes]
-    mask = render_dot(dot_radius(len(places)))
-    for n in drawing_order(len(places)):
+    mask = render_dot(compute_dot_radius(len(places)))
+    for n in shuffle_drawing_order(len(places)):
         corner = np.rint(places[n] - mask.width / 2).astype(int).tolist()
         image.paste(colours[layout.numbers[n]], tuple(corner), mask)
     draw_labels(image, layout.classes, places, scheme)
@@ -49,18 +49,18 @@ def render_map(layout: TrainingMap, scheme: ColourScheme) -> bytes:
     return encode_png(image.quantize(method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
 
 
-def to_pixels(points: npt.NDArray[np.int64]) -> Positions:
+def convert_to_pixels(points: npt.NDArray[np.int64]) -> Positions:
     """Convert map coordinates, [N, 2], to pixels of the PNG."""
     side = min(WIDTH, HEIGHT) - 2 * MARGIN
     return ((points / MAX_COORDINATE - 0.5) * side + (WIDTH / 2, HEIGHT / 2)) * PIXEL_RATIO
 
 
-def dot_radius(count: int) -> float:
+def compute_dot_radius(count: int) -> float:
     """Return a dot's radius in CSS pixels: the more points, the smaller."""
     return float(np.clip(0.35 * (min(WIDTH, HEIGHT) - 2 * MARGIN) / max(count, 1) ** 0.5, 2, 4))
 
 
-def drawing_order(count: int) -> npt.NDArray[np.int64]:
+def shuffle_drawing_order(count: int) -> npt.NDArray[np.int64]:
     """Return a shuffled order, so that no class covers the others: ids are grouped by class."""
     return np.random.default_rng(0).permutation(count)
 
@@ -96,14 +96,14 @@ def place_labels(classes: list[MapClass], places: Positions, font: Font) -> Iter
     taken: list[Box] = []
     for map_class in sorted(classes, key=lambda c: -c.images)[:MAX_LABELS]:
         size = (font.getlength(map_class.label), FONT_SIZE * PIXEL_RATIO * 1.4)
-        anchor = to_pixels(np.array([map_class.x, map_class.y]))
-        free = [box for box in candidate_boxes(anchor, size) if box_is_free(box, taken)]
+        anchor = convert_to_pixels(np.array([map_class.x, map_class.y]))
+        free = [box for box in list_candidate_boxes(anchor, size) if is_box_free(box, taken)]
         if free:
             taken.append(min(free, key=lambda box: count_covered_points(box, places)))
             yield PlacedLabel(map_class, taken[-1])
 
 
-def candidate_boxes(anchor: Positions, size: tuple[float, float]) -> Iterator[Box]:
+def list_candidate_boxes(anchor: Positions, size: tuple[float, float]) -> Iterator[Box]:
     """Generate boxes next to a place, nearer ones first."""
     for reach in LABEL_DISTANCES:
         for across, down in LABEL_DIRECTIONS:
@@ -112,7 +112,7 @@ def candidate_boxes(anchor: Positions, size: tuple[float, float]) -> Iterator[Bo
             yield x, y, x + size[0], y + size[1]
 
 
-def box_is_free(box: Box, taken: list[Box]) -> bool:
+def is_box_free(box: Box, taken: list[Box]) -> bool:
     """Return whether a box lies inside the picture and overlaps none of the others."""
     left, top, right, bottom = box
     inside = min(left, top) >= 0 and right <= WIDTH * PIXEL_RATIO and bottom <= HEIGHT * PIXEL_RATIO

@@ -88,19 +88,19 @@ class Axis:
         return round(100 - 100 * self.fraction(value), 2)
 
 
-def epoch_axis(epochs: float) -> Axis:
+def make_epoch_axis(epochs: float) -> Axis:
     """Return the axis of so many epochs: each is one unit wide with its number in the middle."""
     return Axis(low=0.5, high=max(epochs, 1) + 0.5)
 
 
-def linear_axis(values: Sequence[float]) -> Axis:
+def make_linear_axis(values: Sequence[float]) -> Axis:
     """Return an axis from zero to a round number above all values."""
     top = max(values, default=0.0)
     step = round_step(top or 1.0)
     return Axis(low=0.0, high=step * max(1, math.ceil(top / step - 1e-9)))
 
 
-def log_axis(values: Sequence[float]) -> Axis:
+def make_log_axis(values: Sequence[float]) -> Axis:
     """Return an axis of whole decades around all values, which must be positive."""
     low = math.floor(math.log10(min(values, default=0.01)) + 1e-9)
     high = math.ceil(math.log10(max(values, default=0.01)) - 1e-9)
@@ -116,7 +116,7 @@ def round_step(span: float, max_steps: int = MAX_TICKS - 1) -> float:
     return next(unit * n for n in (1, 2, 5, 10) if unit * n * max_steps >= span * (1 - 1e-9))
 
 
-def value_ticks(axis: Axis, format_value: Callable[[float], str]) -> tuple[Tick, ...]:
+def list_value_ticks(axis: Axis, format_value: Callable[[float], str]) -> tuple[Tick, ...]:
     """Return the numbers beside the vertical axis."""
     if axis.log:
         low, high = round(math.log10(axis.low)), round(math.log10(axis.high))
@@ -128,7 +128,7 @@ def value_ticks(axis: Axis, format_value: Callable[[float], str]) -> tuple[Tick,
     return tuple(Tick(position=axis.y(value), text=format_value(value)) for value in values)
 
 
-def epoch_ticks(axis: Axis) -> tuple[Tick, ...]:
+def list_epoch_ticks(axis: Axis) -> tuple[Tick, ...]:
     """Return the numbered epochs: the first, then round ones."""
     last = math.floor(axis.high)
     step = max(1, round(round_step(last, MAX_TICKS)))
@@ -151,18 +151,18 @@ def draw_curve(
         for n, value in values
     ]
     known = [point for point in points if point]
-    finite = finite_values(values)
+    finite = list_finite_values(values)
     return Curve(
         label=label,
         tone=tone,
-        path=svg_path([(10 * p.x, 10 * p.y) if p else None for p in points]),
+        path=draw_svg_path([(10 * p.x, 10 * p.y) if p else None for p in points]),
         points=tuple(known) if len(known) <= MAX_POINTS else (),
         last_value=format_value(finite[-1]) if finite else "",
         end=known[-1] if known else None,
     )
 
 
-def svg_path(positions: Sequence[tuple[float, float] | None]) -> str:
+def draw_svg_path(positions: Sequence[tuple[float, float] | None]) -> str:
     """Return an SVG path through positions, with a new line after each gap."""
     commands, command = [], "M"
     for position in positions:
@@ -174,11 +174,11 @@ def svg_path(positions: Sequence[tuple[float, float] | None]) -> str:
     return "".join(commands)
 
 
-def stepped_values(values: Values) -> Values:
+def make_stepped_values(values: Values) -> Values:
     """Return values that hold for a whole epoch at its beginning and its end."""
     return [(n + half, value) for n, value in values for half in (-0.5, 0.5)]
 
 
-def finite_values(values: Values) -> list[float]:
+def list_finite_values(values: Values) -> list[float]:
     """Return the values that are not None."""
     return [value for _, value in values if value is not None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, abort, current_app
 from flask.blueprints import BlueprintSetupState
 
-from app.views.pictures import missing_picture, serve_image_file
+from app.views.pictures import make_missing_picture_response, serve_image_file
 from model.checkpoint import WeightsError, read_weights_header
 from storage.evaluation_files import (
     EvaluationFiles,
@@ -25,7 +25,7 @@ MAX_CONFUSIONS = 30
 SHADES = 5
 MAX_PHOTOGRAPH_BYTES = 200_000_000
 MAX_NUMBER = 10_000
-MISTAKE = f"/<name>/<int(max={MAX_NUMBER}):result>/<int(max={MAX_NUMBER}):number>"
+MISTAKE_RULE = f"/<name>/<int(max={MAX_NUMBER}):result>/<int(max={MAX_NUMBER}):number>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,18 +81,18 @@ def add_evaluations(state: BlueprintSetupState) -> None:
     state.app.extensions["evaluations"] = EvaluationFiles(home)
 
 
-def stored_evaluations() -> EvaluationFiles:
+def get_evaluation_files() -> EvaluationFiles:
     """Return the evaluations found on disk."""
     found: EvaluationFiles = current_app.extensions["evaluations"]
     return found
 
 
-def evaluation_of_run(run: Run, name: str = "") -> EvaluatedRun | None:
+def find_run_evaluation(run: Run, name: str = "") -> EvaluatedRun | None:
     """Return the evaluation of that name of a run's networks, else the newest; None without any."""
-    identities = network_identities(run)
-    known = stored_evaluations().summaries_for(identities)
+    identities = list_network_identities(run)
+    known = get_evaluation_files().summaries_for(identities)
     chosen = next((k for k in known if k.name == name), known[0] if known else None)
-    evaluation = stored_evaluations().open(chosen.name) if chosen else None
+    evaluation = get_evaluation_files().open(chosen.name) if chosen else None
     if chosen is None or evaluation is None:
         return None
     results = [result for identity in identities for result in evaluation.results_for(identity)]
@@ -105,12 +105,12 @@ def evaluation_of_run(run: Run, name: str = "") -> EvaluatedRun | None:
         results=tuple(results),
         detailed=detailed,
         number=evaluation.results.index(detailed),
-        matrix=tuple(matrix_rows(detailed, evaluation)),
-        confusions=tuple(frequent_confusions(detailed, evaluation)),
+        matrix=tuple(make_matrix_rows(detailed, evaluation)),
+        confusions=tuple(list_frequent_confusions(detailed, evaluation)),
     )
 
 
-def network_identities(run: Run) -> list[str]:
+def list_network_identities(run: Run) -> list[str]:
     """Return the identities of the weights that a run has made: its result and its best epoch."""
     try:
         best = read_weights_header(run.folder.best).identity
@@ -119,17 +119,17 @@ def network_identities(run: Run) -> list[str]:
     return list(dict.fromkeys(identity for identity in (run.weights, best) if identity))
 
 
-def matrix_rows(result: Result, evaluation: StoredEvaluation) -> list[MatrixRow]:
+def make_matrix_rows(result: Result, evaluation: StoredEvaluation) -> list[MatrixRow]:
     """Return the confusion matrix in the order of the classes; empty if it has too many."""
     seen = set(result.confusion) | {g for counts in result.confusion.values() for g in counts}
     classes = [c for c in evaluation.labels if c in seen]
     classes += sorted(seen - set(evaluation.labels))
     if len(classes) > MAX_MATRIX_CLASSES:
         return []
-    return [matrix_row(c, result.confusion.get(c, {}), classes, evaluation) for c in classes]
+    return [make_matrix_row(c, result.confusion.get(c, {}), classes, evaluation) for c in classes]
 
 
-def matrix_row(
+def make_matrix_row(
     true: str, counts: dict[str, int], classes: Sequence[str], evaluation: StoredEvaluation
 ) -> MatrixRow:
     """Return a row of the matrix."""
@@ -149,7 +149,7 @@ def matrix_row(
     )
 
 
-def frequent_confusions(result: Result, evaluation: StoredEvaluation) -> list[Confusion]:
+def list_frequent_confusions(result: Result, evaluation: StoredEvaluation) -> list[Confusion]:
     """Return the most frequent wrong guesses, in descending order."""
     confusions = [
         Confusion(
@@ -165,11 +165,11 @@ def frequent_confusions(result: Result, evaluation: StoredEvaluation) -> list[Co
     return sorted(confusions, key=lambda c: (-c.count, c.true, c.guess))[:MAX_CONFUSIONS]
 
 
-@blueprint.get(f"{MISTAKE}/thumbnail.jpg", defaults={"whole": False})
-@blueprint.get(f"{MISTAKE}/picture.jpg", defaults={"whole": True})
+@blueprint.get(f"{MISTAKE_RULE}/thumbnail.jpg", defaults={"whole": False})
+@blueprint.get(f"{MISTAKE_RULE}/picture.jpg", defaults={"whole": True})
 def serve_mistake(name: str, result: int, number: int, whole: bool) -> Response:
     """Return the photograph of a mistake: only one that an evaluation lists, inside its folder."""
-    evaluation = stored_evaluations().open(name)
+    evaluation = get_evaluation_files().open(name)
     if evaluation is None or result >= len(evaluation.results):
         abort(404)
     mistakes = dict(enumerate(evaluation.results[result].mistakes))
@@ -179,9 +179,9 @@ def serve_mistake(name: str, result: int, number: int, whole: bool) -> Response:
         file = find_mistake_photograph(evaluation, mistakes[number])
         stat = file.stat() if file else None
     except (OSError, RuntimeError):  # RuntimeError: symbolic links in a circle
-        return missing_picture()
+        return make_missing_picture_response()
     if file is None or stat is None:
-        return missing_picture()
+        return make_missing_picture_response()
     etag = f"{stat.st_ino:x}-{stat.st_size:x}-{stat.st_mtime_ns:x}-{whole:d}"
     return serve_image_file(
         lambda: read_bounded(file, MAX_PHOTOGRAPH_BYTES) or b"", etag, whole=whole, version=etag

@@ -11,14 +11,14 @@ from app.views.runs.chart import (
     Tick,
     Values,
     draw_curve,
-    epoch_axis,
-    epoch_ticks,
-    finite_values,
-    linear_axis,
-    log_axis,
-    stepped_values,
-    svg_path,
-    value_ticks,
+    draw_svg_path,
+    list_epoch_ticks,
+    list_finite_values,
+    list_value_ticks,
+    make_epoch_axis,
+    make_linear_axis,
+    make_log_axis,
+    make_stepped_values,
 )
 from storage.runs import Epoch, Run
 
@@ -38,42 +38,42 @@ class Sparkline:
     description: str
 
 
-def run_charts(run: Run, *, running: bool) -> list[Chart]:
+def draw_run_charts(run: Run, *, running: bool) -> list[Chart]:
     """Return one run's charts: error with the drops of the learning rate, loss, learning rate."""
     if run.last_epoch is None:
         return []
-    x, last = epoch_axis(chart_width(run, running=running)), run.last_epoch.epoch
+    x, last = make_epoch_axis(count_chart_epochs(run, running=running)), run.last_epoch.epoch
     future = x.x(last + 0.5) if running and last + 0.5 < x.high else None
-    drops = rate_drops(run.epochs, x)
+    drops = find_rate_drops(run.epochs, x)
     errors = [
-        ("top-1", 1, epoch_values(run, "top1_error")),
-        ("top-5", 2, epoch_values(run, "top5_error")),
+        ("top-1", 1, list_epoch_values(run, "top1_error")),
+        ("top-5", 2, list_epoch_values(run, "top5_error")),
     ]
-    loss = [("training loss", 1, epoch_values(run, "loss"))]
-    rates = epoch_values(run, "rate", positive=True)
-    rate = [("learning rate", 1, stepped_values(rates))]
-    rate_axes = (x, log_axis(finite_values(rates)))
+    loss = [("training loss", 1, list_epoch_values(run, "loss"))]
+    rates = list_epoch_values(run, "rate", positive=True)
+    rate = [("learning rate", 1, make_stepped_values(rates))]
+    rate_axes = (x, make_log_axis(list_finite_values(rates)))
     return [
         build_chart(
-            "error", "Error", errors, (x, common_axis(errors)), format_percent, drops, future
+            "error", "Error", errors, (x, make_common_axis(errors)), format_percent, drops, future
         ),
         build_chart(
-            "loss", "Training loss", loss, (x, common_axis(loss)), format_loss, drops, future
+            "loss", "Training loss", loss, (x, make_common_axis(loss)), format_loss, drops, future
         ),
         build_chart("rate", "Learning rate", rate, rate_axes, format_scientific, (), future),
     ]
 
 
-def comparison_charts(runs: Sequence[Run]) -> list[Chart]:
+def draw_comparison_charts(runs: Sequence[Run]) -> list[Chart]:
     """Return the charts of several runs: top-1 error and loss, one letter a run."""
-    x = epoch_axis(max((run.last_epoch.epoch for run in runs if run.last_epoch), default=1))
+    x = make_epoch_axis(max((run.last_epoch.epoch for run in runs if run.last_epoch), default=1))
     charts = []
     for name, title, field, format_value in (
         ("error", "Top-1 error", "top1_error", format_percent),
         ("loss", "Training loss", "loss", format_loss),
     ):
-        curves = [(LETTERS[n], n + 1, epoch_values(run, field)) for n, run in enumerate(runs)]
-        axes = (x, common_axis(curves))
+        curves = [(LETTERS[n], n + 1, list_epoch_values(run, field)) for n, run in enumerate(runs)]
+        axes = (x, make_common_axis(curves))
         charts.append(build_chart(name, title, curves, axes, format_value, (), None))
     return charts
 
@@ -97,8 +97,8 @@ def build_chart(
         curves=tuple(
             draw_curve(label, tone, values, axes, format_value) for label, tone, values in curves
         ),
-        x_ticks=epoch_ticks(axes[0]),
-        y_ticks=value_ticks(
+        x_ticks=list_epoch_ticks(axes[0]),
+        y_ticks=list_value_ticks(
             axes[1], format_whole_percent if format_value is format_percent else format_value
         ),
         rate_drops=drops,
@@ -110,14 +110,14 @@ def build_chart(
 
 def describe_curve(label: str, values: Values, format_value: Callable[[float], str]) -> str:
     """Describe in words how a curve runs."""
-    finite = finite_values(values)
+    finite = list_finite_values(values)
     if not finite:
         return f"{label}: no values"
     first, last, lowest = (format_value(value) for value in (finite[0], finite[-1], min(finite)))
     return f"{label}: from {first} to {last}, lowest {lowest}"
 
 
-def chart_width(run: Run, *, running: bool) -> int:
+def count_chart_epochs(run: Run, *, running: bool) -> int:
     """Return how many epochs a chart shows: those done and, while the run goes on, some to come.
 
     Not all ninety from the start: the curve would be a dot for hours.
@@ -128,7 +128,7 @@ def chart_width(run: Run, *, running: bool) -> int:
     return max(done, min(run.planned_epochs, max(2 * done, MIN_CHART_EPOCHS)))
 
 
-def rate_drops(epochs: Sequence[Epoch[float | None]], x: Axis) -> tuple[Tick, ...]:
+def find_rate_drops(epochs: Sequence[Epoch[float | None]], x: Axis) -> tuple[Tick, ...]:
     """Return where the learning rate dropped and what it was divided by; nothing if too often."""
     drops = [
         Tick(position=x.x(after.epoch - 0.5), text=f"÷{THIN_SPACE}{before.rate / after.rate:.3g}")
@@ -138,7 +138,7 @@ def rate_drops(epochs: Sequence[Epoch[float | None]], x: Axis) -> tuple[Tick, ..
     return tuple(drops) if len(drops) <= MAX_RATE_DROPS else ()
 
 
-def epoch_values(run: Run, name: str, *, positive: bool = False) -> Values:
+def list_epoch_values(run: Run, name: str, *, positive: bool = False) -> Values:
     """Return one field of a run's epochs; None for a value that its axis cannot show."""
     values = ((epoch.epoch, getattr(epoch, name)) for epoch in run.epochs)
     return [
@@ -147,9 +147,11 @@ def epoch_values(run: Run, name: str, *, positive: bool = False) -> Values:
     ]
 
 
-def common_axis(curves: Sequence[tuple[str, int, Values]]) -> Axis:
+def make_common_axis(curves: Sequence[tuple[str, int, Values]]) -> Axis:
     """Return the vertical axis that holds all curves."""
-    return linear_axis([value for *_, values in curves for value in finite_values(values)])
+    return make_linear_axis(
+        [value for *_, values in curves for value in list_finite_values(values)]
+    )
 
 
 def format_whole_percent(share: float) -> str:
@@ -160,14 +162,14 @@ def format_whole_percent(share: float) -> str:
     return format_percent(share)
 
 
-def sparkline(run: Run) -> Sparkline:
+def draw_sparkline(run: Run) -> Sparkline:
     """Return the small curve of a run's top-1 error over its planned epochs."""
-    values = epoch_values(run, "top1_error")
-    finite = finite_values(values)
+    values = list_epoch_values(run, "top1_error")
+    finite = list_finite_values(values)
     if not finite or run.last_epoch is None:
         return Sparkline(path="", end=None, description="No epoch has finished yet")
     planned = 1 if run.finished else run.planned_epochs or 1
-    x = epoch_axis(max(run.last_epoch.epoch, planned))
+    x = make_epoch_axis(max(run.last_epoch.epoch, planned))
     y = Axis(low=0.0, high=max(*finite, 1e-9))
     width, height = (size - 2 * SPARK_MARGIN for size in (SPARK_WIDTH, SPARK_HEIGHT))
     positions = [
@@ -180,7 +182,7 @@ def sparkline(run: Run) -> Sparkline:
         for epoch, value in values
     ]
     return Sparkline(
-        path=svg_path(positions),
+        path=draw_svg_path(positions),
         end=[position for position in positions if position][-1],
         description=f"Top-1 error from {format_percent(finite[0])} to {format_percent(finite[-1])}",
     )

@@ -11,13 +11,23 @@ from PIL import Image
 
 from app import context
 from app.views.format import format_time_ago
-from app.views.pictures import encode_png, missing_picture, picture_response
+from app.views.pictures import encode_png, make_missing_picture_response, make_picture_response
 from app.views.runs import evaluation
-from app.views.runs.learning_curves import LETTERS, comparison_charts, run_charts, sparkline
+from app.views.runs.learning_curves import (
+    LETTERS,
+    draw_comparison_charts,
+    draw_run_charts,
+    draw_sparkline,
+)
 from app.views.runs.recipe import describe_recipe
-from app.views.runs.status import RunStatus, run_status
-from app.views.runs.tables import compare_settings, machine_table, results_table, speed_table
-from app.web import not_modified, revalidate_by_content
+from app.views.runs.status import RunStatus, determine_run_status
+from app.views.runs.tables import (
+    compare_settings,
+    make_machine_table,
+    make_results_table,
+    make_speed_table,
+)
+from app.web import check_not_modified, revalidate_by_content
 from model.architectures import VARIANTS
 from model.decode import ImageError, decode_image
 from storage.evaluations import CROPS_LABELS
@@ -56,7 +66,7 @@ def show_runs() -> Response:
     runs = [list_run(run) for run in read_runs(context.settings().home)]
     page = render_template(
         "training.html",
-        rows=[(listed, sparkline(listed.run)) for listed in runs],
+        rows=[(listed, draw_sparkline(listed.run)) for listed in runs],
         running=any(listed.running for listed in runs),
         max_compared=MAX_COMPARED,
     )
@@ -74,14 +84,14 @@ def show_run(name: str) -> Response:
         listed=listed,
         run=run,
         running=listed.running,
-        charts=run_charts(run, running=listed.running),
+        charts=draw_run_charts(run, running=listed.running),
         recipe=describe_recipe(run.recipe),
-        machine=machine_table(run),
-        speed=speed_table(run),
-        towers=tower_count(run),
+        machine=make_machine_table(run),
+        speed=make_speed_table(run),
+        towers=count_towers(run),
         conv1_epochs=pick_epochs(run.conv1_epochs),
-        conv1_size=conv1_size(run),
-        evaluated=evaluation.evaluation_of_run(run, asked),
+        conv1_size=read_conv1_size(run),
+        evaluated=evaluation.find_run_evaluation(run, asked),
         crop_names=CROPS_LABELS,
     )
     return revalidate_by_content(make_response(page))
@@ -103,8 +113,8 @@ def compare_runs() -> Response:
         missing=[name for name, run in asked.items() if run is None],
         truncated=len(names) > MAX_COMPARED,
         max_compared=MAX_COMPARED,
-        charts=comparison_charts(runs),
-        results=results_table(runs),
+        charts=draw_comparison_charts(runs),
+        results=make_results_table(runs),
         differences=compare_settings(runs),
         epochs=sorted({epoch.epoch for run in runs for epoch in run.epochs}),
         by_epoch=[{epoch.epoch: epoch for epoch in run.epochs} for run in runs],
@@ -120,13 +130,13 @@ def serve_conv1(name: str, epoch: int) -> Response:
         abort(404, "There is no picture of conv1 for this epoch.")
     data = read_bounded(run.folder.conv1_picture(epoch), MAX_CONV1_BYTES) or b""
     etag = hashlib.sha256(data).hexdigest()[:32]
-    if fresh := not_modified(etag, version=etag):
+    if fresh := check_not_modified(etag, version=etag):
         return fresh
     try:
         picture = make_gaps_transparent(decode_image(data))
     except ImageError:
-        return missing_picture()
-    return picture_response(encode_png(picture), etag, "image/png", version=etag)
+        return make_missing_picture_response()
+    return make_picture_response(encode_png(picture), etag, "image/png", version=etag)
 
 
 def find_run(name: str) -> Run:
@@ -141,14 +151,14 @@ def list_run(run: Run) -> ListedRun:
     folder = f'"${{ALEXNET_HOME:-var}}"/runs/{shlex.quote(run.name)}'
     return ListedRun(
         run=run,
-        status=run_status(run, now),
+        status=determine_run_status(run, now),
         last_write=format_time_ago(run.last_write_at, now),
         resume_command=f"python training/run.py --resume {folder}",
         evaluate_command=f"python training/evaluate.py {folder}{'' if run.finished else ' --best'}",
     )
 
 
-def tower_count(run: Run) -> int:
+def count_towers(run: Run) -> int:
     """Return how many towers the run's network has; two where its variant is unknown."""
     name = run.recipe.get("variant")
     variant = VARIANTS.get(name) if isinstance(name, str) else None
@@ -162,7 +172,7 @@ def pick_epochs(epochs: tuple[int, ...], count: int = MAX_CONV1_PICTURES) -> lis
     return [epochs[round(n * (len(epochs) - 1) / (count - 1))] for n in range(count)]
 
 
-def conv1_size(run: Run) -> tuple[int, int]:
+def read_conv1_size(run: Run) -> tuple[int, int]:
     """Return the width and height of a run's pictures of conv1, in pixels."""
     if not run.conv1_epochs:
         return CONV1_SIZE

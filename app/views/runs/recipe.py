@@ -78,12 +78,12 @@ def format_setting(value: Any) -> str:
     return bounded_text(value) or "–"
 
 
-def none_as(words: str) -> Format:
+def make_none_format(words: str) -> Format:
     """Return a format that writes these words for no value."""
     return lambda value: words if value is None or value in ([], ()) else format_setting(value)
 
 
-def words_for(words: Mapping[Any, str]) -> Format:
+def make_word_format(words: Mapping[Any, str]) -> Format:
     """Return a format that writes words for the values that have some."""
 
     def format_in_words(value: Any) -> str:
@@ -93,7 +93,7 @@ def words_for(words: Mapping[Any, str]) -> Format:
     return format_in_words
 
 
-def network_label(value: Any) -> str:
+def format_network(value: Any) -> str:
     """Name the network of the family."""
     if value == "paper":
         return "as in the paper"
@@ -105,17 +105,17 @@ COLOURS = {"paper": "Σ pᵢ αᵢ λᵢ", "original": "Σ pᵢ αᵢ √λᵢ, 
 INITS = {"paper": "N(0, 0.01²), biases 1 where the paper sets them to 1", "he": "He, biases 0"}
 OFFSETS = {False: "32 in each direction", True: "33 in each direction"}
 FORMATS: Mapping[str, Format] = {
-    "variant": network_label,
-    "bias_rate": none_as("same as the weights"),
-    "conv_decay": none_as("same as the other layers"),
-    "drop_after": none_as("on plateau"),
-    "slow_conv1_after": none_as("never"),
-    "freeze_conv1_after": none_as("never"),
-    "colour": words_for(COLOURS),
-    "colour_until": none_as("the last"),
-    "all_offsets": words_for(OFFSETS),
-    "dropout": none_as("0.5, as in the network"),
-    "init": words_for(INITS),
+    "variant": format_network,
+    "bias_rate": make_none_format("same as the weights"),
+    "conv_decay": make_none_format("same as the other layers"),
+    "drop_after": make_none_format("on plateau"),
+    "slow_conv1_after": make_none_format("never"),
+    "freeze_conv1_after": make_none_format("never"),
+    "colour": make_word_format(COLOURS),
+    "colour_until": make_none_format("the last"),
+    "all_offsets": make_word_format(OFFSETS),
+    "dropout": make_none_format("0.5, as in the network"),
+    "init": make_word_format(INITS),
 }
 """How a value is written where it is not just a number."""
 FIELDS = tuple(

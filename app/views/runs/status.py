@@ -35,17 +35,17 @@ class RunStatus:
     remaining: float | None = None
 
 
-def run_status(run: Run, now: datetime) -> RunStatus:
+def determine_run_status(run: Run, now: datetime) -> RunStatus:
     """Determine a run's status at a moment."""
     if run.finished:
         return RunStatus(name="finished")
-    longest = timedelta(seconds=longest_silence(run))
+    longest = timedelta(seconds=compute_longest_silence(run))
     if run.last_write_at is None or now - run.last_write_at > longest:
         return RunStatus(name="stopped")
-    return RunStatus(name="running", remaining=remaining_seconds(run, now))
+    return RunStatus(name="running", remaining=estimate_remaining_seconds(run, now))
 
 
-def longest_silence(run: Run) -> float:
+def compute_longest_silence(run: Run) -> float:
     """Return the seconds without writing after which a run counts as stopped.
 
     Two intervals of its checkpoints or epochs, whichever are shorter, and the time for validation.
@@ -53,16 +53,16 @@ def longest_silence(run: Run) -> float:
     setting = finite_number(run.options.get("checkpoint_seconds"))
     interval = CHECKPOINT_SECONDS if setting is None else max(setting, 0.0)
     interval = min(interval, MAX_CHECKPOINT_SECONDS)
-    longest_epoch = max(epoch_seconds(run.epochs), default=0.0)
+    longest_epoch = max(list_epoch_seconds(run.epochs), default=0.0)
     if not longest_epoch:
         return SLACK_SECONDS + 2 * interval
     validation = min(longest_epoch, MAX_VALIDATION_SECONDS)
     return SLACK_SECONDS + 2 * min(interval, longest_epoch) + validation
 
 
-def remaining_seconds(run: Run, now: datetime) -> float | None:
+def estimate_remaining_seconds(run: Run, now: datetime) -> float | None:
     """Estimate the seconds until the last planned epoch from the duration of the last few."""
-    recent = epoch_seconds(run.epochs[-RECENT_EPOCHS:])
+    recent = list_epoch_seconds(run.epochs[-RECENT_EPOCHS:])
     if run.planned_epochs is None or run.last_epoch is None or not recent:
         return None
     left = run.planned_epochs - run.last_epoch.epoch
@@ -71,6 +71,6 @@ def remaining_seconds(run: Run, now: datetime) -> float | None:
     return max(left * epoch - min(max(spent, 0.0), epoch), 0.0) if left > 0 else None
 
 
-def epoch_seconds(epochs: tuple[Epoch[float | None], ...]) -> list[float]:
+def list_epoch_seconds(epochs: tuple[Epoch[float | None], ...]) -> list[float]:
     """Return the durations of epochs, where known."""
     return [e.seconds for e in epochs if e.seconds is not None and e.seconds > 0]

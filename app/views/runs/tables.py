@@ -22,7 +22,7 @@ class TableRow:
     values: tuple[str, ...]
 
 
-def machine_table(run: Run) -> list[tuple[str, str]]:
+def make_machine_table(run: Run) -> list[tuple[str, str]]:
     """Return what a run started from and ran on, by label; unknown values are left out."""
     machine = run.environment
     versions = dict_or_empty(machine.get("versions"))
@@ -44,31 +44,31 @@ def machine_table(run: Run) -> list[tuple[str, str]]:
     return [(label, format_setting(v)) for label, v in values.items() if v not in ("", None)]
 
 
-def speed_table(run: Run) -> list[tuple[str, str]]:
+def make_speed_table(run: Run) -> list[tuple[str, str]]:
     """Return how fast a run was and what it used, by label."""
     return [
-        ("Images/s", format_speed(over_epochs(run, "images_per_second", fmean))),
-        ("Time per epoch", format_duration(over_epochs(run, "seconds", fmean))),
-        ("Total time", format_duration(over_epochs(run, "seconds", sum))),
-        ("Waiting for images", format_duration(over_epochs(run, "data_wait", sum))),
-        ("Peak memory", format_memory(over_epochs(run, "memory", max))),
+        ("Images/s", format_speed(combine_epochs(run, "images_per_second", fmean))),
+        ("Time per epoch", format_duration(combine_epochs(run, "seconds", fmean))),
+        ("Total time", format_duration(combine_epochs(run, "seconds", sum))),
+        ("Waiting for images", format_duration(combine_epochs(run, "data_wait", sum))),
+        ("Peak memory", format_memory(combine_epochs(run, "memory", max))),
     ]
 
 
-def results_table(runs: Sequence[Run]) -> list[TableRow]:
+def make_results_table(runs: Sequence[Run]) -> list[TableRow]:
     """Compare what runs achieved and used."""
     rows = [
         ("Epochs", [f"{len(run.epochs)}" for run in runs]),
-        ("Top-1 error, lowest", [epoch_error(run.best_epoch, "top1_error") for run in runs]),
-        ("Top-1 error, last", [epoch_error(run.last_epoch, "top1_error") for run in runs]),
-        ("Top-5 error, last", [epoch_error(run.last_epoch, "top5_error") for run in runs]),
+        ("Top-1 error, lowest", [format_epoch_error(run.best_epoch, "top1_error") for run in runs]),
+        ("Top-1 error, last", [format_epoch_error(run.last_epoch, "top1_error") for run in runs]),
+        ("Top-5 error, last", [format_epoch_error(run.last_epoch, "top5_error") for run in runs]),
         (
             "Top-1 error, ten crops",
             [format_percent(run.ten_crops[0]) if run.ten_crops else UNKNOWN for run in runs],
         ),
-        ("Training loss, last", [last_loss(run) for run in runs]),
+        ("Training loss, last", [format_last_loss(run) for run in runs]),
     ]
-    speeds = [dict(speed_table(run)) for run in runs]
+    speeds = [dict(make_speed_table(run)) for run in runs]
     rows += [(label, [speed[label] for speed in speeds]) for label in (speeds[0] if runs else {})]
     return [TableRow(label=label, section="", values=tuple(values)) for label, values in rows]
 
@@ -110,19 +110,19 @@ def describe_run(run: Run) -> dict[str, tuple[str, str]]:
     return {label: ("", value or UNKNOWN) for label, value in facts.items()} | recipe
 
 
-def over_epochs(run: Run, name: str, combine: Callable[[list[float]], float]) -> float | None:
+def combine_epochs(run: Run, name: str, combine: Callable[[list[float]], float]) -> float | None:
     """Combine the known values of one field of a run's epochs; None without any."""
     values = [value for epoch in run.epochs if (value := getattr(epoch, name)) is not None]
     return combine(values) if values else None
 
 
-def epoch_error(epoch: Epoch[float | None] | None, name: str) -> str:
+def format_epoch_error(epoch: Epoch[float | None] | None, name: str) -> str:
     """Format an epoch's error, where it is known."""
     error = getattr(epoch, name) if epoch else None
     return UNKNOWN if error is None else format_percent(error)
 
 
-def last_loss(run: Run) -> str:
+def format_last_loss(run: Run) -> str:
     """Format a run's last training loss, where it is known."""
     loss = run.last_epoch.loss if run.last_epoch else None
     return UNKNOWN if loss is None else format_loss(loss)

@@ -4,7 +4,7 @@
 def test_health_names_weights_and_index(app, client):
     answer = client.get("/healthz")
     assert answer.status_code == 200
-    state = app.extensions["loader"].state()
+    state = app.extensions["loader"].get_state()
     told = {
         "status": "ready",
         "weights": state.predictor.identity,

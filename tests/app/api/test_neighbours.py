@@ -19,13 +19,14 @@ def form(data: bytes, count: int = 1) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def stored(app) -> np.ndarray:
     """The features of the images 1 to 54."""
-    return app.extensions["loader"].state().index.read_features(IDS).astype(np.float64)
+    return app.extensions["loader"].get_state().index.read_features(IDS).astype(np.float64)
 
 
 @pytest.fixture(scope="module")
 def feature(app, jpeg) -> np.ndarray:
     """The features of a photograph that is not in the index."""
-    return app.extensions["loader"].state().predictor.extract_features(decode_square(jpeg)[None])[0]
+    predictor = app.extensions["loader"].get_state().predictor
+    return predictor.extract_features(decode_square(jpeg)[None])[0]
 
 
 def nearest(stored: np.ndarray, to: np.ndarray, k: int, out: tuple[int, ...] = ()) -> list[int]:
@@ -66,7 +67,7 @@ def test_features_of_other_images_are_computed(app, client, photographs):
     assert known["split"] == "val"
     found = client.get(f"/api/images/{known['id']}/features").get_json()["feature"]
     square = decode_square((photographs / known["filename"]).read_bytes())
-    own = app.extensions["loader"].state().predictor.extract_features(square[None])[0]
+    own = app.extensions["loader"].get_state().predictor.extract_features(square[None])[0]
     assert found == own.tolist()
 
 

@@ -41,7 +41,7 @@ def run(app: Flask) -> Run:
 @pytest.fixture
 def ready(app: Flask) -> Ready:
     """The pair that answers."""
-    found: Ready = app.extensions["loader"].ready()
+    found: Ready = app.extensions["loader"].require_ready()
     return found
 
 
@@ -212,7 +212,7 @@ def test_odd_names_break_nothing(
 
 
 def test_a_label_is_no_formula_either(run: Run, folder: Path, monkeypatch: Any, app: Flask) -> None:
-    predictor = app.extensions["loader"].ready().predictor
+    predictor = app.extensions["loader"].require_ready().predictor
     classes = [replace(one, label=f"@SUM(1){one.label}") for one in predictor.classes]
     monkeypatch.setattr(predictor, "weights", replace(predictor.weights, classes=tuple(classes)))
     done = run(folder / "b.jpg", "--format", "csv", "--neighbours", "0")

@@ -199,7 +199,7 @@ def test_what_cannot_be_asked_for_is_told(shop, words: tuple[str, ...], told: st
 def follow(loader: ModelLoader, name: str | None) -> Ready:
     """The state of a server that runs, when it has taken that version."""
     for _ in range(400):
-        state = loader.state()
+        state = loader.get_state()
         assert isinstance(state, Ready), state
         if state.version.name == name:
             return state
@@ -292,7 +292,7 @@ def test_an_index_of_an_older_version_of_the_project_is_built_anew(shop) -> None
     file = shop.version / MANIFEST_FILE
     values = json.loads(file.read_text()) | {"format": 1}
     file.write_text(json.dumps(values))
-    state = shop.loader().state()
+    state = shop.loader().get_state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("damaged", "flask index build")
     assert "of an older version of this project" in (line := shop.refused("verify"))

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 
 from app import create_app
 from app.config import Settings
-from app.database.images import class_folders_by_image, find_version
+from app.database.images import find_version, read_class_folders_by_image
 from app.database.session import session_factory
 from app.inference.loader import ModelLoader, Ready
 from index import store
@@ -45,7 +45,7 @@ def flask(settings: Settings, *args: str) -> Result:
 
 
 def serves(settings: Settings) -> Ready:
-    state = ModelLoader(settings, session_factory(settings)).state()
+    state = ModelLoader(settings, session_factory(settings)).get_state()
     assert isinstance(state, Ready)
     return state
 
@@ -65,7 +65,7 @@ def test_build_makes_everything_and_serves_it(home: Settings) -> None:
     assert "images/s" in done.stdout
     state = serves(home)
     assert len(state.index) == state.version.count == 27
-    listed = class_folders_by_image(session_factory(home), state.version.id)
+    listed = read_class_folders_by_image(session_factory(home), state.version.id)
     assert set(listed) == set(state.index.id_map.ids.tolist())
 
 

@@ -12,14 +12,14 @@ from app.database.browse import (
     ClassOrder,
     ImageOrder,
     find_class_page,
+    find_first_images_by_class,
     find_position,
-    first_images_by_class,
     list_classes,
 )
 from app.database.images import find_examples, find_image, find_labels
 from app.database.session import (
     Sessions,
-    database_engine,
+    get_engine,
     read_session,
     session_factory,
     upgrade_database,
@@ -105,9 +105,9 @@ def statements(sessions: Sessions) -> Iterator[list[str]]:
     def note(connection: object, cursor: object, statement: str, *more: object) -> None:
         sent.extend([statement] * statement.startswith("SELECT"))
 
-    event.listen(database_engine(sessions), "before_cursor_execute", note)
+    event.listen(get_engine(sessions), "before_cursor_execute", note)
     yield sent
-    event.remove(database_engine(sessions), "before_cursor_execute", note)
+    event.remove(get_engine(sessions), "before_cursor_execute", note)
 
 
 def test_classes_stand_as_in_a_dictionary(sessions: Sessions) -> None:
@@ -190,13 +190,13 @@ def test_an_image_that_the_version_lacks_stands_nowhere(sessions: Sessions) -> N
 
 
 def test_shelves_hold_the_first_of_each_class(sessions: Sessions) -> None:
-    found = first_images_by_class(sessions, 1, [6, 2, 4242], 5)
+    found = find_first_images_by_class(sessions, 1, [6, 2, 4242], 5)
     for class_id in (6, 2):
         page = find_class_page(sessions, 1, class_id, 1, 5)
         assert page
         assert found[class_id] == page.pictures
     assert found[4242] == []
-    assert first_images_by_class(sessions, 1, [], 5) == {}
+    assert find_first_images_by_class(sessions, 1, [], 5) == {}
 
 
 def test_a_size_beyond_32_bits_is_compared(sessions: Sessions, images: list[Image]) -> None:
@@ -221,11 +221,11 @@ def test_browsing_takes_a_fixed_number_of_queries_each_served_by_an_index(
         find_class_page(sessions, 1, 6, 3, 48, order)
         find_position(sessions, 1, picture, order)
     list_classes(sessions, 1)
-    first_images_by_class(sessions, 1, [1, 2, 3, 4], 6)
+    find_first_images_by_class(sessions, 1, [1, 2, 3, 4], 6)
     find_labels(sessions, range(1, 7))
     find_examples(sessions, 1)
     assert len(statements) == 1 + 4 * (2 + 1) + 4
-    with database_engine(sessions).connect() as connection:
+    with get_engine(sessions).connect() as connection:
         for query in statements:
             values = (1,) * query.count("?")
             for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}", values):

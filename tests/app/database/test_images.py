@@ -14,18 +14,18 @@ from sqlalchemy import event, select, text
 from app.config import Settings
 from app.database.browse import list_classes
 from app.database.images import (
-    class_folders_by_image,
     find_examples,
     find_image,
     find_labels,
     find_validation_images,
     find_version,
+    read_class_folders_by_image,
 )
 from app.database.ingest import forget_versions, record_version, register_images
 from app.database.session import (
     DatabaseError,
     Sessions,
-    database_engine,
+    get_engine,
     read_session,
     session_factory,
     upgrade_database,
@@ -83,9 +83,9 @@ def statements(sessions: Sessions) -> Iterator[list[str]]:
     def note(connection: object, cursor: object, statement: str, *more: object) -> None:
         sent.append(statement)
 
-    event.listen(database_engine(sessions), "before_cursor_execute", note)
+    event.listen(get_engine(sessions), "before_cursor_execute", note)
     yield sent
-    event.remove(database_engine(sessions), "before_cursor_execute", note)
+    event.remove(get_engine(sessions), "before_cursor_execute", note)
 
 
 def indexed(sessions: Sessions, root: Path, name: str = "one") -> int:
@@ -222,7 +222,7 @@ def test_a_version_holds_what_it_was_made_of(sessions: Sessions, root: Path) -> 
     second = indexed(sessions, root, "two")
     assert sum(c.images for c in list_classes(sessions, first)) == 27
     assert sum(c.images for c in list_classes(sessions, second)) == 26
-    assert len(class_folders_by_image(sessions, second)) == 26
+    assert len(read_class_folders_by_image(sessions, second)) == 26
     found = find_version(sessions, "two")
     assert found
     assert (found.id, found.root, found.weights, found.unreadable) == (second, root, "w", 2)

@@ -20,8 +20,8 @@ from app.config import Settings
 from app.database.browse import (
     ImageOrder,
     find_class_page,
+    find_first_images_by_class,
     find_position,
-    first_images_by_class,
     list_classes,
 )
 from app.database.images import find_examples, find_image, find_labels
@@ -29,8 +29,8 @@ from app.database.ingest import register_images
 from app.database.session import (
     DatabaseError,
     Sessions,
-    alembic_config,
-    database_engine,
+    get_engine,
+    make_alembic_config,
     read_session,
     session_factory,
     upgrade_database,
@@ -124,7 +124,7 @@ def on_postgres(server: str, tmp_path: Path, settings: Settings) -> Iterator[Set
     changed = replace(settings, home=home, database_url=server)
     upgrade_database(changed)
     yield changed
-    engine = database_engine(session_factory(changed))
+    engine = get_engine(session_factory(changed))
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP SCHEMA public CASCADE")
         connection.exec_driver_sql("CREATE SCHEMA public")
@@ -136,12 +136,12 @@ def sessions(on_postgres: Settings) -> Iterator[Sessions]:
     """Sessions whose connections are closed at the end."""
     sessions = session_factory(on_postgres)
     yield sessions
-    database_engine(sessions).dispose()
+    get_engine(sessions).dispose()
 
 
 def test_migrations_make_what_the_tables_say(on_postgres: Settings, sessions: Sessions) -> None:
     upgrade_database(on_postgres)
-    with database_engine(sessions).connect() as connection:
+    with get_engine(sessions).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
 
@@ -149,8 +149,8 @@ def test_migrations_make_what_the_tables_say(on_postgres: Settings, sessions: Se
 def test_an_earlier_version_is_upgraded_with_its_results(
     on_postgres: Settings, sessions: Sessions
 ) -> None:
-    with database_engine(sessions).begin() as connection:
-        config = alembic_config()
+    with get_engine(sessions).begin() as connection:
+        config = make_alembic_config()
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
         connection.exec_driver_sql("INSERT INTO dataset (id, root) VALUES (1, '/photographs')")
@@ -210,7 +210,7 @@ def check_orders(sessions: Sessions, version: int, class_: int) -> None:
         assert place
         assert (place.previous, place.next) == (pictures[3].id, pictures[5].id)
         assert (place.number, place.images) == (5, len(images))
-    first = first_images_by_class(sessions, version, [class_], 6)[class_]
+    first = find_first_images_by_class(sessions, version, [class_], 6)[class_]
     assert [picture.id for picture in first] == [row.id for row in expected[ImageOrder.NAME][:6]]
 
 
@@ -218,7 +218,7 @@ def test_an_index_is_built_served_and_browsed(on_postgres: Settings, sessions: S
     built = build_index(on_postgres, sessions, lambda name, total: lambda done: None)
     assert built
     engine = ModelLoader(on_postgres, sessions)
-    state = engine.state()
+    state = engine.get_state()
     assert isinstance(state, Ready)
     assert state.manifest == built.manifest
     classes = list_classes(sessions, state.version.id)
@@ -269,7 +269,7 @@ def test_results_come_back(sessions: Sessions) -> None:
 
 def test_missing_tables_name_the_command(server: str, on_postgres: Settings) -> None:
     sessions = session_factory(on_postgres)
-    engine = database_engine(sessions)
+    engine = get_engine(sessions)
     with engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE result")
     with (

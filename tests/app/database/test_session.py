@@ -14,12 +14,12 @@ from sqlalchemy.exc import IntegrityError
 from app.config import Settings
 from app.database.session import (
     DatabaseError,
-    alembic_config,
-    database_engine,
+    are_tables_current,
+    get_engine,
+    make_alembic_config,
     migrate_database,
     read_session,
     session_factory,
-    tables_are_current,
     upgrade_database,
     write_session,
 )
@@ -58,7 +58,7 @@ def database(tmp_path: Path) -> Settings:
 
 
 def test_migrations_make_what_the_tables_say(database: Settings) -> None:
-    with database_engine(session_factory(database)).connect() as connection:
+    with get_engine(session_factory(database)).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, Table.metadata) == []
 
@@ -67,12 +67,12 @@ def test_an_earlier_version_is_upgraded_with_its_results(tmp_path: Path) -> None
     settings = settings_for(tmp_path)
     migrate_database(settings, "0001")
     sessions = session_factory(settings)
-    assert not tables_are_current(sessions)
+    assert not are_tables_current(sessions)
     with write_session(sessions) as session:
         for line in EARLIER.split(";"):
             session.execute(text(line))
     upgrade_database(settings)
-    assert tables_are_current(sessions)
+    assert are_tables_current(sessions)
     with read_session(sessions) as session:
         found = session.scalars(select(UploadResult)).one()
         assert session.scalars(select(UploadBatch)).all() == []
@@ -82,13 +82,13 @@ def test_an_earlier_version_is_upgraded_with_its_results(tmp_path: Path) -> None
 
 def test_the_last_migration_can_be_undone(database: Settings) -> None:
     sessions = session_factory(database)
-    with database_engine(sessions).begin() as connection:
-        config = alembic_config()
+    with get_engine(sessions).begin() as connection:
+        config = make_alembic_config()
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
-    assert not tables_are_current(sessions)
+    assert not are_tables_current(sessions)
     upgrade_database(database)
-    assert tables_are_current(sessions)
+    assert are_tables_current(sessions)
 
 
 def test_upgrading_twice_changes_nothing(database: Settings) -> None:
@@ -106,9 +106,9 @@ def test_ids_of_images_are_never_used_twice(database: Settings) -> None:
 
 
 def test_whether_the_tables_are_up_to_date(tmp_path: Path, database: Settings) -> None:
-    assert tables_are_current(session_factory(database))
+    assert are_tables_current(session_factory(database))
     (tmp_path / "other").mkdir()
-    assert not tables_are_current(session_factory(settings_for(tmp_path / "other")))
+    assert not are_tables_current(session_factory(settings_for(tmp_path / "other")))
 
 
 def test_foreign_keys_are_kept_and_a_failed_session_is_undone(database: Settings) -> None:
@@ -177,7 +177,7 @@ def test_a_database_of_a_newer_version_is_told(database: Settings) -> None:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(DatabaseError, match="9999"):
         upgrade_database(database)
-    assert not tables_are_current(session_factory(database))
+    assert not are_tables_current(session_factory(database))
 
 
 def test_a_locked_database_is_told_and_still_read(database: Settings) -> None:

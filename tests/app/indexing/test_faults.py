@@ -20,7 +20,7 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from app.database.images import class_ids_by_image, find_version, list_version_names
+from app.database.images import find_version, list_version_names, read_class_ids_by_image
 from app.database.session import session_factory
 from app.indexing import build
 from app.inference.loader import Ready
@@ -203,7 +203,9 @@ def test_answers_during_build_update_and_rollback_are_of_one_version(
     assert {status for status, _ in seen} == {200}
     sessions = session_factory(shop.settings)
     names = list_version_names(sessions)
-    lists = [set(class_ids_by_image(sessions, find_version(sessions, name).id)) for name in names]
+    lists = [
+        set(read_class_ids_by_image(sessions, find_version(sessions, name).id)) for name in names
+    ]
     assert len(lists) == 3
     assert len(set.union(*lists)) == 3 * 27
     asked = [ids for _, ids in seen if ids]
@@ -290,7 +292,7 @@ def test_a_full_disk_is_told_and_the_build_goes_on_later(
         line = shop.refused("update")
     assert "No space left on device. What was finished is kept" in line
     assert shop.name == first
-    assert isinstance(engine.state(), Ready)
+    assert isinstance(engine.get_state(), Ready)
     assert shop.classify(jpeg, engine).neighbours == before
     subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
     there = sum(written)

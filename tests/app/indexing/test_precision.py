@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from app.indexing import precision
-from app.indexing.precision import nearest_class_share
+from app.indexing.precision import measure_nearest_class_share
 from index.id_map import write_id_map
 from index.store import Index, draft_version, open_version
 from index.vectors import write_shard
@@ -41,11 +41,11 @@ def index(tmp_path: Path) -> Index:
 def test_share(index: Index, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "QUERIES_PER_SEARCH", batch)
     queries = corners(0, 1, 2, 2) + np.float32(0.001)
-    assert nearest_class_share(index, queries, [0, 1, 1, 0], CLASS_OF) == 0.75
-    assert nearest_class_share(index, queries, [1, 0, 0, 0], CLASS_OF) == 0
+    assert measure_nearest_class_share(index, queries, [0, 1, 1, 0], CLASS_OF) == 0.75
+    assert measure_nearest_class_share(index, queries, [1, 0, 0, 0], CLASS_OF) == 0
 
 
 @pytest.mark.parametrize(("rows", "classes"), [(0, []), (2, [1])])
 def test_queries_without_classes_are_refused(index: Index, rows: int, classes: list[int]) -> None:
     with pytest.raises(ValueError, match=str(rows)):
-        nearest_class_share(index, np.zeros((rows, FEATURES), np.float32), classes, {1: 0})
+        measure_nearest_class_share(index, np.zeros((rows, FEATURES), np.float32), classes, {1: 0})

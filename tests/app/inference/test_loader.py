@@ -41,7 +41,7 @@ def loader_of(settings: Settings) -> ModelLoader:
 
 
 def classify(loader: ModelLoader, data: bytes, **options: int) -> Classification:
-    return classify_image(loader.ready(), loader.sessions, data, **options)[0]
+    return classify_image(loader.require_ready(), loader.sessions, data, **options)[0]
 
 
 def build(settings: Settings) -> str:
@@ -51,7 +51,7 @@ def build(settings: Settings) -> str:
 def not_ready(loader: ModelLoader) -> NotReady:
     """Why there is no network."""
     with pytest.raises(NotReadyError) as error:
-        loader.predictor()
+        loader.require_predictor()
     return error.value.state
 
 
@@ -68,7 +68,7 @@ def train_anew(home: Home, shift: float) -> str:
 def wait_for(engine: ModelLoader, good: Callable[[Ready], bool]) -> Ready:
     """The state when it is as expected; it is read aside while the old one serves."""
     for _ in range(600):
-        state = engine.state()
+        state = engine.get_state()
         assert isinstance(state, Ready)
         if good(state):
             return state
@@ -78,7 +78,7 @@ def wait_for(engine: ModelLoader, good: Callable[[Ready], bool]) -> Ready:
 
 def settle(engine: ModelLoader) -> None:
     """Wait until what is being read aside has been read."""
-    engine.state()
+    engine.get_state()
     with engine.lock:
         pass
 
@@ -119,7 +119,7 @@ def engine(settings: Settings) -> ModelLoader:
 
 def test_an_upload_is_answered(engine: ModelLoader, jpeg: bytes, settings: Settings) -> None:
     answer = classify(engine, jpeg)
-    state = engine.state()
+    state = engine.get_state()
     assert isinstance(state, Ready)
     look = state.predictor.predict(decode_square(jpeg))
     assert answer.top5 == state.predictor.top5(look.probabilities)
@@ -135,7 +135,7 @@ def test_an_upload_is_answered(engine: ModelLoader, jpeg: bytes, settings: Setti
 
 
 def test_a_training_image_is_not_its_own_neighbour(engine: ModelLoader) -> None:
-    state = engine.state()
+    state = engine.get_state()
     assert isinstance(state, Ready)
     image = int(state.index.id_map.ids[4])
     found = find_image(engine.sessions, image)
@@ -178,18 +178,18 @@ def test_first_calls_at_once_read_the_weights_once(
 ) -> None:
     engine = loader_of(settings)
     with counted_loads(monkeypatch) as loads:
-        threads = [threading.Thread(target=engine.state) for _ in range(4)]
+        threads = [threading.Thread(target=engine.get_state) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        engine.state()
+        engine.get_state()
     assert len(loads) == 1
 
 
 def test_nothing_there_yet(tmp_path: Path, settings: Settings) -> None:
     empty = loader_of(replace(settings, home=Home(root=tmp_path / "none")))
-    state = empty.state()
+    state = empty.get_state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("no-weights", "python training/run.py")
     with pytest.raises(NotReadyError, match=r"python training/run\.py"):
@@ -199,22 +199,22 @@ def test_nothing_there_yet(tmp_path: Path, settings: Settings) -> None:
 
 def test_it_follows_from_weights_to_index_without_a_restart(new_home: Settings) -> None:
     engine = loader_of(new_home)
-    state = engine.state()
+    state = engine.get_state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("no-index", "flask index build")
     name = build(new_home)
-    assert isinstance(state := engine.state(), Ready)
+    assert isinstance(state := engine.get_state(), Ready)
     assert state.manifest.name == name
 
 
 def test_a_mismatch_at_the_start_is_refused(home: Settings) -> None:
     train_anew(home.home, 1.0)
     engine = loader_of(home)
-    state = engine.state()
+    state = engine.get_state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("mismatch", "flask index build")
     build(home)
-    assert isinstance(engine.state(), Ready)
+    assert isinstance(engine.get_state(), Ready)
 
 
 def test_the_network_is_given_without_an_index(
@@ -222,24 +222,24 @@ def test_the_network_is_given_without_an_index(
 ) -> None:
     engine = loader_of(new_home)
     with counted_loads(monkeypatch) as loads:
-        first, again = engine.predictor(), engine.predictor()
+        first, again = engine.require_predictor(), engine.require_predictor()
         assert isinstance(first, Predictor)
         assert first is again
         assert len(loads) == 1
         identity = train_anew(new_home.home, 1.0)
-        other = engine.predictor()
+        other = engine.require_predictor()
         assert isinstance(other, Predictor)
         assert other.identity == identity
     build(new_home)
-    assert isinstance(state := engine.state(), Ready)
-    assert state.predictor is engine.predictor() is other
+    assert isinstance(state := engine.get_state(), Ready)
+    assert state.predictor is engine.require_predictor() is other
 
 
 def test_the_network_is_given_beside_an_index_of_other_weights(home: Settings) -> None:
     identity = train_anew(home.home, 1.0)
     engine = loader_of(home)
-    assert isinstance(engine.state(), NotReady)
-    found = engine.predictor()
+    assert isinstance(engine.get_state(), NotReady)
+    found = engine.require_predictor()
     assert isinstance(found, Predictor)
     assert found.identity == identity
 
@@ -277,7 +277,7 @@ def test_weights_for_other_pictures_are_told(
     found = not_ready(engine)
     assert (found.reason, found.command) == ("damaged", "python training/run.py")
     assert re.search(told, found.message)
-    assert isinstance(engine.state(), NotReady)
+    assert isinstance(engine.get_state(), NotReady)
     with pytest.raises(NotReadyError, match="not indexed"):
         classify(engine, b"")
     with pytest.raises(checkpoint.WeightsError, match=told):
@@ -287,20 +287,20 @@ def test_weights_for_other_pictures_are_told(
 
 def test_weights_for_other_pictures_leave_the_pair_in_service(home: Settings, jpeg: bytes) -> None:
     engine = loader_of(home)
-    old = engine.state()
+    old = engine.get_state()
     train_for_cifar(home.home, AlexNetConfig(net="cifar", classes=5, side=32, crop=32))
     settle(engine)
-    assert engine.state() is old
+    assert engine.get_state() is old
     assert classify(engine, jpeg).weights == old.predictor.identity  # type: ignore[union-attr]
 
 
 def test_the_pair_in_service_stays_until_the_new_index_is_published(home: Settings) -> None:
     engine = loader_of(home)
-    old = engine.state()
+    old = engine.get_state()
     assert isinstance(old, Ready)
     identity = train_anew(home.home, 1.0)
     settle(engine)
-    assert engine.state() is old
+    assert engine.get_state() is old
     name = build(home)
     new = wait_for(engine, lambda state: state is not old)
     assert (new.predictor.identity, new.manifest.name) == (identity, name)
@@ -310,7 +310,7 @@ def test_a_new_index_of_the_same_weights_is_taken(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = loader_of(home)
-    old = engine.state()
+    old = engine.get_state()
     assert isinstance(old, Ready)
     with counted_loads(monkeypatch) as loads:
         name = build(home)
@@ -323,7 +323,7 @@ def test_nobody_waits_while_the_next_pair_is_read(
     home: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = loader_of(home)
-    old = engine.state()
+    old = engine.get_state()
     train_anew(home.home, 1.0)
     name = build(home)
     go_on = threading.Event()
@@ -333,13 +333,13 @@ def test_nobody_waits_while_the_next_pair_is_read(
         return checkpoint.load_weights(path)
 
     monkeypatch.setattr(engine_module, "load_weights", slow)
-    assert [engine.state() is old for _ in range(5)] == [True] * 5
+    assert [engine.get_state() is old for _ in range(5)] == [True] * 5
     go_on.set()
     wait_for(engine, lambda state: state.manifest.name == name)
 
 
 def test_an_index_of_before_samples_is_served_without(home: Settings, jpeg: bytes) -> None:
-    ready = loader_of(home).state()
+    ready = loader_of(home).get_state()
     assert isinstance(ready, Ready)
     assert ready.sample is not None
     assert ready.sample.whole
@@ -349,7 +349,7 @@ def test_an_index_of_before_samples_is_served_without(home: Settings, jpeg: byte
     files = {name: seal for name, seal in ready.manifest.files.items() if name != SAMPLE}
     write_manifest(replace(ready.manifest, files=files), version)
     engine = loader_of(home)
-    older = engine.state()
+    older = engine.get_state()
     assert isinstance(older, Ready)
     assert older.sample is None
     assert len(classify(engine, jpeg).neighbours) == 6
@@ -364,13 +364,13 @@ def test_a_damaged_index_is_told_and_not_read_again(
     damaged.write_bytes(damaged.read_bytes()[:100])
     engine = loader_of(home)
     with counted_loads(monkeypatch) as loads:
-        states = [engine.state() for _ in range(3)]
+        states = [engine.get_state() for _ in range(3)]
     assert isinstance(states[0], NotReady)
     assert (states[0].reason, states[0].command) == ("damaged", "flask index build")
     assert states[1] is states[2] is states[0]
     assert len(loads) == 1
     build(home)
-    assert isinstance(engine.state(), Ready)
+    assert isinstance(engine.get_state(), Ready)
 
 
 def test_damaged_weights_are_told_and_not_read_again(
@@ -381,33 +381,33 @@ def test_damaged_weights_are_told_and_not_read_again(
     file.write_bytes(whole[:1000])
     engine = loader_of(home)
     with counted_loads(monkeypatch) as loads:
-        states = [engine.state() for _ in range(3)]
+        states = [engine.get_state() for _ in range(3)]
         assert isinstance(states[0], NotReady)
         assert (states[0].reason, states[0].command) == ("damaged", "python training/run.py")
         assert len(loads) == 1
         file.write_bytes(whole)
-        assert isinstance(engine.state(), Ready)
+        assert isinstance(engine.get_state(), Ready)
 
 
 def test_damage_and_loss_leave_the_pair_in_service(home: Settings, jpeg: bytes) -> None:
     engine = loader_of(home)
-    old = engine.state()
+    old = engine.get_state()
     before = classify(engine, jpeg)
     shutil.rmtree(home.home.index)
     home.home.weights.unlink()
     settle(engine)
-    assert engine.state() is old
+    assert engine.get_state() is old
     assert classify(engine, jpeg).neighbours == before.neighbours
 
 
 def test_another_database_is_told(home: Settings) -> None:
     home.home.database.unlink()
     engine = loader_of(home)
-    state = engine.state()
+    state = engine.get_state()
     assert isinstance(state, NotReady)
     assert (state.reason, state.command) == ("database", "flask db upgrade")
     build(home)
-    assert isinstance(engine.state(), Ready)
+    assert isinstance(engine.get_state(), Ready)
 
 
 def test_a_database_that_comes_back_is_noticed(home: Settings) -> None:
@@ -416,7 +416,7 @@ def test_a_database_that_comes_back_is_noticed(home: Settings) -> None:
     for file in home.home.root.glob("app.sqlite3*"):
         file.rename(aside / file.name)
     engine = loader_of(home)
-    state = engine.state()
+    state = engine.get_state()
     assert isinstance(state, NotReady)
     assert state.reason == "database"
     for file in home.home.root.glob("app.sqlite3*"):
@@ -424,12 +424,12 @@ def test_a_database_that_comes_back_is_noticed(home: Settings) -> None:
     engine.sessions.kw["bind"].dispose()
     for file in aside.iterdir():
         file.rename(home.home.root / file.name)
-    assert isinstance(engine.state(), Ready)
+    assert isinstance(engine.get_state(), Ready)
 
 
 def test_a_database_that_fails_while_answering_is_told(home: Settings, jpeg: bytes) -> None:
     engine = loader_of(home)
-    assert isinstance(engine.state(), Ready)
+    assert isinstance(engine.get_state(), Ready)
     engine.sessions.kw["bind"].dispose()
     home.home.database.write_bytes(b"nothing" * 1000)
     with pytest.raises(DatabaseError):

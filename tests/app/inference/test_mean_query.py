@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from app.database.session import Sessions, read_session, session_factory
 from app.database.tables import Image
 from app.inference.loader import Ready
-from app.inference.mean_query import PickError, nearest_to_mean
+from app.inference.mean_query import PickError, find_nearest_to_mean
 from index.search import QueryError
 from model.preprocess import read_square
 
@@ -25,7 +25,7 @@ Page = Callable[[TestResponse], Any]
 @pytest.fixture(scope="module")
 def ready(app: Flask) -> Ready:
     """What answers."""
-    state = app.extensions["loader"].state()
+    state = app.extensions["loader"].get_state()
     assert isinstance(state, Ready)
     return state
 
@@ -70,7 +70,7 @@ def test_the_nearest_to_the_mean_are_those_of_brute_force(
     mean = sum(features[image] for image in picked) / count
     far = {image: float(np.sqrt(np.sum((features[image] - mean) ** 2))) for image in ids}
     nearest = sorted((image for image in ids if image not in picked), key=lambda i: far[i])[:24]
-    found = nearest_to_mean(ready, sessions, picked)
+    found = find_nearest_to_mean(ready, sessions, picked)
     assert [one.id for one in found.neighbours] == nearest
     assert [one.distance for one in found.neighbours] == pytest.approx(
         [far[image] for image in nearest], rel=1e-5
@@ -89,12 +89,12 @@ def test_copies_of_what_was_picked_are_left_out(shop) -> None:
         ids = {path: image for image, path in session.execute(select(Image.id, Image.path))}
     first, copy, gone = (ids[f"train/chelsea/{name}.jpg"] for name in ("00", "copy", "01"))
     coffee = ids["train/coffee/00.jpg"]
-    found = nearest_to_mean(state, sessions, [copy, coffee], 100)
+    found = find_nearest_to_mean(state, sessions, [copy, coffee], 100)
     told = [one.id for one in found.neighbours]
     assert len(told) == 27 - 3
     assert not {first, copy, coffee} & set(told)
     with pytest.raises(PickError, match=f"Image {gone} is not in the index"):
-        nearest_to_mean(state, sessions, [first, gone])
+        find_nearest_to_mean(state, sessions, [first, gone])
 
 
 def test_the_page_shows_the_picked_and_the_nearest(

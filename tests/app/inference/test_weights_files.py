@@ -184,7 +184,7 @@ def test_weights_and_the_index_made_by_them_are_switched_together(
         answer = post(f"runs/{name}/weights.safetensors")
         assert (answer.status_code, answer.location) == (303, "/models")
         assert shop.name == version
-        state = app.extensions["loader"].state()
+        state = app.extensions["loader"].get_state()
         assert isinstance(state, Ready)
         assert state.version.name == version
         assert state.predictor.identity == state.manifest.weights
@@ -207,7 +207,7 @@ def test_weights_without_an_index_take_consent_and_the_old_pair_goes_on(
 ) -> None:
     add(shop, "other", changed(0.5))
     key, before = "runs/other/weights.safetensors", shop.settings.home.weights.readlink()
-    old = app.extensions["loader"].state().predictor.identity
+    old = app.extensions["loader"].get_state().predictor.identity
     answer = post(key)
     assert answer.status_code == 409
     shown = page(answer)
@@ -217,7 +217,7 @@ def test_weights_without_an_index_take_consent_and_the_old_pair_goes_on(
     answer = client.post("/models", data={**hidden, "token": TOKEN})
     assert answer.status_code == 303
     assert str(shop.settings.home.weights.readlink()) == key
-    assert app.extensions["loader"].state().predictor.identity == old
+    assert app.extensions["loader"].get_state().predictor.identity == old
     shown = page(client.get("/models"))
     assert "flask index build" in [code.text for code in shown.all("code")]
 
@@ -288,7 +288,7 @@ def test_several_switches_at_once_and_a_build_do_not_meet(
     assert done
     assert str(shop.settings.home.weights.readlink()).split("/")[1] in done
     assert not list(shop.settings.home.root.glob(".weights*"))
-    assert isinstance(app.extensions["loader"].state(), Ready)
+    assert isinstance(app.extensions["loader"].get_state(), Ready)
 
 
 def test_pages_say_so_when_the_weights_in_use_are_not_finite(shop, changed, open_app, page) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import event, func, select, update
 
 from app.config import Settings
 from app.database.session import (
-    database_engine,
+    get_engine,
     read_session,
     session_factory,
     upgrade_database,
@@ -30,7 +30,7 @@ from app.database.session import (
 from app.database.tables import Dataset, IndexVersion, UploadResult, utc_now
 from app.uploads import picture_files
 from app.uploads.expiry import delete_expired_uploads, delete_old_files
-from app.uploads.receive import display_name
+from app.uploads.receive import make_display_name
 from model import decode
 from storage.files import switch_link
 from storage.home import Home
@@ -168,7 +168,7 @@ def test_a_broken_multipart_body_is_refused(client, token):
     ],
 )
 def test_a_name_is_reduced_to_what_can_be_shown(name, shown):
-    assert display_name(name) == shown
+    assert make_display_name(name) == shown
 
 
 def test_a_name_never_decides_where_something_is_written(send, settings: Settings, jpeg):
@@ -263,7 +263,7 @@ def test_more_results_expire_at_once_than_a_statement_has_parameters(
     upgrade_database(own)
     sessions = session_factory(own)
     few = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 40  # in place of SQLite's 32,766
-    event.listen(database_engine(sessions), "checkout", lambda c, *_: c.setlimit(*few))
+    event.listen(get_engine(sessions), "checkout", lambda c, *_: c.setlimit(*few))
     then = utc_now() - timedelta(days=9)
     with write_session(sessions) as session:
         session.add(Dataset(id=1, root="/photographs"))

@@ -23,8 +23,8 @@ from app.config import Settings
 from app.database import images
 from app.database.session import (
     DatabaseError,
-    alembic_config,
-    database_engine,
+    get_engine,
+    make_alembic_config,
     read_session,
     session_factory,
     upgrade_database,
@@ -109,13 +109,13 @@ def test_the_nearest_by_pixels_are_those_of_brute_force(
 
 
 def test_an_index_without_a_sample_answers_without_pixels(app: Flask, jpeg: bytes) -> None:
-    engine = app.extensions["loader"]
-    ready = engine.ready()
-    found = classify_image(replace(ready, sample=None), engine.sessions, jpeg)[0]
+    loader = app.extensions["loader"]
+    ready = loader.require_ready()
+    found = classify_image(replace(ready, sample=None), loader.sessions, jpeg)[0]
     assert (found.by_pixels, found.sampled) == ([], None)
     assert list(found.milliseconds) == ["decode", "network", "search"]
     part = replace(ready, sample=replace(ready.sample, whole=False))
-    assert classify_image(part, engine.sessions, jpeg)[0].sampled == 54
+    assert classify_image(part, loader.sessions, jpeg)[0].sampled == 54
 
 
 def test_a_result_says_when_not_all_images_were_compared(
@@ -239,7 +239,7 @@ def test_what_a_crash_left_of_a_deletion_is_finished(
     own = replace(settings, upload_days=days)
     expiry.delete_expired_uploads(own, app.extensions["sessions"])
     assert token in rows(app)  # another process may just be at it
-    monkeypatch.setattr(expiry, "MINUTE", -1)
+    monkeypatch.setattr(expiry, "SECONDS_PER_MINUTE", -1)
     expiry.delete_expired_uploads(own, app.extensions["sessions"])
     assert token not in rows(app)
     assert not [name for name in pictures(settings) if token in name]
@@ -382,8 +382,8 @@ def test_tables_of_an_earlier_version_name_the_command(
     now_.close()
     earlier.close()
     old = replace(settings, database_url=f"sqlite:///{file}")
-    with database_engine(session_factory(old)).begin() as connection:
-        config = alembic_config()
+    with get_engine(session_factory(old)).begin() as connection:
+        config = make_alembic_config()
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
     client = open_app(old).test_client()

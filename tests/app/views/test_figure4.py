@@ -19,8 +19,8 @@ from PIL import Image
 from app.database.images import CatalogueImage, find_validation_images
 from app.inference.classify import classify_image
 from app.inference.loader import Ready
-from app.views.figure4.content import top_bars
-from app.views.figure4.drawing import choose_fonts, font_characters, fontManager
+from app.views.figure4.content import list_top_bars
+from app.views.figure4.drawing import choose_fonts, fontManager, read_font_characters
 from app.views.figure4.selection import SelectionError, draw_selection, pick_selection
 from model.preprocess import read_square
 
@@ -33,7 +33,7 @@ CLASSES = 6
 @pytest.fixture(scope="module")
 def state(app: Flask) -> Ready:
     """What answers."""
-    found = app.extensions["loader"].state()
+    found = app.extensions["loader"].get_state()
     assert isinstance(found, Ready)
     return found
 
@@ -84,9 +84,8 @@ def test_each_image_has_its_label_and_the_five_most_probable(
     for image, cell in zip(left_of(shown), cells, strict=True):
         assert cell.one("p", "truth").text == labels[image]
         data = files[image].read_bytes()
-        alone = classify_image(app.extensions["loader"].ready(), app.extensions["sessions"], data)[
-            0
-        ].top5
+        ready, sessions = app.extensions["loader"].require_ready(), app.extensions["sessions"]
+        alone = classify_image(ready, sessions, data)[0].top5
         bars = cell.one("ol").all("li")
         assert [bar.one("span", "label").text for bar in bars] == [one.label for one in alone]
         widths = [float(bar.one("rect", "fill").attributes["width"][:-1]) for bar in bars]
@@ -298,7 +297,7 @@ def check_svg(data: bytes, shown: Any, red: int) -> None:
 def test_fonts_are_chosen_to_cover_every_script() -> None:
     assert choose_fonts(["<b>coffee & cream</b>", "трава"]) == ["serif", "DejaVu Sans"]
     chosen = choose_fonts(["草"])
-    have = [font for font in fontManager.ttflist if ord("草") in font_characters(font)]
+    have = [font for font in fontManager.ttflist if ord("草") in read_font_characters(font)]
     assert len(chosen) == (3 if have else 2)
     assert not have or chosen[-1] in {font.name for font in have}
 
@@ -367,8 +366,8 @@ def test_the_correct_class_is_found_by_folder_not_by_label(
     brick = next(one for one in known if one.path.split("/")[1] == "brick")
     shares = np.array([0.1, 0.4, 0.2, 0.15, 0.05, 0.1], np.float32)
     renamed = replace(brick, label="masonry")
-    assert [bar.correct for bar in top_bars(state.predictor, shares, renamed)] == [
+    assert [bar.correct for bar in list_top_bars(state.predictor, shares, renamed)] == [
         *(True, False, False, False, False)
     ]
     other = replace(brick, label="brick", path="val/elsewhere/1.jpg")
-    assert not any(bar.correct for bar in top_bars(state.predictor, shares, other))
+    assert not any(bar.correct for bar in list_top_bars(state.predictor, shares, other))

@@ -51,7 +51,7 @@ def picture_at(client: FlaskClient, address: str) -> np.ndarray:
 
 def conv1(app: Flask, square: np.ndarray) -> np.ndarray:
     """conv1's response to the centre crop, by torch's function: float32 [96, 55, 55]."""
-    weights = app.extensions["loader"].state().predictor.weights
+    weights = app.extensions["loader"].get_state().predictor.weights
     crop = torch.from_numpy(square[16:240, 16:240].transpose(2, 0, 1).copy()) - 120.0
     padded = functional.pad(crop / 60, (0, 3, 0, 3))
     state = weights.state
@@ -82,7 +82,7 @@ def test_the_filters_stand_apart_by_gpu(client, page):
 
 
 def test_the_filters_are_those_of_the_weights(app, client):
-    kernel = app.extensions["loader"].state().predictor.conv1_kernels()[48].numpy()
+    kernel = app.extensions["loader"].get_state().predictor.conv1_kernels()[48].numpy()
     drawn = picture_at(client, "/filters/gpu-2.png")[2:44:4, 2:44:4, :3].astype(float) - 128
     expected = kernel.transpose(1, 2, 0) / np.abs(kernel).max() * 127
     assert np.abs(drawn - expected).max() <= 1
@@ -105,7 +105,7 @@ def test_every_kernel_is_a_link_with_a_name_where_it_is_drawn(client, page):
 def test_the_difference_between_the_gpus_is_drawn_and_stated(app, client, page):
     shown = page(client.get("/filters"))
     strips = shown.one("div", "strips").all("svg")
-    weights = app.extensions["loader"].state().predictor.conv1_kernels().double().numpy()
+    weights = app.extensions["loader"].get_state().predictor.conv1_kernels().double().numpy()
     grey = (weights.sum(1) ** 2 / 3).sum((1, 2))
     expected = 1 - grey / (weights**2).sum((1, 2, 3))
     dots = [float(c.attributes["cx"][:-1]) for strip in strips for c in strip.all("circle")]
@@ -141,7 +141,7 @@ def test_there_are_no_other_kernels(client, token, number):
 
 
 def test_the_patches_are_those_of_the_images_with_the_strongest_response(app, client, closer):
-    state = app.extensions["loader"].state()
+    state = app.extensions["loader"].get_state()
     ids = state.sample.ids.tolist()
     images = find_images(app.extensions["sessions"], ids)
     squares = {image: read_square(found.file) for image, found in images.items()}

@@ -60,7 +60,7 @@ def square(uploader: Any) -> np.ndarray:
 @pytest.fixture(scope="module")
 def truth(app: Flask, square: np.ndarray) -> Maps:
     """Every layer's maps by hooks on the network's modules, after the ReLU."""
-    predictor, seen = app.extensions["loader"].state().predictor, {}
+    predictor, seen = app.extensions["loader"].get_state().predictor, {}
     hooks = [
         module.register_forward_hook(
             lambda _, __, out, name=name: seen.update({name: out[0].clamp(min=0).numpy()})
@@ -157,7 +157,7 @@ def test_the_maps_are_those_of_each_tower_against_the_layers_largest(client, pag
 
 def test_the_labels_are_those_of_the_centre_crop_alone(app, client, page, token, square):
     shown = page(client.get(f"/layers?of={token}")).one("section", "labels")
-    predictor = app.extensions["loader"].state().predictor
+    predictor = app.extensions["loader"].get_state().predictor
     expected = predictor.top5(predictor.predict(square).crop_probabilities[CENTRE_CROP])
     labels = [li.one("span", "label").text for li in shown.one("ol", "bars").all("li")]
     shares = [float(li.one("span", "number").text.strip("<\u2009% ")) for li in shown.all("li")]
@@ -279,7 +279,7 @@ def test_pictures_of_an_upload_are_private_and_deleted_with_it(
 def test_a_page_and_its_pictures_share_one_forward_pass(app, client, page, send, jpeg):
     token = send(jpeg).location.rsplit("/", 1)[1]
     computed = []
-    network = app.extensions["loader"].state().predictor.network
+    network = app.extensions["loader"].get_state().predictor.network
     hook = network.conv1.register_forward_hook(lambda *_: computed.append(1))
     shown = page(client.get(f"/layers?of={token}"))
     for figure in shown.all("figure"):

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from werkzeug.test import TestResponse
 
 from app.database.browse import list_classes
-from app.database.images import class_ids_by_image
+from app.database.images import read_class_ids_by_image
 from app.inference.loader import Ready
 from app.views.map.layout import (
     COLOURS,
@@ -27,7 +27,14 @@ from app.views.map.layout import (
     find_densest_places,
 )
 from app.views.map.page import describe_map
-from app.views.map.picture import HEIGHT, WIDTH, dot_radius, place_labels, render_map, to_pixels
+from app.views.map.picture import (
+    HEIGHT,
+    WIDTH,
+    compute_dot_radius,
+    convert_to_pixels,
+    place_labels,
+    render_map,
+)
 from index import sample
 from index.manifest import MANIFEST_FILE, read_manifest, write_manifest
 
@@ -38,7 +45,7 @@ LIGHT, DARK = "#ffffff", "#1f1e1b"
 @pytest.fixture
 def state(app: Flask) -> Ready:
     """What is served."""
-    found = app.extensions["loader"].state()
+    found = app.extensions["loader"].get_state()
     assert isinstance(found, Ready)
     assert found.sample is not None
     return found
@@ -91,8 +98,8 @@ def test_points_come_from_the_index_and_classes_from_the_database(
     sent = json.loads(client.get("/map/points.json").data)
     with np.load(settings.home.index / "current" / sample.SAMPLE_FILE) as stored:
         ids, points = stored["ids"], stored["points"]
-    classes = class_ids_by_image(
-        app.extensions["sessions"], app.extensions["loader"].state().version.id
+    classes = read_class_ids_by_image(
+        app.extensions["sessions"], app.extensions["loader"].get_state().version.id
     )
     assert sent["ids"] == ids.tolist() == sorted(classes)
     assert [sent["classes"][n]["id"] for n in sent["numbers"]] == [classes[i] for i in sent["ids"]]
@@ -169,7 +176,7 @@ def test_a_sample_states_its_size_and_the_total(app: Flask, state: Ready) -> Non
     atlas = build_training_map(replace(state, sample=part, version=version), classes)
     assert re.search(r"\b27\b.*1,281,167\b", describe_map(atlas))
     assert sum(group.images for group in atlas.classes) == 27
-    known = class_ids_by_image(app.extensions["sessions"], version.id)
+    known = read_class_ids_by_image(app.extensions["sessions"], version.id)
     assert [atlas.classes[n].id for n in atlas.numbers] == [known[int(i)] for i in some]
 
 
@@ -177,7 +184,7 @@ def test_one_image_alone_is_a_map_too(atlas: TrainingMap) -> None:
     one = alone(atlas, 20)
     assert "t-SNE" not in describe_map(one)
     drawn = np.asarray(Image.open(io.BytesIO(render_map(one, "light"))).convert("RGB"))
-    across, down = np.rint(to_pixels(np.array([one.xs[0], one.ys[0]]))).astype(int)
+    across, down = np.rint(convert_to_pixels(np.array([one.xs[0], one.ys[0]]))).astype(int)
     assert abs(drawn[down, across] - rgb(one.classes[0].colour.light)).max() <= 8
 
 
@@ -191,11 +198,11 @@ def test_the_picture_has_a_dot_of_its_class_s_colour_for_each_image(
     assert drawn.size == (2 * WIDTH, 2 * HEIGHT)
     pixels = np.asarray(drawn).astype(float)
     assert abs(pixels[0, 0] - rgb(ground)).max() <= 4
-    places = to_pixels(np.stack([atlas.xs, atlas.ys], axis=1))
+    places = convert_to_pixels(np.stack([atlas.xs, atlas.ys], axis=1))
     apart = [
         n
         for n, place in enumerate(places)
-        if np.sort(np.hypot(*(places - place).T))[1] > 4 * dot_radius(len(places))
+        if np.sort(np.hypot(*(places - place).T))[1] > 4 * compute_dot_radius(len(places))
     ]
     assert len(apart) > 10
     right = 0
@@ -222,7 +229,7 @@ def test_labels_do_not_overlap_and_stay_inside_the_picture() -> None:
         )
         for n, (x, y) in enumerate(generator.integers(0, MAX_COORDINATE, (80, 2)))
     ]
-    places = to_pixels(generator.integers(0, MAX_COORDINATE, (2000, 2)))
+    places = convert_to_pixels(generator.integers(0, MAX_COORDINATE, (2000, 2)))
     names = list(place_labels(groups, places, ImageFont.load_default(26)))
     assert len(names) > 25
     assert names[0].map_class.images == 80

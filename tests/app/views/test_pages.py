@@ -190,7 +190,7 @@ def test_new_indexes_are_served_without_a_restart_or_an_empty_page(
     settings: Settings, open_app: Callable[[Settings], Flask], page: Page
 ):
     app = open_app(settings)
-    before = app.extensions["loader"].state()
+    before = app.extensions["loader"].get_state()
     for _ in range(2):  # the second build deletes the version that is still in use here
         assert app.test_cli_runner().invoke(args=["index", "build"]).exit_code == 0
     assert app.extensions["loader"].current is before

@@ -20,7 +20,7 @@ from PIL import Image
 
 from app.config import Settings
 from app.views.format import format_scientific
-from app.views.runs.chart import epoch_ticks, linear_axis, log_axis
+from app.views.runs.chart import list_epoch_ticks, make_linear_axis, make_log_axis
 from storage.evaluations import (
     Evaluation,
     EvaluationData,
@@ -168,14 +168,14 @@ def test_a_gap_interrupts_the_curve(home: Home, client: FlaskClient, page) -> No
 
 @pytest.mark.parametrize("top", [0.0, 1e-29, 0.3, 0.9999, 1.0, 6.9, 7.1, 1234.5, 1e15])
 def test_an_axis_holds_its_values_and_has_few_round_numbers(top: float) -> None:
-    axis = linear_axis([0.0, top])
+    axis = make_linear_axis([0.0, top])
     assert axis.low == 0
     assert axis.high >= top
     assert top == 0 or axis.high <= 2 * top
-    small = log_axis([max(top, 1e-29)])
+    small = make_log_axis([max(top, 1e-29)])
     assert small.low <= max(top, 1e-29) * (1 + 1e-9)
     assert small.high >= max(top, 1e-29) * (1 - 1e-9)
-    assert 2 <= len(epoch_ticks(linear_axis([50]))) <= 8
+    assert 2 <= len(list_epoch_ticks(make_linear_axis([50]))) <= 8
 
 
 def test_small_numbers_are_written_as_powers() -> None:
