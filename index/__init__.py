@@ -1,1 +1,1 @@
-"""The 4096 features of every training image in FAISS. The only room that imports faiss."""
+"""Nearest neighbours by 4096-d fc7 features. The only package that imports faiss."""

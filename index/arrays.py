@@ -1,4 +1,4 @@
-"""NumPy archives of named arrays, the format of several files of a version."""
+"""A version's NumPy files: archives of named arrays, and single arrays."""
 
 import zipfile
 import zlib
@@ -15,20 +15,20 @@ DAMAGED_FILE_ERRORS = (
     *(ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError, ValueError),
     *(zipfile.BadZipFile, zlib.error),
 )
-"""What NumPy and zipfile raise for damaged files."""
+"""Exceptions that NumPy and zipfile raise for damaged files."""
 
 
 def save_arrays(path: Path, columns: dict[str, Array]) -> None:
-    """Write arrays under their names. Raises OSError."""
+    """Write arrays to an uncompressed `.npz` file, by name. Raises OSError."""
     with path.open("wb") as out:
         np.savez(out, allow_pickle=False, **columns)
 
 
 def load_arrays(path: Path, *names: str) -> dict[str, Array]:
-    """Read the arrays of these names, or all. Raises StoreError."""
+    """Read the named arrays of an `.npz` file, or all. Raises StoreError."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
-            return {name: found[name] for name in names or found.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names or archive.files}
     except OSError as error:
         raise StoreError(
             f"{path} cannot be read ({error.strerror or error}); {REBUILD_HINT}"

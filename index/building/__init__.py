@@ -1,1 +1,1 @@
-"""The features of a training set, written to disk: reader → extractor → writer, restartable."""
+"""Extracts a training set's features to disk: reader → extractor → writer, restartable."""

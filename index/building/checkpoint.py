@@ -1,8 +1,8 @@
 """The checkpoint of a running build: finished vectors, from which the next build resumes.
 
-A segment is a file of vectors and a file that describes them: a block, just computed, or a shard
-compacted of blocks. The description is written durably after the vectors and renamed into place;
-without it the segment does not count. So a build may be killed and the power may fail at any time.
+A segment is a file of vectors with a file that describes them: either a block, as it was computed,
+or a shard compacted from blocks. The description is synced to disk after the vectors and renamed
+into place; a segment without one is ignored. So a build survives a kill or a power cut at any time.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ ScannedFile = FileEntry | UnreadableFile
 class Segment:
     """Vectors in the checkpoint's folder.
 
-    files: those that the segment describes. rows: the row of each file's vector in the segment, −1
-    if it has none because it is unreadable or another photograph has the same pixels.
+    files: the scanned files that it covers. rows: the row of each file's vector in the segment; −1
+    for an unreadable file, and for one whose pixels equal those of another photograph.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Segment:
 
     @property
     def is_compacted(self) -> bool:
-        """Whether it is a shard compacted of blocks, ready for a version."""
+        """Whether it is a shard compacted from blocks, ready for a version."""
         return self.name.startswith("shard")
 
 
 def name_checkpoint_folder(place: Path, weights: str, data: Path, dtype: str) -> Path:
-    """Name the checkpoint of a build of the index in `place`, by what its vectors depend on."""
+    """Return the folder of a build's checkpoint, named by a hash of what its vectors depend on."""
     digest = hashlib.sha256()
     for part in (weights, os.fsencode(data.absolute()), PREPROCESSING, dtype):
         digest.update(part if isinstance(part, bytes) else part.encode())
@@ -63,7 +63,7 @@ def delete_checkpoints(place: Path) -> None:
 def delete_published_checkpoints(place: Path, version: Path) -> None:
     """Delete checkpoints whose vectors are all files of a version too, by hard links.
 
-    They are left by a build that died after publishing. A build resumes from the others.
+    A build that died right after publishing leaves them behind; others are kept to resume from.
     """
     published = {file.stat().st_ino for file in version.glob("*.npy")}
     for folder in place.glob(".work-*"):
@@ -73,7 +73,7 @@ def delete_published_checkpoints(place: Path, version: Path) -> None:
 
 
 class BuildCheckpoint:
-    """The folder of a checkpoint, created if needed. Raises StoreError if that fails."""
+    """A checkpoint's folder, created if needed. Raises StoreError if it cannot be created."""
 
     def __init__(self, folder: Path, dtype: str) -> None:
         self.folder, self.dtype = folder, dtype
@@ -81,19 +81,19 @@ class BuildCheckpoint:
             folder.mkdir(parents=True, exist_ok=True)
 
     def remove_partial(self) -> None:
-        """Remove what a dead build left half-written; only for the first process."""
+        """Remove incomplete segments of a dead build. Call it in the first process only."""
         for entry in list(self.folder.iterdir()):
             if not (name_description_file(entry).exists() and SEGMENT_NAME.fullmatch(entry.stem)):
                 entry.unlink(missing_ok=True)
 
     def list_segments(self) -> list[Segment]:
-        """List the finished segments: compacted ones, then blocks, each by number."""
+        """List the finished segments: shards first, then blocks, each sorted by number."""
         files = self.folder.glob("*.jsonl")
         segments = [segment for file in files if (segment := self.read_segment(file))]
         return sorted(segments, key=lambda s: (not s.is_compacted, s.number, s.name))
 
     def read_segment(self, file: Path) -> Segment | None:
-        """Read a segment by its description; None if either file is damaged."""
+        """Read a segment, given its description; None if either file is damaged."""
         name = SEGMENT_NAME.fullmatch(file.stem)
         try:
             with file.open(encoding="utf-8") as lines:
@@ -114,7 +114,10 @@ class BuildCheckpoint:
         files: Sequence[ScannedFile],
         rows: Sequence[int],
     ) -> Shard:
-        """Write a segment durably, whole or not at all. Raises StoreError."""
+        """Write a segment atomically and durably. Raises StoreError.
+
+        parts: float32 [n, 4096] each.
+        """
         file = self.folder / f"{name}.npy"
         with translate_disk_errors(self.folder):
             try:
@@ -140,12 +143,12 @@ class BuildCheckpoint:
 
 
 def name_description_file(file: Path) -> Path:
-    """Name the description of a file of vectors."""
+    """Return the path of the description of a file of vectors."""
     return file.with_suffix(".jsonl")
 
 
 def parse_scanned_file(values: dict[str, Any]) -> ScannedFile:
-    """Make a file of a description's values. Raises TypeError if they are wrong."""
+    """Parse the description of one file. Raises TypeError if fields are missing or unknown."""
     if "reason" in values:
         stamp = values.pop("stamp")
         return UnreadableFile(**values, stamp=None if stamp is None else tuple(stamp))

@@ -1,6 +1,6 @@
-"""Live rows of several shards copied into new shards, a group of sources at a time.
+"""Compaction: copies the live rows of several shards into new ones, a group of sources at a time.
 
-What was copied is deleted as soon as its new shard is whole, so the disk never holds much twice.
+Sources are deleted as soon as their new shard is complete, so little is on the disk twice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,8 @@ from storage.progress import Report
 class SourceShard:
     """A shard of the earlier version or of the checkpoint.
 
-    start: the number of its first row, counted through all sources. live_rows: int64, rising, its
-    rows that an image points to, counted within it.
+    start: number of its first row, counted through all sources. live_rows: int64 [L], ascending,
+    the rows within it that an image points to.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class SourceShard:
 
     @property
     def is_reusable(self) -> bool:
-        """Whether it may be part of the new version as it is: at least half its rows are live."""
+        """Whether the new version may use it unchanged: at least half of its rows are live."""
         is_shard = self.segment is None or self.segment.is_compacted
         return is_shard and 0 < self.shard.rows <= 2 * len(self.live_rows)
 
@@ -41,7 +41,8 @@ class SourceShard:
 class OutputShard:
     """A shard of the new version.
 
-    keeps_name: whether it is the earlier version's. rows: int64 [R], the source row of each row.
+    keeps_name: whether it is the earlier version's file. rows: int64 [R], the source row of each of
+    its rows.
     """
 
     path: Path
@@ -52,7 +53,7 @@ class OutputShard:
 
 @dataclass(frozen=True, kw_only=True)
 class SortedEntries:
-    """Entries and the source rows of their vectors, int64 [M], rising."""
+    """Entries, sorted by the source rows of their vectors: int64 [M], ascending."""
 
     entries: Sequence[FileEntry]
     source_rows: Ids
@@ -64,7 +65,7 @@ class SortedEntries:
         return cls(entries=[entries[i] for i in order.tolist()], source_rows=source_rows[order])
 
     def in_source(self, source: SourceShard) -> tuple[Sequence[FileEntry], list[int]]:
-        """Give the entries of a source, and for each which of its live rows it has."""
+        """Return the entries whose vectors are in a source, and the index of each live row."""
         limits = [source.start, source.start + source.shard.rows]
         first, end = np.searchsorted(self.source_rows, limits)
         places = np.searchsorted(source.live_rows, self.source_rows[first:end] - source.start)
@@ -82,8 +83,8 @@ def compact_shards(
 ) -> list[OutputShard]:
     """Copy the live rows of the sources into new shards, deleting the copied segments after each.
 
-    extra: other files that the checkpoint has to know of, since the deleted segments may have
-    described them. number: of the first new segment.
+    extra: other files to record, since the deleted segments may have described them. number: that
+    of the first new segment. max_rows: the limit per new shard. Raises StoreError.
     """
     outputs: list[OutputShard] = []
     total, done = sum(len(source.live_rows) for source in sources), 0
@@ -101,7 +102,7 @@ def compact_shards(
 
 
 def group_sources(sources: Sequence[SourceShard], max_rows: int) -> Iterator[list[SourceShard]]:
-    """Group the sources whose live rows go into one shard; a source is never split."""
+    """Group sources so that each group's live rows fit into a shard; a source is never split."""
     group: list[SourceShard] = []
     rows = 0
     for source in sources:
@@ -123,7 +124,7 @@ def compact_group(
     entries: SortedEntries,
     extra: Sequence[ScannedFile],
 ) -> OutputShard:
-    """Write one shard of the live rows of several sources."""
+    """Write the live rows of several sources to one shard. Raises StoreError."""
     files: list[ScannedFile] = []
     rows: list[int] = []
     start = 0
@@ -146,7 +147,7 @@ def compact_group(
 
 
 def read_live_rows(group: Sequence[SourceShard], dtype: str) -> Iterator[Floats]:
-    """Read the live rows of sources, float32 [n, 4096] at a time."""
+    """Yield the live rows of sources in chunks of float32 [n, 4096]."""
     for source in group:
         vectors = Vectors(source.path.parent, [source.shard], dtype)
         for start in range(0, len(source.live_rows), ROWS_PER_CHUNK):
@@ -154,7 +155,7 @@ def read_live_rows(group: Sequence[SourceShard], dtype: str) -> Iterator[Floats]
 
 
 def keep_shard(source: SourceShard) -> OutputShard:
-    """Make a source part of the new version as it is."""
+    """Reuse a source in the new version unchanged."""
     return OutputShard(
         path=source.path,
         shard=source.shard,

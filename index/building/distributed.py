@@ -1,4 +1,4 @@
-"""The processes of a build: several started by torchrun, or this one alone."""
+"""The processes of a build: several started by torchrun, or a single one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +17,15 @@ T = TypeVar("T")
 JOIN_TIMEOUT = timedelta(minutes=5)
 """How long a process waits for the others to join."""
 BUILD_TIMEOUT = timedelta(days=7)
-"""How long it waits for the others to finish; one that dies is noticed at once."""
+"""How long a process waits for the others to finish; a dead one is noticed at once."""
 
 
 @dataclass
 class ProcessGroup:
-    """The processes of a build, seen from this one. done: the number of files it has read."""
+    """The processes of a build, as seen from this one.
+
+    store: torch's key-value store; None for a single process. done: files read by this process.
+    """
 
     rank: int = 0
     size: int = 1
@@ -31,11 +34,11 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that plans, assembles and publishes."""
+        """Whether this process plans the build and writes the version."""
         return self.rank == 0
 
     def broadcast(self, value: T | None) -> T:
-        """Give every process the first one's value. Raises StoreError."""
+        """Return the first process's value in every process. Raises StoreError."""
         values = [value]
         if self.size > 1:
             with translate_peer_errors():
@@ -44,7 +47,7 @@ class ProcessGroup:
         return values[0]
 
     def count_files(self, more: int) -> int:
-        """Count files that were read, and give the number read by all. Raises StoreError."""
+        """Count files as read; return how many all processes have read. Raises StoreError."""
         self.done += more
         if self.store is None:
             return self.done
@@ -60,9 +63,9 @@ class ProcessGroup:
 
 @contextmanager
 def join_processes() -> Iterator[ProcessGroup]:
-    """Join the processes that torchrun's variables name, and leave them at the end.
+    """Join torchrun's process group, if there is one, and leave it at the end.
 
-    Raises StoreError if they do not come.
+    Raises StoreError if they do not join in time.
     """
     if not is_distributed():
         yield ProcessGroup()
@@ -84,7 +87,7 @@ def is_first() -> bool:
 
 
 def choose_process_device(name: str) -> str:
-    """Give the device for this process; of several, each has a GPU of its own."""
+    """Choose this process's device; several processes are spread over the GPUs."""
     gpus = torch.cuda.device_count() if name in ("auto", "cuda") and is_distributed() else 0
     return f"cuda:{local_rank() % gpus}" if gpus else name
 

@@ -1,4 +1,4 @@
-"""The features of one process's files: pixels → batches → fc7 → blocks in the checkpoint."""
+"""Extracts the features of one process's files: pixels → batches → fc7 → blocks on disk."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,19 +24,19 @@ T = TypeVar("T")
 IMAGES_PER_BATCH = 64
 """Images per forward pass."""
 MAX_WAITING_IMAGES = 2 * IMAGES_PER_BATCH
-"""Decoded images waiting in memory, of 192 KiB each."""
+"""Decoded images waiting in memory, 192 KiB each."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildPlan:
-    """The paths of the files to read, and the number of the first block made of them."""
+    """The paths of the files to read, and the number of the first new block."""
 
     paths: list[str]
     first_block: int
 
 
 class KnownFiles:
-    """The files whose vectors exist already."""
+    """The files scanned so far, and the pixels whose vectors exist."""
 
     def __init__(self, base: BaseVersion | None, segments: Sequence[Segment]) -> None:
         self.by_path: dict[str, ScannedFile] = {}
@@ -48,7 +48,7 @@ class KnownFiles:
             self.add(segment.files, segment.rows)
 
     def add(self, files: Sequence[ScannedFile], rows: Sequence[int]) -> None:
-        """Add files; a row of −1 means that the vector is another's, or that there is none."""
+        """Add files; row −1 stands for an unreadable file or a duplicate."""
         for file, row in zip(files, rows, strict=True):
             self.by_path[file.path] = file
             if isinstance(file, FileEntry):
@@ -57,12 +57,12 @@ class KnownFiles:
                     self.pixels.add(file.pixels)
 
     def find_by_sha256(self, sha256: str) -> FileEntry | None:
-        """Find an entry of these bytes whose vector exists."""
+        """Find an entry with these bytes whose vector exists."""
         entry = self.by_sha256.get(sha256)
         return entry if entry is not None and entry.pixels in self.pixels else None
 
     def is_unchanged(self, root: Path, path: str) -> bool:
-        """Whether a file is as it was when it was scanned, and need not be read again."""
+        """Whether a file is unchanged since it was scanned and need not be read again."""
         file = self.by_path.get(path)
         if file is None or (isinstance(file, FileEntry) and file.pixels not in self.pixels):
             return False
@@ -71,7 +71,10 @@ class KnownFiles:
 
 @dataclass(frozen=True)
 class Extractor:
-    """Computes this process's share of a build."""
+    """Computes this process's share of a build.
+
+    batch: images per forward pass. block: files per block.
+    """
 
     predictor: Predictor
     root: Path
@@ -83,7 +86,10 @@ class Extractor:
     report_done: Callable[[int], None] | None
 
     def run(self, known: KnownFiles) -> None:
-        """Compute every n-th block of n processes, writing each while the next is computed."""
+        """Compute every n-th block of n processes, writing each while the next is computed.
+
+        Raises StoreError.
+        """
         total, block = len(self.plan.paths), self.block
         numbers = range(self.processes.rank, -(-total // block), self.processes.size)
         paths = (path for n in numbers for path in self.plan.paths[n * block : (n + 1) * block])
@@ -128,9 +134,10 @@ class Extractor:
 
 @dataclass
 class FeatureBlock:
-    """A block while it is computed.
+    """A block of files and their features, under construction.
 
-    known_pixels: digests of the pixels whose vectors exist already.
+    known_pixels: digests of pixels whose vectors exist already. rows: each file's row, or −1.
+    vectors: float32 [n, 4096] per batch. waiting: entries and squares of the next batch.
     """
 
     known_pixels: Collection[str]
@@ -143,7 +150,7 @@ class FeatureBlock:
     def add(
         self, group: Sequence[DecodedFile | UnreadableFile], predictor: Predictor, batch: int
     ) -> None:
-        """Add files that were read, and compute the batches that are full."""
+        """Add decoded files, and compute the full batches."""
         for file in group:
             row = -1
             entry, square = (
@@ -162,7 +169,7 @@ class FeatureBlock:
         return entry.pixels not in self.new_entries and entry.pixels not in self.known_pixels
 
     def compute(self, predictor: Predictor, batch: int, *, whole: bool) -> None:
-        """Compute the waiting batches; also the last, smaller one if the block is whole."""
+        """Compute the full batches; with `whole` the last, smaller one too."""
         while len(self.waiting) >= (1 if whole else batch):
             images, self.waiting = self.waiting[:batch], self.waiting[batch:]
             features = predictor.extract_features(np.stack([square for _, square in images]))
@@ -181,7 +188,7 @@ def check_finite_features(features: Floats, entries: Sequence[FileEntry]) -> Non
 
 
 def check_folder_exists(root: Path, files: Sequence[ScannedFile]) -> None:
-    """Raise StoreError if files could not be opened because their folder is gone."""
+    """Raise StoreError if files could not be opened because the split's folder is gone."""
     lost = [file for file in files if isinstance(file, UnreadableFile) and file.stamp is None]
     if not lost:
         return

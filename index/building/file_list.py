@@ -1,4 +1,4 @@
-"""The file list of a version: enough to tell later which files have changed, and their rows."""
+"""The file list of a version: each file's row, and what shows later whether it has changed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Ids
 
 FILE_LIST = "files.npz"
-"""In a version's folder."""
+"""Name of the file in a version's folder."""
 Stamp = tuple[int, int, int]
 """A file's size, mtime and ctime, the times in nanoseconds."""
 
@@ -21,10 +21,10 @@ Stamp = tuple[int, int, int]
 class FileEntry:
     """A photograph that could be read.
 
-    path: relative to the dataset's root, with forward slashes. size: in bytes. mtime_ns and
-    ctime_ns: when the file was opened. sha256: of the file, in hex. format, width, height: from
-    its header, after its orientation is applied. pixels: digest, 32 hex digits, of the square
-    that the network sees.
+    path: relative to the dataset's root, with forward slashes. size: in bytes. mtime_ns, ctime_ns:
+    as they were when the file was opened. sha256: of the file, in hex. format, width, height: from
+    the header, with the EXIF orientation applied. pixels: digest, 32 hex digits, of the 256×256
+    square.
     """
 
     path: str
@@ -39,18 +39,18 @@ class FileEntry:
 
     @property
     def stamp(self) -> Stamp:
-        """The values that change when the file does."""
+        """Size and times, at least one of which changes with the file."""
         return self.size, self.mtime_ns, self.ctime_ns
 
     @property
     def bytes(self) -> int:
-        """The file's size under the database's name for it."""
+        """The file's size, under the name of the database's column."""
         return self.size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnreadableFile:
-    """A file that could not be read, and why. stamp: None if it could not even be opened."""
+    """A file that could not be read, and why. stamp: None if it could not be opened at all."""
 
     path: str
     reason: str
@@ -63,9 +63,9 @@ def escape_file_name(name: str) -> str:
 
 
 def write_file_list(path: Path, entries: Sequence[FileEntry], rows: Ids) -> None:
-    """Write M entries and the rows of their vectors, int64 [M]: about 100 bytes each and the path.
+    """Write M entries and their rows, int64 [M]: about 100 bytes per entry, plus its path.
 
-    Raises OSError, and ValueError unless there are as many rows as entries.
+    Raises OSError, and ValueError if the numbers of entries and rows differ.
     """
     paths = [entry.path.encode() for entry in entries]
     formats = sorted({entry.format for entry in entries})
@@ -92,7 +92,7 @@ def decode_hex_digests(texts: Sequence[str], width: int) -> npt.NDArray[np.uint8
 
 
 def read_file_list(path: Path) -> tuple[list[FileEntry], Ids]:
-    """Read the entries in their order, and their rows, int64 [M]. Raises StoreError."""
+    """Read the entries, in their order, and their rows, int64 [M]. Raises StoreError."""
     columns = load_arrays(path)
     try:
         return list(decode_entries(columns)), columns["rows"]
@@ -101,7 +101,7 @@ def read_file_list(path: Path) -> tuple[list[FileEntry], Ids]:
 
 
 def decode_entries(columns: dict[str, npt.NDArray[np.generic]]) -> Iterator[FileEntry]:
-    """Make entries of the columns. Raises ValueError if their lengths differ."""
+    """Decode the columns into entries. Raises ValueError if their lengths differ."""
     ends = columns["ends"].tolist()
     blob, formats = columns["paths"].tobytes(), columns["formats"].tolist()
     values = zip(

@@ -1,6 +1,6 @@
 """The distance below which two images count as near-duplicates.
 
-A photograph that was saved again, or cropped and scaled a little, has other pixels and so other
+Re-encoding a photograph, or cropping and scaling it slightly, changes its pixels and so its
 features. How far the features move depends on the weights, so it is measured on a sample whenever
 an index is built.
 """
@@ -20,7 +20,7 @@ from storage.parallel import map_ahead
 
 Doubles = npt.NDArray[np.float64]
 JPEG_QUALITY = 75
-"""Most programs' default."""
+"""The default of most programs."""
 SHRINK_FACTOR = 0.97
 CROPPED_SHARE = 0.01
 """The scale of the cropped variant, and the share of each side that is cropped."""
@@ -39,7 +39,7 @@ def measure_near_duplicate_distance(
     and cropped by 1 % at the left and top and scaled to 97 %. The result is the 95th percentile of
     the distances between the fc7 features of these and of the photographs, but at most half the
     median distance from a photograph to the nearest other one in the sample, so that an ordinary
-    neighbour is not taken for a copy. 0 if no photograph can be read.
+    neighbour does not pass for a copy. 0 if no photograph can be read.
     """
     chosen = np.random.default_rng(seed).permutation(len(paths))[:sample].tolist()
     changed = [
@@ -64,7 +64,7 @@ def measure_near_duplicate_distance(
 
 
 def decode_with_variants(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
-    """Read a photograph's square and those of its two variants; None if it is unreadable."""
+    """Decode a photograph and its two variants, uint8 [256, 256, 3] each; None if unreadable."""
     try:
         image = decode_image(path.read_bytes())
         return (
@@ -84,7 +84,7 @@ def encode_jpeg(image: Image.Image) -> bytes:
 
 
 def crop_and_shrink(image: Image.Image) -> Image.Image:
-    """Cut off the left and top edge, and scale down."""
+    """Crop 1 % at the left and top, and scale to 97 %."""
     width, height = image.size
     left, top = int(width * CROPPED_SHARE), int(height * CROPPED_SHARE)
     size = max(1, round(width * SHRINK_FACTOR)), max(1, round(height * SHRINK_FACTOR))
@@ -92,10 +92,13 @@ def crop_and_shrink(image: Image.Image) -> Image.Image:
 
 
 def compute_median_nearest_distance(features: Doubles) -> float:
-    """Median distance to the nearest image that is not a copy; infinite if there is none."""
+    """Compute the median distance to the nearest image that is not a copy; infinity without any.
+
+    features: float64 [N, 4096].
+    """
     squares = np.square(features).sum(axis=1)
     apart = np.sqrt(np.maximum(squares[:, None] + squares - 2 * features @ features.T, 0))
     apart[apart <= 1e-6 * (1 + apart.max())] = np.inf
     nearest = apart.min(axis=1)
-    found = nearest[np.isfinite(nearest)]
-    return float(np.median(found)) if len(found) else np.inf
+    finite = nearest[np.isfinite(nearest)]
+    return float(np.median(finite)) if len(finite) else np.inf

@@ -1,9 +1,8 @@
 """The features of a training set, computed once: files → pixels → fc7 → shards on disk.
 
-Threads read each file once, ahead of the network (reader.py); fc7 is computed in batches and kept
-in a checkpoint block by block (extractor.py); at last the blocks become shards (writer.py). A build
-that was killed resumes from its checkpoint, and an update of an earlier version computes only what
-is new.
+Threads read each file once, ahead of the network (reader.py). fc7 is computed in batches and saved
+to a checkpoint block by block (extractor.py). Finally the blocks become shards (writer.py). A
+killed build resumes from its checkpoint; an update of an earlier version computes only what is new.
 """
 
 import shutil
@@ -40,7 +39,7 @@ __all__ = [
 ]
 
 FILES_PER_BLOCK = 512
-"""Files whose features are kept together: the most that a killed build loses."""
+"""Files saved to the checkpoint at a time: the most that a killed build has to repeat."""
 LISTING_BYTES_PER_IMAGE = 700
 """Disk space of the file lists, the checkpoint's included."""
 Item = tuple[int, Path]
@@ -51,7 +50,7 @@ class ComputedFeatures:
     """The features of files.
 
     ids: int64 [M], in the order of the items. features: float32 [M, 4096] of the centre crops.
-    unreadable: id, file and reason of those that were left out.
+    unreadable: id, file and reason of each file left out.
     """
 
     ids: Ids
@@ -66,7 +65,7 @@ def compute_features(
     batch: int = IMAGES_PER_BATCH,
     on_progress: Callable[[int], None] | None = None,
 ) -> ComputedFeatures:
-    """Compute fc7 of the centre crop of every file, given as an id and a path, in memory.
+    """Compute fc7 of the centre crop of every file, given by id and path, in memory.
 
     A file that cannot be read is listed and left out. on_progress: called after each batch with
     the number of items done.
@@ -91,7 +90,7 @@ def compute_features(
 
 
 def decode_item(item: Item) -> tuple[Item, Pixels | str]:
-    """Decode one file, or say what is wrong with it, without repeating its path."""
+    """Decode one file to uint8 [256, 256, 3], or say what is wrong without repeating its path."""
     try:
         return item, read_square(item[1])
     except ImageError as error:
@@ -114,12 +113,13 @@ def gather_features(
 ) -> GatheredFeatures | None:
     """Write the features of every readable photograph under `root` to shards on disk.
 
-    index_folder: where a hidden checkpoint keeps what is finished; the caller, who holds the build
-    lock, deletes it (`delete_checkpoints`) once the version is published. base: an earlier version
-    of the same weights and dtype, whose vectors are reused if files or their pixels are the same.
-    kind: of the index to build, for the disk space that it will take.
+    index_folder: holds the hidden checkpoint; the caller, which holds the build lock, deletes it
+    (`delete_checkpoints`) once the version is published. base: an earlier version with the same
+    weights and dtype, whose vectors are reused for unchanged files and for equal pixels. kind: that
+    of the index to build, to estimate the disk space. batch: images per forward pass. block: files
+    per block. rows: the limit per shard.
 
-    Of several processes each computes its share of the blocks; only the first gets a result, the
+    With several processes each computes its share of the blocks; the first returns the result, the
     others None. Raises StoreError if the disk is too small, the features of a photograph are not
     finite, the photographs' folder has vanished, or another process is gone.
     """
@@ -170,7 +170,7 @@ def plan_build(
 
 
 def estimate_disk_bytes(count: int, dtype: str, kind: str) -> int:
-    """Give the disk space that new images take, while they are built too."""
+    """Estimate the bytes of disk space that new images take, including during the build."""
     width = FEATURES * np.dtype(dtype).itemsize
     kept = width + KINDS[kind].disk_bytes + LISTING_BYTES_PER_IMAGE
     return count * kept + min(count, ROWS_PER_SHARD) * width

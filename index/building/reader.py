@@ -1,6 +1,6 @@
-"""Files → pixels, once, ahead of the network: hash, header, the square of pixels and its digest.
+"""Reads files ahead of the network, each once: hash, header, the 256×256 square and its digest.
 
-Threads read: hashing, decoding and resizing release the interpreter's lock.
+Runs in threads: hashing, decoding and resizing release Python's global lock.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ FindBySha256 = Callable[[str], FileEntry | None]
 
 @dataclass(frozen=True, slots=True)
 class DecodedFile:
-    """A file that was read. square: uint8 [256, 256, 3]; None if its bytes are known already."""
+    """A readable file. square: uint8 [256, 256, 3]; None if a file with its bytes is known."""
 
     entry: FileEntry
     square: Pixels | None
 
 
 def read_photograph(root: Path, path: str, known: FindBySha256) -> DecodedFile | UnreadableFile:
-    """Read and decode one file. One that is unreadable is a value, since it stops nothing."""
+    """Read and decode one file; an unreadable one is returned, since it must not stop a build."""
     try:
         data, stamp = read_bytes_and_stamp(root / path)
     except OSError as error:
@@ -49,7 +49,7 @@ def read_photograph(root: Path, path: str, known: FindBySha256) -> DecodedFile |
 
 
 def read_bytes_and_stamp(file: Path) -> tuple[bytes, Stamp]:
-    """Read a file's bytes, and its stamp from before that. Raises OSError."""
+    """Read a file's bytes, and its stamp from before reading. Raises OSError."""
     with file.open("rb", buffering=0) as opened:
         status = os.fstat(opened.fileno())
         data = opened.read()
@@ -57,7 +57,7 @@ def read_bytes_and_stamp(file: Path) -> tuple[bytes, Stamp]:
 
 
 def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str) -> DecodedFile:
-    """Decode a file's bytes into the square that the network sees. Raises ImageError."""
+    """Decode a file's bytes. Raises ImageError."""
     first = read_image_header(data)
     square = decode_square(data)
     size, mtime, ctime = stamp
@@ -76,7 +76,7 @@ def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str) -> DecodedFil
 
 
 def read_file_stamp(file: Path) -> Stamp | None:
-    """Get a file's size and times; None if that fails."""
+    """Read a file's size and times; None if it cannot be examined."""
     try:
         status = file.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""A version's sample of images: drawn, then thumbnails, conv1's top patches and the map."""
+"""Makes a version's sample of images: thumbnails, conv1's top patches and the map."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +22,16 @@ from storage.progress import Report, ignore_progress
 
 DRAW_KEY = b"2012"
 MAX_WAITING_IMAGES = 64
-"""Images waiting in memory, of 192 KiB each."""
+"""Images waiting in memory, 192 KiB each."""
 SAMPLE_BYTES_PER_IMAGE, PATCHES_BYTES = 3_800, 500_000
-"""Disk space of each image, and of all patches."""
+"""Bytes of disk space for each image, and for all patches together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionImages:
-    """The images of a version. ids: int64 [M], rising; entries and rows, int64 [M], in that order.
+    """The images of a version.
 
+    ids: int64 [M], ascending. entries, rows: in the same order; rows are int64 [M].
     root: the folder that the entries' paths are relative to.
     """
 
@@ -41,7 +42,7 @@ class VersionImages:
 
 
 def estimate_sample_bytes(images: int) -> int:
-    """Give the disk space that the sample of so many images takes."""
+    """Estimate the bytes of disk space of the sample of an index of so many images."""
     return SAMPLE_BYTES_PER_IMAGE * min(images, MAX_SAMPLE_IMAGES) + PATCHES_BYTES
 
 
@@ -55,9 +56,10 @@ def make_sample(
 ) -> dict[str, Array]:
     """Make the arrays that `index.sample.write_sample` writes, for at most `count` images.
 
-    Each image is decoded once; one that is unreadable now, or has changed since its features were
-    computed, is left out. before: the arrays of an earlier version of the same weights; nothing is
-    computed again for the images that it holds, and the map stays similar to its map.
+    Each image is decoded once; images that have become unreadable, or have changed since their
+    features were computed, are left out. before: the arrays of an earlier version with the same
+    weights; images in it are not scanned again, and the new map stays similar to its map. Raises
+    StoreError.
     """
     chosen = draw_sample(images.entries, count)
     scan = SampleScan(predictor, images.ids[chosen])
@@ -96,7 +98,7 @@ def scan_new_images(scan: SampleScan, read: Callable[[int], Pixels | None], repo
 
 @contextmanager
 def single_threaded_torch() -> Iterator[None]:
-    """Let torch use one thread for an image, since each reading thread computes its own."""
+    """Limit torch to one thread, since each reading thread computes its own image."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -111,10 +113,10 @@ def read_earlier_sample(folder: Path) -> dict[str, Array] | None:
 
 
 def draw_sample(entries: Sequence[FileEntry], count: int) -> Ids:
-    """Draw images for the sample: places in `entries`, int64, rising; all if there are not more.
+    """Draw at most `count` images for the sample: indices into `entries`, int64 [n], ascending.
 
-    Those whose paths have the smallest keyed hashes, so that the next version, of nearly the same
-    files, draws nearly the same images.
+    Draws those whose paths have the smallest keyed hashes, so that the next version, with nearly
+    the same files, draws nearly the same images.
     """
     if len(entries) <= count:
         return np.arange(len(entries))
@@ -126,17 +128,14 @@ def draw_sample(entries: Sequence[FileEntry], count: int) -> Ids:
 
 
 def read_entry_square(root: Path, entry: FileEntry) -> Pixels | None:
-    """Read a photograph's pixels; None if they are gone or have changed."""
-    found = read_photograph(root, entry.path, lambda _: None)
-    return (
-        found.square
-        if isinstance(found, DecodedFile) and found.entry.pixels == entry.pixels
-        else None
-    )
+    """Read a photograph as uint8 [256, 256, 3]; None if it is gone or has changed."""
+    decoded = read_photograph(root, entry.path, lambda _: None)
+    unchanged = isinstance(decoded, DecodedFile) and decoded.entry.pixels == entry.pixels
+    return decoded.square if unchanged else None
 
 
 def align_earlier_layout(ids: Ids, before: dict[str, Array] | None) -> MapLayout | None:
-    """Give the earlier map's points of these images, NaN for new ones; None without such a map."""
+    """Return the earlier map's points of these images, NaN for new ones; None without a map."""
     if before is None or not len(before["ids"]):
         return None
     points = np.full((len(ids), 2), np.nan, np.float32)

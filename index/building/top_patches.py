@@ -1,4 +1,4 @@
-"""A sample's images scanned one by one for thumbnails and for the patches that excite conv1."""
+"""Scans a sample's images for thumbnails and for the patches that activate conv1 most."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,19 @@ from model.activations import Conv1Responses
 from model.predict import Predictor
 
 PatchKey = tuple[int, int]
-"""A kernel and an image."""
+"""A kernel's index and an image's id."""
 MAX_PATCHES_PER_KERNEL = 4 * PATCHES_PER_KERNEL
-"""Patches kept for a kernel on the way, before all but its best are dropped."""
+"""Patches per kernel that are in memory before all but the best are dropped."""
 ReadSquare = Callable[[int], Pixels | None]
 """Reads the square of an image by its place in the sample; None if it cannot be read."""
 
 
 @dataclass(frozen=True)
 class ImageResponses:
-    """One image: its square, its thumbnail, and each kernel's peak response and its spot."""
+    """One image's square, its thumbnail, and each of K kernels' peak response and its position.
+
+    peaks: float32 [K]. spots: int64 [K], row · the maps' width + column.
+    """
 
     square: Pixels
     thumbnail: Pixels
@@ -30,11 +33,12 @@ class ImageResponses:
 
 
 class SampleScan:
-    """The S images of a sample, with rising ids: int64 [S].
+    """The scan of a sample of S images for K kernels.
 
-    known: bool [S], which were scanned. thumbnails: uint8 [S, 32, 32, 3]. peaks and spots, [S, K]:
-    each kernel's strongest response and its place; −∞ for an image not scanned. patches: those that
-    may be among a kernel's best. top: float32 [9, K], each kernel's best peaks so far, rising.
+    ids: int64 [S], ascending. known: bool [S], which have been scanned. thumbnails: uint8
+    [S, 32, 32, 3]. peaks: float32 [S, K], each kernel's strongest response, −∞ for an image not
+    scanned. spots: uint16 [S, K], the positions of the peaks. patches: those that may be among a
+    kernel's best. top: float32 [9, K], each kernel's best peaks so far, ascending.
     """
 
     def __init__(self, predictor: Predictor, ids: Ids) -> None:
@@ -48,7 +52,7 @@ class SampleScan:
         self.top = np.full((PATCHES_PER_KERNEL, kernels), -np.inf, np.float32)
 
     def load_earlier(self, earlier: dict[str, Array]) -> None:
-        """Take over the arrays of an earlier version's sample for the same images."""
+        """Copy what an earlier version's sample has of the same images."""
         _, own, theirs = np.intersect1d(self.ids, earlier["ids"], True, return_indices=True)
         self.known[own] = True
         self.thumbnails[own] = earlier["small"][theirs]
@@ -60,7 +64,7 @@ class SampleScan:
         self.top = np.sort(np.concatenate([self.top, self.peaks]), axis=0)[-PATCHES_PER_KERNEL:]
 
     def measure(self, square: Pixels) -> ImageResponses:
-        """Measure an image; may be called from several threads at once."""
+        """Measure an image, uint8 [256, 256, 3]; thread-safe."""
         return ImageResponses(square, make_thumbnail(square), *self.conv1.find_strongest(square))
 
     def add(self, place: int, responses: ImageResponses) -> None:
@@ -78,13 +82,13 @@ class SampleScan:
             }
 
     def store_patches(self, place: int, kernels: list[int], square: Pixels) -> None:
-        """Keep what these kernels see where the image excites them most."""
+        """Store the patches where an image activates these kernels most."""
         for kernel in kernels:
             patch = self.conv1.cut_patch(square, self.spots[place, kernel])
             self.patches[kernel, int(self.ids[place])] = patch
 
     def rank_strongest_images(self) -> Ids:
-        """Rank each kernel's strongest images: places in the sample, int64 [K, n]; ties by id."""
+        """Rank each kernel's strongest images: int64 [K, n], indices into ids; ties by id."""
         order = np.argsort(-self.peaks, axis=0, kind="stable")
         return order[: min(PATCHES_PER_KERNEL, int(self.known.sum()))].T
 
@@ -93,9 +97,9 @@ class SampleScan:
         return [(k, image) for k, images in enumerate(self.ids[best].tolist()) for image in images]
 
     def read_missing_patches(self, read: ReadSquare) -> None:
-        """Read the images whose patches are among the best only because a better one vanished.
+        """Read again images whose patches are among the best only since a better one vanished.
 
-        An image that cannot be read any more leaves the sample.
+        An image that can no longer be read leaves the sample.
         """
         best = self.rank_strongest_images()
         missing: dict[int, list[int]] = {}
@@ -113,9 +117,9 @@ class SampleScan:
             self.read_missing_patches(read)
 
     def make_arrays(self) -> dict[str, Array]:
-        """Make all arrays of `index.sample.write_sample` but the map, of the images scanned.
+        """Make the arrays for `index.sample.write_sample`, except the map's, of the scanned images.
 
-        Only after `read_missing_patches`.
+        Call `read_missing_patches` first.
         """
         best, size = self.rank_strongest_images(), self.conv1.kernel_size
         pixels = np.empty((*best.shape, size, size, 3), np.uint8)

@@ -1,7 +1,7 @@
-"""A map of images: the 4096 features of fc7 in two dimensions, by t-SNE.
+"""Lays out a map of images: their 4096-d fc7 features in two dimensions, by t-SNE.
 
-The library is openTSNE, which reports its progress and can start from known points. For up to the
-10,000 images of a sample its Barnes-Hut gradient is faster than the interpolated one.
+Uses openTSNE, which reports progress and can start from given points. For the at most 10,000 images
+of a sample its Barnes-Hut gradient is faster than the interpolated one.
 """
 
 from collections.abc import Callable
@@ -21,28 +21,29 @@ from storage.progress import Report, ignore_progress
 Doubles = npt.NDArray[np.float64]
 SEED = 2012
 PCA_DIMENSIONS = 50
-"""Principal components that the distances are computed from."""
+"""Principal components from which the distances are computed."""
 PERPLEXITY = 30
-"""About how many images count as near another; a third of the others if there are few."""
+"""Effective number of neighbours of an image; with few images, a third of the others."""
 MIN_TSNE_IMAGES = 4
 """With fewer images the map shows their first two principal components instead."""
 EXAGGERATED_ITERATIONS, EXAGGERATION, ITERATIONS, UPDATE_ITERATIONS = 250, 12, 500, 250
-"""Iterations with exaggerated attraction, and by how much; without; and for an updated map."""
+"""Iterations with exaggerated attraction and its factor; iterations without; and for an update."""
 REPORT_EVERY = 10
 """Iterations between reports of progress."""
 INITIAL_STD = 1e-4
-"""Standard deviation of the initial points."""
+"""Standard deviation of the initial points, in t-SNE's own units."""
 MIN_KNOWN_SHARE = 0.5
-"""The share of points that must be known for a map to start from the earlier one."""
+"""Share of points that must be known to start from the earlier map, 0–1."""
 INITIAL_NEIGHBOURS = 5
-"""Known images at whose mean point a new one starts."""
+"""Nearest known images, at whose mean point a new image starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MapLayout:
-    """The points of images. points: float32 [S, 2], from 0 to 1, NaN for an unknown one.
+    """The points of S images on a map.
 
-    span: the map's width in t-SNE's own units. whole: whether it has all points of that map.
+    points: float32 [S, 2], from 0 to 1, NaN where unknown. span: the map's width in t-SNE's own
+    units. whole: whether it has all points of that map.
     """
 
     points: Floats
@@ -53,10 +54,11 @@ class MapLayout:
 def layout_images(
     vectors: Vectors, rows: Ids, before: MapLayout | None = None, report: Report = ignore_progress
 ) -> MapLayout:
-    """Lay images out by their features. rows: int64 [S]; images of one row get the same point.
+    """Lay out images by their features.
 
-    before: the earlier map's points of these images; they stay about where they were, and exactly
-    there if no image is new or gone. Equal input gives an equal map on the same machine.
+    rows: int64 [S]; images with the same row get the same point. before: the earlier map's points
+    of these images; they stay roughly in place, and exactly if no image is new or gone. The same
+    input gives the same map on the same machine. Raises StoreError.
     """
     if before is not None and before.whole and not np.isnan(before.points).any():
         return before
@@ -75,14 +77,17 @@ def layout_images(
 
 
 def project_rows(vectors: Vectors, rows: Ids) -> Floats:
-    """Project rows onto their principal components: float32 [N, 50]."""
+    """Project the vectors of rows onto their principal components: float32 [N, 50]."""
     transform = fit_pca(vectors.take(draw_rows(rows, LEARNED, SEED)), PCA_DIMENSIONS, SEED)
     return project_sample(transform, vectors, rows, len(rows), SEED)
 
 
 def run_tsne(features: Floats, start: Doubles | None, report: Report) -> Doubles:
-    """float32 [N, 50] → float64 [N, 2], in t-SNE's own units, from initial points if given."""
-    # The import takes a second and memory, and no server needs it.
+    """Run t-SNE: float32 [N, 50] → float64 [N, 2], in its own units.
+
+    start: float64 [N, 2] initial points, or None.
+    """
+    # Imported here: it takes a second and memory, and a server does not need it.
     from openTSNE import TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
 
@@ -124,7 +129,7 @@ def make_progress_callback(report_done: Callable[[int], None]) -> Callable[..., 
 
 
 def initialise_with_pca(features: Floats) -> Doubles:
-    """Scale the first two principal components down; move equal ones a little apart."""
+    """Scale down the first two principal components, with jitter to separate equal points."""
     first = features[:, :2].astype(np.float64)
     spread = first[:, 0].std()
     jitter = np.random.default_rng(SEED).normal(0, INITIAL_STD / 100, first.shape)
@@ -132,7 +137,7 @@ def initialise_with_pca(features: Floats) -> Doubles:
 
 
 def initialise_with_earlier(features: Floats, points: Floats, span: float) -> Doubles | None:
-    """Give the initial points of an updated map, float64 [N, 2]; None if too few are known."""
+    """Compute an updated map's initial points, float64 [N, 2]; None if too few are known."""
     known = ~np.isnan(points[:, 0])
     if known.mean() < MIN_KNOWN_SHARE:
         return None
@@ -147,9 +152,9 @@ def initialise_with_earlier(features: Floats, points: Floats, span: float) -> Do
 
 
 def normalise_layout(points: Doubles, shared: Ids) -> MapLayout:
-    """Scale points to 0…1 by one factor, centring the narrower direction.
+    """Scale points to 0–1 by one factor, centring the narrower direction.
 
-    shared: int64 [S], the point of each image.
+    points: float64 [N, 2]. shared: int64 [S], each image's index into the points.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     span = float((high - low).max()) or 1.0

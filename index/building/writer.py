@@ -1,7 +1,7 @@
-"""The shards of a new version, written from a build's blocks and an earlier version's shards.
+"""Writes a new version's shards from a build's blocks and an earlier version's shards.
 
-A shard of the earlier version is reused as long as half of its rows are live; a reused shard is not
-even read. Live rows of other shards and of blocks are copied into new shards (compaction.py).
+A shard of the earlier version is reused, without being read, while at least half of its rows are
+live. Live rows of other shards and of blocks are copied into new shards (compaction.py).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,12 +31,12 @@ from model.dataset import Photograph
 from storage.progress import Report
 
 MAX_SMALL_SHARDS = 8
-"""Reused shards that may have fewer than half the rows of a whole one."""
+"""Reused shards with less than half the rows of a full one; if there are more, none is reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BaseVersion:
-    """An earlier version that a build starts from. rows: int64 [M], of the entries' vectors."""
+    """An earlier version that a build starts from. rows: int64 [M], those of the M entries."""
 
     folder: Path
     shards: Sequence[Shard]
@@ -60,11 +60,11 @@ class BaseVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeCounts:
-    """Images that differ from the earlier version; without one all are added.
+    """How many images differ from the earlier version; without one, all count as added.
 
-    added, changed, removed, unchanged: by path and content. computed: vectors computed now. reused:
-    images added or changed whose vector was there already, from an interrupted build or from
-    another image with the same pixels.
+    added, changed, removed, unchanged: by path and content. computed: vectors computed in this
+    build. reused: added or changed images whose vector existed already, from an interrupted build
+    or from another image with the same pixels.
     """
 
     added: int
@@ -141,7 +141,7 @@ def write_shards(
 def find_latest_scans(
     earlier: dict[str, FileEntry], segments: Sequence[Segment]
 ) -> dict[str, ScannedFile]:
-    """Map each path to what was last found out about the file."""
+    """Map each path to the latest scan of the file."""
     latest: dict[str, ScannedFile] = dict(earlier)
     for segment in sorted(segments, key=lambda segment: segment.number):
         latest.update((file.path, file) for file in segment.files)
@@ -168,9 +168,9 @@ def split_readable(
 def locate_vectors(
     entries: Sequence[FileEntry], base: BaseVersion | None, segments: Sequence[Segment]
 ) -> Ids:
-    """Find the row of each entry's pixels among the rows of all sources: int64 [M].
+    """Find the row of each entry's pixels, counted through all sources: int64 [M].
 
-    Of equal ones the first counts: compacted shards, then the earlier version, then blocks.
+    The first of equal ones counts, in the order of `order_sources`.
     """
     row_of_pixels: dict[str, int] = {}
     start = 0
@@ -185,7 +185,7 @@ def locate_vectors(
 def order_sources(
     base: BaseVersion | None, segments: Sequence[Segment]
 ) -> Iterator[tuple[Sequence[Shard], Iterable[tuple[ScannedFile, int]]]]:
-    """Give the sources of vectors, and the files of their rows."""
+    """Yield compacted shards, the earlier version, then blocks, with their files and rows."""
     for segment in segments:
         if segment.is_compacted:
             yield [segment.shard], zip(segment.files, segment.rows, strict=True)
@@ -226,7 +226,7 @@ def list_sources(
 
 
 def choose_reused(sources: Sequence[SourceShard], max_rows: int) -> list[SourceShard]:
-    """Choose the shards to reuse as they are: the earlier version's first, in their order."""
+    """Choose the shards to reuse unchanged: the earlier version's first, in order."""
     reusable = [source for source in sources if source.is_reusable]
     small = [source for source in reusable if 2 * len(source.live_rows) < max_rows]
     if len(small) > MAX_SMALL_SHARDS:
@@ -237,7 +237,7 @@ def choose_reused(sources: Sequence[SourceShard], max_rows: int) -> list[SourceS
 def renumber_rows(
     outputs: Sequence[OutputShard], base: BaseVersion | None
 ) -> tuple[list[StoredShard], Ids]:
-    """Name the shards, and give each source row's new number, −1 if it has none."""
+    """Name the shards, and map each source row to its new number: int64, −1 for a dropped row."""
     taken = {shard.file for shard in base.shards} if base else set()
     names = (name for n in range(10**9) if (name := f"vectors-{n:05}.npy") not in taken)
     source_rows = 1 + max((int(output.rows.max()) for output in outputs), default=-1)
@@ -257,7 +257,7 @@ def renumber_rows(
 def count_changes(
     earlier: dict[str, FileEntry], entries: Sequence[FileEntry], computed: int
 ) -> ChangeCounts:
-    """Compare entries with the earlier version's."""
+    """Count the changes against the earlier version, by path."""
     pairs = [(old, new) for new in entries if (old := earlier.get(new.path)) is not None]
     unchanged = sum(old.sha256 == new.sha256 for old, new in pairs)
     return ChangeCounts(
