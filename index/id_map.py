@@ -1,4 +1,4 @@
-"""Which image has which row: images of equal pixels share a row, and count as one entry."""
+"""Maps images to rows: images with equal pixels share a row, and count as one entry."""
 
 from collections.abc import Collection
 from functools import cached_property
@@ -22,7 +22,7 @@ ARRAY_FILES: dict[str, np.dtype[Any]] = {
 class IdMap:
     """The id, row and class of each image of a version, sorted by row and then by id.
 
-    ids, rows: int64 [M]. classes: int32 [M], the database's class ids.
+    ids, rows: int64 [M]. classes: int32 [M], class ids of the database.
     """
 
     def __init__(self, ids: Ids, rows: Ids, classes: Classes) -> None:
@@ -36,21 +36,21 @@ class IdMap:
 
     @cached_property
     def live_rows(self) -> Ids:
-        """The rows that an image points to: int64, rising."""
+        """The rows that an image points to: int64, ascending."""
         return np.unique(self.rows)
 
     @cached_property
     def order_by_id(self) -> Ids:
-        """The order that sorts the images by id."""
+        """The permutation that sorts the images by id: int64 [M]."""
         return np.argsort(self.ids)
 
     def filter_by_class(self, classes: Collection[int]) -> "IdMap":
-        """Restrict to the images of these classes."""
+        """Return the map restricted to images of these classes."""
         mask = np.isin(self.classes, np.array(sorted(classes), np.int64))
         return IdMap(self.ids[mask], self.rows[mask], self.classes[mask])
 
     def find_row(self, image: int | None) -> int | None:
-        """Look up the row of an image; None if it is not here."""
+        """Look up the row of an image by id; None if it is not in the map."""
         if image is None or not len(self):
             return None
         place = int(np.searchsorted(self.ids, image, sorter=self.order_by_id))
@@ -58,12 +58,12 @@ class IdMap:
         return int(self.rows[found]) if self.ids[found] == image else None
 
     def find_classes(self, images: Ids) -> Classes:
-        """Look up the class of each image, all of which must be here: int64 [n] → int32 [n]."""
+        """Look up the class of each image: int64 [n] → int32 [n]. All must be in the map."""
         places = self.order_by_id[np.searchsorted(self.ids, images, sorter=self.order_by_id)]
         return self.classes[places]
 
     def find_row_images(self, rows: Ids, without: int | None) -> tuple[Ids, Ids]:
-        """Give the smallest id and the number of each row's images, one image left out.
+        """Find the smallest id and the number of each row's images, leaving out one image.
 
         int64 [n] → int64 [n] each. For a row without an image the number is 0 and the id is
         meaningless.
@@ -73,13 +73,16 @@ class IdMap:
         last = max(len(self) - 1, 0)
         ids = self.ids[np.minimum(first, last)]
         own = rows == self.find_row(without) if without is not None else np.zeros(len(rows), bool)
-        # In place of the image left out, the next image of the same row.
+        # The next image of the same row takes the place of the one left out.
         second = self.ids[np.minimum(first + 1, last)]
         return np.where(own & (ids == without), second, ids), counts - own
 
 
 def write_id_map(folder: Path, ids: Ids, rows: Ids, classes: Classes) -> None:
-    """Write the three files. Raises StoreError unless the ids are rising and ≥ 0, and OSError."""
+    """Write the three arrays of `ARRAY_FILES`.
+
+    Raises StoreError unless the ids are ascending and ≥ 0, and OSError.
+    """
     if not len(ids):
         raise StoreError("No image could be read, so there is nothing to index")
     if not len(ids) == len(rows) == len(classes) or (np.diff(ids) <= 0).any() or ids[0] < 0:
@@ -91,7 +94,7 @@ def write_id_map(folder: Path, ids: Ids, rows: Ids, classes: Classes) -> None:
 
 
 def read_id_map(folder: Path, manifest: Manifest) -> IdMap:
-    """Read the three files. Raises StoreError if they do not match the manifest."""
+    """Read the three arrays of `ARRAY_FILES`. Raises StoreError if they contradict the manifest."""
     ids, rows, classes = (load_array(folder / name, dtype) for name, dtype in ARRAY_FILES.items())
     if not len(ids) == len(rows) == len(classes) == manifest.images:
         raise StoreError(

@@ -15,11 +15,11 @@ PREPROCESSING = (
     "short side 256, central 256×256, minus the mean image, central crop; "
     "fc7 after its ReLU, without the factor ½ of test time"
 )
-"""How an image becomes a vector; an index built in another way is not searched."""
+"""How an image becomes a vector; an index built in a different way is rejected."""
 
 
 class StoreError(Exception):
-    """An index that cannot be written, found or trusted; the message says what to do."""
+    """An index that cannot be written, found or trusted; the message says how to fix it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class FileChecksum:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """A file of vectors: its name, rows, largest squared norm, size in bytes and SHA-256."""
+    """A file of vectors: its name, number of rows, largest squared norm, size and SHA-256."""
 
     file: str
     rows: int
@@ -46,7 +46,7 @@ class Manifest:
     """What an index version consists of, and what it was built from."""
 
     format: int = FORMAT
-    """Of the folder; only `FORMAT` can be read."""
+    """Format of the folder; only `FORMAT` can be read."""
     name: str
     """The folder's name. Names sort by time."""
     weights: str
@@ -55,7 +55,7 @@ class Manifest:
     data: str
     """The absolute path of the training set."""
     created: str
-    """Time, ISO 8601, UTC."""
+    """Creation time, ISO 8601, UTC."""
     made_by: str
     """Versions of this project and of FAISS."""
     images: int
@@ -65,22 +65,22 @@ class Manifest:
     unreadable: int
     """The number of files left out because they could not be read."""
     listing: str
-    """Digest of the training files' names, sizes and times, which tells if a build is due."""
+    """Digest of the training files' names, sizes and times; shows whether a build is due."""
     dtype: str
-    """Of the vectors: float32 or float16."""
+    """The vectors' dtype: float32 or float16."""
     kind: str
     """exact, ivf, hnsw, pq, binary or milvus."""
     target: float
-    """The recall@6 that it has to reach, 0–1."""
+    """The target recall@6, 0–1."""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """The kind's: numbers and strings."""
+    """The kind's parameters: numbers and strings."""
     recall: dict[str, float] = field(default_factory=dict)
-    """Measured when it was built: recall@6 and recall@100, 0–1, and queries; {} for `exact`."""
+    """Measured by the build: recall@6 and recall@100, 0–1, and queries; {} for `exact`."""
     near: float = 0.0
     """The distance up to which two images count as near-duplicates."""
     shards: list[Shard]
     files: dict[str, FileChecksum]
-    """All other files of the folder but the manifest."""
+    """The folder's other files, without the manifest."""
 
     @property
     def rows(self) -> int:
@@ -89,18 +89,18 @@ class Manifest:
 
     @property
     def max_squared_norm(self) -> float:
-        """The largest squared norm of a vector: bounds the rounding of FAISS's distances."""
+        """The largest squared norm of a vector, which bounds the rounding of FAISS's distances."""
         return max((shard.largest for shard in self.shards), default=0.0)
 
     @property
     def checksums(self) -> dict[str, FileChecksum]:
-        """Every file of the folder but the manifest."""
+        """Checksums of every file in the folder except the manifest."""
         shards = {s.file: FileChecksum(bytes=s.bytes, sha256=s.sha256) for s in self.shards}
         return shards | self.files
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write the manifest into its version's folder."""
+    """Write the manifest into its version's folder. Raises OSError."""
     values = asdict(manifest)
     text = (
         json.dumps(

@@ -1,8 +1,8 @@
-"""A version's sample of images, with what the pages show beyond features.
+"""A version's sample of images: map, thumbnails and conv1's strongest patches.
 
-The file `sample.npz` holds for each image of the sample its point on the map, its thumbnail, and
-the strongest response of each kernel of conv1 and its place; and for each kernel the patches that
-excited it most.
+The file `sample.npz` holds, for each image of the sample, its point on the map, its thumbnail, and
+the value and position of each conv1 kernel's strongest response; and for each kernel the patches
+that activate it most.
 """
 
 from dataclasses import dataclass
@@ -32,9 +32,9 @@ COLUMN_DTYPES = {
     "spots": "<u2",
     **{"patch_ids": "<i8", "patch_values": "<f4", "patch_places": "<i8", "patch_pixels": "|u1"},
 }
-"""The arrays of the file. Three are for building the next version: peaks [S, K] and spots [S, K],
-each kernel's strongest response to each image, and its place, row · the maps' width + column; and
-span, the map's width in t-SNE's own units."""
+"""Arrays of the file. Only the next build reads three of them: peaks [S, K] and spots [S, K], the
+value and position (row · the maps' width + column) of each kernel's strongest response to each
+image; and span, the map's width in t-SNE's own units."""
 PAGE_COLUMNS = (
     "ids",
     "points",
@@ -46,12 +46,12 @@ PAGE_COLUMNS = (
 )
 """The arrays that the pages need."""
 THUMBNAILS_PER_STEP = 512
-"""Thumbnails that are compared at a time."""
+"""Thumbnails compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopPatches:
-    """For each of K kernels of conv1 the patches that excite it most, at most one an image.
+    """For each of conv1's K kernels the patches that activate it most, at most one per image.
 
     ids: int64 [K, n] images, strongest first, ties by id; n is 9, or the number of images if that
     is smaller. values: float32 [K, n], conv1's response before the ReLU. places: int64 [K, n, 2],
@@ -69,8 +69,8 @@ class TopPatches:
 class ImageSample:
     """A sample of a version's images: all if there are few, otherwise a random draw.
 
-    ids: int64 [S], rising. points: float32 [S, 2], where t-SNE puts their fc7 features, from 0 to
-    1 in both directions. thumbnails: uint8 [S, 32, 32, 3]. whole: whether it has all images.
+    ids: int64 [S], ascending. points: float32 [S, 2], their fc7 features by t-SNE, from 0 to 1 in
+    both directions. thumbnails: uint8 [S, 32, 32, 3]. whole: whether it has all images.
     """
 
     ids: Ids
@@ -84,8 +84,8 @@ class ImageSample:
     ) -> tuple[Ids, Doubles]:
         """Find the k images whose thumbnails are nearest to that of uint8 [256, 256, 3].
 
-        Gives int64 [k] ids and float64 [k] Euclidean distances of the 3072 values, each 0–255; ties
-        by id; the image `without` left out. There are fewer if the sample has fewer images.
+        Returns ids, int64 [k], and Euclidean distances of the 3072 values, 0–255 each, float64 [k];
+        ties by id. without: id of an image to leave out. Returns fewer if the sample is smaller.
         """
         squared = self.compute_squared_distances(make_thumbnail(square))
         counts = np.ones(len(squared), bool) if without is None else self.ids != without
@@ -110,7 +110,10 @@ class ImageSample:
 
 
 def make_thumbnail(square: Pixels) -> Pixels:
-    """uint8 [256, 256, 3] → uint8 [32, 32, 3]: means of 8 × 8 pixels, halves rounded up."""
+    """Shrink uint8 [256, 256, 3] to [32, 32, 3]: means of 8 × 8 pixels, halves rounded up.
+
+    Raises ValueError for another shape or dtype.
+    """
     if square.shape != (SQUARE_SIDE, SQUARE_SIDE, 3) or square.dtype != np.uint8:
         raise ValueError(f"a square is uint8 [256, 256, 3], not {square.dtype} {square.shape}")
     return np.array(Image.fromarray(square).reduce(SQUARE_SIDE // THUMBNAIL_SIDE))
@@ -123,7 +126,7 @@ def write_sample(folder: Path, columns: dict[str, Array]) -> None:
 
 
 def read_sample(folder: Path, manifest: Manifest) -> ImageSample | None:
-    """Read a version's sample; None if it was built before samples existed. StoreError."""
+    """Read a version's sample; None if it was built before samples existed. Raises StoreError."""
     if SAMPLE_FILE not in manifest.files:
         return None
     found = read_sample_columns(folder, *PAGE_COLUMNS)
@@ -146,7 +149,7 @@ def read_sample(folder: Path, manifest: Manifest) -> ImageSample | None:
 
 
 def read_sample_columns(folder: Path, *names: str) -> dict[str, Array]:
-    """Read these arrays of the file, or all, and check dtypes and shapes. Raises StoreError."""
+    """Read the named arrays, or all, and check dtypes, shapes and order. Raises StoreError."""
     found = load_arrays(folder / SAMPLE_FILE, *(names or COLUMN_DTYPES))
     wanted = derive_shapes(found)
     wrong = [n for n, a in found.items() if a.dtype != COLUMN_DTYPES[n] or a.shape != wanted[n]]
@@ -160,7 +163,7 @@ def read_sample_columns(folder: Path, *names: str) -> dict[str, Array]:
 
 
 def derive_shapes(found: dict[str, Array]) -> dict[str, tuple[int, ...]]:
-    """Give the shape that each array must have beside the others."""
+    """Derive the shape of each array from those of the others."""
     count, best = found["ids"].size, min(PATCHES_PER_KERNEL, found["ids"].size)
     kernels, width = found["patch_ids"].shape[:1], found["patch_pixels"].shape[2:3]
     return {

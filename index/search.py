@@ -1,10 +1,10 @@
-"""The nearest neighbours: an engine proposes rows, and their distances decide.
+"""Nearest-neighbour search: an engine proposes rows, which are then ranked by exact distance.
 
-The kind of an index affects only whether a neighbour is proposed, not how it is reported: Euclidean
-distances are summed in float64 from the full vectors and sorted, ties by the images' ids; images of
+The kind of an index decides only whether a neighbour is proposed, not how it is reported: Euclidean
+distances are summed in float64 from the full vectors and sorted, ties by image id; images with
 equal pixels are one entry with a count. Even the exact engine, which compares every vector, only
-proposes, since FAISS computes |x|² + |y|² − 2xy in float32: a bound on its rounding tells whether a
-vector that was left out could be among the nearest, and then more candidates are compared.
+proposes, since FAISS computes |x|² + |y|² − 2xy in float32: a bound on the rounding error shows
+whether a vector that was left out could be among the nearest; if so, more candidates are compared.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -30,9 +30,9 @@ from model.config import FEATURES
 Doubles = npt.NDArray[np.float64]
 MAX_NEIGHBOURS = 1000
 MAX_BATCH_CANDIDATES = 1 << 22
-"""Candidates proposed at a time, for all queries together: 32 MB of row numbers."""
+"""Candidates per batch, over all its queries: 32 MB of row numbers."""
 MAX_SCANNED_ROWS = 20_000
-"""Rows of a class filter up to which all are compared, whatever the kind."""
+"""Rows of a class filter up to which all are compared, regardless of the kind."""
 FLOAT32_ERROR = 2.0**-12
 """Bounds the error of a squared distance in float32.
 
@@ -51,7 +51,7 @@ class Neighbours:
     """The k nearest images of each of N queries, nearest first.
 
     ids: int64 [N, k]; of images with equal pixels the smallest id. distances: float64 [N, k],
-    Euclidean. copies: int64 [N, k], the number of images with exactly these pixels, from 1.
+    Euclidean. copies: int64 [N, k], the number of images with exactly these pixels, at least 1.
     """
 
     ids: Ids
@@ -60,7 +60,7 @@ class Neighbours:
 
 
 class Index:
-    """The features of a training set, searchable from several threads at once."""
+    """The searchable features of a training set. Thread-safe."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Index:
         id_map: IdMap,
         engine: SearchEngine | None = None,
     ) -> None:
-        """Without an engine every vector is compared."""
+        """engine: None to compare every vector."""
         self.manifest, self.vectors, self.id_map = manifest, vectors, id_map
         self.exact = ExactSearch.for_id_map(vectors, id_map)
         self.engine: SearchEngine = engine or self.exact
@@ -89,11 +89,11 @@ class Index:
     ) -> Neighbours:
         """Find the k nearest images to each row of float32 [N, 4096], k from 1 to 1000.
 
-        classes: the ids of the only classes to search in. without: the id of an image to leave
-        out. There are fewer columns than k if there are fewer images.
+        classes: ids of the classes to search in; None for all. without: id of an image to leave
+        out. The result has fewer columns than k if there are fewer images.
 
-        Raises QueryError for another k or shape, a number that is not finite, or classes without
-        an image; SearchError if the engine fails.
+        Raises QueryError for an invalid k or shape, non-finite numbers, or classes without an
+        image; SearchError if the engine fails.
         """
         queries = self.validate_queries(features)
         is_whole = isinstance(k, int | np.integer) and not isinstance(k, bool)
@@ -121,8 +121,8 @@ class Index:
     ) -> list[Neighbours]:
         """Find the images within a Euclidean distance of each query, at most the `most` nearest.
 
-        One `Neighbours` of [1, n] for each query; one with `most` columns may not be complete.
-        Raises as `search`, and QueryError for a radius that is negative or not a number.
+        Returns one `Neighbours` of [1, n] per query; with `most` columns it may be incomplete.
+        Raises as `search`, and QueryError for a negative or non-finite radius.
         """
         if not isinstance(radius, int | float) or not 0 <= radius < float("inf"):
             raise QueryError(f"the radius must be a number of at least 0, not {radius!r}")
@@ -149,7 +149,10 @@ class Index:
         return self.vectors.take([rows[image] for image in images])
 
     def validate_queries(self, features: Any) -> Floats:
-        """Make contiguous queries, rounded as the stored vectors are. Raises QueryError."""
+        """Convert queries to contiguous float32 [N, 4096], rounded like the stored vectors.
+
+        Raises QueryError.
+        """
         try:
             queries = np.ascontiguousarray(features, dtype=np.float32)
         except (TypeError, ValueError) as error:
@@ -163,10 +166,10 @@ class Index:
         return rounded
 
     def plan_steps(self, k: int, image_filter: "ImageFilter") -> Iterator["SearchStep"]:
-        """Give the first step of a search for k neighbours, and the next for unfinished queries.
+        """Yield the steps of a search for k neighbours, until no query is unfinished.
 
-        The engine is asked with rising effort for ever more candidates; at last every vector is
-        compared.
+        The engine searches with increasing effort for more and more candidates; finally every
+        vector is compared.
         """
         rows = image_filter.row_filter.rows
         if not isinstance(self.engine, ExactSearch) and (
@@ -191,12 +194,12 @@ class Index:
         image_filter: "ImageFilter",
         found: Neighbours,
     ) -> Ids:
-        """Rank a step's candidates for the queries of these numbers, and fill in `found`.
+        """Rank a step's candidates for the unfinished queries, given by index, and fill in `found`.
 
-        Gives the numbers of the queries that need another step.
+        Returns the indices of the queries that need another step: int64. Raises SearchError.
         """
         left = []
-        # Few queries at a time where each may be given very many candidates.
+        # Fewer queries at a time if each may have very many candidates.
         size = max(1, MAX_BATCH_CANDIDATES // step.count)
         for start in range(0, len(unfinished), size):
             numbers = unfinished[start : start + size]
@@ -233,7 +236,7 @@ class Index:
 
 @dataclass(frozen=True)
 class SearchStep:
-    """Which engine to ask for how many candidates with what effort."""
+    """An engine, the number of candidates to request, and the effort."""
 
     engine: SearchEngine
     count: int
@@ -241,14 +244,13 @@ class SearchStep:
 
 
 class ImageFilter:
-    """The images that one search may find.
+    """The images that a search may return.
 
-    id_map: restricted to the classes. row_filter: the same for engines. count: how many entries
-    there can be at most.
+    id_map: restricted to the classes. row_filter: the same restriction for engines.
     """
 
     def __init__(self, id_map: IdMap, classes: Collection[int] | None, without: int | None) -> None:
-        """Raises QueryError for classes without an image."""
+        """Restrict to classes and leave out an image. Raises QueryError for empty classes."""
         self.id_map, self.without, self.row_filter = id_map, without, RowFilter()
         if classes is not None:
             self.id_map = id_map.filter_by_class(classes)
@@ -260,17 +262,20 @@ class ImageFilter:
 
     @property
     def count(self) -> int:
-        """The number of entries: the rows, less that of the image left out if it has no copy."""
+        """The number of entries: live rows, minus that of an image left out that has no copy."""
         row = self.id_map.find_row(self.without)
         alone = row is not None and self.find_row_images(np.array([row]))[1][0] == 0
         return len(self.id_map.live_rows) - int(alone)
 
     def find_row_images(self, rows: Ids) -> tuple[Ids, Ids]:
-        """Give the smallest id and the number of each row's images, without the one left out."""
+        """As `IdMap.find_row_images`, for the image that is left out."""
         return self.id_map.find_row_images(rows, self.without)
 
     def rank(self, vectors: Vectors, query: Floats, rows: Ids, k: int) -> "RankedCandidates":
-        """Rank the candidates that pass and may be among the k nearest by exact distance."""
+        """Rank by exact distance the candidates that pass and may be among the k nearest.
+
+        query: float32 [4096]. rows: int64, −1 as padding.
+        """
         different = np.unique(rows[rows >= 0])
         ids, copies = self.find_row_images(different)
         passing = copies > 0
@@ -280,7 +285,7 @@ class ImageFilter:
             part = slice(start, start + ROWS_PER_CHUNK)
             values = vectors.take(kept[part])
             rough = squared_distances_float32(values, query)
-            # The last digits of float32's sums may be wrong; what is clearly farther is dropped.
+            # Drop what is clearly farther, allowing for float32's rounding.
             last = min(k, len(rough)) - 1
             near = rough <= np.partition(rough, last)[last] * (1 + 4 * FLOAT32_ERROR)
             best = best.merge(
@@ -296,7 +301,8 @@ class ImageFilter:
 class RankedCandidates:
     """Candidates sorted by exact squared distance, ties by id.
 
-    rows: how many different rows were compared. farthest: the largest squared distance of these.
+    ids, copies: int64 [n]. squared: float64 [n]. rows: the number of different rows compared.
+    farthest: a lower bound of their largest squared distance.
     """
 
     ids: Ids
@@ -327,8 +333,8 @@ def squared_distances_float32(values: Floats, query: Floats) -> Floats:
 
 
 def squared_distances_float64(values: Floats, query: Floats) -> Doubles:
-    """Compute squared distances exactly: [n, 4096] and [4096] → float64 [n]."""
+    """Compute squared distances in float64: [n, 4096] and [4096] → float64 [n]."""
     difference = values.astype(np.float64) - query
-    # Not einsum or a product: their order of summation could depend on the number of rows.
+    # Not einsum or matmul: their order of summation could depend on the number of rows.
     squared: Doubles = np.square(difference, out=difference).sum(axis=1)
     return squared

@@ -1,8 +1,8 @@
-"""Index versions on disk: a folder each, and the link `current` to the one that is served.
+"""Index versions on disk: a folder each, and the link `current` to the one in service.
 
-A version is written to a hidden folder, made durable, and renamed into place; `current` is switched
-by one rename. Whenever a build dies, the version served before still is, and the next build removes
-what the dead one left.
+A version is written to a hidden folder, synced, and renamed into place; `current` is switched by
+one rename. If a build dies, the previous version stays in service, and the next build removes the
+remains.
 """
 
 import re
@@ -40,14 +40,14 @@ __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
 CURRENT_LINK = "current"
 LOCK_FILE = ".lock"
 VERSION_NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
-"""The name of a version's folder; it starts with a dot while the version is being written."""
+"""Name of a version's folder; while the version is being written, a dot precedes it."""
 
 
 @contextmanager
 def acquire_build_lock(root: Path) -> Iterator[list[str]]:
-    """Lock the versions against other builds, and remove what dead builds left unfinished.
+    """Lock the versions against other builds, and remove the remains of dead builds.
 
-    Gives the names of the versions that dead builds were writing. Raises StoreError if another
+    Yields the names of the versions that dead builds were writing. Raises StoreError if another
     build is running or the folder cannot be written. The system releases the lock when its holder
     dies.
     """
@@ -63,7 +63,7 @@ def acquire_build_lock(root: Path) -> Iterator[list[str]]:
 
 
 def remove_unfinished_versions(root: Path) -> list[str]:
-    """Remove what dead builds left, and give the names of their versions."""
+    """Remove the remains of dead builds; return the names of their versions."""
     dead = []
     for entry in list(root.iterdir()):
         if entry.name.startswith(".") and VERSION_NAME.fullmatch(entry.name[1:]):
@@ -84,18 +84,18 @@ class VersionDraft:
         self.shards: list[Shard] = []
 
     def link_shard(self, path: Path, shard: Shard) -> None:
-        """Add a shard from elsewhere under the root by a hard link."""
+        """Add a shard by hard-linking a file from elsewhere under the root. Raises OSError."""
         self.shards.append(shard)
         hardlink_or_copy(path, self.folder / shard.file)
 
     def open_vectors(self, dtype: str) -> Vectors:
-        """Open the vectors of the shards added so far."""
+        """Open the vectors of the shards added so far. Raises StoreError."""
         return Vectors(self.folder, self.shards, dtype)
 
     def commit(self, **facts: Any) -> Manifest:
         """Write the manifest of all files in the folder, and make the version durable.
 
-        facts: the manifest's fields that are not known here.
+        facts: the manifest's other fields. Raises OSError.
         """
         known = {shard.file for shard in self.shards}
         others = sorted(f for f in self.folder.iterdir() if f.name not in known)
@@ -119,7 +119,7 @@ class VersionDraft:
 
 @contextmanager
 def draft_version(root: Path) -> Iterator[VersionDraft]:
-    """Write a new version without publishing it; unless committed, it is deleted at the end.
+    """Draft a new version, without publishing it; unless committed, it is deleted at the end.
 
     Raises StoreError if the disk is full or fails.
     """
@@ -147,7 +147,7 @@ def hardlink_or_copy(source: Path, target: Path) -> None:
 
 
 def describe_software() -> str:
-    """Name the versions of this project and of FAISS."""
+    """Describe the versions of this project and of FAISS."""
     try:
         own = version("alexnet-two-towers")
     except PackageNotFoundError:
@@ -156,7 +156,7 @@ def describe_software() -> str:
 
 
 def publish_version(root: Path, name: str) -> None:
-    """Make a version the one that is served. Raises StoreError."""
+    """Put a version into service. Raises StoreError."""
     read_manifest(root / name)
     try:
         switch_link(root / CURRENT_LINK, root / name)
@@ -166,7 +166,7 @@ def publish_version(root: Path, name: str) -> None:
 
 
 def find_earlier_version(root: Path, name: str | None = None) -> str:
-    """Find the version of that name, or by default the one before the version served.
+    """Find a version by name, by default the one before the version in service.
 
     Raises StoreError if there is none, or it is damaged.
     """
@@ -183,7 +183,7 @@ def find_earlier_version(root: Path, name: str | None = None) -> str:
 
 
 def read_current_version(root: Path) -> str | None:
-    """Name the version that is served, or None. Raises StoreError if `current` is broken."""
+    """Read the name of the version in service, or None. Raises StoreError for a broken link."""
     try:
         target = (root / CURRENT_LINK).readlink()
     except FileNotFoundError:
@@ -201,10 +201,10 @@ def read_current_version(root: Path) -> str | None:
 
 
 def open_version(root: Path, name: str, device: SearchDevice | None = None) -> Index:
-    """Open a version for searching on the device, once every byte of it has been checked.
+    """Open a version for searching on a device, after checking every byte of it.
 
     Raises StoreError if it is missing, damaged, or of another format; SearchError if its vectors
-    are in Milvus and Milvus is gone.
+    are in Milvus, which cannot be reached.
     """
     manifest, folder = check_version(root, name), root / name
     version = VersionData(
@@ -219,12 +219,12 @@ def open_version(root: Path, name: str, device: SearchDevice | None = None) -> I
 
 
 def check_version(root: Path, name: str) -> Manifest:
-    """Check every byte of a version, and give its manifest. Raises StoreError."""
+    """Check every byte of a version, and return its manifest. Raises StoreError."""
     manifest = read_manifest(root / name)
     wrong = (
         [f"{root / name / MANIFEST_FILE} names {manifest.name}"] if manifest.name != name else []
     )
-    # Shards of what is in Milvus may be too large to read at every start; `verify` reads them.
+    # With Milvus the shards may be too large to read at every start; `verify` reads them.
     wrong += find_damage(
         root / name, manifest.files if manifest.kind == "milvus" else manifest.checksums
     )
@@ -234,7 +234,7 @@ def check_version(root: Path, name: str) -> Manifest:
 
 
 def find_damage(folder: Path, files: Mapping[str, FileChecksum]) -> list[str]:
-    """Say what is wrong with a version's files."""
+    """Describe what is wrong with a version's files, one line per file."""
     found = []
     for name, sealed in files.items():
         file = folder / name
@@ -260,10 +260,10 @@ def list_versions(root: Path) -> list[str]:
 def delete_old_versions(
     root: Path, keep: int, known: Collection[str] | None = None
 ) -> tuple[list[str], list[str]]:
-    """Delete all but the version served and the newest others, `keep` in total.
+    """Delete all but the version in service and the newest others, `keep` in total.
 
-    known: the versions that may be kept, without those of builds that died before their end. The
-    caller holds the build lock. Gives the names of those kept and of those deleted.
+    known: the versions that may be kept, without those of builds that died; None for all. The
+    caller holds the build lock. Returns the names of those kept and of those deleted.
     """
     whole = list_versions(root)
     try:
@@ -280,6 +280,6 @@ def delete_old_versions(
 
 
 def delete_version(root: Path, name: str) -> None:
-    """Delete a version, hiding it first, so that a half-deleted one does not count."""
+    """Delete a version, hiding it first, so that a half-deleted one is ignored."""
     hidden = (root / name).rename(root / f".{name}")
     shutil.rmtree(hidden, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""The full vectors on disk, in shards: float16 or float32 rows in NumPy's own files.
+"""The full vectors on disk, in shards: `.npy` files of float16 or float32 rows.
 
-A shard never changes once it is written, so versions share shards by hard links. Rows are numbered
-through the shards in order. All processes share what is in memory: single rows and float16 are read
-by position through the system's page cache, which counts towards no process; float32 is mapped when
-all of it is compared.
+Shards never change once written, so versions share them by hard links. Rows are numbered through
+the shards in order. All processes share what is in memory: single rows and float16 are read by
+position through the system's page cache, which counts towards no process; float32 shards are
+memory-mapped when all of their rows are compared.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 ROWS_PER_SHARD = 16384
-"""128 MiB in float16."""
+"""Rows per shard: 128 MiB in float16."""
 ROWS_PER_CHUNK = 2048
 """Rows read at a time."""
 
 
 def write_shard(path: Path, parts: Iterable[npt.NDArray[Any]], dtype: str) -> Shard:
-    """Write parts of rows, [n, 4096] each, durably to `path`, which must not exist.
+    """Write rows, in parts of [n, 4096], durably to `path`, which must not exist.
 
     Raises StoreError for a number that is not finite or too large for the dtype, and OSError.
     """
@@ -56,7 +56,7 @@ def write_shard(path: Path, parts: Iterable[npt.NDArray[Any]], dtype: str) -> Sh
 
 
 def convert_rows(values: Any, dtype: str) -> npt.NDArray[Any]:
-    """Convert rows to the stored dtype. Raises StoreError unless all numbers stay finite."""
+    """Convert rows, [N, 4096], to the stored dtype. Raises StoreError unless all stay finite."""
     rows = np.ascontiguousarray(values, np.float32)
     if rows.ndim != 2 or rows.shape[1] != FEATURES:
         raise StoreError(f"vectors must have the shape [N, {FEATURES}], not {rows.shape}")
@@ -72,7 +72,7 @@ def convert_rows(values: Any, dtype: str) -> npt.NDArray[Any]:
 
 
 def bound_squared_norm(rows: npt.NDArray[Any]) -> float:
-    """Bound the largest squared norm of rows, rounding included; 0 without rows."""
+    """Compute an upper bound of the largest squared norm of rows; 0 without rows."""
     if not len(rows):
         return 0.0
     wide = rows.astype(np.float32, copy=False)
@@ -81,14 +81,14 @@ def bound_squared_norm(rows: npt.NDArray[Any]) -> float:
 
 
 def make_npy_header(rows: int, dtype: str) -> bytes:
-    """Make the header of an .npy file of so many rows: 128 bytes for any number."""
+    """Make the header of an .npy file of so many rows, always 128 bytes."""
     described = f"{{'descr': '{DTYPES[dtype].str}', 'fortran_order': False, "
     described += f"'shape': ({rows}, {FEATURES}), }}"
     return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + f"{described:<117}\n".encode()
 
 
 class Vectors:
-    """The rows of several shards; may be read from several threads at once.
+    """The rows of several shards. Thread-safe.
 
     The files stay open as long as this object lives, so a deleted version can still be read.
     """
@@ -108,7 +108,7 @@ class Vectors:
         return int(self.starts[-1])
 
     def take(self, rows: Any) -> Floats:
-        """Read these rows, in this order: int64 [n] → float32 [n, 4096]."""
+        """Read rows, in this order: int64 [n] → float32 [n, 4096]. Raises StoreError."""
         wanted = np.asarray(rows, np.int64)
         found = np.empty((len(wanted), FEATURES), self.stored_dtype)
         shards = np.searchsorted(self.starts, wanted, side="right") - 1
@@ -118,7 +118,7 @@ class Vectors:
         return to_float32(found)
 
     def read_chunks(self, size: int = ROWS_PER_CHUNK) -> Iterator[tuple[int, Floats]]:
-        """Read all rows in order: the number of the first, and float32 [n, 4096], n ≤ `size`."""
+        """Yield all rows in order: the first row's number, and float32 [n, 4096], n ≤ `size`."""
         for number, file in enumerate(self.files):
             first, end = int(self.starts[number]), int(self.starts[number + 1])
             mapped = (
@@ -133,7 +133,7 @@ class Vectors:
                 yield start, to_float32(rows)
 
     def read_row_chunks(self, rows: Ids | None = None) -> Iterator[tuple[Ids, Floats]]:
-        """Read these rows, rising, or all, a chunk at a time: their numbers and vectors."""
+        """Yield rows, int64 ascending, or all, in chunks: int64 [n] and float32 [n, 4096]."""
         for start, values in self.read_chunks():
             end = start + len(values)
             if rows is None:
@@ -146,7 +146,7 @@ class Vectors:
                 yield rows[low:high], values[rows[low:high] - start]
 
     def map_shard(self, number: int) -> Floats:
-        """Map a whole float32 shard into memory, once for the life of this object."""
+        """Memory-map a float32 shard, once for the life of this object."""
         if number not in self.maps:
             shape = int(self.starts[number + 1] - self.starts[number]), FEATURES
             held = mmap.mmap(self.files[number], 0, access=mmap.ACCESS_READ)
@@ -179,7 +179,7 @@ def close_files(files: list[int]) -> None:
 
 
 def read_exactly(file: int, target: npt.NDArray[Any], place: int) -> None:
-    """Fill an array with the bytes at a place of a file. Raises StoreError if there are fewer."""
+    """Fill an array with a file's bytes from `place` on. Raises StoreError if there are too few."""
     view = target.data.cast("B")
     done = 0
     while done < len(view):
@@ -192,7 +192,7 @@ def read_exactly(file: int, target: npt.NDArray[Any], place: int) -> None:
 
 
 def to_float32(rows: npt.NDArray[Any]) -> Floats:
-    """Convert rows to float32. torch converts float16 several times as fast as NumPy."""
+    """Convert rows to float32; torch converts float16 several times as fast as NumPy."""
     if rows.dtype == np.float32:
         return rows
     wide: Floats = torch.from_numpy(rows).float().numpy()

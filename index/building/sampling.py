@@ -130,8 +130,9 @@ def draw_sample(entries: Sequence[FileEntry], count: int) -> Ids:
 def read_entry_square(root: Path, entry: FileEntry) -> Pixels | None:
     """Read a photograph as uint8 [256, 256, 3]; None if it is gone or has changed."""
     decoded = read_photograph(root, entry.path, lambda _: None)
-    unchanged = isinstance(decoded, DecodedFile) and decoded.entry.pixels == entry.pixels
-    return decoded.square if unchanged else None
+    if isinstance(decoded, DecodedFile) and decoded.entry.pixels == entry.pixels:
+        return decoded.square
+    return None
 
 
 def align_earlier_layout(ids: Ids, before: dict[str, Array] | None) -> MapLayout | None:

@@ -1,1 +1,1 @@
-"""Engines, which propose candidates: FAISS's kinds of index, binary codes, and Milvus."""
+"""Engines that propose candidate rows: FAISS's kinds of index, binary codes, and Milvus."""

@@ -1,10 +1,10 @@
 """An autoencoder that turns feature vectors into short binary codes (§6.1).
 
 After Krizhevsky and Hinton, "Using very deep autoencoders for content-based image retrieval"
-(ESANN 2011): the code is the narrow middle of a network that restores the features from it. As in
-Salakhutdinov and Hinton's "Semantic hashing" (2007), noise before the middle's tanh units drives
-their outputs to −1 and 1, and gives near features codes that differ in few bits. The features'
-principal components are the first layer, in place of layer-wise pretraining.
+(ESANN 2011): the code is the bottleneck of a network that reconstructs the features. As in
+Salakhutdinov and Hinton's "Semantic hashing" (2007), noise before the tanh units of the bottleneck
+drives their outputs to −1 and 1, so that similar features get codes that differ in few bits. The
+features' principal components are the first layer, in place of layer-wise pretraining.
 """
 
 from pathlib import Path
@@ -32,10 +32,10 @@ NOISE_STD = 1.0
 """Standard deviation of the noise before the code's tanh units."""
 BATCH_SIZE = 256
 PEAK_LEARNING_RATE = 1e-3
-"""Reached after a tenth of the steps; then the learning rate falls again."""
+"""Reached after a tenth of the steps; then the learning rate decays."""
 EPOCHS = 30
 MIN_MAX_STEPS = (100, 4000)
-"""The smallest and the largest number of steps."""
+"""Limits of the number of steps: fewest and most."""
 
 
 class Encoder(nn.Module):
@@ -52,21 +52,21 @@ class Encoder(nn.Module):
 
     @property
     def bits(self) -> int:
-        """The length of a code."""
+        """The length of a code in bits."""
         return self.code.out_features
 
     def forward(self, features: Tensor) -> Tensor:
-        """Compute the numbers whose signs are the bits."""
+        """Compute the values whose signs are the bits: [N, 4096] → [N, bits]."""
         return self.encode_components(self.components(features))
 
     def encode_components(self, components: Tensor) -> Tensor:
-        """Compute the same from the principal components."""
-        numbers: Tensor = self.code(torch.relu(self.hidden(components)))
-        return numbers
+        """Compute the same from the scaled components: [N, components] → [N, bits]."""
+        values: Tensor = self.code(torch.relu(self.hidden(components)))
+        return values
 
     @torch.inference_mode()
     def encode(self, features: Floats) -> Codes:
-        """Encode features in FAISS's form: float32 [N, 4096] → uint8 [N, bits / 8]."""
+        """Encode features as FAISS packs bits: float32 [N, 4096] → uint8 [N, bits / 8]."""
         signs = self(torch.from_numpy(np.require(features, np.float32, ["C", "W"]))) > 0
         return np.packbits(signs.numpy(), axis=1, bitorder="little")
 
@@ -76,8 +76,8 @@ def train_encoder(
 ) -> Encoder:
     """Train an encoder on inputs, float32 [N, d], the principal components given by `components`.
 
-    All are scaled by one number, so that distances stay in proportion. The same seed gives the
-    same encoder on the same machine with the same number of threads.
+    All components are scaled by one factor, which keeps distances in proportion. The same seed
+    gives the same encoder on the same machine with the same number of threads.
     """
     scale = float(np.sqrt(np.square(inputs, dtype=np.float64).mean())) or 1.0
     with torch.random.fork_rng(devices=[]):
@@ -91,9 +91,9 @@ def train_encoder(
 
 
 def fit_autoencoder(encoder: Encoder, inputs: Tensor, report: Report) -> None:
-    """Train an encoder together with a decoder, its mirror image, which is then discarded.
+    """Train an encoder with a mirrored decoder, which is then discarded.
 
-    inputs: principal components to restore, float32 [N, components].
+    inputs: principal components to reconstruct, float32 [N, components].
     """
     components, hidden, bits = inputs.shape[1], encoder.hidden.out_features, encoder.bits
     decoder = nn.Sequential(nn.Linear(bits, hidden), nn.ReLU(), nn.Linear(hidden, components))
@@ -137,7 +137,7 @@ def load_encoder(path: Path) -> Encoder:
 
 
 def build_encoder(tensors: dict[str, Any]) -> Encoder:
-    """Make an encoder of its tensors. Raises KeyError, RuntimeError or ValueError."""
+    """Build an encoder from its tensors. Raises KeyError, RuntimeError or ValueError."""
     hidden, components = tensors["hidden.weight"].shape
     with torch.device("meta"):
         encoder = Encoder(components, hidden, len(tensors["code.weight"]))

@@ -1,7 +1,7 @@
-"""The kind `binary`: an autoencoder's codes, compared bit by bit (§6.1).
+"""The kind `binary`: an autoencoder's codes, compared by Hamming distance (§6.1).
 
 Every row's code is compared with the query's. One core compares some 400 million codes of 256 bits
-a second, so a million rows need nothing cleverer.
+a second, so even a million rows need no data structure.
 """
 
 import shutil
@@ -37,10 +37,9 @@ MAX_TRAINING_ROWS = 50_000
 
 
 def train_binary(version: VersionData, options: EngineOptions, report: Report) -> dict[str, Any]:
-    """Train an autoencoder on the rows that an image points to, and encode them all.
+    """Train an autoencoder on the live rows and encode them; return the manifest's parameters.
 
-    Gives the parameters for the manifest. Raises StoreError for an unsupported number of bits, and
-    OSError.
+    Raises StoreError for an unsupported number of bits, and OSError.
     """
     bits = options.bits or DEFAULT_BITS
     if bits not in CODE_BITS:
@@ -58,9 +57,10 @@ def train_binary(version: VersionData, options: EngineOptions, report: Report) -
 def update_binary(
     version: VersionData, earlier: Path, parameters: Mapping[str, Any], report: Report
 ) -> dict[str, Any]:
-    """Encode the rows of a version with the encoder of an earlier one, in the folder `earlier`.
+    """Encode a version's rows with an earlier version's encoder; return the new parameters.
 
-    parameters: the earlier version's. Gives the new ones. Raises StoreError and OSError.
+    earlier: the earlier version's folder. parameters: the earlier version's. Raises StoreError and
+    OSError.
     """
     encoder, rows = load_encoder(earlier / ENCODER_FILE), version.id_map.live_rows
     shutil.copyfile(earlier / ENCODER_FILE, version.folder / ENCODER_FILE)
@@ -89,7 +89,7 @@ class BinaryCodeSearch:
         self.encoder, self.codes = encoder, codes
 
     def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int = 0) -> Ids:
-        """As `SearchEngine.propose`."""
+        """As `SearchEngine.propose`; nearest codes first."""
         allowed = row_filter.rows
         if allowed is not None and len(allowed) <= count:
             return pad_columns(np.tile(allowed, (len(queries), 1)), count)
@@ -103,13 +103,13 @@ class BinaryCodeSearch:
 
 
 def pad_columns(rows: Ids, count: int) -> Ids:
-    """Pad with −1 to `count` columns."""
+    """Pad int64 [N, n] with −1 to `count` columns."""
     missing = count - rows.shape[1]
     return np.pad(rows, ((0, 0), (0, missing)), constant_values=-1) if missing else rows
 
 
 def write_codes(encoder: Encoder, vectors: Vectors, rows: Ids, file: Path, report: Report) -> None:
-    """Encode these rows, and write a FAISS file with their numbers as ids. Raises OSError."""
+    """Encode rows, int64 [n], and write a FAISS file with row numbers as ids. Raises OSError."""
     codes = faiss.IndexBinaryIDMap(faiss.IndexBinaryFlat(encoder.bits))
     done = report("Encoding the vectors", len(vectors))
     for numbers, values in vectors.read_row_chunks(rows):
@@ -121,7 +121,7 @@ def write_codes(encoder: Encoder, vectors: Vectors, rows: Ids, file: Path, repor
 
 
 def read_codes(file: Path) -> faiss.IndexBinaryIDMap:
-    """Map a file of codes into memory, shared by all processes. Raises StoreError."""
+    """Memory-map a file of codes, shared by all processes. Raises StoreError."""
     try:
         codes = faiss.read_index_binary(str(file), MAP_FLAT_FLAGS)
     except (RuntimeError, MemoryError) as error:

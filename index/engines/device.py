@@ -1,4 +1,4 @@
-"""Where FAISS searches: on one GPU with enough room, shared by several, or on the CPU."""
+"""Where FAISS searches: on one GPU, on several that share the vectors, or on the CPU."""
 
 import logging
 import threading
@@ -16,18 +16,19 @@ from model.config import FEATURES
 
 log = logging.getLogger(__name__)
 RESERVED_BYTES = 2 << 30
-"""Bytes of each GPU left to the network and to FAISS's own work space."""
+"""Bytes of each GPU left for the network and for FAISS's scratch space."""
 MAX_GPU_NEIGHBOURS = 2048
-"""The most candidates, and the most lists searched, that FAISS's GPU kernels support."""
+"""Limit of FAISS's GPU kernels, for candidates and for lists searched."""
 GPU_KINDS = ("exact", "ivf", "pq")
-"""Kinds that FAISS searches on GPUs."""
+"""Kinds that FAISS can search on GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """The numbers of the GPUs that hold the vectors, none for the CPU, and the reason.
+    """Where the vectors are searched, and why.
 
-    Several GPUs hold a part each. float16: whether they hold half precision.
+    gpus: numbers of the GPUs, each of which holds a part; empty for the CPU. float16: whether they
+    store half precision.
     """
 
     gpus: tuple[int, ...] = ()
@@ -36,14 +37,14 @@ class Placement:
 
     @property
     def where(self) -> str:
-        """cpu, gpu or gpus."""
+        """`cpu`, `gpu` or `gpus`."""
         return ("cpu", "gpu", "gpus")[min(len(self.gpus), 2)]
 
 
 def place_index(
     device: SearchDevice, kind: str, rows: int, list_shape: Mapping[str, int] | None = None
 ) -> Placement:
-    """Choose the placement of an index by the memory that is free now, and log why if on the CPU.
+    """Choose the placement of an index by the memory free now; log the reason for the CPU.
 
     list_shape: for inverted lists, as in `estimate_gpu_bytes`.
     """
@@ -62,8 +63,8 @@ def choose_placement(
 ) -> Placement:
     """Choose GPUs for an index of `needed` bytes, with `free` bytes on each GPU that FAISS sees.
 
-    requested: `cpu`; `gpu`, one GPU; `gpus`, shared by as many as have room; `auto`, shared by as
-    few as possible.
+    requested: `cpu`; `gpu`: one GPU; `gpus`: shared by as many as have room; `auto`: shared by as
+    few as possible. Raises ValueError for another.
     """
     if requested not in SEARCH_DEVICES:
         raise ValueError(f"the device must be auto, cpu, gpu or gpus, not {requested!r}")
@@ -84,14 +85,14 @@ def choose_placement(
 
 
 def explain_fit(needed: int, gpus: tuple[int, ...]) -> str:
-    """Say that the GPUs have room."""
+    """Say which GPUs have room for how much."""
     if len(gpus) == 1:
         return f"GPU {gpus[0]} has room for {format_mib(needed)}"
     return f"GPUs {', '.join(map(str, gpus))} together have room for {format_mib(needed)}"
 
 
 def explain_shortage(requested: str, free: Sequence[int], roomiest: int) -> str:
-    """Say how much room there is instead."""
+    """Say how much memory is free, where it is not enough."""
     reserved = f"of which {format_mib(RESERVED_BYTES)}"
     if requested == "gpu" or len(free) == 1:
         return f"GPU {roomiest} has {format_mib(free[roomiest])} free, {reserved} are reserved"
@@ -105,10 +106,9 @@ def format_mib(count: int) -> str:
 
 
 def estimate_gpu_bytes(kind: str, rows: int, list_shape: Mapping[str, int], float16: bool) -> int:
-    """Give the bytes of GPU memory that an index takes with all its rows on one GPU.
+    """Estimate the bytes of GPU memory that an index takes with all its rows on one GPU.
 
-    list_shape: of inverted lists, their `dimensions`, their number `lists`, and the `bytes` of a
-    code.
+    list_shape: for inverted lists: `dimensions`, the number of `lists`, and `bytes` per code.
     """
     if kind == "exact":
         # FAISS keeps the squared norms beside the vectors.
@@ -121,7 +121,7 @@ def estimate_gpu_bytes(kind: str, rows: int, list_shape: Mapping[str, int], floa
 
 
 def query_free_gpu_bytes() -> tuple[int, ...]:
-    """Give the free memory of each GPU that FAISS sees; empty where torch sees no GPU."""
+    """Query the free bytes of each GPU that FAISS sees; empty if torch sees none."""
     if not torch.cuda.is_available():
         return ()
     return tuple(torch.cuda.mem_get_info(gpu)[0] for gpu in range(faiss.get_num_gpus()))
@@ -131,7 +131,10 @@ class GpuIndex(Protocol):
     """Vectors on GPUs."""
 
     def search(self, queries: Floats, count: int, effort: int) -> Ids:
-        """Find rows: float32 [N, 4096] → int64 [N, count]. Raises RuntimeError if a GPU fails."""
+        """Search: float32 [N, 4096] → row numbers int64 [N, count], −1 as padding.
+
+        Raises RuntimeError if a GPU fails.
+        """
 
 
 def open_on_gpus(
@@ -141,7 +144,7 @@ def open_on_gpus(
     *,
     exhaustive: bool = False,
 ) -> SearchEngine:
-    """Copy an index to the GPUs of its placement; without GPUs, or if that fails, give `on_cpu`."""
+    """Copy an index to the GPUs of its placement; without GPUs, or on failure, return `on_cpu`."""
     if not placement.gpus:
         return on_cpu
     try:
@@ -154,10 +157,9 @@ def open_on_gpus(
 
 
 class GpuSearch:
-    """Searches on GPUs, and on the CPU what a GPU cannot do.
+    """Searches on GPUs, falling back to the CPU.
 
-    That is a search within some rows only, more than 2048 candidates, and every search once a GPU
-    has failed.
+    The CPU searches filtered rows, more than 2048 candidates, and everything once a GPU has failed.
     """
 
     def __init__(self, on_gpus: GpuIndex, on_cpu: SearchEngine, exhaustive: bool) -> None:

@@ -1,7 +1,7 @@
 """The kind `exact`: every vector is compared.
 
-It serves small indexes and searches within small classes, and gives the truth that other kinds are
-measured against.
+It serves small indexes and searches within small classes, and is the ground truth that other kinds
+are measured against.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,7 +18,7 @@ from model.config import FEATURES
 
 
 def open_exact(version: VersionData, _parameters: Mapping[str, Any]) -> SearchEngine:
-    """Open the exact search of a version, on GPUs where they have room."""
+    """Open the exact search of a version, on GPUs if they have room."""
     vectors, rows = version.vectors, version.id_map.live_rows
     placement = place_index(version.device, "exact", len(rows))
     return open_on_gpus(
@@ -33,7 +33,7 @@ def open_exact(version: VersionData, _parameters: Mapping[str, Any]) -> SearchEn
 class ExactSearch:
     """Proposes the nearest of all rows, up to the rounding of FAISS's float32 distances.
 
-    live_rows: int64, the rows that an image points to, rising; None if all are.
+    live_rows: int64, ascending, the rows that an image points to; None for all.
     """
 
     levels, exhaustive = 1, True
@@ -43,7 +43,7 @@ class ExactSearch:
 
     @classmethod
     def for_id_map(cls, vectors: Vectors, id_map: IdMap) -> "ExactSearch":
-        """Search the rows that an image points to."""
+        """Create a search of the rows that an image points to."""
         return cls(vectors, None if len(id_map.live_rows) == len(vectors) else id_map.live_rows)
 
     def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int = 0) -> Ids:
@@ -64,7 +64,7 @@ class ExactSearch:
         return np.take_along_axis(best, order, axis=1)
 
     def read_rows(self, rows: Ids | None) -> Iterator[tuple[Ids, Floats]]:
-        """Read rows a part at a time: their numbers and their vectors."""
+        """Yield rows in chunks: numbers int64 [n] and vectors float32 [n, 4096]."""
         if rows is not None and 4 * len(rows) < len(self.vectors):
             for start in range(0, len(rows), ROWS_PER_CHUNK):
                 part = rows[start : start + ROWS_PER_CHUNK]
@@ -77,7 +77,7 @@ class GpuVectors:
     """All live vectors on one GPU, or an equal part of them on each of several."""
 
     def __init__(self, vectors: Vectors, rows: Ids, placement: Placement) -> None:
-        """Copy these rows, rising, part by part. Raises RuntimeError if a GPU fails."""
+        """Copy rows, int64 ascending, in chunks. Raises RuntimeError if a GPU fails."""
         self.rows = rows
         # FAISS does not keep the resources of an index alive.
         self.resources = [faiss.StandardGpuResources() for _ in placement.gpus]
@@ -95,7 +95,7 @@ class GpuVectors:
                 done, values = done + len(part), values[len(part) :]
 
     def search(self, queries: Floats, count: int, effort: int) -> Ids:
-        """As `GpuIndex.search`: the nearest of every GPU, merged."""
+        """As `GpuIndex.search`; merges the nearest of every GPU."""
         best = faiss.ResultHeap(len(queries), count)
         for number, part in enumerate(self.parts):
             distances, places = part.search(queries, count)

@@ -1,7 +1,7 @@
 """The registry of kinds: what each kind of engine is for, and how it is trained and opened.
 
-A new kind is one more entry in `KINDS`. Everything else goes through `build_engine` when a version
-is built, `open_engine` when it is served, and the opened engine's `propose` for every query.
+A new kind needs one more entry in `KINDS`. All other code uses `build_engine` when a version is
+built, `open_engine` when it is served, and the engine's `propose` for every query.
 """
 
 import os
@@ -30,11 +30,11 @@ from storage.progress import Report
 Parameters = dict[str, Any]
 """What the manifest records of a kind: numbers and strings."""
 MAX_GROWTH = 2
-"""How many times its training set an index may grow to before its kind is trained anew."""
+"""Factor by which an index may grow or shrink before its engine is trained anew."""
 MAX_EXACT_ROWS = 20_000
-"""Vectors up to which every one is compared: 10,000 take one core about 15 ms."""
+"""Vectors up to which `exact` is chosen: comparing 10,000 takes one core about 15 ms."""
 MAX_EXACT_MEMORY_SHARE = 0.25
-"""The share of the memory, in which they have to stay, that compared vectors may fill."""
+"""Share of the machine's memory that the vectors of `exact`, which must stay in it, may fill."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,11 @@ class Kind:
     """A kind of engine.
 
     purpose: what it does and when to choose it. options: the fields of `EngineOptions` it reads.
-    train: makes the engine's files in the version's folder and gives its parameters; None where
-    there is nothing to make. update: as `train`, with what an earlier version, in the given folder
-    and with the given parameters, was trained to; None where every version is trained anew. open:
-    gives the engine for the parameters. Train, update and open raise StoreError, and SearchError
-    where a server is gone; train and update raise OSError too.
-    disk_bytes: what its files take on the disk for each image, with something to spare.
+    train: writes the engine's files to the version's folder and returns its parameters; None if
+    there are no files. update: like `train`, but reuses the training of an earlier version, given
+    its folder and parameters; None if every version is trained anew. open: returns the engine for
+    the parameters. All three raise StoreError, and SearchError if a server cannot be reached; train
+    and update also raise OSError. disk_bytes: a generous estimate of its files' bytes per image.
     """
 
     name: str
@@ -115,7 +114,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSpec:
-    """The kind of an index, its options, and the recall@6 that it has to reach, 0–1."""
+    """The kind of an index, its options, and the recall@6 it must reach, 0–1."""
 
     kind: str
     target: float = 0.95
@@ -124,7 +123,7 @@ class IndexSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class BuiltEngine:
-    """A kind with what the manifest records of it, and notes for whoever started the build."""
+    """A trained kind as the manifest records it, and notes for the user."""
 
     kind: str
     parameters: Parameters = field(default_factory=dict)
@@ -139,9 +138,9 @@ def build_engine(
     earlier: tuple[Path, Manifest] | None = None,
     held_out: Floats | None = None,
 ) -> BuiltEngine:
-    """Train the kind for a version, and tune its effort to the recall that it has to reach.
+    """Train the kind for a version, and tune its effort to the target recall.
 
-    A kind that cannot reach it is replaced by `exact`.
+    A kind that cannot reach the target is replaced by `exact`.
 
     earlier: the folder and manifest of an earlier version, whose training is reused if its kind is
     the same and the index has neither grown nor shrunk too much. held_out: float32 [N, 4096] of
@@ -182,7 +181,7 @@ def train_or_update(
     report: Report,
     earlier: tuple[Path, Manifest] | None,
 ) -> Parameters:
-    """Train a kind, or reuse the training of an earlier version; give the parameters."""
+    """Train a kind, or reuse an earlier version's training; return the parameters."""
     assert kind.train is not None
     if kind.update is None:
         return kind.train(version, options, report)
@@ -197,12 +196,12 @@ def train_or_update(
 
 
 def open_engine(manifest: Manifest, version: VersionData) -> SearchEngine:
-    """Open the engine of a version. Raises StoreError, and SearchError where Milvus is gone."""
+    """Open a version's engine. Raises StoreError, and SearchError if Milvus cannot be reached."""
     return find_kind(manifest.kind).open(version, manifest.parameters)
 
 
 def find_kind(name: str) -> Kind:
-    """Look a kind up. Raises StoreError."""
+    """Look up a kind by name. Raises StoreError if there is none."""
     if name not in KINDS:
         known = ", ".join(KINDS)
         raise StoreError(f"There is no kind of index {name}, only {known}; {REBUILD_HINT}")
@@ -241,5 +240,5 @@ def choose_kind(count: int, memory: int | None = None, dtype: str = "float32") -
 
 
 def query_physical_memory() -> int:
-    """Give the bytes of memory of this machine."""
+    """Query this machine's memory in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,4 +1,4 @@
-"""Files of FAISS: written so that a full disk is noticed, and read by mapping them into memory."""
+"""FAISS index files: written so that a full disk is noticed, and read by memory-mapping."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from index.manifest import REBUILD_HINT, StoreError
 
 FAISS_FILE = "candidates.faiss"
 WRITE_CHUNK = 1 << 20
-"""Bytes that FAISS hands over at a time."""
+"""Bytes that FAISS writes at a time."""
 MAP_LISTS_FLAGS = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE
 """Inverted lists stay in the file: the system's page cache holds them once for all processes."""
 MAP_FLAT_FLAGS = faiss.IO_FLAG_MMAP_IFC
@@ -23,19 +23,19 @@ def write_faiss(index: faiss.Index, folder: Path) -> None:
 
 
 def make_faiss_writer(write: Any) -> Any:
-    """Let FAISS write through Python, which raises when the disk is full; FAISS alone does not."""
+    """Make a FAISS writer that goes through Python: unlike FAISS, it raises if the disk is full."""
     return faiss.PyCallbackIOWriter(write, WRITE_CHUNK)  # type: ignore[attr-defined]
 
 
 def read_faiss(kind: str, folder: Path) -> Any:
-    """Map the index of a version's folder; it outlives the folder. Raises StoreError."""
+    """Memory-map the index in a version's folder; it outlives the folder. Raises StoreError."""
     file = folder / FAISS_FILE
     try:
         index: Any = faiss.read_index(
             str(file), MAP_FLAT_FLAGS if kind == "hnsw" else MAP_LISTS_FLAGS
         )
     except (RuntimeError, MemoryError) as error:
-        # FAISS puts the place in its source before the message.
+        # FAISS puts its source location before the message.
         message = str(error).rpartition("Error: ")[2]
         raise StoreError(f"FAISS cannot read {file} ({message}); {REBUILD_HINT}") from error
     if not isinstance(index, faiss.IndexIDMap if kind == "hnsw" else faiss.IndexPreTransform):
@@ -44,6 +44,6 @@ def read_faiss(kind: str, folder: Path) -> Any:
         core: Any = faiss.extract_index_ivf(index)
         lists = faiss.downcast_InvertedLists(core.invlists)
         if isinstance(lists, faiss.OnDiskInvertedLists):
-            # Otherwise every search starts threads that read ahead.
+            # Otherwise every search starts prefetch threads.
             lists.prefetch_nthread = 0
     return index

@@ -12,10 +12,10 @@ from index.engines.protocol import RowFilter, SearchEngine, VersionData
 from index.vectors import Floats, Ids
 
 MIN_EF_SEARCH = 64
-"""hnsw: efSearch at effort 0, doubled with each effort: how many rows the walk keeps in view."""
+"""hnsw: efSearch, the length of the candidate list, at effort 0; it doubles with each effort."""
 MAX_EF_SEARCH = 4096
 untyped_faiss: Any = faiss
-"""FAISS with the names that its type stubs lack."""
+"""FAISS without its type stubs, which lack some names."""
 
 
 def open_faiss(kind: str, version: VersionData, _parameters: Mapping[str, Any]) -> SearchEngine:
@@ -51,7 +51,7 @@ class FaissSearch:
         if row_filter is not None and row_filter.rows is not None:
             chosen["sel"] = untyped_faiss.IDSelectorBitmap(pack_row_bits(row_filter.rows))
         if self.kind == "hnsw":
-            # A walk that keeps fewer rows in view than requested ends early.
+            # With efSearch below the number requested the search would return fewer.
             width = max(MIN_EF_SEARCH << effort, count)
             return untyped_faiss.SearchParametersHNSW(efSearch=width, **chosen)
         probes = min(1 << effort, self.lists)
@@ -61,13 +61,13 @@ class FaissSearch:
 
 
 def describe_lists(index: Any) -> dict[str, int]:
-    """Give the numbers that the memory of inverted lists follows from."""
+    """Return the numbers that determine the memory of inverted lists."""
     core: Any = faiss.extract_index_ivf(index)
     return {"dimensions": core.d, "lists": core.nlist, "bytes": core.code_size}
 
 
 def pack_row_bits(rows: Ids) -> Any:
-    """Set a bit for each of these rows: uint8, one bit per row number up to the largest."""
+    """Pack rows, int64 ascending, into a bitmap: uint8, one bit per row up to the largest."""
     bits = np.zeros(int(rows[-1]) + 1 if len(rows) else 1, bool)
     bits[rows] = True
     return np.packbits(bits, bitorder="little")

@@ -1,7 +1,7 @@
-"""The kinds `ivf`, `pq` and `hnsw`: their FAISS indexes trained and filled.
+"""The kinds `ivf`, `pq` and `hnsw`: training and filling their FAISS indexes.
 
-All three search the principal components of the vectors, few numbers instead of 4096; what they
-propose is then compared by the full vectors.
+All three search the first principal components instead of all 4096 numbers; the rows they propose
+are then compared by the full vectors.
 """
 
 from collections.abc import Mapping
@@ -25,17 +25,17 @@ from index.vectors import Floats, Ids, Vectors
 from storage.progress import Report
 
 VECTORS_PER_LIST = 48
-"""Vectors that the centroid of a list is learned from."""
+"""Training vectors per list for k-means."""
 LIST_ITERATIONS = 10
 """Iterations of k-means for the lists' centroids."""
 PQ_TRAINING_VECTORS = 16384
-"""Vectors that the codes of `pq` and their rotation are learned from."""
+"""Training vectors for the codes of `pq` and their rotation."""
 PQ_ITERATIONS = 8
-"""Iterations of k-means for the centroids of a code's byte."""
+"""Iterations of k-means for the centroids of each byte of a code."""
 PQ_CENTROIDS = 256
-"""Values of a code's byte."""
+"""Values of one byte of a code."""
 OPQ_ITERATIONS = 6
-"""Iterations of OPQ, each of which learns the codes anew."""
+"""Iterations of OPQ, each of which trains the codes anew."""
 EF_CONSTRUCTION = 80
 """Neighbours considered for each vector while the graph is built."""
 MAX_LISTS = 65536
@@ -44,7 +44,7 @@ MAX_LISTS = 65536
 def train_faiss(
     kind: str, version: VersionData, options: EngineOptions, report: Report
 ) -> dict[str, Any]:
-    """Train an index, add every row that an image points to, write it; give the parameters.
+    """Train an index, add the live rows and write it; return the manifest's parameters.
 
     Raises OSError.
     """
@@ -59,9 +59,10 @@ def train_faiss(
 def update_faiss(
     kind: str, version: VersionData, earlier: Path, parameters: Mapping[str, Any], report: Report
 ) -> dict[str, Any]:
-    """As `train_faiss`, with what an earlier version, in the folder `earlier`, was trained to.
+    """As `train_faiss`, but reuse the training of an earlier version.
 
-    parameters: the earlier version's. Raises StoreError and OSError.
+    earlier: the earlier version's folder. parameters: the earlier version's. Raises StoreError and
+    OSError.
     """
     index = remove_vectors(kind, read_faiss(kind, earlier), parameters)
     add_vectors(index, version.vectors, version.id_map.live_rows, report)
@@ -70,7 +71,7 @@ def update_faiss(
 
 
 def choose_parameters(kind: str, count: int, options: EngineOptions) -> dict[str, Any]:
-    """Choose what the options leave at 0 by the number of vectors; add FAISS's factory string."""
+    """Derive the parameters from the options and the number of vectors, with a factory string."""
     dimensions = options.dimensions
     chosen: dict[str, Any] = {"dimensions": dimensions, "seed": options.seed}
     if kind == "hnsw":
@@ -85,7 +86,7 @@ def choose_parameters(kind: str, count: int, options: EngineOptions) -> dict[str
 
 
 def choose_list_count(count: int) -> int:
-    """Choose the power of two next to 4·√count, with at least 16 vectors a list."""
+    """Choose the power of two nearest to 4·√count, with at least 16 vectors per list."""
     power = round(np.log2(4 * np.sqrt(max(count, 1))))
     return int(max(1, min(2**power, count // 16, MAX_LISTS)))
 
@@ -93,7 +94,7 @@ def choose_list_count(count: int) -> int:
 def train_empty_index(
     kind: str, vectors: Vectors, rows: Ids, parameters: Mapping[str, Any], report: Report
 ) -> faiss.Index:
-    """Train the FAISS index of a kind; it holds no vectors yet."""
+    """Train a kind's FAISS index, without adding vectors."""
     seed, dimensions = int(parameters["seed"]), int(parameters["dimensions"])
     done = report("Training", 1 if kind == "hnsw" else 3)
     sample = vectors.take(draw_rows(rows, PCA_SAMPLE_ROWS, seed))
@@ -114,17 +115,17 @@ def train_empty_index(
 
 
 def make_graph(dimensions: int, links: int) -> faiss.IndexHNSWSQ:
-    """Make an empty graph of half-precision vectors."""
+    """Make an empty HNSW graph of half-precision vectors."""
     half: Any = faiss.ScalarQuantizer.QT_fp16
     index = faiss.IndexHNSWSQ(dimensions, half, links)
     index.hnsw.efConstruction = EF_CONSTRUCTION
-    # Half precision learns nothing, but FAISS has to be told that it is trained.
+    # Half precision needs no training, but FAISS insists on the call.
     index.train(np.zeros((1, dimensions), np.float32))
     return index
 
 
 def wrap_graph(transform: faiss.LinearTransform, graph: faiss.IndexHNSWSQ) -> faiss.IndexIDMap:
-    """Put a graph behind the transform, and let it answer with row numbers."""
+    """Put a graph behind the transform, with row numbers as ids."""
     return faiss.IndexIDMap(faiss.IndexPreTransform(transform, graph))
 
 
@@ -163,7 +164,7 @@ def make_lists(kind: str, dimensions: int, parameters: Mapping[str, Any]) -> fai
 
 
 def train_rotation(reduced: Floats, code_bytes: int, seed: int) -> faiss.OPQMatrix:
-    """Train OPQ's rotation, after which every byte of a code carries as much as the others."""
+    """Train OPQ's rotation, which balances the variance among the bytes of a code."""
     rotation = faiss.OPQMatrix(reduced.shape[1], code_bytes)
     quantizer = faiss.ProductQuantizer(reduced.shape[1], code_bytes, 8)
     limit_kmeans(quantizer.cp, PQ_ITERATIONS, PQ_TRAINING_VECTORS // PQ_CENTROIDS, seed)
@@ -176,7 +177,7 @@ def train_rotation(reduced: Floats, code_bytes: int, seed: int) -> faiss.OPQMatr
 
 
 def limit_kmeans(clustering: Any, iterations: int, points: int, seed: int) -> None:
-    """Limit the iterations of k-means and the points a centroid; never warn of too few points."""
+    """Limit k-means' iterations and points per centroid, and silence warnings of too few points."""
     clustering.niter, clustering.seed = iterations, seed
     clustering.max_points_per_centroid, clustering.min_points_per_centroid = points, 1
 
@@ -196,12 +197,12 @@ def remove_vectors(kind: str, index: Any, parameters: Mapping[str, Any]) -> fais
     # The index owns the lists now.
     lists.this.disown()
     core.ntotal = index.ntotal = 0
-    emptied: faiss.Index = index
-    return emptied
+    empty_index: faiss.Index = index
+    return empty_index
 
 
 def add_vectors(index: faiss.Index, vectors: Vectors, rows: Ids, report: Report) -> None:
-    """Add these rows, rising, under their numbers."""
+    """Add rows, int64 ascending, with their numbers as ids."""
     report_done, done = report("Adding", len(rows)), 0
     for numbers, values in vectors.read_row_chunks(rows):
         index.add_with_ids(values, numbers)

@@ -29,17 +29,17 @@ ROWS_PER_FETCH = 1000
 """16 MB, a quarter of what Milvus sends in one message."""
 QUERIES_PER_REQUEST = 128
 MAX_MILVUS_ROWS = 16384
-"""The most rows that Milvus answers a query with."""
+"""The most rows that Milvus returns for a query."""
 MIN_EF, EF_LEVELS = 64, 6
-"""The graph's `ef` at effort 0, and how many efforts, each with twice the `ef`: 64, 128 … 2048."""
+"""HNSW's `ef` at effort 0, and the number of efforts; each doubles it: 64, 128 … 2048."""
 RETRY_DELAY = 1.0
-"""Seconds before a server that did not answer is asked again; until then, searches fail at once."""
+"""Seconds before trying an unresponsive server again; until then, searches fail at once."""
 
 
 def open_milvus(version: VersionData, parameters: Mapping[str, Any]) -> "MilvusSearch":
     """Open the collection of a version, without connecting yet.
 
-    Raises StoreError where no address is set, and ValueError for a wrong one.
+    Raises StoreError if no address is set, and ValueError for an invalid one.
     """
     if not version.device.url:
         raise StoreError(
@@ -90,7 +90,7 @@ class MilvusSearch:
         classes: tuple[int, ...] | None,
         settings: dict[str, int],
     ) -> list[Any]:
-        """Search once: a list of rows for each query, nearest first. Raises SearchError."""
+        """Send one search: a list of rows per query, nearest first. Raises SearchError."""
 
         def search(client: Any) -> list[Any]:
             hits = client.search(
@@ -109,9 +109,9 @@ class MilvusSearch:
         return self.call(search)
 
     def take(self, rows: Any) -> Floats:
-        """Fetch the vectors of these rows, in this order: int64 [n] → float32 [n, 4096].
+        """Fetch vectors by row, in this order: int64 [n] → float32 [n, 4096].
 
-        Raises SearchError, also for a row that the collection lacks.
+        Raises SearchError, also if the collection lacks a row.
         """
         distinct, places = np.unique(np.asarray(rows, np.int64), return_inverse=True)
         values = np.empty((len(distinct), FEATURES), np.float32)
@@ -122,7 +122,7 @@ class MilvusSearch:
         return values[places]
 
     def fetch_records(self, rows: Ids, *fields: str) -> list[dict[str, Any]]:
-        """Fetch fields of rows, which are distinct and rising. Raises SearchError."""
+        """Fetch fields of rows, int64, distinct and ascending. Raises SearchError."""
         found = self.call(
             lambda client: client.query(
                 self.collection,
@@ -145,7 +145,10 @@ class MilvusSearch:
         return self.call(lambda client: count_rows(client, self.collection))
 
     def call(self, request: Callable[[Any], R]) -> R:
-        """Make a request with the client; after a failure the next one reconnects first."""
+        """Make a request; after a failure, load the collection again before the next one.
+
+        Raises SearchError.
+        """
         client = self.get_connected_client()
         try:
             with translate_milvus_errors(self.address):
@@ -180,7 +183,7 @@ class MilvusSearch:
 
 
 def make_class_expression(classes: tuple[int, ...] | None) -> str:
-    """Make Milvus's expression for rows of one of these classes; empty for all rows."""
+    """Make Milvus's filter expression for rows of these classes; empty for all rows."""
     if classes is None:
         return ""
     return f"array_contains_any({CLASSES_FIELD}, {[int(number) for number in classes]})"

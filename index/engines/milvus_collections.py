@@ -1,7 +1,7 @@
-"""Collections in Milvus: filled from a version's vectors, verified, and dropped.
+"""Fills, verifies and drops collections in Milvus.
 
-Every version has a collection of its own, which never changes once it is filled. A row of it is a
-row of the version: its number, its vector and the classes of the images that point to it.
+Each version has its own collection, which does not change once filled. It holds each live row's
+number, vector, and the classes of the images that point to it.
 """
 
 from collections.abc import Callable, Iterable
@@ -39,12 +39,12 @@ ROWS_PER_INSERT = 1000
 MAX_CLASSES_PER_ROW = 4096
 """The longest array that Milvus stores in a row."""
 MAX_FLAT_ROWS = 10_000
-"""Rows that Milvus compares one by one; for more it builds a graph."""
+"""Rows up to which the collection gets a flat index; beyond that, an HNSW graph."""
 HNSW_PARAMETERS = {"M": 32, "efConstruction": 200}
 
 
 def train_milvus(version: VersionData, _options: EngineOptions, report: Report) -> dict[str, Any]:
-    """Send a version's vectors to Milvus, and give the parameters. Raises as `fill_collection`."""
+    """Send a version's vectors to Milvus; return its parameters. Raises as `fill_collection`."""
     vectors, id_map = version.vectors, version.id_map
     done = report("Sending the vectors to Milvus", len(id_map.live_rows))
     return fill_collection(version.device.url, version.name, vectors, id_map, done)
@@ -59,13 +59,13 @@ def fill_collection(
     *,
     kind: str = "",
 ) -> dict[str, Any]:
-    """Put a version's vectors into its collection, and give the parameters of its manifest.
+    """Fill a version's collection; return the manifest's parameters.
 
-    A collection of the same name is dropped first. done: called with the number of rows sent so
-    far. kind: FLAT or HNSW; if empty, chosen by the number of rows.
+    Drops a collection of the same name first. done: called with the number of rows sent so far.
+    kind: FLAT or HNSW; empty to choose by the number of rows.
 
-    Raises SearchError if Milvus cannot be reached or refuses, and StoreError if rows are missing at
-    the end. After a failure the collection is dropped, unless Milvus is gone or this process is
+    Raises SearchError if Milvus cannot be reached or refuses, and StoreError if rows are missing in
+    the end. A failure drops the collection, unless Milvus cannot be reached or this process is
     killed; then drop it by its name, or fill it again.
     """
     collection, count, address = name_collection(name), len(id_map.live_rows), parse_milvus_url(url)
@@ -94,7 +94,7 @@ def fill_collection(
 
 
 def create_collection(client: Any, collection: str, id_map: IdMap, half: bool) -> None:
-    """Create an empty collection."""
+    """Create an empty collection. half: whether vectors are float16."""
     types = import_pymilvus().DataType
     most_images = int(np.unique(id_map.rows, return_counts=True)[1].max(initial=1))
     schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
@@ -121,7 +121,7 @@ def insert_vectors(
     half: bool,
     report_done: Callable[[int], None],
 ) -> None:
-    """Send the rows that an image points to, a batch at a time."""
+    """Send the live rows in batches."""
     done = 0
     for start, values in vectors.read_chunks(ROWS_PER_INSERT):
         first, end = np.searchsorted(id_map.live_rows, [start, start + len(values)])
@@ -140,14 +140,14 @@ def insert_vectors(
 
 
 def list_row_classes(id_map: IdMap, rows: Ids) -> list[list[int]]:
-    """List the classes of the images that point to each row, rising."""
+    """List the classes of the images that point to each row, ascending."""
     first = np.searchsorted(id_map.rows, rows, side="left").tolist()
     end = np.searchsorted(id_map.rows, rows, side="right").tolist()
     return [np.unique(id_map.classes[a:b]).tolist() for a, b in zip(first, end, strict=True)]
 
 
 def build_vector_index(client: Any, collection: str, kind: str) -> None:
-    """Build the index of the vectors, and wait until it is built."""
+    """Build the vectors' index, and wait until it is ready."""
     index = client.prepare_index_params()
     settings = HNSW_PARAMETERS if kind == "HNSW" else {}
     index.add_index(VECTOR_FIELD, index_type=kind, metric_type="L2", params=settings)
@@ -155,7 +155,7 @@ def build_vector_index(client: Any, collection: str, kind: str) -> None:
 
 
 def drop_collections(url: str, names: Iterable[str]) -> None:
-    """Delete the collections of versions, where they exist. Raises SearchError."""
+    """Drop the collections of the named versions, if they exist. Raises SearchError."""
     address = parse_milvus_url(url)
     with closing(connect(address)) as client, translate_milvus_errors(address):
         for name in names:
@@ -163,7 +163,7 @@ def drop_collections(url: str, names: Iterable[str]) -> None:
 
 
 def list_collections(url: str) -> list[str]:
-    """List the collections of versions by name. Raises SearchError."""
+    """List the names of all versions' collections, sorted. Raises SearchError."""
     address = parse_milvus_url(url)
     with closing(connect(address)) as client, translate_milvus_errors(address):
         found = client.list_collections(timeout=SEARCH_TIMEOUT)
@@ -179,9 +179,9 @@ def count_version_rows(url: str, name: str) -> int:
 def verify_collection(
     url: str, name: str, vectors: Vectors, id_map: IdMap, sample: int = 64
 ) -> None:
-    """Check that a collection holds a version's rows, and that a sample of them is equal.
+    """Check that a collection has a version's number of rows and equal values in a sample of them.
 
-    Raises StoreError where they differ, and SearchError.
+    Raises StoreError if they differ, and SearchError.
     """
     place = f"Milvus at {parse_milvus_url(url)}: {name_collection(name)}"
     rows = id_map.live_rows

@@ -1,8 +1,8 @@
 """Milvus's address, connections to it, and its errors.
 
-The address is a server's, or a file ending in .db: then Milvus Lite runs inside this process. Lite
-is for trying things out and for tests. Only one process at a time can open its file, so the
-application and `flask index build` cannot run at once; it stores float32 only, and has no password.
+The address is a server's, or a file ending in .db, which runs Milvus Lite inside this process. Lite
+is for trying things out and for tests: only one process at a time can open its file, so the
+application and `flask index build` cannot run at once; it stores only float32 and has no password.
 """
 
 import importlib.util
@@ -32,7 +32,7 @@ OPEN_FILE_LOCK = threading.Lock()
 
 @dataclass(frozen=True, kw_only=True)
 class MilvusAddress:
-    """Where Milvus is. Its text leaves out the user and the password."""
+    """The address of Milvus. `str()` leaves out the user and the password."""
 
     uri: str
     user: str = field(default="", repr=False)
@@ -49,7 +49,7 @@ class MilvusAddress:
 
 
 def parse_milvus_url(text: str) -> MilvusAddress:
-    """Parse `INDEX_URL`. Raises ValueError, whose message continues the setting's name."""
+    """Parse `INDEX_URL`. Raises ValueError; its message reads on after the setting's name."""
     if "://" not in text:
         if not re.search(r"[^/]\.db$", text):
             raise ValueError(URL_FORM)
@@ -78,7 +78,7 @@ def parse_milvus_url(text: str) -> MilvusAddress:
 
 
 def name_collection(name: str) -> str:
-    """Name the collection of a version; Milvus allows letters, digits and _ only."""
+    """Name the collection of a version; Milvus allows only letters, digits and _."""
     return COLLECTION_PREFIX + re.sub(r"[^A-Za-z0-9]", "_", name)
 
 
@@ -86,7 +86,7 @@ def connect(address: MilvusAddress) -> Any:
     """Connect a client. Raises SearchError."""
     client = import_pymilvus().MilvusClient
     if address.is_file and not importlib.util.find_spec("milvus_lite"):
-        # Not installed with its dependencies: faiss-cpu would overwrite the files of faiss-gpu.
+        # Without its dependencies: faiss-cpu would overwrite the files of faiss-gpu.
         raise SearchError(
             f"{address} is a file of Milvus Lite, which is not installed: "
             "`pip install pyarrow` and `pip install --no-deps milvus-lite`"
@@ -103,12 +103,12 @@ def connect(address: MilvusAddress) -> Any:
 
 
 def import_pymilvus() -> Any:
-    """Import pymilvus, which is installed for this alone. Raises SearchError."""
+    """Import pymilvus, an optional dependency. Raises SearchError."""
     try:
         import pymilvus
     except ImportError as error:
         raise SearchError("INDEX_URL needs pymilvus: `pip install pymilvus`") from error
-    # It logs a page for every error that it also raises.
+    # It logs a whole page for every error that it raises.
     for name in ("pymilvus", "pymilvus.milvus_client", "milvus_lite"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
@@ -116,7 +116,7 @@ def import_pymilvus() -> Any:
 
 @contextmanager
 def translate_milvus_errors(address: MilvusAddress) -> Iterator[None]:
-    """Turn errors of pymilvus and gRPC into a SearchError of one line without the password."""
+    """Turn errors of pymilvus and gRPC into one-line SearchErrors without the password."""
     import grpc
     from pymilvus.exceptions import MilvusException
 

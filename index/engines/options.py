@@ -1,4 +1,4 @@
-"""What can be chosen of an index: the numbers of its kind, and where it is searched."""
+"""Options of an index: its kind's parameters, and the device it is searched on."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ SEARCH_DEVICES = ("auto", "cpu", "gpu", "gpus")
 class SearchDevice:
     """Where an index is searched.
 
-    device: auto, cpu, gpu, or gpus, which shares the vectors among several. float16: whether GPUs
-    hold them in half precision. url: the address of Milvus, with its credentials; empty for FAISS.
+    device: auto, cpu, gpu, or gpus, which shards the vectors over several. float16: whether GPUs
+    store half precision. url: the address of Milvus, with its credentials; empty for FAISS.
     """
 
     device: str = "auto"
@@ -20,16 +20,16 @@ class SearchDevice:
     url: str = ""
 
     def __repr__(self) -> str:
-        # Without the address, which may hold a password.
+        # Omits the address, which may contain a password.
         return f"SearchDevice(device={self.device!r}, float16={self.float16})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """The numbers of a kind. Raises StoreError for numbers out of range."""
+    """A kind's parameters; each kind reads some of them. Raises StoreError if out of range."""
 
     lists: int = 0
-    """ivf, pq: the number of lists that the vectors are sorted into; 0: about 4·√vectors."""
+    """ivf, pq: the number of inverted lists; 0: about 4·√vectors."""
     dimensions: int = 128
     """ivf, pq, hnsw: the number of principal components that are searched, 1–2048."""
     bytes: int = 32
@@ -39,7 +39,7 @@ class EngineOptions:
     bits: int = 0
     """binary: bits of a vector's code; 0: the kind's default."""
     seed: int = 2012
-    """The seed of every random choice."""
+    """Seed of every random choice."""
 
     def __post_init__(self) -> None:
         limits = {

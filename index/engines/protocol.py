@@ -1,4 +1,4 @@
-"""What an engine does: it proposes rows among which the nearest neighbours are."""
+"""The interface of an engine, which proposes rows that should include the nearest neighbours."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from index.id_map import IdMap
 from index.vectors import Floats, Ids, Vectors
 
 MAX_CANDIDATES = 2048
-"""The largest number of candidates that every engine can propose at once."""
+"""The most candidates that every engine can propose at once."""
 TUNED_NEIGHBOURS = 6
 """The number of neighbours that effort and candidates are tuned for."""
 MIN_EXTRA_CANDIDATES = 32
-"""Candidates to request beyond the neighbours asked for, at least."""
+"""The least number of candidates to request beyond the neighbours asked for."""
 
 
 class SearchError(Exception):
@@ -25,8 +25,8 @@ class SearchError(Exception):
 class RowFilter:
     """Which rows may be proposed.
 
-    rows: int64, distinct and rising; None for every row that an image points to. classes: the ids
-    of the classes that `rows` was made from, for engines that filter by class themselves.
+    rows: int64, distinct and ascending; None for every row that an image points to. classes: ids of
+    the classes that `rows` belong to, for engines that filter by class themselves.
     """
 
     rows: Ids | None = None
@@ -34,10 +34,10 @@ class RowFilter:
 
 
 class SearchEngine(Protocol):
-    """Proposes rows; may be called from several threads at once.
+    """Proposes rows. Thread-safe.
 
-    levels: efforts run from 0 to levels − 1, with rising recall and cost. exhaustive: whether every
-    vector is compared, so that the proposed rows are the nearest up to float32's rounding.
+    levels: efforts run from 0 to levels − 1, with increasing recall and cost. exhaustive: whether
+    every vector is compared, so that the proposed rows are the nearest up to float32's rounding.
     """
 
     levels: int
@@ -46,15 +46,15 @@ class SearchEngine(Protocol):
     def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
         """Propose rows near each query: float32 [N, 4096] → int64 [N, count], −1 as padding.
 
-        The order is free, and rows outside the filter may be among them. Raises SearchError.
+        In any order; rows outside the filter may be among them. Raises SearchError.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionData:
-    """A version of the index, as its engine needs it to be trained and opened.
+    """What an engine needs of an index version.
 
-    name: the version's. folder: where the engine's own files lie. device: where to search.
+    name: the version's. folder: holds the engine's own files. device: where to search.
     """
 
     name: str
@@ -65,10 +65,10 @@ class VersionData:
 
 
 def scale_effort(k: int, candidates: int, effort: int) -> tuple[int, int]:
-    """Scale the candidates and effort tuned for six neighbours to k: (candidates, effort).
+    """Scale candidates and effort, tuned for six neighbours, to k; return (candidates, effort).
 
-    Neighbours farther away lie in more lists, so more lists are searched; short codes tell them
-    apart less well, so more candidates are compared.
+    More distant neighbours are spread over more lists, so more lists are searched; short codes
+    separate them less well, so more candidates are compared.
     """
     growth = math.sqrt(max(k, TUNED_NEIGHBOURS) / TUNED_NEIGHBOURS)
     count = min(MAX_CANDIDATES, max(4 * k, math.ceil(candidates * growth)))

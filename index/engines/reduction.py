@@ -1,4 +1,4 @@
-"""Fewer dimensions than 4096: principal components, fitted to a sample of the vectors."""
+"""Dimensionality reduction: principal components, fitted to a sample of the vectors."""
 
 import faiss
 import numpy as np
@@ -8,15 +8,15 @@ from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
 from model.config import FEATURES
 
 PCA_SAMPLE_ROWS = 8192
-"""Vectors that the components are fitted to: 128 MiB in memory."""
+"""Vectors to which the components are fitted: 128 MiB in memory."""
 POWER_ITERATIONS = 4
-"""With fewer, the last components are less exact."""
+"""Power iterations of the randomised PCA; with fewer, the last components are less exact."""
 OVERSAMPLING = 32
-"""Components computed beyond those that are used, which makes the used ones more exact."""
+"""Components computed beyond those used, which makes the used ones more exact."""
 
 
 def draw_rows(rows: Ids, count: int, seed: int) -> Ids:
-    """Draw at most `count` of these row numbers without replacement; rising."""
+    """Draw at most `count` of these rows without replacement: int64, ascending."""
     if len(rows) <= count:
         return rows
     chosen: Ids = np.random.default_rng(seed).choice(rows, count, replace=False)
@@ -25,10 +25,10 @@ def draw_rows(rows: Ids, count: int, seed: int) -> Ids:
 
 
 def fit_pca(sample: Floats, dimensions: int, seed: int) -> faiss.LinearTransform:
-    """Fit FAISS's transform onto the principal components of float32 [N, 4096].
+    """Fit a FAISS transform onto the principal components of float32 [N, 4096].
 
-    It never makes the distance between two vectors larger. With fewer vectors than dimensions the
-    last components are arbitrary, and 0 for all of the vectors.
+    It never increases the distance between two vectors. With fewer vectors than dimensions the last
+    components are arbitrary, and 0 for all of the vectors.
     """
     computed = dimensions + OVERSAMPLING
     if len(sample) < computed:
@@ -45,7 +45,7 @@ def fit_pca(sample: Floats, dimensions: int, seed: int) -> faiss.LinearTransform
 
 
 def make_linear_transform(matrix: Floats, offset: Floats) -> faiss.LinearTransform:
-    """Make FAISS's transform of a matrix, flattened row by row, and the offset that is added."""
+    """Make a FAISS transform x → matrix · x + offset; the matrix is flattened row by row."""
     transform = faiss.LinearTransform(FEATURES, len(offset), True)
     faiss.copy_array_to_vector(matrix, transform.A)
     faiss.copy_array_to_vector(offset, transform.b)

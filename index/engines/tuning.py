@@ -1,4 +1,4 @@
-"""The effort that an engine needs for a recall, measured on the index itself."""
+"""Tunes an engine: the effort it needs for a target recall, measured on the index itself."""
 
 import math
 import time
@@ -14,26 +14,26 @@ from index.vectors import DTYPES, Floats, Ids, Vectors
 from storage.progress import Report, ignore_progress
 
 CANDIDATE_COUNTS = (64, 128, 256, 512, 1024, 2048)
-"""The numbers of candidates to try for the six nearest."""
+"""Numbers of candidates to try for the six nearest."""
 FAR_NEIGHBOURS = 100
 """The recall of this many neighbours is reported too."""
 MIN_MAX_QUERIES = (256, 1024)
-"""The fewest queries, if there are so many rows, and the most."""
+"""Limits of the number of queries: fewest, given enough rows, and most."""
 NOT_INDEXED = -1
-"""Stands for the row number of a query that is not in the index."""
+"""Row number of a query that is not in the index."""
 SECONDS_PER_CANDIDATE = 1e-5
-"""What a candidate costs: 8 KiB read, 4096 differences squared and summed."""
+"""Cost of comparing a candidate: 8 KiB read, 4096 squared differences summed."""
 Z_95 = 1.645
-"""Standard deviations of the margin for sampling error: 95 % certainty, one-sided."""
+"""Normal quantile for a one-sided 95 % confidence bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TunedEffort:
     """The cheapest effort and number of candidates that reach the target, or else the best.
 
-    recall: the share of the true nearest among the candidates, `recall@6` and `recall@100`, 0–1,
-    the lower of those for the index's own vectors and for others; and the number of `queries`.
-    reached: whether it is the target, even if the sample flatters it.
+    recall: `recall@6` and `recall@100`, the share of the true nearest among the candidates, 0–1,
+    the lower of the values for indexed and for held-out queries; and the number of `queries`.
+    reached: whether the target is reached, allowing for sampling error.
     """
 
     effort: int
@@ -44,7 +44,7 @@ class TunedEffort:
 
 @dataclass(frozen=True)
 class EffortTrial:
-    """The recall, and the seconds a query, of one effort and number of candidates."""
+    """The recall, 0–1, and the cost, in seconds per query, of one effort and candidate count."""
 
     effort: int
     count: int
@@ -63,11 +63,11 @@ def tune_effort(
     held_out: Floats | None = None,
     report: Report = ignore_progress,
 ) -> TunedEffort:
-    """Find the least effort that finds the share `target`, 0–1, of a row's k nearest other rows.
+    """Find the cheapest effort whose recall of a row's k nearest other rows is `target`, 0–1.
 
-    rows: int64, those that an image points to, rising. held_out: float32 [N, 4096] of images that
-    are not in the index, as uploads are: their neighbours are farther away than those of the
-    index's own vectors, and harder to find. Raises SearchError.
+    rows: int64, ascending, those that an image points to. held_out: float32 [N, 4096] of images
+    outside the index, like uploads: their neighbours are farther away than those of indexed
+    vectors, and harder to find. Raises SearchError.
     """
     query_rows = sample_query_rows(rows, target, seed)
     queries, sampled = vectors.take(query_rows), query_rows is not rows
@@ -90,28 +90,28 @@ def tune_effort(
 
 
 def sample_query_rows(rows: Ids, target: float, seed: int) -> Ids:
-    """Draw rows to query with, rising: the nearer the target is to 1, the more."""
+    """Draw rows to query with: int64, ascending; the nearer the target to 1, the more."""
     fewest, most = MIN_MAX_QUERIES
     count = min(most, max(fewest, math.ceil(4 * Z_95**2 / max(1 - target, 1e-9))))
     return draw_rows(rows, count, seed)
 
 
 def list_candidate_counts(rows: int) -> list[int]:
-    """List the numbers of candidates to try: none much larger than the index."""
+    """List the numbers of candidates to try, none much larger than the index."""
     return [count for count in CANDIDATE_COUNTS if count < 2 * rows] or [CANDIDATE_COUNTS[0]]
 
 
 def find_true_neighbours(
     vectors: Vectors, rows: Ids, query_rows: Ids, queries: Floats, k: int, report: Report
 ) -> Ids:
-    """Find each query's true k nearest rows without its own, by comparing all: int64 [N, ≤ k]."""
+    """Find each query's k nearest other rows by brute force: int64 [N, ≤ k]."""
     done = report("Measuring", len(rows))
     parts = report_while_reading(vectors.read_row_chunks(rows), done)
     count = min(k + 1, len(rows))
     places: Ids = knn_ground_truth(queries, parts, count, ngpu=0)[1]  # type: ignore[no-untyped-call]
     nearest = rows[places]
     is_own = nearest == query_rows[:, None]
-    # An equal vector may have taken the place of the query's own row: then the last one goes.
+    # If equal vectors crowd out the query's own row, drop the last one instead.
     is_own[~is_own.any(axis=1), -1] = True
     others: Ids = nearest[~is_own].reshape(len(query_rows), -1)
     return others
@@ -120,7 +120,7 @@ def find_true_neighbours(
 def report_while_reading(
     parts: Iterator[tuple[Ids, Floats]], report_done: Callable[[int], object]
 ) -> Iterator[Floats]:
-    """Give the vectors of each part, and report how many have been used."""
+    """Yield the vectors of each part, reporting how many have been used."""
     done = 0
     for numbers, values in parts:
         yield values
@@ -129,12 +129,12 @@ def report_while_reading(
 
 
 class RecallMeasurement:
-    """Measures efforts: what an engine proposes for all queries, against the truth."""
+    """Measures the recall of efforts: an engine's proposals against the true neighbours."""
 
     def __init__(
         self, engine: SearchEngine, query_rows: Ids, queries: Floats, truth: Ids, sampled: bool
     ) -> None:
-        """sampled: whether the queries from the index are only some of its rows."""
+        """truth: int64 [N, ≤ k]. sampled: whether the indexed queries are only some of the rows."""
         self.engine, self.query_rows, self.queries, self.truth = engine, query_rows, queries, truth
         indexed = query_rows != NOT_INDEXED
         self.sampled = sampled or not indexed.all()
@@ -142,7 +142,7 @@ class RecallMeasurement:
         self.trials: dict[tuple[int, int], EffortTrial] = {}
 
     def measure_trial(self, effort: int, count: int) -> EffortTrial:
-        """Measure an effort and number of candidates once."""
+        """Measure an effort and number of candidates, cached. Raises SearchError."""
         if (effort, count) not in self.trials:
             started = time.perf_counter()
             recall = self.measure_recall(effort, count, self.truth)
@@ -152,9 +152,9 @@ class RecallMeasurement:
         return self.trials[effort, count]
 
     def measure_recall(self, effort: int, count: int, truth: Ids) -> float:
-        """Give the share of the true rows among `count` candidates and the query's own row.
+        """Measure the share of true rows among `count` candidates beside the query's own row.
 
-        Of queries from the index and others, the lower share counts.
+        Returns the lower of the shares for indexed and for held-out queries. Raises SearchError.
         """
         proposed = self.engine.propose(self.queries, count + 1, RowFilter(), effort)
         if not truth.size:
@@ -163,10 +163,10 @@ class RecallMeasurement:
         return float(min(hits[group].mean() for group in self.groups))
 
     def reaches(self, recall: float, target: float) -> bool:
-        """Whether a measured recall is the target, less a margin for sampling error.
+        """Whether a measured recall reaches the target, allowing for sampling error.
 
-        The lower end of Wilson's interval over the queries, not over their neighbours, which are
-        found or missed together. A sample without a miss is believed, however small.
+        Uses the lower bound of Wilson's interval over the queries, not over their neighbours, which
+        are found or missed together. A sample without a miss passes, however small.
         """
         if not self.sampled or recall == 1:
             return recall >= target
@@ -174,7 +174,7 @@ class RecallMeasurement:
 
 
 def wilson_lower_bound(share: float, count: int) -> float:
-    """Give the lower end of Wilson's interval for a share of `count` queries."""
+    """Compute the lower bound of Wilson's interval for a share of `count` queries."""
     square = Z_95**2 / count
     spread = math.sqrt(share * (1 - share) / count + square / (4 * count)) * Z_95
     return (share + square / 2 - spread) / (1 + square)
@@ -187,7 +187,7 @@ def find_cheapest(measurement: RecallMeasurement, counts: list[int], target: flo
         trial = find_least_effort(measurement, count, target)
         if trial is not None:
             reaching.append(trial)
-        # More candidates cost more to compare: beyond the cheapest trial's cost nothing is won.
+        # Stop once comparing the candidates alone costs more than the cheapest trial.
         if reaching and count * 2 * SECONDS_PER_CANDIDATE > min(t.cost for t in reaching):
             break
     if reaching:
@@ -198,7 +198,7 @@ def find_cheapest(measurement: RecallMeasurement, counts: list[int], target: flo
 def find_least_effort(
     measurement: RecallMeasurement, count: int, target: float
 ) -> EffortTrial | None:
-    """Find the least effort that reaches the target with so many candidates, by bisection."""
+    """Find the least effort that reaches the target with `count` candidates, by bisection."""
     low, high = 0, measurement.engine.levels - 1
     if not measurement.reaches(measurement.measure_trial(high, count).recall, target):
         return None
