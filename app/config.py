@@ -13,7 +13,7 @@ import click
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from index.engines.milvus_server import parse_milvus_url as check_milvus_url
+from index.engines.milvus_server import parse_milvus_url
 from index.engines.options import SEARCH_DEVICES, SearchDevice
 from storage.home import Home, home_from_environment
 
@@ -90,7 +90,7 @@ def parse_flag(text: str) -> bool:
 
 def parse_index_url(text: str) -> str:
     """Parse the address of a Milvus server."""
-    check_milvus_url(text)
+    parse_milvus_url(text)
     if find_spec("pymilvus") is None:
         raise ValueError("needs pymilvus; install it with `pip install pymilvus`")
     return text

@@ -35,3 +35,21 @@ def load_arrays(path: Path, *names: str) -> dict[str, Array]:
         ) from error
     except DAMAGED_FILE_ERRORS as error:
         raise StoreError(f"{path} is damaged ({error}); {REBUILD_HINT}") from error
+
+
+def load_array(file: Path, dtype: np.dtype[Any]) -> Array:
+    """Read a one-dimensional array. Raises StoreError."""
+    try:
+        found = np.load(file, allow_pickle=False)
+    except OSError as error:
+        raise StoreError(
+            f"{file} cannot be read ({error.strerror or error}); {REBUILD_HINT}"
+        ) from error
+    except ValueError as error:
+        raise StoreError(f"{file} is damaged ({error}); {REBUILD_HINT}") from error
+    if found.dtype != dtype or found.ndim != 1:
+        raise StoreError(
+            f"{file} is damaged: it is not a one-dimensional array of {dtype}; {REBUILD_HINT}"
+        )
+    values: Array = found
+    return values

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from index.arrays import load_array
 from index.manifest import REBUILD_HINT, Manifest, StoreError
 from index.vectors import Ids
 
@@ -105,21 +106,3 @@ def read_id_map(folder: Path, manifest: Manifest) -> IdMap:
             f"{folder / 'rows.npy'} is damaged: it names rows that do not exist; {REBUILD_HINT}"
         )
     return IdMap(ids, rows, classes)
-
-
-def load_array(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Read a one-dimensional array. Raises StoreError."""
-    try:
-        found = np.load(file, allow_pickle=False)
-    except OSError as error:
-        raise StoreError(
-            f"{file} cannot be read ({error.strerror or error}); {REBUILD_HINT}"
-        ) from error
-    except ValueError as error:
-        raise StoreError(f"{file} is damaged ({error}); {REBUILD_HINT}") from error
-    if found.dtype != dtype or found.ndim != 1:
-        raise StoreError(
-            f"{file} is damaged: it is not a one-dimensional array of {dtype}; {REBUILD_HINT}"
-        )
-    values: npt.NDArray[Any] = found
-    return values

@@ -15,11 +15,10 @@ from PIL import Image
 
 from index.arrays import Array, load_arrays, save_arrays
 from index.manifest import REBUILD_HINT, Manifest, StoreError
-from index.vectors import Floats, Ids
+from index.vectors import Doubles, Floats, Ids
 from model.config import SQUARE_SIDE
 
 Pixels = npt.NDArray[np.uint8]
-Doubles = npt.NDArray[np.float64]
 SAMPLE_FILE = "sample.npz"
 MAX_SAMPLE_IMAGES = 10_000
 """Images in a sample, at most."""

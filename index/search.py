@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from index.engines.exact import ExactSearch
@@ -24,10 +23,9 @@ from index.engines.protocol import (
 )
 from index.id_map import IdMap
 from index.manifest import Manifest
-from index.vectors import DTYPES, ROWS_PER_CHUNK, Floats, Ids, Vectors
+from index.vectors import DTYPES, ROWS_PER_CHUNK, Doubles, Floats, Ids, Vectors
 from model.config import FEATURES
 
-Doubles = npt.NDArray[np.float64]
 MAX_NEIGHBOURS = 1000
 MAX_BATCH_CANDIDATES = 1 << 22
 """Candidates per batch, over all its queries: 32 MB of row numbers."""

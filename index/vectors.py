@@ -23,12 +23,15 @@ from model.config import FEATURES
 from storage.files import replace_atomically
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
 ROWS_PER_SHARD = 16384
 """Rows per shard: 128 MiB in float16."""
 ROWS_PER_CHUNK = 2048
 """Rows read at a time."""
+HEADER_BYTES = 128
+"""Bytes before the first row of a shard."""
 
 
 def write_shard(path: Path, parts: Iterable[npt.NDArray[Any]], dtype: str) -> Shard:
@@ -152,10 +155,6 @@ class Vectors:
             held = mmap.mmap(self.files[number], 0, access=mmap.ACCESS_READ)
             self.maps[number] = np.ndarray(shape, self.stored_dtype, held, HEADER_BYTES)
         return self.maps[number]
-
-
-HEADER_BYTES = 128
-"""Bytes before the first row of a shard."""
 
 
 def open_shard(path: Path, shard: Shard, dtype: str) -> int:

@@ -15,8 +15,7 @@ from app.inference.loader import Ready
 from app.inference.mean_query import MAX_PICKED, MIN_PICKED, PickError, find_nearest_to_mean
 from app.uploads.receive import Upload, UploadError, read_upload
 from app.views.images import find_image_or_404
-from index.search import MAX_NEIGHBOURS as MOST_NEIGHBOURS
-from index.search import QueryError
+from index.search import MAX_NEIGHBOURS, QueryError
 from index.vectors import Floats
 from model.config import FEATURES
 
@@ -30,7 +29,7 @@ class SearchOptionsSchema(Schema):
     """How many neighbours to return, and of which classes."""
 
     k = fields.Integer(
-        load_default=DEFAULT_NEIGHBOURS, validate=validate.Range(min=1, max=MOST_NEIGHBOURS)
+        load_default=DEFAULT_NEIGHBOURS, validate=validate.Range(min=1, max=MAX_NEIGHBOURS)
     )
     classes = fields.List(
         fields.Integer(validate=validate.Range(min=0, max=context.MAX_ID)),

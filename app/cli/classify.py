@@ -87,7 +87,7 @@ def classify_command(
 
 
 def load_predictor(neighbours: int) -> tuple[Predictor, FindNeighbours | None]:
-    """The network, and a search for neighbours if any are wanted. Raises NotReadyError."""
+    """Load the network, and make a search for neighbours if requested. Raises NotReadyError."""
     if not neighbours:
         return context.require_predictor(), None
     ready = context.require_ready()
@@ -105,13 +105,13 @@ def classify_with_progress(
 
 
 def compute_exit_code(outcomes: list[Outcome]) -> int:
-    """The exit code: 0 if every file was read, 1 if some were not, 2 if none was."""
+    """Compute the exit code: 0 if every file was read, 1 if some were not, 2 if none was."""
     failed = sum(isinstance(outcome, UnclassifiedFile) for outcome in outcomes)
     return 0 if not failed else 2 if failed == len(outcomes) else 1
 
 
 def get_table_width() -> int:
-    """The columns that a table may take."""
+    """Return the terminal's width in columns."""
     return shutil.get_terminal_size((PIPED_TABLE_WIDTH, 0)).columns
 
 

@@ -47,7 +47,7 @@ def format_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: 
 
 
 def list_table_rows(found: ClassifiedFile, neighbours: int) -> Iterator[list[Text]]:
-    """The rows of one file; the first has its name."""
+    """Yield the rows of one file; the first has its name."""
     pairs = zip_longest(found.top, found.neighbours)
     for number, (guess, near) in enumerate(pairs):
         row = [make_printable_name(found.file) if number == 0 else ""]
@@ -74,7 +74,7 @@ def format_csv(outcomes: Sequence[Outcome], top: int, neighbours: int, width: in
 
 
 def list_csv_cells(outcome: Outcome, top: int) -> list[str]:
-    """The cells of a file's line, without the empty ones at its end."""
+    """List the cells of a file's line, without the empty ones at its end."""
     file = escape_cell(decode_file_name(outcome.file))
     if isinstance(outcome, UnclassifiedFile):
         return [file, escape_cell(outcome.reason)]
@@ -95,7 +95,7 @@ def format_json(outcomes: Sequence[Outcome], top: int, neighbours: int, width: i
 
 
 def make_json_entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
-    """The JSON object of one file."""
+    """Make the JSON object of one file."""
     file = {"file": decode_file_name(outcome.file)}
     if isinstance(outcome, UnclassifiedFile):
         return {**file, "error": outcome.reason}
@@ -105,7 +105,7 @@ def make_json_entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
 
 
 def make_json_neighbour(near: NeighbourFile) -> dict[str, Any]:
-    """The JSON object of one training image."""
+    """Make the JSON object of one training image."""
     return {**asdict(near.neighbour), "file": decode_file_name(near.file)}
 
 
@@ -115,12 +115,12 @@ FORMATS: dict[str, Format] = {"table": format_table, "csv": format_csv, "json": 
 
 
 def decode_file_name(file: Path | None) -> str:
-    """A file's name as text; bytes that are not UTF-8 become \\xNN."""
+    """Decode a file's name as text; bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(file).decode("utf-8", "backslashreplace") if file else ""
 
 
 def make_printable_name(file: Path) -> str:
-    """A file's name on one line, without control characters."""
+    """Escape a file's name for one line, without control characters."""
     return escape_unprintable(decode_file_name(file), but="")
 
 

@@ -192,7 +192,7 @@ def precision_command(data: Path | None) -> None:
 
 
 def override_index_device(index_device: str | None) -> Settings:
-    """The settings, with another device for the search if one is given."""
+    """Return the settings, with another search device if one is given."""
     settings = context.settings()
     return replace(settings, index_device=index_device) if index_device else settings
 

@@ -27,7 +27,7 @@ from storage.parallel import split_batches
 
 T = TypeVar("T")
 ROWS_PER_TRANSACTION = 5000
-"""Rows per transaction."""
+"""Rows inserted per transaction, so that other writers wait only briefly."""
 MAX_EXAMPLES = 64
 """Maximum number of validation images: for Figure 4, and three of them as examples to click."""
 CLICKABLE_EXAMPLES = 3

@@ -148,7 +148,7 @@ class UploadResult(Table):
     __table_args__ = (Index(None, "created_at"),)
 
     token: Mapped[str] = mapped_column(primary_key=True)
-    """From `secrets.token_urlsafe`: whoever has it may see the result."""
+    """From `secrets.token_urlsafe`: anyone who has it may see the result."""
     created_at: Mapped[datetime] = mapped_column(Utc, default=utc_now)
     filename: Mapped[str]
     """The browser's name for it; only displayed, never used as a path."""

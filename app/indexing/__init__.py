@@ -1,1 +1,1 @@
-"""The index's life: built, verified, measured, rolled back, pruned."""
+"""Builds, verifies, measures, rolls back and prunes the index."""

@@ -119,7 +119,7 @@ def update_index(settings: Settings, sessions: Sessions, report: Report) -> Buil
 
 @dataclass(frozen=True)
 class IndexBuild:
-    """One build: `run` goes through its steps, the methods below it are these steps."""
+    """One build; `run` calls the other methods step by step."""
 
     settings: Settings
     sessions: Sessions
@@ -230,7 +230,7 @@ class IndexBuild:
         )
 
     def compute_held_out_features(self) -> Floats:
-        """Features of some validation photographs, standing in for uploads: float32 [N, 4096]."""
+        """Compute features of some validation images, in place of uploads: float32 [N, 4096]."""
         chosen = np.random.default_rng(2012).permutation(len(self.folder.val))[:MAX_HELD_OUT_IMAGES]
         files = [self.folder.root / self.folder.val[i].path for i in np.sort(chosen)]
         progress = self.report("Computing features of validation images", len(files))
@@ -245,7 +245,7 @@ class IndexBuild:
     def publish(self, manifest: Manifest, images: Registration) -> None:
         """Record the version in the database, switch to it, and delete what is too old.
 
-        The database comes first, so that whoever sees the new version finds its images.
+        The database comes first, so that every process that sees the new version finds its images.
         """
         try:
             record_version(self.sessions, manifest, images.dataset_id, np.sort(images.ids))

@@ -10,8 +10,7 @@ from app.config import Settings
 from app.database.images import find_version, read_class_ids_by_image
 from app.database.session import Sessions
 from index import store
-from index.building.file_list import FILE_LIST as LISTING
-from index.building.file_list import read_file_list
+from index.building.file_list import FILE_LIST, read_file_list
 from index.engines import milvus_collections
 from index.manifest import Manifest, StoreError, read_manifest
 from index.search import Index
@@ -94,16 +93,16 @@ def compare_with_database(sessions: Sessions, index: Index) -> list[str]:
     if version is None:
         return [f"the database does not list {index.manifest.name}"]
     listed = read_class_ids_by_image(sessions, version.id)
-    members = dict(zip(index.id_map.ids.tolist(), index.id_map.classes.tolist(), strict=True))
-    wrong = [f"image {i} is in the index but not in the database" for i in members.keys() - listed]
-    wrong += [f"image {i} is in the database but not in the index" for i in listed.keys() - members]
-    both = members.keys() & listed.keys()
-    return wrong + [f"image {i} has two classes" for i in both if members[i] != listed[i]]
+    indexed = dict(zip(index.id_map.ids.tolist(), index.id_map.classes.tolist(), strict=True))
+    wrong = [f"image {i} is in the index but not in the database" for i in indexed.keys() - listed]
+    wrong += [f"image {i} is in the database but not in the index" for i in listed.keys() - indexed]
+    both = indexed.keys() & listed.keys()
+    return wrong + [f"image {i} has two classes" for i in both if indexed[i] != listed[i]]
 
 
 def compare_with_files(folder: Path, manifest: Manifest, report: Report) -> list[str]:
     """Return training files that have changed or gone since they were read, and new ones."""
-    entries, _ = read_file_list(folder / LISTING)
+    entries, _ = read_file_list(folder / FILE_LIST)
     root, known = Path(manifest.data), {entry.path for entry in entries}
     try:
         new = [p.path for p in scan_folder(root).train if p.path not in known]

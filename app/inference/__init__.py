@@ -1,1 +1,1 @@
-"""Weights and index, loaded and kept current, and the classification of an image with them."""
+"""Loads the weights and the index, keeps them current, and classifies images with them."""

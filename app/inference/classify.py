@@ -9,8 +9,7 @@ from PIL.Image import Image
 from app.database.images import IndexVersionInfo, find_labels
 from app.database.session import Sessions
 from app.inference.loader import Ready
-from index.search import Doubles
-from index.vectors import Floats
+from index.vectors import Doubles, Floats
 from model.decode import MAX_PIXELS, decode_image
 from model.predict import LabelProbability, Pixels
 from model.preprocess import cut_central_square

@@ -71,7 +71,7 @@ def is_folder(path: Path) -> bool:
 
 
 def list_photographs_below(folder: Path) -> list[Path | UnclassifiedFile]:
-    """The photographs in a folder and below, sorted by name, without hidden ones."""
+    """List the photographs in a folder and below, sorted by name, without hidden folders."""
     files: list[Path] = []
     errors: list[OSError] = []
     for place, folders, names in os.walk(folder, onerror=errors.append):

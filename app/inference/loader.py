@@ -56,7 +56,7 @@ class NotReady:
 
 
 class NotReadyError(Exception):
-    """There are no weights and index yet to answer with."""
+    """Weights and an index that match are needed, and missing."""
 
     def __init__(self, state: NotReady) -> None:
         super().__init__(f"{state.message} Run `{state.command}`.")
@@ -242,24 +242,24 @@ def check_servable(weights: Weights) -> Weights:
 
 
 def describe_missing_weights(settings: Settings) -> NotReady:
-    """Nothing has been trained."""
+    """Describe that no weights exist yet."""
     message = f"There are no weights yet at {settings.home.weights}."
     return NotReady(reason="no-weights", message=message, command=TRAIN_COMMAND)
 
 
 def describe_damaged_weights(error: WeightsError) -> NotReady:
-    """The weights file cannot be used."""
+    """Describe a weights file that cannot be used."""
     return NotReady(reason="damaged", message=f"{error}.", command=TRAIN_COMMAND)
 
 
 def describe_missing_index() -> NotReady:
-    """Nothing has been indexed."""
+    """Describe that no index exists yet."""
     message = "The training images are not indexed yet."
     return NotReady(reason="no-index", message=message, command=BUILD_COMMAND)
 
 
 def describe_failed_search(error: SearchError) -> NotReady:
-    """The server that holds the index does not respond."""
+    """Describe a search server that does not respond."""
     return NotReady(reason="search", message=f"{error}.", command=STATS_COMMAND)
 
 
@@ -272,7 +272,7 @@ class LinkSignature:
 
 
 def read_link_signature(home: Home) -> LinkSignature:
-    """Look at the links, without reading the files behind them."""
+    """Read what the links point to, without reading the files."""
     current = home.index / store.CURRENT_LINK
     try:
         files = sorted(current.iterdir())
@@ -284,7 +284,7 @@ def read_link_signature(home: Home) -> LinkSignature:
 
 
 def read_link_stamp(link: Path, *files: Path) -> tuple[object, ...] | None:
-    """A link's target and the inodes, sizes and times of files; None if there is no such link."""
+    """Read a link's target and the identity of files; None if there is no such link."""
     try:
         target = str(link.readlink()) if link.is_symlink() else str(link.lstat().st_ino)
     except OSError:
@@ -293,7 +293,7 @@ def read_link_stamp(link: Path, *files: Path) -> tuple[object, ...] | None:
 
 
 def read_file_identity(file: Path) -> tuple[int, ...]:
-    """What changes when a file does; empty if there is no file."""
+    """Read a file's inode, size and time, which show a change; empty if there is no file."""
     try:
         stat = file.stat()
     except OSError:

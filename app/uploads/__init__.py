@@ -1,1 +1,1 @@
-"""Uploaded images: received, stored with their results, and deleted in time."""
+"""Receives uploaded images, stores them with their results, and deletes expired ones."""

@@ -1,1 +1,1 @@
-"""One module a page, and the API."""
+"""The HTML pages, one module or folder per page."""

@@ -1,4 +1,4 @@
-"""The breadcrumb of an image's page: the images through whose neighbours one came to it.
+"""The breadcrumb of an image's page: the images whose neighbours were followed to reach it.
 
 The address carries it as `?via=12,34`, the first image first. Whatever in it names no image is
 ignored.

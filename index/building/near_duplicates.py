@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from index.building.extractor import IMAGES_PER_BATCH
+from index.vectors import Doubles
 from model.decode import ImageError, decode_image
 from model.predict import Pixels, Predictor
 from model.preprocess import cut_central_square, decode_square
 from storage.parallel import map_ahead
 
-Doubles = npt.NDArray[np.float64]
 JPEG_QUALITY = 75
 """The default of most programs."""
 SHRINK_FACTOR = 0.97
@@ -27,7 +27,6 @@ CROPPED_SHARE = 0.01
 PERCENTILE = 95
 MAX_SHARE_OF_NEAREST = 0.5
 """The limit, as a share of the distance to an ordinary nearest image."""
-IMAGES_PER_BATCH = 64
 
 
 def measure_near_duplicate_distance(

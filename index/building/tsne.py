@@ -10,15 +10,12 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from index.engines.reduction import PCA_SAMPLE_ROWS as LEARNED
-from index.engines.reduction import draw_rows, fit_pca, project_sample
-from index.vectors import Floats, Ids, Vectors
+from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca, project_sample
+from index.vectors import Doubles, Floats, Ids, Vectors
 from storage.progress import Report, ignore_progress
 
-Doubles = npt.NDArray[np.float64]
 SEED = 2012
 PCA_DIMENSIONS = 50
 """Principal components from which the distances are computed."""
@@ -78,7 +75,7 @@ def layout_images(
 
 def project_rows(vectors: Vectors, rows: Ids) -> Floats:
     """Project the vectors of rows onto their principal components: float32 [N, 50]."""
-    transform = fit_pca(vectors.take(draw_rows(rows, LEARNED, SEED)), PCA_DIMENSIONS, SEED)
+    transform = fit_pca(vectors.take(draw_rows(rows, PCA_SAMPLE_ROWS, SEED)), PCA_DIMENSIONS, SEED)
     return project_sample(transform, vectors, rows, len(rows), SEED)
 
 

@@ -1,1 +1,1 @@
-"""The runs of training/ as their files tell of them: read, never written, in whatever state."""
+"""The pages of training runs, read from their files in any state and never written."""
