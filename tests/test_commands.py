@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,24 +83,19 @@ def trained(command: Command, data: Path) -> str:
     return command("training/run.py", "--data", data, *QUICK).stdout
 
 
-def test_training_says_what_it_does_and_makes_weights(trained: str, data: Path, home: Path) -> None:
-    assert f"Training on {data} (named by --data): 25 photographs of 3 classes" in trained
-    assert "Preset small: 24 training images are fewer than 100,000." in trained
-    assert "1 photographs cannot be read and are left out" in trained
+def test_training_makes_weights_and_lists_what_it_left_out(
+    trained: str, data: Path, home: Path
+) -> None:
+    assert f"{data} (named by --data)" in trained
     assert "broken.jpg" in trained
-    assert "epoch   1/1" in trained
-    assert "Ten crops: validation error" in trained
-    weights = load_weights(home / "weights.safetensors")
+    assert re.search(r"^epoch +1/1 ", trained, re.MULTILINE)
+    weights = load_weights(home / WEIGHTS)
     assert weights.provenance.data == str(data)
     assert weights.provenance.images == 24
+    assert weights.provenance.preset == "small"
+    assert weights.provenance.ten_crop_top1_error is not None
     assert [name.label for name in weights.classes] == ["cat", "coffee", "grass"]
-    (line,) = (
-        (home / "weights.safetensors")
-        .resolve()
-        .parent.joinpath("epochs.jsonl")
-        .read_text()
-        .splitlines()
-    )
+    (line,) = (home / WEIGHTS).resolve().with_name("epochs.jsonl").read_text().splitlines()
     assert {"loss", "top1_error", "top5_error", "rate"} <= json.loads(line).keys()
 
 
@@ -131,41 +127,20 @@ def test_then_the_index_and_the_application_with_no_flag(
     assert len(list((home / "index").glob("[!.]*"))) == 2, again.stdout  # a version and `current`
 
 
-def test_what_is_done_is_not_done_again(trained: str, command: Command, data: Path) -> None:
-    started = time.monotonic()
-    done = command("training/run.py", "--if-needed", "--data", data, *QUICK)
-    assert "Nothing to train" in done.stdout
-    assert "epoch" not in done.stdout
-    assert time.monotonic() - started < 60
-
-
-def test_the_setting_names_the_data_when_no_flag_does(
-    trained: str, command: Command, data: Path
+def test_the_same_training_is_not_repeated(
+    trained: str, command: Command, data: Path, home: Path
 ) -> None:
     done = command("training/run.py", "--if-needed", *QUICK, ALEXNET_DATA=str(data))
-    assert f"Training on {data} (named by ALEXNET_DATA)" in done.stdout
+    assert f"{data} (named by ALEXNET_DATA)" in done.stdout
+    assert "epoch" not in done.stdout
+    assert len(list((home / "runs").iterdir())) == 1
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--data", "no/such/folder"], "does not exist"),
-        (["--data", "README.md"], "is a file"),
-        (["--data", "tests"], "does not exist; photographs are expected as train/<class>/*"),
-        (["--epochs", "0"], "--epochs cannot be 0"),
-        (["--resume", "tests"], "not the folder of a run"),
-    ],
-)
-def test_what_cannot_be_is_said_in_one_line(command: Command, words: list[str], said: str) -> None:
-    done = command("training/run.py", *words, code=2)
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_a_finished_run_cannot_be_gone_on_with(trained: str, command: Command, home: Path) -> None:
-    run = (home / "weights.safetensors").resolve().parent
-    done = command("training/run.py", "--resume", run, code=2)
-    assert done.stderr == f"training/run.py: {run} is finished: its weights are {run}/{WEIGHTS}\n"
+def test_an_error_is_one_line_with_exit_code_2(trained: str, command: Command, home: Path) -> None:
+    run = (home / WEIGHTS).resolve().parent
+    (line,) = command("training/run.py", "--resume", run, code=2).stderr.splitlines()
+    assert line.startswith("training/run.py: ")
+    assert str(run / WEIGHTS) in line  # a finished run: nothing to resume
 
 
 def start(tmp_path: Path, *words: str | Path) -> subprocess.Popen[str]:
@@ -180,33 +155,30 @@ def start(tmp_path: Path, *words: str | Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_asked_to_stop_training_saves_at_once_and_goes_on_later(
+def test_stopped_training_saves_at_once_and_can_be_resumed(
     data: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    process = start(tmp_path, "--data", data, "--batch", "2", "--epochs", "200")
+    small = ("--variant", "cifar")
+    process = start(tmp_path, "--data", data, "--batch", "2", "--epochs", "200", *small)
     assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch"):
-            break
-    time.sleep(1)  # in the middle of the second
-    process.send_signal(number)
-    said, errors = process.communicate(timeout=60)
+    next(line for line in process.stdout if line.startswith("epoch"))
+    process.send_signal(number)  # in the second epoch
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
-    assert errors.splitlines() == ["training/run.py: interrupted"]
+    assert len(errors.splitlines()) == 1
     (run,) = (tmp_path / "runs").iterdir()
-    assert f"Saved. To resume: python training/run.py --resume {run}" in said
+    assert f"python training/run.py --resume {run}" in output
     assert not (tmp_path / WEIGHTS).exists()
     assert not list(tmp_path.rglob("*.part"))
     changed = start(tmp_path, "--resume", run, "--epochs", "1", "--rate", "0.5")
     _, errors = changed.communicate(timeout=60)
     assert changed.returncode == 2
-    assert "epochs was 200, is 1" in errors
     assert "--accept epochs rate" in errors
     assert len(errors.splitlines()) == 1
     again = start(tmp_path, "--resume", run, "--epochs", "1", "--accept", "epochs")
-    said, errors = again.communicate(timeout=120)
+    output, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
-    assert f"Resuming {run.name} after epoch" in said
+    assert run.name in output
     assert load_weights(tmp_path / WEIGHTS).provenance.epochs >= 1
 
 
@@ -215,11 +187,10 @@ def test_a_second_ctrl_c_does_not_wait(data: Path, tmp_path: Path) -> None:
     while not list(tmp_path.glob("runs/*/environment.json")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    time.sleep(1)  # in the first step
-    for _ in range(2):
+    for _ in range(2):  # in the first step, which takes seconds
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines() == ["training/run.py: interrupted"]
+    assert len(errors.splitlines()) == 1
     assert not list(tmp_path.rglob("*.part"))
