@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 Open = Callable[..., Any]
 LOW = {"width": 400, "height": 260}
 
@@ -31,10 +33,13 @@ def scroll_to_the_end(page: Any, count: int) -> None:
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
 
 
-def assert_returns(page: Any, tile: Any, top: float) -> None:
-    """A tile comes to stand this far from the top of the window."""
-    while abs(tile.bounding_box()["y"] - top) >= 2:
-        page.wait_for_timeout(20)
+def position_at_rest(page: Any, tile: Any) -> float:
+    """A tile's distance from the top of the window, once nothing moves any more."""
+    before, top = None, tile.bounding_box()["y"]
+    while top != before:
+        page.wait_for_timeout(150)
+        before, top = top, tile.bounding_box()["y"]
+    return float(top)
 
 
 def pick(page: Any, number: int) -> None:
@@ -106,19 +111,19 @@ def test_the_way_back_leads_to_the_same_place(tab: Open) -> None:
     page.wait_for_url(re.compile(r"\?page=[23]$"))
     tile = page.locator(".six .tile").last
     tile.scroll_into_view_if_needed()
-    address, before = tile.get_attribute("href"), tile.bounding_box()["y"]
+    address, before = tile.get_attribute("href"), position_at_rest(page, tile)
     tile.click()
     page.wait_for_url(f"**{address}")
     page.go_back()
     page.wait_for_url(re.compile(r"\?page=[23]$"))
     again = page.locator(f'.six .tile[href="{address}"]')
     again.wait_for()
-    assert_returns(page, again, before)
+    assert position_at_rest(page, again) == pytest.approx(before, abs=2)
     page.locator(".previous-page a").scroll_into_view_if_needed()
-    before = again.bounding_box()["y"]
+    before, count = position_at_rest(page, again), len(images(page))
     page.locator(".previous-page a").click()
-    page.locator(".six .tile").nth(4).wait_for()
-    assert_returns(page, again, before)
+    page.locator(".six .tile").nth(count).wait_for()
+    assert position_at_rest(page, again) == pytest.approx(before, abs=2)
     assert len(set(images(page))) == len(images(page))
 
 
