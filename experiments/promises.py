@@ -8,8 +8,7 @@ from experiments.commands import BrokenError, Command, Scene, contents
 from experiments.photographs import Photographs
 from index import store
 from index.building.checkpoint import BuildCheckpoint
-from index.building.file_list import FILE_LIST as LISTING
-from index.building.file_list import FileEntry, read_file_list
+from index.building.file_list import FILE_LIST, FileEntry, read_file_list
 from index.manifest import StoreError, read_manifest
 from index.vectors import DTYPES
 
@@ -63,7 +62,7 @@ def vectors_left(command: Command, scene: Scene) -> set[tuple[str, str]]:
                 (e.path, e.sha256) for e, row in pairs if isinstance(e, FileEntry) and row >= 0
             }
     if command.name == "update" and command.before:
-        entries, _ = read_file_list(scene.root / command.before / LISTING)
+        entries, _ = read_file_list(scene.root / command.before / FILE_LIST)
         found -= {(entry.path, entry.sha256) for entry in entries}
     return found
 
@@ -92,7 +91,7 @@ def check_next(
         raise BrokenError(
             f"{manifest.name} holds {manifest.images} images, not those of the folder"
         )
-    reused = re.search(r"([\d,]+) vectors were there already", said)
+    reused = re.search(r"([\d,]+) vectors reused", said)
     saved = int(reused[1].replace(",", "")) if reused else 0
     if saved < finished:
         raise BrokenError(
