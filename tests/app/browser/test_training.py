@@ -157,6 +157,7 @@ def test_a_run_that_is_deleted_meanwhile_is_said_to_be(tab: Open, home: Home) ->
     run = record(home, "live", 2, finished=False)
     page = tab()
     page.goto("/training/live")
+    page.locator(".plot").nth(2).wait_for()
     shutil.rmtree(run.path)
     page.wait_for_selector("[data-pause]", state="hidden", timeout=20_000)
     assert page.locator(".plot").count() == 3
