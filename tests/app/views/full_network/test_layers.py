@@ -27,24 +27,6 @@ Maps = dict[str, np.ndarray]
 NAMES = ["conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"]
 
 
-@pytest.fixture(scope="session")
-def settings(paper_settings):
-    """A home with the paper's whole network: these tests know its shapes."""
-    return paper_settings
-
-
-@pytest.fixture(scope="session")
-def app(settings, open_app):
-    """The application of that home."""
-    return open_app(settings)
-
-
-@pytest.fixture(scope="session")
-def uploader(app, make_uploader):
-    """A client of that application that has classified cat.jpg."""
-    return make_uploader(app)
-
-
 @pytest.fixture
 def token(uploader: Any) -> str:
     """The token of an image that was classified."""
