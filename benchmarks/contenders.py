@@ -33,6 +33,7 @@ from training.device import (
 )
 from training.distributed.mesh import join_mesh
 from training.loop import train_epoch
+from training.schedule import schedule_epoch
 from training.state import TrainingState, init_state
 
 MATRIX_SIZE = 3072
@@ -88,11 +89,11 @@ def train_ours(job: dict[str, Any]) -> Turn:
     state = init_state(config, SMALL, device, mesh)
     compile_network(state, job["compile"], 0)
     batches = endless_batches(state, data, job)
-    bf16 = uses_bf16(job, device)
+    bf16, schedule = uses_bf16(job, device), schedule_epoch([], SMALL)
 
     def turn() -> tuple[int, float]:
         state.progress.wait = 0.0
-        train_epoch(state, next(batches), bf16, Callbacks())
+        train_epoch(state, next(batches), SMALL, schedule, bf16, Callbacks())
         return job["steps"] * job["batch"], state.progress.wait
 
     return turn
@@ -120,7 +121,7 @@ def endless_batches(
         taken = whole.generate()
         for _ in range(len(whole) // steps):
             state.progress.step = 0
-            yield BatchSlice(*values, taken, steps)
+            yield BatchSlice(*values, taken=taken, steps=steps)
 
 
 def prepare_photographs(job: dict[str, Any]) -> PreparedDataset:

@@ -64,7 +64,6 @@ def main() -> None:
     for _ in range(options.epochs):
         for bf16, state in states.items():
             step = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
-            state.sgd.set_rates(step.rates)
             state.history.append(run_epoch(state, data, recipe, step, bf16 and native, Callbacks()))
             state.progress = EpochProgress()
         Console().print(epochs_table(states[False].history, states[True].history))

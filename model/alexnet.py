@@ -9,14 +9,17 @@ family.
 Section numbers are the paper's.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from model import architectures
-from model.config import FEATURES, AlexNetConfig
+from model.config import FEATURES, PIXEL_DEVIATION, AlexNetConfig, ConfigError
 from model.layers import (
     Activation,
     Border,
@@ -97,7 +100,64 @@ def list_layers(c: AlexNetConfig) -> list[Layer]:
             layers = architectures.cifar_layers(c)
     if not c.lrn:
         layers = [layer for layer in layers if not isinstance(layer, Lrn | MapNorm)]
+    if c.lrn_alpha_factors:
+        layers = scale_lrn_alphas(layers, c.lrn_alpha_factors)
     return architectures.remove_layer(c.without, layers) if c.without else layers
+
+
+def scale_lrn_alphas(layers: list[Layer], factors: Sequence[float]) -> list[Layer]:
+    """Multiply each normalisation layer's α by its factor. Raises ConfigError."""
+    norms = [layer for layer in layers if isinstance(layer, Lrn | MapNorm)]
+    if len(factors) != len(norms):
+        raise ConfigError(
+            f"AlexNetConfig.lrn_alpha_factors has {len(factors)} numbers for {len(norms)} layers"
+        )
+    scaled = {
+        norm.name: replace(norm, alpha=norm.alpha * factor)
+        for norm, factor in zip(norms, factors, strict=True)
+    }
+    return [scaled.get(layer.name, layer) for layer in layers]
+
+
+def match_lrn_to_he_start(config: AlexNetConfig) -> AlexNetConfig:
+    """Scale α so that α Σ a² starts out as large with He's weights as with the paper's.
+
+    He's weights, of deviation √(2 / fan-in), on inputs of unit deviation make a² in the first
+    layers smaller than the paper's N(0, 0.01²) and biases of one do on raw pixels: without this,
+    normalisation would be a constant factor. The mean of a² is carried through the layers for
+    both starts. Networks without normalisation, with tanh, whose output is bounded, or with
+    another author's initial weights are returned as they are.
+    """
+    # DEVIATION: the small-data presets multiply α of the two LRN layers, by 65 and 7.4, because
+    # their initial weights make Σ a² that much smaller than the paper's do.
+    with torch.device("meta"):
+        network = AlexNet(replace(config, lrn_alpha_factors=()))
+    factors = []
+    paper, he, bias = PIXEL_DEVIATION**2, 1.0, 0.0
+    for layer in network.layers:
+        if isinstance(layer, Conv):
+            if layer.sigma is None or config.activation != "relu":
+                return config
+            weight = network.get_submodule(layer.name).weight
+            assert isinstance(weight, Tensor)
+            # Variances, until the ReLU.
+            paper, he, bias = layer.sigma**2 * weight[0].numel() * paper, 2 * he, layer.bias
+        elif isinstance(layer, Activation):
+            paper, he, bias = mean_square_of_relu(paper, bias), mean_square_of_relu(he, 0.0), 0.0
+        elif isinstance(layer, Lrn | MapNorm):
+            factors.append((paper + bias**2) / he)
+            paper, he = (a / layer.k ** (2 * layer.beta) for a in (paper, he))
+        elif isinstance(layer, Pool):
+            # The largest of 3 × 3 correlated responses; measured on photographs.
+            paper, he = 2 * paper, 2 * he
+    return replace(config, lrn_alpha_factors=tuple(factors))
+
+
+def mean_square_of_relu(variance: float, mean: float) -> float:
+    """Return the mean of max(0, z)² for a normally distributed z."""
+    normal, deviation = NormalDist(), math.sqrt(variance)
+    positive = normal.cdf(mean / deviation)
+    return (variance + mean**2) * positive + mean * deviation * normal.pdf(mean / deviation)
 
 
 class Output(NamedTuple):
@@ -160,11 +220,11 @@ class AlexNet(nn.Module):
     @torch.no_grad()
     def initialise(self) -> None:
         """Draw the initial weights from torch's global generator and set the biases (§5)."""
-        for layer in self.layers:
-            if isinstance(layer, Conv | Dense | Local):
-                self.initialise_layer(layer, last=layer is self.layers[-1])
+        learned = [layer for layer in self.layers if isinstance(layer, Conv | Dense | Local)]
+        for layer in learned:
+            self.initialise_layer(layer, first=layer is learned[0], last=layer is self.layers[-1])
 
-    def initialise_layer(self, layer: Conv | Dense | Local, *, last: bool) -> None:
+    def initialise_layer(self, layer: Conv | Dense | Local, *, first: bool, last: bool) -> None:
         """Draw one layer's weights and set its biases."""
         module = self.get_submodule(layer.name)
         assert isinstance(module, nn.Conv2d | nn.Linear | LocallyConnected)
@@ -175,6 +235,9 @@ class AlexNet(nn.Module):
             weight = module.weight
             kernels = weight.flatten(0, 1) if isinstance(module, LocallyConnected) else weight
             nn.init.kaiming_normal_(kernels, nonlinearity="relu")
+            if first:
+                # He's rule is for inputs of unit deviation.
+                weight *= self.config.input_scale / PIXEL_DEVIATION
         elif layer.sigma is not None:
             module.weight.normal_(0, layer.sigma)
         if layer.sigma is not None or self.config.init == "he":

@@ -27,7 +27,10 @@ T = TypeVar("T")
 WEIGHTS_FORMAT = 1
 """Version of the file format."""
 MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
-LATER_FIELDS = ("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop")
+LATER_FIELDS = (
+    *("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop"),
+    "lrn_alpha_factors",
+)
 """Configuration fields added after the first version: left out where they have the paper's value,
 so that older weights keep their identity."""
 

@@ -14,6 +14,8 @@ SQUARE_SIDE = 256
 """Pixels of the square that an image is scaled and cropped to (§2)."""
 CROP_SIDE = 224
 """Pixels of the square that the network sees (§4.1)."""
+PIXEL_DEVIATION = 60.0
+"""Standard deviation of photographs' mean-free pixels, in grey levels of 0–255."""
 
 Net = Literal["paper", "original", "one-gpu", "caffe-alexnet", "caffenet", "torchvision", "cifar"]
 Nonlinearity = Literal["relu", "tanh"]
@@ -57,15 +59,21 @@ class AlexNetConfig:
     """α: multiplies the plain sum of squares (§3.3)."""
     lrn_beta: float = 0.75
     """β: its exponent (§3.3)."""
+    lrn_alpha_factors: tuple[float, ...] = ()
+    """Factors of α, one for each normalisation layer in the network's order; empty: all 1 (§3.3).
+    They make up for inputs that the initial weights leave smaller than the paper's do."""
     dropout: float = 0.5
     """Probability that a neuron of fc6 or fc7 is set to zero in training (§4.2)."""
     init: Literal["paper", "he"] = "paper"
     """Initial weights: "paper" is N(0, 0.01²) with biases of one or zero (§5), or for other nets
-    what their authors document; "he" is He's for ReLU, with biases of zero."""
+    what their authors document; "he" is He's for ReLU, with biases of zero, conv1's for pixels of
+    a standard deviation of 60 grey levels before the division by `input_scale`."""
     input_scale: float = 1.0
     """Divisor of the mean-free pixel values, in grey levels of 0–255 (§2: no division)."""
 
     def __post_init__(self) -> None:
+        # JSON has lists.
+        object.__setattr__(self, "lrn_alpha_factors", tuple(self.lrn_alpha_factors))
         # Anything smaller leaves pool5 without input.
         smallest_crop = 8 if self.net == "cifar" else 67
         checks = {
@@ -78,6 +86,7 @@ class AlexNetConfig:
             "lrn_n": self.lrn_n >= 1 and self.lrn_n % 2 == 1,
             "lrn_k": self.lrn_k > 0,
             "lrn_alpha": self.lrn_alpha >= 0,
+            "lrn_alpha_factors": all(0 < f < float("inf") for f in self.lrn_alpha_factors),
             "dropout": 0 <= self.dropout < 1,
             "init": self.init in ("paper", "he"),
             "input_scale": self.input_scale > 0,

@@ -5,6 +5,9 @@ banded matrix, one band for each tower, so that no neighbourhood crosses from on
 the other's. Its gradient is written out by hand, because it needs only a, the sum and one more
 banded convolution.
 
+Both compute in float32 whatever the dtype of a: in bf16 the terms and their sum would be off by up
+to 1.2 %, more than the network's other roundings.
+
 The cost of LRN is passes over memory. Where torch.compile finds a compiler, `fuse` replaces the
 convolutions by compiled loops, two forward and two backward: one writes the terms of the sum, the
 other adds them up and does everything else.
@@ -52,7 +55,9 @@ class LocalResponseNorm(nn.Module):
         """Normalise [N, maps, H, W]; the result has the memory format of `a`."""
         if self.fused is not None:
             return self.fused.normalise(a)
-        b: Tensor = _Normalise.apply(a, self.band, self.towers, self.k, self.alpha, self.beta)
+        # Autocast would round the convolution's inputs to bf16.
+        with torch.autocast(a.device.type, enabled=False):
+            b: Tensor = _Normalise.apply(a, self.band, self.towers, self.k, self.alpha, self.beta)
         return b
 
 
@@ -74,22 +79,25 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, a: Tensor, band: Tensor, towers: int, k: float, alpha: float, beta: float
     ) -> Tensor:
-        bias = a.new_full((len(band),), k)
-        t = F.conv2d(a * a, alpha * band.to(a.dtype), bias, groups=towers)
+        exact = promote(a)
+        bias = exact.new_full((len(band),), k)
+        t = F.conv2d(exact * exact, alpha * band.to(exact.dtype), bias, groups=towers)
         scale = negative_power(t, beta)
         ctx.save_for_backward(a, t, scale, band)
         ctx.constants = towers, alpha, beta
-        return a * scale
+        return (exact * scale).to(a.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (g,) = grads
         a, t, scale, band = ctx.saved_tensors
         towers, alpha, beta = ctx.constants
+        exact = promote(a)
         da = g * scale
-        terms = (da * a).div_(t)
-        sums = F.conv2d(terms, -2 * alpha * beta * band.to(a.dtype), groups=towers)
-        return da.addcmul_(a, sums), None, None, None, None, None
+        terms = (da * exact).div_(t)
+        with torch.autocast(a.device.type, enabled=False):
+            sums = F.conv2d(terms, -2 * alpha * beta * band.to(terms.dtype), groups=towers)
+        return da.addcmul_(exact, sums).to(a.dtype), None, None, None, None, None
 
 
 class FusedLrn:
@@ -112,10 +120,10 @@ class FusedLrn:
 
     def padded_buffer(self, like: Tensor) -> Tensor:
         """Return the buffer for [rows, towers, maps]; its margins are zero and never written to."""
-        shape = (*like.shape[:2], like.shape[2] + self.n - 1)
+        shape, dtype = (*like.shape[:2], like.shape[2] + self.n - 1), exact_dtype(like)
         current = self.buffer
-        if (current.shape, current.dtype, current.device) != (shape, like.dtype, like.device):
-            self.buffer = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        if (current.shape, current.dtype, current.device) != (shape, dtype, like.device):
+            self.buffer = torch.zeros(shape, dtype=dtype, device=like.device)
         buffer: Tensor = self.buffer
         return buffer
 
@@ -153,7 +161,7 @@ def compile_loop(loop: Callable[..., Any]) -> Callable[..., Any]:
 
 def write_squares(a: Tensor, buffer: Tensor) -> None:
     """Write a² between the margins."""
-    strip_margins(buffer, a).copy_(a * a)
+    strip_margins(buffer, a).copy_(promote(a) ** 2)
 
 
 def normalise_rows(
@@ -161,19 +169,21 @@ def normalise_rows(
 ) -> tuple[Tensor, Tensor]:
     """Return b and t of `_Normalise`'s formulas."""
     t = k + alpha * sum_neighbours(buffer, a)
-    return a * negative_power(t, beta), t
+    return (promote(a) * negative_power(t, beta)).to(a.dtype), t
 
 
 def write_gradient_terms(g: Tensor, a: Tensor, t: Tensor, buffer: Tensor, beta: float) -> None:
     """Write g a t^(-β-1) between the margins."""
-    strip_margins(buffer, a).copy_(g * a * negative_power(t, beta) / t)
+    strip_margins(buffer, a).copy_(promote(g) * promote(a) * negative_power(t, beta) / t)
 
 
 def sum_gradient(
     g: Tensor, a: Tensor, t: Tensor, buffer: Tensor, alpha: float, beta: float
 ) -> Tensor:
     """Return da = g t^-β − 2αβ a Σ (g a t^(-β-1))."""
-    return g * negative_power(t, beta) - 2 * alpha * beta * a * sum_neighbours(buffer, a)
+    exact_g, exact_a = promote(g), promote(a)
+    sums = sum_neighbours(buffer, a)
+    return (exact_g * negative_power(t, beta) - 2 * alpha * beta * exact_a * sums).to(a.dtype)
 
 
 def strip_margins(buffer: Tensor, a: Tensor) -> Tensor:
@@ -189,6 +199,16 @@ def sum_neighbours(buffer: Tensor, a: Tensor) -> Tensor:
     for shift in range(1, buffer.shape[-1] - maps + 1):
         total = total + buffer[..., shift : shift + maps]
     return total
+
+
+def exact_dtype(a: Tensor) -> torch.dtype:
+    """Return the dtype to compute in: float32, or float64 where `a` has it."""
+    return torch.promote_types(a.dtype, torch.float32)
+
+
+def promote(a: Tensor) -> Tensor:
+    """Convert to the dtype to compute in."""
+    return a.to(exact_dtype(a))
 
 
 def negative_power(t: Tensor, beta: float) -> Tensor:

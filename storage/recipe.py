@@ -27,6 +27,11 @@ class RecipeFields:
     """Initial learning rate ε, the same for all layers (§5)."""
     bias_rate: float | None = hyperparameter(None, "Learning rate of the biases", "§5")
     """Constant learning rate of the biases; None: that of the weights (§5). As run: 0.02."""
+    drop_bias_rate_after: int | None = hyperparameter(
+        None, "Biases' learning rate ÷ 10 after epoch"
+    )
+    """Epoch after which the constant learning rate of the biases is divided by ten. As run on
+    ILSVRC-2010: once."""
     momentum: float = hyperparameter(0.9, "Momentum", "§5")
     """Momentum of the update rule (§5)."""
     decay: float = hyperparameter(0.0005, "Weight decay", "§5")
@@ -35,6 +40,15 @@ class RecipeFields:
     """Weight decay of the convolutional layers; None: the same (§5)."""
     bias_decay: bool = hyperparameter(True, "Weight decay of biases", "§5")
     """Whether biases decay, too (§5: one rule for all). As run: they do not."""
+    smoothing: float = hyperparameter(0.0, "Label smoothing")
+    """Share of each label that is spread evenly over all classes; the paper has none."""
+    schedule: Literal["plateau", "cosine", "linear"] = hyperparameter(
+        "plateau", "Learning rate schedule", "§5"
+    )
+    """How the learning rate falls: ÷ 10 at plateaus (§5), or to zero along half a cosine or a
+    straight line, from the end of the warm-up to the last step."""
+    warmup: int = hyperparameter(0, "Warm-up, in epochs")
+    """Epochs over which the learning rate first rises from zero; the paper has none."""
     drops: int = hyperparameter(3, "Learning rate drops, ÷ 10 each", "§5")
     """How often the learning rate is divided by ten before the end (§5)."""
     patience: int = hyperparameter(8, "Plateau length, in epochs", "§5")
@@ -53,6 +67,13 @@ class RecipeFields:
     """Its formula: Σ pᵢ αᵢ λᵢ (§4.1); as run: Σ pᵢ αᵢ √λᵢ, and the image divided by 1.1."""
     colour_until: int | None = hyperparameter(None, "Colour noise until epoch")
     """Last epoch with colour noise; None: all. As run: 67."""
+    fixed_order: bool = hyperparameter(False, "Same order of images in every epoch")
+    """Whether every epoch has the same batches in the same order, as run; the paper is silent."""
+    crops: Literal["offsets", "areas"] = hyperparameter("offsets", "Training crops", "§4.1")
+    """Training crops: of the network's size at a random offset (§4.1), or of a random area and
+    aspect ratio (3/4 to 4/3), scaled to that size."""
+    smallest_area: float = hyperparameter(0.35, "Smallest crop, share of the area")
+    """With --crops areas: the smallest area of a crop, as a share of the image's."""
     sharing: int = hyperparameter(1, "Images sharing a crop and mirroring")
     """Images of a batch that share one crop and one mirror decision. As run: 32."""
     all_offsets: bool = hyperparameter(False, "Crop offsets", "§4.1")

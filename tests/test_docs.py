@@ -211,7 +211,7 @@ def deviations() -> list[list[str]]:
     """File, departure and reason of every `# DEVIATION: … because …` in the code."""
     found = []
     for file in sorted(file for folder in CODE for file in (ROOT / folder).rglob("*.py")):
-        for block in re.findall(r"# DEVIATION: ((?:.*\n)(?:\s*# .*\n)*)", file.read_text()):
+        for block in re.findall(r"# DEVIATION: ((?:.*\n)(?:\s*# (?!DEVIATION).*\n)*)", file.read_text()):
             comment = " ".join(line.strip().lstrip("# ") for line in block.splitlines())
             departure, reason = re.split(r",? because ", comment.rstrip("."), maxsplit=1)
             found.append([f"`{file.relative_to(ROOT).as_posix()}`", departure, reason])

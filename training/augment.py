@@ -1,22 +1,30 @@
 """The two augmentations of §4.1: random crops with mirroring, and PCA colour noise.
 
-Both can also be applied as in the run of 2012 (cuda-convnet2). A batch takes few passes over its
-bytes, since the CPU may be training at the same time: crops are cut from the stored bytes, and
-subtracting the mean, shifting the colour and all divisions take one addition and at most one
-multiplication.
+Both can also be applied as in the run of 2012 (cuda-convnet2), and crops may have a random area
+and aspect ratio instead of the paper's fixed size, for small training sets. A batch takes few
+passes over its bytes, since the CPU may be training at the same time: crops are cut from the stored
+bytes, and subtracting the mean, shifting the colour and all divisions take one addition and at most
+one multiplication.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.checkpoint import Pca
 from model.config import CROP_SIDE
+from model.ten_crop import CENTRE_CROP, crop_offsets
+
+LARGEST_ASPECT = 4 / 3
+"""Random crops are at most this much wider than high, or higher than wide."""
+MAX_DRAWS = 10
+"""Draws of a random crop that may not fit into the image; then it is the whole image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +33,9 @@ class Augmentation:
 
     crop: int = CROP_SIDE
     """Side of the crops, in pixels."""
+    smallest_area: float | None = None
+    """Smallest area of a random crop, as a share of the image's; it is scaled to `crop`. None:
+    crops of that size at random offsets, the paper's."""
     sharing: int = 1
     """Number of consecutive images in a batch that share an offset and a mirror decision; 32 as
     run in 2012."""
@@ -43,6 +54,8 @@ class Augmentation:
         good = (
             self.crop >= 1
             and self.sharing >= 1
+            and (self.smallest_area is None or 0 < self.smallest_area <= 1)
+            and (self.smallest_area is None or self.sharing == 1)
             and 0 <= self.colour_noise < float("inf")
             and 0 < self.input_scale < float("inf")
         )
@@ -70,11 +83,13 @@ class AugmentationDraws:
     """The random numbers of one epoch, one row per image.
 
     offsets: int64 [N, 2], top and left.
+    sizes:   int64 [N, 2], height and width.
     mirrors: bool [N].
     alphas:  float32 [N, 3], one for each principal component.
     """
 
     offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
     mirrors: npt.NDArray[np.bool_]
     alphas: npt.NDArray[np.float32]
 
@@ -96,9 +111,14 @@ def draw_augmentations(
     images, positions = len(order), augmentation.count_offsets(side)
     own = AugmentationDraws(
         offsets=random.integers(0, positions, (images, 2)),
+        sizes=np.full((images, 2), augmentation.crop),
         mirrors=random.random(images) < 0.5,
         alphas=random.normal(0, augmentation.colour_noise, (images, 3)).astype(np.float32),
     )
+    if augmentation.smallest_area is not None:
+        random = np.random.default_rng([seed, epoch, 3])
+        offsets, sizes = draw_areas(random, images, side, augmentation.smallest_area)
+        return replace(own, offsets=offsets, sizes=sizes)
     if augmentation.sharing == 1:
         return own
     random = np.random.default_rng([seed, epoch, 2])
@@ -109,7 +129,31 @@ def draw_augmentations(
     total = (images // batch + 1) * groups
     offsets[order] = random.integers(0, positions, (total, 2))[group]
     mirrors[order] = (random.random(total) < 0.5)[group]
-    return AugmentationDraws(offsets, mirrors, own.alphas)
+    return replace(own, offsets=offsets, mirrors=mirrors)
+
+
+def draw_areas(
+    random: np.random.Generator, images: int, side: int, smallest: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Draw crops of a random area and aspect ratio from squares.
+
+    The area is uniform between `smallest` and 1 times the square's, the logarithm of the aspect
+    ratio uniform between those of 3/4 and 4/3 (Szegedy et al. 2015, *Going deeper with
+    convolutions*, §6). Crops that do not fit are drawn again.
+
+    Returns offsets and sizes, int64 [images, 2] each.
+    """
+    sizes = np.full((images, 2), side)
+    missing = np.arange(images)
+    for _ in range(MAX_DRAWS):
+        area = side**2 * random.uniform(smallest, 1, len(missing))
+        bound = np.log(LARGEST_ASPECT)
+        aspect = np.exp(random.uniform(-bound, bound, len(missing)))
+        drawn = np.sqrt(np.stack([area / aspect, area * aspect], axis=1)).round().astype(np.int64)
+        fits = (drawn <= side).all(axis=1) & (drawn >= 1).all(axis=1)
+        sizes[missing[fits]] = drawn[fits]
+        missing = missing[~fits]
+    return random.integers(0, side - sizes + 1), sizes
 
 
 class Augmenter:
@@ -120,6 +164,7 @@ class Augmenter:
         self.augmentation, self.pca = augmentation, pca
         self.factor = np.float32(1 / augmentation.divisor)
         self.side = mean.shape[-1]
+        self.centre = crop_offsets(self.side, augmentation.crop)[CENTRE_CROP]
         rows = mean.permute(1, 2, 0).numpy() * -self.factor
         self.rows = rows.reshape(self.side, -1).copy()
         self.mirrored = rows[:, ::-1].reshape(self.side, -1).copy()
@@ -138,14 +183,22 @@ class Augmenter:
         out = np.empty((len(rows), crop, crop, 3), np.float32)
         shifts = self.compute_shifts(draws.alphas[rows])
         flat, line = np.empty((crop, 3 * crop), np.float32), np.empty((crop, crop, 3), np.uint8)
-        places = zip(draws.offsets[rows].tolist(), draws.mirrors[rows].tolist(), strict=True)
-        for image, to, shift, ((top, left), mirror) in zip(
+        places = zip(
+            draws.offsets[rows].tolist(),
+            draws.sizes[rows].tolist(),
+            draws.mirrors[rows].tolist(),
+            strict=True,
+        )
+        for image, to, shift, ((top, left), (height, width), mirror) in zip(
             images, out, shifts, places, strict=True
         ):
+            cut = image[top : top + height, left : left + width]
+            if self.augmentation.smallest_area is not None:
+                # The mean image is that of the centre, where the crop is shown in testing.
+                cut, (top, left) = resize(cut, crop), self.centre
             mean = self.mirrored if mirror else self.rows
             first = 3 * (self.side - crop - left if mirror else left)
             np.add(mean[top : top + crop, first : first + 3 * crop], shift, out=flat)
-            cut = image[top : top + crop, left : left + crop]
             self.write_crop(mirror_into(line, cut) if mirror else cut, flat, to)
         return torch.from_numpy(out).permute(0, 3, 1, 2)
 
@@ -168,6 +221,14 @@ class Augmenter:
         """Compute what is added to each row of pixels: float32 [B, 3] → [B, 3 × crop]."""
         shift = compute_colour_shift(self.pca, torch.from_numpy(alphas), self.augmentation.colour)
         return np.tile(shift.numpy() * self.factor, (1, self.augmentation.crop))
+
+
+def resize(cut: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """Scale uint8 [h, w, 3] to [side, side, 3], bilinearly and antialiased."""
+    # A copy: torch takes no read-only array, and the images are those of a mapped file.
+    pixels = torch.from_numpy(cut.copy()).permute(2, 0, 1)[None]
+    scaled = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+    return scaled[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def mirror_into(out: npt.NDArray[np.uint8], cut: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

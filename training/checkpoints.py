@@ -7,6 +7,7 @@ from typing import Any
 
 from model.checkpoint import WeightsError, read_tensors, write_tensors
 from storage.runs import Epoch, RunFolder
+from training.config import PAPER
 from training.divergence import check_weights
 from training.run_folder import RunError, RunSpec
 from training.state import EpochProgress, TrainingState
@@ -80,7 +81,8 @@ def check_same_spec(
     then: dict[str, Any], now: dict[str, Any], run: RunFolder, accept: Collection[str]
 ) -> None:
     """Raise RunError naming each value that changed since the run started, unless accepted."""
-    old, new = then | then["recipe"], now | now["recipe"]
+    # Values that a recipe did not have yet were what the paper's are.
+    old, new = then | asdict(PAPER) | then["recipe"], now | now["recipe"]
     if unknown := set(accept) - set(new):
         raise RunError(f"--accept does not know {', '.join(sorted(unknown))}")
     changed = [k for k in new if k not in {"recipe", *accept} and old.get(k) != new[k]]

@@ -39,6 +39,7 @@ class Batch(NamedTuple):
 class Batches:
     """The batches of one epoch of the training set, starting after `first` steps.
 
+    With `fixed_order` all epochs have the batches of the first, in the same order, as run in 2012.
     An image's augmentation depends only on the seed, the epoch and the image; where images share
     crops, on its position in the whole batch as well. With `replica_slice` (i, n), each batch is
     the i-th of n nearly equal slices. Images that do not fill the last batch are left out of this
@@ -52,6 +53,7 @@ class Batches:
     epoch: int = 1
     first: int = 0
     replica_slice: ReplicaSlice = (0, 1)
+    fixed_order: bool = False
 
     def __len__(self) -> int:
         """Return the number of steps in the whole epoch, including the first ones."""
@@ -63,7 +65,8 @@ class Batches:
     def generate(self) -> Iterator[Batch]:
         """Yield the batches, prepared in the caller's thread."""
         data, split = self.data, self.data.train
-        order = np.random.default_rng([self.seed, self.epoch, 0]).permutation(len(split))
+        epoch = 1 if self.fixed_order else self.epoch
+        order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(split))
         draws = draw_augmentations(
             self.augmentation,
             order,

@@ -31,7 +31,6 @@ def train_network(
         schedule = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
         if schedule.stop:
             return
-        state.sgd.set_rates(schedule.rates)
         state.history.append(run_epoch(state, data, recipe, schedule, bf16, callbacks))
         state.progress = EpochProgress()
         callbacks.on_epoch(state)
@@ -50,13 +49,14 @@ def run_epoch(
     batches = Batches(
         data,
         recipe.augmentation(state.network.config, number),
+        fixed_order=recipe.fixed_order,
         batch=recipe.batch,
         seed=recipe.seed,
         epoch=number,
         first=progress.step,
         replica_slice=state.mesh.replica_slice,
     )
-    train_epoch(state, batches, bf16, callbacks)
+    train_epoch(state, batches, recipe, schedule, bf16, callbacks)
     check_weights(state)
     validation_start = time.perf_counter()
     top1, top5 = validate(state, data, recipe, bf16, callbacks)
@@ -74,7 +74,14 @@ def run_epoch(
     )
 
 
-def train_epoch(state: TrainingState, batches: Batches, bf16: bool, callbacks: Callbacks) -> None:
+def train_epoch(
+    state: TrainingState,
+    batches: Batches,
+    recipe: Recipe,
+    schedule: EpochSchedule,
+    bf16: bool,
+    callbacks: Callbacks,
+) -> None:
     """Update the weights with every remaining batch, counting in `state.progress`."""
     state.network.train()
     progress, start = state.progress, time.perf_counter()
@@ -82,10 +89,11 @@ def train_epoch(state: TrainingState, batches: Batches, bf16: bool, callbacks: C
     for step, batch in enumerate(batches, start=progress.step + 1):
         progress.wait += time.perf_counter() - start
         keys = derive_image_keys(batches.seed, batches.epoch, batch.rows)
-        loss = backward_pass(state, batch, keys, images, bf16)
+        loss = backward_pass(state, batch, keys, images, bf16, recipe.smoothing)
         mean, stop, save = all_reduce_status(state.mesh, loss, callbacks)
         state.recent_losses.append(mean)
         check_loss(state, batch, keys, bf16, step, batches.epoch)
+        state.sgd.set_rates(schedule.step_rates(step, len(batches)))
         state.sgd.step()
         progress.step, progress.loss = step, progress.loss + mean
         progress.seconds += time.perf_counter() - start
@@ -96,12 +104,17 @@ def train_epoch(state: TrainingState, batches: Batches, bf16: bool, callbacks: C
 
 
 def backward_pass(
-    state: TrainingState, batch: Batch, keys: Tensor, images: int, bf16: bool
+    state: TrainingState,
+    batch: Batch,
+    keys: Tensor,
+    images: int,
+    bf16: bool,
+    smoothing: float = 0.0,
 ) -> float:
     """Compute the gradients of the mean negative log-probability of the classes (§3.5).
 
     keys: int64 [B], the images' dropout keys. images: how many the whole batch has, over all
-    replicas.
+    replicas. smoothing: the share of each label that is spread over all classes.
 
     Returns this process's share of the whole batch's mean loss.
     """
@@ -110,7 +123,8 @@ def backward_pass(
         x = batch.x.to(device, next(state.network.parameters()).dtype, non_blocking=True)
         logits = state.forward(x, keys.to(device)).logits
     logits = logits.float() if bf16 else logits
-    loss = F.cross_entropy(logits, batch.classes.to(device), reduction="sum") / images
+    classes = batch.classes.to(device)
+    loss = F.cross_entropy(logits, classes, reduction="sum", label_smoothing=smoothing) / images
     state.sgd.zero_grad(set_to_none=True)
     # DistributedDataParallel averages the gradients over the replicas; the sum is wanted.
     (loss * state.mesh.replicas).backward()  # type: ignore[no-untyped-call]

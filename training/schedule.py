@@ -1,6 +1,11 @@
-"""The learning-rate schedule: divide by ten when the validation error stops improving (§5)."""
+"""The learning-rate schedule: divide by ten when the validation error stops improving (§5).
 
-from collections.abc import Mapping, Sequence
+For small training sets the rate may instead fall to zero along half a cosine or a line, and rise
+from zero at first.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from training.config import Recipe
@@ -14,23 +19,54 @@ class EpochSchedule:
     """What the schedule says about the next epoch."""
 
     rate: float
-    """The learning rate of most layers."""
+    """The learning rate of most layers, in the middle of the epoch."""
     rates: Mapping[str, float]
     """The learning rate of each parameter group (training/sgd.py)."""
     stop: bool
     """Whether the run ends instead."""
+    factor: Callable[[float], float] = lambda _: 1.0
+    """The factor of all rates after a share, 0–1, of the epoch's steps."""
+
+    def step_rates(self, step: int, steps: int) -> dict[str, float]:
+        """Return the rates of one of the epoch's steps, counted from 1; never zero by `factor`."""
+        factor = self.factor((step - 0.5) / steps)
+        return {name: factor * rate for name, rate in self.rates.items()}
 
 
 def schedule_epoch(errors: Sequence[float], recipe: Recipe) -> EpochSchedule:
     """Schedule the next epoch, given the validation errors (top-1, 0–1) of those before it."""
     drops, plateau_end = count_drops(errors, recipe)
-    rate = recipe.rate / 10.0**drops
-    stop = plateau_end or len(errors) >= recipe.epochs
-    return EpochSchedule(rate, compute_group_rates(errors, recipe), stop)
+    done = len(errors)
+
+    def factor(share: float) -> float:
+        return compute_factor(done + share, recipe)
+
+    rate = recipe.rate / 10.0**drops * factor(0.5)
+    stop = plateau_end or done >= recipe.epochs
+    return EpochSchedule(rate, compute_group_rates(errors, recipe), stop, factor)
+
+
+def compute_factor(epochs: float, recipe: Recipe) -> float:
+    """Return what the learning rate is multiplied by, 0–1, after so many epochs or parts of them.
+
+    It rises along a line during the warm-up; then it is 1, or falls to 0 by the end of the run.
+    """
+    if epochs <= recipe.warmup:
+        return epochs / recipe.warmup if recipe.warmup else 1.0
+    rest = (recipe.epochs - epochs) / (recipe.epochs - recipe.warmup)
+    match recipe.schedule:
+        case "cosine":
+            return 0.5 - 0.5 * math.cos(math.pi * rest)
+        case "linear":
+            return rest
+        case "plateau":
+            return 1.0
 
 
 def count_drops(errors: Sequence[float], recipe: Recipe) -> tuple[int, bool]:
     """Return how often the rate has dropped after these epochs, and whether the run is over."""
+    if recipe.schedule != "plateau":
+        return 0, False
     if recipe.drop_after:
         return sum(len(errors) >= epoch for epoch in recipe.drop_after), False
     return count_plateau_drops(errors, recipe)
@@ -68,7 +104,10 @@ def compute_group_rates(errors: Sequence[float], recipe: Recipe) -> dict[str, fl
     if recipe.slow_conv1_after is not None and done >= recipe.slow_conv1_after:
         before = count_drops(errors[: recipe.slow_conv1_after], recipe)[0]
         conv1 = recipe.rate / 10.0 ** max(drops, before + 1)
-    biases = conv1_bias = recipe.bias_rate
+    biases = recipe.bias_rate
+    if biases and recipe.drop_bias_rate_after and done >= recipe.drop_bias_rate_after:
+        biases /= 10
+    conv1_bias = biases
     if recipe.freeze_conv1_after is not None and done >= recipe.freeze_conv1_after:
         conv1, conv1_bias = 0.0, 0.0
     return {

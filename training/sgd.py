@@ -1,6 +1,6 @@
 """The update rule of §5: v ← 0.9 v − 0.0005 ε w − ε g, then w ← w + v."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -53,8 +53,9 @@ class PaperSGD(torch.optim.SGD):
 
     torch keeps u ← 0.9 u + g + 0.0005 w and steps w ← w − ε u. With v = −ε u, that is the paper's
     rule as long as ε is constant. When ε changes, the paper's v still contains the old ε, so u is
-    multiplied by old ε / new ε. A rate of zero freezes a group. On CPU and CUDA the update is one
-    fused pass over the weights.
+    multiplied by old ε / new ε: as part of the next step's momentum, which costs nothing when ε
+    changes in every step. A rate of zero freezes a group. On CPU and CUDA the update is one fused
+    pass over the weights.
     """
 
     def __init__(self, groups: Iterable[ParameterGroup], rate: float, momentum: float) -> None:
@@ -66,6 +67,7 @@ class PaperSGD(torch.optim.SGD):
         devices = {p.device.type for group in groups for p in group.parameters}
         fused = devices <= {"cpu", "cuda"}
         super().__init__(values, lr=rate, momentum=momentum, fused=fused)
+        self.momentum = momentum
 
     @property
     def rates(self) -> dict[str, float]:
@@ -79,11 +81,20 @@ class PaperSGD(torch.optim.SGD):
             old, new = float(group["lr"]), rates[group["name"]]
             if new == old:
                 continue
-            for parameter in group["params"]:
-                velocity = self.state[parameter].get("momentum_buffer")
-                if velocity is not None:
-                    velocity.mul_(old / new if new else 0.0)
+            velocities = [v for p in group["params"] if (v := self.velocity(p)) is not None]
+            if old and new and velocities:
+                group["momentum"] *= old / new
+            else:
+                for velocity in velocities:
+                    velocity.zero_()
             group["lr"] = new
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update the weights (§5)."""
+        loss: float | None = super().step(closure)
+        for group in self.param_groups:
+            group["momentum"] = self.momentum
+        return loss
 
     def velocity(self, parameter: Tensor) -> Tensor | None:
         """Return torch's u of a parameter; None before its first update."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from model.checkpoint import Pca
 from training.augment import (
@@ -95,6 +96,7 @@ def test_a_batch_is_what_each_image_gives_alone(
     most = side - crop
     draws = AugmentationDraws(
         offsets=random.integers(0, most + 1, (9, 2)),
+        sizes=np.full((9, 2), crop),
         mirrors=np.arange(9) % 2 == 0,
         alphas=random.normal(0, 0.1, (9, 3)).astype(np.float32),
     )
@@ -118,6 +120,51 @@ def test_a_batch_is_what_each_image_gives_alone(
         divisor = scale * (1.1 if colour == "original" else 1)
         expected = (seen + shift[:, None, None]) / divisor
         np.testing.assert_allclose(found, expected, atol=2e-4 / divisor, rtol=0)
+
+
+def test_random_areas_are_spread_as_in_the_paper_they_are_from() -> None:
+    draws, _ = drawn(replace(PAPER, smallest_area=0.35), 20_000)
+    height, width = draws.sizes.T
+    assert ((draws.offsets >= 0) & (draws.offsets + draws.sizes <= 256)).all()
+    area, aspect = height * width / 256**2, np.log(width / height)
+    assert (area >= 0.34).all()
+    assert (np.abs(aspect) <= np.log(4 / 3) + 0.02).all()
+    # Uniform where every aspect ratio fits into the square.
+    low = area[area < 0.75]
+    assert abs((low < 0.55).mean() - 0.5) < 0.02
+    assert abs(aspect[area < 0.75].std() - 2 * np.log(4 / 3) / np.sqrt(12)) < 0.01
+    assert abs(draws.mirrors.mean() - 0.5) < 0.02
+    # Half of the offsets that are possible lie below the middle.
+    assert abs((2 * draws.offsets + draws.sizes < 256).mean() - 0.5) < 0.02
+
+
+def test_a_random_area_is_scaled_as_pillow_does_it() -> None:
+    random = np.random.default_rng(0)
+    noise = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+    image = np.asarray(noise.resize((256, 256), Image.Resampling.BICUBIC))
+    mean = random.uniform(100, 120, (3, 256, 256)).astype(np.float32)
+    draws = AugmentationDraws(
+        offsets=np.array([[7, 30], [50, 3]]),
+        sizes=np.array([[240, 200], [150, 180]]),
+        mirrors=np.array([False, True]),
+        alphas=np.zeros((2, 3), np.float32),
+    )
+    augmenter = Augmenter(
+        replace(PAPER, smallest_area=0.35, input_scale=4.0),
+        torch.from_numpy(mean),
+        Pca(IMAGENET, torch.eye(3)),
+    )
+    x = augmenter([image, image], draws, np.arange(2)).numpy()
+    assert x.shape == (2, 3, 224, 224)
+    for found, (top, left), (height, width), mirror in zip(
+        x, draws.offsets, draws.sizes, draws.mirrors, strict=True
+    ):
+        cut = Image.fromarray(image[top : top + height, left : left + width])
+        pixels = np.asarray(cut.resize((224, 224), Image.Resampling.BILINEAR), dtype=np.float64)
+        expected = (pixels.transpose(2, 0, 1) - mean[:, 16:240, 16:240]) / 4
+        expected = expected[:, :, ::-1] if mirror else expected
+        # Pillow rounds to grey levels; so does torch, in another place.
+        assert np.abs(found - expected).max() <= 1.01 / 4
 
 
 def test_1_1_goes_with_the_noise() -> None:
@@ -153,7 +200,14 @@ def test_the_colours_of_the_training_set_vary_by_a_few_grey_levels() -> None:
 
 
 def test_impossible_augmentations_are_refused() -> None:
-    for wrong in ({"crop": 0}, {"sharing": 0}, {"colour_noise": -0.1}, {"input_scale": 0.0}):
+    for wrong in (
+        {"crop": 0},
+        {"sharing": 0},
+        {"colour_noise": -0.1},
+        {"input_scale": 0.0},
+        {"smallest_area": 0.0},
+        {"smallest_area": 0.5, "sharing": 32},
+    ):
         with pytest.raises(ValueError, match="augmentation"):
             replace(PAPER, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="do not fit into 32×32"):
