@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from training.callbacks import Callbacks
 from training.checkpoints import save_checkpoint
 from training.run_folder import RunSpec, save_best_weights
 from training.state import TrainingState
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 
@@ -41,6 +45,7 @@ def report_run(
     run: None in all processes but rank 0; they write nothing.
     """
     last_saved = time.monotonic()
+    tensorboard: SummaryWriter | None = None
     progress = create_progress_bars(console)
     task = progress.add_task("", total=None, visible=False)
 
@@ -50,16 +55,18 @@ def report_run(
         progress.update(task, visible=True, completed=step, total=steps, description=text)
 
     def on_epoch(state: TrainingState) -> None:
+        nonlocal tensorboard
         progress.stop()
         save_best_weights(run, state, spec)
         kernels = state.mesh.gather(
             {"conv1.weight": state.network.conv1.weight}, state.network.config
         )
         if run is not None:
-            write_epoch(
-                run, state.history[-1], kernels["conv1.weight"], state.network.config.towers
-            )
-            console.print(format_epoch(state.history[-1], spec.recipe.epochs))
+            epoch = state.history[-1]
+            picture = draw_conv1(kernels["conv1.weight"], state.network.config.towers)
+            tensorboard = tensorboard or open_tensorboard(run.tensorboard, epoch.epoch)
+            write_epoch(run, tensorboard, epoch, picture)
+            console.print(format_epoch(epoch, spec.recipe.epochs))
 
     def checkpoint_due() -> bool:
         return time.monotonic() - last_saved >= checkpoint_seconds
@@ -79,24 +86,29 @@ def report_run(
         )
     finally:
         progress.stop()
+        if tensorboard is not None:
+            tensorboard.close()
 
 
-def write_epoch(run: RunFolder, epoch: Epoch[float], kernels: Tensor, towers: int) -> None:
-    """Write an epoch to epochs.jsonl and TensorBoard, and draw conv1.
+def open_tensorboard(folder: Path, first_epoch: int) -> "SummaryWriter":
+    """Start an event file for the epochs that this process trains, from `first_epoch` on.
 
-    kernels: conv1's weights, float32 [96, 3, 11, 11]. towers: how many the network has.
+    One file holds all of them: TensorBoard reads files in the order of their names, in which files
+    started within the same second are not in the order of time.
     """
-    run.append_epoch(epoch)
-    picture = draw_conv1(kernels, towers)
-    run.conv1.mkdir(exist_ok=True)
-    picture.save(run.conv1_picture(epoch.epoch))
-    write_tensorboard(run.tensorboard, epoch, picture)
-
-
-def write_tensorboard(folder: Path, epoch: Epoch[float], picture: Image.Image) -> None:
-    """Add an epoch to TensorBoard's event files."""
     from torch.utils.tensorboard import SummaryWriter  # takes seconds
 
+    # Hides what an interrupted run has written for this epoch and later ones.
+    return SummaryWriter(str(folder), purge_step=first_epoch)
+
+
+def write_epoch(
+    run: RunFolder, tensorboard: "SummaryWriter", epoch: Epoch[float], picture: Image.Image
+) -> None:
+    """Write an epoch to epochs.jsonl, and with conv1's picture to its file and TensorBoard."""
+    run.append_epoch(epoch)
+    run.conv1.mkdir(exist_ok=True)
+    picture.save(run.conv1_picture(epoch.epoch))
     values = {
         "loss/training": epoch.loss,
         "error/top-1": epoch.top1_error,
@@ -106,12 +118,11 @@ def write_tensorboard(folder: Path, epoch: Epoch[float], picture: Image.Image) -
         "speed/seconds waited for data": epoch.data_wait,
         "memory/GiB": epoch.memory,
     }
-    # Hides what an interrupted run has written for this epoch and later ones.
-    with SummaryWriter(str(folder), purge_step=epoch.epoch) as writer:
-        for name, value in values.items():
-            writer.add_scalar(name, value, epoch.epoch)
-        pixels = torch.from_numpy(np.array(picture))
-        writer.add_image("conv1", pixels, epoch.epoch, dataformats="HWC")
+    for name, value in values.items():
+        tensorboard.add_scalar(name, value, epoch.epoch)
+    pixels = torch.from_numpy(np.array(picture))
+    tensorboard.add_image("conv1", pixels, epoch.epoch, dataformats="HWC")
+    tensorboard.flush()  # so that a killed process loses no finished epoch
 
 
 def draw_conv1(kernels: Tensor, towers: int = 2) -> Image.Image:

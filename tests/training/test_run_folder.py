@@ -61,6 +61,16 @@ def recorded(
     return kept
 
 
+def backdate_events(run: RunFolder) -> None:
+    """Make the event files a minute older, as if the run were resumed later.
+
+    TensorBoard reads them by name, which holds the second in which each was started.
+    """
+    for file in list(run.tensorboard.iterdir()):
+        second = file.name.split(".")[3]
+        file.rename(file.with_name(file.name.replace(second, f"{int(second) - 60:010}", 1)))
+
+
 @pytest.fixture(scope="module")
 def done(
     tiny: PreparedDataset, tmp_path_factory: pytest.TempPathFactory
@@ -76,6 +86,7 @@ def done(
     load_checkpoint(run, state, told)
     run.write_epochs(state.history)
     assert len(state.history) == 3
+    backdate_events(run)
     return run, state, recorded(run, told, state)
 
 
@@ -114,6 +125,12 @@ def test_tensorboard_reads_every_epoch_once_also_after_a_resume(done: Done) -> N
     assert events.Tags()["images"] == ["conv1"]
 
 
+def test_a_process_writes_one_event_file_however_short_its_epochs_are(done: Done) -> None:
+    """TensorBoard would read several that were started within a second in another order."""
+    run, _, _ = done
+    assert len(list(run.tensorboard.iterdir())) == 2  # before and after the resume
+
+
 def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
     tiny: PreparedDataset, home: Home
 ) -> None:
@@ -138,6 +155,7 @@ def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
     state = fresh(tiny)
     load_checkpoint(run, state, told)
     run.write_epochs(state.history)
+    backdate_events(run)
     recorded(run, told, state)
     lines = [json.loads(line)["epoch"] for line in run.epochs.read_text().splitlines()]
     assert lines == [1, 2, 3]
