@@ -15,7 +15,7 @@ from rich.console import Console
 
 from app import context
 from app.cli.classify_formats import FORMATS
-from app.cli.terminal import INTERRUPTED_EXIT_CODE, exit_with, handle_cli_errors
+from app.cli.terminal import exit_interrupted, exit_with, handle_cli_errors
 from app.inference.classify_files import (
     FindNeighbours,
     Outcome,
@@ -78,7 +78,7 @@ def classify_command(
     except NotReadyError as error:
         exit_with(str(error), 2)
     except KeyboardInterrupt:
-        exit_with("Interrupted; nothing was written.", INTERRUPTED_EXIT_CODE)
+        exit_interrupted("Interrupted; nothing was written.")
     except BrokenPipeError:
         raise  # the reader closed the pipe; click exits quietly
     except OSError as error:
