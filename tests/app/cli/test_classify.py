@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -254,22 +253,29 @@ def test_a_device_is_written_as_it_is(run: Run, folder: Path) -> None:
 
 
 def test_an_interrupted_one_leaves_the_file_from_before(tmp_path: Path, settings: Settings) -> None:
-    for number in range(120):
-        Image.effect_noise((64, 64), 60).save(tmp_path / f"{number:03}.jpg")
+    picture = tmp_path / "000.jpg"
+    Image.effect_noise((64, 64), 60).save(picture)
+    for number in range(1, 500):
+        (tmp_path / f"{number:03}.jpg").symlink_to(picture)
     output = tmp_path / "answers.csv"
     output.write_text("from before")
     command = [sys.executable, "-m", "flask", "classify", str(tmp_path), "--output", str(output)]
     environ = os.environ | {"ALEXNET_HOME": str(settings.home.root), "ALEXNET_DEVICE": "cpu"}
+    environ |= {"FORCE_COLOR": "1", "TERM": "xterm"}  # shows the progress as on a terminal
     with subprocess.Popen(
         command, cwd=PROJECT, env=environ, stderr=subprocess.PIPE, text=True
     ) as process:
-        while process.poll() is None and not list(tmp_path.glob(".*.part")):
-            time.sleep(0.01)
-        time.sleep(0.5)
+        assert process.stderr is not None
+        said = ""
+        while "/500" not in said:
+            character = process.stderr.read(1)
+            assert character, said
+            said += character
+        assert list(tmp_path.glob(".*.part"))
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate()
+        said += process.stderr.read()
     assert process.returncode == 130
-    assert said.strip().splitlines()[-1] == "Interrupted; nothing was written."
+    assert said.strip().endswith("Interrupted; nothing was written.")
     assert "Traceback" not in said
     assert output.read_text() == "from before"
     assert not list(tmp_path.glob(".*.part"))
