@@ -106,6 +106,8 @@ def start_training(photographs: Path) -> Callable[..., subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # Its own group, so that a test can interrupt all its processes at once.
+            process_group=0,
         )
 
     return start

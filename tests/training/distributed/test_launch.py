@@ -205,21 +205,26 @@ def test_a_killed_worker_ends_the_run_with_one_line_that_says_how_to_resume(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("numbers", [[signal.SIGTERM], [signal.SIGINT, signal.SIGINT]])
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [
+        (signal.SIGTERM, os.kill),  # to the launcher
+        (signal.SIGINT, os.killpg),  # to all of them, as a terminal does
+    ],
+)
 def test_asked_to_stop_two_processes_save_and_leave_nothing_behind(
     start_training: StartTraining,
     wait_for_file: WaitForFile,
     wait_for_exit: WaitForExit,
     find_processes: FindProcesses,
     tmp_path: Path,
-    numbers: list[signal.Signals],
+    number: signal.Signals,
+    send: Callable[[int, int], None],
 ) -> None:
     process = start_training(tmp_path, *REPLICAS)
     run = wait_for_file(process, tmp_path, "runs/*/epochs.jsonl").parent
-    for number in numbers:
-        process.send_signal(number)
-        time.sleep(0.1)
-    printed, errors = wait_for_exit(process, 128 + numbers[0])
+    send(process.pid, number)
+    printed, errors = wait_for_exit(process, 128 + number)
     assert len(errors.splitlines()) == 1
     assert f"--resume {run}" in printed
     wait_until_gone(tmp_path, find_processes)
@@ -249,11 +254,10 @@ def test_ctrl_c_ends_a_run_that_has_nothing_to_save_yet(
     start_training: StartTraining, find_processes: FindProcesses, tmp_path: Path
 ) -> None:
     process = start_training(tmp_path, *REPLICAS)
-    while len(workers := worker_ids(tmp_path, find_processes)) < 2:
+    while len(worker_ids(tmp_path, find_processes)) < 2:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    for pid in [process.pid, *workers]:
-        os.kill(pid, signal.SIGINT)  # as a terminal does, to all of them
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of them
     printed = process.communicate(timeout=200)
     assert process.returncode == 128 + signal.SIGINT, printed
     wait_until_gone(tmp_path, find_processes)
