@@ -14,6 +14,7 @@ other adds them up and does everything else.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -55,8 +56,7 @@ class LocalResponseNorm(nn.Module):
         """Normalise [N, maps, H, W]; the result has the memory format of `a`."""
         if self.fused is not None:
             return self.fused.normalise(a)
-        # Autocast would round the convolution's inputs to bf16.
-        with torch.autocast(a.device.type, enabled=False):
+        with suspend_autocast(a.device):
             b: Tensor = _Normalise.apply(a, self.band, self.towers, self.k, self.alpha, self.beta)
         return b
 
@@ -95,9 +95,16 @@ class _Normalise(torch.autograd.Function):
         exact = promote(a)
         da = g * scale
         terms = (da * exact).div_(t)
-        with torch.autocast(a.device.type, enabled=False):
+        with suspend_autocast(a.device):
             sums = F.conv2d(terms, -2 * alpha * beta * band.to(terms.dtype), groups=towers)
         return da.addcmul_(exact, sums).to(a.dtype), None, None, None, None, None
+
+
+def suspend_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """Keep autocast, where the device has it, from rounding a convolution's inputs to bf16."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class FusedLrn:
