@@ -83,26 +83,33 @@ def conv6_layers(c: AlexNetConfig) -> list[Layer]:
 
 def list_layers(c: AlexNetConfig) -> list[Layer]:
     """List the network's layers, from the pixels to fc8."""
-    match c.net:
-        case "paper":
-            layers = paper_layers(c)
-        case "original":
-            layers = architectures.original_layers(paper_layers(c))
-        case "one-gpu":
-            layers = architectures.one_gpu_layers(paper_layers(c))
-        case "caffe-alexnet":
-            layers = architectures.caffe_alexnet_layers(c)
-        case "caffenet":
-            layers = architectures.caffenet_layers(c)
-        case "torchvision":
-            layers = architectures.torchvision_layers(c)
-        case "cifar":
-            layers = architectures.cifar_layers(c)
+    layers = list_architecture(c)
     if not c.lrn:
         layers = [layer for layer in layers if not isinstance(layer, Lrn | MapNorm)]
     if c.lrn_alpha_factors:
         layers = scale_lrn_alphas(layers, c.lrn_alpha_factors)
     return architectures.remove_layer(c.without, layers) if c.without else layers
+
+
+def list_architecture(c: AlexNetConfig) -> list[Layer]:
+    """List the layers of the network's architecture, whatever the other options leave out."""
+    match c.net:
+        case "paper":
+            return paper_layers(c)
+        case "original":
+            return architectures.original_layers(paper_layers(c))
+        case "one-gpu":
+            return architectures.one_gpu_layers(paper_layers(c))
+        case "separate-towers":
+            return architectures.separate_towers_layers(paper_layers(c))
+        case "caffe-alexnet":
+            return architectures.caffe_alexnet_layers(c)
+        case "caffenet":
+            return architectures.caffenet_layers(c)
+        case "torchvision":
+            return architectures.torchvision_layers(c)
+        case "cifar":
+            return architectures.cifar_layers(c)
 
 
 def scale_lrn_alphas(layers: list[Layer], factors: Sequence[float]) -> list[Layer]:

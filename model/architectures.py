@@ -56,6 +56,11 @@ VARIANTS = {
     "one-gpu": Variant(
         replace(PAPER, net="one-gpu"), 59_798_312, "conv1 to conv4 halved, the rest whole (§3.2)"
     ),
+    "separate-towers": Variant(
+        replace(PAPER, net="separate-towers"),
+        60_522_856,
+        "towers that exchange nothing before fc6 (network 150 of the published source)",
+    ),
     "no-lrn": Variant(replace(PAPER, lrn=False), 60_965_224, "without normalisation (§3.3)"),
     "no-overlap": Variant(
         replace(PAPER, overlapping=False), 60_965_224, "pooling with z = 2, s = 2 (§3.4)"
@@ -124,6 +129,18 @@ def one_gpu_layers(paper: list[Layer]) -> list[Layer]:
         replace(layer, maps=layer.maps // 2)
         if isinstance(layer, Conv) and layer.name in halved
         else layer
+        for layer in paper
+    ]
+
+
+def separate_towers_layers(paper: list[Layer]) -> list[Layer]:
+    """The paper's layers with every convolution after conv1 on its own GPU's maps only.
+
+    Network 150 of the 2012 source, which reached 41.83 and 19.33 % on ILSVRC-2012, where the
+    paper's network reached 40.66 and 18.21 %.
+    """
+    return [
+        replace(layer, grouped=True) if isinstance(layer, Conv) and layer.name != "conv1" else layer
         for layer in paper
     ]
 

@@ -17,7 +17,18 @@ CROP_SIDE = 224
 PIXEL_DEVIATION = 60.0
 """Standard deviation of photographs' mean-free pixels, in grey levels of 0–255."""
 
-Net = Literal["paper", "original", "one-gpu", "caffe-alexnet", "caffenet", "torchvision", "cifar"]
+Net = Literal[
+    "paper",
+    "original",
+    "one-gpu",
+    "separate-towers",
+    "caffe-alexnet",
+    "caffenet",
+    "torchvision",
+    "cifar",
+]
+PAPER_NETS: tuple[Net, ...] = ("paper", "original", "one-gpu", "separate-towers")
+"""The paper's network and those that differ from it in a few layers."""
 Nonlinearity = Literal["relu", "tanh"]
 
 
@@ -35,8 +46,9 @@ class AlexNetConfig:
     classes: int = 1000
     """Outputs of fc8, one for each class (§3.5)."""
     net: Net = "paper"
-    """The architecture: the paper's (§3.5), the one run in 2012, the one-GPU net (§3.2), one of
-    Caffe's two, torchvision's, or the four-layer nets for CIFAR-10 (§3.1, §3.3)."""
+    """The architecture: the paper's (§3.5), the one run in 2012, the one-GPU net (§3.2), the
+    one whose towers stay apart until fc6, one of Caffe's two, torchvision's, or the four-layer
+    nets for CIFAR-10 (§3.1, §3.3)."""
     activation: Nonlinearity = "relu"
     """The neurons' nonlinearity (§3.1)."""
     lrn: bool = True
@@ -94,7 +106,7 @@ class AlexNetConfig:
         for name, valid in checks.items():
             if not valid:
                 raise ConfigError(f"AlexNetConfig.{name} cannot be {getattr(self, name)!r}")
-        if (self.without or self.conv6) and self.net not in ("paper", "original", "one-gpu"):
+        if (self.without or self.conv6) and self.net not in PAPER_NETS:
             raise ConfigError(f"without and conv6 apply to the paper's nets, not to {self.net}")
 
     @property

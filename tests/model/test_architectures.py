@@ -73,6 +73,8 @@ COUNTS = {
     "paper": WHOLE,
     "original": WHOLE,
     "one-gpu": sum(ONE_GPU),
+    # conv3 sees 128 maps for 256.
+    "separate-towers": WHOLE - PAPER["conv3"] + conv(384, 3, 128),
     "no-lrn": WHOLE,
     "no-overlap": WHOLE,
     "tanh": WHOLE,
@@ -243,6 +245,7 @@ def paper_by_hand(
     at_test: float = 0.5,
     without: str = "",
     sixth: bool = False,
+    apart: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """§3.5 layer by layer; logits and fc7."""
 
@@ -253,7 +256,7 @@ def paper_by_hand(
     x = pool(each(act(both(x, state, "conv1", stride=4)), lrn))
     x = pool(each(act(own(x, state, "conv2", 2)), lrn))
     if without != "conv3":
-        x = act(both(x, state, "conv3", padding=1))
+        x = act(own(x, state, "conv3", 1) if apart else both(x, state, "conv3", padding=1))
     if without == "conv3":
         x = act(both(x, state, "conv4", padding=1))
     elif without != "conv4":
@@ -280,6 +283,7 @@ PAPERS = {
     "no-conv4": {"without": "conv4"},
     "no-conv5": {"without": "conv5"},
     "conv6": {"sixth": True},
+    "separate-towers": {"apart": True},
 }
 
 
@@ -380,7 +384,30 @@ def test_without_conv3_the_towers_meet_in_conv4(numbers: Tensor) -> None:
     assert not hasattr(network, "relu3")
 
 
-@pytest.mark.parametrize("name", ["original", "one-gpu"])
+@pytest.mark.parametrize(("name", "meets"), [("paper", True), ("separate-towers", False)])
+def test_whether_tower_1s_convolutions_reach_tower_2s_pool5(
+    name: str, meets: bool, numbers: Tensor
+) -> None:
+    network = filled(replace(VARIANTS[name].config, classes=CLASSES, crop=67), numbers)
+    found: list[Tensor] = []
+    network.get_submodule("pool5").register_forward_hook(lambda *args: found.append(args[2]))
+    with torch.inference_mode():
+        network(images(67))
+    # Not in inference mode: the weights are views of shared numbers.
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                assert module.bias is not None
+                for tensor in (module.weight, module.bias):
+                    halves = tensor.chunk(2)
+                    tensor.data = torch.cat([halves[0] * 1.5, halves[1]])
+        network(images(67))
+    before, after = (x.chunk(2, 1) for x in found)
+    assert not torch.equal(before[0], after[0])
+    assert torch.equal(before[1], after[1]) is not meets
+
+
+@pytest.mark.parametrize("name", ["original", "one-gpu", "separate-towers"])
 @pytest.mark.parametrize("layer", ["conv3", "conv4", "conv5"])
 def test_the_other_nets_do_without_a_layer_too(name: str, layer: str) -> None:
     config = replace(VARIANTS[name].config, without=layer)  # type: ignore[arg-type]

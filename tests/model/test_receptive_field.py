@@ -40,6 +40,7 @@ def test_the_stages_of_the_paper_are_those_of_its_text() -> None:
     [
         ("paper", ["conv3", "fc6", "fc7", "fc8"]),
         ("original", ["conv3", "fc6", "fc7", "fc8"]),
+        ("separate-towers", ["fc6", "fc7", "fc8"]),
         ("no-conv3", ["conv4", "fc6", "fc7", "fc8"]),
         ("conv6", ["conv3", "conv6", "fc6", "fc7", "fc8"]),
         ("caffe-alexnet", ["conv3", "fc6", "fc7", "fc8"]),

@@ -67,6 +67,7 @@ CASES = {
     "tanh": Case(replace(SMALL, activation="tanh", crop=CROP)),
     "conv6": Case(replace(SMALL, conv6=True, crop=CROP)),
     "no-conv3": Case(replace(SMALL, without="conv3", crop=CROP)),
+    "separate-towers": Case(replace(SMALL, net="separate-towers", crop=CROP)),
 }
 
 
@@ -375,7 +376,7 @@ def test_bf16_goes_through_the_exchanges(folder: Path) -> None:
             assert cosine > 0.99, key
 
 
-@pytest.mark.parametrize("name", ["paper", "original", "conv6", "no-conv5"])
+@pytest.mark.parametrize("name", ["paper", "original", "separate-towers", "conv6", "no-conv5"])
 def test_share_and_join_are_each_others_inverse(name: str) -> None:
     config = replace(VARIANTS[name].config, classes=3)
     with torch.device("meta"):
@@ -414,7 +415,7 @@ def test_networks_without_two_separate_towers_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name", ["paper", "original", "no-lrn", "no-overlap", "tanh", "no-dropout",
-             "no-conv3", "no-conv4", "no-conv5", "conv6"],
+             "no-conv3", "no-conv4", "no-conv5", "conv6", "separate-towers"],
 )  # fmt: skip
 def test_networks_of_two_towers_are_not(name: str) -> None:
     check_splittable(VARIANTS[name].config)
