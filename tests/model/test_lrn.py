@@ -1,11 +1,20 @@
 """LRN against the paper's formula written out in NumPy, map by map."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+import skimage.data
 import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
 
+from model.alexnet import AlexNet
+from model.config import AlexNetConfig
 from model.lrn import LocalResponseNorm, build_band
+from training.config import PAPER, SMALL
 
 K, N, ALPHA, BETA = 2.0, 5, 1e-4, 0.75
 
@@ -84,15 +93,69 @@ def test_the_band_has_two_blocks() -> None:
     )
 
 
-def test_bf16_stays_bf16() -> None:
-    lrn = LocalResponseNorm(96, 2, K, N, ALPHA, BETA)
-    x = (torch.rand(1, 96, 3, 3) * 50).to(torch.bfloat16).requires_grad_()
-    out = lrn(x)
-    out.sum().backward()
-    assert out.dtype == torch.bfloat16
-    assert x.grad is not None
-    np.testing.assert_allclose(
-        out.detach().float().numpy(),
-        formula(x.detach().double().numpy()),
-        rtol=0.03,
-    )
+@pytest.mark.parametrize("autocast", [False, True])
+def test_in_bf16_only_the_result_is_rounded(
+    lrn: LocalResponseNorm,
+    a: npt.NDArray[np.float64],
+    check_rounded_once: Callable[..., None],
+    autocast: bool,
+) -> None:
+    x = torch.from_numpy(a).bfloat16().contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        check_rounded_once(lrn, x)
+
+
+def test_autocast_does_not_round_the_sum_of_float32(
+    lrn: LocalResponseNorm, a: npt.NDArray[np.float64]
+) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        b = lrn(torch.from_numpy(a).float())
+    np.testing.assert_allclose(b.numpy(), formula(a), rtol=2e-6)
+
+
+PHOTOGRAPHS = (
+    skimage.data.astronaut,
+    skimage.data.coffee,
+    skimage.data.chelsea,
+    skimage.data.rocket,
+)
+
+
+@pytest.fixture(scope="module")
+def photographs() -> Tensor:
+    """Photographs minus their mean image, float32 [4, 3, 224, 224]."""
+    squares = []
+    for load in PHOTOGRAPHS:
+        pixels = torch.from_numpy(load()[..., :3].copy()).permute(2, 0, 1)[None].float()
+        side = min(pixels.shape[2:])
+        squares.append(F.interpolate(pixels[..., :side, :side], size=224, mode="area"))
+    x = torch.cat(squares)
+    return x - x.mean(0)
+
+
+def shares(config: AlexNetConfig, x: Tensor) -> list[float]:
+    """The mean of α Σ a² / k at both normalisation layers of an initial network."""
+    torch.manual_seed(0)
+    # Crops of 67 for a small fc6; the layers before it take images of any size.
+    network, found = AlexNet(replace(config, crop=67)), []
+    x = x / config.input_scale
+    for layer in network.children():
+        if isinstance(layer, LocalResponseNorm):
+            own = x.double().square().unflatten(1, (layer.towers, -1))
+            around = F.pad(own, (0, 0, 0, 0, N // 2, N // 2)).unfold(2, N, 1).sum(-1)
+            found.append(float((layer.alpha * around / layer.k).mean()))
+        if isinstance(layer, nn.Flatten):
+            break
+        x = layer(x)
+    return found
+
+
+@torch.inference_mode()
+def test_the_small_presets_start_normalises_photographs_as_the_papers_does(
+    photographs: Tensor,
+) -> None:
+    papers = shares(PAPER.network(10), photographs)
+    for scale in (SMALL.input_scale, 60.0):
+        ours = shares(replace(SMALL, input_scale=scale).network(10), photographs)
+        for own, paper in zip(ours, papers, strict=True):
+            assert paper / 1.5 < own < paper * 1.5
