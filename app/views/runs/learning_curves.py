@@ -44,14 +44,15 @@ def draw_run_charts(run: Run, *, running: bool) -> list[Chart]:
         return []
     x, last = make_epoch_axis(count_chart_epochs(run, running=running)), run.last_epoch.epoch
     future = x.x(last + 0.5) if running and last + 0.5 < x.high else None
-    drops = find_rate_drops(run.epochs, x)
+    plateau = run.recipe.get("schedule", "plateau") == "plateau"
+    drops = find_rate_drops(run.epochs, x) if plateau else ()
     errors = [
         ("top-1", 1, list_epoch_values(run, "top1_error")),
         ("top-5", 2, list_epoch_values(run, "top5_error")),
     ]
     loss = [("training loss", 1, list_epoch_values(run, "loss"))]
     rates = list_epoch_values(run, "rate", positive=True)
-    rate = [("learning rate", 1, make_stepped_values(rates))]
+    rate = [("learning rate", 1, make_stepped_values(rates) if plateau else rates)]
     rate_axes = (x, make_log_axis(list_finite_values(rates)))
     return [
         build_chart(
@@ -129,11 +130,14 @@ def count_chart_epochs(run: Run, *, running: bool) -> int:
 
 
 def find_rate_drops(epochs: Sequence[Epoch[float | None]], x: Axis) -> tuple[Tick, ...]:
-    """Return where the learning rate dropped and what it was divided by; nothing if too often."""
+    """Return where the learning rate fell by more than half, and what it was divided by.
+
+    Nothing if that was too often.
+    """
     drops = [
         Tick(position=x.x(after.epoch - 0.5), text=f"÷{THIN_SPACE}{before.rate / after.rate:.3g}")
         for before, after in pairwise(epochs)
-        if before.rate and after.rate and 0 < after.rate < before.rate
+        if before.rate and after.rate and 0 < after.rate < before.rate / 2
     ]
     return tuple(drops) if len(drops) <= MAX_RATE_DROPS else ()
 

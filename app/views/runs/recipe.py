@@ -46,7 +46,11 @@ class RecipeField(NamedTuple):
 
 def describe_recipe(recipe: Mapping[str, Any]) -> list[RecipeRow]:
     """Return a run's recipe row by row in the order of FIELDS, unknown fields last."""
-    known = [describe_field(field, recipe[field.key]) for field in FIELDS if field.key in recipe]
+    known = [
+        describe_field(field, recipe[field.key])
+        for field in FIELDS
+        if field.key in recipe and has_effect(field.key, recipe)
+    ]
     others = sorted(set(map(str, recipe)) - {field.key for field in FIELDS})
     return known + [
         RecipeRow(
@@ -54,6 +58,12 @@ def describe_recipe(recipe: Mapping[str, Any]) -> list[RecipeRow]:
         )
         for key in others[:MAX_ITEMS]
     ]
+
+
+def has_effect(key: str, recipe: Mapping[str, Any]) -> bool:
+    """Return whether a field matters, given the values that it depends on."""
+    name, value = DEPENDENCIES.get(key, ("", None))
+    return name not in recipe or recipe[name] == value
 
 
 def describe_field(field: RecipeField, value: Any) -> RecipeRow:
@@ -104,9 +114,21 @@ def format_network(value: Any) -> str:
 COLOURS = {"paper": "Σ pᵢ αᵢ λᵢ", "original": "Σ pᵢ αᵢ √λᵢ, the sum ÷ 1.1"}
 INITS = {"paper": "N(0, 0.01²), biases 1 where the paper sets them to 1", "he": "He, biases 0"}
 OFFSETS = {False: "32 in each direction", True: "33 in each direction"}
+SCHEDULES = {
+    "plateau": "÷ 10 at plateaus of the validation error",
+    "cosine": "half a cosine, to zero",
+    "linear": "a straight line, to zero",
+}
+CROPS = {
+    "offsets": "at a random offset",
+    "areas": "of a random area and aspect ratio",
+}
 FORMATS: Mapping[str, Format] = {
     "variant": format_network,
     "bias_rate": make_none_format("same as the weights"),
+    "drop_bias_rate_after": make_none_format("never"),
+    "schedule": make_word_format(SCHEDULES),
+    "crops": make_word_format(CROPS),
     "conv_decay": make_none_format("same as the other layers"),
     "drop_after": make_none_format("on plateau"),
     "slow_conv1_after": make_none_format("never"),
@@ -118,6 +140,13 @@ FORMATS: Mapping[str, Format] = {
     "init": make_word_format(INITS),
 }
 """How a value is written where it is not just a number."""
+DEPENDENCIES = {
+    "drops": ("schedule", "plateau"),
+    "patience": ("schedule", "plateau"),
+    "drop_after": ("schedule", "plateau"),
+    "smallest_area": ("crops", "areas"),
+}
+"""Fields that matter only if another has a certain value."""
 FIELDS = tuple(
     RecipeField(
         f.name,

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from storage.evaluations import (
     save_evaluation,
 )
 from storage.home import Home
+from storage.recipe import RecipeFields
 from storage.runs import Epoch, RunFolder
 from training.config import PAPER
 from training.evaluation.confidence import error_rate
@@ -143,6 +144,30 @@ def test_the_drops_of_the_rate_are_marked_between_their_epochs(
     assert [text.text for text in plot.all("text", "rate-drop-label")] == ["÷\u200910", "÷\u200910"]
 
 
+COSINE = {"schedule": "cosine", "warmup": 1, "crops": "areas", "smoothing": 0.1}
+
+
+def test_a_rate_that_falls_in_every_epoch_has_no_drops(
+    home: Home, client: FlaskClient, page
+) -> None:
+    recipe = asdict(replace(PAPER, epochs=10, **COSINE))
+    record(home, recipe=recipe)
+    error, _, rate = page(client.get(f"/training/{NAME}")).all("svg", "plot")
+    assert error.all("line", "rate-drop") == []
+    # Each epoch's rate stands in its middle, with a line between.
+    x = scale(rate, "middle")
+    assert [x(left) for left, _ in drawn(rate)] == pytest.approx([1, 2, 3, 4, 5], abs=0.01)
+
+
+def test_a_rate_that_is_less_than_halved_has_not_dropped(
+    home: Home, client: FlaskClient, page
+) -> None:
+    run = record(home)
+    run.write_epochs([epoch(n, rate, 1.0, 0.5) for n, rate in enumerate((0.01, 0.006, 0.0006), 1)])
+    plot = page(client.get(f"/training/{NAME}")).all("svg", "plot")[0]
+    assert [text.text for text in plot.all("text", "rate-drop-label")] == ["÷\u200910"]
+
+
 def test_every_number_is_in_the_table(home: Home, client: FlaskClient, page) -> None:
     run = record(home)
     run.append_epoch(epoch(6, 0.00001, float("nan"), float("inf")))
@@ -193,6 +218,19 @@ def test_departures_from_the_paper_stand_beside_its_values(
     rows = page(client.get(f"/training/{NAME}")).all("tr", "differs")
     assert [row.one("th").text.split()[:2] for row in rows] == [["Maximum", "epochs"]]
     assert re.findall(r"\d+", rows[0].one("td").text) == ["10", "90"]
+
+
+def test_fields_without_effect_are_left_out(home: Home, client: FlaskClient, page) -> None:
+    plateau, cosine = PAPER, replace(PAPER, **COSINE)
+    labels = {}
+    for name, recipe in (("plateau", plateau), ("cosine", cosine)):
+        record(home, name, recipe=asdict(recipe))
+        table = page(client.get(f"/training/{name}")).all("table", "facts-table")[0]
+        labels[name] = {row.one("th").text.split(" §")[0] for row in table.all("tr")}
+    named = {f.name: f.metadata["label"] for f in fields(RecipeFields)}
+    drops = {named[name] for name in ("drops", "patience", "drop_after")}
+    assert labels["plateau"] == set(named.values()) - {named["smallest_area"]}
+    assert labels["cosine"] == set(named.values()) - drops
 
 
 def test_the_list_says_of_each_run_what_came_out(home: Home, client: FlaskClient, page) -> None:
