@@ -97,6 +97,19 @@ def test_epochs_and_seeds_are_shuffled_differently(prepared: PreparedDataset) ->
     assert not torch.equal(orders[0], orders[2])
 
 
+def test_in_a_fixed_order_epochs_have_the_same_batches_cut_anew(prepared: PreparedDataset) -> None:
+    first, later = (
+        list(Batches(prepared, SHARED, batch=8, seed=3, epoch=epoch, fixed_order=True))
+        for epoch in (1, 5)
+    )
+    shuffled = list(Batches(prepared, SHARED, batch=8, seed=3, epoch=1))
+    for a, b, c in zip(first, later, shuffled, strict=True):
+        assert torch.equal(a.rows, b.rows)
+        assert torch.equal(a.classes, b.classes)
+        assert not torch.equal(a.x, b.x)
+        assert same(a, c)
+
+
 def test_validation_is_the_centre_crop_in_order(data: PreparedDataset) -> None:
     batches = list(load_validation_crops(data, SCALED, 5))
     x, classes, rows = map(torch.cat, zip(*batches, strict=True))

@@ -23,7 +23,7 @@ from storage.home import Home
 from storage.runs import Epoch, RunFolder
 from training.callbacks import Callbacks, StoppedError
 from training.checkpoints import load_checkpoint
-from training.config import CIFAR
+from training.config import CIFAR, Recipe
 from training.data import Batches
 from training.dataset.prepare import PreparedDataset
 from training.distributed.signals import catch_stop_signals
@@ -47,8 +47,8 @@ def home(tmp_path: Path) -> Home:
     return Home(root=tmp_path / "home")
 
 
-def fresh(data: PreparedDataset) -> TrainingState:
-    return init_state(RECIPE.network(len(data.class_names)), RECIPE, CPU)
+def fresh(data: PreparedDataset, recipe: Recipe = RECIPE) -> TrainingState:
+    return init_state(recipe.network(len(data.class_names)), recipe, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,47 @@ def test_a_second_ctrl_c_does_not_wait_for_a_checkpoint(tiny: PreparedDataset, h
         with pytest.raises(KeyboardInterrupt):
             train_network(fresh(tiny), tiny, RECIPE, False, interrupted)
     assert not run.checkpoint.exists()
+
+
+# In the warm-up, between two steps whose rates differ, and at the end of an epoch.
+@pytest.mark.parametrize("poll", [1, POLLS + 2, 2 * POLLS])
+def test_a_cosine_stopped_at_any_moment_resumes_to_the_same_bits(
+    tiny: PreparedDataset, home: Home, poll: int
+) -> None:
+    recipe = replace(RECIPE, schedule="cosine", warmup=1, smoothing=0.1)
+    straight = fresh(tiny, recipe)
+    train_network(straight, tiny, recipe, False, Callbacks())
+    spec = RunSpec(tiny, recipe)
+    run, quiet, polls = create_run(home, spec, "cifar"), Console(quiet=True), iter(range(1, 1000))
+
+    def stop() -> int:
+        return signal.SIGTERM if next(polls) == poll else 0
+
+    with report_run(run, spec, quiet, stop, 1e9) as callbacks, pytest.raises(StoppedError):
+        train_network(fresh(tiny, recipe), tiny, recipe, False, callbacks)
+    resumed = fresh(tiny, recipe)
+    load_checkpoint(run, resumed, spec)
+    assert resumed.sgd.rates != fresh(tiny, recipe).sgd.rates
+    train_network(resumed, tiny, recipe, False, Callbacks())
+    assert same(resumed, straight)
+    assert resumed.sgd.rates == straight.sgd.rates
+
+
+def test_the_loss_of_smoothed_labels_by_hand(tiny: PreparedDataset) -> None:
+    smoothing, state = 0.1, fresh(tiny)
+    augmentation = RECIPE.augmentation(state.network.config)
+    batch = next(iter(Batches(tiny, augmentation, batch=6, seed=7)))
+    keys = derive_image_keys(7, 1, batch.rows)
+    loss = backward_pass(state, batch, keys, 6, False, smoothing)
+    with torch.no_grad():
+        p = state.network(batch.x).logits.double().softmax(1)
+    # q: 0.9 of each label stays, 0.1 is spread evenly over the three classes, its own included.
+    q = torch.full((6, 3), smoothing / 3, dtype=torch.float64)
+    q[torch.arange(6), batch.classes] += 1 - smoothing
+    assert loss == pytest.approx(float(-(q * p.log()).sum(1).mean()), rel=1e-5)
+    gradient = state.network.get_parameter("fc10.bias").grad
+    assert gradient is not None
+    torch.testing.assert_close(gradient.double(), (p - q).mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_checkpoints_change_nothing(tiny: PreparedDataset, whole: TrainingState) -> None:

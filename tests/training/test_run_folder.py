@@ -16,7 +16,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 from torch import Tensor
 
-from model.checkpoint import Pca, load_weights
+from model.checkpoint import Pca, load_weights, read_tensors, write_tensors
 from storage.home import Home
 from storage.runs import RunFolder
 from training.callbacks import Callbacks, StoppedError
@@ -281,6 +281,28 @@ def test_a_checkpoint_of_another_recipe_is_refused_by_the_fields_name(
     assert "rate was" not in str(refused.value)
     load_checkpoint(run, resumed, RunSpec(tiny, other), accept=["rate", "momentum"])
     assert resumed.sgd.rates == state.sgd.rates  # until the next epoch begins
+
+
+NEW_FIELDS = ("schedule", "warmup", "smoothing", "crops", "smallest_area", "fixed_order")
+
+
+def test_a_run_older_than_a_field_of_the_recipe_is_resumed_with_the_papers_value(
+    tiny: PreparedDataset, home: Home
+) -> None:
+    spec, state = RunSpec(tiny, RECIPE), fresh(tiny)
+    run = create_run(home, spec, "cifar")
+    save_checkpoint(run, state, spec)
+    # As the project wrote both files before these fields existed.
+    recipe = {k: v for k, v in spec.to_json()["recipe"].items() if k not in NEW_FIELDS}
+    run.update_description(recipe=recipe)
+    header, tensors = read_tensors(run.checkpoint)
+    header["told"] = json.dumps(spec.to_json() | {"recipe": recipe})
+    write_tensors(tensors, run.checkpoint, header)
+    assert read_recipe(run) == RECIPE
+    load_checkpoint(run, fresh(tiny), spec)
+    other = replace(RECIPE, schedule="cosine")
+    with pytest.raises(RunError, match="schedule was plateau, is cosine"):
+        load_checkpoint(run, fresh(tiny), RunSpec(tiny, other))
 
 
 def test_other_data_weights_and_precision_are_named_too(tiny: PreparedDataset, home: Home) -> None:

@@ -1,10 +1,12 @@
 """§5: "divide the learning rate by 10 when the validation error rate stopped improving"."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from training.config import CIFAR, ORIGINAL, PAPER, Recipe
+from training.config import CIFAR, ORIGINAL, ORIGINAL_2010, PAPER, SMALL, Recipe
 from training.schedule import schedule_epoch
 
 RECIPE = replace(PAPER, epochs=1000, patience=3)
@@ -55,7 +57,7 @@ def test_the_paper_has_one_rate_for_all_layers() -> None:
 
 
 def log_of_2012(epoch: int) -> dict[str, float]:
-    """What ORIGINAL.md reads from the log of network 145 on ILSVRC-2012, epochs from 1."""
+    """The rates in the log of network 145 on ILSVRC-2012, epochs from 1."""
     drops = (epoch > 25) + (epoch > 51) + (epoch > 79)
     conv1 = 0.01 / 10 ** ((epoch > 25) + (epoch > 51) + (epoch > 67))
     frozen = epoch > 72
@@ -94,3 +96,112 @@ def test_conv1_slows_by_a_tenth_of_what_it_had_under_the_plateau_rule_too() -> N
 
 def test_the_biases_of_the_cifar_nets_keep_their_rate() -> None:
     assert schedule_epoch([0.5] * 40, CIFAR).rates["bias"] == 0.002
+
+
+def log_of_2010(epoch: int) -> dict[str, float]:
+    """The rates in the log of network 145 on ILSVRC-2010: ÷ 10 at 23 and 51; at 68 conv1's alone;
+    at 72 conv1 frozen; at 78 the others'. The biases end at 0.002."""
+    rate = 0.01 / 10 ** ((epoch > 23) + (epoch > 51) + (epoch > 78))
+    conv1 = 0.01 / 10 ** ((epoch > 23) + (epoch > 51) + (epoch > 68))
+    bias = 0.002 if epoch > 78 else 0.02
+    frozen = epoch > 72
+    return {
+        "conv1": 0.0 if frozen else conv1,
+        "conv1 bias": 0.0 if frozen else bias,
+        "conv": rate,
+        "dense": rate,
+        "bias": bias,
+    }
+
+
+def test_on_ilsvrc_2010_every_epoch_has_the_rates_of_the_log() -> None:
+    for epoch in range(1, 94):
+        schedule = schedule_epoch([0.5] * (epoch - 1), ORIGINAL_2010)
+        assert schedule.rates == pytest.approx(log_of_2010(epoch)), epoch
+        assert not schedule.stop
+        augmentation = ORIGINAL_2010.augmentation(ORIGINAL_2010.network(1000), epoch)
+        assert augmentation.colour_noise == (0.1 if epoch <= 68 else 0.0)
+    assert schedule_epoch([0.5] * 93, ORIGINAL_2010).stop
+
+
+def test_the_biases_rate_drops_once_after_the_epoch_named() -> None:
+    recipe = replace(CIFAR, drop_bias_rate_after=2)
+    found = [schedule_epoch([0.5] * n, recipe).rates["bias"] for n in range(5)]
+    assert found == pytest.approx([0.002, 0.002, 0.0002, 0.0002, 0.0002])
+
+
+def step_rates(recipe: Recipe, steps: int, name: str = "conv") -> list[float]:
+    """The rate of every step of a run whose error never improves."""
+    found = []
+    for epoch in range(recipe.epochs):
+        schedule = schedule_epoch([0.5] * epoch, recipe)
+        assert not schedule.stop
+        found += [schedule.step_rates(step, steps)[name] for step in range(1, steps + 1)]
+    return found
+
+
+TEN = replace(SMALL, epochs=10, warmup=2)
+
+
+def half_cosine(share: float) -> float:
+    return 0.01 * (1 + math.cos(math.pi * share)) / 2
+
+
+def line(share: float) -> float:
+    return 0.01 * (1 - share)
+
+
+@pytest.mark.parametrize(("schedule", "falls"), [("cosine", half_cosine), ("linear", line)])
+def test_a_rate_rises_along_a_line_and_falls_to_nothing(
+    schedule: str, falls: Callable[[float], float]
+) -> None:
+    found = step_rates(replace(TEN, schedule=schedule), 4)  # type: ignore[arg-type]
+    # Each step stands for the middle of its part of the epoch: two epochs of warm-up are 8 steps.
+    assert found[:8] == pytest.approx([0.01 * (n + 0.5) / 8 for n in range(8)])
+    # The other 32 steps; the middle of them, between the 16th and the 17th, has half the rate.
+    assert found[8:] == pytest.approx([falls((n + 0.5) / 32) for n in range(32)])
+    assert (found[23] + found[24]) / 2 == pytest.approx(0.005)
+    assert found[8:] == sorted(found[8:], reverse=True)
+    assert 0 < found[-1] < 0.01 / 50
+    assert schedule_epoch([0.5] * 10, TEN).stop
+
+
+def test_numbers_of_the_cosine_written_out() -> None:
+    # Without a warm-up, one step an epoch, four epochs: cos 22.5°, 67.5°, 112.5° and 157.5°.
+    found = step_rates(replace(SMALL, epochs=4, warmup=0, rate=1.0), 1)
+    assert found == pytest.approx([0.96194, 0.69134, 0.30866, 0.03806], abs=1e-5)
+
+
+def test_the_error_does_not_end_a_cosine_nor_bend_it() -> None:
+    errors = [0.1, *[0.9] * 20]
+    better = [0.9 - 0.01 * n for n in range(21)]
+    for done in (1, 9, 20):
+        ours, others = (schedule_epoch(found[:done], SMALL) for found in (errors, better))
+        assert ours.step_rates(3, 10) == others.step_rates(3, 10)
+        assert not ours.stop
+
+
+def test_the_rate_of_an_epoch_is_that_of_its_middle() -> None:
+    schedule = schedule_epoch([0.5] * 4, TEN)
+    assert schedule.rate == pytest.approx(half_cosine(2.5 / 8))
+    # With an odd number of steps the middle one has it.
+    assert schedule.step_rates(4, 7)["dense"] == pytest.approx(schedule.rate)
+
+
+def test_a_warm_up_comes_before_plateaus_too() -> None:
+    recipe = replace(RECIPE, epochs=9, patience=100, warmup=1, drop_after=(3,))
+    found = step_rates(recipe, 2)
+    assert found == pytest.approx([0.0025, 0.0075, *[0.01] * 4, *[0.001] * 12])
+
+
+def test_all_groups_take_part_in_the_warm_up_by_the_same_factor() -> None:
+    recipe = replace(ORIGINAL, warmup=1)
+    early = schedule_epoch([], recipe).step_rates(1, 4)
+    assert early == pytest.approx({k: v / 8 for k, v in log_of_2012(1).items()})
+
+
+def test_the_paper_has_no_factor() -> None:
+    for epoch in (0, 5, 30):
+        schedule = schedule_epoch([0.5] * epoch, PAPER)
+        for step in (1, 7, 10):
+            assert schedule.step_rates(step, 10) == schedule.rates

@@ -60,6 +60,40 @@ def test_a_falling_rate_leaves_the_velocity_as_the_paper_has_it() -> None:
     assert np.abs(torchs.detach().numpy() - w).max() > 1e-3
 
 
+def test_a_rate_that_changes_in_every_step_is_the_papers_formula() -> None:
+    # A warm-up, then a fall, with a rate that stays in between and one that jumps.
+    rates = [0.001, 0.004, 0.007, 0.01, 0.01, 0.008, 0.0081, 0.005, 0.05, 0.001, 1e-6]
+    random = np.random.default_rng(3)
+    gradients = random.normal(size=(len(rates), 7))
+    start = random.normal(size=7)
+    w, v, ours = start.copy(), np.zeros(7), parameter(start)
+    sgd = PaperSGD([ParameterGroup("all", [ours], DECAY)], 0.02, MOMENTUM)
+    for step, (rate, g) in enumerate(zip(rates, gradients, strict=True)):
+        v = MOMENTUM * v - DECAY * rate * w - rate * g
+        w = w + v
+        sgd.set_rates({"all": rate})
+        ours.grad = torch.from_numpy(g.copy())
+        sgd.step()
+        np.testing.assert_allclose(ours.detach().numpy(), w, rtol=1e-12, err_msg=f"step {step}")
+        # What a checkpoint holds: torch's u at the rate that it holds beside it.
+        velocity = sgd.velocity(ours)
+        assert velocity is not None
+        np.testing.assert_allclose(-rate * velocity.numpy(), v, rtol=1e-11)
+
+
+def test_a_rate_that_is_set_twice_before_a_step_is_that_set_last() -> None:
+    start = np.array([1.0, -2.0])
+    ours, theirs = parameter(start), parameter(start)
+    for held, settings in ((ours, [[0.01], [0.5, 0.003]]), (theirs, [[0.01], [0.003]])):
+        sgd = PaperSGD([ParameterGroup("all", [held], DECAY)], 0.01, MOMENTUM)
+        for rates in settings:
+            for rate in rates:
+                sgd.set_rates({"all": rate})
+            held.grad = torch.tensor([0.5, 0.25], dtype=torch.float64)
+            sgd.step()
+    torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=0)
+
+
 def test_groups_have_rates_and_decays_of_their_own_and_one_may_stand_still() -> None:
     names, decays = ["conv1", "dense", "bias"], [0.0005, 0.004, 0.0]
     rates = [(0.01, 0.01, 0.02), (0.001, 0.01, 0.02), (0.0, 0.001, 0.02), (0.0, 0.0001, 0.02)]
