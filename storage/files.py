@@ -34,6 +34,18 @@ def temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
+def check_writable(path: Path) -> None:
+    """Raise OSError, naming the file, unless it can be written. Leaves no file behind."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} cannot be written: it is a folder")
+    part = temporary_path(path)
+    try:
+        part.open("wb").close()
+        part.unlink()
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file atomically and durably, text as UTF-8. Raises OSError."""
     with replace_atomically(path) as part:

@@ -14,7 +14,7 @@ from rich.console import Console
 from model.checkpoint import Weights
 from model.predict import find_device
 from storage.evaluations import Crops, Evaluation, EvaluationData, save_evaluation, write_json
-from storage.files import temporary_path, write_atomically
+from storage.files import check_writable, write_atomically
 from storage.home import Home
 from storage.progress import SpeedColumn, show_progress_bar
 from training.device import has_bf16, keep_freed_memory
@@ -135,18 +135,6 @@ def check_options(options: EvaluationOptions) -> None:
         raise EvaluationError(f"--json and --picture name the same file, {options.json}")
     for path in filter(None, (options.json, options.picture)):
         check_writable(path)
-
-
-def check_writable(path: Path) -> None:
-    """Raise OSError, naming the file, unless it can be written. Leaves no file behind."""
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} cannot be written: it is a folder")
-    part = temporary_path(path)
-    try:
-        part.open("wb").close()
-        part.unlink()
-    except OSError as error:
-        raise OSError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def choose_data(
