@@ -2,7 +2,7 @@
 
 Besides the network's tensors the file holds the mean image and the PCA of its training set, and
 in its header, as JSON, the configuration, the class names and the weights' provenance. Nothing
-is ever unpickled.
+is ever unpickled. The tensors may be coded in fewer bytes (model/compressed.py).
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.alexnet import AlexNet
+from model.compressed import CodingError, compress_tensors, decompress_tensors
 from model.config import AlexNetConfig, ConfigError
 from model.dataset import ClassName
 from storage.files import replace_atomically
@@ -26,6 +27,12 @@ from storage.files import replace_atomically
 T = TypeVar("T")
 WEIGHTS_FORMAT = 1
 """Version of the file format."""
+COMPRESSION = "compression"
+"""Entry of a compressed file's header: how its tensors are coded, as JSON."""
+COMPRESSION_FORMAT = {
+    "version": 1,
+    "coding": "pruned and shared weights, Huffman-coded; see docs/training.md",
+}
 MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
 LATER_FIELDS = (
     *("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop"),
@@ -81,14 +88,16 @@ class Pca:
 class WeightsHeader:
     """What a weights file says about itself, besides its tensors.
 
-    identity: that of the weights when the file was written; None in files from before it was
-              recorded.
+    identity:   that of the weights when the file was written; None in files from before it was
+                recorded.
+    compressed: whether the tensors are coded in fewer bytes.
     """
 
     config: AlexNetConfig
     classes: tuple[ClassName, ...]
     provenance: Provenance
     identity: str | None
+    compressed: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +133,11 @@ class Weights:
         return net.eval()
 
 
-def save_weights(weights: Weights, path: Path) -> None:
+def save_weights(weights: Weights, path: Path, *, compressed: bool = False) -> None:
     """Write weights to a temporary file, make it durable, then rename it into place.
+
+    compressed: code the tensors in fewer bytes, without loss. Worth it for weights whose layers
+    are pruned and share few values, as training/compress.py makes them.
 
     Raises OSError if it cannot be written; then nothing is left behind.
     """
@@ -135,7 +147,11 @@ def save_weights(weights: Weights, path: Path) -> None:
         "provenance": json.dumps(asdict(weights.provenance)),
         **{key: json.dumps(value) for key, value in describe_network(weights).items()},
     }
-    write_tensors(collect_tensors(weights), path, header)
+    tensors = collect_tensors(weights)
+    if compressed:
+        header[COMPRESSION] = json.dumps(COMPRESSION_FORMAT)
+        tensors = compress_tensors(tensors)
+    write_tensors(tensors, path, header)
 
 
 def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
@@ -154,13 +170,19 @@ def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, st
 
 
 def load_weights(path: Path) -> Weights:
-    """Read a weights file.
+    """Read a weights file, compressed or not.
 
     Raises WeightsError if it does not exist, is damaged, is from another version, or if its
     tensors do not match its configuration.
     """
     metadata, values = read_tensors(path)
     header = parse_header(metadata, path)
+    try:
+        shapes = list_shapes(header.config)
+        if header.compressed:
+            values = decompress_tensors(values, shapes)
+    except (ConfigError, CodingError) as error:
+        raise WeightsError(f"{path}: {error}") from error
     try:
         weights = Weights(
             config=header.config,
@@ -172,7 +194,10 @@ def load_weights(path: Path) -> Weights:
         )
     except KeyError as error:
         raise WeightsError(f"{path} is not a weights file of this project: {error}") from error
-    check_shapes(weights, path)
+    check_shapes(weights, shapes, path)
+    # A changed codebook would change thousands of weights, and nothing else would show it.
+    if header.compressed and weights.identity != header.identity:
+        raise WeightsError(f"{path} is damaged: its tensors are not those that it was written with")
     return weights
 
 
@@ -217,17 +242,41 @@ def parse_header(metadata: Mapping[str, str], path: Path) -> WeightsHeader:
             classes=tuple(ClassName(*pair) for pair in json.loads(metadata["classes"])),
             provenance=parse_dataclass(Provenance, json.loads(metadata["provenance"])),
             identity=metadata.get("identity"),
+            compressed=parse_compression(metadata),
         )
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path} is not a weights file of this project: {error}") from error
 
 
-def check_shapes(weights: Weights, path: Path) -> None:
+def parse_compression(metadata: Mapping[str, str]) -> bool:
+    """Return whether a file is compressed. Raises ValueError for another version's coding."""
+    if COMPRESSION not in metadata:
+        return False
+    version = json.loads(metadata[COMPRESSION])["version"]
+    if version != COMPRESSION_FORMAT["version"]:
+        raise ValueError(
+            f"it is compressed in version {version}, this version reads "
+            f"{COMPRESSION_FORMAT['version']}"
+        )
+    return True
+
+
+def list_shapes(config: AlexNetConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a weights file, by its name in the file.
+
+    Raises ConfigError for sizes that no tensor can have.
+    """
+    try:
+        with torch.device("meta"):
+            shapes = {k: tuple(v.shape) for k, v in AlexNet(config).state_dict().items()}
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"no such network can be built: {error}") from error
+    mean = (3, config.side, config.side)
+    return shapes | {MEAN: mean, EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
+
+
+def check_shapes(weights: Weights, expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
     """Raise WeightsError unless every tensor is present in the shape the configuration requires."""
-    with torch.device("meta"):
-        expected = {k: tuple(v.shape) for k, v in AlexNet(weights.config).state_dict().items()}
-    side = weights.config.side
-    expected |= {MEAN: (3, side, side), EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
     actual = {name: tuple(tensor.shape) for name, tensor in collect_tensors(weights).items()}
     for name in sorted(set(actual) ^ set(expected)):
         state = "missing" if name in expected else "unexpected"
