@@ -1,0 +1,1 @@
+"""What `training/compress.py` does to weights: prune, fine-tune, share, measure."""
