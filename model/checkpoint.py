@@ -28,11 +28,10 @@ T = TypeVar("T")
 WEIGHTS_FORMAT = 1
 """Version of the file format."""
 COMPRESSION = "compression"
-"""Entry of a compressed file's header: how its tensors are coded, as JSON."""
-COMPRESSION_FORMAT = {
-    "version": 1,
-    "coding": "pruned and shared weights, Huffman-coded; see docs/training.md",
-}
+"""Entry of a compressed file's header, as JSON: version and description of the coding, and the
+tensors' shapes, for readers that do not know the network."""
+COMPRESSION_FORMAT = 1
+"""Version of the coding."""
 MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
 LATER_FIELDS = (
     *("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop"),
@@ -149,7 +148,12 @@ def save_weights(weights: Weights, path: Path, *, compressed: bool = False) -> N
     }
     tensors = collect_tensors(weights)
     if compressed:
-        header[COMPRESSION] = json.dumps(COMPRESSION_FORMAT)
+        entry = {
+            "version": COMPRESSION_FORMAT,
+            "coding": "pruned and shared weights, Huffman-coded; see docs/training.md",
+            "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        }
+        header[COMPRESSION] = json.dumps(entry)
         tensors = compress_tensors(tensors)
     write_tensors(tensors, path, header)
 
@@ -253,10 +257,9 @@ def parse_compression(metadata: Mapping[str, str]) -> bool:
     if COMPRESSION not in metadata:
         return False
     version = json.loads(metadata[COMPRESSION])["version"]
-    if version != COMPRESSION_FORMAT["version"]:
+    if version != COMPRESSION_FORMAT:
         raise ValueError(
-            f"it is compressed in version {version}, this version reads "
-            f"{COMPRESSION_FORMAT['version']}"
+            f"it is compressed in version {version}, this version reads {COMPRESSION_FORMAT}"
         )
     return True
 

@@ -97,28 +97,6 @@ def test_a_smooth_image_takes_less_than_its_floats() -> None:
     assert sum(part.nbytes for part in parts.values()) < 0.7 * image.nbytes
 
 
-def test_a_decoder_written_from_the_documentation_reads_it() -> None:
-    sparse, dense = draw_sparse(3, (50, 70), 0.01, 5), draw_sparse(4, (30, 20), 1.0, 5000)
-    parts = compress_tensors({"s": torch.from_numpy(sparse), "d": torch.from_numpy(dense)})
-    raw = {name: part.numpy().tobytes() for name, part in parts.items()}
-    codebook = np.frombuffer(raw["s.codebook"], "<f4")
-    codes = iter(zlib.decompress(raw["s.codes"]))
-    values: list[float] = []
-    for byte in zlib.decompress(raw["s.gaps"]):
-        values += [0.0] * byte
-        if byte != 255:
-            values.append(codebook[next(codes)])
-    values += [0.0] * (sparse.size - len(values))
-    assert np.array_equal(np.array(values, np.float32), sparse.ravel())
-    planes, bits = zlib.decompress(raw["d.planes"]), 0
-    for number, value in enumerate(dense.ravel()):
-        low_to_high = bytes(planes[plane * dense.size + number] for plane in range(4))
-        folded = int.from_bytes(low_to_high, "little")
-        step = -(folded >> 1) - 1 if folded & 1 else folded >> 1
-        bits = (bits + step) % 2**32
-        assert bits.to_bytes(4, "little") == value.tobytes()
-
-
 SHAPES = {"s": (50, 70), "d": (30, 20)}
 
 

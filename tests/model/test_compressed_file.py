@@ -1,6 +1,9 @@
 """A compressed weights file is read as the plain file of the same network would be."""
 
 import json
+import math
+import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +74,43 @@ def test_the_way_back_gives_the_plain_file(files: dict[str, Path], tmp_path: Pat
     assert header == old_header
     assert back.keys() == old.keys()
     assert all(torch.equal(back[name], tensor) for name, tensor in old.items())
+
+
+def test_a_reader_written_from_the_documentation_reads_it(
+    weights: Weights, files: dict[str, Path]
+) -> None:
+    header, tensors = read_tensors(files["compressed"])
+    shapes = json.loads(header["compression"])["shapes"]
+    parts = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+    expected = {**weights.state, "mean_image": weights.mean}
+    assert shapes.keys() >= expected.keys()
+    for name in ("conv2.weight", "fc10.weight", "mean_image"):
+        size = math.prod(shapes[name])
+        sparse = f"{name}.gaps" in parts
+        values = read_sparse(parts, name, size) if sparse else read_planes(parts, name, size)
+        assert sparse == (name != "mean_image")
+        assert torch.equal(torch.tensor(values).reshape(shapes[name]), expected[name]), name
+
+
+def read_sparse(parts: dict[str, bytes], name: str, size: int) -> list[float]:
+    codebook = [value for (value,) in struct.iter_unpack("<f", parts[f"{name}.codebook"])]
+    codes = iter(zlib.decompress(parts[f"{name}.codes"]))
+    values: list[float] = []
+    for gap in zlib.decompress(parts[f"{name}.gaps"]):
+        values += [0.0] * gap
+        if gap < 255:
+            values.append(codebook[next(codes)])
+    return values + [0.0] * (size - len(values))
+
+
+def read_planes(parts: dict[str, bytes], name: str, size: int) -> list[float]:
+    planes, bits, values = zlib.decompress(parts[f"{name}.planes"]), 0, []
+    for place in range(size):
+        folded = sum(planes[plane * size + place] << 8 * plane for plane in range(4))
+        step = -(folded + 1) // 2 if folded % 2 else folded // 2
+        bits = (bits + step) % 2**32
+        values += struct.unpack("<f", bits.to_bytes(4, "little"))
+    return values
 
 
 def test_any_weights_can_be_written_so(weights_of: Callable[..., Weights], tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class Errors:
 
 
 def choose_recipe(preset: str, epochs: int, rate: float | None) -> Recipe:
-    """Return the recipe of a preset, for a few epochs at a low rate.
+    """Return the recipe of a preset, for a few epochs at a low rate that falls to zero.
 
     rate: the initial learning rate; None: a tenth of the preset's.
     """
@@ -44,7 +44,8 @@ def choose_recipe(preset: str, epochs: int, rate: float | None) -> Recipe:
         epochs=epochs,
         rate=rate or RATE_SHARE * trained.rate,
         bias_rate=None,
-        drop_after=(),
+        schedule="cosine",
+        warmup=0,
         slow_conv1_after=None,
         freeze_conv1_after=None,
     )

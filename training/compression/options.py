@@ -48,6 +48,8 @@ class CompressionOptions:
     rate: float | None = None
     """Initial learning rate of fine-tuning. Default: a tenth of the preset's that the weights were
     trained with."""
+    # DEVIATION: compressed weights are mostly zero, and the others share few values, because 57
+    # million weights of four bytes each make too large a file to come with the code.
     first: LayerCompression = field(default_factory=lambda: LayerCompression(density=0.84, bits=8))
     """The first layer."""
     conv: LayerCompression = field(default_factory=lambda: LayerCompression(density=0.4, bits=8))
