@@ -23,6 +23,7 @@ from app.config import Settings
 from docs.configuration import PAGE, configuration_page
 from index.engines.factory import KINDS, MAX_EXACT_ROWS
 from model.architectures import VARIANTS
+from training.compression.options import CompressionOptions
 from training.config import PRESETS, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,7 +147,8 @@ def test_training_lists_every_hyperparameter() -> None:
 
 
 def test_flags_in_the_text_exist(app: Flask) -> None:
-    known = script_help("training/run.py") + script_help("training/evaluate.py")
+    scripts = ("training/run.py", "training/evaluate.py", "training/compress.py")
+    known = "".join(map(script_help, scripts))
     index = app.cli.commands["index"]
     assert isinstance(index, click.Group)
     known += " ".join(flag for command in index.commands.values() for flag in options(command))
@@ -173,6 +175,20 @@ def test_requests_exist(app: Flask) -> None:
 def test_presets_are_documented() -> None:
     rows = table(ROOT / "docs/training.md", "preset")
     assert [row[0].strip("`") for row in rows] == list(PRESETS)
+
+
+def test_what_compression_keeps_is_documented() -> None:
+    rows = table(ROOT / "docs/training.md", "layers")
+    kinds = ("first", "conv", "dense", "last")
+    settings = [(kind, getattr(CompressionOptions(weights=ROOT), kind)) for kind in kinds]
+    assert [row[1:] for row in rows] == [
+        [
+            f"{kept.density:.0%}".replace("%", " %"),
+            f"{2**kept.bits}",
+            f"`--{k}.density`, `--{k}.bits`",
+        ]
+        for k, kept in settings
+    ]
 
 
 def test_variants_are_documented() -> None:
@@ -211,7 +227,9 @@ def deviations() -> list[list[str]]:
     """File, departure and reason of every `# DEVIATION: … because …` in the code."""
     found = []
     for file in sorted(file for folder in CODE for file in (ROOT / folder).rglob("*.py")):
-        for block in re.findall(r"# DEVIATION: ((?:.*\n)(?:\s*# (?!DEVIATION).*\n)*)", file.read_text()):
+        for block in re.findall(
+            r"# DEVIATION: ((?:.*\n)(?:\s*# (?!DEVIATION).*\n)*)", file.read_text()
+        ):
             comment = " ".join(line.strip().lstrip("# ") for line in block.splitlines())
             departure, reason = re.split(r",? because ", comment.rstrip("."), maxsplit=1)
             found.append([f"`{file.relative_to(ROOT).as_posix()}`", departure, reason])
