@@ -64,8 +64,9 @@ def report_run(
         if run is not None:
             epoch = state.history[-1]
             picture = draw_conv1(kernels["conv1.weight"], state.network.config.towers)
+            write_epoch(run, epoch, picture)
             tensorboard = tensorboard or open_tensorboard(run.tensorboard, epoch.epoch)
-            write_epoch(run, tensorboard, epoch, picture)
+            write_tensorboard(tensorboard, epoch, picture)
             console.print(format_epoch(epoch, spec.recipe.epochs))
 
     def checkpoint_due() -> bool:
@@ -90,6 +91,13 @@ def report_run(
             tensorboard.close()
 
 
+def write_epoch(run: RunFolder, epoch: Epoch[float], picture: Image.Image) -> None:
+    """Write an epoch to epochs.jsonl, and conv1's picture to its file."""
+    run.append_epoch(epoch)
+    run.conv1.mkdir(exist_ok=True)
+    picture.save(run.conv1_picture(epoch.epoch))
+
+
 def open_tensorboard(folder: Path, first_epoch: int) -> "SummaryWriter":
     """Start an event file for the epochs that this process trains, from `first_epoch` on.
 
@@ -102,13 +110,8 @@ def open_tensorboard(folder: Path, first_epoch: int) -> "SummaryWriter":
     return SummaryWriter(str(folder), purge_step=first_epoch)
 
 
-def write_epoch(
-    run: RunFolder, tensorboard: "SummaryWriter", epoch: Epoch[float], picture: Image.Image
-) -> None:
-    """Write an epoch to epochs.jsonl, and with conv1's picture to its file and TensorBoard."""
-    run.append_epoch(epoch)
-    run.conv1.mkdir(exist_ok=True)
-    picture.save(run.conv1_picture(epoch.epoch))
+def write_tensorboard(writer: "SummaryWriter", epoch: Epoch[float], picture: Image.Image) -> None:
+    """Add an epoch and its picture of conv1 to the event file."""
     values = {
         "loss/training": epoch.loss,
         "error/top-1": epoch.top1_error,
@@ -119,10 +122,10 @@ def write_epoch(
         "memory/GiB": epoch.memory,
     }
     for name, value in values.items():
-        tensorboard.add_scalar(name, value, epoch.epoch)
+        writer.add_scalar(name, value, epoch.epoch)
     pixels = torch.from_numpy(np.array(picture))
-    tensorboard.add_image("conv1", pixels, epoch.epoch, dataformats="HWC")
-    tensorboard.flush()  # so that a killed process loses no finished epoch
+    writer.add_image("conv1", pixels, epoch.epoch, dataformats="HWC")
+    writer.flush()  # so that a killed process loses no finished epoch
 
 
 def draw_conv1(kernels: Tensor, towers: int = 2) -> Image.Image:
