@@ -1,9 +1,12 @@
-"""Pictures of what a network has learned and computes.
+"""Pictures of what a network has learned and computes, and numbers that go with them.
 
-conv1's 96 kernels, one picture for each tower, and how much of what each sees is colour
-(Figure 3); feature maps as small grey pictures on a common sheet.
+conv1's 96 kernels, one picture for each tower, how much of what each sees is colour (Figure 3),
+and how far they are from the noise that they started as; feature maps as small grey pictures on a
+common sheet.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +17,11 @@ from torch import Tensor
 KERNELS_PER_ROW = 8
 MIN_INK = 14
 """Ink, of 255, for a response of zero, so that even a map of zeros shows where it lies."""
+
+LOW_FREQUENCY = 0.25
+"""Cycles per pixel below which a frequency counts as low: half the highest along one axis."""
+PERMUTATION_SPLITS, SPLITS_PER_BATCH, PERMUTATION_SEED = 9_999, 1_000, 2012
+"""Of the permutation test: random splits, splits drawn at a time, and the seed."""
 
 Kernels = Tensor | npt.NDArray[np.float32]
 SameKernels = TypeVar("SameKernels", Tensor, npt.NDArray[np.float32])
@@ -68,6 +76,79 @@ def compute_colour_selectivity(kernels: Kernels) -> npt.NDArray[np.float32]:
     share = np.zeros(len(weights), dtype=np.float32)
     np.divide(colour, energy, out=share, where=energy > 0, casting="same_kind")
     return share
+
+
+def compute_low_frequency_share(kernels: Kernels) -> float:
+    """Compute which share of the energy of kernels, [N, 3, h, w], lies at low frequencies, 0–1.
+
+    The energy is that of each colour's two-dimensional DFT, h × w frequencies, summed over colours
+    and kernels; low is a radial frequency below 0.25 cycles per pixel. Photographs have most of
+    their energy there, and so have kernels that have learned from them, smooth edges and blobs of
+    colour; the noise that an initial network consists of has `find_noise_share`. Kernels of zeros
+    have a share of 0. Raises ValueError as `draw_kernels` does.
+    """
+    weights = _check_finite_weights(kernels)
+    energy = np.square(np.abs(np.fft.fft2(weights))).sum(axis=(0, 1))
+    low = energy[_find_low_frequencies(*weights.shape[2:])].sum()
+    return float(low / energy.sum()) if energy.any() else 0.0
+
+
+def find_noise_share(height: int, width: int) -> float:
+    """Return the expected `compute_low_frequency_share` of white noise: 21/121 for 11 × 11.
+
+    White noise has the same expected energy at all frequencies, so that the share is that of the
+    frequencies that count as low.
+    """
+    return float(_find_low_frequencies(height, width).mean())
+
+
+def _find_low_frequencies(height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Return which frequencies of the DFT are low: bool [height, width]."""
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    low: npt.NDArray[np.bool_] = radius < LOW_FREQUENCY
+    return low
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectivityContrast:
+    """The difference between two GPUs' mean colour selectivities, and a permutation test of it.
+
+    means: of each GPU. as_extreme: how many of `splits` random splits of all kernels into two
+    halves have means at least as far apart.
+    """
+
+    means: tuple[float, float]
+    as_extreme: int
+    splits: int
+
+    @property
+    def difference(self) -> float:
+        """The second GPU's mean minus the first's."""
+        return self.means[1] - self.means[0]
+
+    @property
+    def p(self) -> float:
+        """The p-value, which counts the actual split as one of the random ones."""
+        return (self.as_extreme + 1) / (self.splits + 1)
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether the difference is not significant: p > 0.05."""
+        return self.p > 0.05
+
+
+def compare_selectivities(first: Sequence[float], second: Sequence[float]) -> SelectivityContrast:
+    """Test the difference of two groups' means by permutation, with a fixed seed."""
+    pooled, half = np.array([*first, *second]), len(first)
+    means = float(np.mean(first)), float(np.mean(second))
+    difference, as_extreme = abs(means[1] - means[0]), 0
+    generator = np.random.default_rng(PERMUTATION_SEED)
+    for start in range(0, PERMUTATION_SPLITS, SPLITS_PER_BATCH):
+        count = min(SPLITS_PER_BATCH, PERMUTATION_SPLITS - start)
+        shuffled = generator.permuted(np.broadcast_to(pooled, (count, len(pooled))), axis=1)
+        differences = np.abs(shuffled[:, :half].mean(1) - shuffled[:, half:].mean(1))
+        as_extreme += int((differences >= difference - 1e-12).sum())
+    return SelectivityContrast(means=means, as_extreme=as_extreme, splits=PERMUTATION_SPLITS)
 
 
 def _to_pixels(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:

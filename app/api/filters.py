@@ -14,13 +14,13 @@ from app.views.filters.kernels import (
     Kernel,
     KernelBlock,
     KernelPatches,
-    SelectivityContrast,
     compare_gpus,
     find_kernel,
     find_top_patches,
     list_kernel_blocks,
     list_kernels,
 )
+from model.visualize import SelectivityContrast
 
 blueprint = ApiBlueprint("filters", "The kernels of conv1 by GPU (Figure 3).")
 

@@ -6,12 +6,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from scipy.stats import permutation_test
 
 from model.visualize import (
     MIN_INK,
+    compare_selectivities,
     compute_colour_selectivity,
+    compute_low_frequency_share,
     draw_kernels,
     draw_maps,
+    find_noise_share,
     split_towers,
 )
 
@@ -110,9 +114,59 @@ def test_selectivity_does_not_depend_on_the_strength_of_a_kernel(conv1: Weights)
     )
 
 
+def wave(across: float, down: float, side: int = 11) -> Weights:
+    """A kernel of one frequency, in cycles per pixel, the same in all colours."""
+    y, x = np.mgrid[:side, :side]
+    return np.tile(np.cos(2 * np.pi * (across * x + down * y)), (3, 1, 1)).astype(np.float32)
+
+
+def test_of_white_noise_21_of_121_frequencies_are_low() -> None:
+    # i² + j² < (11/4)² = 7.56 for whole numbers: 1 zero, 4 each of 1, 2 and 4, and 8 of 5.
+    assert find_noise_share(11, 11) == (1 + 4 + 4 + 4 + 8) / 121
+    # The expected energy of white noise is that of an orthonormal basis, such as all single pixels.
+    pixels = np.eye(363, dtype=np.float32).reshape(363, 3, 11, 11)
+    assert compute_low_frequency_share(pixels) == pytest.approx(21 / 121, abs=1e-9)
+    noise = np.random.default_rng(1).normal(0, 0.01, (96, 3, 11, 11)).astype(np.float32)
+    assert compute_low_frequency_share(noise) == pytest.approx(21 / 121, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("across", "down", "low"),
+    [(0, 0, 1), (2, 0, 1), (2, 1, 1), (2, 2, 0), (3, 0, 0), (0, 5, 0), (-2, 1, 1), (4, 4, 0)],
+)
+def test_a_wave_is_low_if_it_has_less_than_a_cycle_in_four_pixels(
+    across: int, down: int, low: float
+) -> None:
+    # 11 pixels hold whole cycles; the radius is what counts: 2√2 / 11 = 0.257.
+    kernels = wave(across / 11, down / 11)[None]
+    assert compute_low_frequency_share(kernels) == pytest.approx(low, abs=1e-6)
+
+
+def test_the_share_is_that_of_all_kernels_energy_together() -> None:
+    low, high = 3 * wave(1 / 11, 0), wave(4 / 11, 0)
+    found = compute_low_frequency_share(np.stack([low, high]))
+    assert found == pytest.approx(9 / 10, abs=1e-6)
+    assert compute_low_frequency_share(np.zeros((2, 3, 11, 11), np.float32)) == 0
+    # Each colour has a spectrum of its own: opposite signs do not cancel.
+    opposed = wave(1 / 11, 0) * np.array([1, -1, 0], np.float32)[:, None, None]
+    assert compute_low_frequency_share(opposed[None]) == pytest.approx(1, abs=1e-6)
+
+
+def test_smooth_kernels_have_most_of_their_energy_at_low_frequencies(conv1: Weights) -> None:
+    smooth = conv1.copy()
+    for axis in (2, 3):
+        smooth = sum(np.roll(smooth, n, axis) for n in range(4)) / 4
+    assert compute_low_frequency_share(smooth) > 0.8
+
+
 @pytest.mark.parametrize("shape", [(48, 11, 11), (48, 4, 11, 11), (0, 3, 11, 11)])
 def test_what_is_no_stack_of_colour_kernels_is_refused(shape: tuple[int, ...]) -> None:
-    for use in (split_towers, draw_kernels, compute_colour_selectivity):
+    for use in (
+        split_towers,
+        draw_kernels,
+        compute_colour_selectivity,
+        compute_low_frequency_share,
+    ):
         with pytest.raises(ValueError, match=r"\[N, 3, height, width\]"):
             use(np.zeros(shape, dtype=np.float32))
 
@@ -122,9 +176,31 @@ def test_an_odd_number_of_kernels_has_no_two_towers(conv1: Weights) -> None:
         split_towers(conv1[:95])
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.8, -1.2])
+def test_the_p_value_equals_an_exact_permutation_test(shift: float) -> None:
+    drawn = np.random.default_rng(4)
+    first, second = drawn.normal(0.5, 1, 6), drawn.normal(0.5 + shift, 1, 6)
+    exact = permutation_test(
+        (first, second), lambda a, b: abs(a.mean() - b.mean()), alternative="greater"
+    )
+    assert exact.null_distribution.size == 924  # every split there is
+    found = compare_selectivities(first, second)
+    error = (exact.pvalue * (1 - exact.pvalue) / found.splits) ** 0.5
+    assert found.as_extreme / found.splits == pytest.approx(exact.pvalue, abs=5 * error)
+    assert found.means == pytest.approx((first.mean(), second.mean()))
+    assert found.difference == pytest.approx(second.mean() - first.mean())
+    assert found.p == pytest.approx(exact.pvalue, abs=5 * error + 1 / found.splits)
+    assert found.by_chance == (exact.pvalue > 0.05)
+
+
+def test_a_full_separation_is_significant() -> None:
+    found = compare_selectivities(np.linspace(0, 0.2, 48), np.linspace(0.6, 0.9, 48))
+    assert (found.as_extreme, found.by_chance) == (0, False)
+
+
 def test_weights_of_a_diverged_training_are_refused(conv1: Weights) -> None:
     conv1[5, 0, 0, 0] = np.nan
-    for use in (draw_kernels, compute_colour_selectivity):
+    for use in (draw_kernels, compute_colour_selectivity, compute_low_frequency_share):
         with pytest.raises(ValueError, match="NaN"):
             use(conv1)
 

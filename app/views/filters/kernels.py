@@ -12,10 +12,14 @@ from app.inference.loader import NotReady, Ready
 from app.views.layers import activations
 from index.sample import ImageSample
 from model.predict import Predictor
-from model.visualize import KERNELS_PER_ROW, compute_colour_selectivity, split_towers
+from model.visualize import (
+    KERNELS_PER_ROW,
+    SelectivityContrast,
+    compare_selectivities,
+    compute_colour_selectivity,
+    split_towers,
+)
 
-PERMUTATION_SPLITS, SPLITS_PER_BATCH, PERMUTATION_SEED = 9_999, 1_000, 2012
-"""Of the permutation test: random splits, splits drawn at a time, and the seed."""
 KERNEL_PIXELS, KERNEL_STEP = 44, 48
 """Size of a kernel in its GPU's picture, and the distance from one to the next."""
 
@@ -46,29 +50,6 @@ class KernelBlock:
     url: str
     width: int
     height: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelectivityContrast:
-    """The difference between two GPUs' mean colour selectivities, and a permutation test of it.
-
-    means: of each GPU. as_extreme: how many of `splits` random splits of all kernels into two
-    halves have means at least as far apart.
-    """
-
-    means: tuple[float, float]
-    as_extreme: int
-    splits: int
-
-    @property
-    def difference(self) -> float:
-        """The second GPU's mean minus the first's."""
-        return self.means[1] - self.means[0]
-
-    @property
-    def by_chance(self) -> bool:
-        """Whether the difference is not significant: p > 0.05."""
-        return (self.as_extreme + 1) / (self.splits + 1) > 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,20 +139,6 @@ def compare_gpus(predictor: Predictor, kernels: list[Kernel]) -> SelectivityCont
     return activations.get_activation_cache().get(
         ("contrast", predictor.identity), lambda: compare_selectivities(*values)
     )
-
-
-def compare_selectivities(first: Sequence[float], second: Sequence[float]) -> SelectivityContrast:
-    """Test the difference of two groups' means by permutation, with a fixed seed."""
-    pooled, half = np.array([*first, *second]), len(first)
-    means = float(np.mean(first)), float(np.mean(second))
-    difference, as_extreme = abs(means[1] - means[0]), 0
-    generator = np.random.default_rng(PERMUTATION_SEED)
-    for start in range(0, PERMUTATION_SPLITS, SPLITS_PER_BATCH):
-        count = min(SPLITS_PER_BATCH, PERMUTATION_SPLITS - start)
-        shuffled = generator.permuted(np.broadcast_to(pooled, (count, len(pooled))), axis=1)
-        differences = np.abs(shuffled[:, :half].mean(1) - shuffled[:, half:].mean(1))
-        as_extreme += int((differences >= difference - 1e-12).sum())
-    return SelectivityContrast(means=means, as_extreme=as_extreme, splits=PERMUTATION_SPLITS)
 
 
 def find_top_patches(number: int) -> KernelPatches | NotReady | None:
