@@ -248,7 +248,9 @@ class AlexNet(nn.Module):
         elif layer.sigma is not None:
             module.weight.normal_(0, layer.sigma)
         if layer.sigma is not None or self.config.init == "he":
-            module.bias.fill_(layer.bias if self.config.init == "paper" else 0.0)
+            # Ones are there "to provide the ReLUs with positive inputs" (§5); tanh they saturate.
+            as_listed = self.config.init == "paper" and self.config.activation == "relu"
+            module.bias.fill_(layer.bias if as_listed else 0.0)
 
     def materialise(self) -> None:
         """Compute the constants that a network built on the meta device lacks."""

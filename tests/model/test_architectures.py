@@ -469,6 +469,11 @@ SIGMAS: dict[str, dict[str, tuple[float, float]]] = {
         "conv1": (0.01, 0), "conv2": (0.01, 1), "conv3": (0.03, 0), "conv4": (0.03, 1),
         "conv5": (0.03, 1), "fc6": (0.01, 1), "fc7": (0.01, 1), "fc8": (0.01, 0),
     },
+    # §5: ones "to provide the ReLUs with positive inputs", of which this net has none.
+    "tanh": {
+        "conv1": (0.01, 0), "conv2": (0.01, 0), "conv3": (0.01, 0), "conv4": (0.01, 0),
+        "conv5": (0.01, 0), "fc6": (0.01, 0), "fc7": (0.01, 0), "fc8": (0.01, 0),
+    },
     "cifar-lrn": {
         "conv1": (1e-4, 0), "conv2": (0.01, 0), "local3": (0.04, 0), "local4": (0.04, 0),
         "fc10": (0.01, 0),
