@@ -33,6 +33,8 @@ MAX_EPOCHS_BYTES = 1024 * 1024
 """The end of epochs.jsonl that is read: about three thousand epochs."""
 START_TIME = re.compile(r"(\d{8}-\d{6})-")
 """The time with which a run's name begins."""
+SHARES = ("top1_error", "top5_error", "conv1_low_frequency")
+"""An epoch's numbers from 0 to 1."""
 CONV1_PICTURE = re.compile(r"epoch-(\d{1,6})\.png")
 Number_co = TypeVar("Number_co", bound=float | None, covariant=True)
 
@@ -63,6 +65,9 @@ class Epoch(Generic[Number_co]):
     """Duration of the epoch in seconds, validation included."""
     memory: Number_co
     """Peak memory so far in GiB: the GPU's if it trains on one, else the process's."""
+    conv1_low_frequency: float | None = None
+    """Share of the energy of conv1's kernels at low frequencies, 0–1 (model/visualize.py). Older
+    runs lack it."""
 
 
 @dataclass(frozen=True)
@@ -290,8 +295,8 @@ def parse_epoch(line: bytes) -> Epoch[float | None] | None:
     if not epoch:
         return None
     numbers = {field.name: finite_number(values.get(field.name)) for field in fields(Epoch)}
-    errors = {name: fraction(values.get(name)) for name in ("top1_error", "top5_error")}
-    return Epoch(**{**numbers, **errors, "epoch": epoch})  # type: ignore[arg-type]
+    shares = {name: fraction(values.get(name)) for name in SHARES}
+    return Epoch(**{**numbers, **shares, "epoch": epoch})  # type: ignore[arg-type]
 
 
 def list_conv1_epochs(folder: RunFolder) -> Iterator[int]:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from model.visualize import draw_kernels, split_towers
+from model.visualize import compute_low_frequency_share, draw_kernels, split_towers
 from storage.files import write_atomically
 from storage.progress import create_progress_bars
 from storage.runs import Epoch, RunFolder
@@ -62,7 +63,8 @@ def report_run(
             {"conv1.weight": state.network.conv1.weight}, state.network.config
         )
         if run is not None:
-            epoch = state.history[-1]
+            low = compute_low_frequency_share(kernels["conv1.weight"])
+            epoch = state.history[-1] = replace(state.history[-1], conv1_low_frequency=low)
             picture = draw_conv1(kernels["conv1.weight"], state.network.config.towers)
             write_epoch(run, epoch, picture)
             tensorboard = tensorboard or open_tensorboard(run.tensorboard, epoch.epoch)
@@ -120,6 +122,7 @@ def write_tensorboard(writer: "SummaryWriter", epoch: Epoch[float], picture: Ima
         "speed/images a second": epoch.images_per_second,
         "speed/seconds waited for data": epoch.data_wait,
         "memory/GiB": epoch.memory,
+        "conv1/share at low frequencies": epoch.conv1_low_frequency,
     }
     for name, value in values.items():
         writer.add_scalar(name, value, epoch.epoch)

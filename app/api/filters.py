@@ -20,7 +20,7 @@ from app.views.filters.kernels import (
     list_kernel_blocks,
     list_kernels,
 )
-from model.visualize import SelectivityContrast
+from model.visualize import SelectivityContrast, find_noise_share
 
 blueprint = ApiBlueprint("filters", "The kernels of conv1 by GPU (Figure 3).")
 
@@ -58,6 +58,10 @@ class GpuSchema(Schema):
     gpu = fields.Integer(required=True)
     kernels = fields.Integer(required=True, metadata={"description": "number of kernels"})
     selectivity = fields.Float(required=True, metadata={"description": "mean of its kernels"})
+    low_frequency = fields.Float(
+        required=True,
+        metadata={"description": "share of its kernels' energy at low frequencies, 0–1"},
+    )
     picture = fields.String(required=True, metadata={"format": "uri-reference"})
     width = fields.Integer(required=True)
     height = fields.Integer(required=True)
@@ -84,6 +88,10 @@ class FiltersSchema(Schema):
         required=True,
         allow_none=True,
         metadata={"description": "null for a network of one tower"},
+    )
+    noise = fields.Float(
+        required=True,
+        metadata={"description": "low_frequency of white noise, as in an initial network"},
     )
     weights = fields.String(required=True)
 
@@ -140,6 +148,7 @@ def list_filters() -> dict[str, Any]:
         "kernels": [dump_kernel(kernel, block) for block in blocks for kernel in block.kernels],
         "gpus": [dump_gpu(block) for block in blocks],
         "contrast": dump_contrast(contrast) if contrast else None,
+        "noise": find_noise_share(*predictor.conv1_kernels().shape[2:]),
         "weights": predictor.identity,
     }
 
@@ -194,6 +203,7 @@ def dump_gpu(block: KernelBlock) -> dict[str, Any]:
         "gpu": block.gpu,
         "kernels": len(block.kernels),
         "selectivity": block.selectivity,
+        "low_frequency": block.low_frequency,
         "picture": block.url,
         "width": block.width,
         "height": block.height,

@@ -37,6 +37,9 @@ class EpochSchema(Schema):
     data_wait = nullable_float(description="seconds spent waiting for images")
     seconds = nullable_float(description="including validation")
     memory = nullable_float(description="peak so far, in GiB")
+    conv1_low_frequency = nullable_float(
+        description="share of the energy of conv1's kernels at low frequencies", **ERROR_RANGE
+    )
 
 
 class RunSchema(Schema):

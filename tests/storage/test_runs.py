@@ -199,3 +199,12 @@ def test_what_remains_is_estimated_from_the_last_epochs(home: Home) -> None:
     run.update_description(recipe={"epochs": 4})
     age(run, 20)
     assert determine_run_status(one(home), NOW).remaining is None
+
+
+def test_epochs_older_than_a_field_lack_only_that(home: Home) -> None:
+    run = record(home, "run", epochs=1)
+    run.append_epoch(epoch(2, conv1_low_frequency=0.9))
+    old, new = (json.loads(line) for line in run.epochs.read_text().splitlines())
+    del old["conv1_low_frequency"]
+    run.epochs.write_text(f"{json.dumps(old)}\n{json.dumps(new)}\n")
+    assert one(home).epochs == (epoch(1), epoch(2, conv1_low_frequency=0.9))

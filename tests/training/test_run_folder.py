@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from model.checkpoint import Pca, load_weights, read_tensors, write_tensors
+from model.visualize import compute_low_frequency_share
 from storage.home import Home
 from storage.runs import RunFolder
 from training.callbacks import Callbacks, StoppedError
@@ -253,6 +254,20 @@ def test_the_environment_is_this_one(tiny: PreparedDataset, home: Home) -> None:
     assert found["python"] == platform.python_version()
     assert (found["device"], found["precision"], found["processes"]) == ("cpu", "bf16", 4)
     assert found["threads"] == torch.get_num_threads()
+
+
+def test_each_epoch_records_how_far_conv1_is_from_noise(tiny: PreparedDataset, home: Home) -> None:
+    recipe = replace(RECIPE, epochs=2)
+    told = RunSpec(tiny, recipe)
+    run, state = create_run(home, told, "cifar"), fresh(tiny, recipe)
+    kept = recorded(run, told, state)
+    lines = [json.loads(line) for line in run.epochs.read_text().splitlines()]
+    for line, weights in zip(lines, kept, strict=True):
+        share = compute_low_frequency_share(weights["conv1.weight"])
+        assert line["conv1_low_frequency"] == pytest.approx(share)
+    assert [epoch.conv1_low_frequency for epoch in state.history] == [
+        line["conv1_low_frequency"] for line in lines
+    ]
 
 
 def test_two_runs_begun_in_the_same_second_have_folders_of_their_own(

@@ -17,6 +17,7 @@ from model.visualize import (
     SelectivityContrast,
     compare_selectivities,
     compute_colour_selectivity,
+    compute_low_frequency_share,
     split_towers,
 )
 
@@ -42,11 +43,15 @@ class Kernel:
 
 @dataclass(frozen=True, kw_only=True)
 class KernelBlock:
-    """The kernels of one GPU: their mean selectivity, and the picture of all of them."""
+    """The kernels of one GPU and the picture of all of them.
+
+    selectivity: their mean. low_frequency: the share of their energy at low frequencies.
+    """
 
     gpu: int
     kernels: Sequence[Kernel]
     selectivity: float
+    low_frequency: float
     url: str
     width: int
     height: int
@@ -113,11 +118,13 @@ def check_kernel_number(number: int, count: int) -> None:
 
 def list_kernel_blocks(predictor: Predictor, kernels: list[Kernel]) -> list[KernelBlock]:
     """Group the kernels by GPU."""
+    parts = split_towers(predictor.conv1_kernels(), predictor.weights.config.towers)
     return [
         KernelBlock(
             gpu=gpu,
             kernels=own,
             selectivity=float(np.mean([k.selectivity for k in own])),
+            low_frequency=compute_low_frequency_share(parts[gpu - 1]),
             url=url_for("filters.gpu_picture", number=gpu, v=predictor.identity[:12]),
             width=KERNEL_STEP * max(k.column for k in own) + KERNEL_PIXELS,
             height=KERNEL_STEP * max(k.row for k in own) + KERNEL_PIXELS,

@@ -19,7 +19,13 @@ from app.views.layers import activations
 from app.views.layers.activations import Peak
 from app.views.pictures import encode_png, make_picture_response
 from app.web import check_not_modified
-from model.visualize import draw_kernels, draw_maps, split_towers
+from model.visualize import (
+    compute_low_frequency_share,
+    draw_kernels,
+    draw_maps,
+    find_noise_share,
+    split_towers,
+)
 
 blueprint = Blueprint("filters", __name__, url_prefix="/filters")
 blueprint.context_processor(activations.list_template_functions)
@@ -87,14 +93,16 @@ def response_picture(number: int) -> Response:
 def render_filters(number: int | None) -> str:
     """Render the page, with one kernel in detail if there is a number; 404 if it is unknown."""
     predictor = context.require_predictor()
-    kernels = list_kernels(predictor)
+    kernels, weights = list_kernels(predictor), predictor.conv1_kernels()
     kernel = None if number is None else find_kernel(kernels, number)
     image = get_current_image() if kernel else None
     return render_template(
         "filters.html",
         blocks=list_kernel_blocks(predictor, kernels),
         kernels=kernels,
-        size=predictor.conv1_kernels().shape[-1],
+        size=weights.shape[-1],
+        low_frequency=compute_low_frequency_share(weights),
+        noise=find_noise_share(*weights.shape[2:]),
         contrast=compare_gpus(predictor, kernels),
         kernel=kernel,
         top_patches=find_top_patches(kernel.number) if kernel else None,

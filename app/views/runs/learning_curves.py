@@ -1,4 +1,4 @@
-"""The charts of runs: three of one run, two of several, and the sparkline in the list."""
+"""The charts of runs: three or four of one run, two of several, and the sparkline in the list."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +20,10 @@ from app.views.runs.chart import (
     make_log_axis,
     make_stepped_values,
 )
+from model.architectures import VARIANTS
+from model.config import AlexNetConfig
+from model.receptive_field import list_weighted_layers
+from model.visualize import find_noise_share
 from storage.runs import Epoch, Run
 
 MIN_CHART_EPOCHS = 10
@@ -39,7 +43,10 @@ class Sparkline:
 
 
 def draw_run_charts(run: Run, *, running: bool) -> list[Chart]:
-    """Return one run's charts: error with the drops of the learning rate, loss, learning rate."""
+    """Return one run's charts: error with the drops of the learning rate, loss, learning rate.
+
+    And, if it was recorded, how far conv1 has come from the noise that it started as.
+    """
     if run.last_epoch is None:
         return []
     x, last = make_epoch_axis(count_chart_epochs(run, running=running)), run.last_epoch.epoch
@@ -54,7 +61,7 @@ def draw_run_charts(run: Run, *, running: bool) -> list[Chart]:
     rates = list_epoch_values(run, "rate", positive=True)
     rate = [("learning rate", 1, make_stepped_values(rates) if plateau else rates)]
     rate_axes = (x, make_log_axis(list_finite_values(rates)))
-    return [
+    charts = [
         build_chart(
             "error", "Error", errors, (x, make_common_axis(errors)), format_percent, drops, future
         ),
@@ -63,6 +70,25 @@ def draw_run_charts(run: Run, *, running: bool) -> list[Chart]:
         ),
         build_chart("rate", "Learning rate", rate, rate_axes, format_scientific, (), future),
     ]
+    low = list_epoch_values(run, "conv1_low_frequency")
+    if list_finite_values(low):
+        noise = find_noise_share(*find_kernel_size(run))
+        curves = [("conv1", 1, low), ("white noise", 2, [(low[0][0], noise), (low[-1][0], noise)])]
+        axes = (x, Axis(low=0.0, high=1.0))
+        charts.append(
+            build_chart(
+                "conv1", "conv1 at low frequencies", curves, axes, format_percent, (), future
+            )
+        )
+    return charts
+
+
+def find_kernel_size(run: Run) -> tuple[int, int]:
+    """Return the size of conv1's kernels; the paper's where the run's variant is unknown."""
+    name = run.recipe.get("variant")
+    variant = VARIANTS.get(name) if isinstance(name, str) else None
+    conv1 = list_weighted_layers(variant.config if variant else AlexNetConfig())[0]
+    return conv1.kernel, conv1.kernel
 
 
 def draw_comparison_charts(runs: Sequence[Run]) -> list[Chart]:

@@ -168,6 +168,31 @@ def test_a_rate_that_is_less_than_halved_has_not_dropped(
     assert [text.text for text in plot.all("text", "rate-drop-label")] == ["÷\u200910"]
 
 
+def test_conv1s_distance_from_noise_is_a_curve_where_it_was_recorded(
+    home: Home, client: FlaskClient, page
+) -> None:
+    run = record(home)
+    assert len(page(client.get(f"/training/{NAME}")).all("svg", "plot")) == 3
+    shares = [None, 0.2, 0.5, 0.8, 0.9]
+    epochs = [epoch(n, *v) for n, v in enumerate(zip(RATES, LOSSES, ERRORS, strict=True), start=1)]
+    run.write_epochs(
+        [replace(e, conv1_low_frequency=s) for e, s in zip(epochs, shares, strict=True)]
+    )
+    shown = page(client.get(f"/training/{NAME}"))
+    plot = shown.one("svg", "conv1")
+    x, y = scale(plot, "middle"), scale(plot, "end")
+    places = drawn(plot)
+    assert [x(left) for left, _ in places] == pytest.approx([2, 3, 4, 5], abs=0.01)
+    assert [y(top) for _, top in places] == pytest.approx(shares[1:], abs=0.002)
+    # Beside it the share of noise in kernels of 11×11.
+    assert [x(left) for left, _ in drawn(plot, 1)] == pytest.approx([1, 5], abs=0.01)
+    assert [y(top) for _, top in drawn(plot, 1)] == pytest.approx([21 / 121] * 2, abs=0.002)
+    rows = shown.one("table", "numbers").one("tbody").all("tr")
+    assert [row.children[-1].text for row in rows][:2] == ["–", "20.0\u2009%"]
+    told = client.get(f"/api/runs/{NAME}").json["epochs"]
+    assert [e["conv1_low_frequency"] for e in told] == shares
+
+
 def test_every_number_is_in_the_table(home: Home, client: FlaskClient, page) -> None:
     run = record(home)
     run.append_epoch(epoch(6, 0.00001, float("nan"), float("inf")))

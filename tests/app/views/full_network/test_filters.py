@@ -86,7 +86,7 @@ def test_every_kernel_is_a_link_with_a_name_where_it_is_drawn(client, page):
 
 def test_the_difference_between_the_gpus_is_drawn_and_stated(app, client, page):
     shown = page(client.get("/filters"))
-    strips = shown.one("div", "strips").all("svg")
+    strips = shown.all("div", "strips")[0].all("svg")
     weights = app.extensions["loader"].get_state().predictor.conv1_kernels().double().numpy()
     grey = (weights.sum(1) ** 2 / 3).sum((1, 2))
     expected = 1 - grey / (weights**2).sum((1, 2, 3))
@@ -96,10 +96,27 @@ def test_the_difference_between_the_gpus_is_drawn_and_stated(app, client, page):
     assert [float(s.one("line", "mean").attributes["x1"][:-1]) for s in strips] == pytest.approx(
         [100 * half for half in halves], abs=0.01
     )
-    told = re.findall(r"0\.\d{3}", shown.one("p", "finding").text)
+    told = re.findall(r"0\.\d{3}", shown.all("p", "finding")[0].text)
     assert [float(number) for number in told] == pytest.approx(
         [*halves, abs(halves[1] - halves[0])], abs=0.0006
     )
+
+
+def test_how_far_conv1_is_from_noise_is_drawn_and_stated(app, client, page):
+    shown = page(client.get("/filters"))
+    weights = app.extensions["loader"].get_state().predictor.conv1_kernels().double()
+    energy = torch.fft.fft2(weights).abs() ** 2
+    along = torch.fft.fftfreq(11)
+    low = (along[:, None] ** 2 + along[None, :] ** 2).sqrt() < 0.25
+    shares = [float(part[..., low].sum() / part.sum()) for part in (energy, *energy.split(48))]
+    stated = shown.one("p", "structure").all("span", "number")
+    assert [float(s.text) for s in stated] == pytest.approx([*shares, 21 / 121], abs=0.0006)
+    bars = [svg for svg in shown.all("svg", "strip") if svg.all("rect")]
+    widths = [float(svg.all("rect")[1].attributes["width"][:-1]) for svg in bars]
+    assert widths == pytest.approx([100 * share for share in shares[1:]], abs=0.01)
+    told = client.get("/api/filters").json
+    assert [gpu["low_frequency"] for gpu in told["gpus"]] == pytest.approx(shares[1:], abs=1e-5)
+    assert told["noise"] == 21 / 121
 
 
 def test_a_chosen_kernel_is_outlined_and_described(client, page):

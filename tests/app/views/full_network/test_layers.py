@@ -293,7 +293,7 @@ def test_a_network_of_one_tower_is_one_column(client, page, one_tower):
     assert shown.all("p", "exchange") == []
     assert "both" not in shown.one("div", "lanes").text
     filters = page(one_tower.get("/filters"))
-    assert len(filters.one("p", "finding").all("span", "number")) == 1
+    assert len(filters.all("p", "finding")[0].all("span", "number")) == 1
     assert len(filters.all("section", "tower")) == 1
 
 
