@@ -36,7 +36,6 @@ from model.layers import (
     Pool,
     Shape,
 )
-from model.lrn import LocalResponseNorm
 
 
 def paper_layers(c: AlexNetConfig) -> list[Layer]:
@@ -251,9 +250,3 @@ class AlexNet(nn.Module):
             # Ones are there "to provide the ReLUs with positive inputs" (§5); tanh they saturate.
             as_listed = self.config.init == "paper" and self.config.activation == "relu"
             module.bias.fill_(layer.bias if as_listed else 0.0)
-
-    def materialise(self) -> None:
-        """Compute the constants that a network built on the meta device lacks."""
-        for name, module in self.named_children():
-            if isinstance(module, LocalResponseNorm):
-                self.add_module(name, module.materialise())

@@ -128,7 +128,6 @@ class Weights:
         with torch.device("meta"):
             net = AlexNet(self.config)
         net.load_state_dict(dict(self.state), assign=True)
-        net.materialise()
         return net.eval()
 
 

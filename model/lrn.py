@@ -35,13 +35,10 @@ class LocalResponseNorm(nn.Module):
         self.maps, self.towers, self.k, self.n = maps, towers, k, n
         self.alpha, self.beta = alpha, beta
         self.fused: FusedLrn | None = None
-        # Not part of the weights: it follows from the configuration.
-        self.register_buffer("band", build_band(maps, towers, n), persistent=False)
-
-    def materialise(self) -> "LocalResponseNorm":
-        """Return the same layer with its constant computed, after construction on `meta`."""
+        # Not part of the weights: it follows from the configuration. A network built on the meta
+        # device, to be given its weights later, has it at once.
         with torch.device("cpu"):
-            return LocalResponseNorm(self.maps, self.towers, self.k, self.n, self.alpha, self.beta)
+            self.register_buffer("band", build_band(maps, towers, n), persistent=False)
 
     def fuse(self, *, enabled: bool = True) -> None:
         """Switch the compiled loops on, for training, or off. Their first call is slow.
@@ -81,7 +78,7 @@ class _Normalise(torch.autograd.Function):
     ) -> Tensor:
         exact = promote(a)
         bias = exact.new_full((len(band),), k)
-        t = F.conv2d(exact * exact, alpha * band.to(exact.dtype), bias, groups=towers)
+        t = F.conv2d(exact * exact, alpha * band.to(exact), bias, groups=towers)
         scale = negative_power(t, beta)
         ctx.save_for_backward(a, t, scale, band)
         ctx.constants = towers, alpha, beta
@@ -96,7 +93,7 @@ class _Normalise(torch.autograd.Function):
         da = g * scale
         terms = (da * exact).div_(t)
         with suspend_autocast(a.device):
-            sums = F.conv2d(terms, -2 * alpha * beta * band.to(terms.dtype), groups=towers)
+            sums = F.conv2d(terms, -2 * alpha * beta * band.to(terms), groups=towers)
         return da.addcmul_(exact, sums).to(a.dtype), None, None, None, None, None
 
 

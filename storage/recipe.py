@@ -48,7 +48,8 @@ class RecipeFields:
     """How the learning rate falls: ÷ 10 at plateaus (§5), or to zero along half a cosine or a
     straight line, from the end of the warm-up to the last step."""
     warmup: int = hyperparameter(0, "Warm-up, in epochs")
-    """Epochs over which the learning rate first rises from zero; the paper has none."""
+    """Epochs over which the learning rate first rises from zero, at most a tenth of the run; the
+    paper has none."""
     drops: int = hyperparameter(3, "Learning rate drops, ÷ 10 each", "§5")
     """How often the learning rate is divided by ten before the end (§5)."""
     patience: int = hyperparameter(8, "Plateau length, in epochs", "§5")

@@ -33,7 +33,7 @@ class Recipe(RecipeFields):
             "rate": 0 < self.rate < infinity,
             "smoothing": 0 <= self.smoothing < 1,
             "schedule": self.schedule in ("plateau", "cosine", "linear"),
-            "warmup": 0 <= self.warmup < self.epochs,
+            "warmup": self.warmup >= 0,
             "crops": self.crops in ("offsets", "areas"),
             "smallest_area": 0 < self.smallest_area <= 1,
             "bias_rate": self.bias_rate is None or 0 < self.bias_rate < infinity,

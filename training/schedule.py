@@ -13,6 +13,9 @@ from training.config import Recipe
 LATEST_DROPS = (0.6, 0.8, 0.9)
 """Fractions of the run at which the first, second and third drop happen without a plateau."""
 
+LONGEST_WARMUP = 0.1
+"""Share of the run that the warm-up takes at most."""
+
 
 @dataclass(frozen=True)
 class EpochSchedule:
@@ -51,9 +54,10 @@ def compute_factor(epochs: float, recipe: Recipe) -> float:
 
     It rises along a line during the warm-up; then it is 1, or falls to 0 by the end of the run.
     """
-    if epochs <= recipe.warmup:
-        return epochs / recipe.warmup if recipe.warmup else 1.0
-    rest = (recipe.epochs - epochs) / (recipe.epochs - recipe.warmup)
+    warmup = min(recipe.warmup, LONGEST_WARMUP * recipe.epochs)
+    if epochs < warmup:
+        return epochs / warmup
+    rest = (recipe.epochs - epochs) / (recipe.epochs - warmup)
     match recipe.schedule:
         case "cosine":
             return 0.5 - 0.5 * math.cos(math.pi * rest)

@@ -186,7 +186,6 @@ def filled(config: AlexNetConfig, numbers: Tensor) -> AlexNet:
         scale = 5.0 if name.endswith("bias") else math.sqrt(2 / fan_in)
         state[name] = numbers[skip : skip + like.numel()].reshape(like.shape) * scale
     network.load_state_dict(state, assign=True)
-    network.materialise()
     return network.eval()
 
 

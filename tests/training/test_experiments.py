@@ -216,7 +216,7 @@ def test_the_table_compares_each_arm_with_the_whole_preset(
 def test_the_towers_experiment_keeps_conv1_and_compares_its_halves(
     tiny: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arms = towers.list_arms(TINY, 1 + TINY.warmup, 2, ["cifar"])
+    arms = towers.list_arms(TINY, 1, 2, ["cifar"])
     results = ResultsFile(tmp_path / towers.RESULTS)
 
     def save(arm: Arm, state: Any) -> dict[str, Any]:

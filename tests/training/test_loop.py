@@ -144,7 +144,7 @@ def test_a_second_ctrl_c_does_not_wait_for_a_checkpoint(tiny: PreparedDataset, h
     assert not run.checkpoint.exists()
 
 
-# In the warm-up, between two steps whose rates differ, and at the end of an epoch.
+# Early, between two steps whose rates differ, and at the end of an epoch.
 @pytest.mark.parametrize("poll", [1, POLLS + 2, 2 * POLLS])
 def test_a_cosine_stopped_at_any_moment_resumes_to_the_same_bits(
     tiny: PreparedDataset, home: Home, poll: int

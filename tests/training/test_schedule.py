@@ -140,7 +140,7 @@ def step_rates(recipe: Recipe, steps: int, name: str = "conv") -> list[float]:
     return found
 
 
-TEN = replace(SMALL, epochs=10, warmup=2)
+TEN = replace(SMALL, epochs=10, warmup=1)
 
 
 def half_cosine(share: float) -> float:
@@ -156,12 +156,12 @@ def test_a_rate_rises_along_a_line_and_falls_to_nothing(
     schedule: str, falls: Callable[[float], float]
 ) -> None:
     found = step_rates(replace(TEN, schedule=schedule), 4)  # type: ignore[arg-type]
-    # Each step stands for the middle of its part of the epoch: two epochs of warm-up are 8 steps.
-    assert found[:8] == pytest.approx([0.01 * (n + 0.5) / 8 for n in range(8)])
-    # The other 32 steps; the middle of them, between the 16th and the 17th, has half the rate.
-    assert found[8:] == pytest.approx([falls((n + 0.5) / 32) for n in range(32)])
-    assert (found[23] + found[24]) / 2 == pytest.approx(0.005)
-    assert found[8:] == sorted(found[8:], reverse=True)
+    # Each step stands for the middle of its part of the epoch: one epoch of warm-up is 4 steps.
+    assert found[:4] == pytest.approx([0.01 * (n + 0.5) / 4 for n in range(4)])
+    # The other 36 steps; the middle of them, between the 18th and the 19th, has half the rate.
+    assert found[4:] == pytest.approx([falls((n + 0.5) / 36) for n in range(36)])
+    assert (found[21] + found[22]) / 2 == pytest.approx(0.005)
+    assert found[4:] == sorted(found[4:], reverse=True)
     assert 0 < found[-1] < 0.01 / 50
     assert schedule_epoch([0.5] * 10, TEN).stop
 
@@ -183,15 +183,21 @@ def test_the_error_does_not_end_a_cosine_nor_bend_it() -> None:
 
 def test_the_rate_of_an_epoch_is_that_of_its_middle() -> None:
     schedule = schedule_epoch([0.5] * 4, TEN)
-    assert schedule.rate == pytest.approx(half_cosine(2.5 / 8))
+    assert schedule.rate == pytest.approx(half_cosine(3.5 / 9))
     # With an odd number of steps the middle one has it.
     assert schedule.step_rates(4, 7)["dense"] == pytest.approx(schedule.rate)
 
 
 def test_a_warm_up_comes_before_plateaus_too() -> None:
-    recipe = replace(RECIPE, epochs=9, patience=100, warmup=1, drop_after=(3,))
+    recipe = replace(RECIPE, epochs=10, patience=100, warmup=1, drop_after=(3,))
     found = step_rates(recipe, 2)
-    assert found == pytest.approx([0.0025, 0.0075, *[0.01] * 4, *[0.001] * 12])
+    assert found == pytest.approx([0.0025, 0.0075, *[0.01] * 4, *[0.001] * 14])
+
+
+def test_a_warm_up_takes_at_most_a_tenth_of_a_short_run() -> None:
+    found = step_rates(replace(SMALL, epochs=1, rate=1.0), 20)
+    assert found[:3] == pytest.approx([0.25, 0.75, half_cosine(0.5 / 18) * 100])
+    assert step_rates(replace(TEN, warmup=9), 4) == step_rates(TEN, 4)
 
 
 def test_all_groups_take_part_in_the_warm_up_by_the_same_factor() -> None:
