@@ -85,7 +85,7 @@ def list_layers(c: AlexNetConfig) -> list[Layer]:
     layers = list_architecture(c)
     if not c.lrn:
         layers = [layer for layer in layers if not isinstance(layer, Lrn | MapNorm)]
-    if c.lrn_alpha_factors:
+    elif c.lrn_alpha_factors:
         layers = scale_lrn_alphas(layers, c.lrn_alpha_factors)
     return architectures.remove_layer(c.without, layers) if c.without else layers
 

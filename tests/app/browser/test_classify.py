@@ -138,6 +138,7 @@ def test_several_photographs_are_answered_on_a_page(
 ) -> None:
     page = tab(java_script_enabled=way != "without scripts")
     page.goto("/")
+    held = hold(page) if way == "dropped" else []
     if way == "dropped":
         files = [(file.read_bytes(), file.name, "image/jpeg") for file in several]
         page.dispatch_event(".drop", "drop", {"dataTransfer": transfer(page, *files)})
@@ -148,6 +149,9 @@ def test_several_photographs_are_answered_on_a_page(
     else:
         page.wait_for_selector("text=/3 images …/")
         assert page.locator(".previews img").count() in (2, 3)  # what is none goes when it is seen
+        while not held:
+            page.wait_for_timeout(20)
+        held[0].continue_()
     page.wait_for_url(TOGETHER)
     assert page.locator(".batch li").count() == 3
     assert "notes.txt" in page.inner_text(".batch .no-result")
