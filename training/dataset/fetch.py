@@ -6,7 +6,9 @@ from urllib.error import URLError
 
 from torchvision.datasets import Imagenette
 
+from storage.download import download
 from storage.files import lock_file
+from storage.progress import Report, ignore_progress
 from training.dataset.source import DataError
 
 UNPACKED = "imagenette2"
@@ -16,11 +18,12 @@ class FetchError(OSError):
     """A dataset that could not be downloaded."""
 
 
-def fetch_imagenette(folder: Path) -> Path:
+def fetch_imagenette(folder: Path, report: Report = ignore_progress) -> Path:
     """Download Imagenette (full size) into `folder` unless it exists, and return the folder.
 
-    If several processes call this, one downloads and the others wait. The folder appears only when
-    it is complete. Raises FetchError if the download fails or its checksum is wrong.
+    If several processes call this, one downloads and the others wait. An interrupted download
+    continues. The folder appears only when it is complete. Raises FetchError if the download fails
+    or its checksum is wrong.
     """
     if folder.exists():
         return folder
@@ -28,7 +31,7 @@ def fetch_imagenette(folder: Path) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with lock_file(folder.with_name(f".{folder.name}.lock")):
             if not folder.exists():
-                download_imagenette(folder)
+                download_imagenette(folder, report)
     except (URLError, RuntimeError, OSError, DataError) as error:
         raise FetchError(
             f"Imagenette could not be fetched into {folder}: {error}. If you have a copy, name its "
@@ -37,11 +40,14 @@ def fetch_imagenette(folder: Path) -> Path:
     return folder
 
 
-def download_imagenette(folder: Path) -> None:
+def download_imagenette(folder: Path, report: Report) -> None:
     """Download and unpack into a temporary folder beside `folder`, then rename it."""
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(exist_ok=True)
     shutil.rmtree(part / UNPACKED, ignore_errors=True)
+    url, _ = Imagenette._ARCHIVES["full"]
+    download(url, part / Path(url).name, report)
+    # It finds the archive, compares the checksum and unpacks.
     Imagenette(part, split="train", size="full", download=True)
     (part / UNPACKED).rename(folder)
     shutil.rmtree(part)
