@@ -6,16 +6,25 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
 
+from model.config import Resize
+
 FORMAT = 2
 MANIFEST_FILE = "manifest.json"
 CHECKSUM_KEY = "sha256"
 """The key of the manifest's own checksum."""
 REBUILD_HINT = "rebuild it with `flask index build`"
-PREPROCESSING = (
-    "short side 256, central 256×256, minus the mean image, central crop; "
+SQUARES: dict[Resize, str] = {
+    "bicubic": "short side 256, central 256×256",
+    "bilinear": "short side 256 with the bilinear filter, central 256×256",
+    "warp": "both sides scaled to 256",
+}
+PREPROCESSINGS: dict[Resize, str] = {
+    resize: f"{square}, minus the mean image, central crop; "
     "fc7 after its ReLU, without the factor ½ of test time"
-)
-"""How an image becomes a vector; an index built in a different way is rejected."""
+    for resize, square in SQUARES.items()
+}
+"""How an image becomes a vector, by how the network's images become squares; an index built in
+any other way is rejected."""
 
 
 class StoreError(Exception):
@@ -51,7 +60,7 @@ class Manifest:
     """The folder's name. Names sort by time."""
     weights: str
     """Identity of the weights that computed its features."""
-    preprocessing: str = PREPROCESSING
+    preprocessing: str = PREPROCESSINGS["bicubic"]
     data: str
     """The absolute path of the training set."""
     created: str
@@ -154,7 +163,7 @@ def parse_manifest(values: Any, file: Path) -> Manifest:
         files = {name: FileChecksum(**sealed) for name, sealed in values["files"].items()}
     except TypeError as error:
         raise StoreError(f"{file} is damaged ({error}); {REBUILD_HINT}") from error
-    if values["preprocessing"] != PREPROCESSING:
+    if values["preprocessing"] not in PREPROCESSINGS.values():
         raise StoreError(
             f"{file} is of an index whose images were preprocessed otherwise; {REBUILD_HINT}"
         )

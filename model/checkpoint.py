@@ -33,9 +33,13 @@ tensors' shapes, for readers that do not know the network."""
 COMPRESSION_FORMAT = 1
 """Version of the coding."""
 MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
+UNKNOWN = "unknown"
+"""What the header says where nobody knows."""
+IMPORTED = "imported"
+"""The preset of weights that were not trained here."""
 LATER_FIELDS = (
     *("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop"),
-    "lrn_alpha_factors",
+    *("lrn_alpha_factors", "resize", "channel_scales"),
 )
 """Configuration fields added after the first version: left out where they have the paper's value,
 so that older weights keep their identity."""
@@ -50,13 +54,14 @@ class Provenance:
     """What weights were trained on, how, and with what validation errors."""
 
     data: str
-    """Absolute path of the folder that they were trained on."""
-    images: int
-    """Number of its training images."""
-    epochs: int
-    """Number of passes over them."""
+    """Absolute path of the folder that they were trained on; of imported weights the name of the
+    data set, or "unknown"."""
+    images: int | None
+    """Number of its training images; None if unknown."""
+    epochs: int | None
+    """Number of passes over them; None if unknown."""
     preset: str
-    """Name of the training recipe."""
+    """Name of the training recipe; "imported" for weights that were not trained here."""
     top1_error: float | None
     """Share of validation images whose label is not the most probable one; centre crop."""
     top5_error: float | None
@@ -69,6 +74,15 @@ class Provenance:
     """Commit of this project, or "unknown"."""
     created: str
     """Time of creation, ISO 8601, UTC."""
+    source: str = ""
+    """What imported weights are, and who made them; empty for weights that were trained here."""
+    source_sha256: str = ""
+    """Of the file that they were imported from, in hex; empty for weights trained here."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that they were trained on; None if it is none of this machine's."""
+        return Path(self.data) if Path(self.data).is_absolute() else None
 
 
 @dataclass(frozen=True)
@@ -142,7 +156,7 @@ def save_weights(weights: Weights, path: Path, *, compressed: bool = False) -> N
     header = {
         "format": str(WEIGHTS_FORMAT),
         "identity": weights.identity,
-        "provenance": json.dumps(asdict(weights.provenance)),
+        "provenance": json.dumps(describe_provenance(weights.provenance)),
         **{key: json.dumps(value) for key, value in describe_network(weights).items()},
     }
     tensors = collect_tensors(weights)
@@ -268,13 +282,17 @@ def list_shapes(config: AlexNetConfig) -> dict[str, tuple[int, ...]]:
 
     Raises ConfigError for sizes that no tensor can have.
     """
+    mean = (3, config.side, config.side)
+    return list_network_shapes(config) | {MEAN: mean, EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
+
+
+def list_network_shapes(config: AlexNetConfig) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a network by name. Raises ConfigError as above."""
     try:
         with torch.device("meta"):
-            shapes = {k: tuple(v.shape) for k, v in AlexNet(config).state_dict().items()}
+            return {k: tuple(v.shape) for k, v in AlexNet(config).state_dict().items()}
     except (RuntimeError, TypeError) as error:
         raise ConfigError(f"no such network can be built: {error}") from error
-    mean = (3, config.side, config.side)
-    return shapes | {MEAN: mean, EIGENVALUES: (3,), EIGENVECTORS: (3, 3)}
 
 
 def check_shapes(weights: Weights, expected: Mapping[str, tuple[int, ...]], path: Path) -> None:
@@ -314,6 +332,12 @@ def describe_network(weights: Weights) -> dict[str, Any]:
         "config": config,
         "classes": [[c.folder, c.label] for c in weights.classes],
     }
+
+
+def describe_provenance(provenance: Provenance) -> dict[str, Any]:
+    """Describe the provenance as in the header, where only imported weights have a source."""
+    values = asdict(provenance)
+    return {k: v for k, v in values.items() if v or not k.startswith("source")}
 
 
 def collect_tensors(weights: Weights) -> dict[str, Tensor]:

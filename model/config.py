@@ -30,6 +30,7 @@ Net = Literal[
 PAPER_NETS: tuple[Net, ...] = ("paper", "original", "one-gpu", "separate-towers")
 """The paper's network and those that differ from it in a few layers."""
 Nonlinearity = Literal["relu", "tanh"]
+Resize = Literal["bicubic", "bilinear", "warp"]
 
 
 class ConfigError(ValueError):
@@ -63,6 +64,10 @@ class AlexNetConfig:
     """Side, in pixels, of the square that an image is scaled and cropped to (§2)."""
     crop: int = CROP_SIDE
     """Side, in pixels, of the crop that the network sees (§4.1)."""
+    resize: Resize = "bicubic"
+    """How an image becomes that square: "bicubic" scales its short side with that filter and cuts
+    out the centre (§2); "bilinear" does the same with torchvision's filter; "warp" scales both
+    sides to the square's, as Caffe does, so that nothing is cut off."""
     lrn_k: float = 2.0
     """k of the response normalisation (§3.3)."""
     lrn_n: int = 5
@@ -82,10 +87,13 @@ class AlexNetConfig:
     a standard deviation of 60 grey levels before the division by `input_scale`."""
     input_scale: float = 1.0
     """Divisor of the mean-free pixel values, in grey levels of 0–255 (§2: no division)."""
+    channel_scales: tuple[float, ...] = ()
+    """Further divisors of red, green and blue, as of torchvision's networks; empty: all 1."""
 
     def __post_init__(self) -> None:
         # JSON has lists.
-        object.__setattr__(self, "lrn_alpha_factors", tuple(self.lrn_alpha_factors))
+        for name in ("lrn_alpha_factors", "channel_scales"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         # Anything smaller leaves pool5 without input.
         smallest_crop = 8 if self.net == "cifar" else 67
         checks = {
@@ -95,6 +103,7 @@ class AlexNetConfig:
             "without": self.without in ("", "conv3", "conv4", "conv5"),
             "side": self.side >= self.crop,
             "crop": self.crop >= smallest_crop,
+            "resize": self.resize in get_args(Resize),
             "lrn_n": self.lrn_n >= 1 and self.lrn_n % 2 == 1,
             "lrn_k": self.lrn_k > 0,
             "lrn_alpha": self.lrn_alpha >= 0,
@@ -102,6 +111,8 @@ class AlexNetConfig:
             "dropout": 0 <= self.dropout < 1,
             "init": self.init in ("paper", "he"),
             "input_scale": self.input_scale > 0,
+            "channel_scales": len(self.channel_scales) in (0, 3)
+            and all(0 < scale < float("inf") for scale in self.channel_scales),
         }
         for name, valid in checks.items():
             if not valid:

@@ -1,16 +1,25 @@
 """From pixels to labels: a trained network's probabilities from ten crops, and fc7's features."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.checkpoint import Weights
 from model.dataset import ClassName
-from model.preprocess import subtract_mean
+from model.decode import MAX_PIXELS
+from model.preprocess import (
+    decode_square,
+    make_square,
+    read_square,
+    scale_pixels,
+    subtract_mean,
+)
 from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
 
 Floats = npt.NDArray[np.float32]
@@ -60,6 +69,29 @@ class Predictor:
         """The classes, in the order of fc8's outputs."""
         return self.weights.classes
 
+    def classify(self, photograph: str | Path, count: int = 5) -> list[LabelProbability]:
+        """Return the most probable labels of a JPEG, PNG or WebP file, averaged over ten crops.
+
+        Raises ImageError if it cannot be read.
+        """
+        probabilities = self.predict(self.read_square(Path(photograph))).probabilities
+        return self.top_k(probabilities, count)
+
+    def make_square(self, image: Image.Image) -> Pixels:
+        """Make the square that this network's crops are cut from: uint8 [256, 256, 3]."""
+        config = self.network.config
+        return make_square(image, config.side, config.resize)
+
+    def decode_square(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+        """Decode an image file's bytes to this network's square. Raises ImageError."""
+        config = self.network.config
+        return decode_square(data, side=config.side, resize=config.resize, max_pixels=max_pixels)
+
+    def read_square(self, path: Path) -> Pixels:
+        """Read an image file to this network's square. Raises ImageError."""
+        config = self.network.config
+        return read_square(path, side=config.side, resize=config.resize)
+
     def predict(self, image: Pixels) -> Prediction:
         """Classify one image and extract its features in one pass: uint8 [256, 256, 3]."""
         return self.predict_batch(image[None])[0]
@@ -88,7 +120,9 @@ class Predictor:
         uint8 [N, 256, 256, 3] → float32 [N, 3, 256, 256], channels last.
         """
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        return subtract_mean(pixels, self.mean) / self.network.config.input_scale
+        config = self.network.config
+        centred = subtract_mean(pixels, self.mean)
+        return scale_pixels(centred, config.input_scale, config.channel_scales)
 
     def top5(self, probabilities: Floats) -> list[LabelProbability]:
         """Return the five most probable labels, or all if there are fewer: float32 [classes]."""

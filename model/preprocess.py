@@ -1,6 +1,7 @@
 """From an image to the network's input: short side 256, central 256×256, minus the mean (§2).
 
-256 is the paper's size; other networks (CIFAR-10's 32) set their own in the configuration.
+256 is the paper's size; other networks (CIFAR-10's 32) set their own in the configuration, and
+other authors' networks another way to the square as well (`model.config.Resize`).
 
 This is the only implementation: training, index and app all use it, so a photograph gives the
 same numbers wherever it comes from. decode.py decides which bytes are accepted and how they are
@@ -8,7 +9,9 @@ decoded; ten_crop.py cuts the crops that the network sees.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,29 +19,37 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.config import SQUARE_SIDE
+from model.config import SQUARE_SIDE, Resize
 from model.decode import MAX_PIXELS, ImageError, decode_image
 
 
 def decode_square(
-    data: bytes, *, side: int = SQUARE_SIDE, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    side: int = SQUARE_SIDE,
+    resize: Resize = "bicubic",
+    max_pixels: int = MAX_PIXELS,
 ) -> npt.NDArray[np.uint8]:
-    """Decode a JPEG, PNG or WebP into its central square, uint8 [side, side, 3].
+    """Decode a JPEG, PNG or WebP into its central square, or warp it: uint8 [side, side, 3].
 
     Raises ImageError.
     """
-    return cut_central_square(decode_image(data, max_pixels=max_pixels), side)
+    return make_square(decode_image(data, max_pixels=max_pixels), side, resize)
 
 
 def read_square(
-    path: Path, *, side: int = SQUARE_SIDE, max_pixels: int = MAX_PIXELS
+    path: Path,
+    *,
+    side: int = SQUARE_SIDE,
+    resize: Resize = "bicubic",
+    max_pixels: int = MAX_PIXELS,
 ) -> npt.NDArray[np.uint8]:
     """Read a file like `decode_square`: uint8 [side, side, 3].
 
     Raises ImageError, its message beginning with the path, also if the file cannot be opened.
     """
     try:
-        return decode_square(path.read_bytes(), side=side, max_pixels=max_pixels)
+        return decode_square(path.read_bytes(), side=side, resize=resize, max_pixels=max_pixels)
     except ImageError as error:
         raise ImageError(f"{path}: {error}", error.reason) from error
     except OSError as error:
@@ -46,7 +57,21 @@ def read_square(
         raise ImageError(f"{path}: The file cannot be opened: {reason}.", "damaged") from error
 
 
-def cut_central_square(image: Image.Image, side: int = SQUARE_SIDE) -> npt.NDArray[np.uint8]:
+def make_square(
+    image: Image.Image, side: int = SQUARE_SIDE, resize: Resize = "bicubic"
+) -> npt.NDArray[np.uint8]:
+    """Make the square that crops are cut from, uint8 [side, side, 3], out of an RGB image.
+
+    resize: how, as in AlexNetConfig. Raises ValueError for a mode other than RGB.
+    """
+    if resize == "warp":
+        return warp_to_square(image, side)
+    return cut_central_square(image, side, resize)
+
+
+def cut_central_square(
+    image: Image.Image, side: int = SQUARE_SIDE, resize: Literal["bicubic", "bilinear"] = "bicubic"
+) -> npt.NDArray[np.uint8]:
     """Scale an RGB image and cut its central square, uint8 [side, side, 3]; 256 in §2.
 
     The short side is scaled to 256 and the long side to the nearest whole number, with Pillow's
@@ -54,18 +79,21 @@ def cut_central_square(image: Image.Image, side: int = SQUARE_SIDE) -> npt.NDArr
     then vertically, each time rounded to the nearest of 0…255. Then the central 256×256 is cut;
     of an odd number of surplus pixels the extra one is at the right or bottom. Only the pixels
     that the square needs are computed, so long strips are cheap. An image smaller than 256 is
-    enlarged by the same filter. Raises ValueError for a mode other than RGB.
+    enlarged by the same filter. "bilinear": with that filter and torchvision's rounding instead,
+    down for the long side, and half a pixel of surplus to the nearest even number. Raises
+    ValueError for a mode other than RGB.
     """
-    if image.mode != "RGB":
-        raise ValueError(
-            f"cut_central_square takes an RGB image, as decode_image returns, not {image.mode}"
-        )
+    _check_rgb(image)
     short = min(image.size)
-    (left, right), (top, bottom) = (_find_source_span(length, short, side) for length in image.size)
+    span = _find_source_span if resize == "bicubic" else _find_torchvision_span
+    (left, right), (top, bottom) = (span(length, short, side) for length in image.size)
     box = (left, top, right, bottom)
     if max(image.size) > MAX_BOX_SIDE:
         image, box = _crop_around(image, box)
-    return np.array(_resize_box(image, box, side))
+    return np.array(_resize_box(image, box, side, FILTERS[resize]))
+
+
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 def _find_source_span(length: int, short: int, side: int) -> tuple[float, float]:
@@ -75,10 +103,17 @@ def _find_source_span(length: int, short: int, side: int) -> tuple[float, float]
     return first * length / scaled, (first + side) * length / scaled
 
 
+def _find_torchvision_span(length: int, short: int, side: int) -> tuple[float, float]:
+    """The same with the rounding of torchvision's Resize and CenterCrop."""
+    scaled = side * length // short
+    first = round((scaled - side) / 2)
+    return first * length / scaled, (first + side) * length / scaled
+
+
 Box = tuple[float, float, float, float]
 
 
-def _resize_box(image: Image.Image, box: Box, side: int) -> Image.Image:
+def _resize_box(image: Image.Image, box: Box, side: int, kernel: Image.Resampling) -> Image.Image:
     """Resize a box of the image to a square, first horizontally, then vertically.
 
     In a single call Pillow starts with the direction that is cheaper for the shape and the box,
@@ -86,8 +121,8 @@ def _resize_box(image: Image.Image, box: Box, side: int) -> Image.Image:
     """
     left, top, right, bottom = box
     across = (left, 0, right, image.height)
-    rows = image.resize((side, image.height), Image.Resampling.BICUBIC, box=across)
-    return rows.resize((side, side), Image.Resampling.BICUBIC, box=(0, top, side, bottom))
+    rows = image.resize((side, image.height), kernel, box=across)
+    return rows.resize((side, side), kernel, box=(0, top, side, bottom))
 
 
 MAX_BOX_SIDE = 2**14
@@ -104,6 +139,49 @@ def _crop_around(image: Image.Image, box: Box) -> tuple[Image.Image, Box]:
     return near, (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
 
 
+def warp_to_square(image: Image.Image, side: int = SQUARE_SIDE) -> npt.NDArray[np.uint8]:
+    """Scale width and height of an RGB image to the square's: uint8 [side, side, 3].
+
+    Each value is interpolated bilinearly between the four pixels around its place, even where the
+    image shrinks: what OpenCV's `resize` does by default, with which Caffe's training sets were
+    made. Raises ValueError for a mode other than RGB.
+    """
+    _check_rgb(image)
+    (left, right, across), (top, bottom, down) = (
+        _find_neighbours(length, side) for length in image.size
+    )
+    pixels = np.asarray(image)
+    rows = _interpolate(pixels[top], pixels[bottom], down[:, None, None])
+    square = _interpolate(rows[:, left], rows[:, right], across[:, None])
+    return np.rint(square).astype(np.uint8, order="C")
+
+
+Indices = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+def _find_neighbours(length: int, side: int) -> tuple[Indices, Indices, Floats]:
+    """For each pixel of the square, along one side, the two it lies between, and how far on."""
+    places = (np.arange(side) + 0.5) * (length / side) - 0.5
+    first = np.floor(places).astype(np.int64)
+    last = length - 1
+    share = (places - first).astype(np.float32)
+    return first.clip(0, last), (first + 1).clip(0, last), share
+
+
+def _interpolate(
+    first: npt.NDArray[np.generic], second: npt.NDArray[np.generic], share: Floats
+) -> Floats:
+    """Return the values between two arrays."""
+    start: Floats = first.astype(np.float32)
+    return start + share * (second.astype(np.float32) - start)
+
+
+def _check_rgb(image: Image.Image) -> None:
+    if image.mode != "RGB":
+        raise ValueError(f"an RGB image is needed, as decode_image returns, not {image.mode}")
+
+
 def subtract_mean(pixels: Tensor, mean: Tensor) -> Tensor:
     """Subtract the training set's mean image, float32 [3, s, s], from raw pixels 0…255 (§2).
 
@@ -117,6 +195,17 @@ def subtract_mean(pixels: Tensor, mean: Tensor) -> Tensor:
         wanted = f"pixels must be uint8 [N, {side}, {side}, 3] as the mean is"
         raise ValueError(f"{wanted}, not {_describe(pixels)}")
     return pixels.permute(0, 3, 1, 2).to(torch.float32) - mean
+
+
+def scale_pixels(pixels: Tensor, scale: float, channel_scales: Sequence[float]) -> Tensor:
+    """Divide mean-free pixels, float32 [N, 3, s, s], in place.
+
+    scale, channel_scales: AlexNetConfig's input_scale and channel_scales.
+    """
+    if not channel_scales:
+        return pixels.div_(scale)
+    scales = torch.tensor(channel_scales, dtype=pixels.dtype, device=pixels.device)
+    return pixels.div_(scale * scales[:, None, None])
 
 
 def _describe(x: Tensor) -> str:

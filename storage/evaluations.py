@@ -93,10 +93,10 @@ class ModelInfo:
     """Side of the crop that the network sees, in pixels."""
     preset: str
     """The preset of its training recipe."""
-    epochs: int
-    """Passes over its training set."""
-    images: int
-    """Images in its training set."""
+    epochs: int | None
+    """Passes over its training set; None if unknown."""
+    images: int | None
+    """Images in its training set; None if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,6 +49,8 @@ class Augmentation:
     by 1 + colour_noise."""
     input_scale: float = 1.0
     """Divisor of the mean-free pixels, in grey levels of 0–255; applied in validation, too."""
+    channel_scales: tuple[float, ...] = ()
+    """Further divisors of red, green and blue; empty: all 1."""
 
     def __post_init__(self) -> None:
         good = (
@@ -162,10 +164,13 @@ class Augmenter:
     def __init__(self, augmentation: Augmentation, mean: Tensor, pca: Pca) -> None:
         """Take the mean image, float32 [3, s, s]."""
         self.augmentation, self.pca = augmentation, pca
-        self.factor = np.float32(1 / augmentation.divisor)
+        divisors = [augmentation.divisor * s for s in augmentation.channel_scales or (1.0,)]
+        self.factors = np.array([1 / divisor for divisor in divisors], np.float32)
+        # Of a whole line of pixels, colour by colour.
+        self.line = np.resize(self.factors, 3 * augmentation.crop)
         self.side = mean.shape[-1]
         self.centre = crop_offsets(self.side, augmentation.crop)[CENTRE_CROP]
-        rows = mean.permute(1, 2, 0).numpy() * -self.factor
+        rows = mean.permute(1, 2, 0).numpy() * -self.factors
         self.rows = rows.reshape(self.side, -1).copy()
         self.mirrored = rows[:, ::-1].reshape(self.side, -1).copy()
 
@@ -208,19 +213,21 @@ class Augmenter:
         offset: npt.NDArray[np.float32],
         to: npt.NDArray[np.float32],
     ) -> None:
-        """Write cut × factor + offset: uint8 [c, c, 3], float32 [c, 3c] → float32 [c, c, 3]."""
+        """Write cut × factors + offset: uint8 [c, c, 3], float32 [c, 3c] → float32 [c, c, 3]."""
         # Row by row, since an inner loop over three colours is slow.
         pixels, lines = cut.reshape(offset.shape), to.reshape(offset.shape)
-        if self.factor == 1:
+        if len(self.factors) > 1:
+            np.multiply(pixels, self.line, out=lines)
+        elif self.factors[0] == 1:
             lines[...] = pixels
         else:
-            np.multiply(pixels, self.factor, out=lines)
+            np.multiply(pixels, self.factors[0], out=lines)
         lines += offset
 
     def compute_shifts(self, alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Compute what is added to each row of pixels: float32 [B, 3] → [B, 3 × crop]."""
         shift = compute_colour_shift(self.pca, torch.from_numpy(alphas), self.augmentation.colour)
-        return np.tile(shift.numpy() * self.factor, (1, self.augmentation.crop))
+        return np.tile(shift.numpy() * self.factors, (1, self.augmentation.crop))
 
 
 def resize(cut: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:

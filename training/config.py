@@ -83,6 +83,7 @@ class Recipe(RecipeFields):
             colour_noise=self.colour_noise if noisy else 0.0,
             colour=self.colour,
             input_scale=config.input_scale,
+            channel_scales=config.channel_scales,
         )
 
 
@@ -107,7 +108,14 @@ def finetune_config(weights: Weights, recipe: Recipe, classes: int) -> AlexNetCo
 def normalise_for_finetuning(config: AlexNetConfig) -> AlexNetConfig:
     """Reduce a configuration to what determines the layers that fine-tuning keeps."""
     return replace(
-        config, classes=1000, dropout=0.0, init="paper", input_scale=1.0, lrn_alpha_factors=()
+        config,
+        classes=1000,
+        dropout=0.0,
+        init="paper",
+        resize="bicubic",
+        input_scale=1.0,
+        channel_scales=(),
+        lrn_alpha_factors=(),
     )
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.preprocess import subtract_mean
+from model.preprocess import scale_pixels, subtract_mean
 from model.ten_crop import CENTRE_CROP, crop_offsets
 from storage.parallel import prefetch
 from training.augment import Augmentation, Augmenter, draw_augmentations
@@ -95,9 +95,7 @@ def load_validation_crops(
     replica_slice: ReplicaSlice = (0, 1),
 ) -> Iterator[Batch]:
     """Yield the validation images' centre crops, in order, of one slice of the set."""
-    crops = load_centre_crops(
-        data, augmentation.crop, augmentation.input_scale, size, replica_slice
-    )
+    crops = load_centre_crops(data, augmentation.crop, augmentation, size, replica_slice)
     return prefetch(crops, MAX_AHEAD)
 
 
@@ -108,12 +106,16 @@ def load_validation_squares(
     replica_slice: ReplicaSlice = (0, 1),
 ) -> Iterator[Batch]:
     """Yield the whole validation images, in order: `x` is float32 [B, 3, side, side]."""
-    squares = load_centre_crops(data, data.side, augmentation.input_scale, size, replica_slice)
+    squares = load_centre_crops(data, data.side, augmentation, size, replica_slice)
     return prefetch(squares, MAX_AHEAD)
 
 
 def load_centre_crops(
-    data: PreparedDataset, crop: int, scale: float, size: int, replica_slice: ReplicaSlice
+    data: PreparedDataset,
+    crop: int,
+    augmentation: Augmentation,
+    size: int,
+    replica_slice: ReplicaSlice,
 ) -> Iterator[Batch]:
     """Yield batches of the validation images' centre crops, minus the mean image's."""
     top, left = crop_offsets(data.side, crop)[CENTRE_CROP]
@@ -125,5 +127,6 @@ def load_centre_crops(
         pixels = np.empty((len(own), crop, crop, 3), np.uint8)
         for to, image in zip(pixels, data.val.iter_images(own), strict=True):
             to[...] = image[middle]
-        x = subtract_mean(torch.from_numpy(pixels), mean).div_(scale)
+        centred = subtract_mean(torch.from_numpy(pixels), mean)
+        x = scale_pixels(centred, augmentation.input_scale, augmentation.channel_scales)
         yield Batch(x, torch.from_numpy(data.val.classes[own]), torch.from_numpy(own))

@@ -14,7 +14,7 @@ from model.config import AlexNetConfig, ConfigError
 from model.dataset import FolderError, ImageFolder
 from storage.files import switch_link
 from storage.home import Home
-from storage.progress import show_progress_bar
+from storage.progress import show_progress_bar, show_step_bars
 from storage.runs import RunFolder
 from training.callbacks import StoppedError
 from training.checkpoints import load_checkpoint
@@ -125,8 +125,8 @@ def make_plan(arguments: Sequence[str], home: Home, console: Console) -> Plan:
     source = find_or_fetch_data(data_name, home, console)
     console.print(f"Training on {source.root} ({reason}): {describe_source(source)}.")
     initial = load_weights(Path(options.initial_weights)) if options.initial_weights else None
-    side = choose_network_config(options, initial, classes=2).side
-    data = prepare_data(source, home, console, side, options.prepared_gigabytes)
+    config = choose_network_config(options, initial, classes=2)
+    data = prepare_data(source, home, console, config, options.prepared_gigabytes)
     preset, reason = choose_preset(options, len(data.train), demo=data.root == home.demo)
     if options.preset == "auto":
         options = parse_flags(arguments, Options(recipe=PRESETS[preset]))
@@ -160,16 +160,28 @@ def find_or_fetch_data(name: str | None, home: Home, console: Console) -> ImageF
         return find_source(str(make_demo(home.demo)))
     if name == "imagenette":
         console.print("Imagenette: 1.6 GB, downloaded once.")
-        return find_source(str(fetch_imagenette(home.root / "imagenette")))
+        with show_step_bars(console) as report:
+            return find_source(str(fetch_imagenette(home.root / "imagenette", report)))
     return find_source(name)
 
 
 def prepare_data(
-    source: ImageFolder | Shards, home: Home, console: Console, side: int, gigabytes: float
+    source: ImageFolder | Shards,
+    home: Home,
+    console: Console,
+    config: AlexNetConfig,
+    gigabytes: float,
 ) -> PreparedDataset:
-    """Decode the photographs with a progress bar, and list those that cannot be read."""
+    """Decode the photographs for a network, with a progress bar; list those that are unreadable."""
     with show_progress_bar(console, "decoding", count_expected_photographs(source)) as advance:
-        data = prepare(source, home.prepared, advance, side=side, budget=round(gigabytes * 1e9))
+        data = prepare(
+            source,
+            home.prepared,
+            advance,
+            side=config.side,
+            resize=config.resize,
+            budget=round(gigabytes * 1e9),
+        )
     if data.unreadable:
         console.print(f"Left out {len(data.unreadable)} photographs that cannot be read:")
         for line in data.unreadable:

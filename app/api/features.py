@@ -15,9 +15,7 @@ from app.views.current_image import describe_catalogue_image
 from app.views.images import find_image_or_404
 from index.vectors import Floats
 from model.config import FEATURES
-from model.decode import decode_image
 from model.predict import Pixels, Predictor
-from model.preprocess import cut_central_square
 
 blueprint = ApiBlueprint("features", "The 4096-d features of fc7, the network's last hidden layer.")
 JSON, BYTES = "application/json", "application/octet-stream"
@@ -135,10 +133,10 @@ def dump_upload_features(upload: Upload) -> dict[str, Any]:
 def extract_upload_features(upload: Upload) -> Floats:
     """Extract an upload's features, float32 [4096]; waits for a free slot."""
     with context.compute_slot():
-        square = cut_central_square(
-            decode_image(upload.data, max_pixels=context.settings().upload_pixels)
-        )
-        return extract_square_features(context.require_predictor(), square)
+        predictor = context.require_predictor()
+        limit = context.settings().upload_pixels
+        square = predictor.decode_square(upload.data, max_pixels=limit)
+        return extract_square_features(predictor, square)
 
 
 def load_or_extract_features(picture: CatalogueImage) -> Floats:
@@ -149,7 +147,7 @@ def load_or_extract_features(picture: CatalogueImage) -> Floats:
         return stored
     with context.compute_slot():
         return extract_square_features(
-            state.predictor, describe_catalogue_image(picture).read_square()
+            state.predictor, describe_catalogue_image(picture).read_square(state.predictor)
         )
 
 

@@ -12,7 +12,6 @@ from app.inference.loader import Ready
 from index.vectors import Doubles, Floats
 from model.decode import MAX_PIXELS, decode_image
 from model.predict import LabelProbability, Pixels
-from model.preprocess import cut_central_square
 
 DEFAULT_NEIGHBOURS = 6
 
@@ -70,7 +69,7 @@ def classify_image(
     """
     timer = StepTimer()
     image = decode_image(data, max_pixels=max_pixels)
-    square = cut_central_square(image)
+    square = ready.predictor.make_square(image)
     timer.stop("decode")
     prediction = ready.predictor.predict(square)
     timer.stop("network")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from index.vectors import Floats
 from model.dataset import SUFFIXES, is_photograph
 from model.decode import ImageError
 from model.predict import LabelProbability, Pixels, Prediction, Predictor
-from model.preprocess import read_square
 from storage.parallel import map_ahead, split_batches
 
 FILES_PER_BATCH = 16
@@ -102,7 +102,8 @@ def classify_files(
     `on_progress` is called with the number of files done after each batch.
     """
     done = 0
-    for group in split_batches(map_ahead(try_read_square, files, 2 * batch), batch):
+    read = partial(try_read_square, predictor=predictor)
+    for group in split_batches(map_ahead(read, files, 2 * batch), batch):
         squares = [square for _, square in group if not isinstance(square, str)]
         predictions = predictor.predict_batch(np.stack(squares)) if squares else []
         near = iter(find(stack_features(predictions)) if find and predictions else [])
@@ -122,7 +123,9 @@ def stack_features(predictions: Sequence[Prediction]) -> Floats:
     return np.stack([one.fc7 for one in predictions])
 
 
-def try_read_square(file: Path | UnclassifiedFile) -> tuple[Path, Pixels | str]:
+def try_read_square(
+    file: Path | UnclassifiedFile, predictor: Predictor
+) -> tuple[Path, Pixels | str]:
     """Read a file as uint8 [256, 256, 3], or say what is wrong with it."""
     if isinstance(file, UnclassifiedFile):
         return file.file, file.reason
@@ -130,7 +133,7 @@ def try_read_square(file: Path | UnclassifiedFile) -> tuple[Path, Pixels | str]:
         # Opening a pipe without a writer would block forever.
         if file.exists() and not file.is_file():
             return file, "This is neither a file nor a folder."
-        return file, read_square(file)
+        return file, predictor.read_square(file)
     except ImageError as error:
         return file, str(error).removeprefix(f"{file}: ")
     except OSError as error:

@@ -16,9 +16,8 @@ from app.database.tables import UploadResult
 from app.uploads.results import TOKEN_PATTERN, find_result, locate_result_picture
 from app.views.images import FILE_GONE, find_image_or_404, read_unchanged
 from app.views.results import read_own_tokens
-from model.decode import ImageError, decode_image
-from model.predict import Pixels
-from model.preprocess import cut_central_square
+from model.decode import ImageError
+from model.predict import Pixels, Predictor
 
 IMAGE_NAME = re.compile(r"image-(\d{1,10})")
 UNKNOWN_IMAGE = "There is no such image, or it has been deleted."
@@ -41,14 +40,14 @@ class CurrentImage:
     private: bool
     read: Callable[[], bytes]
 
-    def read_square(self) -> Pixels:
+    def read_square(self, predictor: Predictor) -> Pixels:
         """Return the image as the network sees it, uint8 [256, 256, 3]; 404 if its file is gone.
 
         For an upload this reads the stored, re-encoded picture, so activations differ slightly
         from the result, which was computed from the uploaded file.
         """
         try:
-            return cut_central_square(decode_image(self.read()))
+            return predictor.decode_square(self.read())
         except (ImageError, OSError):
             abort(404, FILE_GONE)
 
@@ -93,7 +92,7 @@ def describe_catalogue_image(image: CatalogueImage) -> CurrentImage:
     return CurrentImage(
         of=f"image-{image.id}",
         name=image.label,
-        picture=url_for("images.serve_thumbnail", image_id=image.id, v=image.sha256[:12]),
+        picture=url_for("images.serve_picture", image_id=image.id, v=image.sha256[:12]),
         page=url_for("images.show_image", image_id=image.id),
         key=image.sha256,
         private=False,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from flask import Flask
 
-from model.checkpoint import Provenance
+from model.checkpoint import UNKNOWN, Provenance
+from model.config import AlexNetConfig
 from model.ten_crop import crop_offsets
 
 THIN_SPACE = "\u2009"
@@ -31,8 +32,9 @@ def register_filters(app: Flask) -> None:
         loss=format_loss,
         scientific=format_scientific,
         provenance=describe_provenance,
+        image_fit=choose_image_fit,
     )
-    app.jinja_env.globals["crop_positions"] = list_crop_positions()
+    app.jinja_env.globals["crop_positions"] = list_crop_positions
 
 
 def format_percent(share: float) -> str:
@@ -137,13 +139,23 @@ def join_units(large: int, large_unit: str, small: int, small_unit: str) -> str:
 
 
 def describe_provenance(provenance: Provenance) -> str:
-    """Name the training run that made the weights: imagenet · 90 epochs."""
-    unit = "epoch" if provenance.epochs == 1 else "epochs"
-    return f"{Path(provenance.data).name} · {provenance.epochs} {unit}"
+    """Name the training run that made the weights: imagenet · 90 epochs; or their source."""
+    data = "unknown data" if provenance.data == UNKNOWN else provenance.data
+    parts = [provenance.source, f"trained on {data}"]
+    if not provenance.source:
+        parts = [Path(provenance.data).name]
+    if provenance.epochs is not None:
+        parts.append(f"{provenance.epochs} {'epoch' if provenance.epochs == 1 else 'epochs'}")
+    return " · ".join(parts)
 
 
-def list_crop_positions() -> list[dict[str, object]]:
-    """Return where each of the ten crops lies in the 256×256, in the network's order (§4.1)."""
+def choose_image_fit(config: AlexNetConfig) -> str:
+    """Return SVG's preserveAspectRatio that shows a whole picture as the network's square."""
+    return "none" if config.resize == "warp" else "xMidYMid slice"
+
+
+def list_crop_positions(config: AlexNetConfig) -> list[dict[str, object]]:
+    """Return where each of the ten crops lies in the square, in the network's order (§4.1)."""
     return [
         {
             "name": name + (", mirrored" if mirrored else ""),
@@ -152,5 +164,5 @@ def list_crop_positions() -> list[dict[str, object]]:
             "mirrored": mirrored,
         }
         for mirrored in (False, True)
-        for name, (top, left) in zip(CORNERS, crop_offsets(), strict=True)
+        for name, (top, left) in zip(CORNERS, crop_offsets(config.side, config.crop), strict=True)
     ]

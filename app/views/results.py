@@ -10,6 +10,7 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.database.tables import UploadBatch, UploadResult
+from app.inference.loader import Ready
 from app.uploads.receive import describe_upload_limits
 from app.uploads.results import (
     TOKEN_PATTERN,
@@ -23,6 +24,8 @@ from app.uploads.results import (
 )
 from app.views.format import describe_provenance, format_day
 from app.views.pictures import serve_image_file
+from model.checkpoint import Weights
+from model.config import AlexNetConfig
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")
 RESULTS, BATCHES = "results", "together"
@@ -47,6 +50,7 @@ def show_result(token: str) -> str:
         result=result,
         correct=find_true_label(result, context.sessions()),
         weights=describe_weights(result),
+        config=find_network_config(result),
         until=format_deletion_day(result.created_at),
         picture=url_for(".serve_picture", token=token),
         own=token in read_own_tokens(),
@@ -162,11 +166,22 @@ def format_deletion_day(created: datetime) -> str | None:
 
 def describe_weights(result: UploadResult) -> str:
     """Name the training run that made the weights, or the weights where they are no longer used."""
+    weights = find_weights_in_use(result)
+    return describe_provenance(weights.provenance) if weights else f"weights {result.weights[:8]}"
+
+
+def find_network_config(result: UploadResult) -> AlexNetConfig:
+    """Return the network that a result is of; the paper's where its weights are not in use."""
+    weights = find_weights_in_use(result)
+    return weights.config if weights else AlexNetConfig()
+
+
+def find_weights_in_use(result: UploadResult) -> Weights | None:
+    """Return the weights that a result was computed with, if they are still in use."""
     state = context.loader().get_state()
-    predictor = getattr(state, "predictor", None)
-    if predictor is not None and predictor.identity == result.weights:
-        return describe_provenance(predictor.weights.provenance)
-    return f"weights {result.weights[:8]}"
+    if not isinstance(state, Ready) or state.predictor.identity != result.weights:
+        return None
+    return state.predictor.weights
 
 
 def check_own_result(token: str, kind: str) -> None:

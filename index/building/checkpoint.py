@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from index.building.file_list import FileEntry, UnreadableFile
-from index.manifest import PREPROCESSING, Shard, StoreError
+from index.manifest import PREPROCESSINGS, Shard, StoreError
 from index.vectors import HEADER_BYTES, Floats, Vectors, write_shard
 from storage.files import write_atomically
 
@@ -48,7 +48,7 @@ class Segment:
 def name_checkpoint_folder(place: Path, weights: str, data: Path, dtype: str) -> Path:
     """Return the folder of a build's checkpoint, named by a hash of what its vectors depend on."""
     digest = hashlib.sha256()
-    for part in (weights, os.fsencode(data.absolute()), PREPROCESSING, dtype):
+    for part in (weights, os.fsencode(data.absolute()), PREPROCESSINGS["bicubic"], dtype):
         digest.update(part if isinstance(part, bytes) else part.encode())
         digest.update(b"\0")
     return place / f".work-{digest.hexdigest()[:16]}"

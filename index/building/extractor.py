@@ -92,10 +92,11 @@ class Extractor:
         """
         total, block = len(self.plan.paths), self.block
         numbers = range(self.processes.rank, -(-total // block), self.processes.size)
+        resize = self.predictor.network.config.resize
         paths = (path for n in numbers for path in self.plan.paths[n * block : (n + 1) * block])
 
         def read(path: str) -> DecodedFile | UnreadableFile:
-            return read_photograph(self.root, path, known.find_by_sha256)
+            return read_photograph(self.root, path, known.find_by_sha256, resize)
 
         with (
             ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
@@ -188,17 +189,18 @@ def check_finite_features(features: Floats, entries: Sequence[FileEntry]) -> Non
 
 
 def check_folder_exists(root: Path, files: Sequence[ScannedFile]) -> None:
-    """Raise StoreError if files could not be opened because the split's folder is gone."""
+    """Raise StoreError if files could not be opened because the folder they are in is gone."""
     lost = [file for file in files if isinstance(file, UnreadableFile) and file.stamp is None]
     if not lost:
         return
-    split = root / lost[0].path.partition("/")[0]
+    folder, slash, _ = lost[0].path.partition("/")
+    place = root / folder if slash else root
     try:
-        exists = split.is_dir()
+        exists = place.is_dir()
     except OSError:
         exists = False
     if not exists:
         raise StoreError(
-            f"The folder {split} has vanished. What was finished is kept: put it back, then start "
+            f"The folder {place} has vanished. What was finished is kept: put it back, then start "
             "the build again"
         )

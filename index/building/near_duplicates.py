@@ -7,6 +7,7 @@ an index is built.
 
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from index.building.extractor import IMAGES_PER_BATCH
 from index.vectors import Doubles
 from model.decode import ImageError, decode_image
 from model.predict import Pixels, Predictor
-from model.preprocess import cut_central_square, decode_square
 from storage.parallel import map_ahead
 
 JPEG_QUALITY = 75
@@ -41,10 +41,9 @@ def measure_near_duplicate_distance(
     neighbour does not pass for a copy. 0 if no photograph can be read.
     """
     chosen = np.random.default_rng(seed).permutation(len(paths))[:sample].tolist()
+    decode = partial(decode_with_variants, predictor=predictor)
     changed = [
-        trio
-        for trio in map_ahead(decode_with_variants, [paths[i] for i in chosen], IMAGES_PER_BATCH)
-        if trio
+        trio for trio in map_ahead(decode, [paths[i] for i in chosen], IMAGES_PER_BATCH) if trio
     ]
     if not changed:
         return 0.0
@@ -62,14 +61,14 @@ def measure_near_duplicate_distance(
     )
 
 
-def decode_with_variants(path: Path) -> tuple[Pixels, Pixels, Pixels] | None:
+def decode_with_variants(path: Path, predictor: Predictor) -> tuple[Pixels, Pixels, Pixels] | None:
     """Decode a photograph and its two variants, uint8 [256, 256, 3] each; None if unreadable."""
     try:
         image = decode_image(path.read_bytes())
         return (
-            cut_central_square(image),
-            decode_square(encode_jpeg(image)),
-            cut_central_square(crop_and_shrink(image)),
+            predictor.make_square(image),
+            predictor.decode_square(encode_jpeg(image)),
+            predictor.make_square(crop_and_shrink(image)),
         )
     except (ImageError, OSError):
         return None

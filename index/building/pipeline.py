@@ -8,6 +8,7 @@ killed build resumes from its checkpoint; an update of an earlier version comput
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,6 @@ from model.config import FEATURES
 from model.dataset import Photograph
 from model.decode import ImageError
 from model.predict import Pixels, Predictor
-from model.preprocess import read_square
 from storage.parallel import map_ahead, split_batches
 from storage.progress import Report, ignore_progress
 
@@ -74,7 +74,8 @@ def compute_features(
     features = np.empty((len(items), FEATURES), np.float32)
     unreadable: list[tuple[int, Path, str]] = []
     done = 0
-    for group in split_batches(map_ahead(decode_item, items, 2 * batch), batch):
+    decode = partial(decode_item, predictor=predictor)
+    for group in split_batches(map_ahead(decode, items, 2 * batch), batch):
         good = [(item, pixels) for item, pixels in group if not isinstance(pixels, str)]
         unreadable += [(*item, bad) for item, bad in group if isinstance(bad, str)]
         if good:
@@ -89,10 +90,10 @@ def compute_features(
     )
 
 
-def decode_item(item: Item) -> tuple[Item, Pixels | str]:
+def decode_item(item: Item, predictor: Predictor) -> tuple[Item, Pixels | str]:
     """Decode one file to uint8 [256, 256, 3], or say what is wrong without repeating its path."""
     try:
-        return item, read_square(item[1])
+        return item, predictor.read_square(item[1])
     except ImageError as error:
         return item, str(error).removeprefix(f"{item[1]}: ")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from index.building.file_list import FileEntry, Stamp, UnreadableFile
+from model.config import Resize
 from model.decode import ImageError, read_image_header
 from model.predict import Pixels
 from model.preprocess import decode_square
@@ -29,8 +30,13 @@ class DecodedFile:
     square: Pixels | None
 
 
-def read_photograph(root: Path, path: str, known: FindBySha256) -> DecodedFile | UnreadableFile:
-    """Read and decode one file; an unreadable one is returned, since it must not stop a build."""
+def read_photograph(
+    root: Path, path: str, known: FindBySha256, resize: Resize = "bicubic"
+) -> DecodedFile | UnreadableFile:
+    """Read and decode one file; an unreadable one is returned, since it must not stop a build.
+
+    resize: how it becomes a square, as the network's configuration says.
+    """
     try:
         data, stamp = read_bytes_and_stamp(root / path)
     except OSError as error:
@@ -43,7 +49,7 @@ def read_photograph(root: Path, path: str, known: FindBySha256) -> DecodedFile |
             replace(seen, path=path, size=size, mtime_ns=mtime, ctime_ns=ctime), None
         )
     try:
-        return decode_file(path, data, stamp, sha256)
+        return decode_file(path, data, stamp, sha256, resize)
     except ImageError as error:
         return UnreadableFile(path=path, reason=str(error), stamp=stamp)
 
@@ -56,10 +62,10 @@ def read_bytes_and_stamp(file: Path) -> tuple[bytes, Stamp]:
     return data, (len(data), status.st_mtime_ns, status.st_ctime_ns)
 
 
-def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str) -> DecodedFile:
+def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str, resize: Resize) -> DecodedFile:
     """Decode a file's bytes. Raises ImageError."""
     first = read_image_header(data)
-    square = decode_square(data)
+    square = decode_square(data, resize=resize)
     size, mtime, ctime = stamp
     entry = FileEntry(
         path=path,

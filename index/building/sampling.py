@@ -16,6 +16,7 @@ from index.building.top_patches import ImageResponses, SampleScan
 from index.building.tsne import MapLayout, layout_images
 from index.sample import MAX_SAMPLE_IMAGES, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Ids, Vectors
+from model.config import Resize
 from model.predict import Predictor
 from storage.parallel import map_ahead
 from storage.progress import Report, ignore_progress
@@ -62,12 +63,12 @@ def make_sample(
     StoreError.
     """
     chosen = draw_sample(images.entries, count)
-    scan = SampleScan(predictor, images.ids[chosen])
+    scan, resize = SampleScan(predictor, images.ids[chosen]), predictor.network.config.resize
     if before is not None:
         scan.load_earlier(before)
 
     def read_image(place: int) -> Pixels | None:
-        return read_entry_square(images.root, images.entries[chosen[place]])
+        return read_entry_square(images.root, images.entries[chosen[place]], resize)
 
     with single_threaded_torch():
         scan_new_images(scan, read_image, report)
@@ -127,9 +128,9 @@ def draw_sample(entries: Sequence[FileEntry], count: int) -> Ids:
     return np.sort(np.argsort(numbers, kind="stable")[:count])
 
 
-def read_entry_square(root: Path, entry: FileEntry) -> Pixels | None:
+def read_entry_square(root: Path, entry: FileEntry, resize: Resize) -> Pixels | None:
     """Read a photograph as uint8 [256, 256, 3]; None if it is gone or has changed."""
-    decoded = read_photograph(root, entry.path, lambda _: None)
+    decoded = read_photograph(root, entry.path, lambda _: None, resize)
     if isinstance(decoded, DecodedFile) and decoded.entry.pixels == entry.pixels:
         return decoded.square
     return None

@@ -9,10 +9,19 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import map_coordinates
 from skimage import data as photographs
+from torchvision.models import AlexNet_Weights
 
 from model.decode import ImageError
-from model.preprocess import cut_central_square, decode_square, read_square, subtract_mean
+from model.preprocess import (
+    cut_central_square,
+    decode_square,
+    make_square,
+    read_square,
+    scale_pixels,
+    subtract_mean,
+)
 from model.ten_crop import centre_crop, crop_offsets, cut_ten_crops
 
 ASTRONAUT: npt.NDArray[np.uint8] = photographs.astronaut()  # type: ignore[no-untyped-call]
@@ -115,6 +124,49 @@ def test_the_square_is_three_colours_of_bytes_that_torch_can_take(noise: Image.I
 def test_an_image_that_is_not_rgb_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="not CMYK"):
         cut_central_square(Image.new("CMYK", (300, 300)))
+
+
+# Others' ways to the square
+
+
+@pytest.mark.parametrize("size", [(512, 512), (451, 300), (300, 451), (333, 200), (77, 100)])
+def test_bilinear_is_torchvisions_preprocessing(size: tuple[int, int]) -> None:
+    image = Image.fromarray(ASTRONAUT[: size[1], : size[0]])
+    whole = AlexNet_Weights.IMAGENET1K_V1.transforms(mean=(0, 0, 0), std=(1, 1, 1))(image)
+    expected = np.rint(255 * whole.numpy()).astype(int).transpose(1, 2, 0)
+    difference = np.abs(make_square(image, 256, "bilinear")[16:240, 16:240] - expected)
+    assert difference.max() <= 1
+    assert (difference == 0).mean() > 0.99
+
+
+@pytest.mark.parametrize("size", [(512, 512), (300, 451), (333, 200), (77, 100), (256, 1)])
+def test_warp_samples_width_and_height_each_in_its_own_scale(size: tuple[int, int]) -> None:
+    """As OpenCV documents it: bilinear between pixel centres, without any averaging."""
+    image = ASTRONAUT[: size[1], : size[0]]
+    places = [
+        ((np.arange(256) + 0.5) * length / 256 - 0.5).clip(0, length - 1)
+        for length in image.shape[:2]
+    ]
+    expected = np.stack(
+        [
+            map_coordinates(
+                image[..., c].astype(float), np.meshgrid(*places, indexing="ij"), order=1
+            )
+            for c in range(3)
+        ],
+        axis=-1,
+    )
+    found = make_square(Image.fromarray(image), 256, "warp")
+    assert np.abs(found - expected).max() <= 0.501
+    assert found.dtype == np.uint8
+    assert found.flags.c_contiguous
+
+
+def test_each_colour_has_its_own_divisor() -> None:
+    x = torch.full((2, 3, 4, 4), 12.0)
+    scaled = scale_pixels(x.clone(), 2.0, (1.0, 3.0, 0.5))
+    assert scaled[1, :, 0, 0].tolist() == [6, 2, 12]
+    assert torch.equal(scale_pixels(x.clone(), 2.0, ()), x / 2)
 
 
 # Files

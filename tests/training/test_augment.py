@@ -84,9 +84,18 @@ def test_without_noise_the_crops_are_the_same_and_the_colours_stay() -> None:
 
 @pytest.mark.parametrize("scale", [1.0, 60.0])
 @pytest.mark.parametrize("colour", ["paper", "original"])
-@pytest.mark.parametrize(("side", "crop"), [(256, 224), (256, 227), (32, 24), (32, 32)])
+@pytest.mark.parametrize(
+    ("side", "crop", "colours"),
+    [
+        (256, 224, ()),
+        (256, 227, ()),
+        (32, 24, ()),
+        (32, 32, ()),
+        (256, 224, (0.229, 0.224, 0.225)),
+    ],
+)
 def test_a_batch_is_what_each_image_gives_alone(
-    side: int, crop: int, colour: str, scale: float
+    side: int, crop: int, colours: tuple[float, ...], colour: str, scale: float
 ) -> None:
     random = np.random.default_rng(side + crop)
     images = random.integers(0, 256, (5, side, side, 3), dtype=np.uint8)
@@ -100,7 +109,12 @@ def test_a_batch_is_what_each_image_gives_alone(
         mirrors=np.arange(9) % 2 == 0,
         alphas=random.normal(0, 0.1, (9, 3)).astype(np.float32),
     )
-    augmentation = Augmentation(crop=crop, colour=colour, input_scale=scale)  # type: ignore[arg-type]
+    augmentation = Augmentation(
+        crop=crop,
+        colour=colour,  # type: ignore[arg-type]
+        input_scale=scale,
+        channel_scales=colours,
+    )
     rows = np.array([8, 1, 0, 5, 3])
     x = Augmenter(augmentation, torch.from_numpy(mean), pca)(images, draws, rows)
     assert x.shape == (5, 3, crop, crop)
@@ -117,9 +131,9 @@ def test_a_batch_is_what_each_image_gives_alone(
             # √λ of 0–255 is 255 √λ of 0–1.
             weight = 255 * value if colour == "paper" else np.sqrt(255**2 * value)
             shift += vectors[:, i] * draws.alphas[row, i] * weight
-        divisor = scale * (1.1 if colour == "original" else 1)
-        expected = (seen + shift[:, None, None]) / divisor
-        np.testing.assert_allclose(found, expected, atol=2e-4 / divisor, rtol=0)
+        divisor = scale * (1.1 if colour == "original" else 1) * np.array(colours or (1.0,))
+        expected = (seen + shift[:, None, None]) / divisor[:, None, None]
+        np.testing.assert_allclose(found, expected, atol=2e-4 / divisor.min(), rtol=0)
 
 
 def test_random_areas_are_spread_as_in_the_paper_they_are_from() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from model.architectures import VARIANTS
 from model.checkpoint import Weights, load_weights, save_weights
 from model.config import AlexNetConfig
 from training.config import CIFAR, PAPER, Recipe, RecipeError, finetune_config
+from training.data import load_validation_squares
 from training.dataset.prepare import PreparedDataset
 from training.state import init_from_weights, init_state
 
@@ -59,6 +61,21 @@ def test_scale_and_dropout_are_those_that_the_kept_layers_learned_with(
     assert finetune_config(weights, PAPER, 3).input_scale == 60.0
     assert finetune_config(weights, PAPER, 3).dropout == 0.25
     assert finetune_config(weights, replace(PAPER, dropout=0.5), 3).dropout == 0.5
+
+
+def test_imported_weights_see_photographs_as_their_authors_had_them(
+    made: Make, tiny: PreparedDataset
+) -> None:
+    theirs = replace(
+        VARIANTS["cifar"].config, resize="warp", input_scale=255.0, channel_scales=(0.2, 0.3, 0.4)
+    )
+    config = finetune_config(made(theirs, tiny), replace(PAPER, variant="cifar"), 3)
+    assert (config.resize, config.channel_scales) == ("warp", (0.2, 0.3, 0.4))
+    augmentation = PAPER.augmentation(config)
+    batch = next(load_validation_squares(tiny, augmentation, size=4))
+    pixels = torch.from_numpy(tiny.val.read(np.arange(4))).permute(0, 3, 1, 2)
+    divisors = 255 * torch.tensor([0.2, 0.3, 0.4])[:, None, None]
+    torch.testing.assert_close(batch.x, (pixels - tiny.mean) / divisors)
 
 
 @pytest.mark.parametrize(

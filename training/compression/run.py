@@ -86,8 +86,8 @@ def compress_with_data(
     """Prune while fine-tuning, then share weights; measure the errors before and after."""
     assert options.data is not None
     keep_freed_memory()
-    source, side = find_or_fetch_data(options.data, home, console), weights.config.side
-    data = prepare_data(source, home, console, side, options.prepared_gigabytes)
+    source = find_or_fetch_data(options.data, home, console)
+    data = prepare_data(source, home, console, weights.config, options.prepared_gigabytes)
     data = use_statistics(data, weights)
     device = find_device(options.device)
     bf16 = options.precision == "bf16" or (options.precision == "auto" and has_bf16(device))
@@ -110,7 +110,7 @@ def compress_with_data(
         smaller.provenance,
         data=str(data.root),
         images=len(data.train),
-        epochs=weights.provenance.epochs + options.epochs,
+        epochs=(weights.provenance.epochs or 0) + options.epochs,
         top1_error=after.top1,
         top5_error=after.top5,
         ten_crop_top1_error=after.ten_crop_top1,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from model.config import Resize
 from model.decode import ImageError
 from model.preprocess import decode_square, read_square
 from storage.parallel import cores, map_ahead
@@ -37,7 +38,7 @@ class PreparationJob(NamedTuple):
     """What to prepare, where to write it, and how to report progress.
 
     folder: the folder of the prepared set. side: of the stored squares, in pixels. progress: called
-    with how many more photographs are done.
+    with how many more photographs are done. resize: how a photograph becomes such a square.
     """
 
     source: Source
@@ -45,6 +46,7 @@ class PreparationJob(NamedTuple):
     side: int
     kind: Encoding
     progress: Progress
+    resize: Resize = "bicubic"
 
     def estimate_image_bytes(self) -> float:
         """Return the bytes that one stored photograph takes; for JPEG an estimate."""
@@ -70,21 +72,21 @@ def decode_chunks(
 
     def decode_next(item: tuple[ChunkId, Sample | None]) -> tuple[ChunkId, DecodedSample | None]:
         chunk, sample = item
-        return chunk, decode_sample(sample, job.side, job.kind) if sample else None
+        return chunk, decode_sample(sample, job) if sample else None
 
     return map_ahead(decode_next, samples(), 32 + 8 * cores())
 
 
-def decode_sample(sample: Sample, side: int, kind: Encoding) -> DecodedSample:
+def decode_sample(sample: Sample, job: PreparationJob) -> DecodedSample:
     """Decode one photograph and encode it for storage; or return why it cannot be read."""
     try:
         if isinstance(sample.data, Path):
-            pixels = read_square(sample.data, side=side)
+            pixels = read_square(sample.data, side=job.side, resize=job.resize)
         else:
-            pixels = decode_square(sample.data, side=side)
+            pixels = decode_square(sample.data, side=job.side, resize=job.resize)
     except ImageError as error:
         where = "" if isinstance(sample.data, Path) else f"{sample.where}: "
         return sample, f"{where}{error}"
-    stored = encode_entry(pixels, kind)
-    pixels = decode_entry(stored, side, kind)
+    stored = encode_entry(pixels, job.kind)
+    pixels = decode_entry(stored, job.side, job.kind)
     return sample, EncodedImage(stored, pixels, sum_outer_products(pixels))

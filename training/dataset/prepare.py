@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from model.config import SQUARE_SIDE
+from model.config import SQUARE_SIDE, Resize
 from model.dataset import ImageFolder
 from storage.files import write_atomically
 from training.dataset.decode import ChunkId, PreparationJob, Progress, decode_chunks
@@ -52,14 +52,15 @@ def prepare(
     progress: Progress,
     *,
     side: int = SQUARE_SIDE,
+    resize: Resize = "bicubic",
     budget: int = MAX_RAW_BYTES,
 ) -> PreparedDataset:
     """Decode all photographs of a source into the folder `store`, or open an earlier result.
 
-    They are stored as squares of `side` pixels, raw if all of them fit into `budget` bytes, else
-    as JPEG. Files that cannot be read are left out and listed in the result. `progress` is called
-    with how many more photographs are done. If several processes prepare the same set, one works
-    and the others wait.
+    They are stored as squares of `side` pixels, made as `resize` says (AlexNetConfig), raw if all
+    of them fit into `budget` bytes, else as JPEG. Files that cannot be read are left out and listed
+    in the result. `progress` is called with how many more photographs are done. If several
+    processes prepare the same set, one works and the others wait.
 
     Raises DataError if the disk has too little space, the store cannot be written, a class has no
     readable photograph, or a shard is damaged; UnfinishedError if calling again would continue.
@@ -69,12 +70,15 @@ def prepare(
         store.mkdir(parents=True, exist_ok=True)
     images = count_images(source, store)
     kind: Encoding = "raw" if images * side * side * 3 <= budget else "jpeg"
-    key = short_digest(f"{STORE_FORMAT} {source.fingerprint()} {side} {kind}")
+    # The paper's way is left out, so that sets prepared before there were others are found.
+    other_way = "" if resize == "bicubic" else f" {resize}"
+    key = short_digest(f"{STORE_FORMAT} {source.fingerprint()} {side} {kind}{other_way}")
     folder = store / key
     if not (folder / META_FILE).exists():
         with hold_lock(store / f".{key}.lock"):
             if not (folder / META_FILE).exists():
-                build_dataset(PreparationJob(source, folder, side, kind, progress), images)
+                job = PreparationJob(source, folder, side, kind, progress, resize)
+                build_dataset(job, images)
                 return open_prepared(folder, source)
     prepared = open_prepared(folder, source)
     progress(len(prepared.train) + len(prepared.val) + len(prepared.unreadable))

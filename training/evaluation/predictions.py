@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from model.config import Resize
 from model.dataset import Photograph
 from model.decode import ImageError
 from model.predict import Predictor
@@ -47,9 +48,17 @@ class EvaluatedModel:
     order: Tensor
 
     @property
-    def side(self) -> int:
-        """The side, in pixels, of the square that crops are cut from."""
-        return self.predictor.network.config.side
+    def square(self) -> "SquareKind":
+        """The kind of square that crops are cut from."""
+        config = self.predictor.network.config
+        return SquareKind(config.side, config.resize)
+
+
+class SquareKind(NamedTuple):
+    """The side of a square in pixels, and how a photograph becomes one."""
+
+    side: int
+    resize: Resize
 
 
 class ResultKey(NamedTuple):
@@ -110,12 +119,12 @@ def predict_photographs(
     seen: list[Photograph] = []
     unreadable: list[str] = []
     parts: dict[ResultKey, list[Predictions]] = {}
-    for chunk in decode_batches(root, photographs, sorted({m.side for m in models}), batch):
+    for chunk in decode_batches(root, photographs, sorted({m.square for m in models}), batch):
         readable = [(p, s) for p, s in chunk if not isinstance(s, str)]
         unreadable += [s for _, s in chunk if isinstance(s, str)]
         if readable:
             seen += (p for p, _ in readable)
-            squares = {side: np.stack([s[side] for _, s in readable]) for side in readable[0][1]}
+            squares = {kind: np.stack([s[kind] for _, s in readable]) for kind in readable[0][1]}
             true = torch.tensor([p.class_index for p, _ in readable])
             for key, probabilities in predict_all(models, squares, crops, bf16).items():
                 parts.setdefault(key, []).append(rank_predictions(probabilities, true, key))
@@ -127,20 +136,20 @@ def predict_photographs(
     )
 
 
-DecodedBatch = list[tuple[Photograph, dict[int, Pixels] | str]]
+DecodedBatch = list[tuple[Photograph, dict[SquareKind, Pixels] | str]]
 
 
 def decode_batches(
-    root: Path, photographs: Sequence[Photograph], sides: Sequence[int], batch: int
+    root: Path, photographs: Sequence[Photograph], kinds: Sequence[SquareKind], batch: int
 ) -> Generator[DecodedBatch, None, None]:
-    """Yield batches of photographs with their squares by side, uint8 [side, side, 3].
+    """Yield batches of photographs with their squares by kind, uint8 [side, side, 3].
 
     A photograph that cannot be read has the reason in place of its squares.
     """
 
-    def decode(photograph: Photograph) -> tuple[Photograph, dict[int, Pixels] | str]:
+    def decode(photograph: Photograph) -> tuple[Photograph, dict[SquareKind, Pixels] | str]:
         try:
-            squares = {side: read_square(root / photograph.path, side=side) for side in sides}
+            squares = {k: read_square(root / photograph.path, **k._asdict()) for k in kinds}
         except ImageError as error:
             return photograph, str(error).removeprefix(f"{root}/")
         return photograph, squares
@@ -150,10 +159,13 @@ def decode_batches(
 
 
 def predict_all(
-    models: Sequence[EvaluatedModel], squares: dict[int, Pixels], crops: Sequence[Crops], bf16: bool
+    models: Sequence[EvaluatedModel],
+    squares: dict[SquareKind, Pixels],
+    crops: Sequence[Crops],
+    bf16: bool,
 ) -> dict[ResultKey, Tensor]:
     """Compute every model's probabilities and their mean: float32 [B, classes], in common order."""
-    each = {m.name: predict_crops(m, squares[m.side], crops, bf16) for m in models}
+    each = {m.name: predict_crops(m, squares[m.square], crops, bf16) for m in models}
     results = {
         ResultKey(name, c): probabilities[c] for name, probabilities in each.items() for c in crops
     }

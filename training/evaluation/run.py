@@ -140,8 +140,16 @@ def check_options(options: EvaluationOptions) -> None:
 def choose_data(
     options: EvaluationOptions, weights: Weights, environ: Mapping[str, str] = os.environ
 ) -> Path:
-    """Return the absolute path of the folder of photographs."""
-    named = options.data or environ.get("ALEXNET_DATA") or weights.provenance.data
+    """Return the absolute path of the folder of photographs.
+
+    Raises EvaluationError if none is named and the network was trained elsewhere.
+    """
+    named = options.data or environ.get("ALEXNET_DATA") or weights.provenance.folder
+    if named is None:
+        raise EvaluationError(
+            f"the weights were not trained on a folder here (trained on: "
+            f"{weights.provenance.data}); name the photographs with --data"
+        )
     return Path(named).absolute()
 
 

@@ -19,7 +19,6 @@ from app.views.figure4.selection import Selection, draw_selection, pick_selectio
 from app.views.images import FILE_GONE, read_unchanged
 from model.decode import ImageError
 from model.predict import Floats, Pixels, Predictor
-from model.preprocess import decode_square
 
 MAX_CACHED_FIGURES = 16
 """Figures whose contents are cached; each takes a few kilobytes."""
@@ -144,8 +143,8 @@ def compute_content(
 
     Raises what `read` raises, DatabaseError and SearchError.
     """
-    squares = {key: decode_square(read(one)) for key, one in selection.pictures.items()}
     predictor = ready.predictor
+    squares = {key: predictor.decode_square(read(one)) for key, one in selection.pictures.items()}
     probabilities = predictor.predict_probabilities(stack_squares(squares, selection.left))
     features = predictor.extract_features(stack_squares(squares, selection.right))
     neighbours = find_nearest_neighbours(ready, sessions, features)

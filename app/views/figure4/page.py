@@ -31,8 +31,7 @@ from app.views.images import read_unchanged
 from app.views.pictures import make_picture_response
 from app.web import check_not_modified
 from model.decode import ImageError
-from model.predict import Pixels
-from model.preprocess import decode_square
+from model.predict import Pixels, Predictor
 
 blueprint = Blueprint("figure4", __name__)
 RenderFile = Callable[[FigureContent, dict[int, Pixels], str], bytes]
@@ -59,7 +58,7 @@ def show_figure() -> str | tuple[str, int]:
         "figure4.html",
         selection=selection,
         content=get_content(state, selection) if complete else None,
-        caption=write_caption(selection, state.predictor.weights.provenance),
+        caption=write_caption(selection, state.version.root, state.predictor.weights.provenance),
         remarks=list_remarks(selection, known),
         figure_url=partial(make_figure_url, selection),
         shuffled=url_for(".show_figure", draw=(selection.draw or 0) + 1),
@@ -106,15 +105,15 @@ def send_figure_file(suffix: str, mimetype: str, render: RenderFile) -> Response
     etag = f"{state.predictor.identity[:16]}-{state.version.name}-{selection.key}-{suffix}"
     response = check_not_modified(etag)
     if response is None:
-        caption = write_caption(selection, state.predictor.weights.provenance)
-        data = render_file(get_content(state, selection), caption, render)
+        caption = write_caption(selection, state.version.root, state.predictor.weights.provenance)
+        data = render_file(state, get_content(state, selection), caption, render)
         response = make_picture_response(data, etag, mimetype)
     name = f"{figure_file_name(state, selection)}.{suffix}"
     response.headers.set("Content-Disposition", "attachment", filename=name)
     return response
 
 
-def render_file(content: FigureContent, caption: str, render: RenderFile) -> bytes:
+def render_file(state: Ready, content: FigureContent, caption: str, render: RenderFile) -> bytes:
     """Draw the figure, one at a time, with the images as they are on disk."""
     neighbours = [one.id for row in content.right for one in row.neighbours]
     selected = [one.picture.id for side in (content.left, content.right) for one in side]
@@ -123,15 +122,15 @@ def render_file(content: FigureContent, caption: str, render: RenderFile) -> byt
         squares = {
             image_id: square
             for image_id, picture in pictures.items()
-            if (square := read_square_or_none(picture)) is not None
+            if (square := read_square_or_none(picture, state.predictor)) is not None
         }
         return render(content, squares, caption)
 
 
-def read_square_or_none(picture: CatalogueImage) -> Pixels | None:
+def read_square_or_none(picture: CatalogueImage, predictor: Predictor) -> Pixels | None:
     """Read an image as the network sees it, uint8 [256, 256, 3]; None if its file is unusable."""
     try:
-        return decode_square(read_unchanged(picture))
+        return predictor.decode_square(read_unchanged(picture))
     except (ImageError, OSError):
         return None
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from app.database.images import CatalogueImage
-from model.checkpoint import Provenance
+from model.checkpoint import UNKNOWN, Provenance
 
 LEFT, RIGHT = 8, 5
 """In the paper: images with their five most probable labels, and images with their neighbours."""
@@ -122,21 +122,31 @@ def count_in_words(count: int, one: str = "image", several: str | None = None) -
     return f"{word} {one if count == 1 else several or f'{one}s'}"
 
 
-def write_caption(selection: Selection, provenance: Provenance) -> str:
-    """Write the caption: what the figure shows, from which data, and how it was computed."""
-    data = Path(provenance.data).name
-    epochs = "epoch" if provenance.epochs == 1 else "epochs"
+def write_caption(selection: Selection, folder: Path, provenance: Provenance) -> str:
+    """Write the caption: what the figure shows, from which folder, and how it was computed."""
     each = "each image" if len(selection.left) > 1 else "it"
     left, right = (
         count_in_words(len(side), "validation image") for side in (selection.left, selection.right)
     )
     return (
-        f"Left: {left} from {data}, with the correct label under {each} and the five labels that "
-        "the network finds most probable; the bar of the correct label is red if it is among "
-        f"them. Probabilities are averaged over ten crops. Right: {right} in the first column, "
-        "followed by the six training images whose 4096-d fc7 features are nearest by Euclidean "
-        f"distance. Trained on {data} for {provenance.epochs} {epochs}."
+        f"Left: {left} from {folder.name}, with the correct label under {each} and the five "
+        "labels that the network finds most probable; the bar of the correct label is red if it is "
+        f"among them. Probabilities are averaged over ten crops. Right: {right} in the first "
+        "column, followed by the six training images whose 4096-d fc7 features are nearest by "
+        f"Euclidean distance. {describe_training(provenance)}."
     )
+
+
+def describe_training(provenance: Provenance) -> str:
+    """Say on what the network was trained and for how long, or where its weights come from."""
+    data = "unknown data" if provenance.data == UNKNOWN else Path(provenance.data).name
+    trained = f"trained on {data}"
+    if provenance.epochs is not None:
+        unit = "epoch" if provenance.epochs == 1 else "epochs"
+        trained = f"{trained} for {provenance.epochs} {unit}"
+    if provenance.source:
+        return f"The network is {provenance.source}, {trained}"
+    return f"T{trained[1:]}"
 
 
 def list_remarks(selection: Selection, known: Sequence[CatalogueImage]) -> list[str]:

@@ -60,7 +60,7 @@ def compute_activations(image: CurrentImage) -> Activations:
 
     def compute() -> Activations:
         with context.compute_slot():
-            return trace_activations(predictor, image.read_square())
+            return trace_activations(predictor, image.read_square(predictor))
 
     return get_activation_cache().get(("activations", predictor.identity, image.key), compute)
 

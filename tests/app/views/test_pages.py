@@ -80,7 +80,8 @@ def test_the_answer_unfolds_what_each_of_the_ten_crops_said(client, page, send, 
     assert names == five + [f"{name}, mirrored" for name in five]
     edges = [crop.one("rect", "edge").attributes for crop in crops[:5]]
     corners = [(int(edge["y"]) - 1, int(edge["x"]) - 1) for edge in edges]
-    assert corners == [(0, 0), (0, 32), (32, 0), (32, 32), (16, 16)]
+    # Of 256 pixels this network sees 67.
+    assert corners == [(0, 0), (0, 189), (189, 0), (189, 189), (94, 94)]
     assert all("scale(-1 1)" in crop.one("g").attributes["transform"] for crop in crops[5:])
 
 

@@ -11,11 +11,14 @@ from PIL import Image
 
 from index.building.near_duplicates import measure_near_duplicate_distance
 from model.predict import Pixels, Predictor
-from model.preprocess import cut_central_square
+from model.preprocess import cut_central_square, decode_square
 
 
 class Coarse:
     """A network's stand-in whose features are the mean colours of 16×16 fields."""
+
+    make_square = staticmethod(cut_central_square)
+    decode_square = staticmethod(decode_square)
 
     def extract_features(self, images: Pixels) -> npt.NDArray[np.float32]:
         fields = images.reshape(len(images), 16, 16, 16, 16, 3).mean(axis=(2, 4))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from model.config import Resize
 from model.dataset import FolderError, ImageFolder, scan_folder
 from model.preprocess import read_square
 from training.dataset import folder as folders
@@ -99,6 +100,15 @@ def test_other_sides_are_other_sets(folder: ImageFolder, tmp_path: Path) -> None
     assert sets[32].mean.shape == (3, 32, 32)
     photograph = read_square(folder.root / folder.val[5].path, side=32)
     np.testing.assert_array_equal(sets[32].val.read(np.array([5]))[0], photograph)
+
+
+def test_other_ways_to_a_square_are_other_sets(folder: ImageFolder, tmp_path: Path) -> None:
+    ways: list[Resize] = ["bicubic", "bilinear", "warp"]
+    sets = [prepare(folder, tmp_path, ignore, side=48, resize=way) for way in ways]
+    assert len({data.key for data in sets}) == 3
+    for way, data in zip(ways, sets, strict=True):
+        square = read_square(folder.root / folder.val[5].path, side=48, resize=way)
+        np.testing.assert_array_equal(data.val.read(np.array([5]))[0], square)
 
 
 def test_the_second_time_nothing_is_decoded(copy: Path, tmp_path: Path) -> None:

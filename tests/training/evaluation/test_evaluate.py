@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from model.checkpoint import Weights, load_weights, save_weights
 from model.config import AlexNetConfig
 from model.dataset import FolderError
 from model.predict import Predictor
-from model.preprocess import read_square
 from model.ten_crop import CENTRE_CROP
 from storage.home import Home
 from training.evaluate import main
@@ -50,6 +50,9 @@ def nets(
         config = AlexNetConfig(
             net="cifar", classes=len(classes), side=side, crop=crop, init="he", input_scale=40.0
         )
+        if name == "second":
+            # As others' networks see photographs.
+            config = replace(config, resize="warp", channel_scales=(0.8, 1.0, 1.2))
         network = AlexNet(config)
         # So that probabilities differ.
         torch.nn.init.normal_(network.get_submodule("fc10").weight, 0, 0.3)
@@ -74,7 +77,7 @@ def by_hand(file: Path, photographs: Path) -> dict[str, dict[str, Mapping[str, f
     folders = [known.folder for known in predictor.classes]
     said: dict[str, dict[str, Mapping[str, float]]] = {"ten": {}, "centre": {}}
     for path in sorted((photographs / "val").glob("*/*")):
-        look = predictor.predict(read_square(path, side=predictor.weights.config.side))
+        look = predictor.predict(predictor.read_square(path))
         name = path.relative_to(photographs).as_posix()
         said["ten"][name] = dict(zip(folders, look.probabilities.tolist(), strict=True))
         said["centre"][name] = dict(
