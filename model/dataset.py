@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -67,6 +67,48 @@ def scan_folder(root: Path) -> ImageFolder:
         train=list_photographs(root, "train", names),
         val=list_photographs(root, "val", names),
     )
+
+
+def scan_photographs(root: Path) -> ImageFolder:
+    """List the photographs under `root`, however they are arranged.
+
+    With a folder `train` or `val` as `scan_folder`. Otherwise all photographs in the folder and
+    below it, hidden folders excepted, as one training set without validation images; each belongs
+    to the class of the folder that it lies in. Raises FolderError if there is none.
+    """
+    root = root.absolute()
+    # One of them alone is more likely a set whose other half is missing than an album.
+    if (root / "train").is_dir() or (root / "val").is_dir():
+        return scan_folder(root)
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "does not exist"
+        raise FolderError(f"{root} {what}")
+    by_folder = {name: paths for name, paths in walk_photographs(root) if paths}
+    if not by_folder:
+        raise FolderError(f"{root} holds no photographs ({', '.join(SUFFIXES)})")
+    labels = read_labels(root, [*by_folder])
+    return ImageFolder(
+        root=root,
+        classes=tuple(ClassName(name, labels.get(name) or name) for name in by_folder),
+        train=tuple(
+            Photograph(path, index)
+            for index, paths in enumerate(by_folder.values())
+            for path in paths
+        ),
+        val=(),
+    )
+
+
+def walk_photographs(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder's name and its photographs' paths, relative to `root` and sorted.
+
+    The root itself has its own name, without the path.
+    """
+    for place, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(place).relative_to(root)
+        paths = [(here / name).as_posix() for name in sorted(names) if is_photograph(name)]
+        yield here.as_posix() if here.parts else root.name, paths
 
 
 def digest_listing(root: Path, photographs: Iterable[Photograph]) -> str:

@@ -38,6 +38,12 @@ index_device_option = click.option(
     help="Do nothing if the index is up to date.",
 )
 @click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of photographs to index, in any arrangement; by default the one the weights were "
+    "trained on.",
+)
+@click.option(
     "--kind",
     type=click.Choice(("auto", *KINDS)),
     default="auto",
@@ -69,16 +75,19 @@ index_device_option = click.option(
 @handle_cli_errors
 def build_command(
     if_needed: bool,
+    data: Path | None,
     kind: str,
     recall: float,
     storage: str,
     options: tuple[str, ...],
     index_device: str | None,
 ) -> None:
-    """Index the training set of the weights in use, then serve that index."""
+    """Index the training set of the weights in use, or another folder, then serve that index."""
     settings = override_index_device(index_device)
     asked = BuildOptions(
-        spec=IndexSpec(kind=kind, target=recall, options=read_options(options)), dtype=storage
+        data=data,
+        spec=IndexSpec(kind=kind, target=recall, options=read_options(options)),
+        dtype=storage,
     )
     with show_step_bars(Console(stderr=True)) as report:
         built = build_index(settings, session_factory(settings), report, asked, if_needed=if_needed)

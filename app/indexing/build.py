@@ -30,13 +30,14 @@ from index.engines import factory as engines
 from index.engines.factory import choose_kind
 from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
-from index.manifest import StoreError
+from index.manifest import PREPROCESSINGS, StoreError
 from index.sample import write_sample
 from index.store import Manifest, VersionDraft
 from index.vectors import Floats
 from model.checkpoint import Weights, load_weights
-from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder
+from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder, scan_photographs
 from model.predict import Predictor
+from storage.home import Home
 from storage.progress import Report
 
 MAX_HELD_OUT_IMAGES = 256
@@ -45,8 +46,12 @@ MAX_HELD_OUT_IMAGES = 256
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What index to build. With kind or dtype `auto`, size and memory decide."""
+    """What index to build. With kind or dtype `auto`, size and memory decide.
 
+    data: the folder of photographs to index; None: the one that the weights were trained on.
+    """
+
+    data: Path | None = None
     spec: engines.IndexSpec = field(default_factory=lambda: engines.IndexSpec(kind="auto"))
     dtype: str = "auto"
 
@@ -77,7 +82,7 @@ def build_index(
     *,
     if_needed: bool = False,
 ) -> BuildResult | None:
-    """Index the training set of the weights in use, and publish that version.
+    """Index the training set of the weights in use, or another folder, and publish that version.
 
     With `if_needed`, do nothing if the current version was built with these weights from the files
     as they are. Until it is published, the version in service stays; if the build is interrupted,
@@ -85,13 +90,13 @@ def build_index(
 
     Raises WeightsError, FolderError, StoreError, SearchError and DatabaseError.
     """
-    weights = check_servable(load_weights(settings.home.weights))
-    build = IndexBuild(settings, sessions, report, weights, scan_training_folder(weights))
+    options = options or BuildOptions()
+    build = start_build(settings, sessions, report, options)
     prepare_database(settings)
     if if_needed and (served := read_manifest_in_use(settings, sessions)) and build.matches(served):
         build.clean_up(served)
         return BuildResult(manifest=served)
-    return build.run(options or BuildOptions(), None)
+    return build.run(options, None)
 
 
 def update_index(settings: Settings, sessions: Sessions, report: Report) -> BuildResult | None:
@@ -100,17 +105,13 @@ def update_index(settings: Settings, sessions: Sessions, report: Report) -> Buil
     New images are added, deleted ones removed, changed ones read again; nothing else is computed.
     Raises as `build_index`, and StoreError if there is no complete index of these weights.
     """
-    weights = check_servable(load_weights(settings.home.weights))
-    build = IndexBuild(settings, sessions, report, weights, scan_training_folder(weights))
     prepare_database(settings)
     served = read_manifest_in_use(settings, sessions)
     if served is None:
         raise StoreError("There is no complete index to update; run `flask index build`")
-    if (served.weights, served.data) != (weights.identity, str(build.folder.root)):
-        raise StoreError(
-            "The index was built with different weights or from a different folder "
-            f"({served.data}); run `flask index build`"
-        )
+    build = start_build(settings, sessions, report, BuildOptions(data=Path(served.data)))
+    if served.weights != build.weights.identity:
+        raise StoreError("The index was built with different weights; run `flask index build`")
     if build.matches(served):
         build.clean_up(served)
         return BuildResult(manifest=served)
@@ -154,6 +155,7 @@ class IndexBuild:
                 engine = self.write_version(draft, options, gathered, images, earlier)
                 manifest = draft.commit(
                     weights=self.weights.identity,
+                    preprocessing=PREPROCESSINGS[self.weights.config.resize],
                     data=str(self.folder.root),
                     images=len(images.ids),
                     vectors=len(np.unique(gathered.rows)),
@@ -309,12 +311,42 @@ def settle_options(
     return replace(options, spec=wanted, dtype=dtype), notes
 
 
-def scan_training_folder(weights: Weights) -> ImageFolder:
+def start_build(
+    settings: Settings, sessions: Sessions, report: Report, options: BuildOptions
+) -> IndexBuild:
+    """Read the weights in use and list the photographs. Raises WeightsError and FolderError."""
+    weights = check_servable(load_weights(settings.home.weights))
+    if options.data is not None:
+        folder = scan_photographs(options.data)
+    elif weights.provenance.folder is None:
+        folder = scan_indexed_folder(settings.home, weights)
+    else:
+        folder = scan_training_folder(weights.provenance.folder)
+    return IndexBuild(settings, sessions, report, weights, folder)
+
+
+def scan_training_folder(root: Path) -> ImageFolder:
     """Scan the folder that the weights were trained on. Raises FolderError."""
     try:
-        return scan_folder(Path(weights.provenance.data))
+        return scan_folder(root)
     except FolderError as error:
         raise FolderError(
             f"The folder that the weights were trained on cannot be indexed: {error}. Put it back, "
-            "or train on another with `python training/run.py --data DIR`"
+            "index another with `flask index build --data DIR`, or train on another with `python "
+            "training/run.py --data DIR`"
         ) from error
+
+
+def scan_indexed_folder(home: Home, weights: Weights) -> ImageFolder:
+    """Scan the folder of the index in service, for weights that were trained elsewhere.
+
+    Raises FolderError if there is none.
+    """
+    with suppress(StoreError):
+        if name := store.read_current_version(home.index):
+            return scan_photographs(Path(store.read_manifest(home.index / name).data))
+    raise FolderError(
+        f"The weights in use were not trained on a folder here (trained on: "
+        f"{weights.provenance.data}); name the photographs to index with `flask index build --data "
+        "DIR`"
+    )

@@ -15,7 +15,7 @@ from index.engines import milvus_collections
 from index.manifest import Manifest, StoreError, read_manifest
 from index.search import Index
 from index.vectors import compute_file_sha256
-from model.dataset import FolderError, scan_folder
+from model.dataset import FolderError, scan_photographs
 from storage.parallel import map_ahead
 from storage.progress import Report
 
@@ -105,7 +105,7 @@ def compare_with_files(folder: Path, manifest: Manifest, report: Report) -> list
     entries, _ = read_file_list(folder / FILE_LIST)
     root, known = Path(manifest.data), {entry.path for entry in entries}
     try:
-        new = [p.path for p in scan_folder(root).train if p.path not in known]
+        new = [p.path for p in scan_photographs(root).train if p.path not in known]
     except FolderError as error:
         return [str(error)]
     progress = report("Reading the training files", len(entries))

@@ -1,10 +1,18 @@
 """A folder of photographs as it is found on disk: which files, which classes, which labels."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from model.dataset import ClassName, FolderError, Photograph, read_wordnet_labels, scan_folder
+from model.dataset import (
+    ClassName,
+    FolderError,
+    Photograph,
+    read_wordnet_labels,
+    scan_folder,
+    scan_photographs,
+)
 
 
 def photograph(root: Path, *paths: str) -> None:
@@ -150,3 +158,34 @@ def test_classes_that_differ_between_the_two_are_named(pets: Path) -> None:
     photograph(pets, "train/eel/1.jpg", "val/fox/1.jpg")
     with pytest.raises(FolderError, match="only train has eel; only val has fox"):
         scan_folder(pets)
+
+
+def test_photographs_in_any_arrangement_are_a_training_set(tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    photograph(album, "b.jpg", "a.png", "2011/rome/1.jpg", "2011/2.jpg", "notes.txt")
+    photograph(album, ".hidden/3.jpg", "2011/._4.jpg", "empty/list.txt")
+    folder = scan_photographs(album)
+    assert [known.folder for known in folder.classes] == ["album", "2011", "2011/rome"]
+    assert folder.train == (
+        Photograph("a.png", 0),
+        Photograph("b.jpg", 0),
+        Photograph("2011/2.jpg", 1),
+        Photograph("2011/rome/1.jpg", 2),
+    )
+    assert folder.val == ()
+
+
+def test_a_folder_with_train_and_val_is_read_as_ever(pets: Path) -> None:
+    assert scan_photographs(pets) == scan_folder(pets)
+    shutil.rmtree(pets / "train")
+    with pytest.raises(FolderError, match="train does not exist"):
+        scan_photographs(pets)
+
+
+def test_a_folder_without_photographs_is_named(tmp_path: Path) -> None:
+    photograph(tmp_path, "notes.txt", "file")
+    with pytest.raises(FolderError, match="holds no photographs"):
+        scan_photographs(tmp_path)
+    for name, said in (("absent", "does not exist"), ("file", "is a file, not a folder")):
+        with pytest.raises(FolderError, match=said):
+            scan_photographs(tmp_path / name)
