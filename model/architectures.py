@@ -105,6 +105,20 @@ VARIANTS = {
 }
 
 
+TRAINING_FIELDS = (
+    *("classes", "dropout", "init", "resize", "input_scale", "channel_scales"),
+    "lrn_alpha_factors",
+)
+"""Fields of a configuration in which networks of one variant differ."""
+
+
+def find_variant(config: AlexNetConfig) -> Variant | None:
+    """Find the variant that a trained network belongs to; None if it is none of them."""
+    own = {name: getattr(config, name) for name in TRAINING_FIELDS}
+    known = VARIANTS.values()
+    return next((v for v in known if replace(v.config, **own) == config), None)
+
+
 def original_layers(paper: list[Layer]) -> list[Layer]:
     """The layers as they were run in 2012: network 145 of the published source."""
     by_name = {layer.name: layer for layer in paper}
