@@ -259,7 +259,7 @@ class LocallyConnected(nn.Module):
         """Multiply the patch at each position with the kernels of that position."""
         patches = F.unfold(x, self.kernel, padding=self.pad)
         out = torch.einsum("nkl,lok->nol", patches, self.weight)
-        return out.reshape(len(x), *self.bias.shape) + self.bias
+        return out.reshape(-1, *self.bias.shape) + self.bias
 
 
 class WithinMapNorm(nn.Module):
