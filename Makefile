@@ -4,6 +4,7 @@ BIN := $(VENV)/bin
 STEP := @printf '\n== %s\n'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TRAIN := $(BIN)/python training/run.py --if-needed $(if $(DATA),--data "$(DATA)")
+PHOTOGRAPHS = $(BIN)/python training/photographs.py $(if $(DATA),--data "$(DATA)")
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -12,13 +13,20 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
-	@echo 'Variables: DATA=FOLDER for demo, ARGS="-k name" for test, PYTHON=python3.12'
+	@echo 'Variables: DATA=FOLDER and WEIGHTS=imagenet for demo, ARGS="-k name" for test, PYTHON=python3.12'
 
 demo: $(VENV)/installed ## install, train, index and serve
+ifdef WEIGHTS
+	$(STEP) "1 of 3: import the weights $(WEIGHTS); nothing is trained"
+	@$(BIN)/flask weights import "$(WEIGHTS)" --if-needed
+	$(STEP) "2 of 3: index the features of the photographs"
+	@folder=$$($(PHOTOGRAPHS)) && $(BIN)/flask index build --if-needed --data "$$folder"
+else
 	$(STEP) "1 of 3: train the network"
 	@$(TRAIN)
 	$(STEP) "2 of 3: index the features of the training images"
 	@$(BIN)/flask index build --if-needed
+endif
 	$(STEP) "3 of 3: serve"
 	@exec $(BIN)/gunicorn "app:create_app()"
 

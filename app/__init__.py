@@ -10,6 +10,7 @@ from app.api import allow_origins, register_api
 from app.cli.classify import classify_command
 from app.cli.index import index_commands
 from app.cli.terminal import database_commands
+from app.cli.weights import weights_commands
 from app.config import Settings
 from app.database.session import session_factory
 from app.errors import register_errors
@@ -65,6 +66,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     # The pages' forms are behind the CSRF check; the API, which has no cookies, is not.
     register_api(app, CSRFProtect(app))
     allow_origins(app, settings)
-    for command in (database_commands, index_commands, classify_command):
+    for command in (database_commands, index_commands, weights_commands, classify_command):
         app.cli.add_command(command)
     return app

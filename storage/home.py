@@ -23,6 +23,16 @@ class Home:
         return self.root / "weights.safetensors"
 
     @property
+    def imported(self) -> Path:
+        """Weights that were imported from elsewhere, a file each."""
+        return self.root / "imported"
+
+    @property
+    def downloads(self) -> Path:
+        """Others' files as they were downloaded, with the SHA-256 of each."""
+        return self.root / "downloads"
+
+    @property
     def index(self) -> Path:
         """The versions of the index, one folder each, and the symbolic link `current`."""
         return self.root / "index"

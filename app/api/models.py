@@ -38,7 +38,9 @@ class ModelSchema(Schema):
 
     key = fields.String(required=True, metadata={"description": "path relative to ALEXNET_HOME"})
     run = fields.String(required=True)
-    kind = fields.String(required=True, metadata={"enum": ["result", "best epoch", "elsewhere"]})
+    kind = fields.String(
+        required=True, metadata={"enum": ["result", "best epoch", "imported", "elsewhere"]}
+    )
     active = fields.Boolean(required=True)
     bytes = fields.Integer(required=True)
     written = fields.AwareDateTime(required=True, allow_none=True)

@@ -1,1 +1,1 @@
-"""The commands: `flask db`, `flask index`, `flask classify`."""
+"""The commands: `flask db`, `flask index`, `flask weights`, `flask classify`."""

@@ -13,10 +13,13 @@ from flask.cli import AppGroup
 from app import context
 from app.config import SettingsError
 from app.database.session import DatabaseError, upgrade_database
+from app.inference.switch_weights import SwitchError
 from index.engines.protocol import SearchError
 from index.store import StoreError
 from model.checkpoint import WeightsError
 from model.dataset import FolderError
+from model.formats.onnx_export import ExportError
+from storage.download import DownloadError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +30,9 @@ EXPECTED_ERRORS = (
     FolderError,
     SettingsError,
     DatabaseError,
+    SwitchError,
+    DownloadError,
+    ExportError,
 )
 INTERRUPTED_EXIT_CODE = 130
 

@@ -9,7 +9,7 @@ from app.database.images import list_version_names
 from app.database.session import Sessions
 from index import store
 from index.manifest import StoreError, read_manifest
-from model.checkpoint import WeightsError, WeightsHeader, read_weights_header
+from model.checkpoint import IMPORTED, WeightsError, WeightsHeader, read_weights_header
 from model.config import SQUARE_SIDE
 from storage.home import Home
 from storage.runs import Run, RunFolder, datetime_from_timestamp, read_run_folder, recency
@@ -50,7 +50,7 @@ class WeightsFile:
     """A weights file.
 
     key: its path from the home, which names it in forms. run: the name of its run, or empty. kind:
-    "result", "best epoch", or "elsewhere" for a file outside the runs that the link points to.
+    "result", "best epoch", "imported", or "elsewhere" for any other file that the link points to.
     active: whether the link points to it. bytes: its size. unfinished: whether its run is still
     going and may replace it. info: None for a damaged file; problem: why it cannot be used, or
     empty.
@@ -70,7 +70,7 @@ class WeightsFile:
 
 def list_weights_files(home: Home) -> list[WeightsFile]:
     """Return every weights file, those of the newest runs first; at most one is active."""
-    found, active = list(list_run_weights(home)), find_active_file(home)
+    found, active = [*list_run_weights(home), *list_imported_weights(home)], find_active_file(home)
     if active is None:
         return found
     # Two folders may be links to the same one.
@@ -131,6 +131,15 @@ def list_run_weights(home: Home) -> Iterator[WeightsFile]:
             if file_size(file) is not None:
                 key = f"{home.runs.name}/{name}/{file.name}"
                 yield describe_weights_file(key, file, kind, name, run)
+
+
+def list_imported_weights(home: Home) -> Iterator[WeightsFile]:
+    """Yield the files that were imported from elsewhere, by name."""
+    for file in sorted(home.imported.glob("[!.]*.safetensors")):
+        if file_size(file) is not None:
+            yield describe_weights_file(
+                f"{home.imported.name}/{file.name}", file, IMPORTED, "", None
+            )
 
 
 def describe_weights_file(
