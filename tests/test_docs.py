@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import fields
 from functools import cache
@@ -17,12 +17,16 @@ from pathlib import Path
 import click
 import pytest
 from flask import Flask
+from PIL import Image
 
 from app import create_app
 from app.config import Settings
 from docs.configuration import PAGE, configuration_page
 from index.engines.factory import KINDS, MAX_EXACT_ROWS
 from model.architectures import VARIANTS
+from model.checkpoint import Weights, save_weights
+from model.config import AlexNetConfig
+from model.formats.model_card import write_model_card
 from training.compression.options import CompressionOptions
 from training.config import PRESETS, Recipe
 
@@ -99,6 +103,14 @@ def test_make_targets_exist() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_demo_with_others_weights_trains_nothing() -> None:
+    words = ["make", "--dry-run", "demo", "WEIGHTS=imagenet", "DATA=my photographs"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 'flask weights import "imagenet"' in done.stdout
+    assert '--data "my photographs"' in done.stdout
+    assert "training/run.py" not in done.stdout
+
+
 def test_flask_commands_and_their_flags_exist(app: Flask) -> None:
     documented = set()
     for words in commands():
@@ -113,7 +125,7 @@ def test_flask_commands_and_their_flags_exist(app: Flask) -> None:
             command = command.commands[path[-1]]
         assert flags(rest) <= options(command), words
         documented.add(" ".join(path))
-    groups = [(name, app.cli.commands[name]) for name in ("index", "db")]
+    groups = [(name, app.cli.commands[name]) for name in ("index", "weights", "db")]
     assert documented >= {"classify"} | {
         f"{name} {command}"
         for name, group in groups
@@ -123,7 +135,7 @@ def test_flask_commands_and_their_flags_exist(app: Flask) -> None:
 
 
 def options(command: click.Command) -> set[str]:
-    return {flag for option in command.params for flag in option.opts}
+    return {flag for option in command.params for flag in (*option.opts, *option.secondary_opts)}
 
 
 def test_scripts_and_their_flags_exist() -> None:
@@ -149,13 +161,40 @@ def test_training_lists_every_hyperparameter() -> None:
 def test_flags_in_the_text_exist(app: Flask) -> None:
     scripts = ("training/run.py", "training/evaluate.py", "training/compress.py")
     known = "".join(map(script_help, scripts))
-    index = app.cli.commands["index"]
-    assert isinstance(index, click.Group)
-    known += " ".join(flag for command in index.commands.values() for flag in options(command))
+    for group in (app.cli.commands["index"], app.cli.commands["weights"]):
+        assert isinstance(group, click.Group)
+        known += " ".join(flag for command in group.commands.values() for flag in options(command))
     named = {words[0] for words in commands() if words[0].startswith("--")}
     assert {"--preset", "--resume", "--if-needed", "--replicas", "--from"} <= named
     for flag in named - {"--bind"}:  # gunicorn's
         assert re.search(rf"{flag}\b", known), flag
+
+
+def test_the_example_in_python_runs(
+    weights_of: Callable[..., Weights],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = {"a": "ant", "b": "bee", "c": "cat"}
+    weights = weights_of(AlexNetConfig(classes=3, crop=67), list(labels), labels=labels)
+    save_weights(weights, tmp_path / "weights.safetensors")
+    Image.effect_noise((300, 200), 50).convert("RGB").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    examples = [
+        block
+        for page in PAGES
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    ]
+    assert len(examples) == 2
+    assert set(examples) == {examples[0]}
+    assert examples[0] in write_model_card(weights)
+    exec(examples[0], {})  # noqa: S102
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[1] for line in lines} == {"ant", "bee", "cat"}
+    shares = [float(line.split("%")[0]) for line in lines]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.2)
 
 
 def test_requests_exist(app: Flask) -> None:
