@@ -1,16 +1,18 @@
 """Local response normalisation (§3.3): b = a / (k + α Σ a²)^β, summed over n adjacent maps.
 
-There are two implementations. The plain one computes the sum as a 1×1 convolution with a constant
+There are three implementations. The plain one computes the sum as a 1×1 convolution with a constant
 banded matrix, one band for each tower, so that no neighbourhood crosses from one GPU's maps to
 the other's. Its gradient is written out by hand, because it needs only a, the sum and one more
 banded convolution.
 
-Both compute in float32 whatever the dtype of a: in bf16 the terms and their sum would be off by up
+All compute in float32 whatever the dtype of a: in bf16 the terms and their sum would be off by up
 to 1.2 %, more than the network's other roundings.
 
 The cost of LRN is passes over memory. Where torch.compile finds a compiler, `fuse` replaces the
 convolutions by compiled loops, two forward and two backward: one writes the terms of the sum, the
-other adds them up and does everything else.
+other adds them up and does everything else. On a GPU torch.compile compiles the whole network, and
+`expand` writes the sum as additions that it turns into one loop, with all the rest and the
+neighbouring layers: a is read once from the GPU's memory, and nothing but b is written.
 """
 
 from collections.abc import Callable
@@ -35,6 +37,7 @@ class LocalResponseNorm(nn.Module):
         self.maps, self.towers, self.k, self.n = maps, towers, k, n
         self.alpha, self.beta = alpha, beta
         self.fused: FusedLrn | None = None
+        self.expanded = False
         # Not part of the weights: it follows from the configuration. A network built on the meta
         # device, to be given its weights later, has it at once.
         with torch.device("cpu"):
@@ -49,10 +52,16 @@ class LocalResponseNorm(nn.Module):
         fused = FusedLrn(self.towers, self.k, self.n, self.alpha, self.beta)
         self.fused = fused if enabled else None
 
+    def expand(self, *, enabled: bool = True) -> None:
+        """Switch the sum written as additions on, for a network compiled as a whole, or off."""
+        self.expanded = enabled
+
     def forward(self, a: Tensor) -> Tensor:
         """Normalise [N, maps, H, W]; the result has the memory format of `a`."""
         if self.fused is not None:
             return self.fused.normalise(a)
+        if self.expanded:
+            return normalise_by_additions(a, self.towers, self.k, self.n, self.alpha, self.beta)
         with suspend_autocast(a.device):
             b: Tensor = _Normalise.apply(a, self.band, self.towers, self.k, self.alpha, self.beta)
         return b
@@ -102,6 +111,22 @@ def suspend_autocast(device: torch.device) -> AbstractContextManager[None]:
     if not torch.amp.is_autocast_available(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
+
+
+def normalise_by_additions(
+    a: Tensor, towers: int, k: float, n: int, alpha: float, beta: float
+) -> Tensor:
+    """Normalise [N, maps, H, W] in elementwise operations only, which a compiler fuses."""
+    exact = torch.unflatten(promote(a), 1, (towers, -1))
+    maps, reach = exact.shape[2], n // 2
+    squares = F.pad(exact * exact, (0, 0, 0, 0, reach, reach))
+    total = squares[:, :, :maps]
+    for shift in range(1, n):
+        total = total + squares[:, :, shift : shift + maps]
+    b: Tensor = exact * negative_power(k + alpha * total, beta)
+    channels_last = a.is_contiguous(memory_format=torch.channels_last)
+    form = torch.channels_last if channels_last else torch.contiguous_format
+    return b.flatten(1, 2).to(a.dtype).contiguous(memory_format=form)
 
 
 class FusedLrn:

@@ -137,6 +137,8 @@ def compile_network(state: TrainingState, mode: Literal["auto", "on", "off"], im
         for layer in lrn_layers:
             layer.fuse()
         return "normalisation compiled"
+    for layer in lrn_layers:
+        layer.expand()
     state.forward = torch.compile(state.forward)  # type: ignore[assignment]
     return "compiled"
 
@@ -167,3 +169,4 @@ def unfuse_lrn(network: nn.Module) -> None:
     """Return to the uncompiled normalisation, once training is done."""
     for layer in find_lrn_layers(network):
         layer.fuse(enabled=False)
+        layer.expand(enabled=False)

@@ -32,9 +32,11 @@ def formula(a: npt.NDArray[np.float64], towers: int = 2) -> npt.NDArray[np.float
     return b
 
 
-@pytest.fixture
-def lrn() -> LocalResponseNorm:
-    return LocalResponseNorm(96, 2, K, N, ALPHA, BETA)
+@pytest.fixture(params=["convolution", "additions"])
+def lrn(request: pytest.FixtureRequest) -> LocalResponseNorm:
+    lrn = LocalResponseNorm(96, 2, K, N, ALPHA, BETA)
+    lrn.expand(enabled=request.param == "additions")
+    return lrn
 
 
 @pytest.fixture
@@ -65,8 +67,19 @@ def test_the_normalisation_is_strong_enough_to_matter_here(a: npt.NDArray[np.flo
     assert (formula(a) / (a / K**BETA)).mean() < 0.7
 
 
-def test_its_gradient_is_right() -> None:
+def test_the_memory_format_stays(lrn: LocalResponseNorm) -> None:
+    for form in (torch.channels_last, torch.contiguous_format):
+        x = torch.rand(2, 96, 5, 4).contiguous(memory_format=form).requires_grad_()
+        b = lrn(x)
+        b.sum().backward()
+        assert x.grad is not None
+        assert b.is_contiguous(memory_format=form)
+
+
+@pytest.mark.parametrize("expanded", [False, True])
+def test_its_gradient_is_right(expanded: bool) -> None:
     small = LocalResponseNorm(12, 2, K, N, 0.1, BETA)
+    small.expand(enabled=expanded)
     x = torch.rand(2, 12, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(small, (x,))
 

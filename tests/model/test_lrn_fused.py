@@ -70,6 +70,22 @@ def test_each_tower_alone_by_torchs_own_normalisation() -> None:
         torch.testing.assert_close(lrn(x)[:, half], torchs(x[:, half]))
 
 
+def test_the_additions_compile_as_one_graph_to_what_the_plain_way_gives() -> None:
+    plain = LocalResponseNorm(24, 2, K, N, ALPHA, BETA)
+    expanded = LocalResponseNorm(24, 2, K, N, ALPHA, BETA)
+    expanded.expand()
+    compiled = torch.compile(expanded, fullgraph=True)
+    torch.manual_seed(0)
+    a = (torch.rand(2, 24, 3, 4) * 200).contiguous(memory_format=torch.channels_last)
+    x, y = a.clone().requires_grad_(), a.clone().requires_grad_()
+    b, truth = compiled(x), plain(y)
+    b.sum().backward()
+    truth.sum().backward()
+    torch.testing.assert_close(b, truth)
+    torch.testing.assert_close(x.grad, y.grad)
+    assert b.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_another_size_of_batch_and_another_exponent() -> None:
     lrn = LocalResponseNorm(12, 2, K, 3, 0.1, 0.5)
     lrn.fuse()
