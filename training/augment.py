@@ -79,6 +79,11 @@ class Augmentation:
         noisy = self.colour == "original"
         return self.input_scale * (1 + self.colour_noise if noisy else 1)
 
+    @property
+    def divisors(self) -> tuple[float, ...]:
+        """The divisors of red, green and blue in training, or one for all three."""
+        return tuple(self.divisor * scale for scale in self.channel_scales or (1.0,))
+
 
 @dataclass(frozen=True)
 class AugmentationDraws:
@@ -164,8 +169,7 @@ class Augmenter:
     def __init__(self, augmentation: Augmentation, mean: Tensor, pca: Pca) -> None:
         """Take the mean image, float32 [3, s, s]."""
         self.augmentation, self.pca = augmentation, pca
-        divisors = [augmentation.divisor * s for s in augmentation.channel_scales or (1.0,)]
-        self.factors = np.array([1 / divisor for divisor in divisors], np.float32)
+        self.factors = np.array([1 / divisor for divisor in augmentation.divisors], np.float32)
         # Of a whole line of pixels, colour by colour.
         self.line = np.resize(self.factors, 3 * augmentation.crop)
         self.side = mean.shape[-1]

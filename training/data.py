@@ -1,6 +1,9 @@
-"""Batches for the network, prepared on another thread while it trains (§4.1)."""
+"""Batches for the network, prepared on another thread while it trains (§4.1).
 
-from collections.abc import Iterator
+Images that are in a GPU's memory are augmented there instead (training/resident.py).
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,8 +15,10 @@ from torch import Tensor
 from model.preprocess import scale_pixels, subtract_mean
 from model.ten_crop import CENTRE_CROP, crop_offsets
 from storage.parallel import prefetch
-from training.augment import Augmentation, Augmenter, draw_augmentations
+from training.augment import Augmentation, AugmentationDraws, Augmenter, draw_augmentations
 from training.dataset.prepare import PreparedDataset
+from training.dataset.store import Split
+from training.resident import GpuAugmenter, ResidentSplit
 
 MAX_AHEAD = 2
 """Batches prepared in advance."""
@@ -25,7 +30,7 @@ Rows = npt.NDArray[np.int64]
 class Batch(NamedTuple):
     """Images ready for the network.
 
-    x:       float32 [B, 3, crop, crop], channels last.
+    x:       float32 [B, 3, crop, crop], channels last; on the GPU if the images are there.
     classes: int64 [B].
     rows:    int64 [B], each image's row in its split.
     """
@@ -60,7 +65,8 @@ class Batches:
         return max(1, len(self.data.train) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        return prefetch(self.generate(), MAX_AHEAD)
+        on_gpu = isinstance(self.data.train, ResidentSplit)
+        return self.generate() if on_gpu else prefetch(self.generate(), MAX_AHEAD)
 
     def generate(self) -> Iterator[Batch]:
         """Yield the batches, prepared in the caller's thread."""
@@ -75,11 +81,22 @@ class Batches:
             seed=self.seed,
             epoch=self.epoch,
         )
-        augment = Augmenter(self.augmentation, data.mean, data.pca)
+        augment = make_augmenter(data, self.augmentation)
         for step in range(self.first, len(self)):
             rows = slice_rows(order[step * self.batch :][: self.batch], self.replica_slice)
-            x = augment(split.iter_images(rows), draws, rows)
+            x = augment(draws, rows)
             yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
+
+
+def make_augmenter(
+    data: PreparedDataset, augmentation: Augmentation
+) -> Callable[[AugmentationDraws, Rows], Tensor]:
+    """Return a function that augments training images where they are: on a GPU, or on the CPU."""
+    split = data.train
+    if isinstance(split, ResidentSplit):
+        return GpuAugmenter(augmentation, data.mean, data.pca, split.pixels)
+    augment = Augmenter(augmentation, data.mean, data.pca)
+    return lambda draws, rows: augment(split.iter_images(rows), draws, rows)
 
 
 def slice_rows(rows: Rows, replica_slice: ReplicaSlice) -> Rows:
@@ -124,9 +141,18 @@ def load_centre_crops(
     rows = slice_rows(np.arange(len(data.val)), replica_slice)
     for start in range(0, len(rows), size):
         own = rows[start : start + size]
-        pixels = np.empty((len(own), crop, crop, 3), np.uint8)
-        for to, image in zip(pixels, data.val.iter_images(own), strict=True):
-            to[...] = image[middle]
-        centred = subtract_mean(torch.from_numpy(pixels), mean)
+        pixels = cut_squares(data.val, own, middle)
+        centred = subtract_mean(pixels, mean.to(pixels.device))
         x = scale_pixels(centred, augmentation.input_scale, augmentation.channel_scales)
         yield Batch(x, torch.from_numpy(data.val.classes[own]), torch.from_numpy(own))
+
+
+def cut_squares(split: Split, rows: Rows, part: tuple[slice, slice]) -> Tensor:
+    """Cut the same square out of the images of these rows: uint8 [B, crop, crop, 3]."""
+    if isinstance(split, ResidentSplit):
+        return split.pixels[torch.from_numpy(rows).to(split.pixels.device)][:, *part]
+    crop = part[0].stop - part[0].start
+    pixels = np.empty((len(rows), crop, crop, 3), np.uint8)
+    for to, image in zip(pixels, split.iter_images(rows), strict=True):
+        to[...] = image[part]
+    return torch.from_numpy(pixels)

@@ -14,6 +14,7 @@ from training.data import Batch, Batches
 from training.dataset.prepare import PreparedDataset
 from training.device import read_peak_memory
 from training.divergence import check_loss, check_weights
+from training.resident import keep_on_gpu
 from training.schedule import EpochSchedule, schedule_epoch
 from training.state import EpochProgress, TrainingState
 from training.validate import validate
@@ -22,11 +23,12 @@ from training.validate import validate
 def train_network(
     state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool, callbacks: Callbacks
 ) -> None:
-    """Train from `state` until the recipe ends the run.
+    """Train from `state` until the recipe ends the run; a GPU with room keeps the images.
 
     Raises DivergedError if the run diverges, and StoppedError, after saving a checkpoint, if a
     signal stops it; in all processes alike.
     """
+    data = keep_on_gpu(data, state.device)
     while True:
         schedule = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
         if schedule.stop:
