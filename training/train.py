@@ -19,7 +19,6 @@ from storage.runs import RunFolder
 from training.callbacks import StoppedError
 from training.checkpoints import load_checkpoint
 from training.config import PRESETS, RecipeError, finetune_config
-from training.dataset.demo import make_demo
 from training.dataset.fetch import FetchError, fetch_imagenette
 from training.dataset.find_source import (
     DataError,
@@ -157,6 +156,8 @@ def choose_network_config(options: Options, initial: Weights | None, classes: in
 def find_or_fetch_data(name: str | None, home: Home, console: Console) -> ImageFolder | Shards:
     """Find the photographs; create the demo set (None) or download Imagenette if missing."""
     if name is None:
+        from training.dataset.demo import make_demo  # scikit-image is slow to import
+
         return find_source(str(make_demo(home.demo)))
     if name == "imagenette":
         console.print("Imagenette: 1.6 GB, downloaded once.")

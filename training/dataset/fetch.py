@@ -4,8 +4,6 @@ import shutil
 from pathlib import Path
 from urllib.error import URLError
 
-from torchvision.datasets import Imagenette
-
 from storage.download import download
 from storage.files import lock_file
 from storage.progress import Report, ignore_progress
@@ -42,6 +40,8 @@ def fetch_imagenette(folder: Path, report: Report = ignore_progress) -> Path:
 
 def download_imagenette(folder: Path, report: Report) -> None:
     """Download and unpack into a temporary folder beside `folder`, then rename it."""
+    from torchvision.datasets import Imagenette  # slow to import
+
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(exist_ok=True)
     shutil.rmtree(part / UNPACKED, ignore_errors=True)
