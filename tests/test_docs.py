@@ -21,6 +21,7 @@ from PIL import Image
 
 from app import create_app
 from app.config import Settings
+from benchmarks.gpu_harness import page as gpu_page
 from docs.configuration import PAGE, configuration_page
 from index.engines.factory import KINDS, MAX_EXACT_ROWS
 from model.architectures import VARIANTS
@@ -245,6 +246,11 @@ def test_kinds_of_index_are_documented() -> None:
 
 def test_configuration_is_current() -> None:
     assert PAGE.read_text() == configuration_page(), "run: python -m docs.configuration"
+
+
+def test_the_gpu_page_is_current() -> None:
+    page = gpu_page.make_page(gpu_page.read_report())
+    assert gpu_page.PAGE.read_text() == page, "run: python benchmarks/gpu.py page"
 
 
 def test_every_variable_is_documented() -> None:

@@ -86,6 +86,25 @@ def test_the_additions_compile_as_one_graph_to_what_the_plain_way_gives() -> Non
     assert b.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.gpu
+def test_compiled_for_a_gpu_it_gives_what_the_cpu_gives() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch finds no GPU")
+    plain = LocalResponseNorm(96, 2, K, N, ALPHA, BETA)
+    expanded = LocalResponseNorm(96, 2, K, N, ALPHA, BETA)
+    expanded.expand()
+    torch.manual_seed(0)
+    a = (torch.rand(4, 96, 7, 7) * 200).contiguous(memory_format=torch.channels_last)
+    x, y = a.clone().requires_grad_(), a.cuda().requires_grad_()
+    truth, found = plain(x), torch.compile(expanded.cuda())(y)
+    truth.sum().backward()
+    found.sum().backward()
+    assert x.grad is not None
+    assert y.grad is not None
+    torch.testing.assert_close(found.cpu(), truth)
+    torch.testing.assert_close(y.grad.cpu(), x.grad)
+
+
 def test_another_size_of_batch_and_another_exponent() -> None:
     lrn = LocalResponseNorm(12, 2, K, 3, 0.1, 0.5)
     lrn.fuse()
