@@ -53,6 +53,11 @@ class Home:
         return self.root / "demo"
 
     @property
+    def imagenette(self) -> Path:
+        """Imagenette's photographs, downloaded."""
+        return self.root / "imagenette"
+
+    @property
     def evaluations(self) -> Path:
         """The evaluations written by `training/evaluate.py`, one file each."""
         return self.root / "evaluations"

@@ -28,7 +28,7 @@ def main() -> int:
             folder = make_demo(home.demo)
         elif name == "imagenette":
             with show_step_bars(Console(stderr=True)) as report:
-                folder = fetch_imagenette(home.root / "imagenette", report)
+                folder = fetch_imagenette(home.imagenette, report)
         else:
             folder = Path(name)
     except (FetchError, OSError) as error:

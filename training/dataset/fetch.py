@@ -9,7 +9,9 @@ from storage.files import lock_file
 from storage.progress import Report, ignore_progress
 from training.dataset.source import DataError
 
-UNPACKED = "imagenette2"
+EDITION, UNPACKED = "320px", "imagenette2-320"
+"""The smallest edition of which squares of 256 pixels can be cut without scaling it up: its short
+sides have 320. Its name in torchvision, and its folder in the archive."""
 
 
 class FetchError(OSError):
@@ -17,7 +19,7 @@ class FetchError(OSError):
 
 
 def fetch_imagenette(folder: Path, report: Report = ignore_progress) -> Path:
-    """Download Imagenette (full size) into `folder` unless it exists, and return the folder.
+    """Download Imagenette into `folder` unless it exists, and return the folder.
 
     If several processes call this, one downloads and the others wait. An interrupted download
     continues. The folder appears only when it is complete. Raises FetchError if the download fails
@@ -45,9 +47,9 @@ def download_imagenette(folder: Path, report: Report) -> None:
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(exist_ok=True)
     shutil.rmtree(part / UNPACKED, ignore_errors=True)
-    url, _ = Imagenette._ARCHIVES["full"]
+    url, _ = Imagenette._ARCHIVES[EDITION]
     download(url, part / Path(url).name, report)
     # It finds the archive, compares the checksum and unpacks.
-    Imagenette(part, split="train", size="full", download=True)
+    Imagenette(part, split="train", size=EDITION, download=True)
     (part / UNPACKED).rename(folder)
     shutil.rmtree(part)

@@ -26,18 +26,18 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def served(tmp_path: Path, photographs: Path) -> Iterator[tuple[str, str]]:
     """An archive laid out as Imagenette's, its address and its checksum."""
-    archive = tmp_path / "www" / "imagenette2.tgz"
+    archive = tmp_path / "www" / "imagenette2-320.tgz"
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:
         for wnid, name in zip(WNIDS, ("cat", "grass"), strict=True):
             for split in ("train", "val"):
                 for file in sorted((photographs / split / name).glob("*.jpg")):
-                    tar.add(file, f"imagenette2/{split}/{wnid}/{file.stem}.JPEG")
+                    tar.add(file, f"imagenette2-320/{split}/{wnid}/{file.stem}.JPEG")
     server = HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(archive.parent)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     md5 = hashlib.md5(archive.read_bytes(), usedforsecurity=False).hexdigest()
-    yield f"http://127.0.0.1:{server.server_port}/imagenette2.tgz", md5
+    yield f"http://127.0.0.1:{server.server_port}/imagenette2-320.tgz", md5
     server.shutdown()
     thread.join()
     server.server_close()
@@ -46,11 +46,11 @@ def served(tmp_path: Path, photographs: Path) -> Iterator[tuple[str, str]]:
 def test_it_is_fetched_once_and_its_ids_read_as_names(
     served: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": served})
+    monkeypatch.setattr(Imagenette, "_ARCHIVES", {"320px": served})
     place = tmp_path / "home" / "imagenette"
     folder = scan_folder(fetch_imagenette(place))
     assert [name.label for name in folder.classes] == ["tench", "English springer"]
-    monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": ("http://127.0.0.1:9/gone", "")})
+    monkeypatch.setattr(Imagenette, "_ARCHIVES", {"320px": ("http://127.0.0.1:9/gone", "")})
     assert fetch_imagenette(place) == place
     assert list(place.parent.iterdir()) == [place]  # no archive, nothing half-unpacked
 
@@ -66,7 +66,7 @@ def test_several_that_want_it_fetch_it_once(
         get(self)
 
     monkeypatch.setattr(Quiet, "do_GET", count)
-    monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": served})
+    monkeypatch.setattr(Imagenette, "_ARCHIVES", {"320px": served})
     fetch_imagenette(tmp_path / "alone" / "imagenette")
     requests_of_one = fetched.copy()
     fetched.clear()
@@ -87,8 +87,8 @@ def test_a_wrong_checksum_or_no_server_is_one_clear_error(
     served: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "imagenette"
-    for archive in (("http://127.0.0.1:9/imagenette2.tgz", served[1]), (served[0], "0" * 32)):
-        monkeypatch.setattr(Imagenette, "_ARCHIVES", {"full": archive})
+    for archive in (("http://127.0.0.1:9/imagenette2-320.tgz", served[1]), (served[0], "0" * 32)):
+        monkeypatch.setattr(Imagenette, "_ARCHIVES", {"320px": archive})
         with pytest.raises(FetchError, match=r"could not be fetched .* --data DIR"):
             fetch_imagenette(place)
         assert not place.exists()
