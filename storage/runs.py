@@ -180,6 +180,8 @@ class Run:
     last_write_at: datetime | None
     """When it last wrote any of its files."""
     resumable: bool
+    pretrained: bool
+    """Whether it is a copy of the run that ships with the project (storage/pretrained.py)."""
 
     @property
     def planned_epochs(self) -> int | None:
@@ -244,6 +246,7 @@ def read_run_folder(name: str, path: Path) -> Run | None:
         last_epoch_at=datetime_from_timestamp(modification_time(folder.epochs)),
         last_write_at=datetime_from_timestamp(find_last_write_time(folder)),
         resumable=modification_time(folder.checkpoint) is not None,
+        pretrained=description.get("pretrained") is True,
     )
 
 

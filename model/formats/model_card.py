@@ -16,8 +16,12 @@ MAX_NAMED_CLASSES = 10
 """Labels that the card lists."""
 
 
-def write_model_card(weights: Weights) -> str:
-    """Write a model card in Markdown."""
+def write_model_card(weights: Weights, *, measured: str = "", limits: str = "") -> str:
+    """Write a model card in Markdown.
+
+    measured: further sections, which follow the table of facts. limits: further paragraphs on what
+    the weights cannot do. Both are Markdown.
+    """
     config, provenance = weights.config, weights.provenance
     labels = [known.label for known in weights.classes]
     named = ", ".join(labels[:MAX_NAMED_CLASSES])
@@ -44,7 +48,12 @@ def write_model_card(weights: Weights) -> str:
 | | |
 |---|---|
 {table}
-
+{
+        measured
+        and f'''
+{measured.strip()}
+'''
+    }
 ## Input
 
 {describe_preprocessing(weights)}
@@ -71,7 +80,12 @@ The network knows its {len(labels):,} labels and nothing else: to any image it g
 Errors are given only where they were measured by this project; "{UNKNOWN}" stands for what \
 nobody has recorded. Imported weights are subject to the terms of those who published them, and \
 all weights to those of the photographs that they were trained on.
-"""
+{
+        limits
+        and f'''
+{limits.strip()}
+'''
+    }"""
 
 
 def describe_title(weights: Weights) -> str:
