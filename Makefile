@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STEP := @printf '\n== %s\n'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-TRAIN := $(BIN)/python training/run.py --if-needed $(if $(DATA),--data "$(DATA)")
+TRAIN := $(BIN)/python training/run.py --if-needed $(if $(DATA),--data "$(DATA)",--no-ten-crops)
 PHOTOGRAPHS = $(BIN)/python training/photographs.py $(if $(DATA),--data "$(DATA)")
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
@@ -28,7 +28,7 @@ else
 	@$(BIN)/flask index build --if-needed
 endif
 	$(STEP) "3 of 3: serve"
-	@exec $(BIN)/gunicorn "app:create_app()"
+	@ALEXNET_SWITCH_WITHOUT_TOKEN=$${ALEXNET_SWITCH_WITHOUT_TOKEN-1} exec $(BIN)/gunicorn "app:create_app()"
 
 test: $(VENV)/installed-test ## install what the tests need and run them
 	$(PYTEST) --durations 10 $(ARGS)

@@ -62,6 +62,9 @@ class RecipeFields:
     drop. As run: 67."""
     freeze_conv1_after: int | None = hyperparameter(None, "conv1 frozen after epoch")
     """Epoch after which conv1 is frozen. As run: 72."""
+    freeze_conv: bool = hyperparameter(False, "Convolutional layers frozen")
+    """Whether only the fully connected layers learn, in fine-tuning; the others stay as they are
+    in the weights that --from names."""
     colour_noise: float = hyperparameter(0.1, "Colour noise, standard deviation", "§4.1")
     """Standard deviation of α in the PCA colour augmentation (§4.1)."""
     colour: Literal["paper", "original"] = hyperparameter("paper", "Colour noise, formula", "§4.1")

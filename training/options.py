@@ -40,11 +40,13 @@ class Options:
     shards, with {split} in place of train and val; or "imagenette", which is downloaded. Default:
     the folder named by ALEXNET_DATA, else the demo photographs."""
     preset: Preset = "auto"
-    """Recipe to start from. auto: demo for the demo photographs, cifar for variants of that
-    name, small below 100,000 training images, else paper."""
+    """Recipe to start from. auto: demo for the demo photographs (demo-from-scratch without weights
+    to start from), cifar for variants of that name, small below 100,000 training images, else
+    paper."""
     initial_weights: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Weights file to start from: fc8 is initialised again for the new classes, the other layers
-    are kept (the 22,000-class row of Table 2)."""
+    are kept (the 22,000-class row of Table 2). With the preset demo by default the weights that
+    ship with the project."""
     towers: int | None = None
     """Processes to split the network over, 1 or 2. Default: 2 on a machine with two or more
     GPUs, for networks that have two towers; else 1."""
@@ -65,9 +67,12 @@ class Options:
     """Store the decoded photographs as raw pixels up to this size, else as JPEG."""
     checkpoint_seconds: float = 300.0
     """Seconds between two checkpoints of half a gigabyte each. A signal saves one at once."""
+    ten_crops: bool = True
+    """Measure the validation errors with ten crops at the end, beside those of the centre crop."""
     if_needed: bool = False
     """Do nothing if this data has been trained on with this recipe; resume such a run if it was
-    interrupted."""
+    interrupted. With --data imagenette and no other recipe the weights that ship with the project
+    are used."""
     resume: str | None = None
     """The folder of an interrupted run, to resume from its last checkpoint."""
     accept: tuple[str, ...] = ()
@@ -147,8 +152,10 @@ def choose_preset(options: Options, images: int, *, demo: bool) -> tuple[str, st
         return options.preset, "as named"
     if VARIANTS[options.recipe.variant].config.net == "cifar":
         return "cifar", "the network is made for CIFAR-10"
-    if demo:
+    if demo and options.initial_weights:
         return "demo", "these are the demo photographs"
+    if demo:
+        return "demo-from-scratch", "these are the demo photographs, and there are no weights yet"
     if images < MAX_SMALL_DATASET_IMAGES:
         return "small", f"{images:,} training images are fewer than {MAX_SMALL_DATASET_IMAGES:,}"
     return "paper", f"{images:,} training images"

@@ -130,14 +130,15 @@ def finish_run(
     state: TrainingState,
     spec: RunSpec,
     tensors: dict[str, Tensor],
-    ten_crop_errors: tuple[float, float],
+    ten_crop_errors: tuple[float, float] | None,
 ) -> Weights:
     """Write the weights file, put it into use, and mark the run as finished in run.json.
 
-    tensors: the whole network's weights. ten_crop_errors: top-1 and top-5, 0–1.
+    tensors: the whole network's weights. ten_crop_errors: top-1 and top-5, 0–1; None if they were
+    not measured.
     """
     weights = make_weights(state, spec, run, tensors)
-    top1, top5 = ten_crop_errors
+    top1, top5 = ten_crop_errors or (None, None)
     provenance = replace(weights.provenance, ten_crop_top1_error=top1, ten_crop_top5_error=top5)
     weights = replace(weights, provenance=provenance)
     save_weights(weights, run.weights)

@@ -19,7 +19,7 @@ class ParameterGroup:
 
 
 def group_parameters(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]:
-    """Group the network's parameters: conv1's apart, since the run of 2012 slowed it.
+    """Group the parameters that learn: conv1's apart, since the run of 2012 slowed it.
 
     With the paper's recipe all groups have the same rate and decay.
     """
@@ -34,7 +34,8 @@ def group_parameters(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]
     }
     parameters: dict[str, list[Tensor]] = {name: [] for name in decays}
     for name, parameter in network.named_parameters():
-        parameters[choose_group(name)].append(parameter)
+        if parameter.requires_grad:
+            parameters[choose_group(name)].append(parameter)
     return [ParameterGroup(name, parameters[name], decays[name]) for name in decays]
 
 

@@ -64,9 +64,19 @@ def init_state(
     mesh = mesh or Mesh()
     torch.manual_seed(recipe.seed)
     network = mesh.build_network(config)
+    if recipe.freeze_conv:
+        freeze_convolutions(network)
     network = network.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     sgd = PaperSGD(group_parameters(network, recipe), recipe.rate, recipe.momentum)
     return TrainingState(network, mesh.wrap_data_parallel(network), sgd, mesh)
+
+
+def freeze_convolutions(network: nn.Module) -> None:
+    """Exclude all layers but the fully connected ones from gradients and updates."""
+    network.requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            module.requires_grad_(True)
 
 
 def init_from_weights(weights: Weights, state: TrainingState) -> None:

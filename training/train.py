@@ -47,6 +47,7 @@ from training.options import (
     parse_flags,
     parse_options,
 )
+from training.pretrained import start_from_pretrained, use_pretrained
 from training.reporting import report_run, write_environment
 from training.run_folder import RunError, RunSpec, create_run, find_runs, finish_run
 from training.state import TrainingState, init_from_weights, init_state
@@ -92,7 +93,10 @@ def train_from_options(
     """
     keep_freed_memory()
     share_cores()
-    plan = make_plan(arguments, home, console)
+    options = parse_options(arguments)
+    if weights := use_pretrained(options, choose_data_source(options)[0], home, console):
+        return weights
+    plan = make_plan(options, arguments, home, console)
     if plan.options.if_needed and (run := find_finished_run(home, plan.spec)):
         switch_link(home.weights, run.weights)
         console.print(f"Nothing to train: {run.path.name} is finished; using its weights.")
@@ -112,15 +116,15 @@ def train_from_options(
     return weights
 
 
-def make_plan(arguments: Sequence[str], home: Home, console: Console) -> Plan:
+def make_plan(options: Options, arguments: Sequence[str], home: Home, console: Console) -> Plan:
     """Prepare the photographs and decide on the recipe.
 
     If no preset is named, the number of photographs decides it; then the command line is parsed
     again with that preset's defaults.
     """
-    options = parse_options(arguments)
     device = select_device(options)
     data_name, reason = choose_data_source(options)
+    options = start_from_pretrained(options, data_name, home)
     source = find_or_fetch_data(data_name, home, console)
     console.print(f"Training on {source.root} ({reason}): {describe_source(source)}.")
     initial = load_weights(Path(options.initial_weights)) if options.initial_weights else None
@@ -128,7 +132,13 @@ def make_plan(arguments: Sequence[str], home: Home, console: Console) -> Plan:
     data = prepare_data(source, home, console, config, options.prepared_gigabytes)
     preset, reason = choose_preset(options, len(data.train), demo=data.root == home.demo)
     if options.preset == "auto":
-        options = parse_flags(arguments, Options(recipe=PRESETS[preset]))
+        defaults = Options(recipe=PRESETS[preset], initial_weights=options.initial_weights)
+        options = parse_flags(arguments, defaults)
+    if options.recipe.freeze_conv and not initial:
+        raise RecipeError(
+            "--freeze-conv, which is part of the preset demo, needs weights to start from: name "
+            "them with --from, or take the preset demo-from-scratch"
+        )
     console.print(f"Preset {preset}: {reason}.")
     spec = RunSpec(
         data,
@@ -160,9 +170,8 @@ def find_or_fetch_data(name: str | None, home: Home, console: Console) -> ImageF
 
         return find_source(str(make_demo(home.demo)))
     if name == "imagenette":
-        console.print("Imagenette: 1.6 GB, downloaded once.")
         with show_step_bars(console) as report:
-            return find_source(str(fetch_imagenette(home.root / "imagenette", report)))
+            return find_source(str(fetch_imagenette(home.imagenette, report)))
     return find_source(name)
 
 
@@ -236,7 +245,11 @@ def train_run(
             train_network(state, spec.data, spec.recipe, bf16, callbacks)
             # So that training is not lost if the last measurement fails.
             callbacks.save_checkpoint(state)
-            ten_crop_errors = measure_ten_crops(state, spec, bf16, console, callbacks)
+            ten_crop_errors = (
+                measure_ten_crops(state, spec, bf16, console, callbacks)
+                if options.ten_crops
+                else None
+            )
         except StoppedError:
             if run:
                 console.print(f"Saved. To resume: python training/run.py --resume {run.path}")

@@ -5,14 +5,25 @@ from dataclasses import fields, replace
 import pytest
 
 from model.architectures import VARIANTS
-from training.config import CIFAR, DEMO, ORIGINAL, PAPER, PRESETS, SMALL, Recipe, RecipeError
+from training.config import (
+    CIFAR,
+    DEMO,
+    DEMO_FROM_SCRATCH,
+    ORIGINAL,
+    PAPER,
+    PRESETS,
+    SMALL,
+    Recipe,
+    RecipeError,
+)
 from training.options import Options, choose_data_source, choose_preset, parse_flags
 
 
 def test_the_preset_follows_the_size_of_the_training_set() -> None:
     assert choose_preset(Options(), 9_469, demo=False)[0] == "small"
     assert choose_preset(Options(), 1_281_167, demo=False)[0] == "paper"
-    assert choose_preset(Options(), 672, demo=True)[0] == "demo"
+    assert choose_preset(Options(initial_weights="file"), 672, demo=True)[0] == "demo"
+    assert choose_preset(Options(), 672, demo=True)[0] == "demo-from-scratch"
     assert choose_preset(Options(preset="paper"), 100, demo=True) == ("paper", "as named")
     assert "9,469" in choose_preset(Options(), 9_469, demo=False)[1]
 
@@ -37,7 +48,9 @@ def test_presets_depart_from_the_paper_in_what_they_declare_only() -> None:
         *("init", "input_scale", "epochs", "batch"),
         *("schedule", "warmup", "crops", "smoothing"),
     }
-    assert departures(DEMO) == {"init", "input_scale", "batch", "rate", "dropout", "epochs"}
+    started = {"batch", "rate", "dropout", "epochs"}
+    assert departures(DEMO_FROM_SCRATCH) == started | {"init", "input_scale"}
+    assert departures(DEMO) == started | {"freeze_conv", "momentum", "schedule"}
 
 
 def test_as_run_in_2012_every_difference_is_a_field() -> None:

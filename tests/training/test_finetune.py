@@ -124,6 +124,40 @@ def test_a_tiny_rate_leaves_the_kept_layers_as_they_were(
     assert description["start_file"] == str(small_weights)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("towers", ["1", "2"])
+def test_frozen_convolutions_stay_as_they_are_and_the_rest_learns(
+    run_training: RunTraining, small_weights: Path, tmp_path: Path, towers: str
+) -> None:
+    home = tmp_path / "home"
+    words = ["--from", small_weights, "--towers", towers, "--batch", "12", "--epochs", "1"]
+    run_training(home, *words, "--freeze-conv", "--no-ten-crops", "--precision", "f32")
+    before, after = load_weights(small_weights), load_weights(home / "weights.safetensors")
+    for name, tensor in after.state.items():
+        if not name.startswith("fc8."):
+            assert torch.equal(tensor, before.state[name]) == name.startswith("conv"), name
+    assert after.provenance.top1_error is not None
+    assert after.provenance.ten_crop_top1_error is None
+
+
+def test_frozen_layers_get_no_gradient_and_no_velocity(made: Make, tiny: PreparedDataset) -> None:
+    recipe = replace(CIFAR, freeze_conv=True)
+    state = init_state(replace(VARIANTS["cifar-lrn"].config, classes=3), recipe, CPU)
+    learning = {n for n, p in state.network.named_parameters() if p.requires_grad}
+    assert learning
+    assert all(name.startswith("fc") for name in learning)
+    held = sum(len(group["params"]) for group in state.sgd.param_groups)
+    assert held == len(learning)
+
+
+def test_nothing_to_freeze_without_weights_to_start_from(
+    run_training: RunTraining, tmp_path: Path
+) -> None:
+    _, errors = run_training(tmp_path / "home", "--freeze-conv", "--variant", "cifar", code=2)
+    (line,) = errors.splitlines()
+    assert "--from" in line
+
+
 @pytest.mark.parametrize("variant", ["tanh", "one-gpu"])
 def test_the_command_refuses_another_variant_in_one_line(
     run_training: RunTraining, small_weights: Path, tmp_path: Path, variant: str
