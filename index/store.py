@@ -165,9 +165,10 @@ def publish_version(root: Path, name: str) -> None:
         raise StoreError(f"{root / CURRENT_LINK} cannot be switched: {error.strerror}") from error
 
 
-def find_earlier_version(root: Path, name: str | None = None) -> str:
-    """Find a version by name, by default the one before the version in service.
+def find_earlier_version(root: Path, name: str | None = None, *, weights: str = "") -> str:
+    """Find a version by name, by default the last one before the version in service.
 
+    weights: an identity; versions that were built with these weights come before all others.
     Raises StoreError if there is none, or it is damaged.
     """
     whole, served = list_versions(root), read_current_version(root)
@@ -175,11 +176,19 @@ def find_earlier_version(root: Path, name: str | None = None) -> str:
         before = [v for v in whole if served is None or v < served]
         if not before:
             raise StoreError("There is no earlier version of the index to go back to")
-        name = before[-1]
+        name = max(before, key=lambda v: (is_built_with(root / v, weights), v))
     if name not in whole:
         raise StoreError(f"There is no version {name}; there are {', '.join(whole) or 'none'}")
     check_version(root, name)
     return name
+
+
+def is_built_with(version: Path, weights: str) -> bool:
+    """Whether a version's manifest names weights of this identity."""
+    try:
+        return read_manifest(version).weights == weights
+    except StoreError:
+        return False
 
 
 def read_current_version(root: Path) -> str | None:

@@ -1,7 +1,7 @@
 """The commands `flask index …`."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,12 @@ index_device_option = click.option(
     "--if-needed",
     is_flag=True,
     help="Do nothing if the index is up to date.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Weights file to index with; by default the weights in use. An index of other weights is "
+    "served when these are switched to.",
 )
 @click.option(
     "--data",
@@ -75,6 +81,7 @@ index_device_option = click.option(
 @handle_cli_errors
 def build_command(
     if_needed: bool,
+    weights: Path | None,
     data: Path | None,
     kind: str,
     recall: float,
@@ -85,6 +92,7 @@ def build_command(
     """Index the training set of the weights in use, or another folder, then serve that index."""
     settings = override_index_device(index_device)
     asked = BuildOptions(
+        weights=weights,
         data=data,
         spec=IndexSpec(kind=kind, target=recall, options=read_options(options)),
         dtype=storage,
@@ -187,8 +195,9 @@ STATISTIC_LABELS = {
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder whose val/ holds the queries; by default the one that was indexed.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @handle_cli_errors
-def precision_command(data: Path | None) -> None:
+def precision_command(data: Path | None, as_json: bool) -> None:
     """Measure how often the nearest image is of the same class.
 
     Each validation image is a query; its nearest training image is the answer.
@@ -196,6 +205,9 @@ def precision_command(data: Path | None) -> None:
     settings = context.settings()
     with show_step_bars(Console(stderr=True)) as report:
         found = measure_precision(settings, session_factory(settings), data, report)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+        return
     for line in found.format_lines():
         click.echo(line)
 
@@ -256,6 +268,6 @@ def format_build(built: BuildResult) -> list[str]:
         f"{counts.unchanged:,} unchanged; {counts.reused:,} vectors reused.",
         *format_recall(manifest.recall),
         f"Indexed {manifest.images:,} images of {manifest.data}, left out {manifest.unreadable:,}.",
-        f"Computing features: {built.seconds:,.1f} s, {rate:,.1f} images/s. Serving "
-        f"{manifest.name}.",
+        f"Computing features: {built.seconds:,.1f} s, {rate:,.1f} images/s. "
+        f"{'Serving' if built.served else 'Built'} {manifest.name}.",
     ]

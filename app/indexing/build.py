@@ -14,7 +14,9 @@ from app.database.session import Sessions
 from app.indexing.versions import (
     discard_versions,
     drop_milvus_collections,
+    find_version_built_as,
     prepare_database,
+    publish_found_version,
     read_manifest_in_use,
 )
 from app.inference.loader import check_servable
@@ -38,6 +40,7 @@ from model.checkpoint import Weights, load_weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder, scan_photographs
 from model.predict import Predictor
 from storage.home import Home
+from storage.pretrained import find_training_folder
 from storage.progress import Report
 
 MAX_HELD_OUT_IMAGES = 256
@@ -48,9 +51,11 @@ MAX_HELD_OUT_IMAGES = 256
 class BuildOptions:
     """What index to build. With kind or dtype `auto`, size and memory decide.
 
-    data: the folder of photographs to index; None: the one that the weights were trained on.
+    weights: the weights file; None: the one in use. data: the folder of photographs to index; None:
+    the one that the weights were trained on.
     """
 
+    weights: Path | None = None
     data: Path | None = None
     spec: engines.IndexSpec = field(default_factory=lambda: engines.IndexSpec(kind="auto"))
     dtype: str = "auto"
@@ -58,12 +63,14 @@ class BuildOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildResult:
-    """The index version in service; `gathered` is None if it was up to date already.
+    """The index version that was built; `gathered` is None if there was one already.
 
-    seconds: time taken by the features, decoding included. notes: what was chosen, and why.
+    served: whether it is in service, which it is unless it was built with other weights than those
+    in use. seconds: time taken by the features, decoding included. notes: what was chosen, and why.
     """
 
     manifest: Manifest
+    served: bool = True
     gathered: GatheredFeatures | None = None
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
@@ -82,20 +89,27 @@ def build_index(
     *,
     if_needed: bool = False,
 ) -> BuildResult | None:
-    """Index the training set of the weights in use, or another folder, and publish that version.
+    """Index the training set of the weights in use, or other photographs or with other weights.
 
-    With `if_needed`, do nothing if the current version was built with these weights from the files
-    as they are. Until it is published, the version in service stays; if the build is interrupted,
-    the next one resumes from what was computed. Of several processes only the first gets a result.
+    A version built with other weights than those in use is not published: it is served as soon as
+    these weights are (app/inference/switch_weights.py).
+
+    With `if_needed`, build nothing if some version was built with these weights from the files as
+    they are, but publish it if it is not in service. Until then the version in service stays; if
+    the build is interrupted, the next one resumes from what was computed. Of several processes only
+    the first gets a result.
 
     Raises WeightsError, FolderError, StoreError, SearchError and DatabaseError.
     """
     options = options or BuildOptions()
     build = start_build(settings, sessions, report, options)
     prepare_database(settings)
-    if if_needed and (served := read_manifest_in_use(settings, sessions)) and build.matches(served):
-        build.clean_up(served)
-        return BuildResult(manifest=served)
+    if if_needed and (found := find_version_built_as(build.matches, settings, sessions)):
+        served = build.is_in_use()
+        if served:
+            publish_found_version(settings.home.index, found)
+        build.clean_up(found)
+        return BuildResult(manifest=found, served=served)
     return build.run(options, None)
 
 
@@ -120,11 +134,15 @@ def update_index(settings: Settings, sessions: Sessions, report: Report) -> Buil
 
 @dataclass(frozen=True)
 class IndexBuild:
-    """One build; `run` calls the other methods step by step."""
+    """One build; `run` calls the other methods step by step.
+
+    file: the weights file, all links followed.
+    """
 
     settings: Settings
     sessions: Sessions
     report: Report
+    file: Path
     weights: Weights
     folder: ImageFolder
 
@@ -170,9 +188,10 @@ class IndexBuild:
                     if earlier
                     else self.measure_near_duplicate_distance(gathered),
                 )
-            self.publish(manifest, images)
+            served = self.publish(manifest, images)
             return BuildResult(
                 manifest=manifest,
+                served=served,
                 gathered=gathered,
                 seconds=seconds,
                 notes=notes + engine.notes,
@@ -244,19 +263,27 @@ class IndexBuild:
         paths = [self.folder.root / entry.path for entry in gathered.entries]
         return measure_near_duplicate_distance(self.predictor, paths)
 
-    def publish(self, manifest: Manifest, images: Registration) -> None:
-        """Record the version in the database, switch to it, and delete what is too old.
+    def publish(self, manifest: Manifest, images: Registration) -> bool:
+        """Record the version in the database, put it into service, and delete what is too old.
 
         The database comes first, so that every process that sees the new version finds its images.
+        Return whether it is in service, which it is unless other weights are in use.
         """
+        served = self.is_in_use()
         try:
             record_version(self.sessions, manifest, images.dataset_id, np.sort(images.ids))
-            store.publish_version(self.root, manifest.name)
+            if served:
+                store.publish_version(self.root, manifest.name)
         except BaseException:
             store.delete_version(self.root, manifest.name)
             raise
         delete_checkpoints(self.root)
         discard_versions(self.settings, self.sessions, self.settings.index_kept)
+        return served
+
+    def is_in_use(self) -> bool:
+        """Whether the weights are those in use at this moment; they may be switched meanwhile."""
+        return self.settings.home.weights.resolve() == self.file
 
     def matches(self, manifest: Manifest) -> bool:
         """Whether a version was built with these weights from the files as they are."""
@@ -314,15 +341,17 @@ def settle_options(
 def start_build(
     settings: Settings, sessions: Sessions, report: Report, options: BuildOptions
 ) -> IndexBuild:
-    """Read the weights in use and list the photographs. Raises WeightsError and FolderError."""
-    weights = check_servable(load_weights(settings.home.weights))
+    """Read the weights and list the photographs. Raises WeightsError and FolderError."""
+    # Resolved before it is read: the link to the weights in use may be switched.
+    file = (options.weights or settings.home.weights).resolve()
+    weights = check_servable(load_weights(file))
     if options.data is not None:
         folder = scan_photographs(options.data)
-    elif weights.provenance.folder is None:
-        folder = scan_indexed_folder(settings.home, weights)
+    elif root := find_training_folder(weights.provenance.data, settings.home):
+        folder = scan_training_folder(root)
     else:
-        folder = scan_training_folder(weights.provenance.folder)
-    return IndexBuild(settings, sessions, report, weights, folder)
+        folder = scan_indexed_folder(settings.home, weights)
+    return IndexBuild(settings, sessions, report, file, weights, folder)
 
 
 def scan_training_folder(root: Path) -> ImageFolder:

@@ -20,8 +20,12 @@ QUERIES_PER_SEARCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """The share of `images` validation images whose nearest training image has their class."""
+    """The share of `images` validation images whose nearest training image has their class.
 
+    weights: the identity of the weights that the index was built with.
+    """
+
+    weights: str
     images: int
     share: float
     unreadable: list[str]
@@ -57,6 +61,7 @@ def measure_precision(
     )
     classes = [number[folder.classes[folder.val[i].class_index].folder] for i in computed.ids]
     return Precision(
+        weights=state.manifest.weights,
         images=len(classes),
         share=measure_nearest_class_share(state.index, computed.features, classes, class_of),
         unreadable=[

@@ -4,8 +4,9 @@ Files and database change together: a version that the database does not list is
 a deleted version's list of images is removed from the database.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from app.config import Settings
 from app.database.images import find_version, list_version_names
@@ -28,11 +29,40 @@ def prepare_database(settings: Settings) -> None:
 
 def read_manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | None:
     """Return the manifest of the version in service if it is complete and the database lists it."""
+    try:
+        name = store.read_current_version(settings.home.index)
+    except StoreError:
+        return None
+    return read_usable_manifest(name, lambda _: True, settings, sessions) if name else None
+
+
+def find_version_built_as(
+    is_wanted: Callable[[Manifest], bool], settings: Settings, sessions: Sessions
+) -> Manifest | None:
+    """Return the newest version for which `is_wanted`, if it is complete and in the database.
+
+    The version in service comes before the others. Raises DatabaseError.
+    """
+    root = settings.home.index
+    with suppress(StoreError):
+        names = store.list_versions(root)
+        names.sort(key=lambda name: (name == store.read_current_version(root), name))
+        for name in reversed(names):
+            if manifest := read_usable_manifest(name, is_wanted, settings, sessions):
+                return manifest
+    return None
+
+
+def read_usable_manifest(
+    name: str, is_wanted: Callable[[Manifest], bool], settings: Settings, sessions: Sessions
+) -> Manifest | None:
+    """Return a version's manifest if it is wanted, complete and in the database, else None."""
     root = settings.home.index
     try:
-        name = store.read_current_version(root)
-        manifest = store.check_version(root, name) if name else None
-        return manifest if manifest and find_version(sessions, manifest.name) else None
+        if not is_wanted(read_manifest(root / name)):
+            return None
+        manifest = store.check_version(root, name)
+        return manifest if find_version(sessions, name) else None
     except StoreError:
         return None
     except DatabaseError:
@@ -42,16 +72,24 @@ def read_manifest_in_use(settings: Settings, sessions: Sessions) -> Manifest | N
         return None
 
 
+def publish_found_version(root: Path, manifest: Manifest) -> None:
+    """Put a complete version into service unless it is. Raises StoreError if a build is running."""
+    if is_first() and store.read_current_version(root) != manifest.name:
+        with store.acquire_build_lock(root):
+            store.publish_version(root, manifest.name)
+
+
 def rollback_version(settings: Settings, sessions: Sessions, name: str | None) -> Manifest:
-    """Publish an earlier version again: the named one, or the one before the version in service.
+    """Publish an earlier version again: the named one, or the last of the weights in use.
 
     Raises StoreError if there is none, if it is damaged, was built with different weights than
     those in use, or is not in the database; WeightsError and DatabaseError.
     """
     root = settings.home.index
     with store.acquire_build_lock(root):
-        found = read_manifest(root / store.find_earlier_version(root, name))
-        if found.weights != load_weights(settings.home.weights).identity:
+        weights = load_weights(settings.home.weights).identity
+        found = read_manifest(root / store.find_earlier_version(root, name, weights=weights))
+        if found.weights != weights:
             raise StoreError(
                 f"Version {found.name} was built with different weights than those in use and "
                 f"could not be served; point {settings.home.weights} to the weights "

@@ -149,6 +149,12 @@ def test_the_version_before_the_served_one_can_be_gone_back_to(
     publish_version(tmp_path, names[1])
     assert find_earlier_version(tmp_path) == names[0]
     assert find_earlier_version(tmp_path, names[2]) == names[2]
+    # A version of other weights, built in between, could not be served.
+    other = write(vectors(3, 3), weights="w2")
+    publish_version(tmp_path, write(vectors(3, 4)))
+    assert find_earlier_version(tmp_path) == other
+    assert find_earlier_version(tmp_path, weights="w1") == names[2]
+    publish_version(tmp_path, names[1])
     with pytest.raises(StoreError, match=f"no version 2026; there are {names[0]}"):
         find_earlier_version(tmp_path, "2026")
     (tmp_path / names[0] / SHARD).write_bytes(b"")

@@ -1,5 +1,6 @@
 """The commands, run as a person runs them: what they say, and what they leave behind."""
 
+import json
 import os
 import shutil
 import signal
@@ -92,6 +93,26 @@ def test_if_needed(home: Settings, root: Path) -> None:
     checkpoint.save_weights(replace(old, mean=old.mean + 1), home.home.weights.resolve())
     assert build_if_needed() != fourth
     serves(home)
+
+
+def test_if_needed_serves_a_version_that_was_built_before(home: Settings) -> None:
+    assert flask(home, "index", "build").exit_code == 0
+    first = store.read_current_version(home.home.index)
+    before = home.home.weights.resolve()
+    other = home.home.runs / "other" / "weights.safetensors"
+    old = checkpoint.load_weights(before)
+    checkpoint.save_weights(replace(old, mean=old.mean + 1), other)
+    # An index of other weights is built beside the one that is served.
+    done = flask(home, "index", "build", "--weights", str(other))
+    assert done.exit_code == 0, done.output
+    assert store.read_current_version(home.home.index) == first
+    (second,) = set(store.list_versions(home.home.index)) - {first}
+    for weights, version in ((other, second), (before, first), (other, second)):
+        switch_link(home.home.weights, weights)
+        assert flask(home, "index", "build", "--if-needed").exit_code == 0
+        assert store.read_current_version(home.home.index) == version
+        serves(home)
+    assert len(store.list_versions(home.home.index)) == 2
 
 
 def test_bad_images_are_listed_and_skipped(home: Settings, root: Path) -> None:
@@ -222,6 +243,9 @@ def test_the_precision_of_retrieval(home: Settings, root: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "27 of 27 validation images (100.0%)" in done.stdout
     assert "Left out: " in done.stdout
+    said = json.loads(flask(home, "index", "precision", "--json").stdout)
+    assert (said["images"], said["share"], len(said["unreadable"])) == (27, 1.0, 1)
+    assert said["weights"] == checkpoint.load_weights(home.home.weights).identity
     # Another folder whose classes are those of the index turned round: now every one is wrong.
     other = root.parent / "other"
     for split in ("train", "val"):
