@@ -5,11 +5,12 @@ Any of it can be changed on the command line: `gunicorn --bind 0.0.0.0:80 "app:c
 
 import logging
 import sys
-import threading
 from typing import Any
 
 from app.config import Settings, SettingsError
+from app.loopback import check_addresses
 from app.web import redact_tokens
+from storage.pretrained import install_pretrained
 
 bind = ["127.0.0.1:8000"]
 # One process, since the weights take 240 MB in each; torch computes outside Python's lock.
@@ -25,12 +26,20 @@ control_socket_disable = True
 
 
 def on_starting(server: Any) -> None:
-    """Refuse wrong settings here, in words, before a worker fails on them; keep logs discreet."""
+    """Refuse wrong settings here, in words, before a worker fails on them; keep logs discreet.
+
+    Also give a new home the run that ships with the project.
+    """
     try:
-        Settings.from_environment()
+        settings = Settings.from_environment()
+        check_addresses(settings, server.cfg.address)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
+    try:
+        install_pretrained(settings.home, restore=False)
+    except OSError as error:
+        sys.stderr.write(f"The weights that ship cannot be copied: {error}\n")
     for name in ("gunicorn.access", "gunicorn.error"):
         logging.getLogger(name).addFilter(redact_tokens)
 
@@ -44,5 +53,10 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Read weights and index now, beside the first requests, not in the middle of one."""
-    loader = worker.wsgi.extensions["loader"]
-    threading.Thread(target=loader.get_state, name="first load", daemon=True).start()
+    worker.wsgi.extensions["background_index"].start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """End what the worker still does in the background."""
+    if app := getattr(worker, "wsgi", None):
+        app.extensions["background_index"].stop()

@@ -14,6 +14,7 @@ from app.cli.weights import weights_commands
 from app.config import Settings
 from app.database.session import session_factory
 from app.errors import register_errors
+from app.indexing.pretrained import PretrainedIndexing
 from app.inference.loader import ModelLoader
 from app.inference.lru_cache import LruCache
 from app.uploads.receive import FORM_OVERHEAD_BYTES
@@ -55,6 +56,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.extensions["settings"] = settings
     app.extensions["sessions"] = sessions
     app.extensions["loader"] = ModelLoader(settings, sessions)
+    app.extensions["background_index"] = PretrainedIndexing(
+        settings, sessions, app.extensions["loader"]
+    )
     app.extensions["activations"] = LruCache(MAX_CACHED_ACTIVATIONS)
     app.extensions["figures"] = FigureState()
     app.extensions["compute_slots"] = threading.BoundedSemaphore(MAX_CONCURRENT_IMAGES)

@@ -253,6 +253,16 @@ class Settings:
             parse_secret,
         ),
     )
+    switch_without_token: bool = field(
+        default=False,
+        metadata=describe_setting(
+            "ALEXNET_SWITCH_WITHOUT_TOKEN",
+            "Whether weights may be switched without a token if ALEXNET_ADMIN_TOKEN is not set: 0 "
+            "or 1. With 1 the server starts only on this machine's own address, 127.0.0.1. `make "
+            "demo` sets it.",
+            parse_flag,
+        ),
+    )
     cors_origins: tuple[str, ...] = field(
         default=(),
         metadata=describe_setting(

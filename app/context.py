@@ -7,6 +7,7 @@ from flask import current_app
 from app.config import Settings
 from app.database.browse import ClassCount, list_classes
 from app.database.session import Sessions
+from app.indexing.pretrained import PretrainedIndexing
 from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready, describe_missing_index
 from model.predict import Predictor
 
@@ -29,6 +30,12 @@ def sessions() -> Sessions:
 def loader() -> ModelLoader:
     """Return the loader of weights and index."""
     found: ModelLoader = current_app.extensions["loader"]
+    return found
+
+
+def background_index() -> PretrainedIndexing:
+    """Return what indexes the demo photographs with the weights that ship."""
+    found: PretrainedIndexing = current_app.extensions["background_index"]
     return found
 
 

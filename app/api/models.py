@@ -47,6 +47,9 @@ class ModelSchema(Schema):
     unfinished = fields.Boolean(
         required=True, metadata={"description": "whether its run may still replace it"}
     )
+    pretrained = fields.Boolean(
+        required=True, metadata={"description": "whether it ships with the project"}
+    )
     facts = fields.Nested(
         WeightsFactsSchema,
         required=True,
@@ -91,6 +94,7 @@ def dump_model(model: WeightsFile, index_names: dict[str, str]) -> dict[str, Any
         "bytes": model.bytes,
         "written": model.written,
         "unfinished": model.unfinished,
+        "pretrained": model.pretrained,
         "facts": model.info,
         "wrong": model.problem,
         "index": index_names.get(model.info.identity) if model.info else None,

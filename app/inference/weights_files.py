@@ -52,8 +52,8 @@ class WeightsFile:
     key: its path from the home, which names it in forms. run: the name of its run, or empty. kind:
     "result", "best epoch", "imported", or "elsewhere" for any other file that the link points to.
     active: whether the link points to it. bytes: its size. unfinished: whether its run is still
-    going and may replace it. info: None for a damaged file; problem: why it cannot be used, or
-    empty.
+    going and may replace it. pretrained: whether it ships with the project. info: None for a
+    damaged file; problem: why it cannot be used, or empty.
     """
 
     key: str
@@ -64,6 +64,7 @@ class WeightsFile:
     bytes: int
     written: datetime | None
     unfinished: bool
+    pretrained: bool
     info: WeightsInfo | None
     problem: str
 
@@ -156,6 +157,7 @@ def describe_weights_file(
         bytes=file_size(file) or 0,
         written=datetime_from_timestamp(modification_time(file)),
         unfinished=run is not None and not run.finished,
+        pretrained=run is not None and run.pretrained,
         info=info,
         problem=problem,
     )

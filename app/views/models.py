@@ -27,6 +27,7 @@ from app.database.session import DatabaseError
 from app.inference.loader import NotReady
 from app.inference.switch_weights import UnindexedWeights, switch_weights
 from app.inference.weights_files import find_index_versions_by_weights, list_weights_files
+from app.loopback import is_open_switching
 from app.problems import PROBLEM_KINDS
 
 blueprint = Blueprint("models", __name__, url_prefix="/models")
@@ -45,7 +46,8 @@ def add_rate_limit(state: BlueprintSetupState) -> None:
 @blueprint.get("")
 def show_models() -> str:
     """Show the weights in use, and every weights file found."""
-    models, state = list_weights_files(context.settings().home), context.loader().get_state()
+    settings, state = context.settings(), context.loader().get_state()
+    models = list_weights_files(settings.home)
     return render_template(
         "models.html",
         models=models,
@@ -53,7 +55,9 @@ def show_models() -> str:
         serving=state,
         notice=PROBLEM_KINDS[state.reason].meaning if isinstance(state, NotReady) else "",
         indexes=find_fitting_indexes(),
-        can_switch=bool(context.settings().admin_token),
+        can_switch=bool(settings.admin_token) or is_open_switching(settings, request.host),
+        token_needed=bool(settings.admin_token),
+        being_indexed=context.background_index().is_running,
         switched=session.pop(SWITCHED_KEY, None),
     )
 
@@ -69,7 +73,12 @@ def switch_model() -> Redirect | Response:
         consent=request.form.get("consent") == "yes",
     )
     if isinstance(done, UnindexedWeights):
-        question = render_template("models_confirm.html", model=done.model, why=done.why)
+        question = render_template(
+            "models_confirm.html",
+            model=done.model,
+            why=done.why,
+            token_needed=bool(context.settings().admin_token),
+        )
         return make_response(question, 409)
     current_app.logger.warning("switched to the weights %s", done.model.key)
     # This process reads the new pair now; others do so at their next request.
@@ -79,9 +88,14 @@ def switch_model() -> Redirect | Response:
 
 
 def check_admin_token(sent: str) -> None:
-    """Abort with 403 unless this is the administrator's token, 429 after too many wrong ones."""
+    """Abort with 403 unless this is the administrator's token, 429 after too many wrong ones.
+
+    No token is needed where app/loopback.py says so.
+    """
     token = context.settings().admin_token
     rate_limit: RateLimit = current_app.extensions["rate_limit"]
+    if is_open_switching(context.settings(), request.host):
+        return
     if not token:
         abort(403, "Switching is off: this server was started without ALEXNET_ADMIN_TOKEN.")
     if (seconds := rate_limit.seconds_to_wait()) > 0:

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from storage.home import Home
+from storage.pretrained import keep_uninstalled
+
 ROOT = Path(__file__).resolve().parents[3]
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = [
@@ -37,6 +40,8 @@ def serving(environment: dict[str, str]) -> Iterator[str]:
     """Run gunicorn as the README says, on a free port; end it as Ctrl-C does."""
     command = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", "app:create_app()"]
     env = {**os.environ, **environment, "OMP_NUM_THREADS": "1"}
+    # What tests find in a home is what they put there.
+    keep_uninstalled(Home(root=Path(environment["ALEXNET_HOME"])))
     with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr

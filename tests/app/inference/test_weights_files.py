@@ -19,6 +19,7 @@ from app.views.models import MAX_FAILURES, RateLimit
 from index import store
 from model.checkpoint import load_weights
 from storage.files import switch_link
+from storage.runs import RunFolder
 
 TOKEN = "an administrator's token"
 Post = Callable[..., Any]
@@ -140,6 +141,37 @@ def test_without_a_token_set_nothing_can_be_switched(shop, weights, open_app, pa
         assert answer.status_code == 403
         assert "ALEXNET_ADMIN_TOKEN" in page(answer).text
     assert shop.settings.home.weights.readlink() == before
+
+
+def test_where_no_token_is_needed_one_click_switches(shop, changed, open_app, page, post) -> None:
+    add(shop, "a", changed(1.0))
+    RunFolder(shop.settings.home.runs / "a").update_description(pretrained=True, finished=True)
+    app = open_app(replace(shop.settings, switch_without_token=True))
+    client = app.test_client()
+    shown = page(client.get("/models"))
+    assert not [field for field in shown.all("input") if field.attributes.get("type") != "hidden"]
+    # The weights in use have no button.
+    (button,) = shown.one("form").all("button")
+    assert button.attributes["value"] == "runs/a/weights.safetensors"
+    listed = client.get("/api/models").json["models"]
+    marks = {model["key"]: model["pretrained"] for model in listed}
+    assert marks == {"weights.safetensors": False, "runs/a/weights.safetensors": True}
+    # A form of another site lacks the token that every form here has.
+    form = {"file": button.attributes["value"], "consent": "yes"}
+    assert client.post("/models", data=form).status_code == 400
+    # Weights without an index are asked about first.
+    assert post(button.attributes["value"], client=client).status_code == 409
+    shop.right("build", "--weights", str(shop.settings.home.runs / "a/weights.safetensors"))
+    assert post(button.attributes["value"], client=client).status_code == 303
+    assert shop.state().manifest.weights == load_weights(changed(1.0)).identity
+    # Not from elsewhere: neither through a proxy nor by a name that leads to this machine.
+    for host in ("pictures.example", "192.0.2.1:8000", "127.0.0.1.example"):
+        there, elsewhere = {"base_url": f"http://{host}"}, app.test_client()
+        assert not page(elsewhere.get("/models", **there)).all("form")
+        start = elsewhere.get("/", **there).get_data(as_text=True)
+        csrf = re.search(r'csrf_token" value="([^"]+)"', start)
+        answer = elsewhere.post("/models", data=form | {"csrf_token": csrf[1]}, **there)
+        assert answer.status_code == 403
 
 
 def test_a_wrong_token_is_refused_and_many_of_them_stop_everybody(
