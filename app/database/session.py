@@ -3,8 +3,10 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
@@ -25,17 +27,37 @@ from sqlalchemy.orm import Session, sessionmaker
 from app.config import Settings
 
 Sessions = sessionmaker[Session]
-LOCK_TIMEOUT = 15
-"""Seconds to wait for another writer of a SQLite file, or for a server."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How many seconds to wait: for another writer, for a connection, and for a query's end.
+
+    query: None: for as long as it takes.
+    """
+
+    lock: int
+    connect: int
+    query: int | None = None
+
+
+COMMAND_PATIENCE = Patience(lock=15, connect=15)
+"""A command's, which builds an index."""
+REQUEST_PATIENCE = Patience(lock=3, connect=3, query=10)
+"""A request's: whoever asked is answered soon that the database is away, and frees the thread."""
 
 
 class DatabaseError(Exception):
     """The database cannot be reached, is locked, or its tables are not up to date."""
 
 
-def session_factory(settings: Settings) -> Sessions:
-    """Return a factory of sessions. Nothing is opened before the first session is used."""
-    return sessionmaker(create_database_engine(settings.database), expire_on_commit=False)
+def session_factory(settings: Settings, patience: Patience = COMMAND_PATIENCE) -> Sessions:
+    """Return a factory of sessions. Nothing is opened before the first session is used.
+
+    A SQLite file that does not exist is not created: `migrate_database` does that.
+    """
+    engine = create_database_engine(settings.database, patience)
+    return sessionmaker(engine, expire_on_commit=False)
 
 
 @contextmanager
@@ -53,8 +75,11 @@ def write_session(sessions: Sessions) -> Iterator[Session]:
     would be rejected, not queued. Raises DatabaseError.
     """
     engine = get_engine(sessions).execution_options(immediate=True)
-    with translate_database_errors(sessions), sessions(bind=engine) as session, session.begin():
-        yield session
+    with translate_database_errors(sessions):
+        with sessions(bind=engine) as session, session.begin():
+            yield session
+        if engine.dialect.name == "sqlite":
+            empty_write_ahead_log(engine)
 
 
 def upgrade_database(settings: Settings) -> None:
@@ -68,7 +93,7 @@ def upgrade_database(settings: Settings) -> None:
 def migrate_database(settings: Settings, revision: str) -> None:
     """As `upgrade_database`, to a revision."""
     if settings.database.drivername == "sqlite":
-        make_folder(settings.database)
+        make_file(settings.database)
     sessions = session_factory(settings)
     engine = get_engine(sessions)
     with (
@@ -108,6 +133,11 @@ def describe_error(error: DBAPIError, where: str) -> str:
     missing = "no such table" in what or "no such column" in what
     if missing or (isinstance(error, ProgrammingError) and "does not exist" in what):
         return f"The database {where} is not up to date ({what}); run `flask db upgrade`"
+    if "unable to open database file" in what:
+        return (
+            f"The database {where} does not exist or cannot be read ({what}); restore it, or make "
+            "a new one with `flask db upgrade`"
+        )
     if "locked" in what:
         return f"The database {where} is locked by another program; try again when it has finished"
     if isinstance(error, OperationalError):
@@ -120,13 +150,14 @@ def get_first_line(error: BaseException | None) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def make_folder(url: URL) -> None:
-    """Create the folder of a SQLite file. Raises DatabaseError."""
-    folder = Path(url.database or "").parent
+def make_file(url: URL) -> None:
+    """Create a SQLite file, readable by its owner only, and its folder. Raises DatabaseError."""
+    file = Path(url.database or "")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
     except OSError as error:
-        raise DatabaseError(f"The database's folder cannot be created: {error}") from error
+        raise DatabaseError(f"The database's file cannot be created: {error}") from error
 
 
 def make_alembic_config() -> Config:
@@ -144,17 +175,44 @@ def get_engine(sessions: Sessions) -> Engine:
     return engine
 
 
-def create_database_engine(url: URL) -> Engine:
+def create_database_engine(url: URL, patience: Patience) -> Engine:
     """Create an engine; SQLite gets foreign keys, a write-ahead log and real transactions."""
     if url.drivername != "sqlite":
-        waits = {} if "connect_timeout" in url.query else {"connect_timeout": LOCK_TIMEOUT}
-        return create_engine(url, connect_args=waits, pool_pre_ping=True, hide_parameters=True)
-    waits = {} if "timeout" in url.query else {"timeout": LOCK_TIMEOUT}
-    engine = create_engine(url, connect_args=waits, hide_parameters=True)
+        return create_engine(
+            url,
+            connect_args=describe_server_waits(url, patience),
+            pool_timeout=patience.connect,
+            pool_pre_ping=True,
+            hide_parameters=True,
+        )
+    waits = {} if "timeout" in url.query else {"timeout": patience.lock}
+    engine = create_engine(
+        url, connect_args=waits, pool_timeout=patience.connect, hide_parameters=True
+    )
+    event.listen(engine, "do_connect", open_existing_sqlite)
     event.listen(engine, "connect", prepare_sqlite)
     event.listen(engine, "checkout", reconnect_if_replaced)
     event.listen(engine, "begin", begin_sqlite)
     return engine
+
+
+def describe_server_waits(url: URL, patience: Patience) -> dict[str, Any]:
+    """Return the arguments of a connection to PostgreSQL; those in its address come first."""
+    waits: dict[str, Any] = {}
+    if "connect_timeout" not in url.query:
+        waits["connect_timeout"] = patience.connect
+    if "options" not in url.query:
+        limits = {"lock_timeout": patience.lock, "statement_timeout": patience.query}
+        waits["options"] = " ".join(f"-c {k}={1000 * v}" for k, v in limits.items() if v)
+    return waits
+
+
+def open_existing_sqlite(
+    dialect: Any, record: Any, arguments: list[str], named: dict[str, Any]
+) -> None:
+    """Have a SQLite file opened only if it exists, instead of an empty one in its place."""
+    arguments[0] = f"file:{quote(arguments[0])}?mode=rw"
+    named["uri"] = True
 
 
 def prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
@@ -184,6 +242,22 @@ def read_database_file_id(connection: sqlite3.Connection) -> tuple[int, int] | N
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
+
+
+def empty_write_ahead_log(engine: Engine) -> None:
+    """Move what a writer has logged into SQLite's file at once, unless somebody reads just now.
+
+    A log that a killed server leaves beside a file that is then replaced by a backup would be
+    applied to the backup.
+    """
+    connection = engine.raw_connection()
+    try:
+        (patience,) = connection.cursor().execute("PRAGMA busy_timeout").fetchone()
+        connection.cursor().execute("PRAGMA busy_timeout = 0")
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.cursor().execute(f"PRAGMA busy_timeout = {patience}")
+    finally:
+        connection.close()
 
 
 def begin_sqlite(connection: Connection) -> None:

@@ -145,11 +145,16 @@ class UploadResult(Table):
     """The result of an upload. Its picture is a file in Home.uploads."""
 
     __tablename__ = "result"
-    __table_args__ = (Index(None, "created_at"),)
+    __table_args__ = (
+        Index(None, "created_at"),
+        Index("ix_result_owner", "owner", "created_at"),
+    )
 
     token: Mapped[str] = mapped_column(primary_key=True)
     """From `secrets.token_urlsafe`: anyone who has it may see the result."""
     created_at: Mapped[datetime] = mapped_column(Utc, default=utc_now)
+    owner: Mapped[str | None]
+    """The browser that sent it: the hash of the id in its cookie."""
     filename: Mapped[str]
     """The browser's name for it; only displayed, never used as a path."""
     sha256: Mapped[str]
@@ -179,10 +184,15 @@ class UploadBatch(Table):
     """The results of images sent together. It outlives those of them that are deleted."""
 
     __tablename__ = "together"
-    __table_args__ = (Index(None, "created_at"),)
+    __table_args__ = (
+        Index(None, "created_at"),
+        Index("ix_together_owner", "owner", "created_at"),
+    )
 
     token: Mapped[str] = mapped_column(primary_key=True)
     """Like a result's."""
     created_at: Mapped[datetime] = mapped_column(Utc, default=utc_now)
+    owner: Mapped[str | None]
+    """The browser that sent it: the hash of the id in its cookie."""
     items: Mapped[list[dict[str, str]]] = mapped_column(JSON)
     """In the order sent: `{"token"}` of a result, or `{"filename", "reason"}`."""

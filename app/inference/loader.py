@@ -124,12 +124,19 @@ class ModelLoader:
             return self.refresh()
 
     def probe_state(self) -> Ready | NotReady:
-        """As `get_state`, but first query the server that holds the index, if one does."""
+        """As `get_state`, but first ask the database, and the server that holds the index."""
         state = self.get_state()
-        if isinstance(state, NotReady) or state.manifest.kind != "milvus":
+        if isinstance(state, NotReady):
             return state
         try:
-            state.index.search(np.zeros((1, FEATURES), np.float32), 1)
+            if find_version(self.sessions, state.version.name) is None:
+                return NotReady(
+                    reason="no-index", message=UNKNOWN_VERSION_MESSAGE, command=BUILD_COMMAND
+                )
+            if state.manifest.kind == "milvus":
+                state.index.search(np.zeros((1, FEATURES), np.float32), 1)
+        except DatabaseError as error:
+            return NotReady(reason="database", message=str(error), command=UPGRADE_COMMAND)
         except SearchError as error:
             return describe_failed_search(error)
         return state

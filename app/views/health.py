@@ -1,4 +1,4 @@
-"""/healthz for monitoring: whether weights and an index that fit each other are loaded."""
+"""For monitoring: whether this process lives, and whether it can answer."""
 
 from flask import Blueprint, Response, jsonify
 
@@ -9,9 +9,19 @@ from app.problems import PROBLEM_KINDS, add_retry_after
 blueprint = Blueprint("health", __name__)
 
 
+@blueprint.get("/livez")
+def livez() -> Response:
+    """Say that this process answers; asks nothing else."""
+    return jsonify(status="alive")
+
+
+@blueprint.get("/readyz")
 @blueprint.get("/healthz")
-def healthz() -> Response:
-    """Return the weights and index in use; 503 with the reason and the command if not ready."""
+def readyz() -> Response:
+    """Return the weights and index in use; 503 with the reason and the command if not ready.
+
+    Asks the database, and the server that holds the index if one does.
+    """
     state = context.loader().probe_state()
     if not isinstance(state, NotReady):
         return jsonify(

@@ -1,5 +1,7 @@
 """What is told to whoever watches the server."""
 
+from app import create_app
+
 
 def test_health_names_weights_and_index(app, client):
     answer = client.get("/healthz")
@@ -23,3 +25,21 @@ def test_health_names_what_is_missing(empty):
     assert (found["weights"], found["index"], found["images"]) == (None, None, 0)
     assert found["command"].startswith("python training/run.py")
     assert empty.head("/healthz").status_code == 503
+
+
+def test_a_process_lives_whatever_it_lacks(client, empty) -> None:
+    assert (client.get("/livez").status_code, empty.get("/livez").status_code) == (200, 200)
+    assert (client.get("/readyz").status_code, empty.get("/readyz").status_code) == (200, 503)
+
+
+def test_health_asks_the_database(shop) -> None:
+    client = create_app(shop.settings).test_client()
+    assert client.get("/readyz").status_code == 200
+    away = shop.settings.home.database.with_name("away")
+    shop.settings.home.database.rename(away)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.get_json()["reason"]) == (503, "database")
+    assert client.get("/livez").status_code == 200
+    assert not shop.settings.home.database.exists()  # no empty one in its place
+    away.rename(shop.settings.home.database)
+    assert client.get("/readyz").status_code == 200

@@ -1,20 +1,26 @@
 """The database: migrations make what the tables say, sessions wait their turn."""
 
+import shutil
 import sqlite3
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select, text
+from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.config import Settings
 from app.database.session import (
+    COMMAND_PATIENCE,
+    REQUEST_PATIENCE,
     DatabaseError,
+    Sessions,
     are_tables_current,
+    describe_server_waits,
     get_engine,
     make_alembic_config,
     migrate_database,
@@ -108,7 +114,11 @@ def test_ids_of_images_are_never_used_twice(database: Settings) -> None:
 def test_whether_the_tables_are_up_to_date(tmp_path: Path, database: Settings) -> None:
     assert are_tables_current(session_factory(database))
     (tmp_path / "other").mkdir()
-    assert not are_tables_current(session_factory(settings_for(tmp_path / "other")))
+    other = settings_for(tmp_path / "other")
+    with pytest.raises(DatabaseError, match="does not exist"):
+        are_tables_current(session_factory(other))
+    other.home.database.touch()
+    assert not are_tables_current(session_factory(other))
 
 
 def test_foreign_keys_are_kept_and_a_failed_session_is_undone(database: Settings) -> None:
@@ -161,7 +171,7 @@ def test_missing_tables_name_the_command(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     sessions = session_factory(settings_for(tmp_path / "gone"))
-    with pytest.raises(DatabaseError, match="cannot be used"), read_session(sessions) as session:
+    with pytest.raises(DatabaseError, match="does not exist"), read_session(sessions) as session:
         session.scalars(select(Dataset)).all()
 
 
@@ -212,6 +222,60 @@ def test_a_file_that_is_exchanged_while_serving_is_noticed(database: Settings) -
         session.add(Dataset(root="/second"))
     with read_session(session_factory(database)) as session:
         assert session.scalars(select(Dataset.root)).all() == ["/second"]
+
+
+def test_a_backup_put_in_place_of_a_killed_servers_database_stays_as_it_was(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    upgrade_database(settings)
+    file, backup = settings.home.database, tmp_path / "backup"
+    shutil.copyfile(file, backup)
+    writing = session_factory(settings)
+    with write_session(writing) as session:
+        session.add(Dataset(root="/after the backup"))
+    # The server is killed: it never closes its connections, and its log stays.
+    log = file.with_name(f"{file.name}-wal")
+    assert log.exists()
+    shutil.copyfile(backup, file)
+    with read_session(session_factory(settings)) as session:
+        assert session.scalars(select(Dataset)).all() == []
+        assert session.execute(text("PRAGMA integrity_check")).scalar() == "ok"
+
+
+def test_a_file_is_readable_by_its_owner_only_and_never_made_by_a_reader(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    with (
+        pytest.raises(DatabaseError, match="does not exist"),
+        read_session(session_factory(settings)) as session,
+    ):
+        session.scalars(select(Dataset)).all()
+    assert not settings.home.database.exists()
+    upgrade_database(settings)
+    assert settings.home.database.stat().st_mode & 0o777 == 0o600
+
+
+def add_dataset(sessions: Sessions, root: str) -> None:
+    with write_session(sessions) as session:
+        session.add(Dataset(root=root))
+
+
+def test_a_request_does_not_wait_long_for_another_writer(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    upgrade_database(settings)
+    waits = replace(REQUEST_PATIENCE, lock=0)
+    sessions = session_factory(settings, waits)
+    with write_session(session_factory(settings)) as session:
+        session.add(Dataset(root="/one"))
+        session.flush()
+        with pytest.raises(DatabaseError, match="locked"):
+            add_dataset(sessions, "/two")
+    url = make_url("postgresql://host/name")
+    assert describe_server_waits(url, REQUEST_PATIENCE) == {
+        "connect_timeout": 3,
+        "options": "-c lock_timeout=3000 -c statement_timeout=10000",
+    }
+    assert describe_server_waits(url, COMMAND_PATIENCE)["options"] == "-c lock_timeout=15000"
+    own = make_url("postgresql://host/name?connect_timeout=1&options=-c%20x=1")
+    assert describe_server_waits(own, REQUEST_PATIENCE) == {}
 
 
 def test_an_unreachable_server_is_told_without_its_password(tmp_path: Path) -> None:
