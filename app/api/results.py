@@ -7,7 +7,7 @@ from flask import after_this_request, url_for
 from marshmallow import Schema, fields
 
 from app import context
-from app.api import etags, schemas
+from app.api import schemas
 from app.api.openapi import ApiBlueprint
 from app.inference.classify import Neighbour
 from app.uploads.results import find_true_label
@@ -50,8 +50,7 @@ class ResultSchema(Schema):
 def get_result(token: str) -> dict[str, Any]:
     """Get a stored result"""
     result = page.find_result_or_404(token)
-    after_this_request(page.forbid_indexing)
-    etags.set_content_etag()
+    after_this_request(page.keep_private)
     return {
         "token": result.token,
         "created": result.created_at,

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, delete, exists, select, true
+from sqlalchemy import ColumnElement, delete, exists, select, true, update
 from sqlalchemy.orm import aliased
 
 from app.config import Settings
@@ -20,6 +20,8 @@ from app.uploads.receive import Upload
 
 TOKEN_PATTERN = re.compile(r"[A-Za-z0-9_-]{22}")
 """The form of what `make_token` returns."""
+MAX_OWN_RESULTS = 48
+"""Results of a browser that are shown to it again."""
 BatchItem = dict[str, str]
 
 
@@ -34,25 +36,33 @@ def locate_result_picture(settings: Settings, token: str) -> Path:
 
 
 def store_result(
-    upload: Upload, answer: Classification, picture: bytes, settings: Settings, sessions: Sessions
+    upload: Upload,
+    answer: Classification,
+    picture: bytes,
+    settings: Settings,
+    sessions: Sessions,
+    *,
+    owner: str,
 ) -> str:
     """Store a result and its picture, a JPEG encoded by the server; return the token.
 
+    owner: the browser that sent it.
     Stores both or neither. Raises OSError if the picture cannot be written, and DatabaseError.
     """
     token = make_token()
     file = locate_result_picture(settings, token)
     with write_then_rename(file, picture) as part, write_session(sessions) as session:
-        session.add(make_result_row(token, upload, answer))
+        session.add(make_result_row(token, upload, answer, owner))
         session.flush()  # an error of the database comes before the picture gets its name
         part.replace(file)
     return token
 
 
-def make_result_row(token: str, upload: Upload, answer: Classification) -> UploadResult:
+def make_result_row(token: str, upload: Upload, answer: Classification, owner: str) -> UploadResult:
     """Return a classification as a row."""
     return UploadResult(
         token=token,
+        owner=owner,
         filename=upload.filename,
         sha256=hashlib.sha256(upload.data).hexdigest(),
         width=answer.width,
@@ -68,14 +78,14 @@ def make_result_row(token: str, upload: Upload, answer: Classification) -> Uploa
     )
 
 
-def store_batch(items: list[BatchItem], sessions: Sessions) -> str:
+def store_batch(items: list[BatchItem], sessions: Sessions, *, owner: str) -> str:
     """Store the outcomes of images sent together (`UploadBatch.items`); return the token.
 
     Raises DatabaseError.
     """
     token = make_token()
     with write_session(sessions) as session:
-        session.add(UploadBatch(token=token, items=items))
+        session.add(UploadBatch(token=token, items=items, owner=owner))
     return token
 
 
@@ -95,6 +105,28 @@ def find_results(
     with read_session(sessions) as session:
         found = {result.token: result for result in session.scalars(query)}
     return {token: found[token] for token in asked if token in found}
+
+
+def find_own_results(owner: str, settings: Settings, sessions: Sessions) -> list[UploadResult]:
+    """Return the newest results of a browser, newest first."""
+    query = (
+        select(UploadResult)
+        .where(UploadResult.owner == owner, make_unexpired_condition(UploadResult, settings))
+        .order_by(UploadResult.created_at.desc())
+        .limit(MAX_OWN_RESULTS)
+    )
+    if not owner:
+        return []
+    with read_session(sessions) as session:
+        return list(session.scalars(query))
+
+
+def claim_uploads(tokens: list[str], owner: str, sessions: Sessions) -> None:
+    """Give uploads that have no owner yet to a browser. Raises DatabaseError."""
+    with write_session(sessions) as session:
+        for table in (UploadResult, UploadBatch):
+            mine = (table.token.in_(tokens), table.owner.is_(None))
+            session.execute(update(table).where(*mine).values(owner=owner))
 
 
 def find_batch(token: str, settings: Settings, sessions: Sessions) -> UploadBatch | None:

@@ -19,12 +19,19 @@ from app.uploads.receive import (
     make_display_name,
     read_upload,
 )
-from app.uploads.results import BatchItem, delete_result, find_results, store_batch, store_result
+from app.uploads.results import (
+    BatchItem,
+    delete_result,
+    find_own_results,
+    store_batch,
+    store_result,
+)
+from app.views.ownership import read_owner, remember_browser
 from app.views.pictures import encode_reduced
-from app.views.results import BATCHES, RESULTS, read_own_tokens, remember_token
 from model.decode import MAX_PIXELS, ImageError
 
 blueprint = Blueprint("classify", __name__)
+blueprint.before_request(remember_browser)
 
 
 @blueprint.get("/")
@@ -37,7 +44,7 @@ def show_classify_form() -> str:
         class_count=len(state.predictor.classes),
         examples=find_examples(sessions, state.version.dataset_id),
         limits=describe_upload_limits(settings),
-        own_results=find_results(read_own_tokens(), settings, sessions).values(),
+        own_results=find_own_results(read_owner(), settings, sessions),
     )
 
 
@@ -50,11 +57,7 @@ def submit_classify_form() -> Redirect:
     if len(sent) == 1:
         return redirect_to_result(classify_and_store(read_upload(sent[0], context.settings())))
     items = classify_batch(sent)
-    token = store_batch(items, context.sessions())
-    for item in items:
-        if "token" in item:
-            remember_token(item["token"], RESULTS)
-    remember_token(token, BATCHES)
+    token = store_batch(items, context.sessions(), owner=read_owner())
     return redirect(url_for("results.show_batch", token=token), 303)
 
 
@@ -75,8 +78,7 @@ def classify_example(image_id: int) -> Redirect:
 
 
 def redirect_to_result(token: str) -> Redirect:
-    """Remember that this browser made a result, and redirect to its page."""
-    remember_token(token, RESULTS)
+    """Redirect to a result's page."""
     return redirect(url_for("results.show_result", token=token), 303)
 
 
@@ -90,7 +92,7 @@ def classify_and_store(upload: Upload) -> str:
             context.require_ready(), sessions, upload.data, max_pixels=max_pixels
         )
         picture = encode_reduced(image)
-    return store_result(upload, classification, picture, settings, sessions)
+    return store_result(upload, classification, picture, settings, sessions, owner=read_owner())
 
 
 def classify_batch(sent: list[FileStorage]) -> list[BatchItem]:

@@ -13,9 +13,9 @@ from flask import abort, request, url_for
 from app import context
 from app.database.images import CatalogueImage
 from app.database.tables import UploadResult
-from app.uploads.results import TOKEN_PATTERN, find_result, locate_result_picture
+from app.uploads.results import TOKEN_PATTERN, find_own_results, find_result, locate_result_picture
 from app.views.images import FILE_GONE, find_image_or_404, read_unchanged
-from app.views.results import read_own_tokens
+from app.views.ownership import read_owner
 from model.decode import ImageError
 from model.predict import Pixels, Predictor
 
@@ -59,7 +59,8 @@ def get_current_image(*, or_last: bool = True) -> CurrentImage | None:
         return resolve_image(of) or abort(404, UNKNOWN_IMAGE)
     if not or_last:
         return None
-    return next((found for token in read_own_tokens() if (found := resolve_image(token))), None)
+    own = find_own_results(read_owner(), context.settings(), context.sessions())
+    return describe_result_image(own[0]) if own else None
 
 
 def resolve_image(of: str) -> CurrentImage | None:

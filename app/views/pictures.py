@@ -70,9 +70,10 @@ def serve_image_file(
 ) -> Response:
     """Return an image file's whole picture or central square; 404 when it cannot be read.
 
-    encoded_here: the file was written by `encode_reduced`, so the whole of it is sent as it is.
+    etag: empty for a picture that nobody may keep. encoded_here: the file was written by
+    `encode_reduced`, so the whole of it is sent as it is.
     """
-    if fresh := check_not_modified(etag, version=version):
+    if etag and (fresh := check_not_modified(etag, version=version)):
         return fresh
     try:
         data = read()
@@ -82,6 +83,8 @@ def serve_image_file(
                 data = encode_reduced(image) if whole else encode_square(cut_central_square(image))
     except (ImageError, OSError):
         return make_missing_picture_response()
+    if not etag:
+        return Response(data, mimetype="image/jpeg")
     return make_picture_response(data, etag, version=version)
 
 

@@ -1,11 +1,11 @@
 """Results of uploads: their pages, their pictures, and their deletion.
 
-Which results a browser has made is stored in its signed cookie, nowhere else.
+All that is here is for whoever has the address, and no cache may keep it.
 """
 
 from datetime import datetime, timedelta
 
-from flask import Blueprint, Response, abort, redirect, render_template, session, url_for
+from flask import Blueprint, Response, abort, redirect, render_template, url_for
 from werkzeug.wrappers import Response as Redirect
 
 from app import context
@@ -13,30 +13,28 @@ from app.database.tables import UploadBatch, UploadResult
 from app.inference.loader import Ready
 from app.uploads.receive import describe_upload_limits
 from app.uploads.results import (
-    TOKEN_PATTERN,
     delete_batch,
     delete_result,
     find_batch,
+    find_own_results,
     find_result,
     find_results,
     find_true_label,
     locate_result_picture,
 )
 from app.views.format import describe_provenance, format_day
+from app.views.ownership import read_owner
 from app.views.pictures import serve_image_file
 from model.checkpoint import Weights
 from model.config import AlexNetConfig
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")
-RESULTS, BATCHES = "results", "together"
-"""Where the cookie keeps tokens: of results, and of images uploaded together."""
-MAX_TOKENS = 48
-"""Tokens of a kind that the cookie holds: it has room for four kilobytes."""
 
 
 @blueprint.after_request
-def forbid_indexing(response: Response) -> Response:
-    """Keep pages and pictures out of search engines that come to know an address."""
+def keep_private(response: Response) -> Response:
+    """Keep pages and pictures out of caches, and of search engines that come to know an address."""
+    response.headers["Cache-Control"] = "no-store"
     response.headers["X-Robots-Tag"] = "noindex, nofollow, noarchive"
     return response
 
@@ -53,7 +51,7 @@ def show_result(token: str) -> str:
         config=find_network_config(result),
         until=format_deletion_day(result.created_at),
         picture=url_for(".serve_picture", token=token),
-        own=token in read_own_tokens(),
+        own=is_own(result),
     )
 
 
@@ -66,7 +64,7 @@ def show_batch(token: str) -> str:
         batch=batch,
         results=find_batch_results(batch),
         until=format_deletion_day(batch.created_at),
-        own=token in read_own_tokens(BATCHES),
+        own=is_own(batch),
     )
 
 
@@ -75,16 +73,14 @@ def show_batch(token: str) -> str:
 def serve_result_image(token: str, whole: bool) -> Response:
     """Return the stored picture of a result, or its 256×256 square."""
     file = locate_result_picture(context.settings(), find_result_or_404(token).token)
-    # Without a version: a browser that kept it for a year would show it after its deletion here.
-    etag = token if whole else f"{token}-square"
-    return serve_image_file(file.read_bytes, etag, whole=whole, encoded_here=True)
+    return serve_image_file(file.read_bytes, "", whole=whole, encoded_here=True)
 
 
 @blueprint.get("/<token>/delete")
 def confirm_delete_result(token: str) -> str:
     """Ask whether to delete a result."""
     result = find_result_or_404(token)
-    check_own_result(token, RESULTS)
+    check_own(result)
     back = url_for(".show_result", token=token)
     return render_template("delete.html", results=[result], back=back)
 
@@ -92,10 +88,8 @@ def confirm_delete_result(token: str) -> str:
 @blueprint.post("/<token>/delete")
 def submit_delete_result(token: str) -> Redirect:
     """Delete a result and its picture."""
-    find_result_or_404(token)
-    check_own_result(token, RESULTS)
+    check_own(find_result_or_404(token))
     delete_result(token, context.settings(), context.sessions())
-    forget_token(token, RESULTS)
     return redirect(url_for(".show_deleted"), 303)
 
 
@@ -103,7 +97,7 @@ def submit_delete_result(token: str) -> Redirect:
 def confirm_delete_batch(token: str) -> str:
     """Ask whether to delete all results of images that were uploaded together."""
     batch = find_batch_or_404(token)
-    check_own_result(token, BATCHES)
+    check_own(batch)
     results = list(find_batch_results(batch).values())
     back = url_for(".show_batch", token=token)
     return render_template("delete.html", results=results, back=back, batch=batch)
@@ -113,11 +107,8 @@ def confirm_delete_batch(token: str) -> str:
 def submit_delete_batch(token: str) -> Redirect:
     """Delete all results of images that were uploaded together, and the page that lists them."""
     batch = find_batch_or_404(token)
-    check_own_result(token, BATCHES)
+    check_own(batch)
     delete_batch(batch, context.settings(), context.sessions())
-    for item in batch.items:
-        forget_token(item.get("token", ""), RESULTS)
-    forget_token(token, BATCHES)
     return redirect(url_for(".show_deleted"), 303)
 
 
@@ -125,7 +116,7 @@ def submit_delete_batch(token: str) -> Redirect:
 def show_deleted() -> str:
     """Confirm a deletion, and take another image."""
     settings, sessions = context.settings(), context.sessions()
-    own_results = find_results(read_own_tokens(), settings, sessions).values()
+    own_results = find_own_results(read_owner(), settings, sessions)
     return render_template(
         "deleted.html", limits=describe_upload_limits(settings), own_results=own_results
     )
@@ -184,26 +175,12 @@ def find_weights_in_use(result: UploadResult) -> Weights | None:
     return state.predictor.weights
 
 
-def check_own_result(token: str, kind: str) -> None:
-    """Abort with 403 unless this browser made it."""
-    if token not in read_own_tokens(kind):
+def is_own(upload: UploadResult | UploadBatch) -> bool:
+    """Whether this browser sent it."""
+    return bool(upload.owner) and upload.owner == read_owner()
+
+
+def check_own(upload: UploadResult | UploadBatch) -> None:
+    """Abort with 403 unless this browser sent it."""
+    if not is_own(upload):
         abort(403, "A result can only be deleted from the browser that uploaded it.")
-
-
-def read_own_tokens(kind: str = RESULTS) -> list[str]:
-    """Return the tokens of what this browser made, newest first; some may have expired."""
-    stored = session.get(kind, [])
-    tokens = stored if isinstance(stored, list) else []
-    return [token for token in tokens if isinstance(token, str) and TOKEN_PATTERN.fullmatch(token)]
-
-
-def remember_token(token: str, kind: str = RESULTS) -> None:
-    """Add a token to the cookie."""
-    session[kind] = [token, *(known for known in read_own_tokens(kind) if known != token)][
-        :MAX_TOKENS
-    ]
-
-
-def forget_token(token: str, kind: str = RESULTS) -> None:
-    """Remove a token from the cookie."""
-    session[kind] = [known for known in read_own_tokens(kind) if known != token]
