@@ -8,15 +8,30 @@ import sys
 from typing import Any
 
 from app.config import Settings, SettingsError
-from app.loopback import check_addresses
-from app.web import redact_tokens
+from app.log import make_discreet
+from app.serving.loopback import check_addresses
 from storage.pretrained import install_pretrained
+
+FREE_THREADS = 8
+"""Threads left for pages when as many requests wait to compute as may."""
+
+
+def count_threads() -> int:
+    """Return the number of threads: those that may wait to compute, and some that never do."""
+    try:
+        return Settings.from_environment().queue + FREE_THREADS
+    except SettingsError:
+        return FREE_THREADS  # `on_starting` refuses to start
+
 
 bind = ["127.0.0.1:8000"]
 # One process, since the weights take 240 MB in each; torch computes outside Python's lock.
 workers = 1
-worker_class = "gthread"
-threads = 8
+# Threads see whole requests only, so a few slow connections stop nobody (app/serving/worker.py).
+worker_class = "app.serving.worker.BufferedWorker"
+threads = count_threads()
+# Other workers of gunicorn's would take this from any client on this machine.
+forwarder_headers = ""
 # Reading the weights for the first time must not look like a worker that hangs.
 timeout = 120
 graceful_timeout = 10
@@ -40,8 +55,8 @@ def on_starting(server: Any) -> None:
         install_pretrained(settings.home, restore=False)
     except OSError as error:
         sys.stderr.write(f"The weights that ship cannot be copied: {error}\n")
-    for name in ("gunicorn.access", "gunicorn.error"):
-        logging.getLogger(name).addFilter(redact_tokens)
+    for name in ("gunicorn.access", "gunicorn.error", "waitress"):
+        logging.getLogger(name).addFilter(make_discreet)
 
 
 def when_ready(server: Any) -> None:

@@ -1,75 +1,24 @@
-"""The Flask application: `create_app` puts its parts together."""
+"""The web application: pages, API and commands.
 
-import threading
-from pathlib import Path
+Importing it costs nothing: gunicorn's master process, which only starts others, reads the settings
+(`app.config`) and should not take the memory of torch for that.
+"""
 
-from flask import Flask
-from flask_wtf import CSRFProtect
+from typing import TYPE_CHECKING
 
-from app.api import allow_origins, register_api
-from app.cli.classify import classify_command
-from app.cli.index import index_commands
-from app.cli.terminal import database_commands
-from app.cli.weights import weights_commands
-from app.config import Settings
-from app.database.session import session_factory
-from app.errors import register_errors
-from app.indexing.pretrained import PretrainedIndexing
-from app.inference.loader import ModelLoader
-from app.inference.lru_cache import LruCache
-from app.uploads.receive import FORM_OVERHEAD_BYTES
-from app.views import classify, explore, health, images, models, results
-from app.views.figure4 import page as figure4
-from app.views.figure4.content import FigureState
-from app.views.filters import page as filters
-from app.views.format import register_filters
-from app.views.layers import page as layers
-from app.views.layers.activations import MAX_CACHED_ACTIVATIONS
-from app.views.map import page as map
-from app.views.runs import page as runs
-from app.web import configure_web
+if TYPE_CHECKING:
+    from flask import Flask
 
-ROOT = Path(__file__).resolve().parent.parent
-MAX_CONCURRENT_IMAGES = 2
-"""Images decoded and computed with at once: a photograph of 50 megapixels takes 150 MB."""
-PAGES = (classify, results, explore, images, map, filters, layers, figure4, runs, models)
+    from app.config import Settings
+
+__all__ = ["create_app"]
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: "Settings | None" = None) -> "Flask":
     """Create the application. It also starts without weights, an index or a database.
 
     Raises SettingsError when a setting in the environment is wrong.
     """
-    settings = settings or Settings.from_environment()
-    app = Flask(__name__, template_folder=str(ROOT / "templates"))
-    app.config.update(
-        SECRET_KEY=settings.secret_key,
-        MAX_CONTENT_LENGTH=settings.upload_files * settings.upload_bytes + FORM_OVERHEAD_BYTES,
-        SESSION_COOKIE_NAME="alexnet",
-        SESSION_COOKIE_SAMESITE="Lax",
-        SESSION_COOKIE_HTTPONLY=True,
-        # A page left open overnight still works: the token lives as long as the browser's session.
-        WTF_CSRF_TIME_LIMIT=None,
-    )
-    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    sessions = session_factory(settings)
-    app.extensions["settings"] = settings
-    app.extensions["sessions"] = sessions
-    app.extensions["loader"] = ModelLoader(settings, sessions)
-    app.extensions["background_index"] = PretrainedIndexing(
-        settings, sessions, app.extensions["loader"]
-    )
-    app.extensions["activations"] = LruCache(MAX_CACHED_ACTIVATIONS)
-    app.extensions["figures"] = FigureState()
-    app.extensions["compute_slots"] = threading.BoundedSemaphore(MAX_CONCURRENT_IMAGES)
-    configure_web(app)
-    register_filters(app)
-    register_errors(app)
-    for module in (*PAGES, health):
-        app.register_blueprint(module.blueprint)
-    # The pages' forms are behind the CSRF check; the API, which has no cookies, is not.
-    register_api(app, CSRFProtect(app))
-    allow_origins(app, settings)
-    for command in (database_commands, index_commands, weights_commands, classify_command):
-        app.cli.add_command(command)
-    return app
+    from app.factory import make_app
+
+    return make_app(settings)

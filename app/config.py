@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import click
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from index.engines.milvus_server import parse_milvus_url
+from index.engines.milvus_address import parse_milvus_url
 from index.engines.options import SEARCH_DEVICES, SearchDevice
 from storage.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 MIN_SECRET_LENGTH = 16
+UNIX_PROXY = "unix"
+"""What stands in ALEXNET_PROXIES for a proxy that connects through a file."""
 ORIGIN = re.compile(r"https?://[A-Za-z0-9.\-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 DRIVERS = {
     "sqlite": "sqlite",
@@ -102,6 +105,43 @@ def parse_origins(text: str) -> tuple[str, ...]:
     for origin in found:
         if origin != "*" and not ORIGIN.fullmatch(origin):
             raise ValueError(f"must be origins such as https://example.org, not {origin}")
+    return found
+
+
+def parse_rate(text: str) -> str:
+    """Parse a rate such as “60 per minute”; empty for 0, which is no limit."""
+    from limits import parse_many  # only the application's processes need it
+
+    if text == "0":
+        return ""
+    try:
+        parse_many(text)
+    except ValueError:
+        raise ValueError(f"must be a rate such as “60 per minute”, not {text}") from None
+    return text
+
+
+def parse_rate_storage(text: str) -> str:
+    """Parse the address of a storage of counts."""
+    from limits.errors import ConfigurationError
+    from limits.storage import storage_from_string
+
+    try:
+        storage_from_string(text)
+    except (ConfigurationError, ValueError) as error:
+        raise ValueError(f"cannot be used: {error}") from error
+    return text
+
+
+def parse_proxies(text: str) -> tuple[str, ...]:
+    """Parse addresses and networks of proxies, or the word unix."""
+    found = tuple(text.split())
+    for proxy in found:
+        try:
+            if proxy != UNIX_PROXY:
+                ip_network(proxy)
+        except ValueError:
+            raise ValueError(f"must be addresses or networks, not {proxy}") from None
     return found
 
 
@@ -192,6 +232,61 @@ class Settings:
             "ALEXNET_UPLOAD_FILES",
             "Maximum number of images per upload.",
             parse_whole_number(1, 1000),
+        ),
+    )
+    queue: int = field(
+        default=16,
+        metadata=describe_setting(
+            "ALEXNET_QUEUE",
+            "Requests that may wait for their turn to compute; others are asked to come back "
+            "later. Each takes a thread.",
+            parse_whole_number(0, 1000),
+        ),
+    )
+    upload_rate: str = field(
+        default="120 per minute",
+        metadata=describe_setting(
+            "ALEXNET_UPLOAD_RATE",
+            "Uploads that an address may send, such as “120 per minute”; 0: any number.",
+            parse_rate,
+        ),
+    )
+    api_rate: str = field(
+        default="1200 per minute",
+        metadata=describe_setting(
+            "ALEXNET_API_RATE",
+            "Requests to the API that an address may send, such as “1200 per minute”; 0: any "
+            "number.",
+            parse_rate,
+        ),
+    )
+    rate_storage: str = field(
+        default="memory://",
+        repr=False,
+        metadata=describe_setting(
+            "ALEXNET_RATE_STORAGE",
+            "Where these are counted for all processes together, such as redis://HOST:6379; by "
+            "default each process counts its own.",
+            parse_rate_storage,
+        ),
+    )
+    proxies: tuple[str, ...] = field(
+        default=(),
+        metadata=describe_setting(
+            "ALEXNET_PROXIES",
+            "Addresses or networks of proxies whose X-Forwarded headers are believed, separated by "
+            "spaces, such as 127.0.0.1 or 10.0.0.0/8; unix: a proxy that connects through a file. "
+            "By default none.",
+            parse_proxies,
+        ),
+    )
+    hosts: tuple[str, ...] = field(
+        default=(),
+        metadata=describe_setting(
+            "ALEXNET_HOSTS",
+            "Names under which the application may be asked for, separated by spaces; .example.org "
+            "means all below it. By default any.",
+            lambda text: tuple(text.split()),
         ),
     )
     page_size: int = field(

@@ -1,14 +1,16 @@
 """The running application's settings, sessions and models, for views, API, errors and commands."""
 
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from flask import current_app
+from flask import current_app, g, request
 
 from app.config import Settings
 from app.database.browse import ClassCount, list_classes
 from app.database.session import Sessions
 from app.indexing.pretrained import PretrainedIndexing
 from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready, describe_missing_index
+from app.serving.admission import ComputeQueue
 from model.predict import Predictor
 
 MAX_ID = 2**31 - 1
@@ -39,10 +41,17 @@ def background_index() -> PretrainedIndexing:
     return found
 
 
-def compute_slot() -> threading.BoundedSemaphore:
-    """Return the semaphore that bounds how many images are decoded and computed with at once."""
-    slots: threading.BoundedSemaphore = current_app.extensions["compute_slots"]
-    return slots
+@contextmanager
+def compute_slot() -> Iterator[None]:
+    """Hold one of the few slots for decoding images and computing; waits for it.
+
+    Raises BusyError if too many wait, and ClientGoneError if nobody waits for the answer any more.
+    """
+    queue: ComputeQueue = current_app.extensions["compute_queue"]
+    has_left = request.environ.get("waitress.client_disconnected", lambda: False)
+    with queue.enter(admitted=g.get("has_computed", False), has_left=has_left):
+        g.has_computed = True
+        yield
 
 
 def require_ready() -> Ready:

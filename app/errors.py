@@ -12,6 +12,7 @@ from app.inference.loader import NotReadyError
 from app.inference.mean_query import PickError
 from app.inference.switch_weights import SwitchError
 from app.problems import (
+    DOCS_PATH,
     PROBLEM_KINDS,
     Problem,
     add_retry_after,
@@ -22,6 +23,9 @@ from app.problems import (
     get_status_phrase,
     make_problem_response,
 )
+from app.serving.admission import BusyError, ClientGoneError
+from app.serving.connections import RenderedError
+from app.serving.limits import find_seconds_to_wait
 from app.uploads.receive import FORM_OVERHEAD_BYTES, UploadError, describe_upload_limits
 from index.engines.protocol import SearchError
 from model.decode import ImageError
@@ -34,8 +38,11 @@ HEADINGS = {
     403: "Not allowed",
     404: "Page not found",
     405: "Method not allowed",
+    408: "The request took too long",
     413: "Too large",
     415: "Not a supported image",
+    431: "Address or header too long",
+    429: "Too many requests",
     500: "Server error",
     503: "Temporarily unavailable",
     507: "The disk is full",
@@ -45,9 +52,13 @@ SENTENCES = {
     404: "The address may be mistyped, or the page may have been deleted.",
     405: "This address does not accept this kind of request.",
     415: "The request contains a type of data that is not accepted.",
+    431: "The address, or what the browser sends with it, is longer than this server accepts.",
+    429: "You have sent more requests than this server accepts in so short a time. Wait a little.",
     500: "Your request did not cause this error. The server's log has the details.",
     503: "The server cannot respond at the moment. Try again in a minute.",
 }
+PROGRAM_PATHS = (DOCS_PATH, "/livez", "/readyz", "/healthz")
+"""Paths that programs ask for, besides those below the first."""
 TEMPORARY_REASONS = ("database", "search")
 """Reasons that may pass by waiting: a page with one of them is a 503, too."""
 MAX_DRAINED_BYTES = 256 * 1024 * 1024
@@ -62,15 +73,33 @@ def register_errors(app: Flask) -> None:
     app.register_error_handler(ImageError, handle_image_error)
     app.register_error_handler(PickError, handle_pick_error)
     app.register_error_handler(SwitchError, handle_switch_error)
+    app.register_error_handler(BusyError, handle_busy)
+    app.register_error_handler(ClientGoneError, handle_client_gone)
     app.register_error_handler(NotReadyError, handle_not_ready)
     app.register_error_handler(DatabaseError, handle_database_error)
     app.register_error_handler(SearchError, handle_search_error)
     app.register_error_handler(OSError, handle_os_error)
 
 
+def render_server_error(app: Flask, status: int, path: str) -> RenderedError:
+    """Describe, as a page or for a program, a request that the server could not read.
+
+    path: what was asked for, as far as it is known; only what it begins with matters.
+    """
+    program = path == DOCS_PATH or path.startswith(f"{DOCS_PATH}/")
+    with app.test_request_context(DOCS_PATH if program else "/"):
+        if status == 413:
+            problem = describe_too_large_problem(context.settings())
+        else:
+            sentence = SENTENCES.get(status) or f"{get_status_phrase(status)}."
+            problem = Problem(status=status, sentence=sentence)
+        response = app.process_response(make_error_response(problem))
+        return RenderedError(response.status, list(response.headers), response.get_data())
+
+
 def wants_json() -> bool:
     """Whether the request expects JSON."""
-    return request.path in ("/api", "/healthz") or request.path.startswith("/api/")
+    return request.path in PROGRAM_PATHS or request.path.startswith(f"{DOCS_PATH}/")
 
 
 def make_error_response(problem: Problem) -> Response:
@@ -97,6 +126,8 @@ def handle_http_error(error: HTTPException) -> Response:
     for name, value in error.get_headers(request.environ):
         if name not in ("Content-Type", "Content-Length"):
             reply.headers[name] = value
+    if status == 429:
+        reply.headers["Retry-After"] = str(find_seconds_to_wait())
     return reply
 
 
@@ -105,7 +136,12 @@ def describe_http_problem(error: HTTPException, status: int) -> Problem:
     messages = getattr(error, "data", {}).get("messages")
     if messages:
         return describe_field_problem(messages, status)
-    own = error.description if error.description != type(error).description else None
+    # Flask-Limiter's description is the limit itself.
+    own = (
+        error.description
+        if status != 429 and error.description != type(error).description
+        else None
+    )
     return Problem(
         status=status, sentence=own or SENTENCES.get(status) or f"{get_status_phrase(status)}."
     )
@@ -162,6 +198,20 @@ def handle_switch_error(error: SwitchError) -> Response:
     current_app.logger.warning("nothing was switched: %s", error.__cause__ or error)
     heading = "Nothing was switched"
     return make_error_response(Problem(status=409, sentence=str(error), heading=heading))
+
+
+def handle_busy(error: BusyError) -> Response:
+    """Ask to come back later."""
+    kind = PROBLEM_KINDS["busy"]
+    problem = Problem(
+        status=503, kind="busy", sentence=kind.meaning, heading=kind.title, retry=True
+    )
+    return make_error_response(problem)
+
+
+def handle_client_gone(error: ClientGoneError) -> Response:
+    """End a request whose answer nobody will read."""
+    return Response(status=503)
 
 
 def handle_not_ready(error: NotReadyError) -> Response:

@@ -62,6 +62,12 @@ PROBLEM_KINDS = {
         title="The database is not ready",
         meaning="The database cannot be read, or its tables are not up to date; the log says more.",
     ),
+    "busy": ProblemKind(
+        status=503,
+        title="Too many requests are waiting",
+        meaning="As many requests are waiting for their turn as the server accepts. Try again in a "
+        "moment.",
+    ),
     "upload": ProblemKind(
         status=400,
         title="There is no image in the request",

@@ -1,17 +1,20 @@
-"""HTTP details shared by pages and API: headers, ETags, JSON, the session cookie, log redaction."""
+"""HTTP details shared by pages and API: headers, ETags, JSON, the session cookie."""
 
 import hashlib
-import logging
 import math
-import re
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, request, url_for
+from flask import Flask, Response, current_app, request, url_for
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
 
+from app.log import make_discreet
+
 SECONDS_PER_YEAR = 365 * 24 * 3600
+COOKIE = "alexnet"
+HSTS = "max-age=31536000"
+"""Tells browsers that came over HTTPS not to come back without it for a year."""
 MIN_VERSION_LENGTH = 8
 """Characters that `?v=` must give of a version to name it."""
 CONTENT_SECURITY_POLICY = {
@@ -34,23 +37,21 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-TOKEN_IN_PATH = re.compile(
-    r"((?:results/(?:together/)?|uploads/|[?&]of=))[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])"
-)
 
 
 def configure_web(app: Flask) -> None:
     """Set up cookies, JSON, response headers, versioned static files and log redaction."""
-    app.session_interface = SecureOverHttpsSession()
+    app.session_interface = SessionCookie()
     app.json = FiniteJSONProvider(app)
     app.after_request(add_response_headers)
-    app.logger.addFilter(redact_tokens)
+    app.logger.addFilter(make_discreet)
     versions = hash_assets(Path(app.static_folder or ""))
+    app.extensions["assets"] = versions
     app.jinja_env.globals["asset"] = lambda name: url_for("static", filename=name, v=versions[name])
 
 
-class SecureOverHttpsSession(SecureCookieSessionInterface):
-    """The session cookie, marked Secure when the page itself came over HTTPS.
+class SessionCookie(SecureCookieSessionInterface):
+    """The session's cookie: Secure, and of this host alone, if the page came over HTTPS.
 
     Always Secure would break the forms over plain HTTP on localhost.
     """
@@ -58,6 +59,10 @@ class SecureOverHttpsSession(SecureCookieSessionInterface):
     def get_cookie_secure(self, app: Flask) -> bool:
         """Return whether this request came over HTTPS."""
         return request.is_secure
+
+    def get_cookie_name(self, app: Flask) -> str:
+        """Return a name with which browsers take no cookie of a neighbouring host."""
+        return f"__Host-{COOKIE}" if request.is_secure else COOKIE
 
 
 def add_response_headers(response: Response) -> Response:
@@ -68,11 +73,20 @@ def add_response_headers(response: Response) -> Response:
     response.headers.update(SECURITY_HEADERS)
     if "Access-Control-Allow-Origin" in response.headers:
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-    if request.endpoint == "static" and request.args.get("v") and response.status_code < 400:
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = HSTS
+    if request.endpoint == "static" and names_current_asset() and response.status_code < 400:
         response.headers["Cache-Control"] = f"public, max-age={SECONDS_PER_YEAR}, immutable"
     elif "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = "private, no-cache"
     return response
+
+
+def names_current_asset() -> bool:
+    """Whether a static file is asked for by its present content."""
+    versions: dict[str, str] = current_app.extensions["assets"]
+    name = (request.view_args or {}).get("filename", "")
+    return bool(name in versions and request.args.get("v") == versions[name])
 
 
 def hash_assets(folder: Path) -> dict[str, str]:
@@ -142,16 +156,3 @@ def replace_non_finite(value: Any) -> Any:
     return (
         [replace_non_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
     )
-
-
-def redact_tokens(record: logging.LogRecord) -> bool:
-    """Logging filter: replace the tokens of results, so that the log gives no access to uploads."""
-    record.msg, record.args = redact_text(record.getMessage()), ()
-    if record.exc_info:
-        record.exc_text = redact_text(logging.Formatter().formatException(record.exc_info))
-    return True
-
-
-def redact_text(text: str) -> str:
-    """Replace each token in an address or a path by an ellipsis."""
-    return TOKEN_IN_PATH.sub(r"\1…", text)

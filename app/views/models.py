@@ -1,11 +1,6 @@
 """The weights files found on disk, and switching between them with the administrator's token."""
 
 import hmac
-import math
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
 
 from flask import (
     Blueprint,
@@ -19,7 +14,6 @@ from flask import (
     session,
     url_for,
 )
-from flask.blueprints import BlueprintSetupState
 from werkzeug.wrappers import Response as Redirect
 
 from app import context
@@ -27,20 +21,13 @@ from app.database.session import DatabaseError
 from app.inference.loader import NotReady
 from app.inference.switch_weights import UnindexedWeights, switch_weights
 from app.inference.weights_files import find_index_versions_by_weights, list_weights_files
-from app.loopback import is_open_switching
 from app.problems import PROBLEM_KINDS
+from app.serving.limits import report_wrong_token
+from app.serving.loopback import is_open_switching
 
 blueprint = Blueprint("models", __name__, url_prefix="/models")
 SWITCHED_KEY = "switched"
 """Where the session keeps what was switched to, for the next page."""
-MAX_FAILURES, FAILURE_WINDOW = 5, 60.0
-"""After this many wrong tokens within so many seconds, nobody may try for a while."""
-
-
-@blueprint.record_once
-def add_rate_limit(state: BlueprintSetupState) -> None:
-    """Count wrong tokens for as long as the application runs."""
-    state.app.extensions["rate_limit"] = RateLimit()
 
 
 @blueprint.get("")
@@ -88,21 +75,18 @@ def switch_model() -> Redirect | Response:
 
 
 def check_admin_token(sent: str) -> None:
-    """Abort with 403 unless this is the administrator's token, 429 after too many wrong ones.
+    """Abort with 403 unless this is the administrator's token.
 
-    No token is needed where app/loopback.py says so.
+    No token is needed where app/serving/loopback.py says so. An address that has sent too many
+    wrong ones does not get here (app/serving/limits.py).
     """
     token = context.settings().admin_token
-    rate_limit: RateLimit = current_app.extensions["rate_limit"]
     if is_open_switching(context.settings(), request.host):
         return
     if not token:
         abort(403, "Switching is off: this server was started without ALEXNET_ADMIN_TOKEN.")
-    if (seconds := rate_limit.seconds_to_wait()) > 0:
-        message = "Too many wrong tokens. Wait a minute before trying again."
-        abort(429, message, retry_after=math.ceil(seconds))
     if not hmac.compare_digest(sent.encode(), token.encode()):
-        rate_limit.record_failure()
+        report_wrong_token()
         abort(403, "Wrong token. Nothing was switched.")
 
 
@@ -112,24 +96,3 @@ def find_fitting_indexes() -> dict[str, str] | None:
         return find_index_versions_by_weights(context.settings().home, context.sessions())
     except DatabaseError:
         return None
-
-
-class RateLimit:
-    """Counts failures in this process: MAX_FAILURES in FAILURE_WINDOW. Thread-safe."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self.failures: deque[float] = deque(maxlen=MAX_FAILURES)
-        self.lock = threading.Lock()
-
-    def seconds_to_wait(self) -> float:
-        """Return how long until the next attempt is allowed; 0 if it is now."""
-        with self.lock:
-            if len(self.failures) < MAX_FAILURES:
-                return 0.0
-            return max(self.failures[0] + FAILURE_WINDOW - self.clock(), 0.0)
-
-    def record_failure(self) -> None:
-        """Count a failed attempt."""
-        with self.lock:
-            self.failures.append(self.clock())

@@ -7,16 +7,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from index.engines.milvus_address import MilvusAddress, parse_milvus_url
 from index.engines.milvus_server import (
     CLASSES_FIELD,
     ROW_FIELD,
     SEARCH_TIMEOUT,
     VECTOR_FIELD,
-    MilvusAddress,
     connect,
     count_rows,
     name_collection,
-    parse_milvus_url,
     translate_milvus_errors,
 )
 from index.engines.protocol import RowFilter, SearchError, VersionData

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from index.engines.milvus import open_collection
+from index.engines.milvus_address import parse_milvus_url
 from index.engines.milvus_server import (
     CLASSES_FIELD,
     COLLECTION_PREFIX,
@@ -23,7 +24,6 @@ from index.engines.milvus_server import (
     count_rows,
     import_pymilvus,
     name_collection,
-    parse_milvus_url,
     translate_milvus_errors,
 )
 from index.engines.options import EngineOptions

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from app import create_app
+from app.database.tables import UploadResult
 from storage.home import Home
 
 ADDRESSES = [
@@ -87,8 +88,55 @@ def test_the_cookie_stays_with_this_site_and_out_of_scripts(app, client):
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
     assert "Secure" not in cookie
+    assert "Expires" in cookie  # it outlives the browser's session
     secure = app.test_client().get("/", base_url="https://localhost")
-    assert "Secure" in secure.headers["Set-Cookie"]
+    assert secure.headers["Set-Cookie"].startswith("__Host-alexnet=")
+    assert "Secure; HttpOnly; Path=/" in secure.headers["Set-Cookie"]
+    assert "max-age" in secure.headers["Strict-Transport-Security"]
+    assert "Strict-Transport-Security" not in client.get("/").headers
+
+
+def test_a_static_file_is_kept_only_under_its_present_version(client, page):
+    asset = page(client.get("/")).all("link")[0].attributes["href"]
+    assert "immutable" in client.get(asset).headers["Cache-Control"]
+    for version in ("anything", "", "0" * 12):
+        kept = client.get(asset.split("?")[0], query_string={"v": version}).headers["Cache-Control"]
+        assert "immutable" not in kept
+
+
+def test_results_are_kept_by_no_cache_and_name_no_token_in_a_header(client, send, jpeg):
+    where = send(jpeg).location
+    for address in (where, f"{where}/picture.jpg", f"{where}/thumbnail.jpg", f"/api{where}"):
+        headers = client.get(address).headers
+        assert headers["Cache-Control"] == "no-store"
+        assert where.split("/")[-1] not in str(headers)
+
+
+def test_uploads_sent_at_the_same_time_are_all_their_browsers_own(app, client, jpeg, token):
+    def send():
+        # Each with the cookie as it was before: none sees what the others were told.
+        one = app.test_client()
+        one.set_cookie("alexnet", client.get_cookie("alexnet").value)
+        form = {"csrf_token": token, "image": (io.BytesIO(jpeg), "cat.jpg")}
+        return one.post("/", data=form).location
+
+    sent = [send() for _ in range(3)]
+    shown = client.get("/").get_data(as_text=True)
+    assert all(where in shown for where in sent)
+    assert [client.get(f"{where}/delete").status_code for where in sent] == [200] * 3
+    assert app.test_client().get(f"{sent[0]}/delete").status_code == 403
+
+
+def test_an_earlier_versions_cookie_keeps_its_results(app, client, send, jpeg):
+    where = send(jpeg).location
+    with app.extensions["sessions"].begin() as session:
+        session.query(UploadResult).update({"owner": None})
+    other = app.test_client()
+    with other.session_transaction() as cookie:
+        cookie["results"] = [where.split("/")[-1], "nonsense", 3]
+    assert where in other.get("/").get_data(as_text=True)
+    assert other.get(f"{where}/delete").status_code == 200
+    assert client.get(f"{where}/delete").status_code == 403
 
 
 @pytest.mark.parametrize(

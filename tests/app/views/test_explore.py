@@ -224,19 +224,14 @@ def test_steps_that_are_none_are_left_out(client, page, cats) -> None:
 
 @pytest.mark.parametrize("part", ["", "/thumbnail.jpg", "/picture.jpg"])
 def test_an_image_is_decoded_when_it_is_its_turn(app: Flask, cats: list[int], part: str) -> None:
-    turns, answers = app.extensions["compute_slots"], []
+    queue, answers = app.extensions["compute_queue"], []
     asking = threading.Thread(
         target=lambda: answers.append(app.test_client().get(f"/images/{cats[0]}{part}"))
     )
-    turns.acquire()
-    turns.acquire()
-    try:
+    with queue.enter(), queue.enter():
         asking.start()
         asking.join(0.3)
         assert asking.is_alive()
-    finally:
-        turns.release()
-        turns.release()
     asking.join(60)
     assert answers[0].status_code == 200
 

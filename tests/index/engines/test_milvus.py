@@ -16,7 +16,7 @@ import pytest
 
 from index.engines import milvus_collections, milvus_server
 from index.engines.milvus import MilvusSearch, open_collection
-from index.engines.milvus_server import parse_milvus_url
+from index.engines.milvus_address import parse_milvus_url
 from index.engines.protocol import RowFilter, SearchError
 from index.id_map import IdMap
 from index.manifest import StoreError

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.config import Settings, SettingsError
-from app.loopback import Address, check_addresses, is_open_switching
+from app.serving.loopback import Address, check_addresses, is_open_switching
 
 OPEN = {"ALEXNET_SWITCH_WITHOUT_TOKEN": "1"}
 TOKEN = {"ALEXNET_ADMIN_TOKEN": "a token of many letters"}

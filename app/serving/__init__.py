@@ -1,0 +1,1 @@
+"""How requests reach the application: connections, deadlines, proxies in front of it."""
