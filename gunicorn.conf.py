@@ -68,6 +68,7 @@ def when_ready(server: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """Read weights and index now, beside the first requests, not in the middle of one."""
+    worker.wsgi.extensions["upload_cleaner"].keep_clean()
     worker.wsgi.extensions["background_index"].start()
 
 

@@ -226,6 +226,14 @@ class Settings:
             parse_whole_number(0, 36500),
         ),
     )
+    upload_quota_megabytes: int = field(
+        default=10_000,
+        metadata=describe_setting(
+            "ALEXNET_UPLOAD_QUOTA_MEGABYTES",
+            "Megabytes that all stored pictures of uploads may take; the oldest are deleted first.",
+            parse_whole_number(1, 1_000_000_000),
+        ),
+    )
     upload_files: int = field(
         default=12,
         metadata=describe_setting(
@@ -399,6 +407,11 @@ class Settings:
     def upload_bytes(self) -> int:
         """Largest upload, in bytes."""
         return self.upload_megabytes * 1_000_000
+
+    @property
+    def upload_quota(self) -> int:
+        """Bytes that all stored pictures of uploads may take."""
+        return self.upload_quota_megabytes * 1_000_000
 
     @property
     def upload_pixels(self) -> int:

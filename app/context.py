@@ -11,6 +11,7 @@ from app.database.session import Sessions
 from app.indexing.pretrained import PretrainedIndexing
 from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready, describe_missing_index
 from app.serving.admission import ComputeQueue
+from app.uploads.expiry import UploadCleaner
 from model.predict import Predictor
 
 MAX_ID = 2**31 - 1
@@ -38,6 +39,12 @@ def loader() -> ModelLoader:
 def background_index() -> PretrainedIndexing:
     """Return what indexes the demo photographs with the weights that ship."""
     found: PretrainedIndexing = current_app.extensions["background_index"]
+    return found
+
+
+def upload_cleaner() -> UploadCleaner:
+    """Return what deletes old uploads."""
+    found: UploadCleaner = current_app.extensions["upload_cleaner"]
     return found
 
 

@@ -31,8 +31,6 @@ from index.engines.protocol import SearchError
 from model.decode import ImageError
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-DATABASE_FULL_MESSAGES = ("disk is full", "No space left")
-"""What SQLite and PostgreSQL say when the disk is full."""
 HEADINGS = {
     400: "Bad request",
     403: "Not allowed",
@@ -59,7 +57,7 @@ SENTENCES = {
 }
 PROGRAM_PATHS = (DOCS_PATH, "/livez", "/readyz", "/healthz")
 """Paths that programs ask for, besides those below the first."""
-TEMPORARY_REASONS = ("database", "search")
+TEMPORARY_REASONS = ("database", "disk", "search")
 """Reasons that may pass by waiting: a page with one of them is a 503, too."""
 MAX_DRAINED_BYTES = 256 * 1024 * 1024
 
@@ -221,9 +219,14 @@ def handle_not_ready(error: NotReadyError) -> Response:
     reason, command = error.state.reason, error.state.command
     kind = PROBLEM_KINDS[reason]
     if wants_json():
-        sentence = f"{kind.meaning} Run `{command}`."
+        sentence = f"{kind.meaning} Run `{command}`." if command else kind.meaning
         return make_error_response(
-            Problem(status=503, kind=reason, sentence=sentence, more={"command": command})
+            Problem(
+                status=503,
+                kind=reason,
+                sentence=sentence,
+                more={"command": command} if command else {},
+            )
         )
     page = render_template(
         "notice.html", heading=kind.title, sentence=kind.meaning, command=command
@@ -235,7 +238,7 @@ def handle_not_ready(error: NotReadyError) -> Response:
 def handle_database_error(error: DatabaseError) -> Response:
     """Handle a database that is locked, unreachable or full."""
     current_app.logger.error("%s", error)
-    if any(words in str(error) for words in DATABASE_FULL_MESSAGES):
+    if error.is_disk_full:
         return make_error_response(describe_full_disk())
     heading = "The database is not available"
     return make_error_response(

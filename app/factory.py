@@ -21,6 +21,7 @@ from app.inference.lru_cache import LruCache
 from app.serving.admission import ComputeQueue
 from app.serving.limits import limit_rates
 from app.serving.proxies import TrustedProxies
+from app.uploads.expiry import UploadCleaner
 from app.uploads.receive import FORM_OVERHEAD_BYTES
 from app.views import classify, explore, health, images, models, results
 from app.views.figure4 import page as figure4
@@ -64,6 +65,7 @@ def make_app(settings: Settings | None = None) -> Flask:
     app.extensions["background_index"] = PretrainedIndexing(
         settings, sessions, app.extensions["loader"]
     )
+    app.extensions["upload_cleaner"] = UploadCleaner(settings, sessions)
     app.extensions["activations"] = LruCache(MAX_CACHED_ACTIVATIONS)
     app.extensions["figures"] = FigureState()
     app.extensions["compute_queue"] = ComputeQueue(MAX_CONCURRENT_IMAGES, settings.queue)

@@ -62,6 +62,11 @@ PROBLEM_KINDS = {
         title="The database is not ready",
         meaning="The database cannot be read, or its tables are not up to date; the log says more.",
     ),
+    "disk": ProblemKind(
+        status=503,
+        title="The disk is full",
+        meaning="The disk that holds the database is full. Delete results, or make room.",
+    ),
     "busy": ProblemKind(
         status=503,
         title="Too many requests are waiting",

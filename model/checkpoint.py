@@ -7,11 +7,12 @@ is ever unpickled. The tensors may be coded in fewer bytes (model/compressed.py)
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +33,19 @@ COMPRESSION = "compression"
 tensors' shapes, for readers that do not know the network."""
 COMPRESSION_FORMAT = 1
 """Version of the coding."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""What safetensors' headers call a dtype."""
 MEAN, EIGENVALUES, EIGENVECTORS = "mean_image", "pca.eigenvalues", "pca.eigenvectors"
 UNKNOWN = "unknown"
 """What the header says where nobody knows."""
@@ -229,9 +243,42 @@ def read_weights_header(path: Path) -> WeightsHeader:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Read the header and the tensors of a safetensors file. Raises WeightsError."""
+    """Read the header and the tensors of a safetensors file. Raises WeightsError.
+
+    The tensors are read, not mapped: a file that is overwritten or cut while it is in use would
+    change mapped tensors, or kill the process.
+    """
     with open_safetensors(path) as file:
-        return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata, slices = file.metadata() or {}, {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        shapes = {key: known.get_shape() for key, known in slices.items()}
+    try:
+        with path.open("rb") as raw:
+            before = os.fstat(raw.fileno())
+            header_bytes = int.from_bytes(raw.read(8), "little")
+            entries = json.loads(raw.read(header_bytes))
+            tensors = {
+                key: read_tensor(raw, 8 + header_bytes, entries[key]).reshape(shape)
+                for key, shape in shapes.items()
+            }
+            after = os.fstat(raw.fileno())
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise WeightsError(f"{path} changed while it was read: {error}") from error
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise WeightsError(f"{path} changed while it was read")
+    return metadata, tensors
+
+
+def read_tensor(file: BinaryIO, start: int, entry: Mapping[str, Any]) -> Tensor:
+    """Read one tensor, flat, as its entry in the header describes it; the data begin at `start`.
+
+    Raises KeyError, OSError, and EOFError if the file is too short.
+    """
+    first, end = entry["data_offsets"]
+    content = torch.empty(end - first, dtype=torch.uint8)
+    file.seek(start + first)
+    if file.readinto(content.numpy()) != end - first:  # type: ignore[attr-defined]
+        raise EOFError("it is too short")
+    return content.view(DTYPES[entry["dtype"]])
 
 
 @contextmanager

@@ -47,8 +47,23 @@ REQUEST_PATIENCE = Patience(lock=3, connect=3, query=10)
 """A request's: whoever asked is answered soon that the database is away, and frees the thread."""
 
 
+UPGRADE_COMMAND = "flask db upgrade"
+DISK_FULL_MESSAGES = ("disk is full", "No space left")
+"""What SQLite and PostgreSQL say when the disk is full."""
+
+
 class DatabaseError(Exception):
     """The database cannot be reached, is locked, or its tables are not up to date."""
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the disk was full."""
+        return any(words in str(self) for words in DISK_FULL_MESSAGES)
+
+    @property
+    def command(self) -> str:
+        """The command that helps; empty if none does."""
+        return UPGRADE_COMMAND if UPGRADE_COMMAND in str(self) else ""
 
 
 def session_factory(settings: Settings, patience: Patience = COMMAND_PATIENCE) -> Sessions:
@@ -138,6 +153,8 @@ def describe_error(error: DBAPIError, where: str) -> str:
             f"The database {where} does not exist or cannot be read ({what}); restore it, or make "
             "a new one with `flask db upgrade`"
         )
+    if "readonly database" in what:
+        return f"The database {where} is on a disk, or in a folder, that cannot be written"
     if "locked" in what:
         return f"The database {where} is locked by another program; try again when it has finished"
     if isinstance(error, OperationalError):

@@ -7,7 +7,7 @@ from pathlib import Path
 from app.config import Settings
 from app.database.images import read_class_folders_by_image
 from app.database.session import Sessions
-from app.inference.loader import ModelLoader, NotReady
+from app.inference.loader import ModelLoader, NotReady, NotReadyError
 from index.building.file_list import escape_file_name
 from index.building.pipeline import compute_features
 from index.store import Index, StoreError
@@ -49,7 +49,7 @@ def measure_precision(
     """
     state = ModelLoader(settings, sessions).get_state()
     if isinstance(state, NotReady):
-        raise StoreError(f"{state.message} Run `{state.command}`.")
+        raise StoreError(str(NotReadyError(state)))
     folder = scan_folder(data or Path(state.manifest.data))
     items = [(i, folder.root / photograph.path) for i, photograph in enumerate(folder.val)]
     progress: Callable[[int], None] = report("Computing features of validation images", len(items))

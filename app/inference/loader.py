@@ -10,7 +10,12 @@ import numpy as np
 
 from app.config import Settings
 from app.database.images import IndexVersionInfo, find_version
-from app.database.session import DatabaseError, Sessions, are_tables_current
+from app.database.session import (
+    UPGRADE_COMMAND,
+    DatabaseError,
+    Sessions,
+    are_tables_current,
+)
 from index import store
 from index.engines.protocol import SearchError
 from index.sample import ImageSample, read_sample
@@ -21,7 +26,9 @@ from model.config import FEATURES, SQUARE_SIDE
 from model.predict import Predictor
 from storage.home import Home
 
-Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database", "search"]
+Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database", "disk", "search"]
+PASSING_REASONS = ("database", "disk", "no-index", "search")
+"""What may pass without any change of the links."""
 T = TypeVar("T")
 
 
@@ -45,7 +52,7 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class NotReady:
-    """Why nothing can be classified yet. `command` fixes it.
+    """Why nothing can be classified yet. `command` fixes it, if one does.
 
     message: for the log, since it may name files of the server.
     """
@@ -59,7 +66,8 @@ class NotReadyError(Exception):
     """Weights and an index that match are needed, and missing."""
 
     def __init__(self, state: NotReady) -> None:
-        super().__init__(f"{state.message} Run `{state.command}`.")
+        advice = f" Run `{state.command}`." if state.command else ""
+        super().__init__(f"{state.message}{advice}")
         self.state = state
 
 
@@ -136,7 +144,7 @@ class ModelLoader:
             if state.manifest.kind == "milvus":
                 state.index.search(np.zeros((1, FEATURES), np.float32), 1)
         except DatabaseError as error:
-            return NotReady(reason="database", message=str(error), command=UPGRADE_COMMAND)
+            return describe_database_error(error)
         except SearchError as error:
             return describe_failed_search(error)
         return state
@@ -162,8 +170,12 @@ class ModelLoader:
             self.predictors.forget()
             self.indexes.forget()
             self.samples.forget()
-        # A database or a search server may recover without any change of the links: look again.
-        retry = isinstance(found, NotReady) and found.reason in ("database", "no-index", "search")
+        retry = isinstance(found, NotReady) and found.reason in (
+            "database",
+            "disk",
+            "no-index",
+            "search",
+        )
         self.signature = None if moved or retry else before
         return self.current
 
@@ -197,7 +209,7 @@ class ModelLoader:
             )
             return Ready(predictor=predictor, index=index, version=version, sample=sample)
         except DatabaseError as error:
-            return NotReady(reason="database", message=str(error), command=UPGRADE_COMMAND)
+            return describe_database_error(error)
         except store.StoreError as error:
             return NotReady(reason="damaged", message=f"{error}.", command=BUILD_COMMAND)
         except SearchError as error:
@@ -216,11 +228,7 @@ class ModelLoader:
         )
 
 
-BUILD_COMMAND, TRAIN_COMMAND, UPGRADE_COMMAND = (
-    "flask index build",
-    "python training/run.py",
-    "flask db upgrade",
-)
+BUILD_COMMAND, TRAIN_COMMAND = "flask index build", "python training/run.py"
 STATS_COMMAND = "flask index stats"
 MISMATCH_MESSAGE = "The index was built with different weights."
 OUTDATED_TABLES_MESSAGE = "The database's tables belong to another version of the application."
@@ -263,6 +271,12 @@ def describe_missing_index() -> NotReady:
     """Describe that no index exists yet."""
     message = "The training images are not indexed yet."
     return NotReady(reason="no-index", message=message, command=BUILD_COMMAND)
+
+
+def describe_database_error(error: DatabaseError) -> NotReady:
+    """Describe a database that cannot be used now."""
+    reason: Reason = "disk" if error.is_disk_full else "database"
+    return NotReady(reason=reason, message=str(error), command=error.command)
 
 
 def describe_failed_search(error: SearchError) -> NotReady:

@@ -18,7 +18,7 @@ def write_then_rename(file: Path, data: bytes) -> Iterator[Path]:
 
     Removes it if anything fails. Raises OSError.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     part = file.with_name(file.name + PART_SUFFIX)
     try:
         with part.open("wb") as out:
@@ -50,6 +50,6 @@ def delete_on_success(file: Path) -> Iterator[None]:
         if renamed:
             aside.rename(file)
         raise
-    # `delete_expired_uploads` tries again if this fails.
+    # `clean_uploads` tries again if this fails.
     with suppress(OSError):
         aside.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, delete, exists, select, true, update
 from sqlalchemy.orm import aliased
 
 from app.config import Settings
-from app.database.session import Sessions, read_session, write_session
+from app.database.session import DatabaseError, Sessions, read_session, write_session
 from app.database.tables import Class, Image, IndexVersion, UploadBatch, UploadResult, utc_now
 from app.inference.classify import Classification
 from app.uploads.picture_files import delete_on_success, write_then_rename
@@ -178,12 +178,23 @@ def delete_result(token: str, settings: Settings, sessions: Sessions) -> None:
     """Delete a result and its picture: both, or neither if this raises.
 
     The picture is renamed before the row is deleted: if the process dies between the two,
-    `delete_expired_uploads` completes the deletion. Raises OSError and DatabaseError.
+    `clean_uploads` completes the deletion. On a full disk the picture goes first, which makes room
+    for the row's deletion. Raises OSError and DatabaseError.
     """
-    with (
-        delete_on_success(locate_result_picture(settings, token)),
-        write_session(sessions) as session,
-    ):
+    picture = locate_result_picture(settings, token)
+    try:
+        with delete_on_success(picture):
+            delete_row(token, sessions)
+    except DatabaseError as error:
+        if not error.is_disk_full:
+            raise
+        picture.unlink(missing_ok=True)
+        delete_row(token, sessions)
+
+
+def delete_row(token: str, sessions: Sessions) -> None:
+    """Delete a result, but not its picture. Raises DatabaseError."""
+    with write_session(sessions) as session:
         session.execute(delete(UploadResult).where(UploadResult.token == token))
 
 

@@ -10,7 +10,6 @@ from app import context
 from app.database.images import find_examples, find_image
 from app.database.session import DatabaseError
 from app.inference.classify import classify_image
-from app.uploads.expiry import delete_expired_uploads
 from app.uploads.receive import (
     Upload,
     UploadError,
@@ -53,7 +52,6 @@ def submit_classify_form() -> Redirect:
     """Classify the uploaded images: one leads to its result, several to a page of results."""
     context.require_ready()
     sent = list_sent_files(request, context.settings())
-    delete_expired_uploads(context.settings(), context.sessions())
     if len(sent) == 1:
         return redirect_to_result(classify_and_store(read_upload(sent[0], context.settings())))
     items = classify_batch(sent)
@@ -72,7 +70,6 @@ def classify_example(image_id: int) -> Redirect:
         data = found.file.read_bytes()
     except OSError:
         abort(404, "The file of this example no longer exists.")
-    delete_expired_uploads(context.settings(), context.sessions())
     upload = Upload(data=data, filename=make_display_name(found.file.name), server_file=True)
     return redirect_to_result(classify_and_store(upload))
 
@@ -92,7 +89,9 @@ def classify_and_store(upload: Upload) -> str:
             context.require_ready(), sessions, upload.data, max_pixels=max_pixels
         )
         picture = encode_reduced(image)
-    return store_result(upload, classification, picture, settings, sessions, owner=read_owner())
+    token = store_result(upload, classification, picture, settings, sessions, owner=read_owner())
+    context.upload_cleaner().note_stored(len(picture))
+    return token
 
 
 def classify_batch(sent: list[FileStorage]) -> list[BatchItem]:

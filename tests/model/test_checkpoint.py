@@ -2,15 +2,19 @@
 
 import hashlib
 import json
+import os
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from model import checkpoint
 from model.alexnet import AlexNet
 from model.architectures import VARIANTS
 from model.checkpoint import (
@@ -93,6 +97,42 @@ def test_it_is_a_plain_safetensors_file_that_others_can_read(file: Path) -> None
     assert json.loads(header["provenance"])["commit"] == "0123"
     assert load_file(file).keys() == tensors.keys()
     assert tensors["mean_image"].shape == (3, 80, 80)
+
+
+def test_what_happens_to_a_file_later_changes_nothing_that_was_read(
+    weights: Weights, file: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "w.safetensors"
+    shutil.copyfile(file, copy)
+    read = load_weights(copy)
+    size = copy.stat().st_size
+    with copy.open("r+b") as content:
+        content.write(bytes(size))
+        content.truncate(100)
+    assert read.identity == weights.identity
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "w.safetensors"
+    shutil.copyfile(file, copy)
+    read_tensor, read = checkpoint.read_tensor, []
+
+    def read_then_change(*arguments: Any) -> torch.Tensor:
+        read.append(read_tensor(*arguments))
+        if len(read) == 3:
+            os.truncate(copy, 1000)
+        return read[-1]
+
+    monkeypatch.setattr(checkpoint, "read_tensor", read_then_change)
+    with pytest.raises(WeightsError, match="changed while it was read"):
+        load_weights(copy)
+    # The same size with other content, and another time.
+    shutil.copyfile(file, copy)
+    monkeypatch.setattr(checkpoint, "read_tensor", lambda *a: (os.utime(copy), read_tensor(*a))[1])
+    with pytest.raises(WeightsError, match="changed while it was read"):
+        load_weights(copy)
 
 
 def test_a_file_from_before_there_were_variants_is_read(

@@ -29,7 +29,7 @@ from app.database.session import (
 )
 from app.database.tables import Dataset, IndexVersion, UploadResult, utc_now
 from app.uploads import picture_files
-from app.uploads.expiry import delete_expired_uploads, delete_old_files
+from app.uploads.expiry import clean_uploads, delete_expired_uploads, delete_old_files
 from app.uploads.receive import make_display_name
 from model import decode
 from storage.files import switch_link
@@ -237,7 +237,7 @@ def test_a_result_expires_and_is_deleted_when_the_next_is_stored(
     assert client.get(location).status_code == 404
     assert client.get(f"{location}/picture.jpg").status_code == 404
     assert picture.exists()
-    send(jpeg)
+    clean_uploads(settings, app.extensions["sessions"])
     assert not picture.exists()
     with app.extensions["sessions"]() as session:
         assert session.get(UploadResult, token) is None

@@ -233,10 +233,10 @@ def test_what_a_crash_left_of_a_deletion_is_finished(
     picture = settings.home.uploads / f"{token}.jpg"
     picture.rename(picture.with_name(f"{token}.jpg.erased"))
     own = replace(settings, upload_days=days)
-    expiry.delete_expired_uploads(own, app.extensions["sessions"])
+    expiry.clean_uploads(own, app.extensions["sessions"])
     assert token in rows(app)  # another process may just be at it
     monkeypatch.setattr(expiry, "SECONDS_PER_MINUTE", -1)
-    expiry.delete_expired_uploads(own, app.extensions["sessions"])
+    expiry.clean_uploads(own, app.extensions["sessions"])
     assert token not in rows(app)
     assert not [name for name in pictures(settings) if token in name]
 
@@ -319,9 +319,8 @@ def test_a_disk_that_fills_up_on_the_way_keeps_none_of_them(
 def test_a_page_of_several_expires_too(
     app: Flask,
     client: FlaskClient,
-    send: Send,
+    settings: Settings,
     send_together: Callable[..., TestResponse],
-    jpeg: bytes,
 ) -> None:
     location = send_together().location
     sessions = app.extensions["sessions"]
@@ -329,7 +328,7 @@ def test_a_page_of_several_expires_too(
     with write_session(sessions) as session:
         session.execute(change.values(created_at=utc_now() - timedelta(days=7.1)))
     assert client.get(location).status_code == 404
-    send(jpeg)
+    expiry.clean_uploads(settings, sessions)
     with read_session(sessions) as session:
         assert session.get(UploadBatch, token_of(location)) is None
 
