@@ -1,8 +1,9 @@
 """Decode untrusted bytes into an upright RGB image, with all the checks that this needs.
 
-The format is recognised by the first bytes, not by the file's name. JPEG, PNG and WebP are read,
-each by calling its Pillow plugin directly, so that no other plugin is ever tried. The size is
-checked in the header, before any pixel is decoded. No global setting of Pillow is changed.
+The format is recognised by the first bytes, not by the file's name. JPEG, PNG and WebP are read.
+`model/containers/` walks the file and keeps the pixels only; the size is checked in the header,
+before any pixel is decoded; then the format's Pillow plugin is called directly, so that no other
+plugin is ever tried. No global setting of Pillow is changed.
 
 Colour profiles are ignored: the paper does nothing to the pixels except subtract their mean (§2).
 """
@@ -15,12 +16,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+
+from model.containers.container import Container, Kind, TooManyPartsError
+from model.containers.jpeg import strip_jpeg
+from model.containers.png import strip_png
+from model.containers.webp import strip_webp
+from model.to_rgb import apply_orientation, convert_to_rgb, place_on_canvas
 
 MAX_PIXELS = 50_000_000
 """Width × height of the largest image that is decoded by default."""
+MAX_SIDE = 65_535
+"""Width and height of the largest image that is decoded by default: what a JPEG can have."""
 
 ImageFault = Literal["empty", "unknown", "too-large", "damaged"]
 
@@ -37,7 +44,9 @@ class ImageError(ValueError):
         self.reason: ImageFault = reason
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode_image(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE
+) -> Image.Image:
     """Decode a JPEG, PNG or WebP into an RGB image, rotated as its EXIF orientation says.
 
     - Of an MPO (some phones' JPEG), or an animated WebP or PNG, the first picture is used.
@@ -45,26 +54,58 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     - Transparency of any kind is composited on white.
     - CMYK JPEGs are read as Adobe writes them, inverted, as Pillow and browsers do.
     - Broken EXIF is not an error: the image keeps its stored orientation.
+    - Text, profiles and other metadata are skipped, damaged or not.
+    - A JPEG may lack its end marker, but none of its pixels.
 
-    Raises ImageError; more than `max_pixels` pixels are rejected before decoding.
+    Raises ImageError; more than `max_pixels` pixels, or `max_side` on a side, are rejected before
+    decoding.
     """
-    kind = _detect_kind(data)
-    with _convert_pillow_errors(kind):
-        if kind == "JPEG":
-            _check_scans(data)
-        image = PLUGINS[kind](io.BytesIO(data))
-        _check_size(image.size, max_pixels)
-        raw_mode = str(image.tile[0].args) if image.tile else ""
-        image.load()
-        return _apply_orientation(
-            _convert_to_rgb(image, raw_mode), _read_orientation(image.info.get("exif"))
-        )
+    return decode_container(read_container(data, max_pixels=max_pixels, max_side=max_side))
+
+
+def read_container(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE
+) -> Container:
+    """Read everything but the pixels, for `decode_container`.
+
+    Raises ImageError for what is no image, is broken before its pixels, or exceeds the limits.
+    """
+    container = _strip(data)
+    _check_size(container.size, max_pixels, max_side)
+    return container
+
+
+def decode_container(container: Container) -> Image.Image:
+    """Decode what `read_container` returned. Raises ImageError."""
+    with _convert_pillow_errors(container.kind):
+        image, raw_mode = _load_pixels(container)
+        if container.canvas is None:
+            image = convert_to_rgb(image, raw_mode)
+        else:
+            image = place_on_canvas(image, container.canvas)
+        return apply_orientation(image, container.orientation)
+
+
+def estimate_memory(container: Container) -> int:
+    """Return how many bytes decoding takes at most, making a square of the image included."""
+    width, height = container.size
+    canvas = DECODING_BYTES["PNG"] * width * height if container.canvas else 0
+    picture = DECODING_BYTES[container.kind] * container.width * container.height
+    return picture + canvas + len(container.data)
+
+
+DECODING_BYTES: dict[Kind, int] = {"JPEG": 13, "PNG": 13, "WebP": 16}
+"""Bytes per pixel, a little above those measured by benchmarks/decoding.py.
+
+Pillow's images in colour take 4: at most, three at a time are held (LA or a transparent colour to
+RGBA to RGB). A progressive CMYK JPEG has coefficients of 8 beside an image, libwebp two canvases
+and the lossless picture."""
 
 
 class ImageHeader(NamedTuple):
     """What an image's header says: its kind (JPEG, PNG or WebP) and upright size in pixels."""
 
-    kind: str
+    kind: Kind
     width: int
     height: int
 
@@ -72,36 +113,38 @@ class ImageHeader(NamedTuple):
 def read_image_header(data: bytes) -> ImageHeader:
     """Read kind and size without decoding, regardless of the number of pixels.
 
-    The pixels may still be damaged. The size is that of `decode_image`, except for a
-    PNG whose EXIF follows its pixels: then it is the stored size. Raises ImageError.
+    The pixels may still be damaged. The size is that of `decode_image`. Raises ImageError.
     """
-    kind = _detect_kind(data)
-    with _convert_pillow_errors(kind):
-        image = PLUGINS[kind](io.BytesIO(data))
-        turned = _read_orientation(image.info.get("exif")) in {5, 6, 7, 8}
-        width, height = image.size
-        return ImageHeader(kind, height, width) if turned else ImageHeader(kind, width, height)
+    container = _strip(data)
+    width, height = container.size
+    if container.orientation in {5, 6, 7, 8}:
+        width, height = height, width
+    return ImageHeader(container.kind, width, height)
 
 
 ACCEPTED = "JPEG, PNG and WebP images are accepted."
 
 
-class _Jpeg(JpegImagePlugin.JpegImageFile):
-    """A JPEG without Pillow's search for the resolution, which warns about EXIF it cannot read.
+class _WebP(WebPImagePlugin.WebPImageFile):
+    """A WebP that gives up its decoder, and with it two canvases, as soon as it has the pixels."""
 
-    Used directly, it also reads an MPO as the JPEG that it begins with.
-    """
+    def load(self) -> Any:
+        if self.tile or self._im is not None:
+            return ImageFile.ImageFile.load(self)
+        pixels, *_ = self._get_next()
+        self._decoder = None
+        self.fp = io.BytesIO(pixels)
+        self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.rawmode)]
+        return ImageFile.ImageFile.load(self)
 
-    def _read_dpi_from_exif(self) -> None:
-        pass
 
-
-PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
-    "JPEG": _Jpeg,
+PLUGINS: dict[Kind, type[ImageFile.ImageFile]] = {
+    "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
-    "WebP": WebPImagePlugin.WebPImageFile,
+    "WebP": _WebP,
 }
-SIGNATURES = {
+STRIP = {"JPEG": strip_jpeg, "PNG": strip_png, "WebP": strip_webp}
+SIGNATURES: dict[Kind, re.Pattern[bytes]] = {
     "JPEG": re.compile(rb"\xff\xd8\xff"),
     "PNG": re.compile(rb"\x89PNG\r\n\x1a\n"),
     "WebP": re.compile(rb"RIFF....WEBP", re.DOTALL),
@@ -117,7 +160,13 @@ OTHER_SIGNATURES = {
 }
 
 
-def _detect_kind(data: bytes) -> str:
+def _strip(data: bytes) -> Container:
+    kind = _detect_kind(data)
+    with _convert_pillow_errors(kind):
+        return STRIP[kind](data)
+
+
+def _detect_kind(data: bytes) -> Kind:
     if not data:
         raise ImageError(f"The file is empty. {ACCEPTED}", "empty")
     for kind, signature in SIGNATURES.items():
@@ -148,12 +197,18 @@ def _convert_pillow_errors(kind: str) -> Iterator[None]:
     except (MemoryError, Image.DecompressionBombError) as error:
         message = f"The {kind} has too many pixels to decode. Make it smaller and try again."
         raise ImageError(message, "too-large") from error
+    except TooManyPartsError as error:
+        message = (
+            f"The {kind} would take too long to decode: it has {error}. Save it again as an "
+            f"ordinary {kind} and try again."
+        )
+        raise ImageError(message, "too-large") from error
     except PILLOW_ERRORS as error:
         message = f"The {kind} is damaged or truncated and cannot be read. {ACCEPTED}"
         raise ImageError(message, "damaged") from error
 
 
-def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+def _check_size(size: tuple[int, int], max_pixels: int, max_side: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageError(
@@ -161,96 +216,42 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
             f"at most {max_pixels / 1e6:,.1f} million are accepted. Make it smaller and try again.",
             "too-large",
         )
-
-
-MAX_SCANS = 100  # a progressive JPEG has about ten
-MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]", re.DOTALL)  # those with a length, and EOI
-
-
-def _check_scans(data: bytes) -> None:
-    """Reject a JPEG of thousands of scans: each is a few bytes, and a pass over all the pixels."""
-    at, scans = 2, 0
-    while (marker := MARKER.search(data, at)) and marker.group() != b"\xff\xd9":
-        scans += marker.group() == b"\xff\xda"
-        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2], "big")
-    if scans > MAX_SCANS:
+    if max(size) > max_side:
         raise ImageError(
-            f"The JPEG would take too long to decode: it has {scans:,} scans, at most {MAX_SCANS} "
-            "are accepted. Save it again as an ordinary JPEG.",
+            f"The image has {width:,} × {height:,} pixels; at most {max_side:,} are accepted on "
+            "each side. Make it smaller and try again.",
             "too-large",
         )
 
 
-def _convert_to_rgb(image: Image.Image, raw_mode: str) -> Image.Image:
-    """Convert any mode that the three formats can have to RGB; `raw_mode` is how PNG stored it."""
-    key = _convert_transparent_value(image.info.pop("transparency", None), raw_mode)
-    if image.mode.startswith("I"):
-        return Image.fromarray(_take_high_byte(np.asarray(image), key)).convert("RGB")
-    if key is not None:
-        image.info["transparency"] = key
-    if key is not None or image.mode in {"LA", "PA", "RGBA"}:
-        return _composite_on_white(image.convert("RGBA"))
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _load_pixels(container: Container) -> tuple[Image.Image, str]:
+    """Decode the stored picture; also return how PNG stored it, as Pillow's raw mode."""
+    if container.kind != "JPEG" or container.complete:
+        return _load_file(container.kind, container.data)
+    # Libjpeg fills missing pixels with what the bytes after them happen to mean. If two different
+    # continuations give the same pixels, only the end marker was missing.
+    first, second = (container.data + filler + b"\xff\xd9" for filler in JPEG_FILLERS)
+    checksum = _compute_checksum(_load_file("JPEG", first)[0])
+    image, raw_mode = _load_file("JPEG", second)
+    if _compute_checksum(image) != checksum:
+        raise ValueError("the JPEG is truncated")
+    return image, raw_mode
 
 
-def _convert_transparent_value(key: object, raw_mode: str) -> Any:
-    """PNG's transparent value (tRNS), in the units of the pixels that Pillow unpacked."""
-    if isinstance(key, int):
-        return key * {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
-    if isinstance(key, tuple):
-        return tuple(value >> 8 for value in key) if raw_mode == "RGB;16B" else key
-    # Bytes are a palette's alpha values; anything else is a comment that has this name.
-    return key if isinstance(key, bytes) else None
+JPEG_FILLERS = (b"\x55" * 64, b"\xaa" * 64)
 
 
-def _take_high_byte(grey: npt.NDArray[Any], transparent: int | None) -> npt.NDArray[np.uint8]:
-    high = (grey >> 8).astype(np.uint8)
-    if transparent is not None:
-        high[grey == transparent] = 255
-    return high
+def _load_file(kind: Kind, data: bytes) -> tuple[Image.Image, str]:
+    image = PLUGINS[kind](io.BytesIO(data))
+    raw_mode = str(image.tile[0].args) if image.tile else ""
+    image.load()
+    return image, raw_mode
 
 
-def _composite_on_white(rgba: Image.Image) -> Image.Image:
-    white = Image.new("RGB", rgba.size, (255, 255, 255))
-    white.paste(rgba, mask=rgba)
-    return white
-
-
-def _read_orientation(exif: object) -> int:
-    """The orientation, 1 to 8, of an EXIF block; 1 if it is absent or broken.
-
-    Pillow's own reader goes through every tag and raises or warns about each broken one; only
-    one matters here: 0x0112 of the first directory, a SHORT (Exif 2.3, 4.6.4).
-    """
-    tiff = exif.removeprefix(b"Exif\0\0") if isinstance(exif, bytes) else b""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, at)
-            if (tag, kind) == (0x0112, 3):
-                return int(value)
-    except struct.error:
-        return 1
-    return 1
-
-
-TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def _apply_orientation(image: Image.Image, orientation: int) -> Image.Image:
-    if orientation in TRANSPOSITIONS:
-        image = image.transpose(TRANSPOSITIONS[orientation])
-    image.info.clear()  # the orientation has been applied; the rest is private
-    return image
+def _compute_checksum(image: Image.Image, rows: int = 64) -> int:
+    """A checksum of the pixels, computed in strips to save memory."""
+    checksum = 0
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        checksum = zlib.crc32(strip.tobytes(), checksum)
+    return checksum

@@ -11,16 +11,18 @@ decoded; ten_crop.py cuts the crops that the network sees.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
-from torch import Tensor
 
 from model.config import SQUARE_SIDE, Resize
 from model.decode import MAX_PIXELS, ImageError, decode_image
+
+# Whoever only makes squares should not wait for torch, as the processes that decode uploads.
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def decode_square(
@@ -151,8 +153,10 @@ def warp_to_square(image: Image.Image, side: int = SQUARE_SIDE) -> npt.NDArray[n
         _find_neighbours(length, side) for length in image.size
     )
     pixels = np.asarray(image)
-    rows = _interpolate(pixels[top], pixels[bottom], down[:, None, None])
-    square = _interpolate(rows[:, left], rows[:, right], across[:, None])
+    columns = np.concatenate((left, right))  # of a long strip only these, to save memory
+    upper, lower = pixels[top[:, None], columns], pixels[bottom[:, None], columns]
+    rows = _interpolate(upper, lower, down[:, None, None])
+    square = _interpolate(rows[:, :side], rows[:, side:], across[:, None])
     return np.rint(square).astype(np.uint8, order="C")
 
 
@@ -182,12 +186,14 @@ def _check_rgb(image: Image.Image) -> None:
         raise ValueError(f"an RGB image is needed, as decode_image returns, not {image.mode}")
 
 
-def subtract_mean(pixels: Tensor, mean: Tensor) -> Tensor:
+def subtract_mean(pixels: "Tensor", mean: "Tensor") -> "Tensor":
     """Subtract the training set's mean image, float32 [3, s, s], from raw pixels 0…255 (§2).
 
     uint8 [N, s, s, 3] → float32 [N, 3, s, s], in the memory format channels_last. Raises
     ValueError for other shapes or dtypes, or if the two sides differ.
     """
+    import torch
+
     side = mean.shape[-1] if mean.ndim else 0
     if mean.dtype != torch.float32 or mean.shape != (3, side, side):
         raise ValueError(f"mean must be float32 [3, s, s], not {_describe(mean)}")
@@ -197,16 +203,18 @@ def subtract_mean(pixels: Tensor, mean: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).to(torch.float32) - mean
 
 
-def scale_pixels(pixels: Tensor, scale: float, channel_scales: Sequence[float]) -> Tensor:
+def scale_pixels(pixels: "Tensor", scale: float, channel_scales: Sequence[float]) -> "Tensor":
     """Divide mean-free pixels, float32 [N, 3, s, s], in place.
 
     scale, channel_scales: AlexNetConfig's input_scale and channel_scales.
     """
+    import torch
+
     if not channel_scales:
         return pixels.div_(scale)
     scales = torch.tensor(channel_scales, dtype=pixels.dtype, device=pixels.device)
     return pixels.div_(scale * scales[:, None, None])
 
 
-def _describe(x: Tensor) -> str:
+def _describe(x: "Tensor") -> str:
     return f"{x.dtype} {list(x.shape)}".removeprefix("torch.")
