@@ -5,6 +5,7 @@ Any of it can be changed on the command line: `gunicorn --bind 0.0.0.0:80 "app:c
 
 import logging
 import sys
+import threading
 from typing import Any
 
 from app.config import Settings, SettingsError
@@ -67,9 +68,11 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Read weights and index now, beside the first requests, not in the middle of one."""
-    worker.wsgi.extensions["upload_cleaner"].keep_clean()
-    worker.wsgi.extensions["background_index"].start()
+    """Read weights and index, and start a decoder, beside the first requests, not within one."""
+    extensions = worker.wsgi.extensions
+    threading.Thread(target=extensions["decoder"].warm_up, name="decoder", daemon=True).start()
+    extensions["upload_cleaner"].keep_clean()
+    extensions["background_index"].start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -218,6 +218,14 @@ class Settings:
             parse_whole_number(1, 1000),
         ),
     )
+    upload_side: int = field(
+        default=65_535,
+        metadata=describe_setting(
+            "ALEXNET_UPLOAD_SIDE",
+            "Maximum width and height of an uploaded image, in pixels.",
+            parse_whole_number(1, 1_000_000),
+        ),
+    )
     upload_days: int = field(
         default=7,
         metadata=describe_setting(
@@ -295,6 +303,31 @@ class Settings:
             "Names under which the application may be asked for, separated by spaces; .example.org "
             "means all below it. By default any.",
             lambda text: tuple(text.split()),
+        ),
+    )
+    decode_megabytes: int = field(
+        default=1500,
+        metadata=describe_setting(
+            "ALEXNET_DECODE_MEGABYTES",
+            "Memory for decoding images, in megabytes, all that are decoded at once together; an "
+            "image that needs more by itself is refused.",
+            parse_whole_number(16, 1_000_000),
+        ),
+    )
+    decode_seconds: int = field(
+        default=5,
+        metadata=describe_setting(
+            "ALEXNET_DECODE_SECONDS",
+            "Maximum computing time for decoding an image, in seconds.",
+            parse_whole_number(1, 600),
+        ),
+    )
+    decode_processes: int = field(
+        default=2,
+        metadata=describe_setting(
+            "ALEXNET_DECODE_PROCESSES",
+            "Processes that decode images for the server.",
+            parse_whole_number(1, 64),
         ),
     )
     page_size: int = field(
@@ -417,6 +450,11 @@ class Settings:
     def upload_pixels(self) -> int:
         """Largest uploaded image, in pixels."""
         return self.upload_megapixels * 1_000_000
+
+    @property
+    def decode_bytes(self) -> int:
+        """Memory for decoding images, in bytes."""
+        return self.decode_megabytes * 1_000_000
 
     @property
     def database(self) -> URL:

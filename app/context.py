@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from flask import current_app, g, request
 
 from app.config import Settings
 from app.database.browse import ClassCount, list_classes
 from app.database.session import Sessions
+from app.decoding.child import DecodeRequest, Pixels
+from app.decoding.pool import DecoderPool
 from app.indexing.pretrained import PretrainedIndexing
 from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready, describe_missing_index
 from app.serving.admission import ComputeQueue
@@ -46,6 +49,22 @@ def upload_cleaner() -> UploadCleaner:
     """Return what deletes old uploads."""
     found: UploadCleaner = current_app.extensions["upload_cleaner"]
     return found
+
+
+def decoder() -> DecoderPool:
+    """Return what decodes images for pages and API, in processes with limits."""
+    found: DecoderPool = current_app.extensions["decoder"]
+    return found
+
+
+def decode_square(predictor: Predictor, data: bytes, limits: DecodeRequest | None = None) -> Pixels:
+    """Decode a file to the network's square, uint8 [256, 256, 3]. Raises ImageError.
+
+    limits: those for uploads, if it is one.
+    """
+    config = predictor.network.config
+    request = replace(limits or DecodeRequest(), side=config.side, resize=config.resize)
+    return decoder().decode(data, request).square
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from app.cli.terminal import database_commands
 from app.cli.weights import weights_commands
 from app.config import Settings
 from app.database.session import REQUEST_PATIENCE, session_factory
+from app.decoding.pool import DecoderPool
 from app.errors import register_errors, render_server_error
 from app.indexing.pretrained import PretrainedIndexing
 from app.inference.loader import ModelLoader
@@ -36,7 +37,7 @@ from app.web import configure_web
 
 ROOT = Path(__file__).resolve().parent.parent
 MAX_CONCURRENT_IMAGES = 2
-"""Images decoded and computed with at once: a photograph of 50 megapixels takes 150 MB."""
+"""Images decoded and computed with at once, so that a few requests do not take every core."""
 COOKIE_LIFETIME = timedelta(days=400)
 """As long as browsers keep a cookie at most; it is renewed by each visit to the first page."""
 PAGES = (classify, results, explore, images, map, filters, layers, figure4, runs, models)
@@ -64,6 +65,9 @@ def make_app(settings: Settings | None = None) -> Flask:
     app.extensions["loader"] = ModelLoader(settings, sessions)
     app.extensions["background_index"] = PretrainedIndexing(
         settings, sessions, app.extensions["loader"]
+    )
+    app.extensions["decoder"] = DecoderPool(
+        settings.decode_processes, settings.decode_bytes, settings.decode_seconds
     )
     app.extensions["upload_cleaner"] = UploadCleaner(settings, sessions)
     app.extensions["activations"] = LruCache(MAX_CACHED_ACTIVATIONS)

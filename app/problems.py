@@ -96,7 +96,8 @@ PROBLEM_KINDS = {
     "image-too-large": ProblemKind(
         status=413,
         title="The image is too large",
-        meaning="The image has too many pixels, or its file has too many bytes.",
+        meaning="The image has too many pixels, its file has too many bytes, or decoding it would "
+        "take too much memory or time.",
     ),
     "invalid": ProblemKind(
         status=422,
@@ -165,6 +166,7 @@ def dump_upload_limits(settings: Settings) -> dict[str, Any]:
         "types": list(ACCEPTED_MEDIA_TYPES),
         "bytes": settings.upload_bytes,
         "pixels": settings.upload_pixels,
+        "side": settings.upload_side,
         "files": settings.upload_files,
     }
 

@@ -9,7 +9,7 @@ from app import context
 from app.api import etags, schemas, uploads
 from app.api.openapi import ID_RULE, ApiBlueprint
 from app.inference.classify import Classification, classify_image
-from app.uploads.receive import Upload
+from app.uploads.receive import Upload, make_decode_request
 from app.views.images import classify_image_or_404, find_image_or_404
 
 blueprint = ApiBlueprint("classify", "Labels and nearest training images for an image.")
@@ -109,7 +109,8 @@ def classify_upload(upload: Upload) -> dict[str, Any]:
             context.require_ready(),
             context.sessions(),
             upload.data,
-            max_pixels=context.settings().upload_pixels,
+            decode=context.decoder().decode,
+            request=make_decode_request(context.settings()),
         )
     return {"filename": upload.filename, **dump_classification(classification)}
 

@@ -10,7 +10,7 @@ from app import context
 from app.api import etags, uploads
 from app.api.openapi import ID_RULE, ApiBlueprint
 from app.database.images import CatalogueImage
-from app.uploads.receive import Upload, read_upload
+from app.uploads.receive import Upload, make_decode_request, read_upload
 from app.views.current_image import describe_catalogue_image
 from app.views.images import find_image_or_404
 from index.vectors import Floats
@@ -134,8 +134,8 @@ def extract_upload_features(upload: Upload) -> Floats:
     """Extract an upload's features, float32 [4096]; waits for a free slot."""
     with context.compute_slot():
         predictor = context.require_predictor()
-        limit = context.settings().upload_pixels
-        square = predictor.decode_square(upload.data, max_pixels=limit)
+        limits = make_decode_request(context.settings())
+        square = context.decode_square(predictor, upload.data, limits)
         return extract_square_features(predictor, square)
 
 

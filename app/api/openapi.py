@@ -59,6 +59,9 @@ class UploadLimitsSchema(Schema):
     types = fields.List(fields.String(), required=True)
     bytes = fields.Integer(required=True)
     pixels = fields.Integer(required=True)
+    side = fields.Integer(
+        required=True, metadata={"description": "maximum width and height, in pixels"}
+    )
     files = fields.Integer(required=True, metadata={"description": "per request"})
 
 

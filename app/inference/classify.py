@@ -1,19 +1,19 @@
 """Classifies an image: labels from the network, neighbours from the index, each step timed."""
 
 import time
-from collections.abc import Collection
-from dataclasses import dataclass
-
-from PIL.Image import Image
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 
 from app.database.images import IndexVersionInfo, find_labels
 from app.database.session import Sessions
+from app.decoding.child import DecodedImage, DecodeRequest, decode_here
 from app.inference.loader import Ready
 from index.vectors import Doubles, Floats
-from model.decode import MAX_PIXELS, decode_image
 from model.predict import LabelProbability, Pixels
 
 DEFAULT_NEIGHBOURS = 6
+Decode = Callable[[bytes, DecodeRequest], DecodedImage]
+TRUSTED = DecodeRequest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +59,20 @@ def classify_image(
     sessions: Sessions,
     data: bytes,
     *,
-    max_pixels: int = MAX_PIXELS,
+    decode: Decode = decode_here,
+    request: DecodeRequest = TRUSTED,
     without: int | None = None,
-) -> tuple[Classification, Image]:
-    """Classify an image file; return the decoded image too, so that nobody decodes it twice.
+) -> tuple[Classification, DecodedImage]:
+    """Classify an image file; return what was decoded too, so that nobody decodes it twice.
 
-    without: id of a training image that is not to be its own neighbour. Raises ImageError for
-    bytes that are not an image or for more than `max_pixels`, DatabaseError and SearchError.
+    decode: how; by default in this process, for trusted files. request: its limits, and whether
+    the picture is wanted. without: id of a training image that is not to be its own neighbour.
+    Raises ImageError, DatabaseError and SearchError.
     """
     timer = StepTimer()
-    image = decode_image(data, max_pixels=max_pixels)
-    square = ready.predictor.make_square(image)
+    config = ready.predictor.network.config
+    image = decode(data, replace(request, side=config.side, resize=config.resize))
+    square = image.square
     timer.stop("decode")
     prediction = ready.predictor.predict(square)
     timer.stop("network")

@@ -9,6 +9,7 @@ from flask import Request
 from werkzeug.datastructures import FileStorage
 
 from app.config import Settings
+from app.decoding.child import DecodeRequest
 
 IMAGE_FIELD = "image"
 MAX_NAME_LENGTH = 120
@@ -70,6 +71,11 @@ def read_upload(file: FileStorage, settings: Settings) -> Upload:
     if len(data) > settings.upload_bytes:
         raise UploadError(explain_file_too_large(settings), 413)
     return Upload(data=data, filename=name)
+
+
+def make_decode_request(settings: Settings) -> DecodeRequest:
+    """Return a request to decode an upload within the limits of the settings."""
+    return DecodeRequest(max_pixels=settings.upload_pixels, max_side=settings.upload_side)
 
 
 def explain_missing_image(request: Request) -> str:

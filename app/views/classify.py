@@ -1,6 +1,7 @@
 """The first page: it takes images, classifies them and stores the results."""
 
 from contextlib import suppress
+from dataclasses import replace
 
 from flask import Blueprint, abort, redirect, render_template, request, url_for
 from werkzeug.datastructures import FileStorage
@@ -9,12 +10,14 @@ from werkzeug.wrappers import Response as Redirect
 from app import context
 from app.database.images import find_examples, find_image
 from app.database.session import DatabaseError
+from app.decoding.child import DecodeRequest
 from app.inference.classify import classify_image
 from app.uploads.receive import (
     Upload,
     UploadError,
     describe_upload_limits,
     list_sent_files,
+    make_decode_request,
     make_display_name,
     read_upload,
 )
@@ -26,8 +29,8 @@ from app.uploads.results import (
     store_result,
 )
 from app.views.ownership import read_owner, remember_browser
-from app.views.pictures import encode_reduced
-from model.decode import MAX_PIXELS, ImageError
+from app.views.pictures import encode_picture
+from model.decode import ImageError
 
 blueprint = Blueprint("classify", __name__)
 blueprint.before_request(remember_browser)
@@ -83,12 +86,16 @@ def classify_and_store(upload: Upload) -> str:
     """Classify an image and store the result with its picture; return its token."""
     settings, sessions = context.settings(), context.sessions()
     # A file of the server may be larger than an upload.
-    max_pixels = MAX_PIXELS if upload.server_file else settings.upload_pixels
+    limits = DecodeRequest() if upload.server_file else make_decode_request(settings)
     with context.compute_slot():
         classification, image = classify_image(
-            context.require_ready(), sessions, upload.data, max_pixels=max_pixels
+            context.require_ready(),
+            sessions,
+            upload.data,
+            decode=context.decoder().decode,
+            request=replace(limits, picture=True),
         )
-        picture = encode_reduced(image)
+        picture = encode_picture(image.picture)
     token = store_result(upload, classification, picture, settings, sessions, owner=read_owner())
     context.upload_cleaner().note_stored(len(picture))
     return token

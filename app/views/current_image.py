@@ -47,7 +47,7 @@ class CurrentImage:
         from the result, which was computed from the uploaded file.
         """
         try:
-            return predictor.decode_square(self.read())
+            return context.decode_square(predictor, self.read())
         except (ImageError, OSError):
             abort(404, FILE_GONE)
 

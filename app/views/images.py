@@ -60,7 +60,11 @@ def classify_image_or_404(image: CatalogueImage) -> Classification:
         with context.compute_slot():
             data = read_unchanged(image)
             return classify_image(
-                context.require_ready(), context.sessions(), data, without=image.id
+                context.require_ready(),
+                context.sessions(),
+                data,
+                decode=context.decoder().decode,
+                without=image.id,
             )[0]
     except (ImageError, OSError):
         # The error may name the file's path, which is not for visitors.

@@ -4,27 +4,22 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 from flask import Response, current_app
 from PIL import Image
 
 from app import context
+from app.decoding.child import DecodeRequest, Pixels
 from app.web import check_not_modified, set_cache_headers
-from model.decode import ImageError, decode_image
-from model.preprocess import cut_central_square
+from model.config import SQUARE_SIDE
+from model.decode import ImageError
 
-MAX_SIDE = 1024
-MAX_ASPECT = 4
 JPEG_QUALITY = 88
 
 
-def encode_picture(image: Image.Image) -> bytes:
-    """Encode an RGB image as JPEG, without any of its metadata."""
+def encode_picture(pixels: Pixels) -> bytes:
+    """Encode uint8 [height, width, 3] as JPEG."""
     out = io.BytesIO()
-    # A copy of the pixels alone: Pillow would carry a colour profile or comment over.
-    plain = Image.frombytes("RGB", image.size, image.tobytes())
-    plain.save(out, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    Image.fromarray(pixels).save(out, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return out.getvalue()
 
 
@@ -33,24 +28,6 @@ def encode_png(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG")
     return out.getvalue()
-
-
-def encode_square(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encode the square that the network sees, uint8 [256, 256, 3], as JPEG."""
-    return encode_picture(Image.fromarray(pixels))
-
-
-def encode_reduced(image: Image.Image) -> bytes:
-    """Encode the whole picture, its longer side at most 1024 pixels.
-
-    Beyond four to one the ends are cut off, so that the central square stays sharp.
-    """
-    width, height = image.size
-    kept_width, kept_height = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
-    left, top = (width - kept_width) // 2, (height - kept_height) // 2
-    reduced = image.crop((left, top, left + kept_width, top + kept_height))
-    reduced.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return encode_picture(reduced)
 
 
 def make_picture_response(
@@ -71,7 +48,7 @@ def serve_image_file(
     """Return an image file's whole picture or central square; 404 when it cannot be read.
 
     etag: empty for a picture that nobody may keep. encoded_here: the file was written by
-    `encode_reduced`, so the whole of it is sent as it is.
+    `encode_picture`, so the whole of it is sent as it is.
     """
     if etag and (fresh := check_not_modified(etag, version=version)):
         return fresh
@@ -79,8 +56,10 @@ def serve_image_file(
         data = read()
         if not (whole and encoded_here):
             with context.compute_slot():
-                image = decode_image(data)
-                data = encode_reduced(image) if whole else encode_square(cut_central_square(image))
+                side = 0 if whole else SQUARE_SIDE
+                request = DecodeRequest(side=side, picture=whole)
+                image = context.decoder().decode(data, request)
+                data = encode_picture(image.picture if whole else image.square)
     except (ImageError, OSError):
         return make_missing_picture_response()
     if not etag:

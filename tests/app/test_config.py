@@ -22,7 +22,8 @@ def test_defaults(tmp_path: Path) -> None:
     assert settings.database.drivername == "sqlite"
     assert settings.database.database == str(tmp_path / "app.sqlite3")
     assert settings.upload_bytes == 16_000_000
-    assert settings.upload_pixels == 50_000_000
+    assert (settings.upload_pixels, settings.upload_side) == (50_000_000, 65_535)
+    assert (settings.decode_bytes, settings.decode_seconds) == (1_500_000_000, 5)
     assert (settings.upload_days, settings.page_size, settings.device) == (7, 48, "auto")
 
 

@@ -144,7 +144,9 @@ def compute_content(
     Raises what `read` raises, DatabaseError and SearchError.
     """
     predictor = ready.predictor
-    squares = {key: predictor.decode_square(read(one)) for key, one in selection.pictures.items()}
+    squares = {
+        key: context.decode_square(predictor, read(one)) for key, one in selection.pictures.items()
+    }
     probabilities = predictor.predict_probabilities(stack_squares(squares, selection.left))
     features = predictor.extract_features(stack_squares(squares, selection.right))
     neighbours = find_nearest_neighbours(ready, sessions, features)

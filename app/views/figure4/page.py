@@ -130,7 +130,7 @@ def render_file(state: Ready, content: FigureContent, caption: str, render: Rend
 def read_square_or_none(picture: CatalogueImage, predictor: Predictor) -> Pixels | None:
     """Read an image as the network sees it, uint8 [256, 256, 3]; None if its file is unusable."""
     try:
-        return predictor.decode_square(read_unchanged(picture))
+        return context.decode_square(predictor, read_unchanged(picture))
     except (ImageError, OSError):
         return None
 

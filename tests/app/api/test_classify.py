@@ -1,9 +1,11 @@
 """Images sent to be classified: one or several, as a form or as a body."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from flask.testing import FlaskClient
+from PIL import Image
 from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
@@ -110,3 +112,21 @@ def test_a_stored_image_is_not_its_own_neighbour(client):
     found = client.get("/api/images/1/answer").get_json()
     assert 1 not in [n["id"] for n in found["neighbours"]]
     assert found["filename"] == "00.jpg"
+
+
+def test_an_image_too_costly_to_decode_is_refused_and_the_next_one_classified(
+    settings, open_app, jpeg
+):
+    out = io.BytesIO()
+    Image.new("RGB", (1500, 1300)).save(out, "PNG")
+    client = open_app(replace(settings, decode_megabytes=16)).test_client()
+    costly, ordinary = post(client, out.getvalue(), jpeg).get_json()["answers"]
+    assert costly["problem"]["status"] == 413
+    assert costly["problem"]["type"].endswith("#image-too-large")
+    assert (ordinary["width"], ordinary["height"]) == (300, 200)
+
+
+def test_an_image_with_a_side_too_long_is_refused(settings, open_app, jpeg):
+    answer = post(open_app(replace(settings, upload_side=299)).test_client(), jpeg)
+    assert answer.status_code == 413
+    assert answer.get_json()["accepted"]["side"] == 299

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from app.config import Settings
 from app.database.images import find_image
 from app.database.session import DatabaseError, session_factory
+from app.decoding.child import DecodeRequest
 from app.indexing import build as indexing
 from app.inference import loader as engine_module
 from app.inference.classify import Classification, classify_image
@@ -40,7 +42,7 @@ def loader_of(settings: Settings) -> ModelLoader:
     return ModelLoader(settings, session_factory(settings))
 
 
-def classify(loader: ModelLoader, data: bytes, **options: int) -> Classification:
+def classify(loader: ModelLoader, data: bytes, **options: Any) -> Classification:
     return classify_image(loader.require_ready(), loader.sessions, data, **options)[0]
 
 
@@ -149,7 +151,7 @@ def test_what_cannot_be_answered_is_told(engine: ModelLoader, home: Settings) ->
     with pytest.raises(ImageError):
         classify(engine, b"no image")
     with pytest.raises(ImageError, match="pixels"):
-        classify(engine, b"\x89PNG\r\n\x1a\n" + PNG_2X2, max_pixels=0)
+        classify(engine, b"\x89PNG\r\n\x1a\n" + PNG_2X2, request=DecodeRequest(max_pixels=0))
 
 
 PNG_2X2 = bytes.fromhex(

@@ -28,10 +28,11 @@ from app.database.session import (
     write_session,
 )
 from app.database.tables import Dataset, IndexVersion, UploadResult, utc_now
+from app.decoding.child import DecodedImage
+from app.decoding.process import DecoderProcess
 from app.uploads import picture_files
 from app.uploads.expiry import clean_uploads, delete_expired_uploads, delete_old_files
 from app.uploads.receive import make_display_name
-from model import decode
 from storage.files import switch_link
 from storage.home import Home
 
@@ -329,11 +330,16 @@ def test_a_result_shows_its_picture_which_nobody_keeps(client, page, send, jpeg)
 
 
 def test_an_upload_is_decoded_once(send, jpeg, monkeypatch: pytest.MonkeyPatch):
-    opened = []
-    plugin = decode.PLUGINS["JPEG"]
-    monkeypatch.setitem(decode.PLUGINS, "JPEG", lambda data: opened.append(data) or plugin(data))
+    decoded = []
+    decode = DecoderProcess.decode
+
+    def count(process: DecoderProcess, data: bytes, *rest: Any) -> DecodedImage:
+        decoded.append(data)
+        return decode(process, data, *rest)
+
+    monkeypatch.setattr(DecoderProcess, "decode", count)
     assert send(jpeg).status_code == 303
-    assert len(opened) == 1
+    assert decoded == [jpeg]
 
 
 def test_a_full_disk_keeps_nothing_and_says_so(
