@@ -68,8 +68,14 @@ def paper_layers(c: AlexNetConfig) -> list[Layer]:
         Dense("fc7", FEATURES, bias=1),
         Activation("relu7", c.activation),
         Drop("drop7", c.dropout),
+        *(bottleneck_layers(c) if c.bottleneck else []),
         Dense("fc8", c.classes),
     ]
+
+
+def bottleneck_layers(c: AlexNetConfig) -> list[Layer]:
+    """Two linear layers before the outputs, as in the source's network for 22,000 classes."""
+    return [Dense("linear1", c.bottleneck), Dense("linear2", c.bottleneck)]
 
 
 def conv6_layers(c: AlexNetConfig) -> list[Layer]:
@@ -109,6 +115,17 @@ def list_architecture(c: AlexNetConfig) -> list[Layer]:
             return architectures.torchvision_layers(c)
         case "cifar":
             return architectures.cifar_layers(c)
+
+
+def count_features(c: AlexNetConfig) -> int:
+    """Count the neurons of the last hidden layer, the features that images are compared by."""
+    layers = list_layers(c)
+    last = max(i for i, layer in enumerate(layers) if isinstance(layer, Activation | Flatten))
+    reader = next(layer for layer in layers[last:] if isinstance(layer, Dense))
+    with torch.device("meta"):
+        module = AlexNet(c).get_submodule(reader.name)
+    assert isinstance(module, nn.Linear)
+    return module.in_features
 
 
 def scale_lrn_alphas(layers: list[Layer], factors: Sequence[float]) -> list[Layer]:

@@ -53,7 +53,7 @@ IMPORTED = "imported"
 """The preset of weights that were not trained here."""
 LATER_FIELDS = (
     *("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop"),
-    *("lrn_alpha_factors", "resize", "channel_scales"),
+    *("lrn_alpha_factors", "resize", "channel_scales", "bottleneck"),
 )
 """Configuration fields added after the first version: left out where they have the paper's value,
 so that older weights keep their identity."""

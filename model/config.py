@@ -60,6 +60,9 @@ class AlexNetConfig:
     """The middle layer to leave out, if any (§7)."""
     conv6: bool = False
     """Whether a sixth convolutional layer follows the last pooling layer (§6)."""
+    bottleneck: int = 0
+    """Units of each of two linear layers between fc7 and fc8, as run in 2012 on 22,000 classes; 0:
+    no such layers."""
     side: int = SQUARE_SIDE
     """Side, in pixels, of the square that an image is scaled and cropped to (§2)."""
     crop: int = CROP_SIDE
@@ -101,6 +104,7 @@ class AlexNetConfig:
             "net": self.net in get_args(Net),
             "activation": self.activation in get_args(Nonlinearity),
             "without": self.without in ("", "conv3", "conv4", "conv5"),
+            "bottleneck": self.bottleneck >= 0 and self.bottleneck % TOWERS == 0,
             "side": self.side >= self.crop,
             "crop": self.crop >= smallest_crop,
             "resize": self.resize in get_args(Resize),
@@ -117,8 +121,10 @@ class AlexNetConfig:
         for name, valid in checks.items():
             if not valid:
                 raise ConfigError(f"AlexNetConfig.{name} cannot be {getattr(self, name)!r}")
-        if (self.without or self.conv6) and self.net not in PAPER_NETS:
-            raise ConfigError(f"without and conv6 apply to the paper's nets, not to {self.net}")
+        if (self.without or self.conv6 or self.bottleneck) and self.net not in PAPER_NETS:
+            raise ConfigError(
+                f"without, conv6 and bottleneck apply to the paper's nets, not to {self.net}"
+            )
 
     @property
     def towers(self) -> int:

@@ -32,6 +32,11 @@ class RecipeFields:
     )
     """Epoch after which the constant learning rate of the biases is divided by ten. As run on
     ILSVRC-2010: once."""
+    layer_rates: tuple[str, ...] = hyperparameter((), "Learning rate factors of layers")
+    """Layers that learn at another rate than the others: LAYER=FACTOR, such as conv1=0.1 fc8=10; 0
+    leaves a layer as it is. As run in fine-tuning: conv1=0.1 fc8=10 (§7)."""
+    layer_rates_until: int | None = hyperparameter(None, "Learning rate factors until epoch")
+    """Last epoch with these factors; None: all. As run in fine-tuning: 9."""
     momentum: float = hyperparameter(0.9, "Momentum", "§5")
     """Momentum of the update rule (§5)."""
     decay: float = hyperparameter(0.0005, "Weight decay", "§5")
@@ -65,6 +70,9 @@ class RecipeFields:
     freeze_conv: bool = hyperparameter(False, "Convolutional layers frozen")
     """Whether only the fully connected layers learn, in fine-tuning; the others stay as they are
     in the weights that --from names."""
+    from_layers: tuple[str, ...] = hyperparameter((), "Layers taken from other weights")
+    """With --from: the layers to take from those weights; none named: all that fit, but the last.
+    """
     colour_noise: float = hyperparameter(0.1, "Colour noise, standard deviation", "§4.1")
     """Standard deviation of α in the PCA colour augmentation (§4.1)."""
     colour: Literal["paper", "original"] = hyperparameter("paper", "Colour noise, formula", "§4.1")
@@ -82,6 +90,9 @@ class RecipeFields:
     """Images of a batch that share one crop and one mirror decision. As run: 32."""
     all_offsets: bool = hyperparameter(False, "Crop offsets", "§4.1")
     """Whether crops use all 33 offsets, as run, instead of the paper's 32 (§4.1)."""
+    bottleneck: int = hyperparameter(0, "Linear units before fc8")
+    """Units of each of two linear layers between fc7 and fc8; 0: no such layers. As run on the
+    22,000 classes of 2011: 1024."""
     dropout: float | None = hyperparameter(None, "Dropout in fc6 and fc7", "§4.2")
     """Probability that a neuron of fc6 or fc7 is set to zero; None: the variant's, 0.5 (§4.2)."""
     init: Literal["paper", "he"] = hyperparameter("paper", "Weight initialisation", "§5")

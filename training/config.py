@@ -1,5 +1,6 @@
 """The training recipe of §4 and §5 as one frozen dataclass, and its presets."""
 
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,7 +25,8 @@ class Recipe(RecipeFields):
 
     def __post_init__(self) -> None:
         # JSON and the command line give lists.
-        object.__setattr__(self, "drop_after", tuple(self.drop_after))
+        for name in ("drop_after", "layer_rates", "from_layers"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         infinity = float("inf")
         checks = {
             "variant": self.variant in VARIANTS,
@@ -37,6 +39,12 @@ class Recipe(RecipeFields):
             "crops": self.crops in ("offsets", "areas"),
             "smallest_area": 0 < self.smallest_area <= 1,
             "bias_rate": self.bias_rate is None or 0 < self.bias_rate < infinity,
+            "layer_rates": all(
+                re.fullmatch(r"[a-z]+[0-9]+=[0-9.e+-]+", rate) for rate in self.layer_rates
+            )
+            and all(0 <= factor < infinity for factor in self.rate_factors().values()),
+            "layer_rates_until": self.layer_rates_until is None or self.layer_rates_until >= 1,
+            "bottleneck": self.bottleneck >= 0 and self.bottleneck % 2 == 0,
             "momentum": 0 <= self.momentum < 1,
             "decay": 0 <= self.decay < infinity,
             "conv_decay": self.conv_decay is None or 0 <= self.conv_decay < infinity,
@@ -60,6 +68,19 @@ class Recipe(RecipeFields):
                 known = f"; choose from {', '.join(VARIANTS)}" if name == "variant" else ""
                 raise RecipeError(f"--{flag} cannot be {value}{known}")
 
+    def rate_factors(self) -> dict[str, float]:
+        """Return what the learning rate is multiplied by in the layers of `layer_rates`.
+
+        A factor that is no number is NaN.
+        """
+        factors = {}
+        for layer, _, factor in (rate.partition("=") for rate in self.layer_rates):
+            try:
+                factors[layer] = float(factor)
+            except ValueError:
+                factors[layer] = float("nan")
+        return factors
+
     def network(self, classes: int) -> AlexNetConfig:
         """Return the configuration of the network that this recipe trains."""
         config = VARIANTS[self.variant].config
@@ -69,6 +90,7 @@ class Recipe(RecipeFields):
             dropout=config.dropout if self.dropout is None else self.dropout,
             init=self.init,
             input_scale=self.input_scale,
+            bottleneck=self.bottleneck,
         )
         return match_lrn_to_he_start(config) if self.init == "he" else config
 
@@ -90,26 +112,38 @@ class Recipe(RecipeFields):
 def finetune_config(weights: Weights, recipe: Recipe, classes: int) -> AlexNetConfig:
     """Return the configuration for training `weights` further on other classes (--from).
 
-    Variant, pixel scale and dropout are those of the weights, with which the kept layers were
-    trained; a recipe may set another dropout. Raises RecipeError if it names another variant.
+    The network is that of the weights, or the variant that the recipe names, whose layers take what
+    fits them (training/start.py). Images are made and scaled as for the weights, with which the
+    kept layers were trained, and dropout is theirs unless the recipe sets another.
     """
-    named = VARIANTS[recipe.variant].config
-    if recipe.variant != PAPER.variant and normalise_for_finetuning(
-        named
-    ) != normalise_for_finetuning(weights.config):
-        raise RecipeError(
-            f"--variant {recipe.variant} does not go with --from: those weights belong to another "
-            f"network, of the architecture {weights.config.net}; leave --variant out"
-        )
-    dropout = weights.config.dropout if recipe.dropout is None else recipe.dropout
-    return replace(weights.config, classes=classes, dropout=dropout)
+    ours, named = weights.config, VARIANTS[recipe.variant].config
+    config = replace(
+        ours,
+        classes=classes,
+        dropout=ours.dropout if recipe.dropout is None else recipe.dropout,
+        bottleneck=recipe.bottleneck or ours.bottleneck,
+    )
+    if recipe.variant == PAPER.variant or describe_layers(named) == describe_layers(ours):
+        return config
+    config = replace(
+        named,
+        classes=classes,
+        dropout=config.dropout,
+        bottleneck=recipe.bottleneck,
+        init=ours.init,
+        resize=ours.resize,
+        input_scale=ours.input_scale,
+        channel_scales=ours.channel_scales,
+    )
+    return match_lrn_to_he_start(config) if ours.init == "he" else config
 
 
-def normalise_for_finetuning(config: AlexNetConfig) -> AlexNetConfig:
-    """Reduce a configuration to what determines the layers that fine-tuning keeps."""
+def describe_layers(config: AlexNetConfig) -> AlexNetConfig:
+    """Reduce a configuration to what determines its layers, without the outputs."""
     return replace(
         config,
         classes=1000,
+        bottleneck=0,
         dropout=0.0,
         init="paper",
         resize="bicubic",
@@ -146,6 +180,43 @@ ORIGINAL_2010 = replace(
 )
 """What was run on ILSVRC-2010: network 145, whose biases ended at a rate of 0.002. The log's
 summary does not say when they were slowed; here it is with the last drop."""
+FINETUNE_2012 = replace(
+    PAPER,
+    epochs=50,
+    rate=0.001,
+    layer_rates=("conv1=0.1", "fc8=10"),
+    layer_rates_until=9,
+    freeze_conv1_after=7,
+    drop_after=(22, 42),
+    colour_until=38,
+)
+"""How the network pretrained on 22,000 classes was fine-tuned on ILSVRC-2012, by the log of the
+published source: conv1 at 0.0001, the other layers at 0.001, fc8 at 0.01. There fc8 learns so fast
+from batch 300 on; here from the first. How many epochs it took the log's summary does not say."""
+FINETUNE_EPOCHS = 20
+
+
+def fit_finetuning(epochs: int) -> Recipe:
+    """Return 2012's schedule of fine-tuning, stretched or shortened to this many epochs."""
+    share = epochs / FINETUNE_2012.epochs
+
+    def scale(epoch: int | None) -> int:
+        return max(1, round((epoch or 0) * share))
+
+    return replace(
+        FINETUNE_2012,
+        epochs=epochs,
+        layer_rates_until=scale(FINETUNE_2012.layer_rates_until),
+        freeze_conv1_after=scale(FINETUNE_2012.freeze_conv1_after),
+        # Of a run of one or two epochs none is left after the drop.
+        drop_after=tuple(sorted({scale(epoch) for epoch in FINETUNE_2012.drop_after})),
+        colour_until=scale(FINETUNE_2012.colour_until),
+    )
+
+
+# DEVIATION: the finetune preset follows 2012's schedule in 20 epochs because small training sets
+# need fewer, and fc8 learns ten times as fast from the first batch, where it was from batch 300.
+FINETUNE = fit_finetuning(FINETUNE_EPOCHS)
 # DEVIATION: the small-data preset divides the mean-free pixels by 4 because with raw pixels He's
 # initial weights train unsteadily, and the more they are divided the more slowly conv1 learns.
 # DEVIATION: the small-data preset takes batches of 64, a warm-up of one epoch and a learning rate
@@ -202,10 +273,19 @@ PRESETS = {
     "original": ORIGINAL,
     "original-2010": ORIGINAL_2010,
     "small": SMALL,
+    "finetune": FINETUNE,
     "demo": DEMO,
     "demo-from-scratch": DEMO_FROM_SCRATCH,
     "cifar": CIFAR,
 }
 Preset = Literal[
-    "auto", "paper", "original", "original-2010", "small", "demo", "demo-from-scratch", "cifar"
+    "auto",
+    "paper",
+    "original",
+    "original-2010",
+    "small",
+    "finetune",
+    "demo",
+    "demo-from-scratch",
+    "cifar",
 ]

@@ -10,9 +10,11 @@ import tyro
 
 from model.architectures import VARIANTS
 from storage.runs import RunFolder
-from training.config import PRESETS, Preset, Recipe, RecipeError
+from training.config import PRESETS, Preset, Recipe, RecipeError, fit_finetuning
 from training.run_folder import RunError, read_recipe
 
+SCRATCH = "scratch"
+"""What --from says for random weights."""
 MAX_SMALL_DATASET_IMAGES = 100_000
 """Training sets with fewer images get the preset `small` if no preset is named."""
 SAVED_OPTIONS = (
@@ -40,13 +42,14 @@ class Options:
     shards, with {split} in place of train and val; or "imagenette", which is downloaded. Default:
     the folder named by ALEXNET_DATA, else the demo photographs."""
     preset: Preset = "auto"
-    """Recipe to start from. auto: demo for the demo photographs (demo-from-scratch without weights
-    to start from), cifar for variants of that name, small below 100,000 training images, else
-    paper."""
+    """Recipe to start from. auto: finetune with weights to start from (demo for the demo
+    photographs), else cifar for variants of that name, small below 100,000 training images,
+    demo-from-scratch for the demo photographs, or paper."""
     initial_weights: Annotated[str | None, tyro.conf.arg(name="from")] = None
-    """Weights file to start from: fc8 is initialised again for the new classes, the other layers
-    are kept (the 22,000-class row of Table 2). With the preset demo by default the weights that
-    ship with the project."""
+    """Weights file to start from: fc8 is initialised again for the new classes, of the other layers
+    those are kept whose names and shapes fit (the 22,000-class row of Table 2); or "scratch" for
+    random weights, as in the paper. Default: below 100,000 training images the weights that ship
+    with the project, unless a preset or a variant is named; else scratch."""
     towers: int | None = None
     """Processes to split the network over, 1 or 2. Default: 2 on a machine with two or more
     GPUs, for networks that have two towers; else 1."""
@@ -80,6 +83,11 @@ class Options:
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     """The recipe; each flag overrides the preset."""
 
+    @property
+    def starts_from_weights(self) -> bool:
+        """Whether training starts from other weights."""
+        return self.initial_weights not in (None, SCRATCH)
+
     def check_ranges(self) -> None:
         """Raise RecipeError for a value out of range."""
         checks = {
@@ -112,7 +120,22 @@ def parse_options(arguments: Sequence[str]) -> Options:
         )
     if options.preset == "auto":
         return options
-    return parse_flags(arguments, Options(recipe=PRESETS[options.preset]))
+    return parse_with_preset(arguments, options.preset)
+
+
+def parse_with_preset(
+    arguments: Sequence[str], preset: str, initial_weights: str | None = None
+) -> Options:
+    """Parse the command line with a preset's defaults. Raises RecipeError.
+
+    The schedule of fine-tuning is fitted to the number of epochs that the command line gives.
+    """
+    recipe = PRESETS[preset]
+    options = parse_flags(arguments, Options(recipe=recipe, initial_weights=initial_weights))
+    if preset == "finetune" and options.recipe.epochs != recipe.epochs:
+        recipe = fit_finetuning(options.recipe.epochs)
+        options = parse_flags(arguments, Options(recipe=recipe, initial_weights=initial_weights))
+    return options
 
 
 def parse_flags(arguments: Sequence[str], default: Options | None = None) -> Options:
@@ -150,10 +173,12 @@ def choose_preset(options: Options, images: int, *, demo: bool) -> tuple[str, st
     """Return the preset for a training set of this many images, and the reason."""
     if options.preset != "auto":
         return options.preset, "as named"
+    if demo and options.starts_from_weights:
+        return "demo", "these are the demo photographs"
+    if options.starts_from_weights:
+        return "finetune", f"from {options.initial_weights}"
     if VARIANTS[options.recipe.variant].config.net == "cifar":
         return "cifar", "the network is made for CIFAR-10"
-    if demo and options.initial_weights:
-        return "demo", "these are the demo photographs"
     if demo:
         return "demo-from-scratch", "these are the demo photographs, and there are no weights yet"
     if images < MAX_SMALL_DATASET_IMAGES:

@@ -12,22 +12,25 @@ from storage.progress import show_step_bars
 from storage.runs import RunFolder
 from training.config import PAPER
 from training.dataset.fetch import fetch_imagenette
-from training.options import Options
+from training.options import MAX_SMALL_DATASET_IMAGES, Options
+
+STARTING = ("demo", "finetune")
+"""Presets that start from other weights."""
 
 
 def start_from_pretrained(
-    options: Options, data_name: str | None, home: Home, *, shipped: RunFolder = SHIPPED
+    options: Options, images: int | None, home: Home, *, shipped: RunFolder = SHIPPED
 ) -> Options:
-    """Return the options with the weights that ship as --from, where the preset demo wants them.
+    """Return the options with the weights that ship as --from, where they are what to start from.
 
-    data_name: what to train on; None: the demo photographs. Unchanged if other weights are named,
-    the recipe is one for random weights, or no weights ship with this copy of the project. Raises
-    OSError.
+    images: how many there are to train on; None: unknown. Unchanged for a large training set, if
+    --from or a preset that starts from random weights is named, or another network, or no weights
+    ship with this copy of the project. Raises OSError.
     """
-    photographs = data_name is None or Path(data_name).absolute() == home.demo
-    demo = options.preset == "demo" or (options.preset == "auto" and photographs)
+    is_small = images is not None and images < MAX_SMALL_DATASET_IMAGES
+    wanted = options.preset in STARTING or (options.preset == "auto" and is_small)
     other = options.resume or options.initial_weights or options.recipe.variant != PAPER.variant
-    if not demo or other:
+    if not wanted or other:
         return options
     run = install_pretrained(home, shipped=shipped)
     return replace(options, initial_weights=str(run.weights)) if run else options

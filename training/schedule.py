@@ -114,10 +114,17 @@ def compute_group_rates(errors: Sequence[float], recipe: Recipe) -> dict[str, fl
     conv1_bias = biases
     if recipe.freeze_conv1_after is not None and done >= recipe.freeze_conv1_after:
         conv1, conv1_bias = 0.0, 0.0
-    return {
+    rates = {
         "conv1": conv1,
         "conv1 bias": conv1 if conv1_bias is None else conv1_bias,
         "conv": rate,
         "dense": rate,
         "bias": rate if biases is None else biases,
     }
+    until = recipe.layer_rates_until
+    applies = until is None or done < until
+    for layer, factor in recipe.rate_factors().items():
+        of_weights, of_biases = ("conv1", "conv1 bias") if layer == "conv1" else ("conv", "bias")
+        rates[layer] = rates[of_weights] * (factor if applies else 1.0)
+        rates[f"{layer} bias"] = rates[of_biases] * (factor if applies else 1.0)
+    return rates

@@ -1,12 +1,12 @@
 """The update rule of §5: v ← 0.9 v − 0.0005 ε w − ε g, then w ← w + v."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from training.config import Recipe
+from training.config import Recipe, RecipeError
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,11 @@ class ParameterGroup:
 
 
 def group_parameters(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]:
-    """Group the parameters that learn: conv1's apart, since the run of 2012 slowed it.
+    """Group the parameters that learn: conv1's apart, since the run of 2012 slowed it, and those of
+    the layers that the recipe gives a rate of their own.
 
-    With the paper's recipe all groups have the same rate and decay.
+    With the paper's recipe all groups have the same rate and decay. Raises RecipeError if the
+    network lacks a layer that the recipe names.
     """
     bias_decay = recipe.decay if recipe.bias_decay else 0.0
     conv_decay = recipe.decay if recipe.conv_decay is None else recipe.conv_decay
@@ -32,18 +34,31 @@ def group_parameters(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]
         "dense": recipe.decay,
         "bias": bias_decay,
     }
+    own = recipe.rate_factors()
+    for layer in own:
+        kind = choose_group(f"{layer}.weight")
+        decays |= {layer: decays[kind], f"{layer} bias": bias_decay}
     parameters: dict[str, list[Tensor]] = {name: [] for name in decays}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            parameters[choose_group(name)].append(parameter)
+            parameters[choose_group(name, own)].append(parameter)
+    layers = {name.rsplit(".", 1)[0] for name, _ in network.named_parameters()}
+    if unknown := sorted(set(own) - layers):
+        raise RecipeError(
+            f"--layer-rates names {', '.join(unknown)}, which the network does not have; it has "
+            f"{', '.join(sorted(layers))}"
+        )
     return [ParameterGroup(name, parameters[name], decays[name]) for name in decays]
 
 
-def choose_group(name: str) -> str:
-    """Return the group of a parameter with this name, such as conv2.weight."""
+def choose_group(name: str, own: Collection[str] = ()) -> str:
+    """Return the group of a parameter with this name, such as conv2.weight.
+
+    own: layers with groups of their own.
+    """
     layer, kind = name.rsplit(".", 1)
-    if layer == "conv1":
-        return "conv1" if kind == "weight" else "conv1 bias"
+    if layer == "conv1" or layer in own:
+        return layer if kind == "weight" else f"{layer} bias"
     if kind == "bias":
         return "bias"
     return "conv" if layer.startswith("conv") else "dense"

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from model.alexnet import AlexNet
-from model.checkpoint import Weights
 from model.config import AlexNetConfig
 from storage.runs import Epoch
 from training.config import Recipe
@@ -77,18 +76,3 @@ def freeze_convolutions(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Linear):
             module.requires_grad_(True)
-
-
-def init_from_weights(weights: Weights, state: TrainingState) -> None:
-    """Copy weights trained on other classes into a fresh state, all but the last layer's.
-
-    The last layer keeps its initial weights (fine-tuning, as for the last rows of Table 2).
-    """
-    config = state.network.config
-    last = f"{state.network.layers[-1].name}."
-    reused = {name: w for name, w in weights.state.items() if not name.startswith(last)}
-    missing, unexpected = state.network.load_state_dict(
-        state.mesh.split(reused, config), strict=False
-    )
-    assert not unexpected
-    assert all(name.startswith(last) for name in missing)

@@ -18,7 +18,7 @@ from storage.progress import show_progress_bar, show_step_bars
 from storage.runs import RunFolder
 from training.callbacks import StoppedError
 from training.checkpoints import load_checkpoint
-from training.config import PRESETS, RecipeError, finetune_config
+from training.config import RecipeError, finetune_config
 from training.dataset.fetch import FetchError, fetch_imagenette
 from training.dataset.find_source import (
     DataError,
@@ -44,13 +44,14 @@ from training.options import (
     Options,
     choose_data_source,
     choose_preset,
-    parse_flags,
     parse_options,
+    parse_with_preset,
 )
 from training.pretrained import start_from_pretrained, use_pretrained
 from training.reporting import report_run, write_environment
 from training.run_folder import RunError, RunSpec, create_run, find_runs, finish_run
-from training.state import TrainingState, init_from_weights, init_state
+from training.start import init_from_weights
+from training.state import TrainingState, init_state
 from training.validate import measure_ten_crops
 
 EXPECTED_ERRORS = (
@@ -124,21 +125,24 @@ def make_plan(options: Options, arguments: Sequence[str], home: Home, console: C
     """
     device = select_device(options)
     data_name, reason = choose_data_source(options)
-    options = start_from_pretrained(options, data_name, home)
     source = find_or_fetch_data(data_name, home, console)
     console.print(f"Training on {source.root} ({reason}): {describe_source(source)}.")
-    initial = load_weights(Path(options.initial_weights)) if options.initial_weights else None
+    images = len(source.train) if isinstance(source, ImageFolder) else None
+    started = start_from_pretrained(options, images, home)
+    if started != options:
+        console.print(
+            "Starting from the weights that ship with the project; `--from scratch` starts from "
+            "random ones, as in the paper."
+        )
+    options = started
+    initial = read_initial_weights(options)
     config = choose_network_config(options, initial, classes=2)
     data = prepare_data(source, home, console, config, options.prepared_gigabytes)
     preset, reason = choose_preset(options, len(data.train), demo=data.root == home.demo)
     if options.preset == "auto":
-        defaults = Options(recipe=PRESETS[preset], initial_weights=options.initial_weights)
-        options = parse_flags(arguments, defaults)
-    if options.recipe.freeze_conv and not initial:
-        raise RecipeError(
-            "--freeze-conv, which is part of the preset demo, needs weights to start from: name "
-            "them with --from, or take the preset demo-from-scratch"
-        )
+        options = parse_with_preset(arguments, preset, options.initial_weights)
+    if not initial:
+        check_start(options)
     console.print(f"Preset {preset}: {reason}.")
     spec = RunSpec(
         data,
@@ -154,6 +158,28 @@ def make_plan(options: Options, arguments: Sequence[str], home: Home, console: C
         initial_weights=initial,
         device=device,
     )
+
+
+def read_initial_weights(options: Options) -> Weights | None:
+    """Return the weights to start from, None for random ones. Raises WeightsError."""
+    if options.initial_weights is None or not options.starts_from_weights:
+        return None
+    return load_weights(Path(options.initial_weights))
+
+
+def check_start(options: Options) -> None:
+    """Raise RecipeError for a recipe that random weights cannot be trained with."""
+    needing = {
+        "--freeze-conv, which is part of the preset demo,": options.recipe.freeze_conv,
+        "--from-layers": bool(options.recipe.from_layers),
+        "the preset finetune": options.preset == "finetune",
+    }
+    for what, is_set in needing.items():
+        if is_set:
+            raise RecipeError(
+                f"{what} needs weights to start from: name them with --from, or take the preset "
+                "small or demo-from-scratch"
+            )
 
 
 def choose_network_config(options: Options, initial: Weights | None, classes: int) -> AlexNetConfig:
@@ -279,7 +305,9 @@ def start_or_resume(
     spec, options = plan.spec, plan.options
     state = init_state(plan.config, spec.recipe, plan.device, mesh)
     if plan.initial_weights:
-        init_from_weights(plan.initial_weights, state)
+        start = init_from_weights(plan.initial_weights, state, spec.recipe.from_layers)
+        if mesh.is_main and not options.resume:
+            console.print(start.describe())
     run = find_interrupted_run(options, home, spec)
     if run is None:
         if not mesh.is_main:
@@ -287,7 +315,8 @@ def start_or_resume(
         run = create_run(home, spec, plan.preset)
         file = options.initial_weights
         run.update_description(
-            start_file=str(Path(file).absolute()) if file else None, options=options.to_json()
+            start_file=str(Path(file).absolute()) if file and plan.initial_weights else file,
+            options=options.to_json(),
         )
         return run, state
     if run.checkpoint.exists():

@@ -20,7 +20,7 @@ from index import store
 from index.engines.protocol import SearchError
 from index.sample import ImageSample, read_sample
 from index.store import Index, Manifest
-from model.alexnet import list_layers
+from model.alexnet import count_features
 from model.checkpoint import Weights, WeightsError, check_finite, load_weights
 from model.config import FEATURES, SQUARE_SIDE
 from model.predict import Predictor
@@ -245,7 +245,7 @@ def check_servable(weights: Weights) -> Weights:
     """
     check_finite(weights)
     config = weights.config
-    features = weights.state[f"{list_layers(config)[-1].name}.weight"].shape[1]
+    features = count_features(config)
     if (config.side, features) == (SQUARE_SIDE, FEATURES):
         return weights
     raise WeightsError(

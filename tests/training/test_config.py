@@ -23,6 +23,11 @@ def test_the_preset_follows_the_size_of_the_training_set() -> None:
     assert choose_preset(Options(), 9_469, demo=False)[0] == "small"
     assert choose_preset(Options(), 1_281_167, demo=False)[0] == "paper"
     assert choose_preset(Options(initial_weights="file"), 672, demo=True)[0] == "demo"
+    assert choose_preset(Options(initial_weights="file"), 9_469, demo=False)[0] == "finetune"
+    assert choose_preset(Options(initial_weights="scratch"), 9_469, demo=False)[0] == "small"
+    assert choose_preset(Options(initial_weights="scratch"), 672, demo=True)[0] == (
+        "demo-from-scratch"
+    )
     assert choose_preset(Options(), 672, demo=True)[0] == "demo-from-scratch"
     assert choose_preset(Options(preset="paper"), 100, demo=True) == ("paper", "as named")
     assert "9,469" in choose_preset(Options(), 9_469, demo=False)[1]

@@ -32,29 +32,41 @@ def shipped(tmp_path: Path) -> RunFolder:
     return run
 
 
-def test_the_demo_starts_from_the_weights_that_ship(home: Home, shipped: RunFolder) -> None:
+@pytest.mark.parametrize(
+    ("options", "images"),
+    [
+        (Options(), 672),
+        (Options(), 99_999),
+        (Options(preset="demo", recipe=PRESETS["demo"]), None),
+        (Options(preset="finetune", recipe=PRESETS["finetune"]), 1_281_167),
+    ],
+)
+def test_small_training_sets_start_from_the_weights_that_ship(
+    home: Home, shipped: RunFolder, options: Options, images: int | None
+) -> None:
     weights = home.runs / PRETRAINED_RUN / "weights.safetensors"
-    demo = Options(preset="demo", recipe=PRESETS["demo"])
-    for options, data in ((Options(), None), (Options(), str(home.demo)), (demo, "photographs")):
-        started = start_from_pretrained(options, data, home, shipped=shipped)
-        assert started == replace(options, initial_weights=str(weights))
+    started = start_from_pretrained(options, images, home, shipped=shipped)
+    assert started == replace(options, initial_weights=str(weights))
     assert weights.read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize(
-    ("options", "data"),
+    ("options", "images"),
     [
-        (Options(), "photographs"),
-        (Options(initial_weights="mine"), None),
-        (Options(resume="run"), None),
-        (Options(preset="demo-from-scratch", recipe=PRESETS["demo-from-scratch"]), None),
-        (Options(recipe=replace(PAPER, variant="one-gpu")), None),
+        (Options(), 100_000),
+        (Options(), None),
+        (Options(initial_weights="mine"), 672),
+        (Options(initial_weights="scratch"), 672),
+        (Options(resume="run"), 672),
+        (Options(preset="small", recipe=PRESETS["small"]), 672),
+        (Options(preset="demo-from-scratch", recipe=PRESETS["demo-from-scratch"]), 672),
+        (Options(recipe=replace(PAPER, variant="one-gpu")), 672),
     ],
 )
 def test_whatever_is_named_otherwise_is_left_as_it_is(
-    home: Home, shipped: RunFolder, options: Options, data: str | None
+    home: Home, shipped: RunFolder, options: Options, images: int | None
 ) -> None:
-    assert start_from_pretrained(options, data, home, shipped=shipped) == options
+    assert start_from_pretrained(options, images, home, shipped=shipped) == options
     assert not home.runs.exists()
 
 
@@ -62,7 +74,7 @@ def test_without_weights_that_ship_the_demo_starts_from_random_ones(
     home: Home, tmp_path: Path
 ) -> None:
     nothing = RunFolder(tmp_path / "nothing")
-    assert start_from_pretrained(Options(), None, home, shipped=nothing) == Options()
+    assert start_from_pretrained(Options(), 672, home, shipped=nothing) == Options()
 
 
 def test_on_imagenette_nothing_is_left_to_train(home: Home, shipped: RunFolder) -> None:

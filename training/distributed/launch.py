@@ -85,7 +85,7 @@ def count_processes(options: Options, gpus: int) -> tuple[int, int]:
 
 def read_network_config(options: Options) -> AlexNetConfig:
     """Return the configuration of the network to train; its number of classes is arbitrary."""
-    if options.initial_weights:
+    if options.initial_weights and options.starts_from_weights:
         return load_weights(Path(options.initial_weights)).config
     return options.recipe.network(2)
 
