@@ -12,6 +12,7 @@ from flask import abort, request, url_for
 
 from app import context
 from app.database.images import CatalogueImage
+from app.database.session import DatabaseError
 from app.database.tables import UploadResult
 from app.uploads.results import TOKEN_PATTERN, find_own_results, find_result, locate_result_picture
 from app.views.images import FILE_GONE, find_image_or_404, read_unchanged
@@ -59,7 +60,10 @@ def get_current_image(*, or_last: bool = True) -> CurrentImage | None:
         return resolve_image(of) or abort(404, UNKNOWN_IMAGE)
     if not or_last:
         return None
-    own = find_own_results(read_owner(), context.settings(), context.sessions())
+    try:
+        own = find_own_results(read_owner(), context.settings(), context.sessions())
+    except DatabaseError:
+        return None  # pages that need no database work without one
     return describe_result_image(own[0]) if own else None
 
 

@@ -28,13 +28,16 @@ function prepareCopy(button) {
 /* Pointing at a crop in the list moves the frame on the image from the centre crop to that one. */
 function prepareCrops(answer) {
   const frames = answer.querySelectorAll(".input-image .crop-frame");
+  if (!frames.length) return;
+  const [inset, { x, y }] = [0.4, frames[0]];
   const moveTo = (left, top) => frames.forEach((frame) => {
-    frame.setAttribute("x", left + 0.4);
-    frame.setAttribute("y", top + 0.4);
+    frame.setAttribute("x", left + inset);
+    frame.setAttribute("y", top + inset);
   });
+  const [centreLeft, centreTop] = [x, y].map((at) => at.baseVal.value - inset);
   answer.querySelectorAll(".crops li").forEach((crop) => {
     crop.addEventListener("pointerenter", () => moveTo(+crop.dataset.left, +crop.dataset.top));
-    crop.addEventListener("pointerleave", () => moveTo(16, 16));
+    crop.addEventListener("pointerleave", () => moveTo(centreLeft, centreTop));
   });
 }
 
