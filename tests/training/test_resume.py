@@ -32,8 +32,8 @@ def run(tiny: PreparedDataset, home: Home) -> RunFolder:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_that_is_named_holds_before_the_photographs_are_read(preset: str) -> None:
     assert parse_options(["--preset", preset]).recipe == PRESETS[preset]
-    job = parse_options(["--preset", preset, "--epochs", "3"])
-    assert job.recipe == replace(PRESETS[preset], epochs=3)
+    job = parse_options(["--preset", preset, "--batch", "3"])
+    assert job.recipe == replace(PRESETS[preset], batch=3)
 
 
 def test_without_one_the_recipe_waits_for_the_photographs() -> None:
