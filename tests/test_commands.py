@@ -19,7 +19,7 @@ from model.checkpoint import load_weights
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = {"coffee": skimage.data.coffee, "grass": skimage.data.grass, "cat": skimage.data.chelsea}
 WEIGHTS = "weights.safetensors"
-QUICK = ["--epochs", "1", "--batch", "8"]
+QUICK = ["--from", "scratch", "--epochs", "1", "--batch", "8"]
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 pytestmark = pytest.mark.slow
