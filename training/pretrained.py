@@ -7,7 +7,7 @@ from rich.console import Console
 
 from storage.files import switch_link
 from storage.home import Home
-from storage.pretrained import PRETRAINED_DATA, SHIPPED, install_pretrained
+from storage.pretrained import PRETRAINED_DATA, PRETRAINED_RUN, SHIPPED, install_pretrained
 from storage.progress import show_step_bars
 from storage.runs import RunFolder
 from training.config import PAPER
@@ -25,15 +25,17 @@ def start_from_pretrained(
 
     images: how many there are to train on; None: unknown. Unchanged for a large training set, if
     --from or a preset that starts from random weights is named, or another network, or no weights
-    ship with this copy of the project. Raises OSError.
+    ship with this copy of the project.
     """
     is_small = images is not None and images < MAX_SMALL_DATASET_IMAGES
     wanted = options.preset in STARTING or (options.preset == "auto" and is_small)
     other = options.resume or options.initial_weights or options.recipe.variant != PAPER.variant
     if not wanted or other:
         return options
-    run = install_pretrained(home, shipped=shipped)
-    return replace(options, initial_weights=str(run.weights)) if run else options
+    # In place: nothing is written before it is known that there is something to train on.
+    places = (shipped.weights, RunFolder(home.runs / PRETRAINED_RUN).weights)
+    found = next((file for file in places if file.exists()), None)
+    return replace(options, initial_weights=str(found)) if found else options
 
 
 def use_pretrained(

@@ -101,6 +101,10 @@ def list_entries(options: PackOptions, console: Console) -> Iterator[Entry]:
     yield from list_photographs(options)
 
 
+LEFT_OUT = ("tests/app", "benchmarks/results", "model/pretrained")
+"""Beginnings of the names of files that the measurements do not need."""
+
+
 def list_code() -> Iterator[Entry]:
     """Yield this project's code, and which commit it is."""
     yield Entry(COMMIT_FILE, read_commit().encode())
@@ -108,7 +112,7 @@ def list_code() -> Iterator[Entry]:
     for folder in CODE:
         for file in sorted((ROOT / folder).rglob("*")):
             name = file.relative_to(ROOT).as_posix()
-            skipped = "__pycache__" in name or name.startswith(("tests/app", "benchmarks/results"))
+            skipped = "__pycache__" in name or name.startswith(LEFT_OUT)
             if file.is_file() and not skipped:
                 yield Entry(name, file.read_bytes())
 
