@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 from app.config import Settings, SettingsError
-from app.log import make_discreet
+from app.serving.log import make_discreet
 from app.serving.loopback import check_addresses
 from storage.pretrained import install_pretrained
 

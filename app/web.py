@@ -9,7 +9,7 @@ from flask import Flask, Response, current_app, request, url_for
 from flask.json.provider import DefaultJSONProvider
 from flask.sessions import SecureCookieSessionInterface
 
-from app.log import make_discreet
+from app.serving.log import make_discreet
 
 SECONDS_PER_YEAR = 365 * 24 * 3600
 COOKIE = "alexnet"

@@ -24,7 +24,7 @@ WAITING_BODIES = 2 * 1024**3
 
 
 class BufferedWorker(Worker):  # type: ignore[misc]
-    """Serves a Flask application that has `app.serving.limits`."""
+    """Serves a Flask application; its extension `render_error` makes the pages for errors."""
 
     def run(self) -> None:
         """Serve until told to stop, then finish what has been begun."""

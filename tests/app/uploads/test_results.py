@@ -32,7 +32,7 @@ from app.database.session import (
 )
 from app.database.tables import UploadBatch, UploadResult, utc_now
 from app.inference.classify import classify_image
-from app.log import make_discreet
+from app.serving.log import make_discreet
 from app.uploads import expiry, picture_files
 from app.uploads.results import delete_result
 from model.decode import decode_image
