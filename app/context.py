@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from flask import current_app, g, request
 
@@ -12,6 +11,7 @@ from app.database.session import Sessions
 from app.decoding.child import DecodeRequest, Pixels
 from app.decoding.pool import DecoderPool
 from app.indexing.pretrained import PretrainedIndexing
+from app.inference.classify import request_square
 from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready, describe_missing_index
 from app.serving.admission import ComputeQueue
 from app.uploads.expiry import UploadCleaner
@@ -62,8 +62,7 @@ def decode_square(predictor: Predictor, data: bytes, limits: DecodeRequest | Non
 
     limits: those for uploads, if it is one.
     """
-    config = predictor.network.config
-    request = replace(limits or DecodeRequest(), side=config.side, resize=config.resize)
+    request = request_square(predictor, limits or DecodeRequest())
     return decoder().decode(data, request).square
 
 

@@ -9,7 +9,7 @@ from app.database.session import Sessions
 from app.decoding.child import DecodedImage, DecodeRequest, decode_here
 from app.inference.loader import Ready
 from index.vectors import Doubles, Floats
-from model.predict import LabelProbability, Pixels
+from model.predict import LabelProbability, Pixels, Predictor
 
 DEFAULT_NEIGHBOURS = 6
 Decode = Callable[[bytes, DecodeRequest], DecodedImage]
@@ -54,6 +54,12 @@ class Classification:
     height: int
 
 
+def request_square(predictor: Predictor, request: DecodeRequest) -> DecodeRequest:
+    """Return a request that also asks for the square that a network's crops are cut from."""
+    config = predictor.network.config
+    return replace(request, side=config.side, resize=config.resize)
+
+
 def classify_image(
     ready: Ready,
     sessions: Sessions,
@@ -70,8 +76,7 @@ def classify_image(
     Raises ImageError, DatabaseError and SearchError.
     """
     timer = StepTimer()
-    config = ready.predictor.network.config
-    image = decode(data, replace(request, side=config.side, resize=config.resize))
+    image = decode(data, request_square(ready.predictor, request))
     square = image.square
     timer.stop("decode")
     prediction = ready.predictor.predict(square)
