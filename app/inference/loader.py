@@ -138,6 +138,11 @@ class ModelLoader:
             return state
         try:
             if find_version(self.sessions, state.version.name) is None:
+                # Deleted while in service: what replaced it may still be being read.
+                state = self.get_latest_state()
+            if isinstance(state, NotReady):
+                return state
+            if find_version(self.sessions, state.version.name) is None:
                 return NotReady(
                     reason="no-index", message=UNKNOWN_VERSION_MESSAGE, command=BUILD_COMMAND
                 )

@@ -262,10 +262,12 @@ def test_weights_are_switched_by_whoever_knows_the_token(
         page.fill("#token", "not the administrator's")
         with page.expect_response(lambda response: response.status == 403):
             page.click("main form button[type=submit]")
+        page.get_by_text("Wrong token").wait_for()  # the answer comes before its page is there
         page.go_back()
         page.fill("#token", TOKEN)
         with page.expect_response(lambda response: response.status == 409):
             page.click("main form button[type=submit]")
+        page.get_by_text("These weights are not indexed").wait_for()
         accessible(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.fill("#token", TOKEN)
