@@ -18,11 +18,12 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from model.checkpoint import Weights
 from model.config import AlexNetConfig
 from model.visualize import compute_low_frequency_share
 from storage.runs import Epoch
 from training.callbacks import Callbacks
-from training.config import PAPER, Recipe
+from training.config import PAPER, Recipe, finetune_config
 from training.data import load_validation_crops
 from training.dataset.prepare import PreparedDataset
 from training.device import choose_precision, compile_network, select_device
@@ -30,6 +31,7 @@ from training.divergence import DivergedError
 from training.loop import train_network
 from training.options import Options
 from training.reporting import format_epoch
+from training.start import init_from_weights
 from training.state import TrainingState, init_state
 from training.validate import VALIDATION_BATCH_SIZE, predict_logits
 
@@ -42,16 +44,20 @@ class Arm:
     """One training of an experiment.
 
     scaled_alpha: whether α of LRN is scaled as He's initial weights need it. averages: decays, for
-    each step, of exponential averages of the weights that are evaluated at the end, too.
+    each step, of exponential averages of the weights that are evaluated at the end, too. weights:
+    what to start from; None: random weights.
     """
 
     name: str
     recipe: Recipe
     scaled_alpha: bool = True
     averages: tuple[float, ...] = ()
+    weights: Weights | None = None
 
     def network(self, classes: int) -> AlexNetConfig:
         """Return the configuration of the network to train."""
+        if self.weights:
+            return finetune_config(self.weights, self.recipe, classes)
         config = self.recipe.network(classes)
         return config if self.scaled_alpha else replace(config, lrn_alpha_factors=())
 
@@ -63,6 +69,8 @@ class Arm:
         papers = asdict(PAPER)
         recipe = {k: v for k, v in asdict(self.recipe).items() if v != papers[k] or k == "seed"}
         known = {"arm": self.name, "data": data.key, "recipe": recipe | {"epochs": self.epochs}}
+        if self.weights:
+            known["weights"] = self.weights.identity
         identity: Line = json.loads(json.dumps(known))
         return identity
 
@@ -140,6 +148,8 @@ def train_arm(
     device, recipe = select_device(options), arm.recipe
     precision = choose_precision(options, device)
     state = init_state(arm.network(len(data.class_names)), recipe, device)
+    if arm.weights:
+        init_from_weights(arm.weights, state, recipe.from_layers)
     compile_network(state, options.compile, recipe.epochs * len(data.train))
     averages = [Average(state.network, decay) for decay in arm.averages]
 

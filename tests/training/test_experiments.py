@@ -1,6 +1,7 @@
-"""experiments/recipe.py and experiments/towers.py on a tiny dataset: split, resumption, tables."""
+"""The experiments that train, on a tiny dataset: split, starts, resumption, tables."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ from rich.table import Table
 from safetensors.torch import load_file
 from torch import nn
 
-from experiments import recipe, towers
+from experiments import finetune, recipe, towers
 from experiments.arms import Arm, Average, ResultsFile, run_arms
 from experiments.held_out import hold_out
+from model.checkpoint import Weights
 from model.visualize import compute_colour_selectivity
 from training.config import SMALL
 from training.data import Batches
 from training.dataset.prepare import PreparedDataset
 from training.dataset.store import Split
 from training.options import Options
+from training.state import TrainingState
 
 QUIET, F32 = Console(quiet=True), Options(precision="f32", device="cpu")
 TINY = replace(SMALL, variant="cifar", batch=5, rate=0.003)
@@ -179,6 +182,33 @@ def test_a_training_that_diverges_is_recorded_and_the_next_begins(
     assert "wrong" in small
     (table,) = recipe.make_tables(results.read("result"))
     assert column(table, "error, %")[0] == "diverged"
+
+
+def test_fine_tuning_starts_from_the_weights_and_training_from_scratch_does_not(
+    tiny: PreparedDataset, tmp_path: Path, weights_of: Callable[..., Weights]
+) -> None:
+    weights = weights_of(TINY.network(5))
+    scratch, tuned = finetune.list_arms(weights, [1], 1)
+    assert (scratch.name, tuned.name) == (finetune.SCRATCH, finetune.FINETUNED)
+    still = {"rate": 1e-20, "batch": 5, "layer_rates": (), "variant": "cifar"}
+    conv1: list[torch.Tensor] = []
+
+    def note(_arm: Arm, state: TrainingState) -> dict[str, Any]:
+        conv1.append(state.network.conv1.weight.detach().clone())
+        return {}
+
+    results = ResultsFile(tmp_path / "finetune.jsonl")
+    arms = [replace(arm, recipe=replace(arm.recipe, **still)) for arm in (scratch, tuned)]
+    run_arms(arms, tiny, results, F32, QUIET, note)
+    assert [torch.equal(c, weights.state["conv1.weight"]) for c in conv1] == [False, True]
+    assert [line.get("weights") for line in results.read("result")] == [None, weights.identity]
+    assert column(finetune.make_table(results.read("result")), "start") == [
+        finetune.SCRATCH,
+        finetune.FINETUNED,
+    ]
+    # Other weights are another experiment.
+    other = replace(arms[1], weights=weights_of(TINY.network(5), seed=1))
+    assert not results.has_result(other.identify(tiny))
 
 
 def line(arm: str, wrong: list[int], **more: Any) -> dict[str, Any]:
