@@ -12,7 +12,13 @@ from app.decoding.child import DecodeRequest, Pixels
 from app.decoding.pool import DecoderPool
 from app.indexing.pretrained import PretrainedIndexing
 from app.inference.classify import request_square
-from app.inference.loader import ModelLoader, NotReady, NotReadyError, Ready, describe_missing_index
+from app.inference.loader import ModelLoader
+from app.inference.state import (
+    LabelsOnly,
+    NotReadyError,
+    Ready,
+    describe_unknown_version,
+)
 from app.serving.admission import ComputeQueue
 from app.uploads.expiry import UploadCleaner
 from model.predict import Predictor
@@ -79,13 +85,18 @@ def compute_slot() -> Iterator[None]:
         yield
 
 
+def require_serving() -> Ready | LabelsOnly:
+    """Return the network in service, with or without an index. Raises NotReadyError."""
+    return loader().require_serving()
+
+
 def require_ready() -> Ready:
     """Return weights and the index built with them. Raises NotReadyError."""
     return loader().require_ready()
 
 
 def require_predictor() -> Predictor:
-    """Return the network, with or without a matching index. Raises NotReadyError."""
+    """Return the network in service, also while its index cannot be used. Raises NotReadyError."""
     return loader().require_predictor()
 
 
@@ -100,4 +111,6 @@ def require_classes() -> tuple[Ready, list[ClassCount]]:
     latest = loader().get_latest_state()
     if isinstance(latest, Ready) and (classes := list_classes(sessions(), latest.version.id)):
         return latest, classes
-    raise NotReadyError(latest if isinstance(latest, NotReady) else describe_missing_index())
+    if isinstance(latest, Ready):
+        raise NotReadyError(describe_unknown_version())
+    raise NotReadyError(latest.missing if isinstance(latest, LabelsOnly) else latest)

@@ -8,8 +8,8 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from app import context
 from app.database.session import DatabaseError
-from app.inference.loader import NotReadyError
 from app.inference.mean_query import PickError
+from app.inference.state import NotReadyError
 from app.inference.switch_weights import SwitchError
 from app.problems import (
     DOCS_PATH,

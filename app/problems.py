@@ -44,8 +44,9 @@ PROBLEM_KINDS = {
     ),
     "mismatch": ProblemKind(
         status=503,
-        title="The index does not match the weights",
-        meaning="The index was built with different weights; build it again.",
+        title="The weights of the index are missing",
+        meaning="The weights that the index was built with are no longer there. Put their file "
+        "back, or build an index with the weights there are.",
     ),
     "damaged": ProblemKind(
         status=503,

@@ -60,6 +60,9 @@ class Manifest:
     """The folder's name. Names sort by time."""
     weights: str
     """Identity of the weights that computed its features."""
+    weights_file: str = ""
+    """Their file: a path relative to `ALEXNET_HOME` if it lies below it, else absolute; empty in
+    manifests from before it was recorded."""
     preprocessing: str = PREPROCESSINGS["bicubic"]
     data: str
     """The absolute path of the training set."""
@@ -153,6 +156,7 @@ def parse_manifest(values: Any, file: Path) -> Manifest:
         )
     if values.get(CHECKSUM_KEY) != compute_manifest_checksum(values):
         raise StoreError(f"{file} is damaged: its checksum does not match; {REBUILD_HINT}")
+    values = {"weights_file": ""} | values
     for known in fields(Manifest):
         if type(values.get(known.name)) is not (get_origin(known.type) or known.type):
             raise StoreError(

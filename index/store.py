@@ -1,5 +1,9 @@
 """Index versions on disk: a folder each, and the link `current` to the one in service.
 
+The version's manifest names the weights that it was built with, so that one link puts both into
+service. While weights serve without an index because somebody chose them, `current` leads to their
+file instead.
+
 A version is written to a hidden folder, synced, and renamed into place; `current` is switched by
 one rename. If a build dies, the previous version stays in service, and the next build removes the
 remains.
@@ -39,6 +43,9 @@ __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
 
 CURRENT_LINK = "current"
 LOCK_FILE = ".lock"
+WEIGHTS_SUFFIX = ".safetensors"
+PUBLISHED_MARK = "published"
+"""An empty file in the folder of each version that is or has been in service."""
 VERSION_NAME = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
 """Name of a version's folder; while the version is being written, a dot precedes it."""
 
@@ -156,43 +163,59 @@ def describe_software() -> str:
 
 
 def publish_version(root: Path, name: str) -> None:
-    """Put a version into service. Raises StoreError."""
+    """Put a version into service, and with it the weights it was built with. Raises StoreError."""
     read_manifest(root / name)
+    mark = root / name / PUBLISHED_MARK
     try:
+        if not mark.exists():
+            mark.touch()
         switch_link(root / CURRENT_LINK, root / name)
         fsync(root)
     except OSError as error:
         raise StoreError(f"{root / CURRENT_LINK} cannot be switched: {error.strerror}") from error
 
 
-def find_earlier_version(root: Path, name: str | None = None, *, weights: str = "") -> str:
+def publish_weights(root: Path, file: Path) -> None:
+    """Put weights without an index into service, in place of any version. Raises StoreError."""
+    try:
+        switch_link(root / CURRENT_LINK, file)
+        fsync(root)
+    except OSError as error:
+        raise StoreError(f"{root / CURRENT_LINK} cannot be switched: {error.strerror}") from error
+
+
+def read_published_weights(root: Path) -> Path | None:
+    """Return the weights file that was put into service without an index, or None."""
+    try:
+        target = (root / CURRENT_LINK).readlink()
+    except OSError:
+        return None
+    return root / target if target.suffix == WEIGHTS_SUFFIX else None
+
+
+def find_earlier_version(root: Path, name: str | None = None) -> str:
     """Find a version by name, by default the last one before the version in service.
 
-    weights: an identity; versions that were built with these weights come before all others.
-    Raises StoreError if there is none, or it is damaged.
+    While none is in service, that is the newest. Versions that have been in service come before
+    those that were only built. Raises StoreError if there is none, or it is damaged.
     """
     whole, served = list_versions(root), read_current_version(root)
     if name is None:
         before = [v for v in whole if served is None or v < served]
         if not before:
             raise StoreError("There is no earlier version of the index to go back to")
-        name = max(before, key=lambda v: (is_built_with(root / v, weights), v))
+        name = max(before, key=lambda v: ((root / v / PUBLISHED_MARK).exists(), v))
     if name not in whole:
         raise StoreError(f"There is no version {name}; there are {', '.join(whole) or 'none'}")
     check_version(root, name)
     return name
 
 
-def is_built_with(version: Path, weights: str) -> bool:
-    """Whether a version's manifest names weights of this identity."""
-    try:
-        return read_manifest(version).weights == weights
-    except StoreError:
-        return False
-
-
 def read_current_version(root: Path) -> str | None:
-    """Read the name of the version in service, or None. Raises StoreError for a broken link."""
+    """Read the name of the version in service, or None if there is none.
+
+    Raises StoreError if `current` leads elsewhere.
+    """
     try:
         target = (root / CURRENT_LINK).readlink()
     except FileNotFoundError:
@@ -201,6 +224,8 @@ def read_current_version(root: Path) -> str | None:
         raise StoreError(
             f"{root / CURRENT_LINK} is not a link ({error.strerror}); remove it"
         ) from error
+    if target.suffix == WEIGHTS_SUFFIX:
+        return None
     if not VERSION_NAME.fullmatch(str(target)):
         raise StoreError(
             f"{root / CURRENT_LINK} points to {target}, which is not an index version; "

@@ -55,7 +55,11 @@ class ClassificationSchema(Schema):
         metadata={"description": "duration of each step"},
     )
     weights = fields.String(required=True, metadata={"description": "identity of the weights used"})
-    index = fields.String(required=True, metadata={"description": "version of the index used"})
+    index = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "version of the index used; null, and no neighbours, without one"},
+    )
 
 
 class ClassificationsSchema(Schema):
@@ -85,7 +89,7 @@ def classify_images() -> dict[str, Any]:
     Of several images, one that cannot be read has its problem in place of a classification; for
     a single image the response is the problem. Uploads are not stored.
     """
-    context.require_ready()
+    context.require_serving()
     return {"answers": uploads.process_uploads(classify_upload)}
 
 
@@ -106,7 +110,7 @@ def classify_upload(upload: Upload) -> dict[str, Any]:
     """Classify one uploaded image without storing it."""
     with context.compute_slot():
         classification, _ = classify_image(
-            context.require_ready(),
+            context.require_serving(),
             context.sessions(),
             upload.data,
             decode=context.decoder().decode,
@@ -127,5 +131,5 @@ def dump_classification(classification: Classification) -> dict[str, Any]:
         "sampled": classification.sampled,
         "milliseconds": classification.milliseconds,
         "weights": classification.weights,
-        "index": classification.version.name,
+        "index": classification.version.name if classification.version else None,
     }

@@ -8,6 +8,7 @@ from marshmallow import Schema, fields
 from app import context
 from app.api import etags, schemas
 from app.api.openapi import ApiBlueprint
+from app.inference.state import Ready
 from app.views.filters.kernels import (
     KERNEL_PIXELS,
     KERNEL_STEP,
@@ -176,8 +177,8 @@ def get_filter(number: int) -> dict[str, Any]:
 
 def get_patch_index_name() -> str | None:
     """Return the name of the index version, if there is one."""
-    version = getattr(context.loader().get_state(), "version", None)
-    return version.name if version else None
+    state = context.loader().get_state()
+    return state.version.name if isinstance(state, Ready) else None
 
 
 def dump_kernel(kernel: Kernel, block: KernelBlock) -> dict[str, Any]:

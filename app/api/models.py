@@ -9,7 +9,7 @@ from app import context
 from app.api import etags
 from app.api.openapi import ApiBlueprint
 from app.inference.weights_files import WeightsFile, list_weights_files
-from app.views.models import find_fitting_indexes
+from app.views.models import find_fitting_indexes, find_served_key_now
 
 blueprint = ApiBlueprint(
     "models", "The weights files on disk; switch between them on the Models page."
@@ -41,7 +41,11 @@ class ModelSchema(Schema):
     kind = fields.String(
         required=True, metadata={"enum": ["result", "best epoch", "imported", "elsewhere"]}
     )
-    active = fields.Boolean(required=True)
+    active = fields.Boolean(required=True, metadata={"description": "whether it is in service"})
+    selected = fields.Boolean(
+        required=True,
+        metadata={"description": "whether the next `flask index build` indexes with it"},
+    )
     bytes = fields.Integer(required=True)
     written = fields.AwareDateTime(required=True, allow_none=True)
     unfinished = fields.Boolean(
@@ -78,19 +82,20 @@ def list_models() -> dict[str, Any]:
     """List the weights files"""
     etags.set_content_etag()
     index_names = find_fitting_indexes() or {}
-    models = [
-        dump_model(model, index_names) for model in list_weights_files(context.settings().home)
-    ]
+    found = list_weights_files(context.settings().home)
+    served = find_served_key_now(found)
+    models = [dump_model(model, index_names, active=model.key == served) for model in found]
     return {"models": models, "page": url_for("models.show_models")}
 
 
-def dump_model(model: WeightsFile, index_names: dict[str, str]) -> dict[str, Any]:
+def dump_model(model: WeightsFile, index_names: dict[str, str], *, active: bool) -> dict[str, Any]:
     """Return a weights file as JSON."""
     return {
         "key": model.key,
         "run": model.run,
         "kind": model.kind,
-        "active": model.active,
+        "active": active,
+        "selected": model.selected,
         "bytes": model.bytes,
         "written": model.written,
         "unfinished": model.unfinished,

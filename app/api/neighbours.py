@@ -11,8 +11,8 @@ from app import context
 from app.api import etags, features, schemas, uploads
 from app.api.openapi import ID_RULE, ApiBlueprint
 from app.inference.classify import DEFAULT_NEIGHBOURS, find_nearest_neighbours
-from app.inference.loader import Ready
 from app.inference.mean_query import MAX_PICKED, MIN_PICKED, PickError, find_nearest_to_mean
+from app.inference.state import Ready
 from app.uploads.receive import Upload, UploadError, read_upload
 from app.views.images import find_image_or_404
 from index.search import MAX_NEIGHBOURS, QueryError

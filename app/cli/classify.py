@@ -24,7 +24,7 @@ from app.inference.classify_files import (
     find_files,
     make_neighbour_finder,
 )
-from app.inference.loader import NotReadyError
+from app.inference.state import NotReadyError
 from index.search import MAX_NEIGHBOURS
 from model.predict import Predictor
 from storage.progress import show_step_bars

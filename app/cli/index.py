@@ -40,8 +40,8 @@ index_device_option = click.option(
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Weights file to index with; by default the weights in use. An index of other weights is "
-    "served when these are switched to.",
+    help="Weights file to index with; by default the selected weights, which then serve with the "
+    "index. An index of other weights serves when these are switched to.",
 )
 @click.option(
     "--data",
@@ -89,7 +89,10 @@ def build_command(
     options: tuple[str, ...],
     index_device: str | None,
 ) -> None:
-    """Index the training set of the weights in use, or another folder, then serve that index."""
+    """Index the training set of the selected weights, or another folder, then serve both.
+
+    Selected are the weights of the run that finished last, or those imported or switched to since.
+    """
     settings = override_index_device(index_device)
     asked = BuildOptions(
         weights=weights,
@@ -116,10 +119,13 @@ def update_command() -> None:
 @click.argument("version", required=False)
 @handle_cli_errors
 def rollback_command(version: str | None) -> None:
-    """Serve an earlier version of the index again: VERSION, or the previous one."""
+    """Serve an earlier version of the index again, with its weights: VERSION, or the previous."""
     settings = context.settings()
     found = rollback_version(settings, session_factory(settings), version)
-    click.echo(f"Serving {found.name}: {found.images:,} images, built {found.created}.")
+    click.echo(
+        f"Serving {found.name}: {found.images:,} images, built {found.created} with the weights "
+        f"{found.weights[:8]}."
+    )
 
 
 @index_commands.command("prune")

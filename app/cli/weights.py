@@ -80,14 +80,20 @@ def import_command(
     for line in describe_import(found):
         click.echo(line)
     if use:
-        done = switch_weights(settings, context.sessions(), found.key, consent=True)
-        index = done.index if isinstance(done, SwitchedWeights) else None
-        click.echo(
-            f"These weights are in use, with the index {index}."
-            if index
-            else "These weights are in use. `flask index build --data DIR` indexes photographs "
-            "with them."
-        )
+        done = switch_weights(settings, context.sessions(), found.key, unindexed="select")
+        if isinstance(done, SwitchedWeights):
+            click.echo(describe_switch(done))
+
+
+def describe_switch(done: SwitchedWeights) -> str:
+    """Say what serves after an import, in a line."""
+    if done.index:
+        return f"These weights serve, with the index {done.index}."
+    serving = "They serve labels" if done.served else "What is served stays"
+    return (
+        "These weights are selected: `flask index build --data DIR` indexes photographs with them. "
+        f"{serving} until then."
+    )
 
 
 def describe_import(found: ImportedFile) -> list[str]:
@@ -133,7 +139,7 @@ def read_class_names(file: Path) -> tuple[ClassName, ...]:
 @click.option(
     "--weights",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Weights file to export; by default the weights in use.",
+    help="Weights file to export; by default the selected weights.",
 )
 @click.option(
     "--ten-crops", is_flag=True, help="ONNX that averages over the ten crops, as the pages do."

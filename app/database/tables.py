@@ -161,7 +161,8 @@ class UploadResult(Table):
     width: Mapped[int]
     height: Mapped[int]
     weights: Mapped[str]
-    index_version_id: Mapped[int] = mapped_column(ForeignKey("index_version.id"))
+    index_version_id: Mapped[int | None] = mapped_column(ForeignKey("index_version.id"))
+    """Null if there was no index."""
     top5: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
     """`[{"label", "probability"}, …]`, most probable first."""
     crops: Mapped[list[dict[str, Any]]] = mapped_column(JSON, default=list)
@@ -177,7 +178,7 @@ class UploadResult(Table):
     milliseconds: Mapped[dict[str, float]] = mapped_column(JSON)
     """How long each step took, in order."""
 
-    index_version: Mapped[IndexVersion] = relationship()
+    index_version: Mapped[IndexVersion | None] = relationship()
 
 
 class UploadBatch(Table):

@@ -15,11 +15,12 @@ from app.indexing.versions import (
     discard_versions,
     drop_milvus_collections,
     find_version_built_as,
+    find_weights_or_fail,
     prepare_database,
     publish_found_version,
     read_manifest_in_use,
 )
-from app.inference.loader import check_servable
+from app.inference.served_weights import load_servable, name_weights_file, read_served_identity
 from index import store
 from index.building.checkpoint import delete_checkpoints, delete_published_checkpoints
 from index.building.distributed import choose_process_device, is_first
@@ -36,7 +37,7 @@ from index.manifest import PREPROCESSINGS, StoreError
 from index.sample import write_sample
 from index.store import Manifest, VersionDraft
 from index.vectors import Floats
-from model.checkpoint import Weights, load_weights
+from model.checkpoint import Weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder, scan_photographs
 from model.predict import Predictor
 from storage.home import Home
@@ -51,8 +52,8 @@ MAX_HELD_OUT_IMAGES = 256
 class BuildOptions:
     """What index to build. With kind or dtype `auto`, size and memory decide.
 
-    weights: the weights file; None: the one in use. data: the folder of photographs to index; None:
-    the one that the weights were trained on.
+    weights: the weights file; None: the selected one. data: the folder of photographs to index;
+    None: the one that the weights were trained on.
     """
 
     weights: Path | None = None
@@ -65,8 +66,8 @@ class BuildOptions:
 class BuildResult:
     """The index version that was built; `gathered` is None if there was one already.
 
-    served: whether it is in service, which it is unless it was built with other weights than those
-    in use. seconds: time taken by the features, decoding included. notes: what was chosen, and why.
+    served: whether it is in service (`build_index`). seconds: time taken by the features, decoding
+    included. notes: what was chosen, and why.
     """
 
     manifest: Manifest
@@ -89,10 +90,11 @@ def build_index(
     *,
     if_needed: bool = False,
 ) -> BuildResult | None:
-    """Index the training set of the weights in use, or other photographs or with other weights.
+    """Index the training set of the selected weights, or other photographs or with other weights.
 
-    A version built with other weights than those in use is not published: it is served as soon as
-    these weights are (app/inference/switch_weights.py).
+    The version is put into service, and with it the weights. One that was asked for with a weights
+    file is so only if these weights are in service already; else it is served as soon as somebody
+    switches to them (app/inference/switch_weights.py).
 
     With `if_needed`, build nothing if some version was built with these weights from the files as
     they are, but publish it if it is not in service. Until then the version in service stays; if
@@ -105,7 +107,7 @@ def build_index(
     build = start_build(settings, sessions, report, options)
     prepare_database(settings)
     if if_needed and (found := find_version_built_as(build.matches, settings, sessions)):
-        served = build.is_in_use()
+        served = build.should_publish()
         if served:
             publish_found_version(settings.home.index, found)
         build.clean_up(found)
@@ -114,18 +116,18 @@ def build_index(
 
 
 def update_index(settings: Settings, sessions: Sessions, report: Report) -> BuildResult | None:
-    """Bring the current version up to date with the files, keeping its kind and its recall.
+    """Bring the version in service up to date with the files, with its weights, kind and recall.
 
     New images are added, deleted ones removed, changed ones read again; nothing else is computed.
-    Raises as `build_index`, and StoreError if there is no complete index of these weights.
+    Raises as `build_index`, and StoreError if there is no complete index or its weights are lost.
     """
     prepare_database(settings)
     served = read_manifest_in_use(settings, sessions)
     if served is None:
         raise StoreError("There is no complete index to update; run `flask index build`")
-    build = start_build(settings, sessions, report, BuildOptions(data=Path(served.data)))
-    if served.weights != build.weights.identity:
-        raise StoreError("The index was built with different weights; run `flask index build`")
+    file = find_weights_or_fail(settings.home, served)
+    options = BuildOptions(weights=file, data=Path(served.data))
+    build = start_build(settings, sessions, report, options)
     if build.matches(served):
         build.clean_up(served)
         return BuildResult(manifest=served)
@@ -136,7 +138,8 @@ def update_index(settings: Settings, sessions: Sessions, report: Report) -> Buil
 class IndexBuild:
     """One build; `run` calls the other methods step by step.
 
-    file: the weights file, all links followed.
+    file: the weights file, all links followed. selected: whether that is because it was selected,
+    not because somebody named it.
     """
 
     settings: Settings
@@ -145,6 +148,7 @@ class IndexBuild:
     file: Path
     weights: Weights
     folder: ImageFolder
+    selected: bool
 
     def run(self, options: BuildOptions, earlier: Manifest | None) -> BuildResult | None:
         """Compute the features, write the version, record it in the database and publish it.
@@ -173,6 +177,7 @@ class IndexBuild:
                 engine = self.write_version(draft, options, gathered, images, earlier)
                 manifest = draft.commit(
                     weights=self.weights.identity,
+                    weights_file=name_weights_file(self.settings.home, self.file),
                     preprocessing=PREPROCESSINGS[self.weights.config.resize],
                     data=str(self.folder.root),
                     images=len(images.ids),
@@ -267,9 +272,9 @@ class IndexBuild:
         """Record the version in the database, put it into service, and delete what is too old.
 
         The database comes first, so that every process that sees the new version finds its images.
-        Return whether it is in service, which it is unless other weights are in use.
+        Return whether it is in service.
         """
-        served = self.is_in_use()
+        served = self.should_publish()
         try:
             record_version(self.sessions, manifest, images.dataset_id, np.sort(images.ids))
             if served:
@@ -281,9 +286,12 @@ class IndexBuild:
         discard_versions(self.settings, self.sessions, self.settings.index_kept)
         return served
 
-    def is_in_use(self) -> bool:
-        """Whether the weights are those in use at this moment; they may be switched meanwhile."""
-        return self.settings.home.weights.resolve() == self.file
+    def should_publish(self) -> bool:
+        """Whether the version is for serving: its weights were selected, or serve at this moment.
+
+        They may have been switched since the build began.
+        """
+        return self.selected or read_served_identity(self.settings.home) == self.weights.identity
 
     def matches(self, manifest: Manifest) -> bool:
         """Whether a version was built with these weights from the files as they are."""
@@ -342,16 +350,17 @@ def start_build(
     settings: Settings, sessions: Sessions, report: Report, options: BuildOptions
 ) -> IndexBuild:
     """Read the weights and list the photographs. Raises WeightsError and FolderError."""
-    # Resolved before it is read: the link to the weights in use may be switched.
+    # Resolved before it is read: the link to the selected weights may be switched.
     file = (options.weights or settings.home.weights).resolve()
-    weights = check_servable(load_weights(file))
+    weights = load_servable(file)
     if options.data is not None:
         folder = scan_photographs(options.data)
     elif root := find_training_folder(weights.provenance.data, settings.home):
         folder = scan_training_folder(root)
     else:
         folder = scan_indexed_folder(settings.home, weights)
-    return IndexBuild(settings, sessions, report, file, weights, folder)
+    selected = options.weights is None
+    return IndexBuild(settings, sessions, report, file, weights, folder, selected)
 
 
 def scan_training_folder(root: Path) -> ImageFolder:
@@ -375,7 +384,7 @@ def scan_indexed_folder(home: Home, weights: Weights) -> ImageFolder:
         if name := store.read_current_version(home.index):
             return scan_photographs(Path(store.read_manifest(home.index / name).data))
     raise FolderError(
-        f"The weights in use were not trained on a folder here (trained on: "
+        f"The selected weights were not trained on a folder here (trained on: "
         f"{weights.provenance.data}); name the photographs to index with `flask index build --data "
         "DIR`"
     )

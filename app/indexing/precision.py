@@ -7,7 +7,8 @@ from pathlib import Path
 from app.config import Settings
 from app.database.images import read_class_folders_by_image
 from app.database.session import Sessions
-from app.inference.loader import ModelLoader, NotReady, NotReadyError
+from app.inference.loader import ModelLoader
+from app.inference.state import NotReadyError
 from index.building.file_list import escape_file_name
 from index.building.pipeline import compute_features
 from index.store import Index, StoreError
@@ -47,9 +48,10 @@ def measure_precision(
 
     Raises StoreError if there is no index to query, FolderError and DatabaseError.
     """
-    state = ModelLoader(settings, sessions).get_state()
-    if isinstance(state, NotReady):
-        raise StoreError(str(NotReadyError(state)))
+    try:
+        state = ModelLoader(settings, sessions).require_ready()
+    except NotReadyError as error:
+        raise StoreError(str(error)) from error
     folder = scan_folder(data or Path(state.manifest.data))
     items = [(i, folder.root / photograph.path) for i, photograph in enumerate(folder.val)]
     progress: Callable[[int], None] = report("Computing features of validation images", len(items))

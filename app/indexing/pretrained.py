@@ -12,7 +12,8 @@ from collections.abc import Callable
 from app.config import Settings
 from app.database.session import DatabaseError, Sessions
 from app.indexing.build import BuildOptions, build_index
-from app.inference.loader import ModelLoader, Ready
+from app.inference.loader import ModelLoader
+from app.inference.state import Ready
 from app.inference.weights_files import find_index_versions_by_weights
 from index.engines.protocol import SearchError
 from index.manifest import StoreError

@@ -9,6 +9,7 @@ import numpy as np
 from app.config import Settings
 from app.database.images import find_version, read_class_ids_by_image
 from app.database.session import Sessions
+from app.inference.served_weights import LostWeightsError, find_weights_of_version
 from index import store
 from index.building.file_list import FILE_LIST, read_file_list
 from index.engines import milvus_collections
@@ -16,6 +17,7 @@ from index.manifest import Manifest, StoreError, read_manifest
 from index.search import Index
 from index.vectors import compute_file_sha256
 from model.dataset import FolderError, scan_photographs
+from storage.home import Home
 from storage.parallel import map_ahead
 from storage.progress import Report
 
@@ -48,9 +50,10 @@ def verify_version(
 ) -> Findings:
     """Check a version, by default the one in service, against itself, the database and the files.
 
-    Checks the checksums of its files; its images against the database's list; the training files
-    against the hashes they were read with, unless `files` is false; and the neighbours of a sample
-    against an exhaustive search. Raises StoreError if there is no such version, and DatabaseError.
+    Checks the checksums of its files; that its weights are still there; its images against the
+    database's list; the training files against the hashes they were read with, unless `files` is
+    false; and the neighbours of a sample against an exhaustive search. Raises StoreError if there
+    is no such version, and DatabaseError.
     """
     root = settings.home.index
     name = choose_version(root, name)
@@ -61,6 +64,7 @@ def verify_version(
     )
     if found.problems:
         return found
+    found.add("Weights that it was built with", find_lost_weights(settings.home, manifest))
     index = store.open_version(root, name, settings.search_device)
     found.add("Images against the database", compare_with_database(sessions, index))
     if files:
@@ -85,6 +89,15 @@ def choose_version(root: Path, name: str | None) -> str:
     if name is None:
         raise StoreError("There is no index yet; run `flask index build`")
     return name
+
+
+def find_lost_weights(home: Home, manifest: Manifest) -> list[str]:
+    """Return why the weights that a version was built with cannot be found."""
+    try:
+        find_weights_of_version(home, manifest)
+    except LostWeightsError as error:
+        return [str(error)]
+    return []
 
 
 def compare_with_database(sessions: Sessions, index: Index) -> list[str]:
@@ -202,6 +215,7 @@ def collect_index_statistics(settings: Settings, name: str | None = None) -> dic
         **{f"parameter {k}": v for k, v in manifest.parameters.items()},
         "nearly the same up to": manifest.near,
         "weights": manifest.weights,
+        "weights file": manifest.weights_file,
         "photographs": manifest.data,
         "made": manifest.created,
         "age": format_age((datetime.now(UTC) - made).total_seconds()),

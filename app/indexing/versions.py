@@ -12,13 +12,19 @@ from app.config import Settings
 from app.database.images import find_version, list_version_names
 from app.database.ingest import forget_versions
 from app.database.session import DatabaseError, Sessions, upgrade_database
+from app.inference.served_weights import (
+    LostWeightsError,
+    find_weights_of_version,
+    load_servable,
+)
+from app.inference.switch_weights import publish_pair
 from index import store
 from index.building.distributed import is_first
 from index.engines import milvus_collections
 from index.engines.protocol import SearchError
 from index.manifest import StoreError, read_manifest
 from index.store import Manifest
-from model.checkpoint import load_weights
+from storage.home import Home
 
 
 def prepare_database(settings: Settings) -> None:
@@ -80,25 +86,33 @@ def publish_found_version(root: Path, manifest: Manifest) -> None:
 
 
 def rollback_version(settings: Settings, sessions: Sessions, name: str | None) -> Manifest:
-    """Publish an earlier version again: the named one, or the last of the weights in use.
+    """Put an earlier version into service again, with its weights: the named one, or the last.
 
-    Raises StoreError if there is none, if it is damaged, was built with different weights than
-    those in use, or is not in the database; WeightsError and DatabaseError.
+    Its weights are selected too, so that the next build indexes them. Raises StoreError if there is
+    none, if it is damaged or not in the database, or if its weights are lost; WeightsError and
+    DatabaseError.
     """
-    root = settings.home.index
-    with store.acquire_build_lock(root):
-        weights = load_weights(settings.home.weights).identity
-        found = read_manifest(root / store.find_earlier_version(root, name, weights=weights))
-        if found.weights != weights:
-            raise StoreError(
-                f"Version {found.name} was built with different weights than those in use and "
-                f"could not be served; point {settings.home.weights} to the weights "
-                f"{found.weights[:8]} first"
-            )
+    home = settings.home
+    with store.acquire_build_lock(home.index):
+        found = read_manifest(home.index / store.find_earlier_version(home.index, name))
+        file = find_weights_or_fail(home, found)
+        if load_servable(file).identity != found.weights:
+            raise StoreError(f"{file} does not hold the weights that its header names")
         if find_version(sessions, found.name) is None:
             raise StoreError(f"The database no longer lists version {found.name}")
-        store.publish_version(root, found.name)
+        try:
+            publish_pair(home, file, found.name)
+        except OSError as error:
+            raise StoreError(f"{home.weights} cannot be switched: {error.strerror}") from error
     return found
+
+
+def find_weights_or_fail(home: Home, manifest: Manifest) -> Path:
+    """Find the file of the weights that a version was built with. Raises StoreError."""
+    try:
+        return find_weights_of_version(home, manifest)
+    except LostWeightsError as error:
+        raise StoreError(f"Version {manifest.name} has lost its weights: {error}") from error
 
 
 def prune_versions(

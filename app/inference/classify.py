@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from app.database.images import IndexVersionInfo, find_labels
 from app.database.session import Sessions
 from app.decoding.child import DecodedImage, DecodeRequest, decode_here
-from app.inference.loader import Ready
+from app.inference.state import LabelsOnly, Ready
 from index.vectors import Doubles, Floats
 from model.predict import LabelProbability, Pixels, Predictor
 
@@ -39,7 +39,8 @@ class Classification:
     order. neighbours: at most six, nearest first. by_pixels: the nearest by Euclidean distance
     between 32×32 thumbnails; empty if the index has no sample. sampled: how many images were
     compared by pixels, None if all were. milliseconds: per step, "decode", "network", "search",
-    "pixels". weights, version: what produced this. width, height: of the upright image, in pixels.
+    "pixels". weights, version: what produced this; version is None, and there are no neighbours, if
+    there was no index. width, height: of the upright image, in pixels.
     """
 
     top5: list[LabelProbability]
@@ -49,7 +50,7 @@ class Classification:
     sampled: int | None
     milliseconds: dict[str, float]
     weights: str
-    version: IndexVersionInfo
+    version: IndexVersionInfo | None
     width: int
     height: int
 
@@ -61,7 +62,7 @@ def request_square(predictor: Predictor, request: DecodeRequest) -> DecodeReques
 
 
 def classify_image(
-    ready: Ready,
+    serving: Ready | LabelsOnly,
     sessions: Sessions,
     data: bytes,
     *,
@@ -76,26 +77,32 @@ def classify_image(
     Raises ImageError, DatabaseError and SearchError.
     """
     timer = StepTimer()
-    image = decode(data, request_square(ready.predictor, request))
+    predictor = serving.predictor
+    image = decode(data, request_square(predictor, request))
     square = image.square
     timer.stop("decode")
-    prediction = ready.predictor.predict(square)
+    prediction = predictor.predict(square)
     timer.stop("network")
-    (neighbours,) = find_nearest_neighbours(ready, sessions, prediction.fc7[None], without=without)
-    timer.stop("search")
-    by_pixels = find_nearest_by_pixels(ready, sessions, square, without)
-    if ready.sample is not None:
-        timer.stop("pixels")
-    top5 = ready.predictor.top5
+    ready = serving if isinstance(serving, Ready) else None
+    neighbours, by_pixels = [], []
+    if ready:
+        (neighbours,) = find_nearest_neighbours(
+            ready, sessions, prediction.fc7[None], without=without
+        )
+        timer.stop("search")
+        by_pixels = find_nearest_by_pixels(ready, sessions, square, without)
+        if ready.sample is not None:
+            timer.stop("pixels")
+    top5 = predictor.top5
     classification = Classification(
         top5=top5(prediction.probabilities),
         crops=[top5(crop)[0] for crop in prediction.crop_probabilities],
         neighbours=neighbours,
         by_pixels=by_pixels,
-        sampled=count_sampled_images(ready),
+        sampled=count_sampled_images(ready) if ready else None,
         milliseconds=timer.milliseconds,
-        weights=ready.predictor.identity,
-        version=ready.version,
+        weights=predictor.identity,
+        version=ready.version if ready else None,
         width=image.width,
         height=image.height,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from app.database.images import find_images
 from app.database.session import Sessions
 from app.inference.classify import Neighbour, find_nearest_neighbours
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from index.vectors import Floats
 from model.dataset import SUFFIXES, is_photograph
 from model.decode import ImageError

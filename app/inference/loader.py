@@ -1,151 +1,123 @@
 """Loads the weights and the index that belong together, and keeps up with changes while serving."""
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
 
 import numpy as np
 
 from app.config import Settings
-from app.database.images import IndexVersionInfo, find_version
-from app.database.session import (
-    UPGRADE_COMMAND,
-    DatabaseError,
-    Sessions,
-    are_tables_current,
+from app.database.images import find_version
+from app.database.new_home import needs_first_tables
+from app.database.session import DatabaseError, Sessions, are_tables_current
+from app.inference.links import (
+    LastRead,
+    LinkSignature,
+    read_file_identities,
+    read_file_identity,
+    read_index_stamp,
+)
+from app.inference.served_weights import WeightsSource, find_source, load_servable
+from app.inference.state import (
+    BUILD_COMMAND,
+    PASSING_REASONS,
+    LabelsOnly,
+    NotReady,
+    NotReadyError,
+    Ready,
+    describe_damaged_weights,
+    describe_database_error,
+    describe_failed_search,
+    describe_outdated_tables,
+    describe_unknown_version,
 )
 from index import store
 from index.engines.protocol import SearchError
+from index.manifest import Manifest, StoreError
 from index.sample import ImageSample, read_sample
-from index.store import Index, Manifest
-from model.alexnet import count_features
-from model.checkpoint import Weights, WeightsError, check_finite, load_weights
-from model.config import FEATURES, SQUARE_SIDE
+from index.store import Index
+from model.checkpoint import WeightsError
+from model.config import FEATURES
 from model.predict import Predictor
-from storage.home import Home
-
-Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database", "disk", "search"]
-PASSING_REASONS = ("database", "disk", "no-index", "search")
-"""What may pass without any change of the links."""
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ready:
-    """Weights and an index built with them.
-
-    sample: what the index stores of some images beyond their features; None for an older index.
-    """
-
-    predictor: Predictor
-    index: Index
-    version: IndexVersionInfo
-    sample: ImageSample | None = None
-
-    @property
-    def manifest(self) -> Manifest:
-        """The index version's manifest."""
-        return self.index.manifest
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotReady:
-    """Why nothing can be classified yet. `command` fixes it, if one does.
-
-    message: for the log, since it may name files of the server.
-    """
-
-    reason: Reason
-    message: str
-    command: str
-
-
-class NotReadyError(Exception):
-    """Weights and an index that match are needed, and missing."""
-
-    def __init__(self, state: NotReady) -> None:
-        advice = f" Run `{state.command}`." if state.command else ""
-        super().__init__(f"{state.message}{advice}")
-        self.state = state
 
 
 class ModelLoader:
     """Holds the pair of weights and index in service. Thread-safe.
 
-    Each call of `get_state` checks the links to the weights and to the index, and reads what they
-    point to again when they have moved. A pair stays in service until a complete new one is read.
+    Each call of `get_state` checks whether another pair has been published, and then reads it. A
+    pair stays in service until a complete new one is read. A run that finishes changes nothing:
+    its weights are only selected for the next build, except that before any index exists the
+    selected weights give labels (app/inference/served_weights.py).
     """
 
     def __init__(self, settings: Settings, sessions: Sessions) -> None:
         self.settings, self.sessions = settings, sessions
         self.lock = threading.Lock()
         self.signature: LinkSignature | None = None
-        self.current: Ready | NotReady | None = None
+        self.current: Ready | LabelsOnly | NotReady | None = None
         self.predictors: LastRead[Predictor] = LastRead(WeightsError)
-        self.indexes: LastRead[Index] = LastRead(store.StoreError)
-        self.samples: LastRead[ImageSample | None] = LastRead(store.StoreError)
+        self.indexes: LastRead[Index] = LastRead(StoreError)
+        self.samples: LastRead[ImageSample | None] = LastRead(StoreError)
 
-    def get_state(self) -> Ready | NotReady:
-        """Return the pair in service, or why there is none; cheap when nothing has changed."""
+    def get_state(self) -> Ready | LabelsOnly | NotReady:
+        """Return what is in service, or why nothing is; cheap when nothing has changed."""
         current = self.current
-        if current is not None and read_link_signature(self.settings.home) == self.signature:
+        if current is not None and self.is_up_to_date():
             return current
-        if not isinstance(current, Ready):
+        if not isinstance(current, Ready | LabelsOnly):
             return self.get_latest_state()
-        # While a pair is in service no request waits for the next: a background thread reads it.
+        # While something is in service no request waits for the next: a background thread reads it.
         if self.lock.acquire(blocking=False):
             threading.Thread(target=self.refresh_and_release, daemon=True).start()
         return current
 
-    def require_ready(self) -> Ready:
-        """Return the pair in service. Raises NotReadyError."""
+    def require_serving(self) -> Ready | LabelsOnly:
+        """Return what is in service, with or without an index. Raises NotReadyError."""
         state = self.get_state()
         if isinstance(state, NotReady):
             raise NotReadyError(state)
         return state
 
+    def require_ready(self) -> Ready:
+        """Return the pair in service. Raises NotReadyError."""
+        state = self.require_serving()
+        if isinstance(state, LabelsOnly):
+            raise NotReadyError(state.missing)
+        return state
+
     def require_predictor(self) -> Predictor:
-        """Return the network in service, or that of the weights in use when no index matches them.
+        """Return the network in service, also while its index or the database cannot be used.
 
         Raises NotReadyError.
         """
         state = self.get_state()
-        if isinstance(state, Ready):
+        if not isinstance(state, NotReady):
             return state.predictor
         with self.lock:
-            link = read_link_signature(self.settings.home).weights
-            if link is None:
-                raise NotReadyError(describe_missing_weights(self.settings))
-            try:
-                return self.read_predictor(link)
-            except WeightsError as error:
-                raise NotReadyError(describe_damaged_weights(error)) from error
-            finally:
-                if read_link_signature(self.settings.home).weights != link:
-                    self.predictors.forget()  # the file read may be newer than the link seen
+            predictor = self.read_predictor(find_source(self.settings.home))
+        if isinstance(predictor, NotReady):
+            raise NotReadyError(predictor)
+        return predictor
 
-    def get_latest_state(self) -> Ready | NotReady:
-        """As `get_state`, but wait until a change of the links has been read."""
+    def get_latest_state(self) -> Ready | LabelsOnly | NotReady:
+        """As `get_state`, but wait until a change has been read."""
         with self.lock:
             return self.refresh()
 
-    def probe_state(self) -> Ready | NotReady:
+    def probe_state(self) -> Ready | LabelsOnly | NotReady:
         """As `get_state`, but first ask the database, and the server that holds the index."""
         state = self.get_state()
         if isinstance(state, NotReady):
             return state
         try:
-            if find_version(self.sessions, state.version.name) is None:
+            if isinstance(state, Ready) and not self.is_listed(state):
                 # Deleted while in service: what replaced it may still be being read.
                 state = self.get_latest_state()
             if isinstance(state, NotReady):
                 return state
-            if find_version(self.sessions, state.version.name) is None:
-                return NotReady(
-                    reason="no-index", message=UNKNOWN_VERSION_MESSAGE, command=BUILD_COMMAND
-                )
+            if isinstance(state, LabelsOnly):
+                return self.probe_tables() or state
+            if not self.is_listed(state):
+                return describe_unknown_version()
             if state.manifest.kind == "milvus":
                 state.index.search(np.zeros((1, FEATURES), np.float32), 1)
         except DatabaseError as error:
@@ -154,6 +126,21 @@ class ModelLoader:
             return describe_failed_search(error)
         return state
 
+    def is_listed(self, state: Ready) -> bool:
+        """Whether the database knows the index. Raises DatabaseError."""
+        return find_version(self.sessions, state.version.name) is not None
+
+    def probe_tables(self) -> NotReady | None:
+        """Return why results cannot be stored, if so. Raises DatabaseError."""
+        if needs_first_tables(self.settings, self.sessions):
+            return None  # the first visit makes them
+        return None if are_tables_current(self.sessions) else describe_outdated_tables()
+
+    def is_up_to_date(self) -> bool:
+        """Whether nothing has changed on disk since it was read last."""
+        signature = self.signature
+        return signature is not None and signature.is_current(self.settings.home)
+
     def refresh_and_release(self) -> None:
         """Refresh in the background thread, then release the lock that `get_state` acquired."""
         try:
@@ -161,191 +148,94 @@ class ModelLoader:
         finally:
             self.lock.release()
 
-    def refresh(self) -> Ready | NotReady:
-        """Read what the links point to. The caller holds the lock."""
-        before = read_link_signature(self.settings.home)
-        if self.current is not None and before == self.signature:
+    def refresh(self) -> Ready | LabelsOnly | NotReady:
+        """Read what is in service now. The caller holds the lock."""
+        if self.current is not None and self.is_up_to_date():
             return self.current
-        found = self.read_state(before)
-        if not isinstance(self.current, Ready) or isinstance(found, Ready):
+        home = self.settings.home
+        index = read_index_stamp(home.index)
+        source = find_source(home)
+        before = LinkSignature(index=index, files=read_file_identities(source.watched))
+        found = self.read_state(source, before)
+        if self.current is None or self.supersedes(found, self.current):
             self.current = found
-        moved = read_link_signature(self.settings.home) != before
+        moved = not before.is_current(home)
         if moved:
             # The files read may be newer than the signature they are remembered under.
-            self.predictors.forget()
             self.indexes.forget()
             self.samples.forget()
-        retry = isinstance(found, NotReady) and found.reason in (
-            "database",
-            "disk",
-            "no-index",
-            "search",
-        )
+        retry = isinstance(found, NotReady) and found.reason in PASSING_REASONS
         self.signature = None if moved or retry else before
         return self.current
 
-    def read_state(self, links: "LinkSignature") -> Ready | NotReady:
-        """Read weights and index, or say what is missing."""
-        home = self.settings.home
+    def supersedes(
+        self, found: Ready | LabelsOnly | NotReady, current: Ready | LabelsOnly | NotReady
+    ) -> bool:
+        """Whether to answer with what was found from now on. Damage and loss replace nothing."""
+        if isinstance(found, Ready) or isinstance(current, NotReady):
+            return True
+        if isinstance(found, NotReady):
+            return False
+        # Without `current` the index is lost; only a choice takes a pair out of service.
+        chosen = store.read_published_weights(self.settings.home.index)
+        return isinstance(current, LabelsOnly) or chosen is not None
+
+    def read_state(
+        self, source: WeightsSource, signature: LinkSignature
+    ) -> Ready | LabelsOnly | NotReady:
+        """Read weights and index, or say what is missing. The caller holds the lock."""
+        manifest = source.manifest
         try:
-            if links.weights is None:
-                return describe_missing_weights(self.settings)
-            name = store.read_current_version(home.index)
-            if name is None:
-                return describe_missing_index()
-            if not are_tables_current(self.sessions):
-                return NotReady(
-                    reason="database", message=OUTDATED_TABLES_MESSAGE, command=UPGRADE_COMMAND
-                )
-            version = find_version(self.sessions, name)
-            if version is None:
-                return NotReady(
-                    reason="no-index", message=UNKNOWN_VERSION_MESSAGE, command=BUILD_COMMAND
-                )
-            predictor = self.read_predictor(links.weights)
-            if store.read_manifest(home.index / name).weights != predictor.identity:
-                return NotReady(reason="mismatch", message=MISMATCH_MESSAGE, command=BUILD_COMMAND)
-            index = self.indexes.get(
-                links.index,
-                lambda: store.open_version(home.index, name, self.settings.search_device),
-            )
-            sample = self.samples.get(
-                links.index, lambda: read_sample(home.index / name, index.manifest)
-            )
-            return Ready(predictor=predictor, index=index, version=version, sample=sample)
+            if manifest is None:
+                found = self.read_predictor(source)
+                return found if isinstance(found, NotReady) else LabelsOnly(predictor=found)
+            return self.read_pair(source, manifest, signature.index)
         except DatabaseError as error:
             return describe_database_error(error)
-        except store.StoreError as error:
+        except StoreError as error:
             return NotReady(reason="damaged", message=f"{error}.", command=BUILD_COMMAND)
         except SearchError as error:
             return describe_failed_search(error)
+
+    def read_pair(
+        self, source: WeightsSource, manifest: Manifest, stamp: object
+    ) -> Ready | NotReady:
+        """Read the index version of a manifest and its weights, or say what is missing.
+
+        Raises DatabaseError, StoreError and SearchError.
+        """
+        if not are_tables_current(self.sessions):
+            return describe_outdated_tables()
+        version = find_version(self.sessions, manifest.name)
+        if version is None:
+            return describe_unknown_version()
+        predictor = self.read_predictor(source)
+        if isinstance(predictor, NotReady):
+            return predictor
+        root, device = self.settings.home.index, self.settings.search_device
+        index = self.indexes.get(stamp, lambda: store.open_version(root, manifest.name, device))
+        sample = self.samples.get(stamp, lambda: read_sample(root / manifest.name, index.manifest))
+        return Ready(predictor=predictor, index=index, version=version, sample=sample)
+
+    def read_predictor(self, source: WeightsSource) -> Predictor | NotReady:
+        """Read the weights unless they were the last read. The caller holds the lock."""
+        if source.problem or source.file is None:
+            assert source.problem is not None
+            return source.problem
+        file, device = source.file, self.settings.device
+        key = read_file_identity(file)
+        try:
+            predictor = self.predictors.get(key, lambda: read_predictor(file, device))
         except WeightsError as error:
             return describe_damaged_weights(error)
-
-    def read_predictor(self, link: object) -> Predictor:
-        """Read the weights unless they were the last read. The caller holds the lock.
-
-        Raises WeightsError.
-        """
-        home, device = self.settings.home, self.settings.device
-        return self.predictors.get(
-            link, lambda: Predictor.from_weights(check_servable(load_weights(home.weights)), device)
-        )
+        if read_file_identity(file) != key:
+            self.predictors.forget()  # what was read may be newer than the key
+        if source.manifest and predictor.identity != source.manifest.weights:
+            message = f"{file} no longer holds the weights that the index was built with."
+            return NotReady(reason="mismatch", message=message, command=BUILD_COMMAND)
+        return predictor
 
 
-BUILD_COMMAND, TRAIN_COMMAND = "flask index build", "python training/run.py"
-STATS_COMMAND = "flask index stats"
-MISMATCH_MESSAGE = "The index was built with different weights."
-OUTDATED_TABLES_MESSAGE = "The database's tables belong to another version of the application."
-UNKNOWN_VERSION_MESSAGE = (
-    "The database does not list the current index; it may be a different database."
-)
-
-
-def check_servable(weights: Weights) -> Weights:
-    """Return the weights if the application can serve them.
-
-    The index and the pages need finite weights, 256×256 squares and 4096 features. Raises
-    WeightsError.
-    """
-    check_finite(weights)
-    config = weights.config
-    features = count_features(config)
-    if (config.side, features) == (SQUARE_SIDE, FEATURES):
-        return weights
-    raise WeightsError(
-        f"The weights in use belong to the network {config.net}, with "
-        f"{config.side}×{config.side} pixels and {features} features; the application needs "
-        f"{SQUARE_SIDE}×{SQUARE_SIDE} pixels and {FEATURES} features, as in the paper; train such "
-        "a network with `python training/run.py`"
-    )
-
-
-def describe_missing_weights(settings: Settings) -> NotReady:
-    """Describe that no weights exist yet."""
-    message = f"There are no weights yet at {settings.home.weights}."
-    return NotReady(reason="no-weights", message=message, command=TRAIN_COMMAND)
-
-
-def describe_damaged_weights(error: WeightsError) -> NotReady:
-    """Describe a weights file that cannot be used."""
-    return NotReady(reason="damaged", message=f"{error}.", command=TRAIN_COMMAND)
-
-
-def describe_missing_index() -> NotReady:
-    """Describe that no index exists yet."""
-    message = "The training images are not indexed yet."
-    return NotReady(reason="no-index", message=message, command=BUILD_COMMAND)
-
-
-def describe_database_error(error: DatabaseError) -> NotReady:
-    """Describe a database that cannot be used now."""
-    reason: Reason = "disk" if error.is_disk_full else "database"
-    return NotReady(reason=reason, message=str(error), command=error.command)
-
-
-def describe_failed_search(error: SearchError) -> NotReady:
-    """Describe a search server that does not respond."""
-    return NotReady(reason="search", message=f"{error}.", command=STATS_COMMAND)
-
-
-@dataclass(frozen=True)
-class LinkSignature:
-    """What the links to weights and index point to; changes when either is replaced."""
-
-    weights: tuple[object, ...] | None
-    index: tuple[object, ...] | None
-
-
-def read_link_signature(home: Home) -> LinkSignature:
-    """Read what the links point to, without reading the files."""
-    current = home.index / store.CURRENT_LINK
-    try:
-        files = sorted(current.iterdir())
-    except OSError:
-        files = []
-    return LinkSignature(
-        weights=read_link_stamp(home.weights, home.weights), index=read_link_stamp(current, *files)
-    )
-
-
-def read_link_stamp(link: Path, *files: Path) -> tuple[object, ...] | None:
-    """Read a link's target and the identity of files; None if there is no such link."""
-    try:
-        target = str(link.readlink()) if link.is_symlink() else str(link.lstat().st_ino)
-    except OSError:
-        return None
-    return (target, *(read_file_identity(file) for file in files))
-
-
-def read_file_identity(file: Path) -> tuple[int, ...]:
-    """Read a file's inode, size and time, which show a change; empty if there is no file."""
-    try:
-        stat = file.stat()
-    except OSError:
-        return ()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-class LastRead(Generic[T]):
-    """The value read last, or the error it raised, with the key it was read for."""
-
-    def __init__(self, error: type[Exception]) -> None:
-        self.error = error
-        self.key: object = None
-        self.value: T | Exception | None = None
-
-    def forget(self) -> None:
-        """Read again the next time."""
-        self.key = self.value = None
-
-    def get(self, key: object, read: Callable[[], T]) -> T:
-        """Return the value for `key`, reading it unless it was the last. Raises as `read`."""
-        if self.value is None or key != self.key:
-            try:
-                self.key, self.value = key, read()
-            except self.error as error:
-                self.key, self.value = key, error
-        if isinstance(self.value, Exception):
-            raise self.value
-        return self.value
+def read_predictor(file: Path, device: str) -> Predictor:
+    """Read a weights file that can be served. Raises WeightsError."""
+    return Predictor.from_weights(load_servable(file), device)

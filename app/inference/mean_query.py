@@ -8,7 +8,7 @@ import numpy as np
 from app.database.images import CatalogueImage, find_images
 from app.database.session import Sessions
 from app.inference.classify import Neighbour, find_nearest_neighbours
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from index.search import MAX_NEIGHBOURS
 from index.vectors import Doubles
 

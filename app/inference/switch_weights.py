@@ -1,13 +1,15 @@
-"""Switches the weights in use, and the index with them, while the application serves."""
+"""Switches the weights in service, and the index with them, while the application serves."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
 from app.config import Settings
 from app.database.session import Sessions
-from app.inference.loader import check_servable
+from app.inference.served_weights import find_source, load_servable
 from app.inference.weights_files import (
     WeightsFile,
     find_index_versions_by_weights,
@@ -15,7 +17,7 @@ from app.inference.weights_files import (
 )
 from index import store
 from index.manifest import StoreError
-from model.checkpoint import WeightsError, load_weights
+from model.checkpoint import WeightsError
 from storage.files import switch_link
 from storage.home import Home
 
@@ -26,10 +28,14 @@ class SwitchError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class SwitchedWeights:
-    """What is in use now. index: the version switched to, or None if none matches."""
+    """The weights switched to. index: the version switched to, or None if none matches.
+
+    served: whether they are in service. If not, what was served stays until an index is built.
+    """
 
     model: WeightsFile
     index: str | None
+    served: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +49,18 @@ class UnindexedWeights:
     why: str
 
 
+Unindexed = Literal["ask", "select", "serve"]
+"""What to do about weights without an index: nothing, so that a person can be asked; only select
+them for the next build; or let them serve alone, in place of what is in service."""
+
+
 def switch_weights(
-    settings: Settings, sessions: Sessions, key: str, *, consent: bool
+    settings: Settings, sessions: Sessions, key: str, *, unindexed: Unindexed
 ) -> SwitchedWeights | UnindexedWeights:
     """Switch to a weights file, and to the newest index version built with it.
 
     The file is read completely first. Only one switch at a time, also across processes, and none
-    during a build. Without `consent` nothing is switched if no index matches. Raises SwitchError
-    and DatabaseError.
+    during a build. Raises SwitchError and DatabaseError.
     """
     home = settings.home
     with acquire_switching_lock(home):
@@ -63,14 +73,22 @@ def switch_weights(
         index, why = find_usable_index(
             home, find_index_versions_by_weights(home, sessions).get(identity)
         )
-        if index is None and not consent:
+        if index is None and unindexed == "ask":
             return UnindexedWeights(model=model, why=why)
-        point_links(home, model, index)
-    return SwitchedWeights(model=model, index=index)
+        try:
+            if index is not None:
+                publish_pair(home, model.file, index)
+            else:
+                select_weights(home, model.file, alone=unindexed == "serve")
+        except (OSError, StoreError) as error:
+            raise SwitchError(UNWRITABLE_MESSAGE) from error
+        source = find_source(home)
+    alone = source.file is not None and source.file.resolve() == model.file.resolve()
+    return SwitchedWeights(model=model, index=index, served=index is not None or alone)
 
 
 NOT_A_LINK_MESSAGE = (
-    "The weights in use are a file rather than a link to one, and would be lost; first move the "
+    "The selected weights are a file rather than a link to one, and would be lost; first move the "
     "file to its own folder under runs."
 )
 UNWRITABLE_MESSAGE = (
@@ -98,7 +116,7 @@ def check_weights_file(model: WeightsFile) -> str:
     Raises SwitchError.
     """
     try:
-        return check_servable(load_weights(model.file)).identity
+        return load_servable(model.file).identity
     except (WeightsError, OSError) as error:
         said = str(error).replace(str(model.file), "This file")
         raise SwitchError(f"{said[:1].upper()}{said[1:]}.") from error
@@ -115,15 +133,35 @@ def find_usable_index(home: Home, name: str | None) -> tuple[str | None, str]:
     return name, ""
 
 
-def point_links(home: Home, model: WeightsFile, index: str | None) -> None:
-    """Switch both links, to the file and then to the version, or neither. Raises SwitchError."""
+def publish_pair(home: Home, file: Path, version: str) -> None:
+    """Put an index version and its weights into service, and select the weights.
+
+    Both or neither. Raises OSError and StoreError.
+    """
+    with selected_weights(home, file):
+        store.publish_version(home.index, version)
+
+
+def select_weights(home: Home, file: Path, *, alone: bool) -> None:
+    """Select weights for the next build.
+
+    alone: also put them into service without an index. Raises OSError and StoreError.
+    """
+    with selected_weights(home, file):
+        if alone:
+            store.publish_weights(home.index, file)
+
+
+@contextmanager
+def selected_weights(home: Home, file: Path) -> Iterator[None]:
+    """Link a file as the selected weights; restore the link if the body raises."""
     before = home.weights.readlink() if home.weights.is_symlink() else None
+    if before is not None or not home.weights.exists():
+        switch_link(home.weights, file)
     try:
-        switch_link(home.weights, model.file)
-        if index is not None:
-            store.publish_version(home.index, index)
-    except (OSError, StoreError) as error:
+        yield
+    except (OSError, StoreError):
         if before is not None:
             with suppress(OSError):
                 switch_link(home.weights, home.weights.parent / before)
-        raise SwitchError(UNWRITABLE_MESSAGE) from error
+        raise

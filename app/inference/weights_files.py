@@ -1,4 +1,4 @@
-"""The weights files on disk: what the header of each says, and which is in use."""
+"""The weights files on disk: what the header of each says, and which is selected."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -51,16 +51,16 @@ class WeightsFile:
 
     key: its path from the home, which names it in forms. run: the name of its run, or empty. kind:
     "result", "best epoch", "imported", or "elsewhere" for any other file that the link points to.
-    active: whether the link points to it. bytes: its size. unfinished: whether its run is still
-    going and may replace it. pretrained: whether it ships with the project. info: None for a
-    damaged file; problem: why it cannot be used, or empty.
+    selected: whether the link points to it: then the next `flask index build` indexes it. bytes:
+    its size. unfinished: whether its run is still going and may replace it. pretrained: whether it
+    ships with the project. info: None for a damaged file; problem: why it cannot be used, or empty.
     """
 
     key: str
     file: Path
     run: str
     kind: str
-    active: bool
+    selected: bool
     bytes: int
     written: datetime | None
     unfinished: bool
@@ -70,16 +70,17 @@ class WeightsFile:
 
 
 def list_weights_files(home: Home) -> list[WeightsFile]:
-    """Return every weights file, those of the newest runs first; at most one is active."""
-    found, active = [*list_run_weights(home), *list_imported_weights(home)], find_active_file(home)
-    if active is None:
+    """Return every weights file, those of the newest runs first; at most one is selected."""
+    found = [*list_run_weights(home), *list_imported_weights(home)]
+    selected = find_selected_file(home)
+    if selected is None:
         return found
     # Two folders may be links to the same one.
-    key = next((file.key for file in found if resolve_path(file.file) == active), None)
+    key = next((file.key for file in found if resolve_path(file.file) == selected), None)
     if key is None:
-        outside = describe_weights_file(home.weights.name, active, ELSEWHERE, "", None)
-        return [replace(outside, active=True), *found]
-    return [replace(file, active=file.key == key) for file in found]
+        outside = describe_weights_file(home.weights.name, selected, ELSEWHERE, "", None)
+        return [replace(outside, selected=True), *found]
+    return [replace(file, selected=file.key == key) for file in found]
 
 
 def find_weights_file(home: Home, key: str) -> WeightsFile | None:
@@ -105,8 +106,18 @@ def find_index_versions_by_weights(home: Home, sessions: Sessions) -> dict[str, 
     return found
 
 
-def find_active_file(home: Home) -> Path | None:
-    """Return the file that the link to the weights in use leads to, or None."""
+def find_served_key(models: list[WeightsFile], identity: str) -> str | None:
+    """Return which of the files is in service, by the identity of the weights that are.
+
+    Several files may hold these weights: then it is the selected one, or the first.
+    """
+    same = [model for model in models if model.info and model.info.identity == identity]
+    same.sort(key=lambda model: not model.selected)
+    return same[0].key if same else None
+
+
+def find_selected_file(home: Home) -> Path | None:
+    """Return the file that the link to the selected weights leads to, or None."""
     file = resolve_path(home.weights)
     return file if file and file_size(file) is not None else None
 
@@ -146,14 +157,14 @@ def list_imported_weights(home: Home) -> Iterator[WeightsFile]:
 def describe_weights_file(
     key: str, file: Path, kind: str, name: str, run: Run | None
 ) -> WeightsFile:
-    """Read a file's header and describe the file, as one that is not active."""
+    """Read a file's header and describe the file, as one that is not selected."""
     info, problem = read_weights_info(file, run)
     return WeightsFile(
         key=key,
         file=file,
         run=name,
         kind=kind,
-        active=False,
+        selected=False,
         bytes=file_size(file) or 0,
         written=datetime_from_timestamp(modification_time(file)),
         unfinished=run is not None and not run.finished,

@@ -68,7 +68,7 @@ def make_result_row(token: str, upload: Upload, answer: Classification, owner: s
         width=answer.width,
         height=answer.height,
         weights=answer.weights,
-        index_version_id=answer.version.id,
+        index_version_id=answer.version.id if answer.version else None,
         top5=[asdict(guess) for guess in answer.top5],
         crops=[asdict(guess) for guess in answer.crops],
         neighbours=[asdict(neighbour) for neighbour in answer.neighbours],

@@ -18,9 +18,14 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.database.session import DatabaseError
-from app.inference.loader import NotReady
+from app.inference.state import LabelsOnly, NotReady, Ready
 from app.inference.switch_weights import UnindexedWeights, switch_weights
-from app.inference.weights_files import find_index_versions_by_weights, list_weights_files
+from app.inference.weights_files import (
+    WeightsFile,
+    find_index_versions_by_weights,
+    find_served_key,
+    list_weights_files,
+)
 from app.problems import PROBLEM_KINDS
 from app.serving.limits import report_wrong_token
 from app.serving.loopback import is_open_switching
@@ -32,15 +37,21 @@ SWITCHED_KEY = "switched"
 
 @blueprint.get("")
 def show_models() -> str:
-    """Show the weights in use, and every weights file found."""
+    """Show the weights in service, and every weights file found."""
     settings, state = context.settings(), context.loader().get_state()
     models = list_weights_files(settings.home)
+    missing = state if isinstance(state, NotReady) else None
+    if isinstance(state, LabelsOnly):
+        missing = state.missing
     return render_template(
         "models.html",
         models=models,
-        active=next((model for model in models if model.active), None),
-        serving=state,
-        notice=PROBLEM_KINDS[state.reason].meaning if isinstance(state, NotReady) else "",
+        selected=next((model for model in models if model.selected), None),
+        predictor=None if isinstance(state, NotReady) else state.predictor,
+        version=state.version if isinstance(state, Ready) else None,
+        served_key=find_served_key_now(models),
+        notice=PROBLEM_KINDS[missing.reason].meaning if missing else "",
+        command=missing.command if missing else "",
         indexes=find_fitting_indexes(),
         can_switch=bool(settings.admin_token) or is_open_switching(settings, request.host),
         token_needed=bool(settings.admin_token),
@@ -57,7 +68,7 @@ def switch_model() -> Redirect | Response:
         context.settings(),
         context.sessions(),
         request.form.get("file", ""),
-        consent=request.form.get("consent") == "yes",
+        unindexed="serve" if request.form.get("consent") == "yes" else "ask",
     )
     if isinstance(done, UnindexedWeights):
         question = render_template(
@@ -72,6 +83,14 @@ def switch_model() -> Redirect | Response:
     context.loader().get_latest_state()
     session[SWITCHED_KEY] = {"key": done.model.key, "index": done.index}
     return redirect(url_for(".show_models"), 303)
+
+
+def find_served_key_now(models: list[WeightsFile]) -> str | None:
+    """Return which of the weights files is in service; None if none of them is."""
+    state = context.loader().get_state()
+    return (
+        None if isinstance(state, NotReady) else find_served_key(models, state.predictor.identity)
+    )
 
 
 def check_admin_token(sent: str) -> None:

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.database.tables import UploadBatch, UploadResult
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from app.uploads.receive import describe_upload_limits
 from app.uploads.results import (
     delete_batch,

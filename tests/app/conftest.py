@@ -24,7 +24,8 @@ from app import create_app
 from app.config import Settings
 from app.database.session import DatabaseError, session_factory
 from app.inference.classify import Classification, classify_image
-from app.inference.loader import ModelLoader, Ready
+from app.inference.loader import ModelLoader
+from app.inference.state import Ready
 from index import store
 from index.engines.protocol import SearchError
 from model.alexnet import AlexNet

@@ -28,8 +28,10 @@ from index.store import (
     list_versions,
     open_version,
     publish_version,
+    publish_weights,
     read_current_version,
     read_manifest,
+    read_published_weights,
 )
 from index.vectors import Vectors as Rows
 from index.vectors import write_shard
@@ -149,12 +151,18 @@ def test_the_version_before_the_served_one_can_be_gone_back_to(
     publish_version(tmp_path, names[1])
     assert find_earlier_version(tmp_path) == names[0]
     assert find_earlier_version(tmp_path, names[2]) == names[2]
-    # A version of other weights, built in between, could not be served.
-    other = write(vectors(3, 3), weights="w2")
+    # One that was only built, and never served, is not what somebody goes back to.
+    write(vectors(3, 3), weights="w2")
     publish_version(tmp_path, write(vectors(3, 4)))
-    assert find_earlier_version(tmp_path) == other
-    assert find_earlier_version(tmp_path, weights="w1") == names[2]
+    assert find_earlier_version(tmp_path) == names[2]
+    # While weights serve without an index it is the newest.
+    (tmp_path / "w.safetensors").touch()
+    publish_weights(tmp_path, tmp_path / "w.safetensors")
+    assert read_current_version(tmp_path) is None
+    assert read_published_weights(tmp_path) == tmp_path / "w.safetensors"
+    assert find_earlier_version(tmp_path) > names[2]
     publish_version(tmp_path, names[1])
+    assert read_published_weights(tmp_path) is None
     with pytest.raises(StoreError, match=f"no version 2026; there are {names[0]}"):
         find_earlier_version(tmp_path, "2026")
     (tmp_path / names[0] / SHARD).write_bytes(b"")

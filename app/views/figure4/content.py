@@ -13,8 +13,8 @@ from app import context
 from app.database.images import CatalogueImage, find_validation_images
 from app.database.session import Sessions
 from app.inference.classify import Neighbour, find_nearest_neighbours
-from app.inference.loader import Ready
 from app.inference.lru_cache import LruCache
+from app.inference.state import Ready
 from app.views.figure4.selection import Selection, draw_selection, pick_selection
 from app.views.images import FILE_GONE, read_unchanged
 from model.decode import ImageError

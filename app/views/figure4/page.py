@@ -8,7 +8,7 @@ from werkzeug.utils import secure_filename
 
 from app import context
 from app.database.images import CatalogueImage, find_images
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from app.views.figure4.content import (
     NO_IMAGES,
     FigureContent,

@@ -8,7 +8,7 @@ from flask import abort, url_for
 
 from app import context
 from app.database.images import CatalogueImage, find_images
-from app.inference.loader import NotReady, Ready
+from app.inference.state import LabelsOnly, NotReady
 from app.views.layers import activations
 from index.sample import ImageSample
 from model.predict import Predictor
@@ -154,8 +154,10 @@ def find_top_patches(number: int) -> KernelPatches | NotReady | None:
     NotReady says what is missing; None means that the index is older than patches.
     """
     state = context.loader().get_state()
-    if not isinstance(state, Ready) or state.sample is None:
-        return None if isinstance(state, Ready) else state
+    if isinstance(state, LabelsOnly):
+        return state.missing
+    if isinstance(state, NotReady) or state.sample is None:
+        return state if isinstance(state, NotReady) else None
     patches = list_patches(state.sample, number)
     return KernelPatches(
         patches=patches,

@@ -10,8 +10,8 @@ from PIL.Image import Image
 
 from app import context
 from app.database.images import CatalogueImage, find_examples
-from app.inference.loader import Ready
 from app.inference.lru_cache import LruCache
+from app.inference.state import Ready
 from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import format_distance
 from app.views.pictures import encode_png, make_picture_response

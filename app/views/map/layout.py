@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.database.browse import ClassCount
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from index.vectors import Ids
 
 Ints = npt.NDArray[np.int64]

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, abort, render_template, request, url_for
 
 from app import context
 from app.database.browse import ClassCount
-from app.inference.loader import BUILD_COMMAND, Ready
+from app.inference.state import BUILD_COMMAND, Ready
 from app.views.format import format_count
 from app.views.map.layout import COLOURS, TrainingMap, build_training_map, list_map_columns
 from app.views.map.picture import HEIGHT, WIDTH, ColourScheme, render_map

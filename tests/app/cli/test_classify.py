@@ -22,7 +22,7 @@ from PIL import Image
 from app import create_app
 from app.config import Settings
 from app.database.images import find_images
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from model.preprocess import decode_square
 from storage.files import switch_link
 from storage.home import Home

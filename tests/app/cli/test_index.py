@@ -14,7 +14,8 @@ from PIL import Image as Pillow
 
 from app.database.images import find_images, find_version
 from app.database.session import session_factory
-from app.inference.loader import ModelLoader, NotReady, Ready
+from app.inference.loader import ModelLoader
+from app.inference.state import NotReady, Ready
 from index import store
 from index.manifest import MANIFEST_FILE, Manifest
 from index.sample import ImageSample, make_thumbnail
@@ -104,15 +105,20 @@ def test_update_with_nothing_to_do_says_so(shop) -> None:
     assert shop.name in shop.right("update")
 
 
-def test_update_needs_an_index_of_the_weights_in_use(shop) -> None:
+def test_update_keeps_the_weights_of_the_version_in_service(shop) -> None:
     old = checkpoint.load_weights(shop.settings.home.weights)
     file = shop.settings.home.runs / "other" / "weights.safetensors"
     checkpoint.save_weights(replace(old, mean=old.mean + 1), file)
-    before = shop.settings.home.weights.resolve()
     switch_link(shop.settings.home.weights, file)
-    assert "flask index build" in (line := shop.refused("update"))
-    assert "flask index build" in line
-    switch_link(shop.settings.home.weights, before)
+    picture(shop.photographs / "train/coffee/new.png", "red")
+    first = shop.name
+    shop.right("update")
+    assert shop.name != first
+    assert check_whole(shop, 28).weights == old.identity
+    assert shop.settings.home.weights.resolve() == file
+
+
+def test_update_needs_a_whole_index(shop) -> None:
     (shop.version / "ids.npy").write_bytes(b"damaged")
     assert "flask index build" in shop.refused("update")
     shutil.rmtree(shop.index)
@@ -231,12 +237,11 @@ def test_a_version_that_cannot_serve_is_not_rolled_back_to(shop) -> None:
     assert "There is no version 2020" in shop.refused("rollback", "2020")
     first, second = two_versions(shop)
     weights = shop.settings.home.weights.resolve()
-    old = checkpoint.load_weights(weights)
-    file = shop.settings.home.runs / "other" / "weights.safetensors"
-    checkpoint.save_weights(replace(old, mean=old.mean + 1), file)
-    switch_link(shop.settings.home.weights, file)
-    assert first in shop.refused("rollback")
-    switch_link(shop.settings.home.weights, weights)
+    aside = weights.rename(weights.with_name("aside"))
+    try:
+        assert first in shop.refused("rollback")
+    finally:
+        aside.rename(weights)
     with session_factory(shop.settings).begin() as session:
         session.connection().exec_driver_sql(
             "DELETE FROM index_class WHERE version_id = "

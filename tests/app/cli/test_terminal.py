@@ -21,7 +21,8 @@ from app import create_app
 from app.config import Settings
 from app.database.images import find_version, read_class_folders_by_image
 from app.database.session import session_factory
-from app.inference.loader import ModelLoader, Ready
+from app.inference.loader import ModelLoader
+from app.inference.state import Ready
 from index import store
 from model import checkpoint
 from storage.files import switch_link

@@ -18,7 +18,8 @@ from flask.testing import FlaskClient
 from app import create_app
 from app.config import Settings
 from app.database.session import session_factory
-from app.inference.loader import ModelLoader, Ready
+from app.inference.loader import ModelLoader
+from app.inference.state import Ready
 from index import store
 from model import load
 from model.architectures import VARIANTS

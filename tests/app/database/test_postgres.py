@@ -47,7 +47,8 @@ from app.database.tables import (
 )
 from app.indexing.build import build_index
 from app.inference.classify import classify_image
-from app.inference.loader import ModelLoader, Ready
+from app.inference.loader import ModelLoader
+from app.inference.state import Ready
 from index.building.reader import DecodedFile, read_photograph
 from model.dataset import scan_folder
 from storage.files import switch_link

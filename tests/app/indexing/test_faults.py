@@ -23,7 +23,7 @@ from werkzeug.test import TestResponse
 from app.database.images import find_version, list_version_names, read_class_ids_by_image
 from app.database.session import session_factory
 from app.indexing import build
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from index.building.checkpoint import BuildCheckpoint
 from index.building.pipeline import gather_features
 from index.manifest import MANIFEST_FILE

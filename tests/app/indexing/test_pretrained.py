@@ -13,7 +13,7 @@ from app.database.ingest import Registration, register_images
 from app.database.session import session_factory
 from app.indexing import build, pretrained
 from app.indexing.pretrained import PretrainedIndexing
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from app.inference.weights_files import find_index_versions_by_weights
 from index import store
 from model.checkpoint import load_weights, save_weights

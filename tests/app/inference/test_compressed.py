@@ -12,7 +12,8 @@ from app import create_app
 from app.config import Settings
 from app.database.session import session_factory
 from app.inference.classify import classify_image
-from app.inference.loader import ModelLoader, Ready
+from app.inference.loader import ModelLoader
+from app.inference.state import Ready
 from app.inference.weights_files import find_weights_file
 from model.checkpoint import Weights, load_weights, save_weights
 from storage.files import switch_link

@@ -14,8 +14,8 @@ from werkzeug.test import TestResponse
 
 from app.database.session import Sessions, read_session, session_factory
 from app.database.tables import Image
-from app.inference.loader import Ready
 from app.inference.mean_query import PickError, find_nearest_to_mean
+from app.inference.state import Ready
 from index.search import QueryError
 from model.preprocess import read_square
 

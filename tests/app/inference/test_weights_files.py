@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from index import store
 from model.checkpoint import load_weights
 from storage.files import switch_link

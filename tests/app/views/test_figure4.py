@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.database.images import CatalogueImage, find_validation_images
 from app.inference.classify import classify_image
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from app.views.figure4.content import list_top_bars
 from app.views.figure4.drawing import choose_fonts, fontManager, read_font_characters
 from app.views.figure4.selection import SelectionError, draw_selection, pick_selection

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from app.database.browse import list_classes
 from app.database.images import read_class_ids_by_image
-from app.inference.loader import Ready
+from app.inference.state import Ready
 from app.views.map.layout import (
     COLOURS,
     MAX_COORDINATE,
