@@ -48,7 +48,7 @@ class Options:
     data: Path
     """Folder of photographs."""
     weights: Path = field(default_factory=lambda: home_from_environment().weights)
-    """Weights file whose features are indexed; by default the weights in use."""
+    """Weights file whose features are indexed; by default the selected weights."""
     work: Path = field(default_factory=lambda: home_from_environment().root / "benchmark")
     """Folder for features and indexes, 11 GB for 1.2 million vectors; existing ones are reused."""
     sizes: tuple[int, ...] = (10_000, 100_000, 1_200_000)

@@ -262,7 +262,7 @@ SCREENSHOTS = (
     Screenshot(
         section="Models",
         name="models",
-        caption="The weights files found, and the one in use.",
+        caption="The weights files found, and the one in service.",
         steps=open_page("/models"),
     ),
     Screenshot(

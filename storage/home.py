@@ -19,7 +19,10 @@ class Home:
 
     @property
     def weights(self) -> Path:
-        """A symbolic link to the weights in use, by default those of the last finished run."""
+        """A symbolic link to the selected weights: those that the next index is built with.
+
+        By default those of the last finished run. An index that is in service names its own.
+        """
         return self.root / "weights.safetensors"
 
     @property

@@ -46,7 +46,7 @@ def use_pretrained(
     *,
     shipped: RunFolder = SHIPPED,
 ) -> Path | None:
-    """Put the weights that ship into use if they were trained on this data; return their file.
+    """Select the weights that ship if they were trained on this data; return their file.
 
     That is what --if-needed finds done already. The photographs are downloaded, so that they can
     be indexed. None if the options ask for training of another kind, or no weights ship with this

@@ -132,7 +132,7 @@ def finish_run(
     tensors: dict[str, Tensor],
     ten_crop_errors: tuple[float, float] | None,
 ) -> Weights:
-    """Write the weights file, put it into use, and mark the run as finished in run.json.
+    """Write the weights file, select it for the next index, and mark the run as finished.
 
     tensors: the whole network's weights. ten_crop_errors: top-1 and top-5, 0–1; None if they were
     not measured.

@@ -179,5 +179,5 @@ def search_by_mean(state: Ready, images: list[int], options: dict[str, Any]) -> 
 
 
 def dump_versions(state: Ready) -> dict[str, str]:
-    """Return the identities of the weights and the index in use."""
+    """Return the identities of the weights and the index in service."""
     return {"weights": state.predictor.identity, "index": state.version.name}

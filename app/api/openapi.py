@@ -28,7 +28,7 @@ there is no index) may be cached for a year.
 Lists are paginated: `page` counts from 1, `size` is at most 1000, and the `Link` header has the
 first, previous, next and last page.
 
-The weights in use can be switched on the Models page."""
+The weights in service can be switched on the Models page."""
 
 
 VERSION_PARAMETER = {

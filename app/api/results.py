@@ -39,6 +39,11 @@ class ResultSchema(Schema):
     sampled = fields.Integer(required=True, allow_none=True)
     milliseconds = fields.Dict(keys=fields.String(), values=fields.Float(), required=True)
     weights = fields.String(required=True)
+    index = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "version of the index used; null, and no neighbours, without one"},
+    )
     picture = fields.String(required=True, metadata={"format": "uri-reference"})
     thumbnail = fields.String(required=True, metadata={"format": "uri-reference"})
     page = fields.String(required=True, metadata={"format": "uri-reference"})
@@ -66,6 +71,7 @@ def get_result(token: str) -> dict[str, Any]:
         "sampled": result.sampled,
         "milliseconds": result.milliseconds,
         "weights": result.weights,
+        "index": result.index_version.name if result.index_version else None,
         "picture": url_for("results.serve_picture", token=result.token),
         "thumbnail": url_for("results.serve_thumbnail", token=result.token),
         "page": url_for("results.show_result", token=result.token),

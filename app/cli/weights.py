@@ -53,7 +53,10 @@ weights_commands = AppGroup("weights", help="Import others' weights, and export 
     help="Names of the outputs, in their order: on each line a name, and a label if it has one.",
 )
 @click.option(
-    "--use/--no-use", default=True, show_default=True, help="Put the weights into use afterwards."
+    "--use/--no-use",
+    default=True,
+    show_default=True,
+    help="Select the weights for the next index; switch to them if there is one.",
 )
 @click.option("--if-needed", is_flag=True, help="Do not import again what was imported before.")
 @handle_cli_errors

@@ -14,11 +14,12 @@ from app.config import Settings
 UPLOADS = (
     "classify.submit_classify_form",
     "classify.classify_example",
+    "results.classify_again",
     "api-classify.classify_images",
     "api-neighbours.search_neighbours",
     "api-features.extract_features",
 )
-"""Endpoints that take images."""
+"""Endpoints that classify images sent by strangers."""
 TOKEN = "models.switch_model"
 """The endpoint that takes the administrator's token."""
 WRONG_TOKENS = "5 per minute"

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, delete, exists, select, true, update
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, joinedload
 
 from app.config import Settings
 from app.database.session import DatabaseError, Sessions, read_session, write_session
@@ -43,16 +43,20 @@ def store_result(
     sessions: Sessions,
     *,
     owner: str,
+    original_sha256: str = "",
 ) -> str:
     """Store a result and its picture, a JPEG encoded by the server; return the token.
 
-    owner: the browser that sent it.
+    owner: the browser that sent it. original_sha256: of the file that was sent, if `upload` is the
+    picture that was kept of it.
     Stores both or neither. Raises OSError if the picture cannot be written, and DatabaseError.
     """
     token = make_token()
     file = locate_result_picture(settings, token)
     with write_then_rename(file, picture) as part, write_session(sessions) as session:
-        session.add(make_result_row(token, upload, answer, owner))
+        row = make_result_row(token, upload, answer, owner)
+        row.sha256 = original_sha256 or row.sha256
+        session.add(row)
         session.flush()  # an error of the database comes before the picture gets its name
         part.replace(file)
     return token
@@ -99,8 +103,10 @@ def find_results(
 ) -> dict[str, UploadResult]:
     """Return the results of tokens, by token and in order, without those that are gone."""
     asked = [token for token in tokens if TOKEN_PATTERN.fullmatch(token)]
-    query = select(UploadResult).where(
-        UploadResult.token.in_(asked), make_unexpired_condition(UploadResult, settings)
+    query = (
+        select(UploadResult)
+        .where(UploadResult.token.in_(asked), make_unexpired_condition(UploadResult, settings))
+        .options(joinedload(UploadResult.index_version))
     )
     with read_session(sessions) as session:
         found = {result.token: result for result in session.scalars(query)}

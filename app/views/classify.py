@@ -9,9 +9,11 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.database.images import find_examples, find_image
-from app.database.session import DatabaseError
+from app.database.new_home import make_first_tables
+from app.database.session import DatabaseError, are_tables_current
 from app.decoding.child import DecodeRequest
 from app.inference.classify import classify_image
+from app.inference.state import LabelsOnly, NotReadyError, Ready, describe_outdated_tables
 from app.uploads.receive import (
     Upload,
     UploadError,
@@ -39,12 +41,14 @@ blueprint.before_request(remember_browser)
 @blueprint.get("/")
 def show_classify_form() -> str:
     """Show the upload form, a few examples to click, and this browser's earlier results."""
-    state = context.require_ready()
+    state = require_classifier()
     settings, sessions = context.settings(), context.sessions()
+    version = state.version if isinstance(state, Ready) else None
     return render_template(
         "classify.html",
         class_count=len(state.predictor.classes),
-        examples=find_examples(sessions, state.version.dataset_id),
+        examples=find_examples(sessions, version.dataset_id) if version else [],
+        command=state.missing.command if isinstance(state, LabelsOnly) else None,
         limits=describe_upload_limits(settings),
         own_results=find_own_results(read_owner(), settings, sessions),
     )
@@ -53,7 +57,7 @@ def show_classify_form() -> str:
 @blueprint.post("/")
 def submit_classify_form() -> Redirect:
     """Classify the uploaded images: one leads to its result, several to a page of results."""
-    context.require_ready()
+    require_classifier()
     sent = list_sent_files(request, context.settings())
     if len(sent) == 1:
         return redirect_to_result(classify_and_store(read_upload(sent[0], context.settings())))
@@ -65,7 +69,7 @@ def submit_classify_form() -> Redirect:
 @blueprint.post(f"/examples/<int(max={context.MAX_ID}):image_id>")
 def classify_example(image_id: int) -> Redirect:
     """Classify an example from the validation set as if it had been uploaded."""
-    context.require_ready()
+    require_classifier()
     found = find_image(context.sessions(), image_id)
     if found is None or found.split != "val":
         abort(404, "There is no such example.")
@@ -75,6 +79,19 @@ def classify_example(image_id: int) -> Redirect:
         abort(404, "The file of this example no longer exists.")
     upload = Upload(data=data, filename=make_display_name(found.file.name), server_file=True)
     return redirect_to_result(classify_and_store(upload))
+
+
+def require_classifier() -> Ready | LabelsOnly:
+    """Return the network in service, when there are tables for its results.
+
+    Makes them in a home that has weights but no index yet. Raises NotReadyError.
+    """
+    state = context.require_serving()
+    if isinstance(state, LabelsOnly):
+        make_first_tables(context.settings(), context.sessions())
+        if not are_tables_current(context.sessions()):
+            raise NotReadyError(describe_outdated_tables())
+    return state
 
 
 def redirect_to_result(token: str) -> Redirect:
@@ -89,7 +106,7 @@ def classify_and_store(upload: Upload) -> str:
     limits = DecodeRequest() if upload.server_file else make_decode_request(settings)
     with context.compute_slot():
         classification, image = classify_image(
-            context.require_ready(),
+            context.require_serving(),
             sessions,
             upload.data,
             decode=context.decoder().decode,

@@ -16,7 +16,7 @@ from app.database.session import DatabaseError
 from app.database.tables import UploadResult
 from app.uploads.results import TOKEN_PATTERN, find_own_results, find_result, locate_result_picture
 from app.views.images import FILE_GONE, find_image_or_404, read_unchanged
-from app.views.ownership import read_owner
+from app.views.ownership import is_own, read_owner
 from model.decode import ImageError
 from model.predict import Pixels, Predictor
 
@@ -30,7 +30,9 @@ class CurrentImage:
 
     of: its name in URLs. name: its name for people. picture, page: URLs of the picture and of the
     image's own page. key: identifies its pixels, for caches and ETags. private: an upload, which
-    caches between server and browser must not store.
+    caches between server and browser must not store. weights: the network that an upload was
+    classified with; None for an image in the database, which belongs to no result. own: whether
+    this browser uploaded it.
     """
 
     of: str
@@ -40,6 +42,12 @@ class CurrentImage:
     key: str
     private: bool
     read: Callable[[], bytes]
+    weights: str | None = None
+    own: bool = False
+
+    def is_of(self, predictor: Predictor) -> bool:
+        """Whether this network's activations belong to what the image's own page shows."""
+        return self.weights in (None, predictor.identity)
 
     def read_square(self, predictor: Predictor) -> Pixels:
         """Return the image as the network sees it, uint8 [256, 256, 3]; 404 if its file is gone.
@@ -89,6 +97,8 @@ def describe_result_image(result: UploadResult) -> CurrentImage:
         key=result.token,
         private=True,
         read=file.read_bytes,
+        weights=result.weights,
+        own=is_own(result),
     )
 
 

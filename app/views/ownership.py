@@ -9,6 +9,7 @@ import hashlib
 from flask import session
 
 from app import context
+from app.database.tables import UploadBatch, UploadResult
 from app.uploads.results import TOKEN_PATTERN, claim_uploads, make_token
 
 OWNER_KEY = "owner"
@@ -24,6 +25,11 @@ def remember_browser() -> None:
     earlier = [token for key in EARLIER_KEYS for token in session.pop(key, None) or []]
     if tokens := [token for token in earlier if TOKEN_PATTERN.fullmatch(str(token))]:
         claim_uploads(tokens, read_owner(), context.sessions())
+
+
+def is_own(upload: UploadResult | UploadBatch) -> bool:
+    """Whether this browser sent it."""
+    return bool(upload.owner) and upload.owner == read_owner()
 
 
 def read_owner() -> str:

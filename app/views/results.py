@@ -4,14 +4,17 @@ All that is here is for whoever has the address, and no cache may keep it.
 """
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from flask import Blueprint, Response, abort, redirect, render_template, url_for
 from werkzeug.wrappers import Response as Redirect
 
 from app import context
+from app.database.images import find_images
 from app.database.tables import UploadBatch, UploadResult
-from app.inference.state import Ready
-from app.uploads.receive import describe_upload_limits
+from app.inference.classify import classify_image
+from app.inference.state import LabelsOnly, NotReady, Ready
+from app.uploads.receive import Upload, describe_upload_limits
 from app.uploads.results import (
     delete_batch,
     delete_result,
@@ -21,9 +24,10 @@ from app.uploads.results import (
     find_results,
     find_true_label,
     locate_result_picture,
+    store_result,
 )
 from app.views.format import describe_provenance, format_day
-from app.views.ownership import read_owner
+from app.views.ownership import is_own, read_owner
 from app.views.pictures import serve_image_file
 from model.checkpoint import Weights
 from model.config import AlexNetConfig
@@ -42,10 +46,16 @@ def keep_private(response: Response) -> Response:
 @blueprint.get("/<token>")
 def show_result(token: str) -> str:
     """Show a stored result."""
-    result = find_result_or_404(token)
+    result, state = find_result_or_404(token), context.loader().get_state()
+    serving = None if isinstance(state, NotReady) else state
     return render_template(
         "result.html",
         result=result,
+        neighbours=list_existing_neighbours(result.neighbours),
+        by_pixels=list_existing_neighbours(result.by_pixels),
+        current=serving is not None and serving.predictor.identity == result.weights,
+        outdated=serving is not None and is_outdated(result, serving),
+        indexed=isinstance(serving, Ready),
         correct=find_true_label(result, context.sessions()),
         weights=describe_weights(result),
         config=find_network_config(result),
@@ -74,6 +84,35 @@ def serve_result_image(token: str, whole: bool) -> Response:
     """Return the stored picture of a result, or its 256×256 square."""
     file = locate_result_picture(context.settings(), find_result_or_404(token).token)
     return serve_image_file(file.read_bytes, "", whole=whole, encoded_here=True)
+
+
+@blueprint.post("/<token>/again")
+def classify_again(token: str) -> Redirect:
+    """Classify the kept picture with the network in service; it leads to a new result.
+
+    Only for the browser that sent it: it stores a copy, which deleting the first does not delete.
+    """
+    result, serving = find_result_or_404(token), context.require_serving()
+    check_own(result)
+    if is_outdated(result, serving):
+        settings, sessions = context.settings(), context.sessions()
+        try:
+            picture = locate_result_picture(settings, token).read_bytes()
+        except FileNotFoundError:
+            abort(404, explain_missing_result())
+        with context.compute_slot():
+            classification = classify_image(serving, sessions, picture)[0]
+        token = store_result(
+            Upload(data=picture, filename=result.filename),
+            classification,
+            picture,
+            settings,
+            sessions,
+            owner=read_owner(),
+            original_sha256=result.sha256,
+        )
+        context.upload_cleaner().note_stored(len(picture))
+    return redirect(url_for(".show_result", token=token), 303)
 
 
 @blueprint.get("/<token>/delete")
@@ -155,6 +194,19 @@ def format_deletion_day(created: datetime) -> str | None:
     return format_day(created + timedelta(days=days)) if days else None
 
 
+def is_outdated(result: UploadResult, serving: Ready | LabelsOnly) -> bool:
+    """Whether classifying again gives another answer: by another network, or with neighbours."""
+    if serving.predictor.identity != result.weights:
+        return True
+    return result.index_version_id is None and isinstance(serving, Ready)
+
+
+def list_existing_neighbours(stored: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stored neighbours whose images are still there."""
+    known = find_images(context.sessions(), (row["id"] for row in stored))
+    return [row for row in stored if row["id"] in known and known[row["id"]].file.is_file()]
+
+
 def describe_weights(result: UploadResult) -> str:
     """Name the training run that made the weights, or the weights where they are no longer used."""
     weights = find_weights_in_use(result)
@@ -162,25 +214,20 @@ def describe_weights(result: UploadResult) -> str:
 
 
 def find_network_config(result: UploadResult) -> AlexNetConfig:
-    """Return the network that a result is of; the paper's where its weights are not in use."""
+    """Return the network that a result is of; the paper's where another one is in service."""
     weights = find_weights_in_use(result)
     return weights.config if weights else AlexNetConfig()
 
 
 def find_weights_in_use(result: UploadResult) -> Weights | None:
-    """Return the weights that a result was computed with, if they are still in use."""
+    """Return the weights that a result was computed with, if they are in service."""
     state = context.loader().get_state()
-    if not isinstance(state, Ready) or state.predictor.identity != result.weights:
+    if isinstance(state, NotReady) or state.predictor.identity != result.weights:
         return None
     return state.predictor.weights
-
-
-def is_own(upload: UploadResult | UploadBatch) -> bool:
-    """Whether this browser sent it."""
-    return bool(upload.owner) and upload.owner == read_owner()
 
 
 def check_own(upload: UploadResult | UploadBatch) -> None:
     """Abort with 403 unless this browser sent it."""
     if not is_own(upload):
-        abort(403, "A result can only be deleted from the browser that uploaded it.")
+        abort(403, "Only the browser that uploaded an image can delete it or classify it again.")

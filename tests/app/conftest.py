@@ -418,6 +418,16 @@ class Shop:
         loader = loader or self.loader()
         return classify_image(loader.require_ready(), loader.sessions, data)[0]
 
+    def finish_run(self, name: str, shift: float) -> str:
+        """Leave what a run that has finished leaves; give the identity of its weights."""
+        home = self.settings.home
+        weights = load_weights(home.weights)
+        new = replace(weights, mean=weights.mean + shift)
+        file = home.runs / name / "weights.safetensors"
+        save_weights(new, file)
+        switch_link(home.weights, file)
+        return new.identity
+
     def loader(self) -> ModelLoader:
         """A loader that is started now."""
         return ModelLoader(self.settings, session_factory(self.settings))

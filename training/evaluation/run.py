@@ -54,7 +54,7 @@ class EvaluationOptions:
     """
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Run folders or weights files. Default: the weights in use."""
+    """Run folders or weights files. Default: the selected weights."""
     best: bool = False
     """Use a run's best.safetensors, from the epoch with the lowest validation error, instead of
     weights.safetensors."""

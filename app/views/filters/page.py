@@ -96,6 +96,8 @@ def render_filters(number: int | None) -> str:
     kernels, weights = list_kernels(predictor), predictor.conv1_kernels()
     kernel = None if number is None else find_kernel(kernels, number)
     image = get_current_image() if kernel else None
+    other = image if image and not image.is_of(predictor) else None
+    image = None if other else image
     return render_template(
         "filters.html",
         blocks=list_kernel_blocks(predictor, kernels),
@@ -107,6 +109,7 @@ def render_filters(number: int | None) -> str:
         kernel=kernel,
         top_patches=find_top_patches(kernel.number) if kernel else None,
         image=image,
+        other=other,
         peak=find_kernel_peak(image, kernel.number) if image and kernel else None,
         examples=activations.list_examples() if kernel and not image else [],
         config=predictor.weights.config,

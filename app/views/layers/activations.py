@@ -18,10 +18,14 @@ from app.views.pictures import encode_png, make_picture_response
 from app.web import check_not_modified
 from model.activations import Activations, trace_activations
 from model.config import AlexNetConfig
-from model.predict import Floats
+from model.predict import Floats, Predictor
 from model.receptive_field import ReceptiveField
 from model.ten_crop import crop_offsets
 
+OTHER_NETWORK = (
+    "The image was classified by another network than the one in service, and its activations are "
+    "those of that network. Classify it again to see those of the current one."
+)
 MAX_CACHED_ACTIVATIONS = 8
 """Images whose activations are in memory at a time: 4 MB each for the paper's network."""
 
@@ -55,8 +59,12 @@ class Peak:
 
 
 def compute_activations(image: CurrentImage) -> Activations:
-    """Return the activations for an image, cached; waits for a free slot to compute them."""
+    """Return the activations for an image, cached; waits for a free slot to compute them.
+
+    409 for an upload that another network classified.
+    """
     predictor = context.require_predictor()
+    check_network(image, predictor)
 
     def compute() -> Activations:
         with context.compute_slot():
@@ -66,10 +74,18 @@ def compute_activations(image: CurrentImage) -> Activations:
 
 
 def require_current_image() -> CurrentImage:
-    """Return the image named by the URL of a picture; 404 if it names none."""
-    return get_current_image(or_last=False) or abort(
+    """Return the image named by the URL of a picture; 404 if it names none, 409 as above."""
+    image = get_current_image(or_last=False) or abort(
         404, "The URL does not say which image to show (`?of=`)."
     )
+    check_network(image, context.require_predictor())
+    return image
+
+
+def check_network(image: CurrentImage, predictor: Predictor) -> None:
+    """Abort with 409 if an upload was classified by another network."""
+    if not image.is_of(predictor):
+        abort(409, OTHER_NETWORK)
 
 
 def get_activation_cache() -> LruCache:

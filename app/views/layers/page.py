@@ -42,6 +42,8 @@ def show_layers() -> str:
     predictor, image = context.require_predictor(), get_current_image()
     if image is None:
         return offer_examples()
+    if not image.is_of(predictor):
+        return render_template("other_network.html", image=image)
     computed = activations.compute_activations(image)
     return render_template(
         "layers.html",
@@ -57,9 +59,11 @@ def show_layers() -> str:
 @blueprint.get("/<name>")
 def show_layer(name: str) -> str:
     """Show one layer enlarged: all maps and one of them in detail, or the strongest neurons."""
-    config, image = context.require_predictor().weights.config, get_current_image()
+    predictor, image = context.require_predictor(), get_current_image()
     if image is None:
         return offer_examples()
+    if not image.is_of(predictor):
+        return render_template("other_network.html", image=image)
     maps = find_layer_maps(image, name)
     known = [other.name for other in activations.compute_activations(image).layers[:-1]]
     return render_template(
@@ -67,7 +71,7 @@ def show_layer(name: str) -> str:
         image=image,
         view=view_layer(image, maps, large=True),
         names=known,
-        config=config,
+        config=predictor.weights.config,
         **(
             make_neurons_context(maps)
             if maps.layer.kind == "neurons"
@@ -114,8 +118,7 @@ def send_tower_picture(name: str, tower: int, *, large: bool) -> Response:
 
 
 def offer_examples() -> str:
-    """Show example images to choose from. Raises NotReadyError if there is no index."""
-    context.require_ready()
+    """Show example images to choose from, if there is an index."""
     return render_template("layers.html", image=None, examples=activations.list_examples())
 
 

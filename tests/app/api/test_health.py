@@ -27,6 +27,16 @@ def test_health_names_what_is_missing(empty):
     assert empty.head("/healthz").status_code == 503
 
 
+def test_weights_without_an_index_are_ready_and_say_what_is_missing(weights_alone) -> None:
+    answer = weights_alone.get("/readyz")
+    found = answer.get_json()
+    assert (answer.status_code, found["status"]) == (200, "ready")
+    assert (found["index"], found["images"], found["reason"]) == (None, 0, "no-index")
+    assert found["command"] == "flask index build"
+    assert weights_alone.get("/api/health").get_json() == found
+    assert len(found["weights"]) == 32
+
+
 def test_a_process_lives_whatever_it_lacks(client, empty) -> None:
     assert (client.get("/livez").status_code, empty.get("/livez").status_code) == (200, 200)
     assert (client.get("/readyz").status_code, empty.get("/readyz").status_code) == (200, 503)

@@ -4,7 +4,6 @@ import logging
 import shutil
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from app.inference.state import Ready
 from app.inference.weights_files import find_index_versions_by_weights
 from index import store
 from model.checkpoint import load_weights, save_weights
-from storage.files import switch_link
 from storage.home import Home
 from storage.pretrained import PRETRAINED_RUN
 from storage.runs import RunFolder
@@ -122,11 +120,10 @@ def test_without_the_demo_or_the_weights_nothing_is_built(
 def test_weights_switched_to_during_a_build_are_served_with_its_index(
     shop, demo: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A version is published if its weights are in use at the end, not at the beginning."""
-    link: Path = shop.settings.home.weights
+    """A version is published if its weights are in service at the end, not at the beginning."""
 
     def switch(*arguments: Any) -> Registration:
-        switch_link(link, demo.weights)
+        store.publish_weights(shop.index, demo.weights)
         return register_images(*arguments)
 
     monkeypatch.setattr(build, "register_images", switch)

@@ -19,21 +19,11 @@ from app.inference.loader import ModelLoader
 from app.inference.state import NotReady, Ready
 from index import store
 from index.manifest import read_manifest, write_manifest
-from model.checkpoint import load_weights, save_weights
+from model.checkpoint import load_weights
 from storage.files import switch_link
 from storage.home import Home
 
 Answer = tuple[str, str | None]
-
-
-def finish_run(home: Home, name: str, shift: float) -> str:
-    """Leave what a run that has finished leaves; give the identity of its weights."""
-    weights = load_weights(home.weights)
-    new = replace(weights, mean=weights.mean + shift)
-    file = home.runs / name / "weights.safetensors"
-    save_weights(new, file)
-    switch_link(home.weights, file)
-    return new.identity
 
 
 def ask(client: FlaskClient, jpeg: bytes) -> Answer:
@@ -69,9 +59,7 @@ def test_a_run_that_finishes_takes_over_no_server(
     loaders = [client.application.extensions["loader"] for client in servers]
     states = [loader.current for loader in loaders]
     finished: list[str] = []
-    run = threading.Thread(
-        target=lambda: finished.append(finish_run(shop.settings.home, "new", 1.0))
-    )
+    run = threading.Thread(target=lambda: finished.append(shop.finish_run("new", 1.0)))
     run.start()
     while run.is_alive():
         assert [ask(client, jpeg) for client in servers] == [old, old]
@@ -101,7 +89,7 @@ def test_a_build_without_a_change_of_weights_serves_the_selected_ones(shop, jpeg
     """`make demo` ends in this: train if needed, then build if needed."""
     home, first = shop.settings.home, shop.name
     before = home.weights.resolve()
-    finish_run(home, "new", 1.0)
+    shop.finish_run("new", 1.0)
     shop.right("build", "--if-needed")
     assert shop.name != first
     switch_link(home.weights, before)
@@ -124,7 +112,7 @@ def test_a_build_that_is_killed_before_it_publishes_leaves_the_old_pair(
 ) -> None:
     home, old = shop.settings.home, shop.name
     identity = load_weights(home.weights).identity
-    finish_run(home, "new", 1.0)
+    shop.finish_run("new", 1.0)
     done = subprocess.run(
         [sys.executable, "-c", KILLED],
         env={**environment, "ALEXNET_HOME": str(home.root), "OMP_NUM_THREADS": "1"},
@@ -141,12 +129,12 @@ def test_weights_that_are_deleted_go_on_where_they_are_loaded(
     shop, servers: list[FlaskClient], open_app: Callable[..., Flask], page, jpeg: bytes
 ) -> None:
     home, first = shop.settings.home, shop.name
-    finish_run(home, "new", 1.0)
+    shop.finish_run("new", 1.0)
     shop.right("build")
     new = (load_weights(home.weights).identity, shop.name)
     old = (read_manifest(shop.index / first).weights, first)
     wait_for(servers[0], jpeg, new, old)
-    finish_run(home, "newer", 1.0)
+    shop.finish_run("newer", 1.0)
     shutil.rmtree(home.runs / "new")
     loader = servers[0].application.extensions["loader"]
     with loader.lock:
@@ -165,11 +153,11 @@ def test_weights_that_are_deleted_go_on_where_they_are_loaded(
 
 def test_weights_that_moved_are_found_by_their_identity(shop) -> None:
     home = shop.settings.home
-    finish_run(home, "new", 1.0)
+    shop.finish_run("new", 1.0)
     shop.right("build")
     served = shop.state().predictor.identity
     assert read_manifest(shop.version).weights_file == "runs/new/weights.safetensors"
-    finish_run(home, "newer", 1.0)
+    shop.finish_run("newer", 1.0)
     (home.runs / "new").rename(home.runs / "renamed")
     assert shop.state().predictor.identity == served
     # So are those of a manifest that names no file, as earlier versions of the project wrote it.
@@ -179,7 +167,7 @@ def test_weights_that_moved_are_found_by_their_identity(shop) -> None:
 
 def test_a_home_that_moves_takes_its_pair_along(shop, tmp_path: Path) -> None:
     home = shop.settings.home
-    finish_run(home, "new", 1.0)
+    shop.finish_run("new", 1.0)
     shop.right("build")
     moved = replace(shop.settings, home=Home(root=tmp_path / "moved"))
     shutil.copytree(home.root, moved.home.root, symlinks=True)
@@ -189,12 +177,11 @@ def test_a_home_that_moves_takes_its_pair_along(shop, tmp_path: Path) -> None:
 
 
 def test_weights_that_change_in_place_are_not_served_with_the_old_index(shop) -> None:
-    home = shop.settings.home
-    finish_run(home, "new", 1.0)
+    shop.finish_run("new", 1.0)
     shop.right("build")
     loader = shop.loader()
     old = loader.get_state()
-    finish_run(home, "new", 2.0)
+    shop.finish_run("new", 2.0)
     loader.get_state()
     with loader.lock:
         assert loader.current is old

@@ -14,7 +14,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from app.inference.state import Ready
+from app.inference.state import LabelsOnly, Ready
 from index import store
 from model.checkpoint import load_weights
 from storage.files import switch_link
@@ -149,7 +149,7 @@ def test_where_no_token_is_needed_one_click_switches(shop, changed, open_app, pa
     client = app.test_client()
     shown = page(client.get("/models"))
     assert not [field for field in shown.all("input") if field.attributes.get("type") != "hidden"]
-    # The weights in use have no button.
+    # The weights in service have no button.
     (button,) = shown.one("form").all("button")
     assert button.attributes["value"] == "runs/a/weights.safetensors"
     listed = client.get("/api/models").json["models"]
@@ -222,12 +222,13 @@ def test_weights_and_the_index_made_by_them_are_switched_together(
     assert shop.name == second
 
 
-def test_weights_without_an_index_take_consent_and_the_old_pair_goes_on(
+def test_weights_without_an_index_take_consent_and_serve_alone(
     shop, changed, app, post, client, page
 ) -> None:
     add(shop, "other", changed(0.5))
     key, before = "runs/other/weights.safetensors", shop.settings.home.weights.readlink()
-    old = app.extensions["loader"].get_state().predictor.identity
+    loader, first = app.extensions["loader"], shop.name
+    old, other = loader.get_state().predictor.identity, load_weights(changed(0.5)).identity
     answer = post(key)
     assert answer.status_code == 409
     shown = page(answer)
@@ -237,9 +238,43 @@ def test_weights_without_an_index_take_consent_and_the_old_pair_goes_on(
     answer = client.post("/models", data={**hidden, "token": TOKEN})
     assert answer.status_code == 303
     assert str(shop.settings.home.weights.readlink()) == key
-    assert app.extensions["loader"].get_state().predictor.identity == old
+    state = loader.get_state()
+    assert isinstance(state, LabelsOnly)
+    assert state.predictor.identity == other
+    assert shop.loader().require_serving().predictor.identity == other
     shown = page(client.get("/models"))
     assert "flask index build" in [code.text for code in shown.all("code")]
+    assert names(shown) == [(key, True)]
+    # A run does not take over from weights that somebody has chosen.
+    shop.finish_run("new", 1.0)
+    assert shop.loader().require_serving().predictor.identity == other
+    assert loader.get_state() is state
+    # The old pair is still there.
+    shop.right("rollback")
+    assert (shop.name, shop.state().predictor.identity) == (first, old)
+    assert loader.get_latest_state().predictor.identity == old
+
+
+def test_newer_weights_that_wait_for_an_index_are_told_from_those_in_service(
+    shop, weights, app, client, page
+) -> None:
+    switch_link(shop.settings.home.weights, add(shop, "first", weights))
+    served = load_weights(weights).identity
+    newer = shop.finish_run("new", 1.0)
+    shown = page(client.get("/models"))
+    assert newer[:8] in shown.one("p", "status-line").text
+    assert [code.text for code in shown.all("code")] == ["flask index build"]
+    rows = {row.one("label").text: row for row in shown.all("li", "model")}
+    marks = {name: [mark.text for mark in row.all("strong")] for name, row in rows.items()}
+    assert marks["first result"] != marks["new result"]
+    assert all(marks.values())
+    assert dict(names(shown)) == {
+        "runs/first/weights.safetensors": True,
+        "runs/new/weights.safetensors": False,
+    }
+    listed = client.get("/api/models").json["models"]
+    found = {model["facts"]["identity"]: (model["active"], model["selected"]) for model in listed}
+    assert found == {served: (True, False), newer: (False, True)}
 
 
 @pytest.mark.parametrize(
@@ -311,7 +346,8 @@ def test_several_switches_at_once_and_a_build_do_not_meet(
     assert isinstance(app.extensions["loader"].get_state(), Ready)
 
 
-def test_pages_say_so_when_the_weights_in_use_are_not_finite(shop, changed, open_app, page) -> None:
+def test_pages_say_so_when_the_only_weights_are_not_finite(shop, changed, open_app, page) -> None:
+    shutil.rmtree(shop.index)
     switch_link(shop.settings.home.weights, changed(float("nan")))
     client = open_app(shop.settings).test_client()
     for address in ("/", "/filters", "/explore"):

@@ -186,7 +186,7 @@ def test_the_response_to_the_current_image_is_conv1s(app, client, closer, token)
 
 
 def test_the_filters_need_no_index(weights_alone: FlaskClient, client: FlaskClient, page):
-    assert page(weights_alone.get("/")).one("code").text == "flask index build"
+    assert page(weights_alone.get("/map")).one("code").text == "flask index build"
     shown = page(weights_alone.get("/filters/7"))
     drawn = weights_alone.get(shown.all("img")[1].attributes["src"])
     assert "immutable" in drawn.headers["Cache-Control"]

@@ -309,8 +309,8 @@ def test_a_kernel_without_a_positive_response_has_no_outline(client, page, one_t
     assert shown.one("code").text == "flask index build"
 
 
-def test_with_weights_alone_the_page_names_the_command(weights_alone: FlaskClient, page):
-    shown = page(weights_alone.get("/layers"))
-    assert shown.one("code").text == "flask index build"
-    shown = page(weights_alone.get("/layers/conv1"))
-    assert shown.one("code").text == "flask index build"
+def test_with_weights_alone_the_page_asks_for_an_image(weights_alone: FlaskClient, page):
+    for address in ("/layers", "/layers/conv1"):
+        shown = page(weights_alone.get(address)).one("main")
+        assert "/" in [a.attributes["href"] for a in shown.all("a")]
+        assert not shown.all("img")
