@@ -43,7 +43,7 @@ def show_layers() -> str:
     if image is None:
         return offer_examples()
     if not image.is_of(predictor):
-        return render_template("other_network.html", image=image)
+        return explain_other_network(image)
     computed = activations.compute_activations(image)
     return render_template(
         "layers.html",
@@ -63,7 +63,7 @@ def show_layer(name: str) -> str:
     if image is None:
         return offer_examples()
     if not image.is_of(predictor):
-        return render_template("other_network.html", image=image)
+        return explain_other_network(image)
     maps = find_layer_maps(image, name)
     known = [other.name for other in activations.compute_activations(image).layers[:-1]]
     return render_template(
@@ -120,6 +120,12 @@ def send_tower_picture(name: str, tower: int, *, large: bool) -> Response:
 def offer_examples() -> str:
     """Show example images to choose from, if there is an index."""
     return render_template("layers.html", image=None, examples=activations.list_examples())
+
+
+def explain_other_network(image: CurrentImage) -> str:
+    """Say that another network classified an upload, and offer to classify it again."""
+    examples = activations.list_examples()
+    return render_template("other_network.html", image=image, examples=examples)
 
 
 def find_layer_maps(image: CurrentImage, name: str) -> LayerActivations:

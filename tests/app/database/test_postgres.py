@@ -177,6 +177,26 @@ def test_an_earlier_version_is_upgraded_with_its_results(
     assert (utc_now() - together.created_at).total_seconds() < 60
 
 
+def test_results_without_an_index_are_kept_until_the_migration_is_undone(
+    on_postgres: Settings, sessions: Sessions
+) -> None:
+    with write_session(sessions) as session:
+        result = UploadResult(
+            token="t", owner="o", filename="cat.jpg", sha256="s", width=1, height=2, weights="w",
+            top5=[], neighbours=[], milliseconds={},
+        )  # fmt: skip
+        session.add(result)
+    with read_session(sessions) as session:
+        assert session.scalars(select(UploadResult)).one().index_version_id is None
+    with get_engine(sessions).begin() as connection:
+        config = make_alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
+    upgrade_database(on_postgres)
+    with read_session(sessions) as session:
+        assert session.scalars(select(UploadResult)).all() == []
+
+
 def test_a_folder_is_registered_and_kept(sessions: Sessions, photographs: Path) -> None:
     folder = scan_folder(photographs)
     read = [read_photograph(folder.root, p.path, lambda _: None) for p in folder.train]

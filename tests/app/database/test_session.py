@@ -14,6 +14,7 @@ from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.config import Settings
+from app.database.new_home import make_first_tables
 from app.database.session import (
     COMMAND_PATIENCE,
     REQUEST_PATIENCE,
@@ -95,6 +96,59 @@ def test_the_last_migration_can_be_undone(database: Settings) -> None:
     assert not are_tables_current(sessions)
     upgrade_database(database)
     assert are_tables_current(sessions)
+
+
+def test_undoing_a_migration_loses_only_the_results_that_need_it(database: Settings) -> None:
+    sessions = session_factory(database)
+    with write_session(sessions) as session:
+        for line in EARLIER.split(";"):
+            session.execute(text(line))
+        session.add(
+            UploadResult(
+                token="u", owner="o", filename="cat.jpg", sha256="s", width=1, height=2,
+                weights="w", top5=[], neighbours=[], milliseconds={},
+            )
+        )  # fmt: skip
+    with get_engine(sessions).begin() as connection:
+        config = make_alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
+    upgrade_database(database)
+    with read_session(sessions) as session:
+        (kept,) = session.scalars(select(UploadResult)).all()
+    assert (kept.token, kept.index_version_id, kept.by_pixels) == ("t", 1, [])
+    with get_engine(sessions).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Table.metadata) == []
+
+
+def test_new_tables_are_made_once_and_only_in_a_new_home(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "home")
+    settings.home.root.mkdir()
+    sessions = session_factory(settings)
+    visits = [
+        threading.Thread(target=make_first_tables, args=(settings, sessions)) for _ in range(4)
+    ]
+    for visit in visits:
+        visit.start()
+    for visit in visits:
+        visit.join()
+    assert are_tables_current(sessions)
+    get_engine(sessions).dispose()
+    # Tables of an earlier version are left to `flask db upgrade`.
+    with get_engine(sessions).begin() as connection:
+        config = make_alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
+    make_first_tables(settings, sessions)
+    assert not are_tables_current(sessions)
+    get_engine(sessions).dispose()
+    # Where there have been uploads there was a database, and it is lost.
+    settings.home.database.unlink()
+    settings.home.uploads.mkdir()
+    (settings.home.uploads / "a.jpg").touch()
+    make_first_tables(settings, sessions)
+    assert not settings.home.database.exists()
 
 
 def test_upgrading_twice_changes_nothing(database: Settings) -> None:
