@@ -18,12 +18,13 @@ import torch
 from benchmarks.windows import ROWS_PER_SLICE
 from benchmarks.workers import write_answer
 from index import store
+from index.draft import VersionDraft, draft_version
 from index.engines.factory import MAX_EXACT_ROWS, IndexSpec, build_engine
 from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
 from index.manifest import Manifest, Shard
 from index.search import Index
-from index.store import VersionDraft, draft_version, open_version
+from index.store import open_version
 from index.vectors import Floats, bound_squared_norm, compute_file_sha256, write_shard
 
 TRUE_NEIGHBOURS = 100

@@ -29,13 +29,14 @@ from index.building.near_duplicates import measure_near_duplicate_distance
 from index.building.pipeline import GatheredFeatures, compute_features, gather_features
 from index.building.sampling import VersionImages, make_sample, read_earlier_sample
 from index.building.writer import BaseVersion
+from index.draft import VersionDraft, draft_version
 from index.engines import factory as engines
 from index.engines.factory import choose_kind
 from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
 from index.manifest import PREPROCESSINGS, StoreError
 from index.sample import write_sample
-from index.store import Manifest, VersionDraft
+from index.store import Manifest
 from index.vectors import Floats
 from model.checkpoint import Weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder, scan_photographs
@@ -173,7 +174,7 @@ class IndexBuild:
             images = register_images(
                 self.sessions, self.folder, gathered.photographs, gathered.entries
             )
-            with store.draft_version(self.root) as draft:
+            with draft_version(self.root) as draft:
                 engine = self.write_version(draft, options, gathered, images, earlier)
                 manifest = draft.commit(
                     weights=self.weights.identity,

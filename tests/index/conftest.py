@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from index.draft import draft_version
 from index.engines.options import SearchDevice
 from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
-from index.store import Index, draft_version, open_version
+from index.store import Index, open_version
 from index.vectors import Vectors, write_shard
 from model.config import FEATURES
 

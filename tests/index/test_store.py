@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from index.draft import draft_version
 from index.id_map import read_id_map, write_id_map
 from index.manifest import CHECKSUM_KEY, FORMAT, MANIFEST_FILE, Manifest, compute_manifest_checksum
 from index.store import (
     StoreError,
     acquire_build_lock,
     delete_old_versions,
-    draft_version,
     find_earlier_version,
     list_versions,
     open_version,

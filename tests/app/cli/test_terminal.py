@@ -24,6 +24,7 @@ from app.database.session import session_factory
 from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from index import store
+from index.draft import VersionDraft
 from model import checkpoint
 from storage.files import switch_link
 from storage.home import Home
@@ -204,14 +205,14 @@ def test_a_database_that_fails_at_the_end_leaves_no_version(
     flask(home, "index", "build")
     name = store.read_current_version(home.home.index)
     lock = sqlite3.connect(home.home.database, isolation_level=None)
-    commit = store.VersionDraft.commit
+    commit = VersionDraft.commit
 
     def commit_then_lock(*args: Any, **facts: Any) -> store.Manifest:
         committed = commit(*args, **facts)
         lock.execute("BEGIN IMMEDIATE")
         return committed
 
-    monkeypatch.setattr(store.VersionDraft, "commit", commit_then_lock)
+    monkeypatch.setattr(VersionDraft, "commit", commit_then_lock)
     short = replace(home, database_url=f"sqlite:///{home.home.database}?timeout=0.1")
     check_one_line(flask_after_bars(short), "locked")
     lock.close()

@@ -27,6 +27,7 @@ from app.inference.state import Ready
 from index.building.checkpoint import BuildCheckpoint
 from index.building.pipeline import gather_features
 from index.manifest import MANIFEST_FILE
+from index.store import PUBLISHED_MARK
 from storage.files import switch_link
 from storage.home import Home
 
@@ -61,7 +62,7 @@ def test_a_flipped_byte_is_found_in_every_file(shop, file: str) -> None:
 def test_every_file_of_a_version_was_flipped(shop) -> None:
     lists = {"ids.npy", "rows.npy", "classes.npy", "files.npz", "sample.npz"}
     files = {file.name for file in shop.version.iterdir()}
-    assert files == lists | {"vectors-00000.npy", MANIFEST_FILE}
+    assert files == lists | {"vectors-00000.npy", MANIFEST_FILE, PUBLISHED_MARK}
     flip(shop.version / MANIFEST_FILE)
     done = shop.run("verify")
     assert done.exit_code in (1, 2)

@@ -8,8 +8,9 @@ import pytest
 
 from app.indexing import precision
 from app.indexing.precision import measure_nearest_class_share
+from index.draft import draft_version
 from index.id_map import write_id_map
-from index.store import Index, draft_version, open_version
+from index.store import Index, open_version
 from index.vectors import write_shard
 from model.config import FEATURES
 
