@@ -71,7 +71,7 @@ def test_the_application_takes_them(
     found = find_weights_file(home.home, "runs/small/weights.safetensors")
     assert found is not None
     assert found.info is not None
-    assert (found.active, found.problem, found.info.identity) == (True, "", weights.identity)
+    assert (found.selected, found.problem, found.info.identity) == (True, "", weights.identity)
     sent = app.test_client().post("/api/classify", data={"image": (io.BytesIO(jpeg), "cat.jpg")})
     (answer,) = sent.get_json()["answers"]
     assert answer["weights"] == weights.identity
