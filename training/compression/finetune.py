@@ -8,7 +8,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from model.alexnet import list_layers
 from model.checkpoint import Weights
+from model.config import AlexNetConfig
+from model.layers import Conv, Dense, Drop, Local
 from training.callbacks import Callbacks
 from training.compression.prune import Pruning
 from training.config import PAPER, PRESETS, Recipe
@@ -33,6 +36,31 @@ class Errors:
     ten_crop_top5: float
 
 
+def reduce_dropout(config: AlexNetConfig, density: float) -> float:
+    """Return the dropout to train a pruned network with: less, since it has fewer connections.
+
+    density: the share of weights that the fully connected layers keep. After Han, Pool, Tran and
+    Dally (2015), §3.2: the rate falls with the root of that share.
+    """
+    return config.dropout * math.sqrt(density)
+
+
+def scale_after_dropout(config: AlexNetConfig, dropout: float) -> dict[str, float]:
+    """Return what to multiply weights by, by name, so that another dropout changes no output.
+
+    The paper multiplies the neurons by 1 − p at test (§4.2); the weights of the layer after them
+    make up for another p.
+    """
+    factors: dict[str, float] = {}
+    kept = 1.0
+    for layer in list_layers(config):
+        if isinstance(layer, Drop) and not layer.inverted:
+            kept = (1 - layer.p) / (1 - dropout)
+        elif isinstance(layer, Conv | Local | Dense):
+            factors[f"{layer.name}.weight"], kept = kept, 1.0
+    return factors
+
+
 def choose_recipe(preset: str, epochs: int, rate: float | None) -> Recipe:
     """Return the recipe of a preset, for a few epochs at a low rate that falls to zero.
 
@@ -52,24 +80,40 @@ def choose_recipe(preset: str, epochs: int, rate: float | None) -> Recipe:
 
 
 class FineTuning:
-    """A network with the photographs, the recipe and the device that it is fine-tuned with."""
+    """A network with the photographs, the recipe and the device that it is fine-tuned with.
+
+    dropout: the probability to fine-tune with. What `load` takes and `read` returns are tensors of
+    the weights' own network, whatever it is.
+    """
 
     def __init__(
-        self, weights: Weights, spec: RunSpec, device: torch.device, console: Console
+        self,
+        weights: Weights,
+        spec: RunSpec,
+        device: torch.device,
+        console: Console,
+        dropout: float,
     ) -> None:
         self.spec, self.console = spec, console
         self.bf16 = spec.precision == "bf16"
-        self.state = init_state(weights.config, spec.recipe, device)
+        self.factors = scale_after_dropout(weights.config, dropout)
+        self.state = init_state(replace(weights.config, dropout=dropout), spec.recipe, device)
         self.load(weights.state)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Set the network's tensors."""
-        self.state.network.load_state_dict(dict(tensors))
+        scaled = {name: tensor * self.factors.get(name, 1) for name, tensor in tensors.items()}
+        self.state.network.load_state_dict(scaled)
 
     def read(self) -> dict[str, Tensor]:
         """Return the network's tensors on the CPU."""
         tensors = self.state.mesh.gather(self.state.network.state_dict(), self.state.network.config)
-        return {k: v.contiguous(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+        return {
+            name: (tensor / self.factors.get(name, 1)).contiguous(
+                memory_format=torch.contiguous_format
+            )
+            for name, tensor in tensors.items()
+        }
 
     def measure(self) -> Errors:
         """Measure the errors on the validation images, of the centre crop and of ten crops."""

@@ -23,7 +23,7 @@ from model.checkpoint import (
 from model.predict import find_device
 from storage.files import check_writable
 from storage.home import Home
-from training.compression.finetune import Errors, FineTuning, choose_recipe
+from training.compression.finetune import Errors, FineTuning, choose_recipe, reduce_dropout
 from training.compression.options import (
     CompressionError,
     CompressionOptions,
@@ -93,7 +93,9 @@ def compress_with_data(
     bf16 = options.precision == "bf16" or (options.precision == "auto" and has_bf16(device))
     recipe = choose_recipe(weights.provenance.preset, max(1, options.epochs), options.rate)
     spec = RunSpec(data, recipe, weights.identity, "bf16" if bf16 else "f32")
-    tuning = FineTuning(weights, spec, device, console)
+    density = options.dense.density if options.epochs else 1.0
+    dropout = reduce_dropout(weights.config, density)
+    tuning = FineTuning(weights, spec, device, console, dropout)
     console.print(f"Measuring {options.weights} on {data.root}.", markup=False)
     before = tuning.measure()
     densities = {name: layer.density for name, layer in layers.items()}
