@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,6 +32,8 @@ MAX_PICKLE_BYTES = 2 << 30
 """Bytes that a zipped file may unpack to: AlexNet with 21,841 classes in float64 has 1.2 GB."""
 FORBIDDEN_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 """How torch's unpickler names what a pickle wanted to import."""
+UNKNOWN_PICKLE = re.compile(r"WeightsUnpickler error:\s*(.+)")
+"""How it names anything else that it does not read."""
 PICKLE_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError),
     *(MemoryError, OSError, RuntimeError, TypeError, ValueError),
@@ -46,12 +49,20 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     """
     try:
         check_unpacked_size(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch warns of pickles of other protocols than its own, which it then refuses.
+            warnings.simplefilter("ignore", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except PICKLE_ERRORS as error:
         if wanted := FORBIDDEN_GLOBAL.search(str(error)):
             raise FormatError(
                 f"{path} is refused: it is a pickle that would run {wanted[1]} when it is read; "
                 "only tensors are read"
+            ) from error
+        if unknown := UNKNOWN_PICKLE.search(str(error)):
+            raise FormatError(
+                f"{path} is refused: it is a pickle of another kind than torch's "
+                f"({unknown[1].strip()}); only tensors that torch has saved are read"
             ) from error
         reason = re.split(r"\. |\n", str(error))[0].strip() or type(error).__name__
         raise FormatError(f"{path} cannot be read as a file of tensors: {reason}") from error
