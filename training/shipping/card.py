@@ -40,10 +40,12 @@ def write_shipped_card(run: RunFolder) -> str:
     description = run.read_description()
     evaluation = json.loads((run.path / EVALUATION_FILE).read_text())
     measured = json.loads((run.path / MEASUREMENTS_FILE).read_text())
+    epochs = read_epochs(run.epochs)
     sections = (
         describe_data(weights, evaluation, measured),
         describe_recipe(description),
-        describe_curve(read_epochs(run.epochs)),
+        describe_compressed(weights, epochs),
+        describe_curve(epochs),
         describe_errors(weights, evaluation),
         describe_conv1(measured),
         describe_compression(measured),
@@ -88,9 +90,14 @@ def describe_recipe(description: Mapping[str, Any]) -> str:
 The preset `{description["preset"]}`, in {description.get("precision", "f32")}, at commit \
 {description.get("commit", "unknown")}. It differs from the paper in:
 
-{write_table(("", "here", "in the paper"), rows)}
+{write_table(("", "here", "in the paper"), rows)}"""
 
-The weights were then compressed, which trained them further: see below."""
+
+def describe_compressed(weights: Weights, epochs: Sequence[Epoch[float | None]]) -> str:
+    """Say whether compression trained the weights further."""
+    further = (weights.provenance.epochs or 0) - len(epochs)
+    trained = f", with {further} more epochs of training" if further > 0 else ""
+    return f"The weights were then compressed{trained}: see below."
 
 
 def plain(name: str) -> Any:

@@ -21,7 +21,12 @@ from model.config import AlexNetConfig
 from storage.home import Home
 from training.callbacks import Callbacks
 from training.compress import main
-from training.compression.options import CompressionError, CompressionOptions, choose_layers
+from training.compression.options import (
+    CompressionError,
+    CompressionOptions,
+    LayerCompression,
+    choose_layers,
+)
 from training.compression.run import compress
 from training.config import CIFAR
 from training.dataset.prepare import PreparedDataset
@@ -89,7 +94,7 @@ def test_with_the_photographs_the_accuracy_is_kept(trained: Trained, tmp_path: P
     assert before <= 1 / 12  # of twelve images, of which guessing gets four
     target = tmp_path / "small.safetensors"
     words = [trained.file, "--output", target, "--data", trained.photographs]
-    file, printed = run(trained, *words, "--epochs", "20", *CPU)
+    file, printed = run(trained, *words, "--conv.density", "0.6", "--epochs", "20", *CPU)
     assert file == target
     assert list(tmp_path.iterdir()) == [target]
     small = load_weights(target)
@@ -99,7 +104,9 @@ def test_with_the_photographs_the_accuracy_is_kept(trained: Trained, tmp_path: P
     assert (found.epochs, found.images, found.data) == (30, 24, str(trained.photographs))
     assert (found.preset, small.classes) == (old.preset, trained.weights.classes)
     assert torch.equal(small.mean, trained.weights.mean)
-    for name, layer in choose_layers(small.config, CompressionOptions(weights=file)).items():
+    conv = LayerCompression(density=0.6, bits=6)
+    options = CompressionOptions(weights=file, conv=conv)
+    for name, layer in choose_layers(small.config, options).items():
         kept = small.state[name][small.state[name] != 0]
         assert kept.numel() == round(layer.density * small.state[name].numel()), name
         assert len(kept.unique()) <= 2**layer.bits, name  # type: ignore[no-untyped-call]
@@ -136,7 +143,7 @@ def test_without_the_photographs_the_errors_are_not_claimed(trained: Trained) ->
 
 def test_pruning_at_once_is_measured_too(trained: Trained, tmp_path: Path) -> None:
     target = tmp_path / "small.safetensors"
-    words = ["--output", target, "--data", trained.photographs, "--epochs", "0"]
+    words = ["--output", target, "--data", trained.photographs]
     with_data, _ = run(trained, trained.file, *words, *GENTLE, *CPU)
     without, _ = run(trained, trained.file, *GENTLE)
     assert load_weights(with_data).identity == load_weights(without).identity
