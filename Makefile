@@ -5,15 +5,18 @@ STEP := @printf '\n== %s\n'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TRAIN := $(BIN)/python training/run.py --if-needed $(if $(DATA),--data "$(DATA)",--no-ten-crops)
 PHOTOGRAPHS = $(BIN)/python training/photographs.py $(if $(DATA),--data "$(DATA)")
+# gunicorn.conf.py reads PORT, which make passes on in the environment.
+SERVE := @ALEXNET_SWITCH_WITHOUT_TOKEN=$${ALEXNET_SWITCH_WITHOUT_TOKEN-1} \
+  exec $(BIN)/gunicorn "app:create_app()"
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format coverage screenshots clean
+.PHONY: help demo serve test check lint format coverage screenshots clean
 .DELETE_ON_ERROR:
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
-	@echo 'Variables: DATA=FOLDER and WEIGHTS=imagenet for demo, ARGS="-k name" for test, PYTHON=python3.12'
+	@echo 'Variables: DATA=FOLDER and WEIGHTS=imagenet for demo, PORT=8001 for demo and serve, ARGS="-k name" for test, PYTHON=python3.12'
 
 demo: $(VENV)/installed ## install, train, index and serve
 ifdef WEIGHTS
@@ -28,7 +31,10 @@ else
 	@$(BIN)/flask index build --if-needed
 endif
 	$(STEP) "3 of 3: serve"
-	@ALEXNET_SWITCH_WITHOUT_TOKEN=$${ALEXNET_SWITCH_WITHOUT_TOKEN-1} exec $(BIN)/gunicorn "app:create_app()"
+	$(SERVE)
+
+serve: $(VENV)/installed ## serve what is there, without training: the end of demo
+	$(SERVE)
 
 test: $(VENV)/installed-test ## install what the tests need and run them
 	$(PYTEST) --durations 10 $(ARGS)

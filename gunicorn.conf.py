@@ -1,9 +1,11 @@
 """How gunicorn serves the application: `gunicorn "app:create_app()"` reads this file.
 
 Any of it can be changed on the command line: `gunicorn --bind 0.0.0.0:80 "app:create_app()"`.
+The variable PORT chooses another port of 127.0.0.1.
 """
 
 import logging
+import os
 import sys
 import threading
 from typing import Any
@@ -11,10 +13,13 @@ from typing import Any
 from app.config import Settings, SettingsError
 from app.serving.log import make_discreet
 from app.serving.loopback import check_addresses
+from app.serving.ports import check_free, read_port
 from storage.pretrained import install_pretrained
 
 FREE_THREADS = 8
 """Threads left for pages when as many requests wait to compute as may."""
+INHERITED_SOCKETS = ("LISTEN_FDS", "GUNICORN_FD", "GUNICORN_PID")
+"""Variables with which systemd, or gunicorn before an upgrade, hands over open sockets."""
 
 
 def count_threads() -> int:
@@ -25,7 +30,16 @@ def count_threads() -> int:
         return FREE_THREADS  # `on_starting` refuses to start
 
 
-bind = ["127.0.0.1:8000"]
+def choose_address() -> str:
+    """Return the address to listen on; refuse a PORT that is no port."""
+    try:
+        return f"127.0.0.1:{read_port(os.environ)}"
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+bind = [choose_address()]
 # One process, since the weights take 240 MB in each; torch computes outside Python's lock.
 workers = 1
 # Threads see whole requests only, so a few slow connections stop nobody (app/serving/worker.py).
@@ -49,6 +63,8 @@ def on_starting(server: Any) -> None:
     try:
         settings = Settings.from_environment()
         check_addresses(settings, server.cfg.address)
+        if not any(name in os.environ for name in INHERITED_SOCKETS):
+            check_free(server.cfg.address, shared=server.cfg.reuse_port)
     except SettingsError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
