@@ -11,8 +11,20 @@ import threading
 from typing import Any
 
 from app.config import Settings, SettingsError
-from app.serving.log import make_discreet
+from app.serving.log import (
+    SERVER_LOGGERS,
+    format_server_logs,
+    log_as_json,
+    make_discreet,
+    server_log,
+)
 from app.serving.loopback import check_addresses
+from app.serving.metrics_folder import (
+    find_metrics_folder,
+    make_metrics_folder,
+    remove_metrics_folder,
+    retire_process,
+)
 from app.serving.ports import check_free, read_port
 from storage.pretrained import install_pretrained
 
@@ -72,13 +84,29 @@ def on_starting(server: Any) -> None:
         install_pretrained(settings.home, restore=False)
     except OSError as error:
         sys.stderr.write(f"The weights that ship cannot be copied: {error}\n")
-    for name in ("gunicorn.access", "gunicorn.error", "waitress"):
+    for name in SERVER_LOGGERS:
         logging.getLogger(name).addFilter(make_discreet)
+    if settings.log == "json":
+        log_as_json()
+    if settings.metrics or settings.metrics_token:
+        try:
+            make_metrics_folder()
+        except OSError as error:
+            sys.stderr.write(f"Each process counts its own metrics: {error}\n")
+
+
+def on_reload(server: Any) -> None:
+    """Go on writing JSON, where gunicorn has set its own loggers up again."""
+    if Settings.from_environment().log == "json":
+        format_server_logs()
 
 
 def when_ready(server: Any) -> None:
     """Say where it listens."""
     addresses = ", ".join(str(listener) for listener in server.LISTENERS)
+    if Settings.from_environment().log == "json":
+        server_log.info("serving at %s", addresses)
+        return
     sys.stderr.write(f"Serving at {addresses} (Ctrl-C ends it)\n")
     sys.stderr.flush()
 
@@ -95,3 +123,14 @@ def worker_exit(server: Any, worker: Any) -> None:
     """End what the worker still does in the background."""
     if app := getattr(worker, "wsgi", None):
         app.extensions["background_index"].stop()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Keep what a worker that has ended has counted."""
+    if find_metrics_folder():
+        retire_process(worker.pid)
+
+
+def on_exit(server: Any) -> None:
+    """Leave nothing behind."""
+    remove_metrics_folder()

@@ -19,6 +19,7 @@ from index.engines.options import SEARCH_DEVICES, SearchDevice
 from storage.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+LOG_FORMATS = ("text", "json")
 MIN_SECRET_LENGTH = 16
 UNIX_PROXY = "unix"
 """What stands in ALEXNET_PROXIES for a proxy that connects through a file."""
@@ -133,16 +134,21 @@ def parse_rate_storage(text: str) -> str:
     return text
 
 
+def parse_networks(text: str, *, others: Sequence[str] = ()) -> tuple[str, ...]:
+    """Parse addresses and networks, or one of some other words."""
+    found = tuple(text.split())
+    for network in found:
+        try:
+            if network not in others:
+                ip_network(network)
+        except ValueError:
+            raise ValueError(f"must be addresses or networks, not {network}") from None
+    return found
+
+
 def parse_proxies(text: str) -> tuple[str, ...]:
     """Parse addresses and networks of proxies, or the word unix."""
-    found = tuple(text.split())
-    for proxy in found:
-        try:
-            if proxy != UNIX_PROXY:
-                ip_network(proxy)
-        except ValueError:
-            raise ValueError(f"must be addresses or networks, not {proxy}") from None
-    return found
+    return parse_networks(text, others=(UNIX_PROXY,))
 
 
 def parse_secret(text: str) -> str:
@@ -303,6 +309,35 @@ class Settings:
             "Names under which the application may be asked for, separated by spaces; .example.org "
             "means all below it. By default any.",
             lambda text: tuple(text.split()),
+        ),
+    )
+    metrics: tuple[str, ...] = field(
+        default=(),
+        metadata=describe_setting(
+            "ALEXNET_METRICS",
+            "Addresses or networks that may read /metrics, separated by spaces, such as 127.0.0.1 "
+            "or 10.0.0.0/8. Behind a proxy that ALEXNET_PROXIES does not name, everybody has its "
+            "address. By default nobody may.",
+            parse_networks,
+        ),
+    )
+    metrics_token: str = field(
+        default="",
+        repr=False,
+        metadata=describe_setting(
+            "ALEXNET_METRICS_TOKEN",
+            "Bearer token with which any other address may read /metrics; at least "
+            f"{MIN_SECRET_LENGTH} characters.",
+            parse_secret,
+        ),
+    )
+    log: str = field(
+        default="text",
+        metadata=describe_setting(
+            "ALEXNET_LOG",
+            "How the log is written: text, or json, one object a line, with a line for each "
+            "request.",
+            parse_choice(LOG_FORMATS),
         ),
     )
     decode_megabytes: int = field(

@@ -1,9 +1,11 @@
 """The running application's settings, sessions and models, for views, API, errors and commands."""
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from flask import current_app, g, request
+from werkzeug.datastructures import FileStorage
 
 from app.config import Settings
 from app.database.browse import ClassCount, list_classes
@@ -19,7 +21,9 @@ from app.inference.state import (
     Ready,
     describe_unknown_version,
 )
-from app.serving.admission import ComputeQueue
+from app.serving.admission import BusyError, ComputeQueue
+from app.serving.metrics import Metrics
+from app.uploads import receive
 from app.uploads.expiry import UploadCleaner
 from model.predict import Predictor
 
@@ -63,13 +67,27 @@ def decoder() -> DecoderPool:
     return found
 
 
+def metrics() -> Metrics:
+    """Return what counts and times requests."""
+    found: Metrics = current_app.extensions["metrics"]
+    return found
+
+
+def read_upload(file: FileStorage) -> receive.Upload:
+    """Read an uploaded file and count it. Raises UploadError if it is empty or too large."""
+    upload = receive.read_upload(file, settings())
+    metrics().upload_bytes.observe(len(upload.data))
+    return upload
+
+
 def decode_square(predictor: Predictor, data: bytes, limits: DecodeRequest | None = None) -> Pixels:
     """Decode a file to the network's square, uint8 [256, 256, 3]. Raises ImageError.
 
     limits: those for uploads, if it is one.
     """
     request = request_square(predictor, limits or DecodeRequest())
-    return decoder().decode(data, request).square
+    with metrics().stage_seconds.labels("decode").time():
+        return decoder().decode(data, request).square
 
 
 @contextmanager
@@ -80,8 +98,15 @@ def compute_slot() -> Iterator[None]:
     """
     queue: ComputeQueue = current_app.extensions["compute_queue"]
     has_left = request.environ.get("waitress.client_disconnected", lambda: False)
-    with queue.enter(admitted=g.get("has_computed", False), has_left=has_left):
+    counted = metrics()
+    with ExitStack() as held:
+        started = time.perf_counter()
+        with counted.waiting.track_inprogress(), counted.refused.count_exceptions(BusyError):
+            slot = queue.enter(admitted=g.get("has_computed", False), has_left=has_left)
+            held.enter_context(slot)
+        counted.stage_seconds.labels("wait").observe(time.perf_counter() - started)
         g.has_computed = True
+        held.enter_context(counted.computing.track_inprogress())
         yield
 
 

@@ -2,7 +2,7 @@
 
 import errno
 
-from flask import Flask, Response, current_app, make_response, render_template, request
+from flask import Flask, Response, current_app, g, make_response, render_template, request
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -55,7 +55,7 @@ SENTENCES = {
     500: "Your request did not cause this error. The server's log has the details.",
     503: "The server cannot respond at the moment. Try again in a minute.",
 }
-PROGRAM_PATHS = (DOCS_PATH, "/livez", "/readyz", "/healthz")
+PROGRAM_PATHS = (DOCS_PATH, "/livez", "/readyz", "/healthz", "/metrics")
 """Paths that programs ask for, besides those below the first."""
 TEMPORARY_REASONS = ("database", "disk", "search")
 """Reasons that may pass by waiting: a page with one of them is a 503, too."""
@@ -86,6 +86,7 @@ def render_server_error(app: Flask, status: int, path: str) -> RenderedError:
     """
     program = path == DOCS_PATH or path.startswith(f"{DOCS_PATH}/")
     with app.test_request_context(DOCS_PATH if program else "/"):
+        g.unreadable = True
         if status == 413:
             problem = describe_too_large_problem(context.settings())
         else:

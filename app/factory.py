@@ -21,10 +21,13 @@ from app.inference.loader import ModelLoader
 from app.inference.lru_cache import LruCache
 from app.serving.admission import ComputeQueue
 from app.serving.limits import limit_rates
+from app.serving.log import log_as_json, log_requests
+from app.serving.metrics import Metrics, measure_requests, name_route
 from app.serving.proxies import TrustedProxies
+from app.serving.request_id import name_requests
 from app.uploads.expiry import UploadCleaner
 from app.uploads.receive import FORM_OVERHEAD_BYTES
-from app.views import classify, explore, health, images, models, results
+from app.views import classify, explore, health, images, metrics, models, results
 from app.views.figure4 import page as figure4
 from app.views.figure4.content import FigureState
 from app.views.filters import page as filters
@@ -46,6 +49,8 @@ PAGES = (classify, results, explore, images, map, filters, layers, figure4, runs
 def make_app(settings: Settings | None = None) -> Flask:
     """As `app.create_app`."""
     settings = settings or Settings.from_environment()
+    if settings.log == "json":
+        log_as_json()
     app = Flask("app", template_folder=str(ROOT / "templates"))
     app.config.update(
         SECRET_KEY=settings.secret_key,
@@ -73,11 +78,17 @@ def make_app(settings: Settings | None = None) -> Flask:
     app.extensions["activations"] = LruCache(MAX_CACHED_ACTIVATIONS)
     app.extensions["figures"] = FigureState()
     app.extensions["compute_queue"] = ComputeQueue(MAX_CONCURRENT_IMAGES, settings.queue)
+    app.extensions["metrics"] = Metrics()
+    # What is registered first comes first before a request, and last after it.
+    name_requests(app)
+    measure_requests(app)
+    if settings.log == "json":
+        log_requests(app, name_route)
     configure_web(app)
     register_filters(app)
     register_errors(app)
     app.extensions["render_error"] = partial(render_server_error, app)
-    for module in (*PAGES, health):
+    for module in (*PAGES, health, metrics):
         app.register_blueprint(module.blueprint)
     # The pages' forms are behind the CSRF check; the API, which has no cookies, is not.
     register_api(app, CSRFProtect(app))

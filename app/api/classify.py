@@ -116,6 +116,7 @@ def classify_upload(upload: Upload) -> dict[str, Any]:
             decode=context.decoder().decode,
             request=make_decode_request(context.settings()),
         )
+    context.metrics().observe_stages(classification.milliseconds)
     return {"filename": upload.filename, **dump_classification(classification)}
 
 

@@ -10,7 +10,7 @@ from app import context
 from app.api import etags, uploads
 from app.api.openapi import ID_RULE, ApiBlueprint
 from app.database.images import CatalogueImage
-from app.uploads.receive import Upload, make_decode_request, read_upload
+from app.uploads.receive import Upload, make_decode_request
 from app.views.current_image import describe_catalogue_image
 from app.views.images import find_image_or_404
 from index.vectors import Floats
@@ -80,8 +80,7 @@ def extract_features() -> dict[str, Any] | Response:
     predictor = context.require_predictor()
     if wants_bytes():
         rows = [
-            extract_upload_features(read_upload(f, context.settings()))
-            for f in uploads.read_uploaded_files()
+            extract_upload_features(context.read_upload(f)) for f in uploads.read_uploaded_files()
         ]
         return make_bytes_response(np.stack(rows))
     return {
@@ -153,7 +152,8 @@ def load_or_extract_features(picture: CatalogueImage) -> Floats:
 
 def extract_square_features(predictor: Predictor, square: Pixels) -> Floats:
     """Extract the features of uint8 [256, 256, 3]: float32 [4096]."""
-    features: Floats = predictor.extract_features(square[None])[0]
+    with context.metrics().stage_seconds.labels("network").time():
+        features: Floats = predictor.extract_features(square[None])[0]
     return features
 
 

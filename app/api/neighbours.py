@@ -13,7 +13,7 @@ from app.api.openapi import ID_RULE, ApiBlueprint
 from app.inference.classify import DEFAULT_NEIGHBOURS, find_nearest_neighbours
 from app.inference.mean_query import MAX_PICKED, MIN_PICKED, PickError, find_nearest_to_mean
 from app.inference.state import Ready
-from app.uploads.receive import Upload, UploadError, read_upload
+from app.uploads.receive import Upload, UploadError
 from app.views.images import find_image_or_404
 from index.search import MAX_NEIGHBOURS, QueryError
 from index.vectors import Floats
@@ -134,7 +134,7 @@ def read_single_upload() -> Upload:
     sent = uploads.read_uploaded_files()
     if len(sent) > 1:
         raise UploadError("Send one image at a time.")
-    return read_upload(sent[0], context.settings())
+    return context.read_upload(sent[0])
 
 
 def search_by_feature(
@@ -143,14 +143,15 @@ def search_by_feature(
     """Search by features, float32 [4096]; return the neighbours as JSON."""
     classes = options.get("classes")
     try:
-        (near,) = find_nearest_neighbours(
-            state,
-            context.sessions(),
-            feature[None],
-            options["k"],
-            without=without,
-            classes=classes,
-        )
+        with context.metrics().stage_seconds.labels("search").time():
+            (near,) = find_nearest_neighbours(
+                state,
+                context.sessions(),
+                feature[None],
+                options["k"],
+                without=without,
+                classes=classes,
+            )
     except QueryError as error:
         where, field = ("query", "class") if classes else ("json", "feature")
         abort(422, exc=error, messages={where: {field: [str(error)]}})

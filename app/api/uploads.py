@@ -25,7 +25,6 @@ from app.uploads.receive import (
     explain_file_too_large,
     list_sent_files,
     make_display_name,
-    read_upload,
 )
 from model.decode import ImageError
 
@@ -84,14 +83,14 @@ def process_uploads(process: Process) -> list[dict[str, Any]]:
     """
     uploads = read_uploaded_files()
     if len(uploads) == 1:
-        return [process(read_upload(uploads[0], context.settings()))]
+        return [process(context.read_upload(uploads[0]))]
     return [process_upload(file, process) for file in uploads]
 
 
 def process_upload(file: FileStorage, process: Process) -> dict[str, Any]:
     """Process one of several images, or return its problem."""
     try:
-        return process(read_upload(file, context.settings()))
+        return process(context.read_upload(file))
     except UploadError as error:
         problem = describe_upload_problem(error, context.settings())
     except ImageError as error:

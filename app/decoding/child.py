@@ -174,4 +174,7 @@ def write_message(message: dict[str, Any]) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    serve_requests(int(sys.argv[1]), float(sys.argv[2]))
+    try:
+        serve_requests(int(sys.argv[1]), float(sys.argv[2]))
+    except BrokenPipeError:
+        os._exit(1)  # the server is gone, and nobody reads what Python would say of that

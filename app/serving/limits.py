@@ -22,6 +22,8 @@ UPLOADS = (
 """Endpoints that classify images sent by strangers."""
 TOKEN = "models.switch_model"
 """The endpoint that takes the administrator's token."""
+METRICS = "metrics.show_metrics"
+"""The endpoint that takes the token for metrics."""
 WRONG_TOKENS = "5 per minute"
 security_log = logging.getLogger("alexnet.security")
 
@@ -45,7 +47,8 @@ def limit_rates(app: Flask, settings: Settings) -> None:
     for endpoint in UPLOADS:
         if settings.upload_rate:
             wrap(app, endpoint, limiter.shared_limit(settings.upload_rate, scope="uploads"))
-    wrap(app, TOKEN, limiter.limit(WRONG_TOKENS, deduct_when=is_wrong_token))
+    for endpoint in (TOKEN, METRICS):
+        wrap(app, endpoint, limiter.limit(WRONG_TOKENS, deduct_when=is_wrong_token))
     app.extensions["limiter"] = limiter
 
 
@@ -55,8 +58,8 @@ def wrap(app: Flask, endpoint: str, limit: Callable[[Any], Any]) -> None:
 
 
 def is_wrong_token(response: Response) -> bool:
-    """Whether the administrator's token was wrong."""
-    return response.status_code == 403
+    """Whether a token was missing or wrong."""
+    return response.status_code in (401, 403)
 
 
 def find_seconds_to_wait() -> int:
@@ -66,6 +69,6 @@ def find_seconds_to_wait() -> int:
     return max(1, int(reached.reset_at - time.time())) if reached else 1
 
 
-def report_wrong_token() -> None:
-    """Write a line to the security log."""
-    security_log.warning("wrong administrator token from %s", request.remote_addr)
+def report_wrong_token(kind: str) -> None:
+    """Write a line to the security log, the only one that names an address."""
+    security_log.warning("wrong %s token from %s", kind, request.remote_addr)

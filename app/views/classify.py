@@ -21,7 +21,6 @@ from app.uploads.receive import (
     list_sent_files,
     make_decode_request,
     make_display_name,
-    read_upload,
 )
 from app.uploads.results import (
     BatchItem,
@@ -60,7 +59,7 @@ def submit_classify_form() -> Redirect:
     require_classifier()
     sent = list_sent_files(request, context.settings())
     if len(sent) == 1:
-        return redirect_to_result(classify_and_store(read_upload(sent[0], context.settings())))
+        return redirect_to_result(classify_and_store(context.read_upload(sent[0])))
     items = classify_batch(sent)
     token = store_batch(items, context.sessions(), owner=read_owner())
     return redirect(url_for("results.show_batch", token=token), 303)
@@ -112,6 +111,7 @@ def classify_and_store(upload: Upload) -> str:
             decode=context.decoder().decode,
             request=replace(limits, picture=True),
         )
+        context.metrics().observe_stages(classification.milliseconds)
         picture = encode_picture(image.picture)
     token = store_result(upload, classification, picture, settings, sessions, owner=read_owner())
     context.upload_cleaner().note_stored(len(picture))
@@ -135,6 +135,6 @@ def classify_batch(sent: list[FileStorage]) -> list[BatchItem]:
 def classify_batch_item(file: FileStorage) -> BatchItem:
     """Classify an image, or note why it cannot be read."""
     try:
-        return {"token": classify_and_store(read_upload(file, context.settings()))}
+        return {"token": classify_and_store(context.read_upload(file))}
     except (UploadError, ImageError) as error:
         return {"filename": make_display_name(file.filename), "reason": str(error)}

@@ -59,13 +59,15 @@ def classify_image_or_404(image: CatalogueImage) -> Classification:
     try:
         with context.compute_slot():
             data = read_unchanged(image)
-            return classify_image(
+            classification, _ = classify_image(
                 context.require_ready(),
                 context.sessions(),
                 data,
                 decode=context.decoder().decode,
                 without=image.id,
-            )[0]
+            )
+            context.metrics().observe_stages(classification.milliseconds)
+            return classification
     except (ImageError, OSError):
         # The error may name the file's path, which is not for visitors.
         abort(404, FILE_GONE)

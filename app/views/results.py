@@ -102,6 +102,7 @@ def classify_again(token: str) -> Redirect:
             abort(404, explain_missing_result())
         with context.compute_slot():
             classification = classify_image(serving, sessions, picture)[0]
+        context.metrics().observe_stages(classification.milliseconds)
         token = store_result(
             Upload(data=picture, filename=result.filename),
             classification,
