@@ -89,6 +89,8 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     """A request; its body takes room from the budget as soon as its length is known."""
 
     completed: bool
+    path = ""
+    """Empty in a request whose first line could not be read."""
 
     def __init__(self, adjustments: Adjustments, budget: BodyBudget) -> None:
         super().__init__(adjustments)
@@ -119,8 +121,7 @@ class PageErrorTask(ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         """Write the answer. What is left of the request is discarded, not refused."""
         self.channel.is_rejecting = True
-        path = getattr(self.request, "path", "") or ""
-        answer = self.channel.server.render_error(self.request.error.code, path)
+        answer = self.channel.server.render_error(self.request.error.code, self.request.path)
         self.status = answer.status
         self.response_headers.extend(answer.headers)
         self.set_close_on_finish()

@@ -323,3 +323,22 @@ def test_an_answer_that_is_not_read_is_given_up(channel: Channel, clock: Clock) 
     clock.now += connections.GRACE_SECONDS + 1
     channel.moved = 0
     assert channel.is_overdue(clock.now)
+
+
+def test_a_client_that_leaves_before_its_error_is_no_error_of_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving() as served:
+        left = threading.Event()
+
+        def render_late(status: int, path: str) -> RenderedError:
+            left.wait(20)
+            return render_error(status, path)
+
+        served.server.render_error = render_late
+        with served.connect(b"\x16\x03\x01 no HTTP\r\n\r\n"):
+            served.wait_for(lambda server: any(c.requests for c in server.active_channels.values()))
+        served.wait_for(lambda server: not server.active_channels)
+        left.set()
+        assert served.ask(post(b"x")).startswith(b"HTTP/1.1 200")
+    assert [record.getMessage() for record in caplog.records] == []
