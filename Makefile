@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STEP := @printf '\n== %s\n'
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := @$(BIN)/python deploy/install.py
 TRAIN := $(BIN)/python training/run.py --if-needed $(if $(DATA),--data "$(DATA)",--no-ten-crops)
 PHOTOGRAPHS = $(BIN)/python training/photographs.py $(if $(DATA),--data "$(DATA)")
 # gunicorn.conf.py reads PORT, which make passes on in the environment.
@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist load
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
-	@echo 'Variables: DATA=FOLDER and WEIGHTS=imagenet for demo, PORT=8001 for demo and serve, ARGS="-k name" for test, PYTHON=python3.12'
+	@echo 'Variables: DATA=FOLDER and WEIGHTS=imagenet for demo, PORT=8001 for demo and serve, TORCH_INDEX=URL for the installation, ARGS="-k name" for test, PYTHON=python3.12'
 
 demo: $(VENV)/installed ## install, train, index and serve
 ifdef WEIGHTS
@@ -61,15 +61,15 @@ clean: ## remove the environment and build products; keeps var/
 	rm -rf $(VENV) build *.egg-info
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(STEP) "Installing into $(VENV), once: torch and its libraries take a few gigabytes"
-	@$(PIP) -e .
+	$(STEP) "Installing into $(VENV), once"
+	$(INSTALL)
 	@touch $@
 
 $(VENV)/installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(STEP) "Installing into $(VENV), tests included, once: torch and its libraries take a few gigabytes"
-	@$(PIP) -e ".[test]"
+	$(STEP) "Installing into $(VENV), tests included, once"
+	$(INSTALL) --extra test
 	@# With its dependencies, milvus-lite would install faiss-cpu over faiss-gpu's files.
-	@$(PIP) --no-deps milvus-lite
+	@$(BIN)/python -m pip --disable-pip-version-check install --no-deps -c constraints.txt milvus-lite
 	@touch $@ $(VENV)/installed
 
 $(VENV)/bin/python:
