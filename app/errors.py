@@ -3,6 +3,7 @@
 import errno
 
 from flask import Flask, Response, current_app, g, make_response, render_template, request
+from flask.globals import request_ctx
 from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -102,8 +103,11 @@ def wants_json() -> bool:
 
 
 def make_error_response(problem: Problem) -> Response:
-    """Return a problem as a page, or as a problem document for a program."""
-    if wants_json():
+    """Return a problem as a page, or as a problem document for a program.
+
+    Of a host that may not be asked for there are no addresses, so that no page can be made.
+    """
+    if wants_json() or request_ctx.url_adapter is None:
         return make_problem_response(problem)
     settings = context.settings()
     page = render_template(

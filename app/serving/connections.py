@@ -32,6 +32,7 @@ IDLE_SECONDS = 20.0
 LINGER_SECONDS = 30.0
 """How long the rest of a rejected request is read and discarded, so that its answer arrives."""
 MAX_CONNECTIONS = 1000
+VERSIONS = ("", "1.0", "1.1")
 RESERVED_FILES = 256
 """Open files that are left to the rest of the process, of those that the system allows."""
 CHECK_SECONDS = 1.0
@@ -63,6 +64,13 @@ class BusyError(Error):  # type: ignore[misc]
 
     code = 503
     reason = "Service Unavailable"
+
+
+class VersionError(Error):  # type: ignore[misc]
+    """A version of HTTP that is not spoken here."""
+
+    code = 505
+    reason = "HTTP Version Not Supported"
 
 
 class BodyBudget:
@@ -99,6 +107,8 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     def received(self, data: bytes) -> int:
         """Take bytes of the request; return how many."""
         count: int = super().received(data)
+        if self.headers_finished and not self.error and self.version not in VERSIONS:
+            self.error, self.completed = VersionError("unknown version of HTTP"), True
         if self.headers_finished and not self.completed and not self.taken:
             # Of a chunked body only the limit is known.
             length = self.content_length or self.adj.max_request_body_size

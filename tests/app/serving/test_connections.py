@@ -145,6 +145,8 @@ def test_only_a_whole_request_reaches_the_application() -> None:
     [
         (b"GET / HTTP/1.1\r\nNo colon\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 505),
+        (b"POST / HTTP/2.0\r\nContent-Length: 3\r\n\r\nabc", 505),
         (b"GET /" + b"a" * 5000 + b" HTTP/1.1\r\n\r\n", 431),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n", 400),
         (HEAD + b"Transfer-Encoding: gzip\r\n\r\n", 501),

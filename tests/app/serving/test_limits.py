@@ -114,3 +114,7 @@ def test_only_the_names_of_the_settings_are_answered(settings: Settings) -> None
 
     assert [ask(name) for name in ("photos.example", "a.lab.example:8000")] == [200, 200]
     assert [ask(name) for name in ("evil.example", "photos.example.evil", "")] == [400, 400, 400]
+    # For pages too, which cannot link anywhere then.
+    for path in ("/", "/models", "/nothing", "/static/shared/favicon.svg"):
+        answer = client.get(path, headers={"Host": "evil.example"})
+        assert (answer.status_code, answer.mimetype) == (400, "application/problem+json")

@@ -1,6 +1,7 @@
 """The application behind the proxy that deploy/nginx.conf configures."""
 
 import io
+import json
 import re
 import shutil
 import socket
@@ -132,3 +133,32 @@ def test_pages_and_uploads_behind_a_prefix(address: str, jpeg: bytes) -> None:
     sent.value.close()
     assert sent.value.code == 303
     assert sent.value.headers["Location"].startswith("/alexnet/results/")
+
+
+def test_what_the_proxy_adds_and_keeps_to_itself(address: str) -> None:
+    def ask(path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        request = urllib.request.Request(f"{address}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return answer.status, lower(answer.headers), answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, lower(error.headers), error.read()
+
+    status, headers, _ = ask("/livez", **{"X-Request-ID": "chosen-by-a-client"})
+    assert status == 200
+    # nginx names each request itself, so that its own log has the same name.
+    assert re.fullmatch(r"[0-9a-f]{32}", headers["x-request-id"])
+    assert ask("/metrics")[0] == 404
+    status, headers, body = ask("/api/nothing")
+    assert (status, headers["content-type"]) == (404, "application/problem+json")
+    assert json.loads(body)["instance"] == "/alexnet/api/nothing"
+    status, _, page = ask("/nothing")
+    assert status == 404
+    links = re.findall(rb'(?:href|src|action)="(/[^"]*)"', page)
+    assert links
+    assert all(link.startswith(b"/alexnet/") for link in links)
+
+
+def lower(headers) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}

@@ -1,0 +1,118 @@
+"""`python experiments/abuse.py`: what strangers may do to the server, and whether it holds.
+
+Starts the real server on a temporary home, or takes one on this machine by --url, abuses it in
+twelve ways, one after the other, and prints what was sent and what was seen. Exit code 1 if one of
+them did not hold. Everything is bounded in number and time, and goes to this machine's own address.
+docs/serving.md says what is promised.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+if not __package__:
+    # Run as a script, Python puts this file's folder on the path, not the project's root.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from experiments.abused_server import (
+    NotLoopbackError,
+    find_photograph,
+    make_home,
+    serve,
+    split_loopback,
+)
+from experiments.abuses import POINTS, Outcome, Scene, draw_photograph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Abuse the server."""
+
+    url: str = ""
+    """Address of a running server on this machine; only what needs no access to its home is done.
+    Its limits on how often an address may ask should be off."""
+    only: tuple[str, ...] = ()
+    """Names of the points; all by default."""
+    minutes: float = 10
+    """Time after which no further point begins."""
+    json: Path | None = None
+    """File to write the outcomes to."""
+
+
+def main() -> None:
+    """Abuse, print, and say by the exit code whether all of it held."""
+    options = tyro.cli(Options)
+    if unknown := set(options.only) - set(POINTS):
+        sys.exit(f"There is no {', '.join(sorted(unknown))}; the points are {', '.join(POINTS)}.")
+    console = Console(width=130, highlight=False)
+    place = Path(tempfile.mkdtemp(prefix="abuse-"))
+    try:
+        outcomes = run(options, place, console)
+    except NotLoopbackError as error:
+        sys.exit(str(error))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    console.print(make_table(outcomes))
+    if options.json:
+        found = {name: outcome._asdict() for name, outcome in outcomes.items()}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    broken = [name for name, outcome in outcomes.items() if outcome.held is False]
+    skipped = [name for name, outcome in outcomes.items() if outcome.held is None]
+    console.print(
+        f"{len(outcomes) - len(broken) - len(skipped)} held, {len(broken)} did not, "
+        f"{len(skipped)} were skipped"
+    )
+    sys.exit(1 if broken else 0)
+
+
+def run(options: Options, place: Path, console: Console) -> dict[str, Outcome]:
+    """Do each point. Raises NotLoopbackError."""
+    if options.url:
+        split_loopback(options.url)
+    end = time.monotonic() + 60 * options.minutes
+    outcomes: dict[str, Outcome] = {}
+    with ExitStack() as running:
+        if options.url:
+            scene = Scene(options.url.rstrip("/"), draw_photograph(), place)
+        else:
+            home = make_home(place)
+            server = running.enter_context(serve(home))
+            scene = Scene(server.address, find_photograph(place), place, home, server)
+        for name in options.only or POINTS:
+            point = POINTS[name]
+            if time.monotonic() > end:
+                outcomes[name] = Outcome("", f"not begun within {options.minutes:g} minutes")
+            elif point.needs_home and scene.home is None:
+                outcomes[name] = Outcome("", "needs a server that this command starts itself")
+            else:
+                outcomes[name] = point.abuse(scene)
+            console.print(f"{name}: {describe(outcomes[name])}", soft_wrap=True)
+    return outcomes
+
+
+def describe(outcome: Outcome) -> str:
+    """Say in a word whether it held."""
+    return {True: "held", False: "DID NOT HOLD", None: "skipped"}[outcome.held]
+
+
+def make_table(outcomes: dict[str, Outcome]) -> Table:
+    """Lay the outcomes out."""
+    table = Table(title="What was sent, and what was seen", show_lines=True)
+    for head in ("point", "sent", "seen", ""):
+        table.add_column(head)
+    for name, outcome in outcomes.items():
+        table.add_row(name, outcome.sent, outcome.seen, describe(outcome))
+    return table
+
+
+if __name__ == "__main__":
+    main()

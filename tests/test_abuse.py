@@ -1,0 +1,46 @@
+"""What strangers may do to the server: the short form of what `experiments/abuse.py` does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.abused_server import NotLoopbackError, split_loopback
+from experiments.abuses import POINTS
+
+ROOT = Path(__file__).resolve().parents[1]
+CHEAP = ("slow", "malformed", "health", "ownership", "tokens")
+
+
+def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "experiments/abuse.py", *words],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_the_server_holds(tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.json"
+    done = run("--only", *CHEAP, "--json", str(file), folder=tmp_path)
+    outcomes = json.loads(file.read_text())
+    assert {name: one["held"] for name, one in outcomes.items()} == dict.fromkeys(CHEAP, True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["outcomes.json"]
+
+
+def test_only_this_machine_is_abused(tmp_path: Path) -> None:
+    for address in ("http://192.0.2.1:8000", "https://127.0.0.1", "http://127.0.0.1.example"):
+        with pytest.raises(NotLoopbackError):
+            split_loopback(address)
+    done = run("--url", "http://192.0.2.1:8000", folder=tmp_path)
+    assert done.returncode not in (0, None)
+    assert "192.0.2.1" in done.stderr
+    assert len(POINTS) == 12
