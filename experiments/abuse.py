@@ -11,9 +11,11 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 if not __package__:
     # Run as a script, Python puts this file's folder on the path, not the project's root.
@@ -23,6 +25,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from experiments import abuses_of_requests, abuses_of_storage
+from experiments.abuse_scene import Outcome, Scene, draw_photograph
 from experiments.abused_server import (
     NotLoopbackError,
     find_photograph,
@@ -30,7 +34,30 @@ from experiments.abused_server import (
     serve,
     split_loopback,
 )
-from experiments.abuses import POINTS, Outcome, Scene, draw_photograph
+
+
+class Point(NamedTuple):
+    """A way to abuse the server."""
+
+    abuse: Callable[[Scene], Outcome]
+    needs_home: bool = True
+
+
+POINTS = {
+    "slow": Point(abuses_of_requests.send_slowly, needs_home=False),
+    "files": Point(abuses_of_requests.send_costly_files),
+    "burst": Point(abuses_of_requests.send_many_at_once, needs_home=False),
+    "weights": Point(abuses_of_storage.change_weights),
+    "health": Point(abuses_of_storage.remove_database),
+    "lock": Point(abuses_of_storage.lock_database),
+    "malformed": Point(abuses_of_requests.send_malformed, needs_home=False),
+    "ownership": Point(abuses_of_requests.take_others_uploads, needs_home=False),
+    "disk": Point(abuses_of_storage.fill_disk),
+    "tokens": Point(abuses_of_requests.guess_token, needs_home=False),
+    "hosts": Point(abuses_of_requests.claim_hosts),
+    "clock": Point(abuses_of_storage.set_clock),
+}
+"""The points by name, in the order in which they are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)

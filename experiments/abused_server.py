@@ -208,7 +208,14 @@ def collect_lines(process: subprocess.Popen[str], log: list[str]) -> None:
     log.extend(process.stderr)
 
 
-def make_home(place: Path) -> Path:
+def wait_for_port(address: str) -> None:
+    """Wait until the server answers again, half a minute at most."""
+    end = time.monotonic() + 30
+    while ask(address, "/livez").status != 200 and time.monotonic() < end:
+        time.sleep(0.2)
+
+
+def make_home(place: Path, **variables: str) -> Path:
     """Make a home with a whole network, not trained, and an index over a few photographs."""
     home = Home(root=place / "home")
     source = make_demo(place / "demo")
@@ -220,7 +227,7 @@ def make_home(place: Path) -> Path:
     subprocess.run(
         [sys.executable, "-m", "flask", "index", "build", "--kind", "exact"],
         cwd=ROOT,
-        env=os.environ | SETTINGS | {"ALEXNET_HOME": str(home.root)},
+        env=os.environ | SETTINGS | {"ALEXNET_HOME": str(home.root)} | variables,
         check=True,
         capture_output=True,
     )

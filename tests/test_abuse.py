@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.abuse import POINTS
 from experiments.abused_server import NotLoopbackError, split_loopback
-from experiments.abuses import POINTS
 
 ROOT = Path(__file__).resolve().parents[1]
 CHEAP = ("slow", "malformed", "health", "ownership", "tokens")

@@ -97,6 +97,7 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     """A request; its body takes room from the budget as soon as its length is known."""
 
     completed: bool
+    error: Error | None
     path = ""
     """Empty in a request whose first line could not be read."""
 
