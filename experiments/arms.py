@@ -160,7 +160,7 @@ def train_arm(
     def on_epoch(state: TrainingState) -> None:
         averaging = sum(average.take_seconds() for average in averages)
         epoch = state.history[-1] = without_seconds(state.history[-1], averaging, data, recipe)
-        low = compute_low_frequency_share(state.network.conv1.weight)
+        low = compute_low_frequency_share(state.network.first_conv.weight)
         line = asdict(epoch) | {"precision": precision, "conv1_low_frequency": low}
         results.append({"kind": "epoch", **arm.identify(data), **line})
         name = f"{arm.name}, seed {recipe.seed}"
@@ -181,7 +181,7 @@ def train_arm(
             str(average.decay): wrong(replace(state, network=average.network))
             for average in averages
         },
-        "conv1_low_frequency": compute_low_frequency_share(state.network.conv1.weight),
+        "conv1_low_frequency": compute_low_frequency_share(state.network.first_conv.weight),
         "images_per_second": median(epoch.images_per_second for epoch in state.history),
         **on_trained(arm, state),
     }

@@ -102,7 +102,7 @@ def list_arms(preset: Recipe, epochs: int, seeds: int, variants: Sequence[str]) 
 
 def save_conv1(arm: Arm, state: TrainingState, folder: Path) -> Line:
     """Save a trained network's conv1, and return what it shows for the result line."""
-    weight = state.network.conv1.weight.detach().float().cpu().contiguous()
+    weight = state.network.first_conv.weight.detach().float().cpu().contiguous()
     file = f"{arm.name}-seed{arm.recipe.seed}-{arm.epochs}epochs.safetensors"
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"conv1.weight": weight}, folder / file)

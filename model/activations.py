@@ -11,10 +11,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.alexnet import AlexNet
-from model.layers import Conv, Dense, Local
+from model.layers import Activation, Conv, Dense, Local
 from model.predict import Floats, Pixels, Predictor, to_numpy
 from model.receptive_field import WeightedLayer, list_weighted_layers
 from model.ten_crop import CENTRE_CROP, centre_crop, crop_offsets
@@ -70,10 +70,23 @@ def trace_activations(predictor: Predictor, square: Pixels) -> Activations:
     return Activations(
         conv1=to_numpy(outputs[0]),
         layers=tuple(
-            LayerActivations(layer=layer, towers=apply_activation(layer, output, config.activation))
-            for layer, output in zip(list_weighted_layers(config), outputs, strict=True)
+            LayerActivations(layer=layer, towers=apply_activation(layer, output, kind))
+            for layer, output, kind in zip(
+                list_weighted_layers(config), outputs, list_nonlinearities(predictor), strict=True
+            )
         ),
     )
+
+
+def list_nonlinearities(predictor: Predictor) -> list[str]:
+    """Return the nonlinearity of each layer with weights; empty where it has none."""
+    found: list[str] = []
+    for layer in predictor.network.layers:
+        if isinstance(layer, Conv | Local | Dense):
+            found.append("")
+        elif isinstance(layer, Activation):
+            found[-1] = layer.kind
+    return found
 
 
 def run_weighted_layers(network: AlexNet, crop: Tensor) -> list[Tensor]:
@@ -91,7 +104,7 @@ def apply_activation(layer: WeightedLayer, output: Tensor, activation: str) -> t
     """Apply a layer's activation to its output, [maps, …], and split it between the towers."""
     if layer.kind == "labels":
         return (to_numpy(output.float().softmax(0)),)
-    after = output.relu() if activation == "relu" else output.tanh()
+    after = {"relu": Tensor.relu, "tanh": Tensor.tanh}.get(activation, Tensor.clone)(output)
     return tuple(to_numpy(part) for part in after.chunk(layer.towers))
 
 
@@ -99,7 +112,7 @@ class Conv1Responses:
     """The responses of a network's conv1 to images, and the patches its kernels see."""
 
     def __init__(self, predictor: Predictor) -> None:
-        module, config = predictor.network.conv1, predictor.network.config
+        module, config = predictor.network.first_conv, predictor.network.config
         self.predictor, self.crop, self.side = predictor, config.crop, config.side
         self.kernel_count, self.kernel_size = module.out_channels, module.kernel_size[0]
         self.stride = module.stride[0]
@@ -110,9 +123,9 @@ class Conv1Responses:
     def compute_maps(self, squares: Pixels) -> Tensor:
         """Compute conv1's maps of the centre crops: uint8 [N, 256, 256, 3] → [N, 96, 55, 55]."""
         maps = centre_crop(self.predictor.prepare_input(squares), self.crop)
-        for name, layer in self.predictor.network.named_children():
+        for layer in self.predictor.network.children():
             maps = layer(maps)
-            if name == "conv1":
+            if isinstance(layer, nn.Conv2d):
                 break
         return maps
 

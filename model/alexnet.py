@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model import architectures
+from model import architectures, other_networks
 from model.config import FEATURES, PIXEL_DEVIATION, AlexNetConfig, ConfigError
 from model.layers import (
     Activation,
@@ -98,23 +98,10 @@ def list_layers(c: AlexNetConfig) -> list[Layer]:
 
 def list_architecture(c: AlexNetConfig) -> list[Layer]:
     """List the layers of the network's architecture, whatever the other options leave out."""
-    match c.net:
-        case "paper":
-            return paper_layers(c)
-        case "original":
-            return architectures.original_layers(paper_layers(c))
-        case "one-gpu":
-            return architectures.one_gpu_layers(paper_layers(c))
-        case "separate-towers":
-            return architectures.separate_towers_layers(paper_layers(c))
-        case "caffe-alexnet":
-            return architectures.caffe_alexnet_layers(c)
-        case "caffenet":
-            return architectures.caffenet_layers(c)
-        case "torchvision":
-            return architectures.torchvision_layers(c)
-        case "cifar":
-            return architectures.cifar_layers(c)
+    if c.net in other_networks.OTHERS:
+        return other_networks.OTHERS[c.net](c)
+    layers = paper_layers(c)
+    return architectures.PAPERS_KIN[c.net](layers) if c.net != "paper" else layers
 
 
 def count_features(c: AlexNetConfig) -> int:
@@ -170,7 +157,7 @@ def match_lrn_to_he_start(config: AlexNetConfig) -> AlexNetConfig:
         elif isinstance(layer, Lrn | MapNorm):
             factors.append((paper + bias**2) / he)
             paper, he = (a / layer.k ** (2 * layer.beta) for a in (paper, he))
-        elif isinstance(layer, Pool):
+        elif isinstance(layer, Pool) and layer.kind == "max":
             # The largest of 3 × 3 correlated responses; measured on photographs.
             paper, he = 2 * paper, 2 * he
     return replace(config, lrn_alpha_factors=tuple(factors))
@@ -202,15 +189,21 @@ class AlexNet(nn.Module):
     Draws initial weights from torch's global generator, except on the meta device.
     """
 
-    conv1: nn.Conv2d
-
     def __init__(self, config: AlexNetConfig | None = None) -> None:
         super().__init__()
         self.config = config or AlexNetConfig()
         self.layers = list_layers(self.config)
         self.build_modules(self.layers, self.config.towers)
-        if self.conv1.weight.device.type != "meta":
+        if self.first_conv.weight.device.type != "meta":
             self.initialise()
+
+    @property
+    def first_conv(self) -> nn.Conv2d:
+        """The convolutional layer that sees the image: conv1, or conv2 in a network without it."""
+        first = next(layer for layer in self.layers if isinstance(layer, Conv))
+        module = self.get_submodule(first.name)
+        assert isinstance(module, nn.Conv2d)
+        return module
 
     def build_modules(self, layers: list[Layer], towers: int) -> None:
         """Add the layers' modules, each built for the output shape of the one before."""

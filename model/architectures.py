@@ -4,19 +4,13 @@ The paper's own ablations, the network as it was run in 2012, the nets that othe
 weights for, and the four-layer nets for CIFAR-10.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from model.config import AlexNetConfig
 from model.layers import (
-    Activation,
-    AveragePool,
     Conv,
-    Dense,
-    Drop,
-    Flatten,
     Layer,
-    Local,
-    Lrn,
     MapNorm,
     Pool,
 )
@@ -33,8 +27,10 @@ class Variant:
 
 PAPER = AlexNetConfig()
 CAFFE = AlexNetConfig(net="caffe-alexnet", crop=227, lrn_k=1.0, lrn_alpha=1e-4 / 5)
+ORIGINAL = replace(PAPER, net="original", lrn_alpha=1e-4 / 5)
 CIFAR = AlexNetConfig(
     net="cifar",
+    test_crops="nine",
     classes=10,
     side=32,
     crop=32,
@@ -48,25 +44,61 @@ CIFAR = AlexNetConfig(
 VARIANTS = {
     "paper": Variant(PAPER, 60_965_224, "the paper's network (§3)"),
     "original": Variant(
-        replace(PAPER, net="original", lrn_alpha=1e-4 / 5),
+        ORIGINAL,
         60_965_224,
-        "the same as it was run in 2012: order of ReLU, LRN and pooling, a second normalisation "
-        "after conv2, α divided by n, σ of 0.03 in conv3 to conv5",
+        "the same as it was run in 2012, network 145 of the published source: order of ReLU, LRN "
+        "and pooling, a second normalisation after conv2, α divided by n, σ of 0.03 in conv3 to "
+        "conv5",
     ),
     "one-gpu": Variant(
-        replace(PAPER, net="one-gpu"), 59_798_312, "conv1 to conv4 halved, the rest whole (§3.2)"
+        replace(PAPER, net="one-gpu"),
+        59_798_312,
+        "conv1 to conv4 halved, the rest whole (§3.2): network 145-half of the published source, "
+        "in the paper's form",
     ),
     "separate-towers": Variant(
         replace(PAPER, net="separate-towers"),
         60_522_856,
-        "towers that exchange nothing before fc6 (network 150 of the published source)",
+        "towers that exchange nothing before fc6: network 150 of the published source, in the "
+        "paper's form",
     ),
     "no-lrn": Variant(replace(PAPER, lrn=False), 60_965_224, "without normalisation (§3.3)"),
     "no-overlap": Variant(
         replace(PAPER, overlapping=False), 60_965_224, "pooling with z = 2, s = 2 (§3.4)"
     ),
+    "original-147": Variant(
+        replace(ORIGINAL, net="original-147", overlapping=False),
+        60_965_224,
+        "no-overlap as run: network 147, whose last windows hang over the edge, and which pads "
+        "conv2 by 1 and conv5 by 0",
+    ),
+    "original-148": Variant(
+        replace(ORIGINAL, lrn=False),
+        60_965_224,
+        "no-lrn as run: network 148, which differs from it in σ of 0.03 in conv3 to conv5",
+    ),
+    "original-150": Variant(
+        replace(ORIGINAL, net="original-150"),
+        60_522_856,
+        "separate-towers as run: network 150, which differs from it as original from paper",
+    ),
+    "original-167": Variant(
+        replace(ORIGINAL, net="original-167"),
+        60_965_224,
+        "network 167, original without the normalisation across maps after conv2",
+    ),
     "tanh": Variant(replace(PAPER, activation="tanh"), 60_965_224, "tanh for ReLU (§3.1)"),
     "no-dropout": Variant(replace(PAPER, dropout=0.0), 60_965_224, "without dropout (§4.2)"),
+    "no-conv1": Variant(
+        replace(PAPER, without="conv1"),
+        60_642_280,
+        "without conv1 (§7): conv2 sees the image, with conv1's stride of 4",
+    ),
+    "no-conv2": Variant(
+        replace(PAPER, without="conv2"),
+        60_104_808,
+        "without conv2 (§7): conv3 sees conv1's maps, pooled twice",
+    ),
     "no-conv3": Variant(replace(PAPER, without="conv3"), 60_301_288, "without conv3 (§7)"),
     "no-conv4": Variant(replace(PAPER, without="conv4"), 60_301_288, "without conv4 (§7)"),
     "no-conv5": Variant(replace(PAPER, without="conv5"), 79_396_968, "without conv5 (§7)"),
@@ -95,6 +127,16 @@ VARIANTS = {
     "cifar-lrn-24-tanh": Variant(
         replace(CIFAR, lrn=True, activation="tanh", crop=24), 2_112_970, "the same with tanh"
     ),
+    "cifar-18pct": Variant(
+        replace(CIFAR, net="cifar-18pct", lrn=True),
+        89_578,
+        "three layers for CIFAR-10 with normalisation within maps, published as 18 %",
+    ),
+    "cifar-80sec": Variant(
+        replace(CIFAR, net="cifar-80sec"),
+        145_578,
+        "three layers for CIFAR-10 without normalisation, published as 26 % in 80 seconds",
+    ),
     "caffe-alexnet": Variant(CAFFE, 60_965_224, "Caffe's bvlc_alexnet"),
     "caffenet": Variant(
         replace(CAFFE, net="caffenet"), 60_965_224, "Caffe's bvlc_reference_caffenet"
@@ -107,7 +149,7 @@ VARIANTS = {
 
 TRAINING_FIELDS = (
     *("classes", "dropout", "init", "resize", "input_scale", "channel_scales"),
-    "lrn_alpha_factors",
+    *("lrn_alpha_factors", "test_crops"),
 )
 """Fields of a configuration in which networks of one variant differ."""
 
@@ -136,6 +178,36 @@ def original_layers(paper: list[Layer]) -> list[Layer]:
     ]
 
 
+def original_147_layers(paper: list[Layer]) -> list[Layer]:
+    """Network 147 of the 2012 source: pooling with z = 2, s = 2, as it was run.
+
+    Its last windows may hang over the edge, conv2 is padded by 1 and conv5 by 0, so that the maps'
+    sides are 55, 28, 26, 13, 13, 13, 11 and 6.
+    """
+    pads = {"conv2": 1, "conv5": 0}
+    layers = [
+        replace(one, ceil=True) if isinstance(one, Pool) else one for one in original_layers(paper)
+    ]
+    return [
+        replace(one, pad=pads[one.name]) if isinstance(one, Conv) and one.name in pads else one
+        for one in layers
+    ]
+
+
+def original_150_layers(paper: list[Layer]) -> list[Layer]:
+    """Network 150 of the 2012 source as it was run: network 145 with separate towers."""
+    return separate_towers_layers(original_layers(paper))
+
+
+def original_167_layers(paper: list[Layer]) -> list[Layer]:
+    """Network 167 of the 2012 source: without the normalisation across maps after conv2.
+
+    It reached 40.49 and 18.12 % on ILSVRC-2012, where network 145 reached 40.66 and 18.21 %, and
+    its learning rate fell exponentially (`--schedule exponential`).
+    """
+    return [layer for layer in original_layers(paper) if layer.name != "lrn2"]
+
+
 def one_gpu_layers(paper: list[Layer]) -> list[Layer]:
     """The one-GPU net that §3.2 compares with: conv1–conv4 halved, the other layers whole."""
     halved = ("conv1", "conv2", "conv3", "conv4")
@@ -160,11 +232,16 @@ def separate_towers_layers(paper: list[Layer]) -> list[Layer]:
 
 
 def remove_layer(name: str, layers: list[Layer]) -> list[Layer]:
-    """Remove a convolutional layer and its nonlinearity.
+    """Remove a convolutional layer, its nonlinearity and its normalisation.
 
-    If that layer saw both GPUs' maps, the next one does in its place: the comparison is about
-    depth, not about whether the towers exchange their maps.
+    If that layer saw both GPUs' maps, or the image, the next one does in its place: the comparison
+    is about depth, not about whether the towers exchange their maps. Every pooling layer stays, so
+    that the layers after it have maps of the same size.
     """
+    if name == "conv1":
+        return remove_conv1(layers)
+    if name == "conv2":
+        return [one for one in layers if one.name not in ("conv2", "relu2", "lrn2", "mapnorm2")]
     removed = next(layer for layer in layers if layer.name == name)
     assert isinstance(removed, Conv)
     rest = [layer for layer in layers if layer.name not in (name, f"relu{name[-1]}")]
@@ -174,94 +251,32 @@ def remove_layer(name: str, layers: list[Layer]) -> list[Layer]:
     return rest
 
 
-def caffe_alexnet_layers(c: AlexNetConfig) -> list[Layer]:
-    """Caffe's bvlc_alexnet: 227 pixels, LRN across all maps, biases of 0.1."""
-    return caffe_layers(c, bias=0.1, pool_first=False)
+def remove_conv1(layers: list[Layer]) -> list[Layer]:
+    """Remove conv1: conv2's kernels of 5 × 5 see the image's three colours instead of its maps.
 
-
-def caffenet_layers(c: AlexNetConfig) -> list[Layer]:
-    """Caffe's bvlc_reference_caffenet: pooling before LRN, biases of 1."""
-    return caffe_layers(c, bias=1.0, pool_first=True)
-
-
-def caffe_layers(c: AlexNetConfig, bias: float, *, pool_first: bool) -> list[Layer]:
-    """The layers that both of Caffe's nets have, by their train_val.prototxt."""
-    z = 3 if c.overlapping else 2
-
-    def after_conv(number: int) -> list[Layer]:
-        lrn = Lrn(f"lrn{number}", c.lrn_k, c.lrn_n, c.lrn_alpha, c.lrn_beta, across=True)
-        pool = Pool(f"pool{number}", z, ceil=True)
-        order: list[Layer] = [pool, lrn] if pool_first else [lrn, pool]
-        return [Activation(f"relu{number}", c.activation), *order]
-
-    return [
-        Conv("conv1", 96, kernel=11, stride=4),
-        *after_conv(1),
-        Conv("conv2", 256, kernel=5, pad=2, grouped=True, bias=bias),
-        *after_conv(2),
-        Conv("conv3", 384, kernel=3, pad=1),
-        Activation("relu3", c.activation),
-        Conv("conv4", 384, kernel=3, pad=1, grouped=True, bias=bias),
-        Activation("relu4", c.activation),
-        Conv("conv5", 256, kernel=3, pad=1, grouped=True, bias=bias),
-        Activation("relu5", c.activation),
-        Pool("pool5", z, ceil=True),
-        Flatten("flatten"),
-        Dense("fc6", 4096, sigma=0.005, bias=bias),
-        Activation("relu6", c.activation),
-        Drop("drop6", c.dropout, inverted=True),
-        Dense("fc7", 4096, sigma=0.005, bias=bias),
-        Activation("relu7", c.activation),
-        Drop("drop7", c.dropout, inverted=True),
-        Dense("fc8", c.classes),
-    ]
-
-
-def torchvision_layers(c: AlexNetConfig) -> list[Layer]:
-    """torchvision's alexnet, after *One weird trick*: one tower, no LRN, dropout before fc6."""
-    z = 3 if c.overlapping else 2
-    maps = ((64, 11, 4, 2), (192, 5, 1, 2), (384, 3, 1, 1), (256, 3, 1, 1), (256, 3, 1, 1))
-    layers: list[Layer] = []
-    for number, (count, kernel, stride, pad) in enumerate(maps, start=1):
-        layers.append(Conv(f"conv{number}", count, kernel, stride, pad, sigma=None))
-        layers.append(Activation(f"relu{number}", c.activation))
-        if number in (1, 2, 5):
-            layers.append(Pool(f"pool{number}", z))
-    return [
-        *layers,
-        AveragePool("average", 6),
-        Flatten("flatten"),
-        Drop("drop6", c.dropout, inverted=True),
-        Dense("fc6", 4096, sigma=None),
-        Activation("relu6", c.activation),
-        Drop("drop7", c.dropout, inverted=True),
-        Dense("fc7", 4096, sigma=None),
-        Activation("relu7", c.activation),
-        Dense("fc8", c.classes, sigma=None),
-    ]
-
-
-def cifar_layers(c: AlexNetConfig) -> list[Layer]:
-    """Two convolutional and two locally connected layers for 32×32 or 24×24 pixels (§3.1, §3.3).
-
-    Without LRN the net that the authors published as "13 %", with it the one as "11 %", whose
-    first locally connected layer has twice the maps.
+    With conv1's stride of 4 their maps have 56 × 56 positions, which pool1 and pool2, both after
+    conv2, make 27 × 27 and 13 × 13, as in the whole network.
     """
-    z = 3 if c.overlapping else 2
-    lrn1, lrn2 = (Lrn(f"lrn{i}", c.lrn_k, c.lrn_n, c.lrn_alpha, c.lrn_beta) for i in (1, 2))
-    return [
-        Conv("conv1", 64, kernel=5, pad=2, sigma=1e-4),
-        Activation("relu1", c.activation),
-        Pool("pool1", z, ceil=True),
-        lrn1,
-        Conv("conv2", 64, kernel=5, pad=2, sigma=0.01),
-        Activation("relu2", c.activation),
-        lrn2,
-        Pool("pool2", z, ceil=True),
-        Local("local3", 64 if c.lrn else 32, kernel=3, pad=1, sigma=0.04),
-        Activation("relu3", c.activation),
-        Local("local4", 32, kernel=3, pad=1, sigma=0.04),
-        Activation("relu4", c.activation),
-        Flatten("flatten"),
-        Dense("fc10", c.classes),
+    gone = ("border", "conv1", "relu1", "lrn1", "pool1")
+    first, pool1 = (next(one for one in layers if one.name == n) for n in ("conv1", "pool1"))
+    assert isinstance(first, Conv)
+    rest = [
+        replace(one, stride=first.stride, grouped=False)
+        if isinstance(one, Conv) and one.name == "conv2"
+        else one
+        for one in layers
+        if one.name not in gone
     ]
+    pool2 = next(number for number, one in enumerate(rest) if one.name == "pool2")
+    return [*rest[:pool2], pool1, *rest[pool2:]]
+
+
+PAPERS_KIN: Mapping[str, Callable[[list[Layer]], list[Layer]]] = {
+    "original": original_layers,
+    "original-147": original_147_layers,
+    "original-150": original_150_layers,
+    "original-167": original_167_layers,
+    "one-gpu": one_gpu_layers,
+    "separate-towers": separate_towers_layers,
+}
+"""What makes the layers of each network near the paper's out of the paper's, by `net`."""

@@ -23,6 +23,7 @@ from model.alexnet import AlexNet
 from model.compressed import CodingError, compress_tensors, decompress_tensors
 from model.config import AlexNetConfig, ConfigError
 from model.dataset import ClassName
+from model.layer_list import describe_layers
 from storage.files import replace_atomically
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ IMPORTED = "imported"
 """The preset of weights that were not trained here."""
 LATER_FIELDS = (
     *("net", "activation", "lrn", "overlapping", "without", "conv6", "side", "crop"),
-    *("lrn_alpha_factors", "resize", "channel_scales", "bottleneck"),
+    *("lrn_alpha_factors", "resize", "channel_scales", "bottleneck", "layers", "test_crops"),
 )
 """Configuration fields added after the first version: left out where they have the paper's value,
 so that older weights keep their identity."""
@@ -375,6 +376,8 @@ def describe_network(weights: Weights) -> dict[str, Any]:
     for name in LATER_FIELDS:
         if config[name] == getattr(AlexNetConfig, name):
             del config[name]
+    if "layers" in config:
+        config["layers"] = describe_layers(weights.config.layers)
     return {
         "config": config,
         "classes": [[c.folder, c.label] for c in weights.classes],

@@ -6,6 +6,9 @@ Section numbers are the paper's.
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from model.layer_list import LayerListError, parse_layers
+from model.layers import Conv, Dense, Layer, Local
+
 TOWERS = 2
 """Halves of the network, one per GPU (§3.2)."""
 FEATURES = 4096
@@ -22,15 +25,27 @@ Net = Literal[
     "original",
     "one-gpu",
     "separate-towers",
+    "original-147",
+    "original-150",
+    "original-167",
     "caffe-alexnet",
     "caffenet",
     "torchvision",
     "cifar",
+    "cifar-18pct",
+    "cifar-80sec",
+    "defined",
 ]
-PAPER_NETS: tuple[Net, ...] = ("paper", "original", "one-gpu", "separate-towers")
+PAPER_NETS: tuple[Net, ...] = (
+    *("paper", "original", "one-gpu", "separate-towers"),
+    *("original-147", "original-150", "original-167"),
+)
 """The paper's network and those that differ from it in a few layers."""
+CIFAR_NETS: tuple[Net, ...] = ("cifar", "cifar-18pct", "cifar-80sec")
+"""Those that the paper's authors made for CIFAR-10."""
 Nonlinearity = Literal["relu", "tanh"]
 Resize = Literal["bicubic", "bilinear", "warp"]
+TestCrops = Literal["ten", "nine"]
 
 
 class ConfigError(ValueError):
@@ -48,16 +63,19 @@ class AlexNetConfig:
     """Outputs of fc8, one for each class (§3.5)."""
     net: Net = "paper"
     """The architecture: the paper's (§3.5), the one run in 2012, the one-GPU net (§3.2), the
-    one whose towers stay apart until fc6, one of Caffe's two, torchvision's, or the four-layer
-    nets for CIFAR-10 (§3.1, §3.3)."""
+    one whose towers stay apart until fc6, further ones run in 2012, one of Caffe's two,
+    torchvision's, one of those for CIFAR-10 (§3.1, §3.3), or one that `layers` defines."""
+    layers: tuple[Layer, ...] = ()
+    """The layers of the network "defined", which has no others; the last one has `classes`
+    outputs, whatever its own number says."""
     activation: Nonlinearity = "relu"
     """The neurons' nonlinearity (§3.1)."""
     lrn: bool = True
     """Whether responses are normalised (§3.3)."""
     overlapping: bool = True
     """Whether pooling windows overlap: z = 3, s = 2; otherwise z = 2, s = 2 (§3.4)."""
-    without: Literal["", "conv3", "conv4", "conv5"] = ""
-    """The middle layer to leave out, if any (§7)."""
+    without: Literal["", "conv1", "conv2", "conv3", "conv4", "conv5"] = ""
+    """The convolutional layer to leave out, if any (§7)."""
     conv6: bool = False
     """Whether a sixth convolutional layer follows the last pooling layer (§6)."""
     bottleneck: int = 0
@@ -67,6 +85,10 @@ class AlexNetConfig:
     """Side, in pixels, of the square that an image is scaled and cropped to (§2)."""
     crop: int = CROP_SIDE
     """Side, in pixels, of the crop that the network sees (§4.1)."""
+    test_crops: TestCrops = "ten"
+    """The crops that predictions are averaged over: "ten" are the corners, the centre and their
+    mirror images (§4.1); "nine" are the nine positions of a 3 × 3 grid, without mirror images, as
+    the authors tested their networks for CIFAR-10."""
     resize: Resize = "bicubic"
     """How an image becomes that square: "bicubic" scales its short side with that filter and cuts
     out the centre (§2); "bilinear" does the same with torchvision's filter; "warp" scales both
@@ -97,16 +119,22 @@ class AlexNetConfig:
         # JSON has lists.
         for name in ("lrn_alpha_factors", "channel_scales"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        try:
+            object.__setattr__(self, "layers", parse_layers(self.layers))
+        except LayerListError as error:
+            raise ConfigError(f"AlexNetConfig.layers: {error}") from error
         # Anything smaller leaves pool5 without input.
-        smallest_crop = 8 if self.net == "cifar" else 67
+        smallest_crop = {"defined": 1, **dict.fromkeys(CIFAR_NETS, 8)}.get(self.net, 67)
         checks = {
             "classes": self.classes >= 1,
             "net": self.net in get_args(Net),
             "activation": self.activation in get_args(Nonlinearity),
-            "without": self.without in ("", "conv3", "conv4", "conv5"),
+            "layers": bool(self.layers) == (self.net == "defined"),
+            "without": self.without in ("", "conv1", "conv2", "conv3", "conv4", "conv5"),
             "bottleneck": self.bottleneck >= 0 and self.bottleneck % TOWERS == 0,
             "side": self.side >= self.crop,
             "crop": self.crop >= smallest_crop,
+            "test_crops": self.test_crops in get_args(TestCrops),
             "resize": self.resize in get_args(Resize),
             "lrn_n": self.lrn_n >= 1 and self.lrn_n % 2 == 1,
             "lrn_k": self.lrn_k > 0,
@@ -125,8 +153,23 @@ class AlexNetConfig:
             raise ConfigError(
                 f"without, conv6 and bottleneck apply to the paper's nets, not to {self.net}"
             )
+        if self.net == "defined":
+            self.check_layers()
+
+    def check_layers(self) -> None:
+        """Raise ConfigError unless `layers` begin with a convolution and say all by themselves."""
+        weighted = [layer for layer in self.layers if isinstance(layer, Conv | Local | Dense)]
+        if not weighted or not isinstance(weighted[0], Conv):
+            raise ConfigError("AlexNetConfig.layers must begin with a convolutional layer")
+        if not isinstance(self.layers[-1], Dense):
+            raise ConfigError("AlexNetConfig.layers must end with a fully connected layer")
+        if self.activation != "relu" or not self.lrn or not self.overlapping:
+            raise ConfigError("activation, lrn and overlapping do not apply to defined networks")
 
     @property
     def towers(self) -> int:
         """The number of towers: two, or one in nets made for a single GPU."""
-        return 1 if self.net in ("one-gpu", "torchvision", "cifar") else TOWERS
+        if self.net == "defined":
+            grouped = any(isinstance(layer, Conv) and layer.grouped for layer in self.layers)
+            return TOWERS if grouped else 1
+        return 1 if self.net in ("one-gpu", "torchvision", *CIFAR_NETS) else TOWERS

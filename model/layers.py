@@ -161,20 +161,23 @@ class MapNorm:
 
 @dataclass(frozen=True)
 class Pool:
-    """Max pooling over windows of size × size, `stride` apart (§3.4).
+    """Pooling over windows of size × size, `stride` apart (§3.4).
 
     ceil: whether the last window may extend beyond the edge, as in the 2012 source.
+    kind: whether it takes the largest value or the mean of those within the edges.
     """
 
     name: str
     size: int = 3
     stride: int = 2
     ceil: bool = False
+    kind: Literal["max", "average"] = "max"
 
     def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
         """Build the pooling."""
         steps = shape.side - self.size + (self.stride - 1 if self.ceil else 0)
-        module = nn.MaxPool2d(self.size, self.stride, ceil_mode=self.ceil)
+        pooling = nn.MaxPool2d if self.kind == "max" else nn.AvgPool2d
+        module = pooling(self.size, self.stride, ceil_mode=self.ceil)
         return module, shape._replace(side=steps // self.stride + 1)
 
 

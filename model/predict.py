@@ -134,8 +134,11 @@ class Predictor:
         return [LabelProbability(self.classes[i].label, float(probabilities[i])) for i in order]
 
     def conv1_kernels(self) -> Tensor:
-        """Return conv1's kernels: float32 [96, 3, 11, 11], of which the first 48 are GPU 1's."""
-        return self.network.conv1.weight.detach().cpu()
+        """Return conv1's kernels: float32 [96, 3, 11, 11], of which the first 48 are GPU 1's.
+
+        Of a network without conv1, those of the layer that sees the image.
+        """
+        return self.network.first_conv.weight.detach().cpu()
 
 
 def find_device(name: str = "auto") -> torch.device:

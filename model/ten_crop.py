@@ -1,5 +1,7 @@
 """The crops of §4.1, and the network's output for all ten of them at the cost of fewer.
 
+The authors' networks for CIFAR-10 are tested on nine crops instead, without mirror images.
+
 The ten crops lie 0, 16 and 32 pixels from the square's edges: whole multiples of the 8 pixels
 from one position of pool1 to the next. So the first layers' maps of the whole square and of its
 mirror image contain those of all ten crops, except the last row and column, which see the border
@@ -15,11 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.alexnet import AlexNet, Output
-from model.config import CROP_SIDE, SQUARE_SIDE
+from model.config import CROP_SIDE, SQUARE_SIDE, AlexNetConfig
 from model.lrn import LocalResponseNorm
 
 CENTRE_CROP = 4
-"""The index, among the ten crops, of the centre crop that is not mirrored."""
+"""The index, among the ten crops or the nine, of the centre crop that is not mirrored."""
+TEST_CROP_COUNTS = {"ten": 10, "nine": 9}
+"""How many crops predictions are averaged over, by `AlexNetConfig.test_crops`."""
 POINTWISE_LAYERS = (nn.ReLU, nn.Tanh, LocalResponseNorm)
 """Layers that compute each position of their maps from that position alone."""
 Span = tuple[int, int]
@@ -29,10 +33,10 @@ def ten_crop_forward(network: AlexNet, squares: Tensor) -> tuple[Tensor, Tensor]
     """Run the ten crops of each square through the network (§4.1).
 
     float32 [N, 3, side, side] → softmax outputs float32 [N, 10, classes] and fc7's features
-    [N, 10, 4096] (or as many as the network has).
+    [N, 10, 4096] (or as many as the network has). Of a network that is tested on nine crops, nine.
     """
     logits, fc7 = run_crops(network, squares)
-    shape = len(squares), 10
+    shape = len(squares), TEST_CROP_COUNTS[network.config.test_crops]
     probabilities = torch.unflatten(logits.float().softmax(1), 0, shape)
     return probabilities, torch.unflatten(fc7, 0, shape)
 
@@ -43,13 +47,14 @@ def run_crops(network: AlexNet, squares: Tensor) -> Output:
     float32 [N, 3, side, side] → Output of [N · 10], in the order of `cut_ten_crops`. Equal, up to
     rounding, to running each crop separately, which is what happens where crops share nothing.
     """
-    prefix = find_shared_prefix(network)
+    config = network.config
+    prefix = find_shared_prefix(network) if config.test_crops == "ten" else None
     if prefix is None:
-        output: Output = network(cut_ten_crops(squares, network.config.crop).flatten(0, 1))
+        output: Output = network(cut_test_crops(squares, config).flatten(0, 1))
         return output
     layers = list(network.named_children())
     first = nn.Sequential(*(layer for _, layer in layers[: prefix.layers] if not is_border(layer)))
-    maps = compute_crop_maps(first, squares, network.config.crop, prefix)
+    maps = compute_crop_maps(first, squares, config.crop, prefix)
     return network.run_modules(maps, layers[prefix.layers :])
 
 
@@ -156,6 +161,29 @@ def crop_offsets(side: int = SQUARE_SIDE, crop: int = CROP_SIDE) -> tuple[tuple[
         raise ValueError(f"no crop of {crop}×{crop} pixels fits into {side}×{side}")
     middle = margin // 2
     return ((0, 0), (0, margin), (margin, 0), (margin, margin), (middle, middle))
+
+
+def grid_offsets(side: int, crop: int) -> tuple[tuple[int, int], ...]:
+    """Return (top, left) of nine crops of a square, in a grid of 3 × 3, row by row.
+
+    As the published source tests the networks for CIFAR-10: of 32 pixels, crops of 24 at 0, 4 and
+    8. Raises ValueError for a crop larger than the square.
+    """
+    top_left, *_, bottom_right, middle = crop_offsets(side, crop)
+    along = (top_left[0], middle[0], bottom_right[0])
+    return tuple((top, left) for top in along for left in along)
+
+
+def cut_test_crops(x: Tensor, config: AlexNetConfig) -> Tensor:
+    """Cut the crops that a network is tested on out of float32 [N, 3, s, s].
+
+    Returns float32 [N, 10, 3, crop, crop], or [N, 9, …]. Raises ValueError as `cut_ten_crops`.
+    """
+    if config.test_crops == "ten":
+        return cut_ten_crops(x, config.crop)
+    _check_square(x)
+    offsets = grid_offsets(x.shape[-1], config.crop)
+    return torch.stack([_cut_crop(x, top, left, config.crop) for top, left in offsets], dim=1)
 
 
 def cut_ten_crops(x: Tensor, crop: int = CROP_SIDE) -> Tensor:

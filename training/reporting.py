@@ -60,7 +60,7 @@ def report_run(
         progress.stop()
         save_best_weights(run, state, spec)
         kernels = state.mesh.gather(
-            {"conv1.weight": state.network.conv1.weight}, state.network.config
+            {"conv1.weight": state.network.first_conv.weight}, state.network.config
         )
         if run is not None:
             low = compute_low_frequency_share(kernels["conv1.weight"])

@@ -54,6 +54,8 @@ def measure_ten_crops(
 ) -> tuple[float, float]:
     """Return the top-1 and top-5 error, 0–1, averaging the predictions of ten crops (§4.1).
 
+    Networks for CIFAR-10 are tested on nine (model/ten_crop.py).
+
     Raises StoppedError if a signal stops the run.
     """
     network, mesh, data = state.network.eval(), state.mesh, spec.data
@@ -72,7 +74,8 @@ def measure_ten_crops(
             wrong += count_errors(probabilities.mean(1).float().cpu(), batch.classes)
             advance(len(batch.classes) * mesh.replicas)
     top1, top5 = (count / len(data.val) for count in mesh.sum_over_replicas(*wrong.tolist()))
-    console.print(f"Ten crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
+    crops = network.config.test_crops.capitalize()
+    console.print(f"{crops} crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
     return top1, top5
 
 

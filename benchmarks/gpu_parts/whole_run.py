@@ -74,7 +74,7 @@ def train_whole(job: Job, recipe: Recipe, preset: str, *, shorten: bool) -> None
         console.print("The rest of the epochs does not fit.")
     ten_crops = measure_ten_crops(state, spec, bf16, console, Callbacks())
     job.record(ten_crops=ten_crops)
-    draw_conv1(state.network.conv1.weight).save(job.report / f"conv1-{preset}.png")
+    draw_conv1(state.network.first_conv.weight).save(job.report / f"conv1-{preset}.png")
     weights = make_weights(state, spec, preset, ten_crops)
     save_weights(weights, weights_file(job, preset))
     job.record(weights=weights.identity)
@@ -118,7 +118,7 @@ def fit_epochs(job: Job, data: PreparedDataset, recipe: Recipe, bf16: bool) -> R
 
 def on_epoch(job: Job, state: TrainingState) -> None:
     """Record an epoch. Raises OutOfTimeError if there is no time for another."""
-    low = compute_low_frequency_share(state.network.conv1.weight)
+    low = compute_low_frequency_share(state.network.first_conv.weight)
     epoch = asdict(replace(state.history[-1], conv1_low_frequency=low))
     curve = [*job.figures.get("curve", []), epoch]
     job.record(curve=curve)

@@ -20,7 +20,7 @@ from model.checkpoint import Weights
 from model.formats.model_card import describe_preprocessing
 from model.predict import Predictor
 from model.preprocess import scale_pixels
-from model.ten_crop import CENTRE_CROP, centre_crop, cut_ten_crops
+from model.ten_crop import CENTRE_CROP, TEST_CROP_COUNTS, centre_crop, cut_test_crops
 from storage.files import replace_atomically
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -67,9 +67,10 @@ class PixelNetwork(nn.Module):
         if not self.ten_crops:
             output = self.network(centre_crop(x, config.crop))
             return Outputs(output.logits.softmax(1), output.fc7)
-        output = self.network(cut_ten_crops(x, config.crop).flatten(0, 1))
-        probabilities = output.logits.softmax(1).unflatten(0, (-1, 10)).mean(1)
-        return Outputs(probabilities, output.fc7.unflatten(0, (-1, 10))[:, CENTRE_CROP])
+        output = self.network(cut_test_crops(x, config).flatten(0, 1))
+        shape = -1, TEST_CROP_COUNTS[config.test_crops]
+        probabilities = output.logits.softmax(1).unflatten(0, shape).mean(1)
+        return Outputs(probabilities, output.fc7.unflatten(0, shape)[:, CENTRE_CROP])
 
 
 def export_onnx(weights: Weights, path: Path, *, ten_crops: bool) -> float:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from model.architectures import VARIANTS
 from model.checkpoint import list_network_shapes, parse_dataclass, read_tensors
-from model.config import AlexNetConfig, ConfigError
+from model.config import CIFAR_NETS, AlexNetConfig, ConfigError
 from model.dataset import ClassName
 from model.formats.network import ForeignNetwork, FormatError, count_classes, fit_tensors
 
@@ -171,7 +171,7 @@ def guess_network(
 
 def set_classes(config: AlexNetConfig, tensors: Mapping[str, Tensor], path: Path) -> AlexNetConfig:
     """Return a variant's configuration with as many classes as the tensors have outputs."""
-    last = "fc10.bias" if config.net == "cifar" else "fc8.bias"
+    last = "fc10.bias" if config.net in CIFAR_NETS else "fc8.bias"
     if last not in tensors:
         return config
     try:

@@ -210,7 +210,7 @@ def test_the_small_preset_starts_from_hes_weights_and_zero_biases() -> None:
     "wrong",
     [
         {"classes": 0}, {"dropout": 1.0}, {"lrn_n": 4}, {"input_scale": 0.0}, {"init": "zeros"},
-        {"net": "vgg"}, {"activation": "gelu"}, {"without": "conv1"}, {"side": 200}, {"crop": 32},
+        {"net": "vgg"}, {"activation": "gelu"}, {"without": "conv6"}, {"side": 200}, {"crop": 32},
         {"crop": 7, "net": "cifar"},
         {"conv6": True, "net": "torchvision"}, {"without": "conv3", "net": "caffenet"},
     ],

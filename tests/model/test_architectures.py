@@ -77,8 +77,16 @@ COUNTS = {
     "separate-towers": WHOLE - PAPER["conv3"] + conv(384, 3, 128),
     "no-lrn": WHOLE,
     "no-overlap": WHOLE,
+    "original-147": WHOLE,
+    "original-148": WHOLE,
+    "original-150": WHOLE - PAPER["conv3"] + conv(384, 3, 128),
+    "original-167": WHOLE,
     "tanh": WHOLE,
     "no-dropout": WHOLE,
+    # conv2 sees the image's colours.
+    "no-conv1": WHOLE - PAPER["conv1"] - PAPER["conv2"] + conv(256, 5, 3),
+    # conv3 sees conv1's 96 maps for conv2's 256.
+    "no-conv2": WHOLE - PAPER["conv2"] - PAPER["conv3"] + conv(384, 3, 96),
     # conv4 sees both GPUs in its place: 256 maps for 192.
     "no-conv3": WHOLE - PAPER["conv3"] - PAPER["conv4"] + conv(384, 3, 256),
     # conv5 sees as many maps of conv3's as it did of conv4's.
@@ -94,6 +102,10 @@ COUNTS = {
     "cifar-24-tanh": cifar(6, 32),
     "cifar-lrn-24": cifar(6, 64),
     "cifar-lrn-24-tanh": cifar(6, 64),
+    # 4 × 4 places after three halvings of 32 pixels.
+    "cifar-18pct": conv(32, 5, 3) + conv(32, 5, 32) + conv(64, 5, 32) + dense(10, 64 * 4 * 4),
+    "cifar-80sec": conv(32, 5, 3) + conv(32, 5, 32) + conv(64, 5, 32)
+    + dense(64, 64 * 4 * 4) + dense(10, 64),
     "caffe-alexnet": sum(CAFFE),
     "caffenet": sum(CAFFE),
     "torchvision": 61_100_840,
@@ -268,6 +280,38 @@ def paper_by_hand(
     return classifier(x, state, act, at_test)
 
 
+def test_shapes_of_network_147() -> None:
+    found = outputs(VARIANTS["original-147"].config)
+    # ORIGINAL.md: conv2 padded by 1, conv5 by 0: maps of 28, 26, 13, 11, 6.
+    names = ("pool1", "conv2", "pool2", "conv3", "conv4", "conv5", "pool5")
+    assert [found[name][1] for name in names] == [28, 26, 13, 13, 13, 11, 6]
+
+
+@pytest.mark.parametrize("name", ["no-conv1", "no-conv2"])
+def test_without_conv1_or_conv2_the_layers_after_them_see_maps_of_the_same_size(name: str) -> None:
+    found, whole = outputs(VARIANTS[name].config), outputs(VARIANTS["paper"].config)
+    assert not {name.removeprefix("no-"), f"relu{name[-1]}", f"lrn{name[-1]}"} & set(found)
+    after = ("pool2", "conv3", "conv4", "conv5", "pool5", "fc6")
+    assert [found[layer][1:] for layer in after] == [whole[layer][1:] for layer in after]
+
+
+def test_without_conv1_or_conv2_by_hand(numbers: Tensor) -> None:
+    x = images(224, 1)
+    for name in ("no-conv1", "no-conv2"):
+        network = filled(replace(VARIANTS[name].config, classes=CLASSES), numbers)
+        state = network.state_dict()
+        if name == "no-conv1":
+            maps = each(F.relu(both(x, state, "conv2", stride=4, padding=2)), PAPER_LRN)
+        else:
+            padded = F.pad(x, (0, 3, 0, 3))
+            maps = each(F.relu(both(padded, state, "conv1", stride=4)), PAPER_LRN)
+        maps = F.max_pool2d(F.max_pool2d(maps, 3, 2), 3, 2)
+        maps = F.relu(both(maps, state, "conv3", padding=1))
+        maps = F.relu(own(F.relu(own(maps, state, "conv4", 1)), state, "conv5", 1))
+        with torch.inference_mode():
+            same(network(x).logits, classifier(F.max_pool2d(maps, 3, 2), state, F.relu, 0.5)[0])
+
+
 def nothing(x: Tensor) -> Tensor:
     return x
 
@@ -305,14 +349,21 @@ def test_tanh_is_in_the_sixth_layer_too(numbers: Tensor) -> None:
         same(network(x).logits, expected[0])
 
 
-def original_by_hand(state: State, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Network 145 of the 2012 source, in its order of layers; logits and fc7."""
-    lrn: Norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)  # α / n, as torch has it
+def original_by_hand(state: State, x: Tensor, run: int = 145) -> tuple[Tensor, Tensor]:
+    """Networks of the 2012 source, in their order of layers; logits and fc7."""
+    across: Norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2)  # α / n, as torch has it
+    lrn = nothing if run == 148 else across
 
     def pool(x: Tensor) -> Tensor:
-        return F.max_pool2d(x, 3, 2)
+        if run != 147:
+            return F.max_pool2d(x, 3, 2)
+        # Windows of two; the last one of an odd side hangs over the edge, where there is nothing.
+        odd = x.shape[-1] % 2
+        return F.max_pool2d(F.pad(x, (0, odd, 0, odd), value=-math.inf), 2, 2)
 
     def within(a: Tensor) -> Tensor:
+        if run == 148:
+            return a
         side, padded = a.shape[-1], F.pad(a, (2, 2, 2, 2))
         total = torch.zeros_like(a)
         for down in range(5):
@@ -322,10 +373,11 @@ def original_by_hand(state: State, x: Tensor) -> tuple[Tensor, Tensor]:
 
     x = both(F.pad(x, (0, 3, 0, 3)), state, "conv1", stride=4)
     x = F.relu(pool(each(x, lrn)))
-    x = pool(within(each(F.relu(own(x, state, "conv2", 2)), lrn)))
-    x = F.relu(both(x, state, "conv3", padding=1))
+    x = F.relu(own(x, state, "conv2", 1 if run == 147 else 2))
+    x = pool(within(x if run == 167 else each(x, lrn)))
+    x = F.relu(own(x, state, "conv3", 1) if run == 150 else both(x, state, "conv3", padding=1))
     x = F.relu(own(x, state, "conv4", 1))
-    x = F.relu(pool(own(x, state, "conv5", 1)))
+    x = F.relu(pool(own(x, state, "conv5", 0 if run == 147 else 1)))
     return classifier(x, state, F.relu, 0.5)
 
 
@@ -340,6 +392,27 @@ def test_the_net_as_it_was_run_in_2012(numbers: Tensor) -> None:
     same(fc7, expected[1])
     # What sets it apart from the paper's shows in these numbers.
     assert (logits - papers[0]).abs().max() > 0.01 * logits.abs().max()
+
+
+@pytest.mark.parametrize("run", [147, 148, 150, 167])
+def test_the_other_nets_of_2012(run: int, numbers: Tensor) -> None:
+    config = replace(VARIANTS[f"original-{run}"].config, classes=CLASSES)
+    network, x = filled(config, numbers), images(224, 1)
+    with torch.inference_mode():
+        logits, fc7 = network(x)
+        expected = original_by_hand(network.state_dict(), x, run)
+    same(logits, expected[0])
+    same(fc7, expected[1])
+
+
+def test_148_is_no_lrn_but_for_its_initial_weights(numbers: Tensor) -> None:
+    nets = [
+        filled(replace(VARIANTS[name].config, classes=CLASSES), numbers)
+        for name in ("original-148", "no-lrn")
+    ]
+    x = images(224, 1)
+    with torch.inference_mode():
+        same(nets[0](x).logits, nets[1](x).logits)
 
 
 def one_gpu_by_hand(state: State, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -554,7 +627,44 @@ def cifar_by_hand(state: State, x: Tensor, act: Act, lrn: Norm) -> tuple[Tensor,
     return full(x, state, "fc10"), x
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("cifar")])
+def average_by_hand(x: Tensor) -> Tensor:
+    """The mean of 3 × 3, two apart; the last window's mean is of what lies within the edge."""
+    side = (x.shape[-1] - 1) // 2 + 1
+    out = torch.empty(*x.shape[:2], side, side)
+    for row in range(side):
+        for column in range(side):
+            window = x[:, :, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+            out[:, :, row, column] = window.mean((2, 3))
+    return out
+
+
+@pytest.mark.parametrize("name", ["cifar-18pct", "cifar-80sec"])
+def test_the_small_nets_for_cifar(name: str, numbers: Tensor) -> None:
+    network, x = filled(VARIANTS[name].config, numbers), images(32, 3)
+    state = network.state_dict()
+
+    def within(a: Tensor) -> Tensor:
+        if name == "cifar-80sec":
+            return a
+        total = 9 * F.avg_pool2d(a * a, 3, 1, padding=1)
+        return a / (1 + 5e-5 / 9 * total) ** 0.75
+
+    pooled = F.max_pool2d(F.pad(both(x, state, "conv1", padding=2), (0, 1, 0, 1), value=-1e9), 3, 2)
+    maps = within(F.relu(pooled))
+    maps = within(average_by_hand(F.relu(both(maps, state, "conv2", padding=2))))
+    maps = average_by_hand(F.relu(both(maps, state, "conv3", padding=2))).flatten(1)
+    if name == "cifar-80sec":
+        maps = F.relu(full(maps, state, "fc64"))
+    with torch.inference_mode():
+        logits, features = network(x)
+    same(logits, full(maps, state, "fc10"))
+    same(features, maps)
+
+
+LOCAL_CIFAR = [n for n, variant in VARIANTS.items() if variant.config.net == "cifar"]
+
+
+@pytest.mark.parametrize("name", LOCAL_CIFAR)
 def test_the_nets_for_cifar(name: str, numbers: Tensor) -> None:
     config = VARIANTS[name].config
     network, x = filled(config, numbers), images(config.crop, 3)
@@ -591,4 +701,4 @@ def test_only_the_nets_for_cifar_have_locally_connected_layers() -> None:
     for name, variant in VARIANTS.items():
         modules = shapes_only(variant.config).modules()
         found = sum(isinstance(module, LocallyConnected) for module in modules)
-        assert found == (2 if name.startswith("cifar") else 0)
+        assert found == (2 if name in LOCAL_CIFAR else 0)
