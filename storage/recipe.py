@@ -18,7 +18,10 @@ class RecipeFields:
     """How weights are learned. The defaults are the paper's."""
 
     variant: str = hyperparameter("paper", "Network", "§3")
-    """Which network of the family (model/architectures.py); a wrong name lists them all."""
+    """Which network of the family (model/architectures.py); a wrong name lists them all. "defined":
+    that of `definition`."""
+    definition: str = hyperparameter("", "Network's definition")
+    """The network of a definition by its authors, as JSON: what --layers makes of its files."""
     epochs: int = hyperparameter(90, "Maximum epochs", "§5")
     """Maximum passes over the training set (§5: "roughly 90 cycles")."""
     batch: int = hyperparameter(128, "Batch size", "§5")
@@ -37,6 +40,14 @@ class RecipeFields:
     leaves a layer as it is. As run in fine-tuning: conv1=0.1 fc8=10 (§7)."""
     layer_rates_until: int | None = hyperparameter(None, "Learning rate factors until epoch")
     """Last epoch with these factors; None: all. As run in fine-tuning: 9."""
+    layer_bias_rates: tuple[str, ...] = hyperparameter((), "Learning rates of layers' biases")
+    """Layers whose biases have a constant learning rate of their own: LAYER=RATE."""
+    layer_decays: tuple[str, ...] = hyperparameter((), "Weight decay of layers")
+    """Layers whose weights decay otherwise than the others': LAYER=DECAY. The authors' networks for
+    CIFAR-10 that normalise: fc10=0.01."""
+    layer_momenta: tuple[str, ...] = hyperparameter((), "Momentum of layers")
+    """Layers with a momentum of their own: LAYER=MOMENTUM for weights, LAYER.bias=MOMENTUM for
+    biases."""
     momentum: float = hyperparameter(0.9, "Momentum", "§5")
     """Momentum of the update rule (§5)."""
     decay: float = hyperparameter(0.0005, "Weight decay", "§5")
@@ -47,11 +58,14 @@ class RecipeFields:
     """Whether biases decay, too (§5: one rule for all). As run: they do not."""
     smoothing: float = hyperparameter(0.0, "Label smoothing")
     """Share of each label that is spread evenly over all classes; the paper has none."""
-    schedule: Literal["plateau", "cosine", "linear"] = hyperparameter(
+    schedule: Literal["plateau", "cosine", "linear", "exponential"] = hyperparameter(
         "plateau", "Learning rate schedule", "§5"
     )
-    """How the learning rate falls: ÷ 10 at plateaus (§5), or to zero along half a cosine or a
-    straight line, from the end of the warm-up to the last step."""
+    """How the learning rate falls: ÷ 10 at plateaus (§5), or from the end of the warm-up to the
+    last step: to zero along half a cosine or a straight line, or exponentially, as in network 167
+    of 2012."""
+    fall: float = hyperparameter(250.0, "Exponential fall of the learning rate")
+    """With --schedule exponential: what the learning rate is divided by in the end."""
     warmup: int = hyperparameter(0, "Warm-up, in epochs")
     """Epochs over which the learning rate first rises from zero, at most a tenth of the run; the
     paper has none."""
@@ -81,6 +95,14 @@ class RecipeFields:
     """Last epoch with colour noise; None: all. As run: 67."""
     fixed_order: bool = hyperparameter(False, "Same order of images in every epoch")
     """Whether every epoch has the same batches in the same order, as run; the paper is silent."""
+    mirrors: bool = hyperparameter(True, "Mirror images", "§4.1")
+    """Whether half of the training crops are mirrored (§4.1)."""
+    hold_out: float = hyperparameter(0.0, "Training images held out, share")
+    """Share of the training images that is not trained on until epoch --hold-out-until. The
+    authors' networks for CIFAR-10: a fifth."""
+    hold_out_until: int | None = hyperparameter(None, "Images held out until epoch")
+    """Last epoch without the images held out; None: all. The authors' networks for CIFAR-10: 350.
+    """
     crops: Literal["offsets", "areas"] = hyperparameter("offsets", "Training crops", "§4.1")
     """Training crops: of the network's size at a random offset (§4.1), or of a random area and
     aspect ratio (3/4 to 4/3), scaled to that size."""
@@ -89,7 +111,8 @@ class RecipeFields:
     sharing: int = hyperparameter(1, "Images sharing a crop and mirroring")
     """Images of a batch that share one crop and one mirror decision. As run: 32."""
     all_offsets: bool = hyperparameter(False, "Crop offsets", "§4.1")
-    """Whether crops use all 33 offsets, as run, instead of the paper's 32 (§4.1)."""
+    """Whether crops use all 33 offsets, as run, instead of the paper's 32 (§4.1); nine of 24 pixels
+    in 32."""
     bottleneck: int = hyperparameter(0, "Linear units before fc8")
     """Units of each of two linear layers between fc7 and fc8; 0: no such layers. As run on the
     22,000 classes of 2011: 1024."""

@@ -42,6 +42,8 @@ class Augmentation:
     inclusive: bool = False
     """Whether the last offset that fits is used, too: 33 in each direction instead of the paper's
     32; true as run in 2012."""
+    mirrors: bool = True
+    """Whether half of the images are mirrored (§4.1)."""
     colour_noise: float = 0.1
     """Standard deviation of α; 0 turns the noise off."""
     colour: Literal["paper", "original"] = "paper"
@@ -119,7 +121,7 @@ def draw_augmentations(
     own = AugmentationDraws(
         offsets=random.integers(0, positions, (images, 2)),
         sizes=np.full((images, 2), augmentation.crop),
-        mirrors=random.random(images) < 0.5,
+        mirrors=(random.random(images) < 0.5) & augmentation.mirrors,
         alphas=random.normal(0, augmentation.colour_noise, (images, 3)).astype(np.float32),
     )
     if augmentation.smallest_area is not None:
@@ -135,7 +137,7 @@ def draw_augmentations(
     offsets, mirrors = np.empty_like(own.offsets), np.empty_like(own.mirrors)
     total = (images // batch + 1) * groups
     offsets[order] = random.integers(0, positions, (total, 2))[group]
-    mirrors[order] = (random.random(total) < 0.5)[group]
+    mirrors[order] = ((random.random(total) < 0.5) & augmentation.mirrors)[group]
     return replace(own, offsets=offsets, mirrors=mirrors)
 
 

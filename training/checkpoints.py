@@ -82,7 +82,8 @@ def check_same_spec(
 ) -> None:
     """Raise RunError naming each value that changed since the run started, unless accepted."""
     # Values that a recipe did not have yet were what the paper's are.
-    old, new = then | asdict(PAPER) | then["recipe"], now | now["recipe"]
+    papers = json.loads(json.dumps(asdict(PAPER)))
+    old, new = then | papers | then["recipe"], now | now["recipe"]
     if unknown := set(accept) - set(new):
         raise RunError(f"--accept does not know {', '.join(sorted(unknown))}")
     changed = [k for k in new if k not in {"recipe", *accept} and old.get(k) != new[k]]

@@ -48,7 +48,8 @@ class Batches:
     An image's augmentation depends only on the seed, the epoch and the image; where images share
     crops, on its position in the whole batch as well. With `replica_slice` (i, n), each batch is
     the i-th of n nearly equal slices. Images that do not fill the last batch are left out of this
-    epoch, unless the set is smaller than one batch.
+    epoch, unless the set is smaller than one batch. `hold_out` is the share of the images that the
+    epoch leaves out, the same ones in all epochs of a seed.
     """
 
     data: PreparedDataset
@@ -59,10 +60,21 @@ class Batches:
     first: int = 0
     replica_slice: ReplicaSlice = (0, 1)
     fixed_order: bool = False
+    hold_out: float = 0.0
 
     def __len__(self) -> int:
         """Return the number of steps in the whole epoch, including the first ones."""
-        return max(1, len(self.data.train) // self.batch)
+        return max(1, self.images // self.batch)
+
+    @property
+    def images(self) -> int:
+        """The number of images that the epoch may use."""
+        return len(self.data.train) - count_held_out(len(self.data.train), self.hold_out)
+
+    @property
+    def batch_images(self) -> int:
+        """The number of images in each whole batch."""
+        return min(self.batch, self.images)
 
     def __iter__(self) -> Iterator[Batch]:
         on_gpu = isinstance(self.data.train, ResidentSplit)
@@ -73,6 +85,9 @@ class Batches:
         data, split = self.data, self.data.train
         epoch = 1 if self.fixed_order else self.epoch
         order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(split))
+        if self.hold_out:
+            held = mark_held_out(len(split), self.hold_out, self.seed)[order]
+            order = np.concatenate([order[~held], order[held]])
         draws = draw_augmentations(
             self.augmentation,
             order,
@@ -83,9 +98,23 @@ class Batches:
         )
         augment = make_augmenter(data, self.augmentation)
         for step in range(self.first, len(self)):
-            rows = slice_rows(order[step * self.batch :][: self.batch], self.replica_slice)
+            rows = order[: self.images][step * self.batch :][: self.batch]
+            rows = slice_rows(rows, self.replica_slice)
             x = augment(draws, rows)
             yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
+
+
+def count_held_out(images: int, share: float) -> int:
+    """Count the images that are held out; one at least stays."""
+    return min(round(share * images), images - 1)
+
+
+def mark_held_out(images: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Mark the images that are held out, by the seed alone: bool [images]."""
+    held = np.zeros(images, np.bool_)
+    order = np.random.default_rng([seed, 0, 4]).permutation(images)
+    held[order[: count_held_out(images, share)]] = True
+    return held
 
 
 def make_augmenter(

@@ -57,12 +57,13 @@ def run_epoch(
         epoch=number,
         first=progress.step,
         replica_slice=state.mesh.replica_slice,
+        hold_out=recipe.held_out(number),
     )
     train_epoch(state, batches, recipe, schedule, bf16, callbacks)
     check_weights(state)
     validation_start = time.perf_counter()
     top1, top5 = validate(state, data, recipe, bf16, callbacks)
-    images = len(batches) * min(recipe.batch, len(data.train))
+    images = len(batches) * batches.batch_images
     return Epoch(
         epoch=number,
         rate=schedule.rate,
@@ -87,7 +88,7 @@ def train_epoch(
     """Update the weights with every remaining batch, counting in `state.progress`."""
     state.network.train()
     progress, start = state.progress, time.perf_counter()
-    images = min(batches.batch, len(batches.data.train))
+    images = batches.batch_images
     for step, batch in enumerate(batches, start=progress.step + 1):
         progress.wait += time.perf_counter() - start
         keys = derive_image_keys(batches.seed, batches.epoch, batch.rows)

@@ -8,9 +8,17 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from model.architectures import VARIANTS
+from model.config import CIFAR_NETS
 from storage.runs import RunFolder
-from training.config import PRESETS, Preset, Recipe, RecipeError, fit_finetuning
+from training.config import (
+    PRESETS,
+    SHORT_CIFAR_EPOCHS,
+    Preset,
+    Recipe,
+    RecipeError,
+    fit_cifar,
+    fit_finetuning,
+)
 from training.run_folder import RunError, read_recipe
 
 SCRATCH = "scratch"
@@ -43,7 +51,7 @@ class Options:
     the folder named by ALEXNET_DATA, else the demo photographs."""
     preset: Preset = "auto"
     """Recipe to start from. auto: finetune with weights to start from (demo for the demo
-    photographs), else cifar for variants of that name, small below 100,000 training images,
+    photographs), else cifar for the networks for CIFAR-10, small below 100,000 training images,
     demo-from-scratch for the demo photographs, or paper."""
     initial_weights: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Weights file to start from: fc8 is initialised again for the new classes, of the other layers
@@ -128,14 +136,28 @@ def parse_with_preset(
 ) -> Options:
     """Parse the command line with a preset's defaults. Raises RecipeError.
 
-    The schedule of fine-tuning is fitted to the number of epochs that the command line gives.
+    Some presets are fitted to the network or the number of epochs that the command line names.
     """
     recipe = PRESETS[preset]
     options = parse_flags(arguments, Options(recipe=recipe, initial_weights=initial_weights))
-    if preset == "finetune" and options.recipe.epochs != recipe.epochs:
-        recipe = fit_finetuning(options.recipe.epochs)
-        options = parse_flags(arguments, Options(recipe=recipe, initial_weights=initial_weights))
-    return options
+    fitted = fit_preset(preset, options.recipe)
+    if fitted == recipe:
+        return options
+    return parse_flags(arguments, Options(recipe=fitted, initial_weights=initial_weights))
+
+
+def fit_preset(preset: str, wanted: Recipe) -> Recipe:
+    """Return a preset's recipe for the network and the number of epochs that are wanted."""
+    recipe = PRESETS[preset]
+    epochs = wanted.epochs if wanted.epochs != recipe.epochs else None
+    if preset == "finetune" and epochs is not None:
+        return fit_finetuning(epochs)
+    if preset == "cifar":
+        return fit_cifar(wanted.variant, epochs)
+    if preset == "cifar-short":
+        published = fit_cifar(wanted.variant).epochs
+        return fit_cifar(wanted.variant, epochs or min(SHORT_CIFAR_EPOCHS, published))
+    return recipe
 
 
 def parse_flags(arguments: Sequence[str], default: Options | None = None) -> Options:
@@ -177,7 +199,7 @@ def choose_preset(options: Options, images: int, *, demo: bool) -> tuple[str, st
         return "demo", "these are the demo photographs"
     if options.starts_from_weights:
         return "finetune", f"from {options.initial_weights}"
-    if VARIANTS[options.recipe.variant].config.net == "cifar":
+    if options.recipe.base_network().net in CIFAR_NETS:
         return "cifar", "the network is made for CIFAR-10"
     if demo:
         return "demo-from-scratch", "these are the demo photographs, and there are no weights yet"

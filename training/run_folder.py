@@ -15,7 +15,7 @@ from model.checkpoint import Provenance, Weights, save_weights
 from storage.files import switch_link
 from storage.home import Home
 from storage.runs import RunFolder
-from training.config import Recipe, RecipeError
+from training.config import PAPER, Recipe, RecipeError
 from training.dataset.prepare import PreparedDataset
 from training.state import TrainingState
 
@@ -72,9 +72,14 @@ def find_runs(home: Home, spec: RunSpec) -> Iterator[RunFolder]:
     Their precision may differ: by default it depends on the machine.
     """
     same = {k: v for k, v in spec.to_json().items() if k != "precision"}
+    papers = json.loads(json.dumps(asdict(PAPER)))
     for folder in sorted(home.runs.glob("*"), reverse=True):
         run = RunFolder(folder)
-        if run.read_description().items() >= same.items():
+        described = run.read_description()
+        if isinstance(recipe := described.get("recipe"), dict):
+            # Values that a recipe did not have yet were what the paper's are.
+            described = described | {"recipe": papers | recipe}
+        if described.items() >= same.items():
             yield run
 
 

@@ -1,7 +1,7 @@
 """The learning-rate schedule: divide by ten when the validation error stops improving (§5).
 
 For small training sets the rate may instead fall to zero along half a cosine or a line, and rise
-from zero at first.
+from zero at first; one of 2012's runs had it fall exponentially.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from training.config import Recipe
+from training.layer_values import parse_layer_values
 
 LATEST_DROPS = (0.6, 0.8, 0.9)
 """Fractions of the run at which the first, second and third drop happen without a plateau."""
@@ -52,7 +53,8 @@ def schedule_epoch(errors: Sequence[float], recipe: Recipe) -> EpochSchedule:
 def compute_factor(epochs: float, recipe: Recipe) -> float:
     """Return what the learning rate is multiplied by, 0–1, after so many epochs or parts of them.
 
-    It rises along a line during the warm-up; then it is 1, or falls to 0 by the end of the run.
+    It rises along a line during the warm-up; then it is 1, or falls to 0, or 1 / `fall`, by the end
+    of the run.
     """
     warmup = min(recipe.warmup, LONGEST_WARMUP * recipe.epochs)
     if epochs < warmup:
@@ -63,6 +65,8 @@ def compute_factor(epochs: float, recipe: Recipe) -> float:
             return 0.5 - 0.5 * math.cos(math.pi * rest)
         case "linear":
             return rest
+        case "exponential":
+            return math.pow(recipe.fall, rest - 1)
         case "plateau":
             return 1.0
 
@@ -123,8 +127,13 @@ def compute_group_rates(errors: Sequence[float], recipe: Recipe) -> dict[str, fl
     }
     until = recipe.layer_rates_until
     applies = until is None or done < until
-    for layer, factor in recipe.rate_factors().items():
+    factors, own_biases = recipe.rate_factors(), parse_layer_values(recipe.layer_bias_rates)
+    slower = biases is not None and biases != recipe.bias_rate
+    for layer in recipe.own_layers():
         of_weights, of_biases = ("conv1", "conv1 bias") if layer == "conv1" else ("conv", "bias")
-        rates[layer] = rates[of_weights] * (factor if applies else 1.0)
-        rates[f"{layer} bias"] = rates[of_biases] * (factor if applies else 1.0)
+        factor = factors.get(layer, 1.0) if applies else 1.0
+        rates[layer] = rates[of_weights] * factor
+        rates[f"{layer} bias"] = rates[of_biases] * factor
+        if layer in own_biases and rates[of_biases]:
+            rates[f"{layer} bias"] = own_biases[layer] / (10 if slower else 1)
     return rates

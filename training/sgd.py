@@ -7,20 +7,25 @@ import torch
 from torch import Tensor, nn
 
 from training.config import Recipe, RecipeError
+from training.layer_values import LAYER_VALUES, parse_layer_values
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share a learning rate and a weight decay."""
+    """Parameters that share a learning rate, a weight decay and a momentum.
+
+    momentum: None: that of the optimiser.
+    """
 
     name: str
     parameters: list[Tensor]
     decay: float
+    momentum: float | None = None
 
 
 def group_parameters(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]:
     """Group the parameters that learn: conv1's apart, since the run of 2012 slowed it, and those of
-    the layers that the recipe gives a rate of their own.
+    the layers that the recipe gives a rate, a weight decay or a momentum of their own.
 
     With the paper's recipe all groups have the same rate and decay. Raises RecipeError if the
     network lacks a layer that the recipe names.
@@ -34,21 +39,33 @@ def group_parameters(network: nn.Module, recipe: Recipe) -> list[ParameterGroup]
         "dense": recipe.decay,
         "bias": bias_decay,
     }
-    own = recipe.rate_factors()
+    own, layer_decays = recipe.own_layers(), parse_layer_values(recipe.layer_decays)
     for layer in own:
         kind = choose_group(f"{layer}.weight")
-        decays |= {layer: decays[kind], f"{layer} bias": bias_decay}
+        decays |= {layer: layer_decays.get(layer, decays[kind]), f"{layer} bias": bias_decay}
+    momenta = {
+        name.replace(".bias", " bias"): momentum
+        for name, momentum in parse_layer_values(recipe.layer_momenta).items()
+    }
     parameters: dict[str, list[Tensor]] = {name: [] for name in decays}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             parameters[choose_group(name, own)].append(parameter)
     layers = {name.rsplit(".", 1)[0] for name, _ in network.named_parameters()}
     if unknown := sorted(set(own) - layers):
+        flags = [f for f in LAYER_VALUES if names_layer(getattr(recipe, f), unknown)]
         raise RecipeError(
-            f"--layer-rates names {', '.join(unknown)}, which the network does not have; it has "
-            f"{', '.join(sorted(layers))}"
+            f"{', '.join('--' + f.replace('_', '-') for f in flags)} names {', '.join(unknown)}, "
+            f"which the network does not have; it has {', '.join(sorted(layers))}"
         )
-    return [ParameterGroup(name, parameters[name], decays[name]) for name in decays]
+    return [
+        ParameterGroup(name, parameters[name], decays[name], momenta.get(name)) for name in decays
+    ]
+
+
+def names_layer(pairs: Iterable[str], layers: Collection[str]) -> bool:
+    """Return whether one of LAYER=NUMBER is about one of these layers."""
+    return any(name.removesuffix(".bias") in layers for name in parse_layer_values(pairs))
 
 
 def choose_group(name: str, own: Collection[str] = ()) -> str:
@@ -80,10 +97,12 @@ class PaperSGD(torch.optim.SGD):
             {"name": group.name, "params": group.parameters, "weight_decay": group.decay}
             for group in groups
         ]
+        own = {group.name: group.momentum for group in groups}
         devices = {p.device.type for group in groups for p in group.parameters}
         fused = devices <= {"cpu", "cuda"}
         super().__init__(values, lr=rate, momentum=momentum, fused=fused)
-        self.momentum = momentum
+        self.momenta = {name: momentum if one is None else one for name, one in own.items()}
+        self.reset_momenta()
 
     @property
     def rates(self) -> dict[str, float]:
@@ -108,9 +127,13 @@ class PaperSGD(torch.optim.SGD):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update the weights (§5)."""
         loss: float | None = super().step(closure)
-        for group in self.param_groups:
-            group["momentum"] = self.momentum
+        self.reset_momenta()
         return loss
+
+    def reset_momenta(self) -> None:
+        """Undo what `set_rates` did for one step."""
+        for group in self.param_groups:
+            group["momentum"] = self.momenta[str(group["name"])]
 
     def velocity(self, parameter: Tensor) -> Tensor | None:
         """Return torch's u of a parameter; None before its first update."""

@@ -118,6 +118,7 @@ SCHEDULES = {
     "plateau": "÷ 10 at plateaus of the validation error",
     "cosine": "half a cosine, to zero",
     "linear": "a straight line, to zero",
+    "exponential": "exponentially",
 }
 CROPS = {
     "offsets": "at a random offset",
@@ -125,6 +126,8 @@ CROPS = {
 }
 FORMATS: Mapping[str, Format] = {
     "variant": format_network,
+    "definition": make_none_format("none"),
+    "hold_out_until": make_none_format("the last"),
     "bias_rate": make_none_format("same as the weights"),
     "drop_bias_rate_after": make_none_format("never"),
     "schedule": make_word_format(SCHEDULES),
@@ -145,6 +148,7 @@ DEPENDENCIES = {
     "patience": ("schedule", "plateau"),
     "drop_after": ("schedule", "plateau"),
     "smallest_area": ("crops", "areas"),
+    "fall": ("schedule", "exponential"),
 }
 """Fields that matter only if another has a certain value."""
 FIELDS = tuple(
