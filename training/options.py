@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from model.config import CIFAR_NETS
+from model.config import CIFAR_NETS, CROP_SIDE, SQUARE_SIDE
+from model.formats.cuda_convnet import CIFAR_SIDE, read_definition
 from storage.runs import RunFolder
 from training.config import (
     PRESETS,
@@ -19,12 +20,15 @@ from training.config import (
     fit_cifar,
     fit_finetuning,
 )
+from training.definition import apply_definition, find_parameter_file
 from training.run_folder import RunError, read_recipe
 
 SCRATCH = "scratch"
 """What --from says for random weights."""
 MAX_SMALL_DATASET_IMAGES = 100_000
 """Training sets with fewer images get the preset `small` if no preset is named."""
+MAX_SIDE = 1024
+"""Side of the images that a network may be trained on, at most."""
 SAVED_OPTIONS = (
     "device",
     "precision",
@@ -58,6 +62,18 @@ class Options:
     those are kept whose names and shapes fit (the 22,000-class row of Table 2); or "scratch" for
     random weights, as in the paper. Default: below 100,000 training images the weights that ship
     with the project, unless a preset or a variant is named; else scratch."""
+    layers: str | None = None
+    """A network as its authors defined it: a layer file of cuda-convnet (.cfg). Its rates, momenta
+    and weight decays by layer come with it, everything else from the preset: cifar for images of
+    up to 32 pixels, else paper."""
+    layer_params: str | None = None
+    """With --layers: the parameter file. Default: layer-params-NAME.cfg beside layers-NAME.cfg."""
+    crop: int = CROP_SIDE
+    """With --layers: side of the crop that the network sees, in pixels, which the files do not
+    say."""
+    side: int | None = None
+    """With --layers: side of the images that crops are cut from. Default: 256 for crops of 224,
+    else the crop's."""
     towers: int | None = None
     """Processes to split the network over, 1 or 2. Default: 2 on a machine with two or more
     GPUs, for networks that have two towers; else 1."""
@@ -103,7 +119,15 @@ class Options:
             "replicas": self.replicas >= 1,
             "prepared_gigabytes": 0 <= self.prepared_gigabytes < float("inf"),
             "checkpoint_seconds": self.checkpoint_seconds >= 0,
+            "crop": 1 <= self.crop <= MAX_SIDE,
+            "side": self.side is None or self.crop <= self.side <= MAX_SIDE,
         }
+        if self.layers and self.resume:
+            raise RecipeError("--layers cannot change a run: --resume keeps the run's network")
+        needing = {"layer_params": self.layer_params, "side": self.side}
+        for name, value in needing.items():
+            if value is not None and not self.layers:
+                raise RecipeError(f"--{name.replace('_', '-')} needs --layers")
         for name, good in checks.items():
             if not good:
                 reason = "; the network has two towers: 1 or 2" if name == "towers" else ""
@@ -126,6 +150,8 @@ def parse_options(arguments: Sequence[str]) -> Options:
         return parse_flags(
             arguments, read_saved_options(RunFolder(Path(options.resume)), options.preset)
         )
+    if options.layers:
+        return parse_with_definition(arguments, options)
     if options.preset == "auto":
         return options
     return parse_with_preset(arguments, options.preset)
@@ -144,6 +170,29 @@ def parse_with_preset(
     if fitted == recipe:
         return options
     return parse_flags(arguments, Options(recipe=fitted, initial_weights=initial_weights))
+
+
+def parse_with_definition(arguments: Sequence[str], options: Options) -> Options:
+    """Parse the command line with the defaults of a network that files define, and of a preset.
+
+    The files say nothing about epochs, the schedule and the augmentation. Raises RecipeError and
+    DefinitionError.
+    """
+    layer_file = Path(str(options.layers))
+    parameter_file = (
+        Path(options.layer_params) if options.layer_params else find_parameter_file(layer_file)
+    )
+    side = options.side or (SQUARE_SIDE if options.crop == CROP_SIDE else options.crop)
+    definition = read_definition(layer_file, parameter_file, side=side, crop=options.crop)
+    preset: Preset = options.preset
+    if preset == "auto":
+        preset = "cifar" if side <= CIFAR_SIDE else "paper"
+    # Fitted to the number of epochs, but to no network by name.
+    named = parse_flags(arguments, Options(recipe=PRESETS[preset])).recipe
+    if named.variant != PRESETS[preset].variant:
+        raise RecipeError(f"--layers and --variant {named.variant} name two networks")
+    recipe = apply_definition(fit_preset(preset, named), definition)
+    return replace(parse_flags(arguments, Options(recipe=recipe)), preset=preset)
 
 
 def fit_preset(preset: str, wanted: Recipe) -> Recipe:

@@ -12,6 +12,7 @@ from model.alexnet import AlexNet
 from model.checkpoint import Weights, WeightsError, load_weights
 from model.config import AlexNetConfig, ConfigError
 from model.dataset import FolderError, ImageFolder
+from model.formats.cfg_file import DefinitionError
 from storage.files import switch_link
 from storage.home import Home
 from storage.progress import show_progress_bar, show_step_bars
@@ -63,6 +64,7 @@ EXPECTED_ERRORS = (
     RunError,
     FetchError,
     DivergedError,
+    DefinitionError,
     OSError,
 )
 """Errors of the command line, the photographs, the disk or the recipe: one line, exit code 2."""

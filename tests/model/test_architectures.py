@@ -104,8 +104,11 @@ COUNTS = {
     "cifar-lrn-24-tanh": cifar(6, 64),
     # 4 × 4 places after three halvings of 32 pixels.
     "cifar-18pct": conv(32, 5, 3) + conv(32, 5, 32) + conv(64, 5, 32) + dense(10, 64 * 4 * 4),
-    "cifar-80sec": conv(32, 5, 3) + conv(32, 5, 32) + conv(64, 5, 32)
-    + dense(64, 64 * 4 * 4) + dense(10, 64),
+    "cifar-80sec": conv(32, 5, 3)
+    + conv(32, 5, 32)
+    + conv(64, 5, 32)
+    + dense(64, 64 * 4 * 4)
+    + dense(10, 64),
     "caffe-alexnet": sum(CAFFE),
     "caffenet": sum(CAFFE),
     "torchvision": 61_100_840,
