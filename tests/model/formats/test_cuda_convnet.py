@@ -333,8 +333,8 @@ def test_parameters_that_are_not_supported_are_refused_with_their_line(
 def test_a_layer_without_parameters_is_refused(read: Read) -> None:
     with pytest.raises(DefinitionError, match=r"\[f\] has no section in .*params.cfg"):
         read(PLAIN | ends("f"), {"a": LEARNS}, side=12, crop=12)
+    lacking = {key: value for key, value in LEARNS.items() if key != "momB"}
     with pytest.raises(DefinitionError, match=r"\[a\] lacks momB="):
-        lacking = {key: value for key, value in LEARNS.items() if key != "momB"}
         read(PLAIN | ends("f"), {"a": lacking, "f": LEARNS}, side=12, crop=12)
 
 
