@@ -206,10 +206,15 @@ class AlexNet(nn.Module):
         return module
 
     def build_modules(self, layers: list[Layer], towers: int) -> None:
-        """Add the layers' modules, each built for the output shape of the one before."""
+        """Add the layers' modules, each built for the output shape of the one before.
+
+        Raises ConfigError for a layer whose windows are larger than its input.
+        """
         shape = Shape(3, self.config.crop)
         for layer in layers:
             module, shape = layer.build(shape, towers)
+            if shape.side < 1:
+                raise ConfigError(f"{layer.name} has no room for a single window")
             self.add_module(layer.name, module)
         hidden = [layer.name for layer in layers if isinstance(layer, Activation | Flatten)]
         self.last_hidden = hidden[-1]

@@ -1,6 +1,6 @@
 """A list of layers as JSON, for networks that a file defines instead of a name.
 
-Each layer is an object with its kind, its name and the values in which it differs from its kind's
+Each layer is an object with its type, its name and the values in which it differs from its type's
 defaults, so that a weights file describes its whole network (model/checkpoint.py).
 """
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from model.layers import (
     Activation,
+    AveragePool,
     Border,
     Conv,
     Dense,
@@ -36,9 +37,10 @@ KINDS: Mapping[str, type[Any]] = {
     "lrn": Lrn,
     "mapnorm": MapNorm,
     "pool": Pool,
+    "average_pool": AveragePool,
     "drop": Drop,
 }
-"""Each kind of layer by its name in JSON."""
+"""Each type of layer by its name in JSON."""
 WORDS = {"relu", "tanh", "max", "average"}
 """The values of a layer that are words: nonlinearities and kinds of pooling."""
 MAX_LAYERS = 200
@@ -61,19 +63,19 @@ class LayerListError(ValueError):
 def describe_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
     """Describe layers as JSON objects; `parse_layers` reads them back.
 
-    Raises LayerListError for a layer of a kind that has no name here.
+    Raises LayerListError for a layer of a type that has no name here.
     """
     return [describe_layer(layer) for layer in layers]
 
 
 def describe_layer(layer: Layer) -> dict[str, Any]:
-    """Describe one layer, without the values that are its kind's defaults."""
+    """Describe one layer, without the values that are its type's defaults."""
     kind = next((name for name, known in KINDS.items() if type(layer) is known), None)
     if kind is None:
-        raise LayerListError(f"{layer.name}: a layer of this kind cannot be described")
+        raise LayerListError(f"{layer.name}: a layer of this type cannot be described")
     values = {f.name: getattr(layer, f.name) for f in fields(layer)}  # type: ignore[arg-type]
     defaults = {f.name: f.default for f in fields(KINDS[kind])}
-    return {"kind": kind, **{k: v for k, v in values.items() if v != defaults[k]}}
+    return {"type": kind, **{k: v for k, v in values.items() if v != defaults[k]}}
 
 
 def parse_layers(described: Sequence[Any]) -> tuple[Layer, ...]:
@@ -98,13 +100,13 @@ def parse_layers(described: Sequence[Any]) -> tuple[Layer, ...]:
 def parse_layer(described: Mapping[str, Any]) -> Layer:
     """Make a layer of its description. Raises LayerListError."""
     values = dict(described)
-    kind, name = values.pop("kind", None), values.get("name")
+    kind, name = values.pop("type", None), values.get("name")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise LayerListError(f"{name}: there is no layer of the kind {kind!r}")
+        raise LayerListError(f"{name}: there is no layer of the type {kind!r}")
     known = {field.name: field for field in fields(KINDS[kind])}
     missing = {n for n, field in known.items() if field.default is MISSING} - set(values)
     if unknown := sorted(set(values) - set(known)):
-        raise LayerListError(f"{name}: a layer of the kind {kind} has no {', '.join(unknown)}")
+        raise LayerListError(f"{name}: a layer of the type {kind} has no {', '.join(unknown)}")
     if missing:
         raise LayerListError(f"{name}: {', '.join(sorted(missing))} is missing")
     layer: Layer = KINDS[kind](**values)
@@ -147,6 +149,8 @@ def is_possible(field: "Field[Any]", value: Any) -> bool:
     if field.type is int:
         lowest = 0 if field.name in ("pad", "pixels", "tower") else 1
         return isinstance(value, int) and lowest <= value <= MAX_SIZE
+    if field.name == "sigma" and value is None:
+        return True
     if field.name in ("bias", "sigma"):
         return isinstance(value, int | float) and math.isfinite(value)
     return isinstance(value, int | float) and 0 <= value < math.inf

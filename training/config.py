@@ -175,6 +175,7 @@ def describe_layers(config: AlexNetConfig) -> AlexNetConfig:
         input_scale=1.0,
         channel_scales=(),
         lrn_alpha_factors=(),
+        test_crops="ten",
     )
 
 

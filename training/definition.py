@@ -52,7 +52,11 @@ def apply_definition(recipe: Recipe, definition: Definition) -> Recipe:
         layer_rates=list_values({n: one.rate / rate for n, one in rates.items()}, 1.0),
         # Without any that learns, all are listed with a rate of zero.
         bias_rate=bias_rate or rate,
-        layer_bias_rates=list_values({n: one.bias_rate for n, one in rates.items()}, bias_rate),
+        # A factor of the layer's rate would be one of its biases', too.
+        layer_bias_rates=list_values(
+            {n: one.bias_rate for n, one in rates.items() if one.rate == rate}, bias_rate
+        )
+        + list_values({n: one.bias_rate for n, one in rates.items() if one.rate != rate}, None),
         momentum=momentum,
         layer_momenta=list_values(momenta, momentum),
         decay=decay,

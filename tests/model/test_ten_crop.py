@@ -1,5 +1,6 @@
 """Ten crops that share their first layers against ten crops asked one by one, on a photograph."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,8 +9,10 @@ import skimage.data
 import torch
 
 from model.alexnet import AlexNet
+from model.architectures import VARIANTS
 from model.config import AlexNetConfig
-from model.ten_crop import SharedPrefix, find_shared_prefix, run_crops
+from model.predict import Predictor
+from model.ten_crop import SharedPrefix, find_shared_prefix, run_crops, ten_crop_forward
 
 
 def squares(side: int) -> torch.Tensor:
@@ -75,3 +78,28 @@ def test_shared_layers_change_nothing_but_rounding(name: str) -> None:
     torch.testing.assert_close(fc7, each_fc7, rtol=1e-4, atol=1e-5 * each_fc7.abs().max().item())
     # Crops differ, or the test shows nothing.
     assert each_fc7[:10].std(0).max() > 1e-3 * each_fc7.abs().max()
+
+
+@torch.inference_mode()
+def test_the_nets_for_cifar_see_nine_positions_without_mirrors(
+    make_predictor: Callable[[AlexNetConfig], Predictor],
+) -> None:
+    config = replace(VARIANTS["cifar-24"].config, classes=4, init="he", input_scale=60.0)
+    predictor = make_predictor(config)
+    network, x = predictor.network, squares(32) / 60
+    probabilities, features = ten_crop_forward(network, x)
+    assert probabilities.shape == (2, 9, 4)
+    # cuda-convnet2's views of 24 pixels of 32: 0, 4 and 8 in each direction.
+    places = [(top, left) for top in (0, 4, 8) for left in (0, 4, 8)]
+    for number, (top, left) in enumerate(places):
+        output = network(x[:, :, top : top + 24, left : left + 24])
+        torch.testing.assert_close(probabilities[:, number], output.logits.softmax(1))
+        torch.testing.assert_close(features[:, number], output.fc7)
+    image = skimage.data.astronaut()[100:132, 100:132]
+    one = predictor.predict(image)
+    assert one.crop_probabilities.shape == (9, 4)
+    np.testing.assert_allclose(one.probabilities, one.crop_probabilities.mean(0), rtol=1e-6)
+    # The fifth of the nine is the centre crop.
+    np.testing.assert_allclose(
+        one.fc7, predictor.extract_features(image[None])[0], rtol=1e-4, atol=1e-4
+    )

@@ -53,6 +53,15 @@ def test_as_run_there_are_33_offsets_and_32_images_share_one() -> None:
     assert len(np.unique(draws.alphas)) > 100_000
 
 
+@pytest.mark.parametrize("augmentation", [PAPER, ORIGINAL])
+def test_without_mirrors_only_the_mirrors_change(augmentation: Augmentation) -> None:
+    usual, _ = drawn(augmentation, 500)
+    plain, _ = drawn(replace(augmentation, mirrors=False), 500)
+    assert not plain.mirrors.any()
+    assert np.array_equal(plain.offsets, usual.offsets)
+    assert np.array_equal(plain.alphas, usual.alphas)
+
+
 def test_groups_begin_anew_with_each_batch() -> None:
     draws, order = drawn(replace(ORIGINAL, sharing=3), 400, batch=8)
     offsets = draws.offsets[order].reshape(50, 8, 2)

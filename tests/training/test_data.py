@@ -146,3 +146,32 @@ def test_fewer_images_than_a_batch_are_one_batch(prepared: PreparedDataset) -> N
     batches = Batches(prepared, SCALED)
     assert len(batches) == 1
     assert [len(batch.x) for batch in batches] == [24]
+
+
+def test_images_held_out_are_a_fifth_and_stay_the_same_ones(prepared: PreparedDataset) -> None:
+    def seen(epoch: int, **values: float) -> list[int]:
+        batches = Batches(prepared, SCALED, batch=4, epoch=epoch, **values)  # type: ignore[arg-type]
+        rows = torch.cat([batch.rows for batch in batches]).tolist()
+        assert len(rows) == 4 * len(batches)
+        return rows
+
+    # A fifth of 24 images, in whole ones.
+    first = [seen(epoch, hold_out=0.2) for epoch in range(1, 12)]
+    together = {row for rows in first for row in rows}
+    assert len(together) == 24 - 5
+    assert all(len(rows) == len(set(rows)) == 16 for rows in first)
+    assert {row for epoch in range(1, 4) for row in seen(epoch)} == set(range(24))
+    others = {row for epoch in range(1, 12) for row in seen(epoch, hold_out=0.2, seed=1)}
+    assert len(others) == 19
+    assert others != together
+
+
+def test_images_that_are_not_held_out_look_as_they_do_without(prepared: PreparedDataset) -> None:
+    def pixels(hold_out: float) -> dict[int, torch.Tensor]:
+        batches = Batches(prepared, SCALED, batch=4, hold_out=hold_out)
+        return {
+            int(row): x for batch in batches for row, x in zip(batch.rows, batch.x, strict=True)
+        }
+
+    whole, part = pixels(0.0), pixels(0.2)
+    assert all(torch.equal(x, whole[row]) for row, x in part.items())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from training.config import CIFAR, ORIGINAL, ORIGINAL_2010, PAPER, SMALL, Recipe
+from training.config import CIFAR, FIGURE_1, ORIGINAL, ORIGINAL_2010, PAPER, SMALL, Recipe
 from training.schedule import schedule_epoch
 
 RECIPE = replace(PAPER, epochs=1000, patience=3)
@@ -122,6 +122,49 @@ def test_on_ilsvrc_2010_every_epoch_has_the_rates_of_the_log() -> None:
         augmentation = ORIGINAL_2010.augmentation(ORIGINAL_2010.network(1000), epoch)
         assert augmentation.colour_noise == (0.1 if epoch <= 68 else 0.0)
     assert schedule_epoch([0.5] * 93, ORIGINAL_2010).stop
+
+
+def test_the_published_phases_of_the_cifar_nets() -> None:
+    def rates(done: int) -> tuple[float, float]:
+        schedule = schedule_epoch([0.5] * done, CIFAR)
+        assert not schedule.stop
+        return schedule.rate, schedule.rates["bias"]
+
+    # 350 epochs and 150 more at the rate, 10 at a tenth, 10 at a hundredth.
+    phases = {0: 0.001, 349: 0.001, 499: 0.001, 500: 1e-4, 509: 1e-4, 510: 1e-5, 519: 1e-5}
+    for done, rate in phases.items():
+        assert rates(done) == pytest.approx((rate, 0.002))
+    assert schedule_epoch([0.5] * 520, CIFAR).stop
+
+
+def test_figure_1_keeps_its_rate_to_the_end() -> None:
+    found = [schedule_epoch([0.5] * done, FIGURE_1) for done in range(FIGURE_1.epochs + 1)]
+    assert {(step.rate, *step.rates.values()) for step in found} == {(0.001,) * 6}
+    assert [step.stop for step in found] == [False] * FIGURE_1.epochs + [True]
+
+
+def test_an_exponential_fall() -> None:
+    recipe = replace(PAPER, schedule="exponential", fall=100.0, epochs=2, bias_rate=0.02)
+    # Four steps an epoch, each for its middle: from ε to ε / 100, the same factor for every step.
+    found = step_rates(recipe, 4)
+    assert found == pytest.approx([0.01 * 10 ** (-(n + 0.5) / 4) for n in range(8)])
+    assert step_rates(recipe, 4, "bias")[7] == pytest.approx(2 * found[7])
+
+
+def test_layers_have_rates_of_their_own() -> None:
+    recipe = replace(
+        ORIGINAL,
+        layer_rates=("conv2=0.1", "fc8=10"),
+        layer_bias_rates=("conv1=0.5", "fc6=0"),
+        layer_decays=("fc7=0.1",),
+    )
+    first, last = (schedule_epoch([0.5] * done, recipe).rates for done in (0, 90))
+    assert first["conv2"] == pytest.approx(0.001)
+    assert first["fc8"] == pytest.approx(0.1)
+    assert (first["conv1 bias"], first["fc6 bias"], first["fc7"]) == (0.5, 0.0, 0.01)
+    assert last["fc8"] == pytest.approx(0.0001)
+    # conv1 is frozen by then, its biases too.
+    assert (last["conv1 bias"], last["fc7 bias"]) == (0.0, 0.02)
 
 
 def test_the_biases_rate_drops_once_after_the_epoch_named() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from model.alexnet import AlexNet
-from training.config import CIFAR, ORIGINAL, PAPER
+from training.config import CIFAR, ORIGINAL, PAPER, RecipeError
 from training.sgd import PaperSGD, ParameterGroup, group_parameters
 
 MOMENTUM, DECAY = 0.9, 0.0005
@@ -137,6 +137,51 @@ def test_every_parameter_is_in_the_group_that_the_paper_or_the_log_gives_it() ->
     assert by_name["conv1.bias"] == "conv1 bias"
     assert {by_name[f"conv{n}.weight"] for n in (2, 3, 4, 5)} == {"conv"}
     assert {by_name[f"fc{n}.weight"] for n in (6, 7, 8)} == {"dense"}
+
+
+def test_layers_have_decays_and_momenta_of_their_own() -> None:
+    recipe = replace(
+        PAPER,
+        layer_decays=("conv2=0.25",),
+        layer_momenta=("conv2=0.5", "fc6.bias=0.25"),
+        layer_rates=("fc6=2",),
+    )
+    rate = 0.125
+    random = np.random.default_rng(4)
+    with torch.device("meta"):
+        network = AlexNet(PAPER.network(2))
+    values = {name: (0.9, 0.0005) for name, _ in network.named_parameters()}
+    values |= {"conv2.weight": (0.5, 0.25), "conv2.bias": (0.9, 0.0005), "fc6.bias": (0.25, 0.0005)}
+    # One number of each tensor stands for it.
+    held = {name: parameter(random.normal(size=1)) for name in values}
+    modules = nn.ModuleDict()
+    for name, tensor in held.items():
+        layer, kind = name.rsplit(".")
+        if layer not in modules:
+            modules[layer] = nn.Module()
+        modules[layer].register_parameter(kind, tensor)
+    sgd = PaperSGD(group_parameters(modules, recipe), rate, PAPER.momentum)
+    w = {name: tensor.item() for name, tensor in held.items()}
+    v = dict.fromkeys(w, 0.0)
+    for _ in range(3):
+        # Half the rate from one step to the next: v keeps what it had.
+        rate /= 2
+        sgd.set_rates(dict.fromkeys(sgd.rates, rate))
+        for name, tensor in held.items():
+            momentum, decay = values[name]
+            v[name] = momentum * v[name] - decay * rate * w[name] - rate * 0.5
+            w[name] += v[name]
+            tensor.grad = torch.full_like(tensor, 0.5)
+        sgd.step()
+        for name, tensor in held.items():
+            assert tensor.item() == pytest.approx(w[name], rel=1e-12), name
+
+
+def test_a_layer_that_the_network_lacks_is_named_with_its_flag() -> None:
+    with torch.device("meta"):
+        network = AlexNet(CIFAR.network(10))
+    with pytest.raises(RecipeError, match="--layer-decays names fc8, which"):
+        group_parameters(network, replace(CIFAR, layer_decays=("fc8=1",)))
 
 
 def test_the_cifar_nets_decay_in_the_local_and_last_layers_only() -> None:
