@@ -1,19 +1,16 @@
 """The training recipe of §4 and §5 as one frozen dataclass, and its presets."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from model.alexnet import match_lrn_to_he_start
 from model.architectures import VARIANTS
-from model.checkpoint import Weights, parse_dataclass
-from model.config import AlexNetConfig
+from model.checkpoint import Weights
+from model.config import AlexNetConfig, ConfigError
+from model.definition import DEFINED, parse_definition
 from storage.recipe import RecipeFields
 from training.augment import Augmentation
 from training.layer_values import LAYER_VALUES, check_layer_values, parse_layer_values
-
-DEFINED = "defined"
-"""The variant of a network that is defined by a file, not by a name."""
 
 
 class RecipeError(ValueError):
@@ -101,9 +98,9 @@ class Recipe(RecipeFields):
         if self.variant != DEFINED:
             return VARIANTS[self.variant].config
         try:
-            return parse_dataclass(AlexNetConfig, {"net": DEFINED, **json.loads(self.definition)})
-        except (TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise RecipeError(f"--definition describes no network: {error}") from error
+            return parse_definition(self.definition)
+        except ConfigError as error:
+            raise RecipeError(f"--definition: {error}") from error
 
     def network(self, classes: int) -> AlexNetConfig:
         """Return the configuration of the network that this recipe trains."""

@@ -1,15 +1,14 @@
 """The recipe of a network that its authors' files define (--layers)."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from model.definition import DEFINED, describe_definition
 from model.formats.cfg_file import DefinitionError
 from model.formats.cuda_convnet import Definition
-from model.layer_list import describe_layers
-from training.config import DEFINED, Recipe, RecipeError
+from training.config import Recipe, RecipeError
 
 PARAMETER_FILES = (("layers", "layer-params"), ("layer", "params"), ("layers", "params"))
 """How a parameter file is called after its layer file, as the authors named theirs."""
@@ -47,7 +46,7 @@ def apply_definition(recipe: Recipe, definition: Definition) -> Recipe:
     return replace(
         recipe,
         variant=DEFINED,
-        definition=describe_definition(definition),
+        definition=describe_definition(definition.config),
         rate=rate,
         layer_rates=list_values({n: one.rate / rate for n, one in rates.items()}, 1.0),
         # Without any that learns, all are listed with a rate of zero.
@@ -64,19 +63,6 @@ def apply_definition(recipe: Recipe, definition: Definition) -> Recipe:
         layer_decays=list_values({n: one.decay for n, one in rates.items()}, decay),
         bias_decay=False,
     )
-
-
-def describe_definition(definition: Definition) -> str:
-    """Describe a defined network as JSON, as `Recipe.definition` holds it."""
-    config = definition.config
-    values = {
-        "side": config.side,
-        "crop": config.crop,
-        "test_crops": config.test_crops,
-        "dropout": config.dropout,
-        "layers": describe_layers(config.layers),
-    }
-    return json.dumps(values)
 
 
 def find_commonest(numbers: Iterable[float]) -> float | None:

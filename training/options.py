@@ -124,7 +124,8 @@ class Options:
         }
         if self.layers and self.resume:
             raise RecipeError("--layers cannot change a run: --resume keeps the run's network")
-        needing = {"layer_params": self.layer_params, "side": self.side}
+        crop = None if self.crop == CROP_SIDE else self.crop
+        needing = {"layer_params": self.layer_params, "crop": crop, "side": self.side}
         for name, value in needing.items():
             if value is not None and not self.layers:
                 raise RecipeError(f"--{name.replace('_', '-')} needs --layers")

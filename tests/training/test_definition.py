@@ -182,6 +182,7 @@ def test_the_recipe_of_the_13_percent_net_is_that_by_name(tmp_path: Path) -> Non
     ("words", "reason"),
     [
         (["--side", "32"], "--side needs --layers"),
+        (["--crop", "32"], "--crop needs --layers"),
         (["--layer-params", "x.cfg"], "--layer-params needs --layers"),
         (["--layers", "x.cfg", "--resume", "run"], "--resume keeps the run's network"),
         (["--layers", "{layers}", *SIZES, "--variant", "tanh"], "name two networks"),

@@ -20,8 +20,8 @@ from app.views.runs.chart import (
     make_log_axis,
     make_stepped_values,
 )
-from model.architectures import VARIANTS
 from model.config import AlexNetConfig
+from model.definition import find_network
 from model.receptive_field import list_weighted_layers
 from model.visualize import find_noise_share
 from storage.runs import Epoch, Run
@@ -85,9 +85,8 @@ def draw_run_charts(run: Run, *, running: bool) -> list[Chart]:
 
 def find_kernel_size(run: Run) -> tuple[int, int]:
     """Return the size of conv1's kernels; the paper's where the run's variant is unknown."""
-    name = run.recipe.get("variant")
-    variant = VARIANTS.get(name) if isinstance(name, str) else None
-    conv1 = list_weighted_layers(variant.config if variant else AlexNetConfig())[0]
+    config = find_network(run.recipe.get("variant"), run.recipe.get("definition"))
+    conv1 = list_weighted_layers(config or AlexNetConfig())[0]
     return conv1.kernel, conv1.kernel
 
 

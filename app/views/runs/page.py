@@ -28,8 +28,9 @@ from app.views.runs.tables import (
     make_speed_table,
 )
 from app.web import check_not_modified, revalidate_by_content
-from model.architectures import VARIANTS
+from model.config import TOWERS
 from model.decode import ImageError, decode_image
+from model.definition import find_network
 from storage.evaluations import CROPS_LABELS
 from storage.runs import Run, read_run, read_runs
 from storage.tolerant_json import read_bounded
@@ -160,9 +161,8 @@ def list_run(run: Run) -> ListedRun:
 
 def count_towers(run: Run) -> int:
     """Return how many towers the run's network has; two where its variant is unknown."""
-    name = run.recipe.get("variant")
-    variant = VARIANTS.get(name) if isinstance(name, str) else None
-    return variant.config.towers if variant else 2
+    config = find_network(run.recipe.get("variant"), run.recipe.get("definition"))
+    return config.towers if config else TOWERS
 
 
 def pick_epochs(epochs: tuple[int, ...], count: int = MAX_CONV1_PICTURES) -> list[int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from model.architectures import VARIANTS
+from model.definition import DEFINED
 from storage.recipe import RecipeFields
 from storage.tolerant_json import bounded_text, finite_number
 
@@ -126,7 +127,7 @@ CROPS = {
 }
 FORMATS: Mapping[str, Format] = {
     "variant": format_network,
-    "definition": make_none_format("none"),
+    "definition": lambda value: "read from its authors' files" if value else "–",
     "hold_out_until": make_none_format("the last"),
     "bias_rate": make_none_format("same as the weights"),
     "drop_bias_rate_after": make_none_format("never"),
@@ -149,6 +150,7 @@ DEPENDENCIES = {
     "drop_after": ("schedule", "plateau"),
     "smallest_area": ("crops", "areas"),
     "fall": ("schedule", "exponential"),
+    "definition": ("variant", DEFINED),
 }
 """Fields that matter only if another has a certain value."""
 FIELDS = tuple(
