@@ -76,6 +76,7 @@ def choose_recipe(preset: str, epochs: int, rate: float | None) -> Recipe:
         warmup=0,
         slow_conv1_after=None,
         freeze_conv1_after=None,
+        hold_out=0.0,
     )
 
 

@@ -21,6 +21,10 @@ from PIL import Image
 from app.config import Settings
 from app.views.format import format_scientific
 from app.views.runs.chart import list_epoch_ticks, make_linear_axis, make_log_axis
+from model.alexnet import list_layers
+from model.architectures import VARIANTS
+from model.config import AlexNetConfig
+from model.definition import describe_definition
 from storage.evaluations import (
     Evaluation,
     EvaluationData,
@@ -254,8 +258,24 @@ def test_fields_without_effect_are_left_out(home: Home, client: FlaskClient, pag
         labels[name] = {row.one("th").text.split(" §")[0] for row in table.all("tr")}
     named = {f.name: f.metadata["label"] for f in fields(RecipeFields)}
     drops = {named[name] for name in ("drops", "patience", "drop_after")}
-    assert labels["plateau"] == set(named.values()) - {named["smallest_area"]}
-    assert labels["cosine"] == set(named.values()) - drops
+    always = set(named.values()) - {named["fall"], named["definition"]}
+    assert labels["plateau"] == always - {named["smallest_area"]}
+    assert labels["cosine"] == always - drops
+
+
+def test_a_network_that_files_define_is_named_without_its_layers(
+    home: Home, client: FlaskClient, page
+) -> None:
+    layers = tuple(list_layers(VARIANTS["one-gpu"].config))
+    text = describe_definition(AlexNetConfig(net="defined", layers=layers))
+    run = record(home, recipe=asdict(replace(PAPER, variant="defined", definition=text)))
+    run.conv1.mkdir()
+    draw_conv1(torch.rand(48, 3, 11, 11), 1).save(run.conv1_picture(5))
+    shown = page(client.get(f"/training/{NAME}"))
+    labels = [row.one("th").text for row in shown.all("table", "facts-table")[0].all("tr")]
+    label = next(f.metadata["label"] for f in fields(RecipeFields) if f.name == "definition")
+    assert label in labels
+    assert "kernel" not in shown.all("table", "facts-table")[0].text
 
 
 def test_the_list_says_of_each_run_what_came_out(home: Home, client: FlaskClient, page) -> None:

@@ -62,7 +62,7 @@ def count_kept(network: AlexNet, name: str) -> int:
 def test_pruned_weights_stay_zero_while_the_others_learn(
     state: TrainingState, tiny: PreparedDataset
 ) -> None:
-    recipe = replace(CIFAR, epochs=4, batch=4, rate=1e-3)
+    recipe = replace(CIFAR, epochs=4, batch=4, rate=1e-3, hold_out=0.0)
     pruning, seen = Pruning(DENSITIES), list[dict[str, torch.Tensor]]()
 
     def on_step(step: int, steps: int, _loss: float) -> None:
@@ -90,7 +90,7 @@ def test_pruned_weights_stay_zero_while_the_others_learn(
 def test_a_training_without_pruning_is_the_same_as_one_with_all_kept(
     tiny: PreparedDataset, state: TrainingState
 ) -> None:
-    recipe = replace(CIFAR, epochs=1, batch=4)
+    recipe = replace(CIFAR, epochs=1, batch=4, hold_out=0.0)
     other = init_state(state.network.config, CIFAR, torch.device("cpu"))
     pruning = Pruning(dict.fromkeys(DENSITIES, 1.0))
     update: Callable[[int, int, float], None] = lambda n, of, _: pruning.update(state, n / of)  # noqa: E731
