@@ -34,7 +34,7 @@ from training.state import TrainingState, init_state
 from training.validate import count_errors, measure_ten_crops
 
 CPU = torch.device("cpu")
-RECIPE = replace(CIFAR, epochs=3, batch=5, seed=7)
+RECIPE = replace(CIFAR, epochs=3, batch=5, seed=7, hold_out=0.0)
 STEPS, POLLS = 24 // 5, 24 // 5 + 1
 """Steps of an epoch, and how often it polls for a stop signal: once more, in validation."""
 SHORT = ["--variant", "cifar", "--batch", "5", "--epochs", "4", "--checkpoint-seconds", "0"]
@@ -194,6 +194,32 @@ def test_checkpoints_change_nothing(tiny: PreparedDataset, whole: TrainingState)
     train_network(state, tiny, RECIPE, False, callbacks)
     assert saved == [1, 2, 3, 4] * 3
     assert same(state, whole)
+
+
+def test_images_held_out_join_later_also_in_a_run_that_is_resumed(
+    tiny: PreparedDataset, home: Home
+) -> None:
+    # A fifth of 24 images leaves 19, three steps of five; from the second epoch on there are four.
+    recipe = replace(RECIPE, hold_out=0.2, hold_out_until=1)
+    steps: list[int] = []
+    straight, spec = fresh(tiny, recipe), RunSpec(tiny, recipe)
+    callbacks = Callbacks(
+        checkpoint_due=lambda: True, save_checkpoint=lambda s: steps.append(s.progress.step)
+    )
+    train_network(straight, tiny, recipe, False, callbacks)
+    assert steps == [1, 2, 3, *[1, 2, 3, 4] * 2]
+    run, polls = create_run(home, spec, "cifar"), iter(range(1, 1000))
+
+    def stop() -> int:
+        return signal.SIGTERM if next(polls) == 2 else 0
+
+    quiet = Console(quiet=True)
+    with report_run(run, spec, quiet, stop, 1e9) as callbacks, pytest.raises(StoppedError):
+        train_network(fresh(tiny, recipe), tiny, recipe, False, callbacks)
+    resumed = fresh(tiny, recipe)
+    load_checkpoint(run, resumed, spec)
+    train_network(resumed, tiny, recipe, False, Callbacks())
+    assert same(resumed, straight)
 
 
 def test_the_measurement_at_the_end_can_be_stopped_too(
