@@ -22,7 +22,7 @@ from training.run_folder import RunSpec
 from training.state import TrainingState, init_state
 
 CPU = torch.device("cpu")
-RECIPE = replace(CIFAR, batch=5, epochs=2)
+RECIPE = replace(CIFAR, batch=5, epochs=2, hold_out=0.0)
 
 
 def fresh(data: PreparedDataset, recipe: Recipe = RECIPE) -> TrainingState:

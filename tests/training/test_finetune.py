@@ -118,12 +118,14 @@ def test_another_network_takes_the_layers_that_fit_by_name_and_shape(
 
 
 def test_only_the_layers_that_are_named_are_taken(made: Make, tiny: PreparedDataset) -> None:
-    recipe = replace(CIFAR, from_layers=("conv1", "local3"))
+    recipe = replace(CIFAR, variant="cifar", from_layers=("conv1", "local3"))
     _, _, found = start(made, tiny, "cifar", recipe)
     assert found.kept == ("conv1", "local3")
     for wanted in ("fc10", "conv9"):
         with pytest.raises(RecipeError, match=f"--from-layers: {wanted} cannot be taken"):
-            start(made, tiny, "cifar", replace(CIFAR, from_layers=("conv1", wanted)))
+            start(
+                made, tiny, "cifar", replace(CIFAR, variant="cifar", from_layers=("conv1", wanted))
+            )
 
 
 def test_a_network_whose_first_layer_differs_is_refused(made: Make, tiny: PreparedDataset) -> None:
