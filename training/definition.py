@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model.definition import DEFINED, describe_definition
 from model.formats.cfg_file import DefinitionError
-from model.formats.cuda_convnet import Definition
+from model.formats.cuda_convnet_layers import Definition
 from training.config import Recipe, RecipeError
 
 PARAMETER_FILES = (("layers", "layer-params"), ("layer", "params"), ("layers", "params"))

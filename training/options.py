@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from model.config import CIFAR_NETS, CROP_SIDE, SQUARE_SIDE
-from model.formats.cuda_convnet import CIFAR_SIDE, read_definition
+from model.formats.cuda_convnet import read_definition
+from model.formats.cuda_convnet_layers import CIFAR_SIDE
 from storage.runs import RunFolder
 from training.config import (
     PRESETS,

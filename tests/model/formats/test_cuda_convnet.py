@@ -12,7 +12,8 @@ from model.alexnet import AlexNet, list_layers
 from model.architectures import VARIANTS
 from model.config import AlexNetConfig
 from model.formats.cfg_file import DefinitionError
-from model.formats.cuda_convnet import Definition, read_definition
+from model.formats.cuda_convnet import read_definition
+from model.formats.cuda_convnet_layers import Definition
 from model.layers import Dense, Layer, Lrn, Pool, Shape
 
 Sections = dict[str, dict[str, object]]
