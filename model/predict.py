@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -13,17 +12,10 @@ from model.alexnet import AlexNet
 from model.checkpoint import Weights
 from model.dataset import ClassName
 from model.decode import MAX_PIXELS
-from model.preprocess import (
-    decode_square,
-    make_square,
-    read_square,
-    scale_pixels,
-    subtract_mean,
-)
-from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
-
-Floats = npt.NDArray[np.float32]
-Pixels = npt.NDArray[np.uint8]
+from model.preprocess import decode_square, make_square, read_square
+from model.runtime.choice import RuntimeChoice, choose_runtime
+from model.runtime.protocol import Floats, Pixels, Runtime
+from model.runtime.torch_runtime import TORCH, TorchRuntime
 
 
 @dataclass(frozen=True)
@@ -49,20 +41,47 @@ class Prediction:
 
 
 class Predictor:
-    """A network with its weights on a device. Several threads may call its methods at once."""
+    """A network with its weights on a device. Several threads may call its methods at once.
 
-    def __init__(self, network: AlexNet, weights: Weights, device: torch.device) -> None:
+    runtime: what computes predictions and features; by default torch. The layers' activations
+    always come from the network itself.
+    """
+
+    def __init__(
+        self,
+        network: AlexNet,
+        weights: Weights,
+        device: torch.device,
+        runtime: str = TORCH,
+        measurements: Path | None = None,
+    ) -> None:
         # Pixels arrive channels last; a network in the same format need not transpose them.
         self.network: AlexNet = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = weights
         self.device = device
         self.mean = weights.mean.to(device)
         self.identity = weights.identity
+        self.runtime: Runtime
+        self.choice: RuntimeChoice
+        self.runtime, self.choice = choose_runtime(
+            self.network, self.mean, self.identity, measurements, runtime
+        )
 
     @classmethod
-    def from_weights(cls, weights: Weights, device: str = "auto") -> "Predictor":
-        """Put weights on a device: "auto", "cpu", "cuda" or "mps"."""
-        return cls(weights.build_network(), weights, find_device(device))
+    def from_weights(
+        cls,
+        weights: Weights,
+        device: str = "auto",
+        runtime: str = TORCH,
+        measurements: Path | None = None,
+    ) -> "Predictor":
+        """Put weights on a device: "auto", "cpu", "cuda" or "mps".
+
+        runtime: one of `model.runtime.choice.RUNTIMES`. measurements: the folder where it is
+        stored which one is the fastest.
+        """
+        network = weights.build_network()
+        return cls(network, weights, find_device(device), runtime, measurements)
 
     @property
     def classes(self) -> tuple[ClassName, ...]:
@@ -96,33 +115,26 @@ class Predictor:
         """Classify one image and extract its features in one pass: uint8 [256, 256, 3]."""
         return self.predict_batch(image[None])[0]
 
-    @torch.inference_mode()
     def predict_batch(self, images: Pixels) -> list[Prediction]:
         """Classify several images and extract their features: uint8 [N, 256, 256, 3]."""
-        crops, fc7 = ten_crop_forward(self.network, self.prepare_input(images))
-        arrays = map(to_numpy, (crops.mean(1), crops, fc7[:, CENTRE_CROP]))
-        return [Prediction(*one) for one in zip(*arrays, strict=True)]
+        crops, fc7 = self.runtime.run_ten_crops(images)
+        return [Prediction(*one) for one in zip(crops.mean(1), crops, fc7, strict=True)]
 
-    @torch.inference_mode()
     def extract_features(self, images: Pixels) -> Floats:
         """Compute fc7 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
-        crops = centre_crop(self.prepare_input(images), self.network.config.crop)
-        return to_numpy(self.network(crops).fc7)
+        return self.runtime.run_centre_crop(images)
 
-    @torch.inference_mode()
     def predict_probabilities(self, images: Pixels) -> Floats:
         """Average the ten crops' softmax: uint8 [N, 256, 256, 3] → float32 [N, classes]."""
-        return to_numpy(ten_crop_forward(self.network, self.prepare_input(images))[0].mean(1))
+        probabilities: Floats = self.runtime.run_ten_crops(images).probabilities.mean(1)
+        return probabilities
 
     def prepare_input(self, images: Pixels) -> Tensor:
         """Subtract the mean image and scale the pixels for the network, on its device.
 
         uint8 [N, 256, 256, 3] → float32 [N, 3, 256, 256], channels last.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device)
-        config = self.network.config
-        centred = subtract_mean(pixels, self.mean)
-        return scale_pixels(centred, config.input_scale, config.channel_scales)
+        return TorchRuntime(self.network, self.mean).prepare_input(images)
 
     def top5(self, probabilities: Floats) -> list[LabelProbability]:
         """Return the five most probable labels, or all if there are fewer: float32 [classes]."""
@@ -148,9 +160,3 @@ def find_device(name: str = "auto") -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def to_numpy(tensor: Tensor) -> Floats:
-    """Copy a tensor from any device into a float32 array."""
-    array: Floats = tensor.float().cpu().numpy()
-    return array

@@ -1,0 +1,1 @@
+"""What computes a network's predictions: torch, or OpenVINO where that measures faster."""

@@ -1,0 +1,192 @@
+"""Chooses the runtime of a network by measuring the candidates once on the machine at hand.
+
+A candidate must agree with torch (model/runtime/agreement.py) and be faster. What was measured is
+stored, so that the next start only compiles what was chosen.
+"""
+
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from model.alexnet import AlexNet
+from model.runtime.agreement import Disagreement, make_test_images, measure_disagreement
+from model.runtime.protocol import Pixels, Runtime, RuntimeUnavailableError
+from model.runtime.torch_runtime import TORCH, TorchRuntime
+from storage.files import write_atomically
+from storage.tolerant_json import read_json_object
+
+AUTO = "auto"
+OPENVINO_PRECISIONS = {"openvino-bf16": "bf16", "openvino-f32": "f32"}
+"""The precisions that OpenVINO is tried with, the fastest first."""
+RUNTIMES = (AUTO, TORCH, *OPENVINO_PRECISIONS)
+"""What ALEXNET_RUNTIME may be."""
+ROUNDS = 3
+"""Passes over one image that a candidate and torch take in turn; the medians are compared."""
+MAX_BYTES = 100_000
+"""The largest file of measurements that is read."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeChoice:
+    """The runtime that was chosen, and why.
+
+    milliseconds: of ten crops of one image, by runtime, as far as they were measured.
+    disagreement: the chosen runtime's with torch; None for torch itself. reason: a sentence.
+    """
+
+    name: str
+    reason: str
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    disagreement: Disagreement | None = None
+
+
+def choose_runtime(
+    network: AlexNet, mean: Tensor, identity: str, folder: Path | None, wish: str = AUTO
+) -> tuple[Runtime, RuntimeChoice]:
+    """Return the runtime for a network and why it was chosen; whatever fails, torch is left.
+
+    mean: float32 [3, side, side], on the network's device. identity: of the weights. folder: where
+    measurements are stored; None measures each time. wish: one of RUNTIMES; all but "auto" decide
+    without measuring times, and torch computes if what was wished cannot or does not agree.
+    """
+    reference = TorchRuntime(network, mean)
+    if wish == TORCH:
+        return reference, RuntimeChoice(name=TORCH, reason="ALEXNET_RUNTIME is torch.")
+    if mean.device.type != "cpu":
+        reason = f"The network computes on {mean.device.type}."
+        return reference, RuntimeChoice(name=TORCH, reason=reason)
+    if find_spec("openvino") is None:
+        return reference, RuntimeChoice(name=TORCH, reason="OpenVINO is not installed.")
+    file = folder / f"{identity}.json" if folder else None
+    if wish == AUTO and file and (stored := read_choice(file)):
+        if stored.name == TORCH:
+            return reference, stored
+        try:
+            return make_openvino(network, mean, stored.name), stored
+        except RuntimeUnavailableError as error:
+            logger.warning("the stored choice of %s no longer holds: %s", stored.name, error)
+    runtime, choice = find_best(network, mean, reference, wish)
+    if wish == AUTO and file:
+        store_choice(file, choice)
+    return runtime, choice
+
+
+def find_best(
+    network: AlexNet, mean: Tensor, reference: Runtime, wish: str
+) -> tuple[Runtime, RuntimeChoice]:
+    """Take the first precision of OpenVINO that agrees with torch, if it is also faster."""
+    images = make_test_images(network.config.side)
+    refused = []
+    for name in OPENVINO_PRECISIONS if wish == AUTO else (wish,):
+        try:
+            runtime = make_openvino(network, mean, name)
+        except RuntimeUnavailableError as error:
+            refused.append(f"{name}: {error}")
+            continue
+        found = measure_disagreement(runtime, reference, images)
+        if not found.is_small:
+            refused.append(
+                f"{name}: a probability changes by {found.probability:.3f} and fc7 by "
+                f"{found.feature:.1%}"
+            )
+            continue
+        if wish != AUTO:
+            reason = f"ALEXNET_RUNTIME is {wish}."
+            return runtime, RuntimeChoice(name=name, reason=reason, disagreement=found)
+        times = measure_alternately({name: runtime, TORCH: reference}, images[:1])
+        if times[name] < times[TORCH]:
+            reason = f"Ten crops take {times[name]:.0f} ms, with torch {times[TORCH]:.0f} ms."
+            return runtime, RuntimeChoice(
+                name=name, reason=reason, milliseconds=times, disagreement=found
+            )
+        reason = f"Ten crops take {times[TORCH]:.0f} ms, with {name} {times[name]:.0f} ms."
+        return reference, RuntimeChoice(name=TORCH, reason=reason, milliseconds=times)
+    return reference, RuntimeChoice(name=TORCH, reason=f"OpenVINO was refused: {'; '.join(refused)}.")
+
+
+def make_openvino(network: AlexNet, mean: Tensor, name: str) -> Runtime:
+    """Compile a network with OpenVINO. Raises RuntimeUnavailableError."""
+    try:
+        # Not above: OpenVINO is optional, and takes time and memory.
+        from model.runtime.openvino_runtime import OpenVinoRuntime
+    except ImportError as error:
+        raise RuntimeUnavailableError(f"OpenVINO cannot be imported: {error}") from error
+    return OpenVinoRuntime(network, mean, OPENVINO_PRECISIONS[name])
+
+
+def measure_alternately(runtimes: Mapping[str, Runtime], images: Pixels) -> dict[str, float]:
+    """Let runtimes take turns, so that other load meets all; return medians in milliseconds."""
+    times: dict[str, list[float]] = {name: [] for name in runtimes}
+    for number in range(ROUNDS + 1):
+        for name, runtime in runtimes.items():
+            start = time.perf_counter()
+            runtime.run_ten_crops(images)
+            if number:  # the first pass of a batch size also prepares
+                times[name].append(1000 * (time.perf_counter() - start))
+    return {name: median(some) for name, some in times.items()}
+
+
+def describe_machine() -> dict[str, str]:
+    """Describe what a choice depends on besides the weights."""
+    return {
+        "processor": read_processor(),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "openvino": read_version("openvino"),
+    }
+
+
+def read_processor() -> str:
+    """Return the processor's name and whether it has AMX, or what the platform calls it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    known = [flag for flag in ("avx2", "avx512_bf16", "amx_bf16") if flag in flags]
+    return " ".join([*names[:1], *known]) or platform.machine()
+
+
+def read_version(package: str) -> str:
+    """Return the version of an installed package, or nothing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def read_choice(file: Path) -> RuntimeChoice | None:
+    """Read what was measured on this machine; None if nothing was, or the file is damaged."""
+    stored = read_json_object(file, MAX_BYTES)
+    if stored.get("machine") != describe_machine():
+        return None
+    try:
+        chosen = stored["choice"]
+        found = chosen["disagreement"]
+        choice = RuntimeChoice(**chosen | {"disagreement": Disagreement(**found) if found else None})
+    except (KeyError, TypeError):
+        return None
+    return choice if choice.name in RUNTIMES[1:] and isinstance(choice.reason, str) else None
+
+
+def store_choice(file: Path, choice: RuntimeChoice) -> None:
+    """Store what was measured; a folder that cannot be written to costs the next start its time."""
+    text = json.dumps({"machine": describe_machine(), "choice": asdict(choice)}, indent=2)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, f"{text}{os.linesep}")
+    except OSError as error:
+        logger.warning("%s cannot be written: %s", file, error.strerror)

@@ -1,0 +1,125 @@
+"""The network's layers as operations of OpenVINO, each with the weights of its module.
+
+The weights are not copied: an operation refers to the memory of its module's tensors, which must
+live as long as the graph.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as op
+from torch import Tensor, nn
+
+from model.layers import Dropout
+from model.lrn import LocalResponseNorm
+from model.runtime.protocol import RuntimeUnavailableError
+
+Output = ov.Output
+
+
+def apply_layers(modules: Iterable[nn.Module], x: Output) -> Output:
+    """Apply modules one after another."""
+    for module in modules:
+        x = apply_layer(module, x)
+    return x
+
+
+def apply_layer(module: nn.Module, x: Output) -> Output:
+    """Apply a module. Raises RuntimeUnavailableError for one that has no counterpart here."""
+    match module:
+        case nn.ZeroPad2d():
+            left, right, top, bottom = module.padding
+            return pad(x, left=left, right=right, top=top, bottom=bottom)
+        case nn.Conv2d():
+            return apply_conv(module, x)
+        case nn.Linear():
+            product = op.matmul(x, share(module.weight), False, True)
+            return op.add(product, share(module.bias[None])).output(0)
+        case nn.ReLU():
+            return op.relu(x).output(0)
+        case nn.Tanh():
+            return op.tanh(x).output(0)
+        case LocalResponseNorm():
+            return apply_lrn(module, x)
+        case nn.MaxPool2d():
+            assert isinstance(module.kernel_size, int)
+            assert isinstance(module.stride, int)
+            assert isinstance(module.padding, int)
+            size, stride, border = ([n] * 2 for n in (module.kernel_size, module.stride, 0))
+            rounding = "ceil" if module.ceil_mode else "floor"
+            if module.padding:
+                raise RuntimeUnavailableError("its pooling is padded")
+            return op.max_pool(x, stride, [1, 1], border, border, size, rounding).output(0)
+        case nn.Flatten():
+            return op.reshape(x, integers([0, -1]), True).output(0)
+        case Dropout():
+            keep = 1.0 if module.inverted else 1 - module.p
+            return x if keep == 1 else op.multiply(x, np.float32(keep)).output(0)
+    raise RuntimeUnavailableError(f"it has a layer {type(module).__name__}")
+
+
+def apply_conv(module: nn.Conv2d, x: Output) -> Output:
+    """Apply a convolution; with groups where its kernels see only their own tower's maps."""
+    if isinstance(module.padding, str) or set(module.dilation) != {1}:
+        raise RuntimeUnavailableError("a convolution of its is padded or dilated unusually")
+    strides, border = list(module.stride), list(module.padding)
+    weight = module.weight
+    if module.groups == 1:
+        found = op.convolution(x, share(weight), strides, border, border, [1, 1])
+    else:
+        grouped = weight.unflatten(0, (module.groups, -1))
+        found = op.group_convolution(x, share(grouped), strides, border, border, [1, 1])
+    if module.bias is None:
+        return found.output(0)
+    return op.add(found, share(module.bias[None, :, None, None])).output(0)
+
+
+def apply_lrn(module: LocalResponseNorm, x: Output) -> Output:
+    """Apply response normalisation, the sum as a banded convolution as in model/lrn.py.
+
+    Measured faster than OpenVINO's own operation on the two towers' halves, by a quarter of the
+    whole network's time in bf16.
+    """
+    band = (module.alpha * module.band).unflatten(0, (module.towers, -1)).numpy()
+    square, none = op.multiply(x, x), [0, 0]
+    total = op.group_convolution(square, op.constant(band), [1, 1], none, none, [1, 1])
+    t = op.add(total, np.float32(module.k))
+    if module.beta == 0.75:
+        root = op.sqrt(t)
+        return op.divide(x, op.multiply(root, op.sqrt(root))).output(0)
+    return op.divide(x, op.power(t, np.float32(module.beta))).output(0)
+
+
+def pad(x: Output, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> Output:
+    """Add zeros around [N, C, H, W]."""
+    before, after = [0, 0, top, left], [0, 0, bottom, right]
+    return op.pad(x, before, after, "constant", np.float32(0)).output(0)
+
+
+def cut(x: Output, rows: tuple[int, int], columns: tuple[int, int]) -> Output:
+    """Cut rows and columns out of [N, C, H, W]."""
+    (y0, y1), (x0, x1) = rows, columns
+    ends = (integers(some) for some in ([y0, x0], [y1, x1], [1, 1], [2, 3]))
+    return op.slice(x, *ends).output(0)
+
+
+def mirror(x: Output) -> Output:
+    """Reverse the columns of [N, C, H, W]."""
+    ends = (integers([some]) for some in (-1, np.iinfo(np.int64).min, -1, 3))
+    return op.slice(x, *ends).output(0)
+
+
+def reshape(x: Output, shape: Sequence[int]) -> Output:
+    """Give a tensor another shape, one side of which may be −1."""
+    return op.reshape(x, integers(shape), False).output(0)
+
+
+def integers(values: Sequence[int]) -> ov.Node:
+    """Make a constant of whole numbers."""
+    return op.constant(np.array(values, np.int64))
+
+
+def share(tensor: Tensor) -> ov.Node:
+    """Make a constant that refers to a tensor's memory."""
+    return op.constant(np.ascontiguousarray(tensor.detach().numpy()), shared_memory=True)

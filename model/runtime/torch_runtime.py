@@ -1,0 +1,52 @@
+"""The reference: torch, in float32, on any device."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.alexnet import AlexNet
+from model.preprocess import scale_pixels, subtract_mean
+from model.runtime.protocol import Floats, Pixels, TenCropOutput
+from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
+
+TORCH = "torch"
+
+
+class TorchRuntime:
+    """Computes with the network's own modules, whatever their layers are.
+
+    mean: float32 [3, side, side], on the network's device.
+    """
+
+    name = TORCH
+
+    def __init__(self, network: AlexNet, mean: Tensor) -> None:
+        self.network, self.mean = network, mean
+
+    @torch.inference_mode()
+    def run_ten_crops(self, images: Pixels) -> TenCropOutput:
+        """Run the ten crops of each image: uint8 [N, 256, 256, 3]."""
+        crops, fc7 = ten_crop_forward(self.network, self.prepare_input(images))
+        return TenCropOutput(to_numpy(crops), to_numpy(fc7[:, CENTRE_CROP]))
+
+    @torch.inference_mode()
+    def run_centre_crop(self, images: Pixels) -> Floats:
+        """Compute fc7 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
+        crops = centre_crop(self.prepare_input(images), self.network.config.crop)
+        return to_numpy(self.network(crops).fc7)
+
+    def prepare_input(self, images: Pixels) -> Tensor:
+        """Subtract the mean image and scale the pixels for the network, on its device.
+
+        uint8 [N, 256, 256, 3] → float32 [N, 3, 256, 256], channels last.
+        """
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.mean.device)
+        config = self.network.config
+        centred = subtract_mean(pixels, self.mean)
+        return scale_pixels(centred, config.input_scale, config.channel_scales)
+
+
+def to_numpy(tensor: Tensor) -> Floats:
+    """Copy a tensor from any device into a float32 array."""
+    array: Floats = tensor.float().cpu().numpy()
+    return array
