@@ -84,6 +84,9 @@ def on_starting(server: Any) -> None:
         install_pretrained(settings.home, restore=False)
     except OSError as error:
         sys.stderr.write(f"The weights that ship cannot be copied: {error}\n")
+    runtime_log = logging.getLogger("alexnet.runtime")
+    runtime_log.addHandler(logging.StreamHandler())
+    runtime_log.setLevel(logging.INFO)
     for name in SERVER_LOGGERS:
         logging.getLogger(name).addFilter(make_discreet)
     if settings.log == "json":

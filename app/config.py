@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 from index.engines.milvus_address import parse_milvus_url
 from index.engines.options import SEARCH_DEVICES, SearchDevice
+from model.runtime.names import OPENVINO_PRECISIONS, RUNTIMES
 from storage.home import Home, home_from_environment
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -73,6 +74,13 @@ def parse_device(text: str) -> str:
         backend = torch.cuda if text == "cuda" else torch.backends.mps
         if not backend.is_available():
             raise ValueError(f"is {text}, but torch finds no such device here")
+    return text
+
+
+def parse_runtime(text: str) -> str:
+    """Parse the name of a runtime that is installed."""
+    if parse_choice(RUNTIMES)(text) in OPENVINO_PRECISIONS and find_spec("openvino") is None:
+        raise ValueError(f"is {text}, which needs OpenVINO; install it with `pip install openvino`")
     return text
 
 
@@ -377,6 +385,15 @@ class Settings:
             "ALEXNET_DEVICE",
             "Device for the network: auto, cpu, cuda or mps.",
             parse_device,
+        ),
+    )
+    runtime: str = field(
+        default="auto",
+        metadata=describe_setting(
+            "ALEXNET_RUNTIME",
+            "What computes predictions: torch, openvino-f32, openvino-bf16, or auto, which is the "
+            "fastest of those that agree with torch, measured once.",
+            parse_runtime,
         ),
     )
     index_device: str = field(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from model.config import Resize
+from model.runtime.names import TORCH
 
 FORMAT = 2
 MANIFEST_FILE = "manifest.json"
@@ -63,6 +64,9 @@ class Manifest:
     weights_file: str = ""
     """Their file: a path relative to `ALEXNET_HOME` if it lies below it, else absolute; empty in
     manifests from before it was recorded."""
+    runtime: str = TORCH
+    """What computed its features; torch in manifests from before it was recorded. Queries may come
+    from another: model/runtime/agreement.py bounds the difference."""
     preprocessing: str = PREPROCESSINGS["bicubic"]
     data: str
     """The absolute path of the training set."""
@@ -156,7 +160,7 @@ def parse_manifest(values: Any, file: Path) -> Manifest:
         )
     if values.get(CHECKSUM_KEY) != compute_manifest_checksum(values):
         raise StoreError(f"{file} is damaged: its checksum does not match; {REBUILD_HINT}")
-    values = {"weights_file": ""} | values
+    values = {"weights_file": "", "runtime": TORCH} | values
     for known in fields(Manifest):
         if type(values.get(known.name)) is not (get_origin(known.type) or known.type):
             raise StoreError(

@@ -14,8 +14,9 @@ from model.dataset import ClassName
 from model.decode import MAX_PIXELS
 from model.preprocess import decode_square, make_square, read_square
 from model.runtime.choice import RuntimeChoice, choose_runtime
+from model.runtime.names import TORCH
 from model.runtime.protocol import Floats, Pixels, Runtime
-from model.runtime.torch_runtime import TORCH, TorchRuntime
+from model.runtime.torch_runtime import TorchRuntime
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Predictor:
     ) -> "Predictor":
         """Put weights on a device: "auto", "cpu", "cuda" or "mps".
 
-        runtime: one of `model.runtime.choice.RUNTIMES`. measurements: the folder where it is
+        runtime: one of `model.runtime.names.RUNTIMES`. measurements: the folder where it is
         stored which one is the fastest.
         """
         network = weights.build_network()

@@ -66,6 +66,11 @@ class Home:
         return self.root / "evaluations"
 
     @property
+    def runtimes(self) -> Path:
+        """What was measured to choose each network's runtime, one file for each weights."""
+        return self.root / "runtimes"
+
+    @property
     def prepared(self) -> Path:
         """Training sets decoded once: squares of pixels, mean image and PCA."""
         return self.root / "prepared"

@@ -27,6 +27,14 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def torch_computes() -> Iterator[None]:
+    """Processes that tests start do not measure which runtime is faster, which takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ALEXNET_RUNTIME", "torch")
+        yield
+
+
 @pytest.fixture(scope="session")
 def weights_of() -> Callable[..., Weights]:
     """Make weights of a configuration, as a training run would leave them.

@@ -41,7 +41,9 @@ from index.vectors import Floats
 from model.checkpoint import Weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder, scan_photographs
 from model.predict import Predictor
+from model.runtime.names import TORCH
 from storage.home import Home
+from storage.parallel import is_distributed
 from storage.pretrained import find_training_folder
 from storage.progress import Report
 
@@ -178,6 +180,7 @@ class IndexBuild:
                 engine = self.write_version(draft, options, gathered, images, earlier)
                 manifest = draft.commit(
                     weights=self.weights.identity,
+                    runtime=self.predictor.runtime.name,
                     weights_file=name_weights_file(self.settings.home, self.file),
                     preprocessing=PREPROCESSINGS[self.weights.config.resize],
                     data=str(self.folder.root),
@@ -320,8 +323,13 @@ class IndexBuild:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The network, on this process's device."""
-        return Predictor.from_weights(self.weights, choose_process_device(self.settings.device))
+        """The network, on this process's device.
+
+        Of several processes each could measure another runtime as the fastest, so all take torch.
+        """
+        settings, device = self.settings, choose_process_device(self.settings.device)
+        runtime = TORCH if is_distributed() else settings.runtime
+        return Predictor.from_weights(self.weights, device, runtime, settings.home.runtimes)
 
 
 def settle_options(

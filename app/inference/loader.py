@@ -1,5 +1,6 @@
 """Loads the weights and the index that belong together, and keeps up with changes while serving."""
 
+import logging
 import threading
 from pathlib import Path
 
@@ -38,6 +39,9 @@ from index.store import Index
 from model.checkpoint import WeightsError
 from model.config import FEATURES
 from model.predict import Predictor
+
+runtime_log = logging.getLogger("alexnet.runtime")
+"""Says which runtime was chosen; gunicorn.conf.py has it shown."""
 
 
 class ModelLoader:
@@ -222,10 +226,10 @@ class ModelLoader:
         if source.problem or source.file is None:
             assert source.problem is not None
             return source.problem
-        file, device = source.file, self.settings.device
+        file, settings = source.file, self.settings
         key = read_file_identity(file)
         try:
-            predictor = self.predictors.get(key, lambda: read_predictor(file, device))
+            predictor = self.predictors.get(key, lambda: read_predictor(file, settings))
         except WeightsError as error:
             return describe_damaged_weights(error)
         if read_file_identity(file) != key:
@@ -236,6 +240,10 @@ class ModelLoader:
         return predictor
 
 
-def read_predictor(file: Path, device: str) -> Predictor:
-    """Read a weights file that can be served. Raises WeightsError."""
-    return Predictor.from_weights(load_servable(file), device)
+def read_predictor(file: Path, settings: Settings) -> Predictor:
+    """Read a weights file that can be served, and choose its runtime. Raises WeightsError."""
+    weights, folder = load_servable(file), settings.home.runtimes
+    predictor = Predictor.from_weights(weights, settings.device, settings.runtime, folder)
+    choice = predictor.choice
+    runtime_log.info("Weights %s run on %s. %s", predictor.identity[:8], choice.name, choice.reason)
+    return predictor

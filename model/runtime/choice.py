@@ -21,16 +21,12 @@ from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.runtime.agreement import Disagreement, make_test_images, measure_disagreement
+from model.runtime.names import AUTO, OPENVINO_PRECISIONS, RUNTIMES, TORCH
 from model.runtime.protocol import Pixels, Runtime, RuntimeUnavailableError
-from model.runtime.torch_runtime import TORCH, TorchRuntime
+from model.runtime.torch_runtime import TorchRuntime
 from storage.files import write_atomically
 from storage.tolerant_json import read_json_object
 
-AUTO = "auto"
-OPENVINO_PRECISIONS = {"openvino-bf16": "bf16", "openvino-f32": "f32"}
-"""The precisions that OpenVINO is tried with, the fastest first."""
-RUNTIMES = (AUTO, TORCH, *OPENVINO_PRECISIONS)
-"""What ALEXNET_RUNTIME may be."""
 ROUNDS = 3
 """Passes over one image that a candidate and torch take in turn; the medians are compared."""
 MAX_BYTES = 100_000
@@ -113,7 +109,9 @@ def find_best(
             )
         reason = f"Ten crops take {times[TORCH]:.0f} ms, with {name} {times[name]:.0f} ms."
         return reference, RuntimeChoice(name=TORCH, reason=reason, milliseconds=times)
-    return reference, RuntimeChoice(name=TORCH, reason=f"OpenVINO was refused: {'; '.join(refused)}.")
+    return reference, RuntimeChoice(
+        name=TORCH, reason=f"OpenVINO was refused: {'; '.join(refused)}."
+    )
 
 
 def make_openvino(network: AlexNet, mean: Tensor, name: str) -> Runtime:
@@ -176,7 +174,9 @@ def read_choice(file: Path) -> RuntimeChoice | None:
     try:
         chosen = stored["choice"]
         found = chosen["disagreement"]
-        choice = RuntimeChoice(**chosen | {"disagreement": Disagreement(**found) if found else None})
+        choice = RuntimeChoice(
+            **chosen | {"disagreement": Disagreement(**found) if found else None}
+        )
     except (KeyError, TypeError):
         return None
     return choice if choice.name in RUNTIMES[1:] and isinstance(choice.reason, str) else None

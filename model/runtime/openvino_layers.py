@@ -28,9 +28,6 @@ def apply_layers(modules: Iterable[nn.Module], x: Output) -> Output:
 def apply_layer(module: nn.Module, x: Output) -> Output:
     """Apply a module. Raises RuntimeUnavailableError for one that has no counterpart here."""
     match module:
-        case nn.ZeroPad2d():
-            left, right, top, bottom = module.padding
-            return pad(x, left=left, right=right, top=top, bottom=bottom)
         case nn.Conv2d():
             return apply_conv(module, x)
         case nn.Linear():
@@ -43,19 +40,22 @@ def apply_layer(module: nn.Module, x: Output) -> Output:
         case LocalResponseNorm():
             return apply_lrn(module, x)
         case nn.MaxPool2d():
-            assert isinstance(module.kernel_size, int)
-            assert isinstance(module.stride, int)
-            assert isinstance(module.padding, int)
-            size, stride, border = ([n] * 2 for n in (module.kernel_size, module.stride, 0))
-            rounding = "ceil" if module.ceil_mode else "floor"
-            if module.padding:
-                raise RuntimeUnavailableError("its pooling is padded")
-            return op.max_pool(x, stride, [1, 1], border, border, size, rounding).output(0)
+            return apply_pool(module, x)
+        case Dropout():
+            return apply_dropout(module, x)
+    return apply_shaping(module, x)
+
+
+def apply_shaping(module: nn.Module, x: Output) -> Output:
+    """Apply a module that only changes the shape. Raises RuntimeUnavailableError for any other."""
+    match module:
+        case nn.ZeroPad2d():
+            left, right, top, bottom = module.padding
+            return pad(x, left=left, right=right, top=top, bottom=bottom)
         case nn.Flatten():
             return op.reshape(x, integers([0, -1]), True).output(0)
-        case Dropout():
-            keep = 1.0 if module.inverted else 1 - module.p
-            return x if keep == 1 else op.multiply(x, np.float32(keep)).output(0)
+        case nn.AdaptiveAvgPool2d() if has_side(x, module.output_size):
+            return x  # maps of that side stay as they are
     raise RuntimeUnavailableError(f"it has a layer {type(module).__name__}")
 
 
@@ -73,6 +73,26 @@ def apply_conv(module: nn.Conv2d, x: Output) -> Output:
     if module.bias is None:
         return found.output(0)
     return op.add(found, share(module.bias[None, :, None, None])).output(0)
+
+
+def apply_pool(module: nn.MaxPool2d, x: Output) -> Output:
+    """Apply max pooling."""
+    if module.padding or not isinstance(module.kernel_size, int):
+        raise RuntimeUnavailableError("its pooling is padded, or its windows are no squares")
+    size, stride, none = ([n] * 2 for n in (module.kernel_size, module.stride, 0))
+    rounding = "ceil" if module.ceil_mode else "floor"
+    return op.max_pool(x, stride, [1, 1], none, none, size, rounding).output(0)
+
+
+def has_side(x: Output, side: object) -> bool:
+    """Whether [N, C, H, W] has maps of side × side."""
+    return all(length.get_length() == side for length in list(x.get_partial_shape())[2:])
+
+
+def apply_dropout(module: Dropout, x: Output) -> Output:
+    """Apply what dropout does at test time."""
+    keep = 1.0 if module.inverted else 1 - module.p
+    return x if keep == 1 else op.multiply(x, np.float32(keep)).output(0)
 
 
 def apply_lrn(module: LocalResponseNorm, x: Output) -> Output:

@@ -6,10 +6,9 @@ from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.preprocess import scale_pixels, subtract_mean
+from model.runtime.names import TORCH
 from model.runtime.protocol import Floats, Pixels, TenCropOutput
 from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
-
-TORCH = "torch"
 
 
 class TorchRuntime:

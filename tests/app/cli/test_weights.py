@@ -64,7 +64,9 @@ def album(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Path:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     root = tmp_path_factory.mktemp("home")
-    return Settings.from_environment({"ALEXNET_HOME": str(root), "ALEXNET_DEVICE": "cpu"})
+    return Settings.from_environment(
+        {"ALEXNET_HOME": str(root), "ALEXNET_DEVICE": "cpu", "ALEXNET_RUNTIME": "torch"}
+    )
 
 
 def run(settings: Settings, *words: str | Path) -> Result:
