@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from model.alexnet import AlexNet
 from model.layers import Activation, Conv, Dense, Local
-from model.predict import Floats, Pixels, Predictor, to_numpy
+from model.predict import Predictor
 from model.receptive_field import WeightedLayer, list_weighted_layers
+from model.runtime.protocol import Floats, Pixels
+from model.runtime.torch_runtime import to_numpy
 from model.ten_crop import CENTRE_CROP, centre_crop, crop_offsets
 
 Positions = npt.NDArray[np.int64]

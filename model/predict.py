@@ -18,6 +18,8 @@ from model.runtime.names import TORCH
 from model.runtime.protocol import Floats, Pixels, Runtime
 from model.runtime.torch_runtime import TorchRuntime
 
+__all__ = ["Floats", "LabelProbability", "Pixels", "Prediction", "Predictor", "find_device"]
+
 
 @dataclass(frozen=True)
 class LabelProbability:
