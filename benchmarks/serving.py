@@ -2,9 +2,10 @@
 
 First the ten crops of one image, computed in turns by torch, by this project's other runtimes, and
 by torchvision's AlexNet in torch, ONNX Runtime and OpenVINO (random weights; no response
-normalisation, and no crops that share layers). Then batches of several images with the fastest of these runtimes. Then the real
-server, in a home of its own with the weights but no index: one client, and many. With `--data`,
-how the runtimes' answers differ on that folder's validation photographs.
+normalisation, and no crops that share layers). Then batches of several images with the fastest of
+these runtimes. Then the real server, in a home of its own with the weights but no index: one
+client, and many. With `--data`, how the runtimes' answers differ on that folder's validation
+photographs.
 """
 
 import json

@@ -27,7 +27,7 @@ def measure_agreement(
     folder = scan_folder(data)
     random = np.random.default_rng(2012)
     chosen = [folder.val[i] for i in random.permutation(len(folder.val))[:count]]
-    names = [known.name for known in weights.classes]
+    names = [known.folder for known in weights.classes]
     truth = np.array([names.index(one.path.split("/")[-2]) for one in chosen])
     config = weights.config
     probabilities: dict[str, list[Floats]] = {name: [] for name in runtimes}

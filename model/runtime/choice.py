@@ -9,7 +9,8 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ from model.runtime.agreement import Disagreement, make_test_images, measure_disa
 from model.runtime.names import AUTO, OPENVINO_PRECISIONS, RUNTIMES, TORCH
 from model.runtime.protocol import Pixels, Runtime, RuntimeUnavailableError
 from model.runtime.torch_runtime import TorchRuntime
-from storage.files import write_atomically
+from storage.files import lock_file, write_atomically
 from storage.tolerant_json import read_json_object
 
 ROUNDS = 3
@@ -65,18 +66,41 @@ def choose_runtime(
         return reference, RuntimeChoice(name=TORCH, reason=reason)
     if find_spec("openvino") is None:
         return reference, RuntimeChoice(name=TORCH, reason="OpenVINO is not installed.")
-    file = folder / f"{identity}.json" if folder else None
-    if wish == AUTO and file and (stored := read_choice(file)):
-        if stored.name == TORCH:
-            return reference, stored
-        try:
-            return make_openvino(network, mean, stored.name), stored
-        except RuntimeUnavailableError as error:
-            logger.warning("the stored choice of %s no longer holds: %s", stored.name, error)
-    runtime, choice = find_best(network, mean, reference, wish)
-    if wish == AUTO and file:
+    if wish != AUTO or folder is None:
+        return find_best(network, mean, reference, wish)
+    file = folder / f"{identity}.json"
+    with lock_measurements(file):
+        if stored := take_stored(network, mean, reference, file):
+            return stored
+        runtime, choice = find_best(network, mean, reference, wish)
         store_choice(file, choice)
     return runtime, choice
+
+
+@contextmanager
+def lock_measurements(file: Path) -> Iterator[None]:
+    """Let one of several processes measure and the others wait, if the folder can be written to."""
+    with ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock_file(file.with_suffix(".lock")))
+        except OSError as error:
+            logger.warning("%s cannot be locked: %s", file, error.strerror)
+        yield
+
+
+def take_stored(
+    network: AlexNet, mean: Tensor, reference: Runtime, file: Path
+) -> tuple[Runtime, RuntimeChoice] | None:
+    """Return what was chosen earlier; None if nothing was, or it cannot be made any more."""
+    stored = read_choice(file)
+    if stored is None or stored.name == TORCH:
+        return (reference, stored) if stored else None
+    try:
+        return make_openvino(network, mean, stored.name), stored
+    except RuntimeUnavailableError as error:
+        logger.warning("%s is no longer available: %s", stored.name, error)
+        return None
 
 
 def find_best(
@@ -186,7 +210,6 @@ def store_choice(file: Path, choice: RuntimeChoice) -> None:
     """Store what was measured; a folder that cannot be written to costs the next start its time."""
     text = json.dumps({"machine": describe_machine(), "choice": asdict(choice)}, indent=2)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, f"{text}{os.linesep}")
     except OSError as error:
         logger.warning("%s cannot be written: %s", file, error.strerror)

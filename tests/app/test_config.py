@@ -42,6 +42,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         "ALEXNET_UPLOAD_DAYS": "-1",
         "ALEXNET_PAGE_SIZE": "1.5",
         "ALEXNET_DEVICE": "tpu",
+        "ALEXNET_RUNTIME": "abacus",
     }
     with pytest.raises(SettingsError) as caught:
         read(tmp_path, **wrong)
