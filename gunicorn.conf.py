@@ -84,13 +84,14 @@ def on_starting(server: Any) -> None:
         install_pretrained(settings.home, restore=False)
     except OSError as error:
         sys.stderr.write(f"The weights that ship cannot be copied: {error}\n")
-    runtime_log = logging.getLogger("alexnet.runtime")
-    runtime_log.addHandler(logging.StreamHandler())
-    runtime_log.setLevel(logging.INFO)
     for name in SERVER_LOGGERS:
         logging.getLogger(name).addFilter(make_discreet)
+    runtime_log = logging.getLogger("alexnet.runtime")
+    runtime_log.setLevel(logging.INFO)
     if settings.log == "json":
         log_as_json()
+    else:
+        runtime_log.addHandler(logging.StreamHandler())
     if settings.metrics or settings.metrics_token:
         try:
             make_metrics_folder()

@@ -57,7 +57,7 @@ def describe_served() -> dict[str, str]:
     if not isinstance(state, Ready | LabelsOnly):
         return {"runtime": "", "device": "", "weights": "", "index": ""}
     return {
-        "runtime": "torch",
+        "runtime": state.predictor.runtime.name,
         "device": str(state.predictor.device),
         "weights": state.predictor.identity,
         "index": state.version.name if isinstance(state, Ready) else "",
