@@ -73,7 +73,7 @@ def metrics() -> Metrics:
     return found
 
 
-def read_upload(file: FileStorage) -> receive.Upload:
+def accept_upload(file: FileStorage) -> receive.Upload:
     """Read an uploaded file and count it. Raises UploadError if it is empty or too large."""
     upload = receive.read_upload(file, settings())
     metrics().upload_bytes.observe(len(upload.data))

@@ -23,7 +23,7 @@ from model.alexnet import AlexNet
 from model.compressed import CodingError, compress_tensors, decompress_tensors
 from model.config import AlexNetConfig, ConfigError
 from model.dataset import ClassName
-from model.layer_list import describe_layers
+from model.layer_list import dump_layers
 from storage.files import replace_atomically
 
 T = TypeVar("T")
@@ -377,7 +377,7 @@ def describe_network(weights: Weights) -> dict[str, Any]:
         if config[name] == getattr(AlexNetConfig, name):
             del config[name]
     if "layers" in config:
-        config["layers"] = describe_layers(weights.config.layers)
+        config["layers"] = dump_layers(weights.config.layers)
     return {
         "config": config,
         "classes": [[c.folder, c.label] for c in weights.classes],

@@ -6,7 +6,7 @@ from typing import Any
 
 from model.architectures import VARIANTS
 from model.config import AlexNetConfig, ConfigError
-from model.layer_list import describe_layers
+from model.layer_list import dump_layers
 
 DEFINED = "defined"
 """The variant of a network that is defined by a text, not by its name."""
@@ -17,7 +17,7 @@ DEFINITION_FIELDS = ("side", "crop", "test_crops", "dropout")
 def describe_definition(config: AlexNetConfig) -> str:
     """Describe a defined network as JSON; `parse_definition` reads it back."""
     values: dict[str, Any] = {name: getattr(config, name) for name in DEFINITION_FIELDS}
-    return json.dumps(values | {"layers": describe_layers(config.layers)})
+    return json.dumps(values | {"layers": dump_layers(config.layers)})
 
 
 def parse_definition(text: str) -> AlexNetConfig:

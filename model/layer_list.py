@@ -60,15 +60,15 @@ class LayerListError(ValueError):
     """A list of layers that is not one, or that no network can be built of."""
 
 
-def describe_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
+def dump_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
     """Describe layers as JSON objects; `parse_layers` reads them back.
 
     Raises LayerListError for a layer of a type that has no name here.
     """
-    return [describe_layer(layer) for layer in layers]
+    return [dump_layer(layer) for layer in layers]
 
 
-def describe_layer(layer: Layer) -> dict[str, Any]:
+def dump_layer(layer: Layer) -> dict[str, Any]:
     """Describe one layer, without the values that are its type's defaults."""
     kind = next((name for name, known in KINDS.items() if type(layer) is known), None)
     if kind is None:

@@ -145,7 +145,9 @@ def finetune_config(weights: Weights, recipe: Recipe, classes: int) -> AlexNetCo
         dropout=ours.dropout if recipe.dropout is None else recipe.dropout,
         bottleneck=recipe.bottleneck or ours.bottleneck,
     )
-    if recipe.variant == PAPER.variant or describe_layers(named) == describe_layers(ours):
+    if recipe.variant == PAPER.variant or without_training_fields(named) == without_training_fields(
+        ours
+    ):
         return config
     config = replace(
         named,
@@ -160,7 +162,7 @@ def finetune_config(weights: Weights, recipe: Recipe, classes: int) -> AlexNetCo
     return match_lrn_to_he_start(config) if ours.init == "he" else config
 
 
-def describe_layers(config: AlexNetConfig) -> AlexNetConfig:
+def without_training_fields(config: AlexNetConfig) -> AlexNetConfig:
     """Reduce a configuration to what determines its layers, without the outputs."""
     return replace(
         config,

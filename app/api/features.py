@@ -80,7 +80,7 @@ def extract_features() -> dict[str, Any] | Response:
     predictor = context.require_predictor()
     if wants_bytes():
         rows = [
-            extract_upload_features(context.read_upload(f)) for f in uploads.read_uploaded_files()
+            extract_upload_features(context.accept_upload(f)) for f in uploads.read_uploaded_files()
         ]
         return make_bytes_response(np.stack(rows))
     return {

@@ -134,7 +134,7 @@ def read_single_upload() -> Upload:
     sent = uploads.read_uploaded_files()
     if len(sent) > 1:
         raise UploadError("Send one image at a time.")
-    return context.read_upload(sent[0])
+    return context.accept_upload(sent[0])
 
 
 def search_by_feature(

@@ -83,14 +83,14 @@ def process_uploads(process: Process) -> list[dict[str, Any]]:
     """
     uploads = read_uploaded_files()
     if len(uploads) == 1:
-        return [process(context.read_upload(uploads[0]))]
+        return [process(context.accept_upload(uploads[0]))]
     return [process_upload(file, process) for file in uploads]
 
 
 def process_upload(file: FileStorage, process: Process) -> dict[str, Any]:
     """Process one of several images, or return its problem."""
     try:
-        return process(context.read_upload(file))
+        return process(context.accept_upload(file))
     except UploadError as error:
         problem = describe_upload_problem(error, context.settings())
     except ImageError as error:

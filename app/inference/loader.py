@@ -17,7 +17,7 @@ from app.inference.links import (
     read_file_identity,
     read_index_stamp,
 )
-from app.inference.served_weights import WeightsSource, find_source, load_servable
+from app.inference.served_weights import WeightsSource, find_weights_source, load_servable
 from app.inference.state import (
     BUILD_COMMAND,
     PASSING_REASONS,
@@ -97,7 +97,7 @@ class ModelLoader:
         if not isinstance(state, NotReady):
             return state.predictor
         with self.lock:
-            predictor = self.read_predictor(find_source(self.settings.home))
+            predictor = self.read_predictor(find_weights_source(self.settings.home))
         if isinstance(predictor, NotReady):
             raise NotReadyError(predictor)
         return predictor
@@ -158,7 +158,7 @@ class ModelLoader:
             return self.current
         home = self.settings.home
         index = read_index_stamp(home.index)
-        source = find_source(home)
+        source = find_weights_source(home)
         before = LinkSignature(index=index, files=read_file_identities(source.watched))
         found = self.read_state(source, before)
         if self.current is None or self.supersedes(found, self.current):

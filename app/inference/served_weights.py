@@ -52,7 +52,7 @@ class LostWeightsError(Exception):
         self.state = state
 
 
-def find_source(home: Home) -> WeightsSource:
+def find_weights_source(home: Home) -> WeightsSource:
     """Find what is in service according to the link `current`, or what is wrong with it."""
     named: Path | None = None
     try:
@@ -86,7 +86,7 @@ def find_source_without_index(home: Home) -> WeightsSource:
 
 def read_served_identity(home: Home) -> str | None:
     """Read the identity of the weights in service; None if there are none or they are damaged."""
-    source = find_source(home)
+    source = find_weights_source(home)
     try:
         if source.manifest or not source.file:
             return source.manifest.weights if source.manifest else None

@@ -9,7 +9,7 @@ from typing import Literal
 
 from app.config import Settings
 from app.database.session import Sessions
-from app.inference.served_weights import find_source, load_servable
+from app.inference.served_weights import find_weights_source, load_servable
 from app.inference.weights_files import (
     WeightsFile,
     find_index_versions_by_weights,
@@ -82,7 +82,7 @@ def switch_weights(
                 select_weights(home, model.file, alone=unindexed == "serve")
         except (OSError, StoreError) as error:
             raise SwitchError(UNWRITABLE_MESSAGE) from error
-        source = find_source(home)
+        source = find_weights_source(home)
     alone = source.file is not None and source.file.resolve() == model.file.resolve()
     return SwitchedWeights(model=model, index=index, served=index is not None or alone)
 

@@ -59,7 +59,7 @@ def submit_classify_form() -> Redirect:
     require_classifier()
     sent = list_sent_files(request, context.settings())
     if len(sent) == 1:
-        return redirect_to_result(classify_and_store(context.read_upload(sent[0])))
+        return redirect_to_result(classify_and_store(context.accept_upload(sent[0])))
     items = classify_batch(sent)
     token = store_batch(items, context.sessions(), owner=read_owner())
     return redirect(url_for("results.show_batch", token=token), 303)
@@ -135,6 +135,6 @@ def classify_batch(sent: list[FileStorage]) -> list[BatchItem]:
 def classify_batch_item(file: FileStorage) -> BatchItem:
     """Classify an image, or note why it cannot be read."""
     try:
-        return {"token": classify_and_store(context.read_upload(file))}
+        return {"token": classify_and_store(context.accept_upload(file))}
     except (UploadError, ImageError) as error:
         return {"filename": make_display_name(file.filename), "reason": str(error)}

@@ -166,7 +166,7 @@ def describe_machine() -> dict[str, str]:
         "processor": read_processor(),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
-        "openvino": read_version("openvino"),
+        "openvino": read_package_version("openvino"),
     }
 
 
@@ -182,7 +182,7 @@ def read_processor() -> str:
     return " ".join([*names[:1], *known]) or platform.machine()
 
 
-def read_version(package: str) -> str:
+def read_package_version(package: str) -> str:
     """Return the version of an installed package, or nothing."""
     try:
         return version(package)

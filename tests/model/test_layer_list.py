@@ -12,7 +12,7 @@ from model.alexnet import AlexNet, list_layers
 from model.architectures import VARIANTS
 from model.checkpoint import Weights, WeightsError, load_weights, read_weights_header, save_weights
 from model.config import AlexNetConfig, ConfigError
-from model.layer_list import LayerListError, describe_layers, parse_layers
+from model.layer_list import LayerListError, dump_layers, parse_layers
 
 CONV = {"type": "conv", "name": "conv1", "maps": 4, "kernel": 5}
 FLAT = {"type": "flatten", "name": "flatten"}
@@ -23,7 +23,7 @@ SMALL = AlexNetConfig(net="defined", classes=3, side=16, crop=12, layers=[CONV, 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_networks_layers_survive_json(name: str) -> None:
     layers = list_layers(VARIANTS[name].config)
-    described = json.loads(json.dumps(describe_layers(layers)))
+    described = json.loads(json.dumps(dump_layers(layers)))
     assert list(parse_layers(described)) == layers
 
 

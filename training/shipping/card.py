@@ -42,20 +42,20 @@ def write_shipped_card(run: RunFolder) -> str:
     measured = json.loads((run.path / MEASUREMENTS_FILE).read_text())
     epochs = read_epochs(run.epochs)
     sections = (
-        describe_data(weights, evaluation, measured),
-        describe_recipe(description),
-        describe_compressed(weights, epochs),
-        describe_curve(epochs),
-        describe_errors(weights, evaluation),
-        describe_conv1(measured),
-        describe_compression(measured),
-        describe_retrieval(measured),
+        write_data_section(weights, evaluation, measured),
+        write_recipe_section(description),
+        write_compressed_line(weights, epochs),
+        write_curve_section(epochs),
+        write_errors_section(weights, evaluation),
+        write_conv1_section(measured),
+        write_compression_section(measured),
+        write_retrieval_section(measured),
     )
     text = "\n\n".join(section for section in sections if section)
     return write_model_card(weights, measured=text, limits=LIMITS)
 
 
-def describe_data(
+def write_data_section(
     weights: Weights, evaluation: Mapping[str, Any], measured: Mapping[str, Any]
 ) -> str:
     """Describe the photographs and the labels."""
@@ -77,7 +77,7 @@ apart: {labels}. {weights.provenance.images or 0:,} photographs were trained on,
 below are of {evaluation["data"]["images"]:,} others, its validation set.{scaled}"""
 
 
-def describe_recipe(description: Mapping[str, Any]) -> str:
+def write_recipe_section(description: Mapping[str, Any]) -> str:
     """Describe in what the recipe differs from the paper's."""
     recipe = description["recipe"]
     rows = [
@@ -93,7 +93,7 @@ The preset `{description["preset"]}`, in {description.get("precision", "f32")}, 
 {write_table(("", "here", "in the paper"), rows)}"""
 
 
-def describe_compressed(weights: Weights, epochs: Sequence[Epoch[float | None]]) -> str:
+def write_compressed_line(weights: Weights, epochs: Sequence[Epoch[float | None]]) -> str:
     """Say whether compression trained the weights further."""
     further = (weights.provenance.epochs or 0) - len(epochs)
     trained = f", with {further} more epochs of training" if further > 0 else ""
@@ -105,7 +105,7 @@ def plain(name: str) -> Any:
     return json.loads(json.dumps(getattr(PAPER, name)))
 
 
-def describe_curve(epochs: Sequence[Epoch[float | None]]) -> str:
+def write_curve_section(epochs: Sequence[Epoch[float | None]]) -> str:
     """Describe how the errors fell, in some of the epochs and the last one."""
     step = -(-len(epochs) // CURVE_ROWS)
     shown = [epoch for epoch in epochs if epoch.epoch % step == 0 or epoch in epochs[:1]]
@@ -128,7 +128,7 @@ Before compression; validation errors with the centre crop. All epochs are in `e
 {write_table(("epoch", "learning rate", "training loss", "top-1 error", "top-5 error"), rows)}"""
 
 
-def describe_errors(weights: Weights, evaluation: Mapping[str, Any]) -> str:
+def write_errors_section(weights: Weights, evaluation: Mapping[str, Any]) -> str:
     """Describe the errors of the weights as they are here, with intervals, also by class."""
     names = {m["name"] for m in evaluation["models"] if m["identity"] == weights.identity}
     own = [result for result in evaluation["results"] if result["name"] in names]
@@ -151,7 +151,7 @@ By class, with ten crops:
 {write_table(("class", "top-1 error"), classes)}"""
 
 
-def describe_conv1(measured: Mapping[str, Any]) -> str:
+def write_conv1_section(measured: Mapping[str, Any]) -> str:
     """Describe conv1's kernels."""
     first, second = (measured["colour_selectivity"] * 2)[:2]
     low, noise = (
@@ -166,7 +166,7 @@ kernel's energy that is colour rather than grey, is {first:.3f} and {second:.3f}
 low frequencies lies {low} of the kernels' energy; of noise it would be {noise}."""
 
 
-def describe_compression(measured: Mapping[str, Any]) -> str:
+def write_compression_section(measured: Mapping[str, Any]) -> str:
     """Describe what compression left of each layer, and the file."""
     ratio = 4 * measured["parameters"] / measured["bytes"]
     rows = [
@@ -188,7 +188,7 @@ less than as float32, by `training/compress.py`. Reading and decoding the file t
 {write_table(("layer", "weights", "not zero", "different values"), rows)}"""
 
 
-def describe_retrieval(measured: Mapping[str, Any]) -> str:
+def write_retrieval_section(measured: Mapping[str, Any]) -> str:
     """Describe how well the features find photographs of the same class, if it was measured."""
     precision = measured.get("precision")
     if not precision:
