@@ -1,8 +1,9 @@
 """`python experiments/finetune.py --data DIR --results FILE`: what are other weights worth?
 
 A network is trained on a folder of photographs from random weights (preset `small`) and from other
-weights (preset `finetune`), each over several numbers of epochs, every time with its schedule
-fitted to them. The validation images serve the errors in the table and nothing else.
+weights, as in 2012 (preset `finetune`) and by the recipe of `small`, each over several numbers of
+epochs, every time with its schedule fitted to them. The validation images serve the errors in the
+table and nothing else.
 
 The results go to a file of JSON lines (experiments/arms.py). The same command, started again,
 continues where it stopped; `--report` only prints what the file holds.
@@ -35,6 +36,7 @@ from training.evaluation.confidence import error_rate
 from training.options import Options as TrainingOptions
 
 SCRATCH, FINETUNED = "from random weights", "fine-tuned"
+BY_SMALL = "fine-tuned by small"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def main() -> None:
 
 
 def list_arms(weights: Weights, epochs: Sequence[int], seeds: int) -> list[Arm]:
-    """List the trainings, the shortest first, from either start."""
+    """List the trainings, the shortest first."""
     return [
         arm
         for seed in range(seeds)
@@ -89,6 +91,7 @@ def list_arms(weights: Weights, epochs: Sequence[int], seeds: int) -> list[Arm]:
                 recipe=replace(fit_finetuning(count), seed=seed),
                 weights=weights,
             ),
+            Arm(name=BY_SMALL, recipe=replace(SMALL, epochs=count, seed=seed), weights=weights),
         )
     ]
 
@@ -99,9 +102,9 @@ def make_table(lines: Sequence[Line]) -> Table:
     for heading in ("data", "weights", "start", "epochs", "seed", "error, %", "95 %"):
         table.add_column(heading, justify="right" if heading in ("epochs", "seed") else "left")
 
-    def order(line: Line) -> tuple[str, int, int, bool, str]:
-        recipe, weights = line["recipe"], line.get("weights", "")
-        return line["data"], recipe["seed"], recipe["epochs"], bool(weights), weights
+    def order(line: Line) -> tuple[str, int, int, int, str]:
+        recipe, arm = line["recipe"], (SCRATCH, FINETUNED, BY_SMALL).index(line["arm"])
+        return line["data"], recipe["seed"], recipe["epochs"], arm, line.get("weights", "")
 
     for line in sorted(lines, key=order):
         recipe = line["recipe"]

@@ -188,8 +188,9 @@ def test_fine_tuning_starts_from_the_weights_and_training_from_scratch_does_not(
     tiny: PreparedDataset, tmp_path: Path, weights_of: Callable[..., Weights]
 ) -> None:
     weights = weights_of(TINY.network(5))
-    scratch, tuned = finetune.list_arms(weights, [1], 1)
+    scratch, tuned, by_small = finetune.list_arms(weights, [1], 1)
     assert (scratch.name, tuned.name) == (finetune.SCRATCH, finetune.FINETUNED)
+    assert (by_small.recipe, by_small.weights) == (scratch.recipe, weights)
     still = {"rate": 1e-20, "batch": 5, "layer_rates": (), "variant": "cifar"}
     conv1: list[torch.Tensor] = []
 
