@@ -30,7 +30,7 @@ from training.run_folder import RunError, RunSpec, create_run, find_runs, finish
 from training.state import TrainingState, init_state
 
 CPU = torch.device("cpu")
-RECIPE = replace(CIFAR, variant="cifar", epochs=6, batch=5, seed=7, rate=0.003)
+RECIPE = replace(CIFAR, hold_out=0.0, variant="cifar", epochs=6, batch=5, seed=7, rate=0.003)
 QUIET = Console(quiet=True)
 
 
