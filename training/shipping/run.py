@@ -93,17 +93,17 @@ def ship(arguments: Sequence[str], home: Home, console: Console) -> RunFolder:
 
 
 def read_evaluation(home: Home, weights: Weights) -> dict[str, Any]:
-    """Return the newest evaluation of the weights, without paths. Raises ShipError."""
+    """Return the newest evaluation of the weights alone, without paths. Raises ShipError."""
     files = EvaluationFiles(home)
     for summary in files.summaries_for([weights.identity]):
-        found = files.open(summary.name)
+        found = files.open(summary.name) if summary.identities == {weights.identity} else None
         if found and {r.crops for r in found.results_for(weights.identity)} == {"centre", "ten"}:
             content = json.loads((home.evaluations / f"{summary.name}.json").read_text())
             data = asdict(replace(found.data, folder=PRETRAINED_DATA))
             return {k: v for k, v in content.items() if k != "root"} | {"data": data}
     raise ShipError(
-        f"{home.evaluations} has no evaluation of the weights {weights.identity} with both kinds "
-        "of crops; run `python training/evaluate.py WEIGHTS --data DIR` first"
+        f"{home.evaluations} has no evaluation of the weights {weights.identity} alone, with both "
+        "kinds of crops; run `python training/evaluate.py WEIGHTS --data DIR` first"
     )
 
 

@@ -94,6 +94,10 @@ def made(
     run = make_run(home, weights, photographs)
     words = [str(file), "--data", str(photographs), "--device", "cpu", "--precision", "f32"]
     evaluate(words, home, Console(file=io.StringIO()))
+    # A later evaluation beside another network is not what ships.
+    other = place / "other.safetensors"
+    save_weights(weights_of(config, names, seed=4), other)
+    evaluate([str(other), *words], home, Console(file=io.StringIO()))
     precision = place / "precision.json"
     said = {"weights": weights.identity, "images": 12, "share": 0.75, "unreadable": []}
     precision.write_text(json.dumps(said))
@@ -114,6 +118,7 @@ def test_the_folder_is_a_run_with_everything_that_the_pages_show(made: Made) -> 
     text = (made.shipped.path / EVALUATION_FILE).read_text()
     evaluation = parse_evaluation("shipped", text.encode())
     assert evaluation is not None
+    assert [model.identity for model in evaluation.models] == [found.weights]
     results = evaluation.results_for(found.weights)
     ten = next(result for result in results if result.crops == "ten")
     assert ten.top1 is not None
