@@ -2,11 +2,13 @@
 
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +17,10 @@ from model.alexnet import AlexNet
 from model.checkpoint import Pca, Provenance, Weights
 from model.config import AlexNetConfig
 from model.dataset import ClassName
+
+# absl, which TensorBoard brings, logs to what sys.stderr is when it is imported, and closes that
+# when logging is set up anew, as pymilvus does on import: during a test, pytest's own file.
+absl.logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 
 @pytest.fixture(scope="session", autouse=True)
