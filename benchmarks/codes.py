@@ -47,7 +47,7 @@ from model.checkpoint import load_weights
 from model.dataset import Photograph, scan_folder
 from model.predict import Predictor
 from model.preprocess import read_square
-from training.reporting import read_processor_name
+from storage.machine import read_processor_name
 
 K, CANDIDATES = 6, 200
 MAX_COMPONENTS = 256

@@ -35,7 +35,7 @@ from model.checkpoint import load_weights
 from model.dataset import scan_folder
 from model.predict import Predictor
 from storage.home import home_from_environment
-from training.reporting import read_processor_name
+from storage.machine import read_processor_name
 
 RESULTS = Path(__file__).parent / "results"
 MEASURED = ("exact", "flat", "ivf", "hnsw", "pq", "binary")

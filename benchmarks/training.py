@@ -28,8 +28,8 @@ from rich.table import Table
 
 from benchmarks.contenders import CONTENDERS, run_contender
 from benchmarks.workers import Worker, read_answer, start_turn, start_worker
+from storage.machine import read_processor_name
 from training.distributed.launch import find_free_port
-from training.reporting import read_processor_name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from model.visualize import compute_low_frequency_share, draw_kernels, split_towers
 from storage.files import write_atomically
+from storage.machine import read_processor_name
 from storage.progress import create_progress_bars
 from storage.runs import Epoch, RunFolder
 from training.callbacks import Callbacks
@@ -169,11 +170,3 @@ def write_environment(run: RunFolder, device: torch.device, bf16: bool, processe
         "versions": {name: version(name) for name in LIBRARIES},
     }
     write_atomically(run.environment, json.dumps(values, indent=2) + "\n")
-
-
-def read_processor_name() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    named = (text.split(":", 1)[1].strip() for text in lines if text.startswith("model name"))
-    return next(named, platform.processor())

@@ -12,9 +12,9 @@ import torch
 from benchmarks.gpu_harness.job import ROOT, Job
 from benchmarks.gpu_parts.cards import find_peak
 from benchmarks.gpu_parts.timing import median_seconds
+from storage.machine import read_processor_name
 from storage.parallel import cores
 from training.device import has_bf16
-from training.reporting import read_processor_name
 from training.run_folder import read_commit
 
 COMMIT = ROOT / "COMMIT"

@@ -26,6 +26,7 @@ from model.runtime.names import AUTO, OPENVINO_PRECISIONS, RUNTIMES, TORCH
 from model.runtime.protocol import Pixels, Runtime, RuntimeUnavailableError
 from model.runtime.torch_runtime import TorchRuntime
 from storage.files import lock_file, write_atomically
+from storage.machine import read_cpu_info, read_processor_name
 from storage.tolerant_json import read_json_object
 
 ROUNDS = 3
@@ -171,15 +172,10 @@ def describe_machine() -> dict[str, str]:
 
 
 def read_processor() -> str:
-    """Return the processor's name and whether it has AMX, or what the platform calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    """Return the processor's name and what it has for bf16, or what the platform calls it."""
+    flags = read_cpu_info().get("flags", "").split()
     known = [flag for flag in ("avx2", "avx512_bf16", "amx_bf16") if flag in flags]
-    return " ".join([*names[:1], *known]) or platform.machine()
+    return " ".join([read_processor_name(), *known]).strip() or platform.machine()
 
 
 def read_package_version(package: str) -> str:

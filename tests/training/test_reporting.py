@@ -11,12 +11,13 @@ from rich.console import Console
 from torch import Tensor
 
 from storage.home import Home
+from storage.machine import read_processor_name
 from storage.progress import show_progress_bar
 from storage.runs import Epoch, RunFolder
 from training.config import CIFAR
 from training.dataset.prepare import PreparedDataset
 from training.loop import train_network
-from training.reporting import draw_conv1, format_epoch, read_processor_name, report_run
+from training.reporting import draw_conv1, format_epoch, report_run
 from training.run_folder import RunSpec, create_run
 from training.state import init_state
 

@@ -16,7 +16,7 @@ from model.visualize import (
     find_noise_share,
     split_towers,
 )
-from training.reporting import read_processor_name
+from storage.machine import read_processor_name
 
 READINGS = 3
 """How often the file is read, to time it."""
