@@ -7,9 +7,8 @@ from typing import Any
 
 from model.checkpoint import WeightsError, read_tensors, write_tensors
 from storage.runs import Epoch, RunFolder
-from training.config import PAPER
 from training.divergence import check_weights
-from training.run_folder import RunError, RunSpec
+from training.run_folder import RunError, RunSpec, complete_recipe
 from training.state import EpochProgress, TrainingState
 
 VELOCITY_PREFIX = "velocity."
@@ -81,9 +80,7 @@ def check_same_spec(
     then: dict[str, Any], now: dict[str, Any], run: RunFolder, accept: Collection[str]
 ) -> None:
     """Raise RunError naming each value that changed since the run started, unless accepted."""
-    # Values that a recipe did not have yet were what the paper's are.
-    papers = json.loads(json.dumps(asdict(PAPER)))
-    old, new = then | papers | then["recipe"], now | now["recipe"]
+    old, new = then | complete_recipe(then["recipe"]), now | now["recipe"]
     if unknown := set(accept) - set(new):
         raise RunError(f"--accept does not know {', '.join(sorted(unknown))}")
     changed = [k for k in new if k not in {"recipe", *accept} and old.get(k) != new[k]]

@@ -43,7 +43,7 @@ class RunSpec:
         return {
             "data": str(self.data.root),
             "content": self.data.key,
-            "recipe": json.loads(json.dumps(asdict(self.recipe))),
+            "recipe": recipe_to_json(self.recipe),
             "from": self.initial_weights,
             "precision": self.precision,
         }
@@ -66,19 +66,28 @@ def create_run(home: Home, spec: RunSpec, preset: str) -> RunFolder:
     raise RunError(f"{home.runs} holds too many runs named {stamp}")
 
 
+def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe's values as JSON gives them back."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return values
+
+
+def complete_recipe(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored recipe with what it did not have yet: that was as the paper has it."""
+    return recipe_to_json(PAPER) | values
+
+
 def find_runs(home: Home, spec: RunSpec) -> Iterator[RunFolder]:
     """Find the runs of this specification under runs/, newest first.
 
     Their precision may differ: by default it depends on the machine.
     """
     same = {k: v for k, v in spec.to_json().items() if k != "precision"}
-    papers = json.loads(json.dumps(asdict(PAPER)))
     for folder in sorted(home.runs.glob("*"), reverse=True):
         run = RunFolder(folder)
         described = run.read_description()
         if isinstance(recipe := described.get("recipe"), dict):
-            # Values that a recipe did not have yet were what the paper's are.
-            described = described | {"recipe": papers | recipe}
+            described = described | {"recipe": complete_recipe(recipe)}
         if described.items() >= same.items():
             yield run
 
