@@ -1,13 +1,14 @@
 """Believes what a proxy says of its client: only a proxy that the settings name."""
 
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from app.config import UNIX_PROXY
 
+Network = IPv4Network | IPv6Network
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 UNIX_ADDRESSES = ("", "localhost")
 """What servers give as the client's address on a connection through a file."""
@@ -50,8 +51,13 @@ class TrustedProxies:
         """Whether a proxy at this address is believed."""
         if address in UNIX_ADDRESSES:
             return self.trusts_files
-        try:
-            found = ip_address(address)
-        except ValueError:
-            return False
-        return any(found in network for network in self.networks)
+        return is_within(address, self.networks)
+
+
+def is_within(address: str, networks: Iterable[Network]) -> bool:
+    """Whether an address is in one of the networks; a connection through a file has none."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return any(found in network for network in networks)

@@ -1,7 +1,7 @@
 """Metrics for Prometheus, for those whom the settings name."""
 
 import hmac
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 from flask import Blueprint, Response, abort, request
 from werkzeug.datastructures import WWWAuthenticate
@@ -9,6 +9,7 @@ from werkzeug.datastructures import WWWAuthenticate
 from app import context
 from app.inference.state import LabelsOnly, Ready
 from app.serving.limits import report_wrong_token
+from app.serving.proxies import is_within
 
 blueprint = Blueprint("metrics", __name__)
 
@@ -30,7 +31,7 @@ def check_reader() -> None:
     settings = context.settings()
     if not settings.metrics and not settings.metrics_token:
         abort(404)
-    if is_within(request.remote_addr or "", settings.metrics):
+    if is_within(request.remote_addr or "", map(ip_network, settings.metrics)):
         return
     if not settings.metrics_token:
         abort(403)
@@ -40,15 +41,6 @@ def check_reader() -> None:
         if sent:
             report_wrong_token("metrics")
         abort(401, www_authenticate=WWWAuthenticate("bearer"))
-
-
-def is_within(address: str, networks: tuple[str, ...]) -> bool:
-    """Whether an address is in one of the networks."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return False  # a connection through a file has none
-    return any(found in ip_network(network) for network in networks)
 
 
 def describe_served() -> dict[str, str]:
