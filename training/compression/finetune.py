@@ -124,13 +124,6 @@ class FineTuning:
         ten1, ten5 = measure_ten_crops(state, spec, self.bf16, self.console, Callbacks())
         return Errors(top1=top1, top5=top5, ten_crop_top1=ten1, ten_crop_top5=ten5)
 
-    def prune(self, densities: Mapping[str, float]) -> None:
-        """Prune all at once, without training.
-
-        densities: the share of weights to keep, by parameter name.
-        """
-        Pruning(densities).update(self.state, 1.0)
-
     def train_and_prune(self, densities: Mapping[str, float]) -> None:
         """Train by the recipe; the layers become sparser in the first half, and stay so.
 

@@ -41,8 +41,8 @@ class CompressionOptions:
     decompress: bool = False
     """Write a compressed file's weights as a plain safetensors file, name ending in -plain."""
     data: str | None = None
-    """What the weights were trained on, as training/run.py's --data takes it: to fine-tune the
-    pruned network and to measure what it loses. Default: none, neither is done."""
+    """What the weights were trained on, as training/run.py's --data takes it: to measure what
+    they lose, and to fine-tune with --epochs. Default: none, neither is done."""
     epochs: int = 0
     """Passes over the training images while the layers are pruned step by step, for networks that
     lose too much when they are pruned at once, as with 0."""

@@ -68,7 +68,7 @@ def compress(arguments: Sequence[str], home: Home, console: Console) -> Path:
 
 
 def compress_at_once(weights: Weights, layers: Mapping[str, LayerCompression]) -> Weights:
-    """Prune and share weights, without the photographs that they were trained on."""
+    """Prune and share weights without training."""
     pruned = {
         name: tensor * choose_largest(tensor, layers[name].density) if name in layers else tensor
         for name, tensor in weights.state.items()
@@ -83,7 +83,7 @@ def compress_with_data(
     home: Home,
     console: Console,
 ) -> Weights:
-    """Prune while fine-tuning, then share weights; measure the errors before and after."""
+    """Prune, with training if it was asked for, and share weights; measure before and after."""
     assert options.data is not None
     keep_freed_memory()
     source = find_or_fetch_data(options.data, home, console)
@@ -98,12 +98,11 @@ def compress_with_data(
     tuning = FineTuning(weights, spec, device, console, dropout)
     console.print(f"Measuring {options.weights} on {data.root}.", markup=False)
     before = tuning.measure()
-    densities = {name: layer.density for name, layer in layers.items()}
     if options.epochs:
-        tuning.train_and_prune(densities)
+        tuning.train_and_prune({name: layer.density for name, layer in layers.items()})
+        smaller = replace_state(weights, share_weights(tuning.read(), layers))
     else:
-        tuning.prune(densities)
-    smaller = replace_state(weights, share_weights(tuning.read(), layers))
+        smaller = compress_at_once(weights, layers)
     tuning.load(smaller.state)
     console.print("Measuring what was made of it.")
     after = tuning.measure()
