@@ -3,7 +3,9 @@
 import io
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -190,6 +192,35 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("photographs")
     make_photographs(root)
     return root
+
+
+CopyHome = Callable[[Home, Path], Home]
+
+
+@pytest.fixture(scope="session")
+def copy_home() -> CopyHome:
+    """Copies a home, of which connections may be open."""
+    return copy_home_to
+
+
+def copy_home_to(home: Home, root: Path) -> Home:
+    """Copy a home, its database by SQLite itself.
+
+    A process that opens and closes the file of a database, its log or its shared memory gives up
+    all its locks on it (POSIX): another process then deletes the log this one still writes to.
+    """
+    shutil.copytree(
+        home.root, root, symlinks=True, ignore=shutil.ignore_patterns(f"{home.database.name}*")
+    )
+    copy = Home(root=root)
+    copy_database(home.database, copy.database)
+    return copy
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a SQLite database that may be open."""
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
 
 
 MakeHome = Callable[[int], Settings]
@@ -468,8 +499,8 @@ def built_shop(
     save_weights(replace(old, provenance=provenance), place / "weights.safetensors")
     switch_link(shop.settings.home.weights, place / "weights.safetensors")
     shop.right("build")
-    for folder in ("home", "photographs"):
-        shutil.copytree(place / folder, place / "kept" / folder, symlinks=True)
+    shutil.copytree(shop.photographs, place / "kept/photographs")
+    copy_home_to(shop.settings.home, place / "kept/home")
     return shop
 
 

@@ -101,11 +101,9 @@ def counted_loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
 
 
 @pytest.fixture
-def home(tmp_path: Path, settings: Settings) -> Settings:
+def home(tmp_path: Path, settings: Settings, copy_home) -> Settings:
     """A copy of the home with weights and index that may be changed."""
-    root = tmp_path / "home"
-    shutil.copytree(settings.home.root, root, symlinks=True)
-    return replace(settings, home=Home(root=root))
+    return replace(settings, home=copy_home(settings.home, tmp_path / "home"))
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from index import store
 from index.manifest import read_manifest, write_manifest
 from model.checkpoint import load_weights
 from storage.files import switch_link
-from storage.home import Home
 
 Answer = tuple[str, str | None]
 
@@ -165,12 +164,11 @@ def test_weights_that_moved_are_found_by_their_identity(shop) -> None:
     assert shop.state().predictor.identity == served
 
 
-def test_a_home_that_moves_takes_its_pair_along(shop, tmp_path: Path) -> None:
+def test_a_home_that_moves_takes_its_pair_along(shop, tmp_path: Path, copy_home) -> None:
     home = shop.settings.home
     shop.finish_run("new", 1.0)
     shop.right("build")
-    moved = replace(shop.settings, home=Home(root=tmp_path / "moved"))
-    shutil.copytree(home.root, moved.home.root, symlinks=True)
+    moved = replace(shop.settings, home=copy_home(home, tmp_path / "moved"))
     shutil.rmtree(home.runs)
     state = ModelLoader(moved, session_factory(moved)).get_state()
     assert isinstance(state, Ready)
