@@ -8,10 +8,7 @@ from flask import Flask
 from flask_wtf import CSRFProtect
 
 from app.api import allow_origins, register_api
-from app.cli.classify import classify_command
-from app.cli.index import index_commands
-from app.cli.terminal import database_commands
-from app.cli.weights import weights_commands
+from app.cli import LazyCommands
 from app.config import Settings
 from app.database.session import REQUEST_PATIENCE, session_factory
 from app.decoding.pool import DecoderPool
@@ -95,6 +92,5 @@ def make_app(settings: Settings | None = None) -> Flask:
     allow_origins(app, settings)
     limit_rates(app, settings)
     app.wsgi_app = TrustedProxies(app.wsgi_app, settings.proxies)  # type: ignore[method-assign]
-    for command in (database_commands, index_commands, weights_commands, classify_command):
-        app.cli.add_command(command)
+    app.cli = LazyCommands(app.name)
     return app

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import alexnet
 
 from benchmarks.workers import write_answer
-from model.predict import find_device
+from model.loaded_network import find_device
 from storage.home import Home
 from storage.parallel import cores, prefetch
 from training.callbacks import Callbacks

@@ -29,7 +29,7 @@ from benchmarks.serving_parts.passes import make_peers, make_runtimes, time_alte
 from benchmarks.serving_parts.server import measure_server
 from model.checkpoint import load_weights
 from model.runtime.agreement import make_test_images
-from model.runtime.choice import describe_machine
+from model.runtime.machine import describe_machine
 from storage.pretrained import SHIPPED
 
 REFERENCE = "torchvision, ONNX Runtime f32"

@@ -89,7 +89,7 @@ def window_features(
     predictor: Predictor, squares: npt.NDArray[np.uint8], steps: int, mirror: bool
 ) -> Float16s:
     """Compute the features of (steps + 1)² crops per image: uint8 [N, 256, 256, 3] → [M, 4096]."""
-    side = predictor.network.config.crop + STRIDE * steps
+    side = predictor.config.crop + STRIDE * steps
     pixels = predictor.prepare_input(squares)
     large = F.interpolate(pixels, (side, side), mode="bicubic", align_corners=False)
     x: Tensor = (large.flip(-1) if mirror else large).contiguous(memory_format=torch.channels_last)

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from model.alexnet import AlexNet
-from model.checkpoint import Pca, Provenance, Weights, load_weights, save_weights
+from model.checkpoint import Pca, Weights, load_weights, save_weights
 from model.config import AlexNetConfig
 from model.dataset import digest_listing, scan_folder
+from model.weights_header import Provenance
 
 
 @dataclass

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from model.predict import find_device
+from model.loaded_network import find_device
 from storage.home import home_from_environment
 from storage.runs import Epoch
 from training.callbacks import Callbacks

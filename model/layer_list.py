@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
-from torch import nn
-
 from model.layers import (
     Activation,
     AveragePool,
@@ -115,6 +113,9 @@ def parse_layer(described: Mapping[str, Any]) -> Layer:
 
 def check_layer(layer: Any) -> Layer:
     """Return a layer if its name and values are possible. Raises LayerListError."""
+    # Not above: only networks that a file defines need it, and it takes seconds to import.
+    from torch import nn
+
     if type(layer) not in KINDS.values():
         raise LayerListError(f"{layer!r} is not a layer")
     name = layer.name

@@ -1,19 +1,11 @@
-"""The layers that networks are described with, and the modules that they build.
+"""The layers that networks are described with.
 
-A network is a list of descriptions. `build` turns one into a module, given the input's shape and
-the number of towers in this process: two for a whole network, one when each tower has a process
-of its own (model/towers.py).
+A network is a list of descriptions. model/modules.py turns them into modules; the shapes of their
+outputs follow from the descriptions alone, so that who only draws a network needs no torch.
 """
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from model.counter_rng import bernoulli
-from model.lrn import LocalResponseNorm
 
 
 class Shape(NamedTuple):
@@ -29,8 +21,8 @@ class Layer(Protocol):
     @property
     def name(self) -> str: ...
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build the module for an input of this shape; also return the shape of its output."""
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the shape of its output, for an input of this shape."""
         ...
 
 
@@ -41,11 +33,9 @@ class Border:
     name: str
     pixels: int
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build the padding."""
-        return nn.ZeroPad2d((0, self.pixels, 0, self.pixels)), shape._replace(
-            side=shape.side + self.pixels
-        )
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the padded shape."""
+        return shape._replace(side=shape.side + self.pixels)
 
 
 @dataclass(frozen=True)
@@ -65,12 +55,10 @@ class Conv:
     sigma: float | None = 0.01
     bias: float = 0.0
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build a convolution, grouped by tower where its kernels see only their own GPU's maps."""
-        groups = towers if self.grouped else 1
-        module = nn.Conv2d(shape.maps, self.maps, self.kernel, self.stride, self.pad, groups=groups)
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return one position for each place of a kernel."""
         side = (shape.side + 2 * self.pad - self.kernel) // self.stride + 1
-        return module, Shape(self.maps, side)
+        return Shape(self.maps, side)
 
 
 @dataclass(frozen=True)
@@ -84,10 +72,9 @@ class Local:
     sigma: float | None
     bias: float = 0.0
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build the module; the side stays the same if the padding is half the kernel."""
-        side = shape.side + 2 * self.pad - self.kernel + 1
-        return LocallyConnected(shape, self.maps, self.kernel, self.pad), Shape(self.maps, side)
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return one position for each kernel; the side stays if the padding is half of it."""
+        return Shape(self.maps, shape.side + 2 * self.pad - self.kernel + 1)
 
 
 @dataclass(frozen=True)
@@ -99,9 +86,9 @@ class Dense:
     sigma: float | None = 0.01
     bias: float = 0.0
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build a linear layer."""
-        return nn.Linear(shape.maps * shape.side**2, self.neurons), Shape(self.neurons, 1)
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return its neurons."""
+        return Shape(self.neurons, 1)
 
 
 @dataclass(frozen=True)
@@ -110,9 +97,9 @@ class Flatten:
 
     name: str
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """[N, C, H, W] → [N, C · H · W]."""
-        return nn.Flatten(), Shape(shape.maps * shape.side**2, 1)
+    def output_shape(self, shape: Shape) -> Shape:
+        """[C, H, W] → [C · H · W]."""
+        return Shape(shape.maps * shape.side**2, 1)
 
 
 @dataclass(frozen=True)
@@ -122,9 +109,9 @@ class Activation:
     name: str
     kind: Literal["relu", "tanh"] = "relu"
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build ReLU, which works in place, or tanh."""
-        return (nn.ReLU(inplace=True) if self.kind == "relu" else nn.Tanh()), shape
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the same shape."""
+        return shape
 
 
 @dataclass(frozen=True)
@@ -138,10 +125,9 @@ class Lrn:
     beta: float
     across: bool = False
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build the normalisation, within each tower's maps unless `across`."""
-        groups = 1 if self.across else towers
-        return LocalResponseNorm(shape.maps, groups, self.k, self.n, self.alpha, self.beta), shape
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the same shape."""
+        return shape
 
 
 @dataclass(frozen=True)
@@ -154,9 +140,9 @@ class MapNorm:
     alpha: float
     beta: float
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build the normalisation."""
-        return WithinMapNorm(self.k, self.n, self.alpha, self.beta), shape
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the same shape."""
+        return shape
 
 
 @dataclass(frozen=True)
@@ -173,12 +159,10 @@ class Pool:
     ceil: bool = False
     kind: Literal["max", "average"] = "max"
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build the pooling."""
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return one position for each window."""
         steps = shape.side - self.size + (self.stride - 1 if self.ceil else 0)
-        pooling = nn.MaxPool2d if self.kind == "max" else nn.AvgPool2d
-        module = pooling(self.size, self.stride, ceil_mode=self.ceil)
-        return module, shape._replace(side=steps // self.stride + 1)
+        return shape._replace(side=steps // self.stride + 1)
 
 
 @dataclass(frozen=True)
@@ -188,9 +172,9 @@ class AveragePool:
     name: str
     side: int
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build the pooling."""
-        return nn.AdaptiveAvgPool2d(self.side), shape._replace(side=self.side)
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the same maps at its side."""
+        return shape._replace(side=self.side)
 
 
 @dataclass(frozen=True)
@@ -206,73 +190,6 @@ class Drop:
     inverted: bool = False
     tower: int = 0
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build the module; its name makes its random numbers differ from other layers'."""
-        salt, first = sum(self.name.encode()), self.tower * shape.maps
-        return Dropout(self.p, inverted=self.inverted, salt=salt, first=first), shape
-
-
-class Dropout(nn.Module):
-    """The paper's dropout (§4.2): zero a neuron with probability p; at test, multiply by 1 − p.
-
-    torch's own divides by 1 − p in training instead, which makes a different network of the same
-    weights, learning rate and initial values; `inverted` does the same.
-
-    salt:  added to the keys, so that layers draw different numbers.
-    first: the index of this module's first neuron within the whole layer; not 0 in a second tower.
-    """
-
-    def __init__(self, p: float, *, inverted: bool = False, salt: int = 0, first: int = 0) -> None:
-        super().__init__()
-        self.p, self.inverted, self.salt, self.first = p, inverted, salt, first
-
-    def forward(self, x: Tensor, keys: Tensor | None = None) -> Tensor:
-        """[N, neurons] → the same shape; keys, int64 [N], determine each image's mask.
-
-        Without keys torch's generator draws it.
-        """
-        if self.p == 0 or (self.inverted and not self.training):
-            return x
-        if not self.training:
-            return x * (1 - self.p)
-        mask = self.draw_mask(x, keys)
-        return x * (mask / (1 - self.p) if self.inverted else mask)
-
-    def draw_mask(self, x: Tensor, keys: Tensor | None) -> Tensor:
-        """[N, neurons]: one for each neuron that stays, zero for the others."""
-        if keys is None:
-            return torch.empty_like(x).bernoulli_(1 - self.p)
-        return bernoulli(keys + self.salt, self.first, x.shape[1], 1 - self.p).to(x.dtype)
-
-
-class LocallyConnected(nn.Module):
-    """A convolution with unshared kernels: [N, C, H, W] → [N, maps, H', W'].
-
-    weight: float32 [H' · W', maps, C · kernel²]. bias: float32 [maps, H', W'].
-    """
-
-    def __init__(self, shape: Shape, maps: int, kernel: int, pad: int) -> None:
-        super().__init__()
-        self.kernel, self.pad = kernel, pad
-        side = shape.side + 2 * pad - kernel + 1
-        self.weight = nn.Parameter(torch.empty(side * side, maps, shape.maps * kernel**2))
-        self.bias = nn.Parameter(torch.empty(maps, side, side))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Multiply the patch at each position with the kernels of that position."""
-        patches = F.unfold(x, self.kernel, padding=self.pad)
-        out = torch.einsum("nkl,lok->nol", patches, self.weight)
-        return out.reshape(-1, *self.bias.shape) + self.bias
-
-
-class WithinMapNorm(nn.Module):
-    """b = a / (k + α Σ a²)^β, summed over the n × n neighbours in the same map."""
-
-    def __init__(self, k: float, n: int, alpha: float, beta: float) -> None:
-        super().__init__()
-        self.k, self.n, self.alpha, self.beta = k, n, alpha, beta
-
-    def forward(self, a: Tensor) -> Tensor:
-        """[N, C, H, W] of any floating dtype; beyond the edge the input counts as zero."""
-        mean = F.avg_pool2d(a * a, self.n, stride=1, padding=self.n // 2)
-        return a * (self.k + self.alpha * self.n**2 * mean).pow(-self.beta)
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the same shape."""
+        return shape

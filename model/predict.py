@@ -1,24 +1,30 @@
 """From pixels to labels: a trained network's probabilities from ten crops, and fc7's features."""
 
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from model.alexnet import AlexNet
-from model.checkpoint import Weights
+from model.config import AlexNetConfig
 from model.dataset import ClassName
 from model.decode import MAX_PIXELS
 from model.preprocess import decode_square, make_square, read_square
-from model.runtime.choice import RuntimeChoice, choose_runtime
 from model.runtime.names import TORCH
-from model.runtime.protocol import Floats, Pixels, Runtime
-from model.runtime.torch_runtime import TorchRuntime
+from model.runtime.protocol import Floats, Pixels, Runtime, RuntimeChoice
+from model.weights_header import Provenance
 
-__all__ = ["Floats", "LabelProbability", "Pixels", "Prediction", "Predictor", "find_device"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from model.alexnet import AlexNet
+    from model.checkpoint import Weights
+    from model.loaded_network import LoadedNetwork
+
+__all__ = ["Floats", "LabelProbability", "Pixels", "Prediction", "Predictor"]
 
 
 @dataclass(frozen=True)
@@ -43,37 +49,48 @@ class Prediction:
     fc7: Floats
 
 
-class Predictor:
-    """A network with its weights on a device. Several threads may call its methods at once.
+class NetworkDescription(Protocol):
+    """What a predictor says about its network: a weights file's header, or whole weights."""
 
-    runtime: what computes predictions and features; by default torch. The layers' activations
-    always come from the network itself.
+    @property
+    def config(self) -> AlexNetConfig: ...
+
+    @property
+    def classes(self) -> tuple[ClassName, ...]: ...
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+
+class Predictor:
+    """A network that classifies images. Several threads may call its methods at once.
+
+    identity: of its weights. runtime: what computes predictions and features, on `device`. choice:
+    why that does. conv1: float32 [96, 3, 11, 11], the kernels of the layer that sees the image.
+    load: gives the network itself, which only its layers' activations need; it is called once, if
+    at all.
     """
 
     def __init__(
         self,
-        network: AlexNet,
-        weights: Weights,
-        device: torch.device,
-        runtime: str = TORCH,
-        measurements: Path | None = None,
+        description: NetworkDescription,
+        identity: str,
+        runtime: Runtime,
+        choice: RuntimeChoice,
+        device: str,
+        conv1: Floats,
+        load: Callable[[], "LoadedNetwork"],
     ) -> None:
-        # Pixels arrive channels last; a network in the same format need not transpose them.
-        self.network: AlexNet = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.weights = weights
-        self.device = device
-        self.mean = weights.mean.to(device)
-        self.identity = weights.identity
-        self.runtime: Runtime
-        self.choice: RuntimeChoice
-        self.runtime, self.choice = choose_runtime(
-            self.network, self.mean, self.identity, measurements, runtime
-        )
+        self.config, self.classes = description.config, description.classes
+        self.provenance, self.identity = description.provenance, identity
+        self.runtime, self.choice, self.device, self.conv1 = runtime, choice, device, conv1
+        self.load, self.lock = load, threading.Lock()
+        self.known: LoadedNetwork | None = None
 
     @classmethod
     def from_weights(
         cls,
-        weights: Weights,
+        weights: "Weights",
         device: str = "auto",
         runtime: str = TORCH,
         measurements: Path | None = None,
@@ -83,13 +100,31 @@ class Predictor:
         runtime: one of `model.runtime.names.RUNTIMES`. measurements: the folder where it is
         stored which one is the fastest.
         """
-        network = weights.build_network()
-        return cls(network, weights, find_device(device), runtime, measurements)
+        # Not above: whoever has a compiled network needs no torch (model/runtime/prepared.py).
+        from model.loaded_network import LoadedNetwork
+        from model.runtime.choice import choose_runtime
+
+        loaded = LoadedNetwork.from_weights(weights, device)
+        identity, network = weights.identity, loaded.network
+        chosen = choose_runtime(network, loaded.mean, identity, measurements, runtime)
+        conv1: Floats = network.first_conv.weight.detach().cpu().numpy()
+        return cls(weights, identity, *chosen, str(loaded.device), conv1, lambda: loaded)
 
     @property
-    def classes(self) -> tuple[ClassName, ...]:
-        """The classes, in the order of fc8's outputs."""
-        return self.weights.classes
+    def loaded(self) -> "LoadedNetwork":
+        """The network and its weights in torch, read when they are first needed.
+
+        Raises WeightsError if the file is gone or has changed since.
+        """
+        with self.lock:
+            if self.known is None:
+                self.known = self.load()
+            return self.known
+
+    @property
+    def network(self) -> "AlexNet":
+        """The network itself. Raises WeightsError as `loaded` does."""
+        return self.loaded.network
 
     def classify(self, photograph: str | Path, count: int = 5) -> list[LabelProbability]:
         """Return the most probable labels of a JPEG, PNG or WebP file, averaged over ten crops.
@@ -101,17 +136,17 @@ class Predictor:
 
     def make_square(self, image: Image.Image) -> Pixels:
         """Make the square that this network's crops are cut from: uint8 [256, 256, 3]."""
-        config = self.network.config
+        config = self.config
         return make_square(image, config.side, config.resize)
 
     def decode_square(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         """Decode an image file's bytes to this network's square. Raises ImageError."""
-        config = self.network.config
+        config = self.config
         return decode_square(data, side=config.side, resize=config.resize, max_pixels=max_pixels)
 
     def read_square(self, path: Path) -> Pixels:
         """Read an image file to this network's square. Raises ImageError."""
-        config = self.network.config
+        config = self.config
         return read_square(path, side=config.side, resize=config.resize)
 
     def predict(self, image: Pixels) -> Prediction:
@@ -132,12 +167,12 @@ class Predictor:
         probabilities: Floats = self.runtime.run_ten_crops(images).probabilities.mean(1)
         return probabilities
 
-    def prepare_input(self, images: Pixels) -> Tensor:
+    def prepare_input(self, images: Pixels) -> "Tensor":
         """Subtract the mean image and scale the pixels for the network, on its device.
 
         uint8 [N, 256, 256, 3] → float32 [N, 3, 256, 256], channels last.
         """
-        return TorchRuntime(self.network, self.mean).prepare_input(images)
+        return self.loaded.prepare_input(images)
 
     def top5(self, probabilities: Floats) -> list[LabelProbability]:
         """Return the five most probable labels, or all if there are fewer: float32 [classes]."""
@@ -147,19 +182,3 @@ class Predictor:
         """Return the `count` most probable labels, or all if there are fewer: float32 [classes]."""
         order = np.argsort(-probabilities, kind="stable")[:count]
         return [LabelProbability(self.classes[i].label, float(probabilities[i])) for i in order]
-
-    def conv1_kernels(self) -> Tensor:
-        """Return conv1's kernels: float32 [96, 3, 11, 11], of which the first 48 are GPU 1's.
-
-        Of a network without conv1, those of the layer that sees the image.
-        """
-        return self.network.first_conv.weight.detach().cpu()
-
-
-def find_device(name: str = "auto") -> torch.device:
-    """Return the device of this name; "auto" is CUDA if present, else MPS, else the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

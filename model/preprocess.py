@@ -17,12 +17,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.config import SQUARE_SIDE, Resize
+from model.config import CROP_SIDE, SQUARE_SIDE, Resize
 from model.decode import MAX_PIXELS, ImageError, decode_image
 
 # Whoever only makes squares should not wait for torch, as the processes that decode uploads.
 if TYPE_CHECKING:
     from torch import Tensor
+
+CENTRE_CROP = 4
+"""The index, among the ten crops or the nine, of the centre crop that is not mirrored."""
 
 
 def decode_square(
@@ -184,6 +187,18 @@ def _interpolate(
 def _check_rgb(image: Image.Image) -> None:
     if image.mode != "RGB":
         raise ValueError(f"an RGB image is needed, as decode_image returns, not {image.mode}")
+
+
+def crop_offsets(side: int = SQUARE_SIDE, crop: int = CROP_SIDE) -> tuple[tuple[int, int], ...]:
+    """Return (top, left) of the four corner crops and the centre crop of a square (§4.1).
+
+    Raises ValueError for a crop larger than the square.
+    """
+    margin = side - crop
+    if margin < 0:
+        raise ValueError(f"no crop of {crop}×{crop} pixels fits into {side}×{side}")
+    middle = margin // 2
+    return ((0, 0), (0, margin), (margin, 0), (margin, margin), (middle, middle))
 
 
 def subtract_mean(pixels: "Tensor", mean: "Tensor") -> "Tensor":

@@ -3,11 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-import torch
-
-from model.alexnet import list_layers
 from model.config import AlexNetConfig
 from model.layers import Conv, Dense, Layer, Local, Lrn, MapNorm, Pool, Shape
+from model.paper_layers import list_layers
 
 InputFrom = Literal["image", "own", "both"]
 
@@ -80,7 +78,7 @@ def list_weighted_layers(config: AlexNetConfig) -> list[WeightedLayer]:
     result: list[WeightedLayer] = []
     shape, field = Shape(3, config.crop), ReceptiveField()
     for layer in list_layers(config):
-        before, shape, field = shape, compute_output_shape(layer, shape, config), field.after(layer)
+        before, shape, field = shape, layer.output_shape(shape), field.after(layer)
         if isinstance(layer, Conv | Local | Dense):
             result.append(describe_layer(layer, before, shape, field, config.towers))
         elif result and (operation := name_operation(layer, config)):
@@ -121,12 +119,6 @@ def describe_layer(
 def divide_among_towers(shape: Shape, towers: int) -> Shape:
     """Return the part of a shape that each tower has."""
     return Shape(shape.maps // towers, shape.side)
-
-
-def compute_output_shape(layer: Layer, shape: Shape, config: AlexNetConfig) -> Shape:
-    """Compute a layer's output shape."""
-    with torch.device("meta"):
-        return layer.build(shape, config.towers)[1]
 
 
 def find_layer_window(layer: Layer) -> tuple[int, int, int]:

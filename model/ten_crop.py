@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.alexnet import AlexNet, Output
-from model.config import CROP_SIDE, SQUARE_SIDE, AlexNetConfig
+from model.config import CROP_SIDE, AlexNetConfig
 from model.lrn import LocalResponseNorm
+from model.preprocess import CENTRE_CROP, crop_offsets
 
-CENTRE_CROP = 4
-"""The index, among the ten crops or the nine, of the centre crop that is not mirrored."""
 TEST_CROP_COUNTS = {"ten": 10, "nine": 9}
 """How many crops predictions are averaged over, by `AlexNetConfig.test_crops`."""
 POINTWISE_LAYERS = (nn.ReLU, nn.Tanh, LocalResponseNorm)
@@ -149,18 +148,6 @@ def cut_from_crops(
             parts.append(half[..., y0:y1, x0:x1])
     crops = torch.stack(parts, dim=1).flatten(0, 1)
     return crops.contiguous(memory_format=torch.channels_last)
-
-
-def crop_offsets(side: int = SQUARE_SIDE, crop: int = CROP_SIDE) -> tuple[tuple[int, int], ...]:
-    """Return (top, left) of the four corner crops and the centre crop of a square (§4.1).
-
-    Raises ValueError for a crop larger than the square.
-    """
-    margin = side - crop
-    if margin < 0:
-        raise ValueError(f"no crop of {crop}×{crop} pixels fits into {side}×{side}")
-    middle = margin // 2
-    return ((0, 0), (0, margin), (margin, 0), (margin, margin), (middle, middle))
 
 
 def grid_offsets(side: int, crop: int) -> tuple[tuple[int, int], ...]:

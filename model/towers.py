@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.distributed._functional_collectives import all_gather_single
 
-from model.alexnet import AlexNet, list_layers
+from model.alexnet import AlexNet
 from model.config import TOWERS, AlexNetConfig, ConfigError
 from model.layers import Conv, Dense, Drop, Layer, Lrn, Shape
+from model.modules import build_module
+from model.paper_layers import list_layers
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,9 @@ class GatherTowers:
     name: str
     place: TowerRank
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
+    def output_shape(self, shape: Shape) -> Shape:
         """Double the maps."""
-        return AllGather(self.place.group), shape._replace(maps=shape.maps * TOWERS)
+        return shape._replace(maps=shape.maps * TOWERS)
 
 
 class AllGather(nn.Module):
@@ -123,9 +125,9 @@ class SplitDense:
     neurons: int
     place: TowerRank
 
-    def build(self, shape: Shape, towers: int) -> tuple[nn.Module, Shape]:
-        """Build the layer with this tower's columns of the weights and the whole bias."""
-        return RowParallelLinear(shape.maps, self.neurons, self.place.group), Shape(self.neurons, 1)
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return its neurons."""
+        return Shape(self.neurons, 1)
 
 
 class RowParallelLinear(nn.Linear):
@@ -139,6 +141,18 @@ class RowParallelLinear(nn.Linear):
         """Multiply, add the other tower's product, add the bias once."""
         total: Tensor = _Add.apply(F.linear(x, self.weight), self.group)
         return total + self.bias.to(total.dtype)
+
+
+@build_module.register
+def build_gather(layer: GatherTowers, shape: Shape, towers: int) -> nn.Module:
+    """Build the exchange."""
+    return AllGather(layer.place.group)
+
+
+@build_module.register
+def build_split_dense(layer: SplitDense, shape: Shape, towers: int) -> nn.Module:
+    """Build the last layer with this tower's columns of the weights and the whole bias."""
+    return RowParallelLinear(shape.maps, layer.neurons, layer.place.group)
 
 
 class _Add(torch.autograd.Function):

@@ -7,12 +7,14 @@ common sheet.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KERNELS_PER_ROW = 8
 MIN_INK = 14
@@ -23,8 +25,8 @@ LOW_FREQUENCY = 0.25
 PERMUTATION_SPLITS, SPLITS_PER_BATCH, PERMUTATION_SEED = 9_999, 1_000, 2012
 """Of the permutation test: random splits, splits drawn at a time, and the seed."""
 
-Kernels = Tensor | npt.NDArray[np.float32]
-SameKernels = TypeVar("SameKernels", Tensor, npt.NDArray[np.float32])
+Kernels: TypeAlias = "Tensor | npt.NDArray[np.float32]"
+SameKernels = TypeVar("SameKernels", "Tensor", npt.NDArray[np.float32])
 
 
 def split_towers(conv1: SameKernels, count: int = 2) -> tuple[SameKernels, ...]:
@@ -161,7 +163,7 @@ def _to_pixels(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
 
 def _check_finite_weights(kernels: Kernels) -> npt.NDArray[np.float64]:
     _check_shape(kernels)
-    array = kernels.detach().float().cpu().numpy() if isinstance(kernels, Tensor) else kernels
+    array = kernels if isinstance(kernels, np.ndarray) else kernels.detach().float().cpu().numpy()
     weights = np.asarray(array, dtype=np.float64)
     if not np.isfinite(weights).all():
         raise ValueError("the kernels contain NaN or infinity: the training diverged")

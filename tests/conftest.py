@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from model.alexnet import AlexNet
-from model.checkpoint import Pca, Provenance, Weights
+from model.checkpoint import Pca, Weights
 from model.config import AlexNetConfig
 from model.dataset import ClassName
+from model.weights_header import Provenance
 
 # absl, which TensorBoard brings, logs to what sys.stderr is when it is imported, and closes that
 # when logging is set up anew, as pymilvus does on import: during a test, pytest's own file.

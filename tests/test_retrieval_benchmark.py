@@ -78,7 +78,7 @@ def test_a_crop_among_others_has_nearly_the_features_of_one_cut_out(
     assert alone.shape == (4096,)
     found = windows.window_features(predictor, square, 1, mirror=False).astype(np.float64)
     assert found.shape == (4, 4096)
-    side = predictor.network.config.crop + windows.STRIDE
+    side = predictor.config.crop + windows.STRIDE
     large = torch.nn.functional.interpolate(
         predictor.prepare_input(square), (side, side), mode="bicubic", align_corners=False
     )

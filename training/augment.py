@@ -19,7 +19,7 @@ from torch import Tensor
 
 from model.checkpoint import Pca
 from model.config import CROP_SIDE
-from model.ten_crop import CENTRE_CROP, crop_offsets
+from model.preprocess import CENTRE_CROP, crop_offsets
 
 LARGEST_ASPECT = 4 / 3
 """Random crops are at most this much wider than high, or higher than wide."""

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any
 
-from model.checkpoint import WeightsError, read_tensors, write_tensors
+from model.checkpoint import read_tensors, write_tensors
+from model.weights_header import WeightsError
 from storage.runs import Epoch, RunFolder
 from training.divergence import check_weights
 from training.run_folder import RunError, RunSpec, complete_recipe

@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.preprocess import scale_pixels, subtract_mean
-from model.ten_crop import CENTRE_CROP, crop_offsets
+from model.preprocess import CENTRE_CROP, crop_offsets, scale_pixels, subtract_mean
 from storage.parallel import prefetch
 from training.augment import Augmentation, AugmentationDraws, Augmenter, draw_augmentations
 from training.dataset.prepare import PreparedDataset

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import nn
 
+from model.loaded_network import find_device
 from model.lrn import LocalResponseNorm
-from model.predict import find_device
 from storage.parallel import cores, local_processes, local_rank
 from training.config import RecipeError
 from training.options import Options

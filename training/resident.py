@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Pca
-from model.ten_crop import CENTRE_CROP, crop_offsets
+from model.preprocess import CENTRE_CROP, crop_offsets
 from training.augment import Augmentation, AugmentationDraws, compute_colour_shift
 from training.dataset.prepare import PreparedDataset
 from training.dataset.store import Split

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from model.checkpoint import Provenance, Weights, save_weights
+from model.checkpoint import Weights, save_weights
+from model.weights_header import Provenance
 from storage.files import switch_link
 from storage.home import Home
 from storage.runs import RunFolder

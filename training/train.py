@@ -9,10 +9,11 @@ import torch
 from rich.console import Console
 
 from model.alexnet import AlexNet
-from model.checkpoint import Weights, WeightsError, load_weights
+from model.checkpoint import Weights, load_weights
 from model.config import AlexNetConfig, ConfigError
 from model.dataset import FolderError, ImageFolder
 from model.formats.cfg_file import DefinitionError
+from model.weights_header import WeightsError
 from storage.files import switch_link
 from storage.home import Home
 from storage.progress import show_progress_bar, show_step_bars

@@ -90,7 +90,7 @@ def get_figure(_: dict[str, Any]) -> dict[str, Any]:
         "draw": selection.draw,
         "left": [dump_labelled_image(one) for one in content.left],
         "right": [dump_retrieval(one) for one in content.right],
-        "caption": write_caption(selection, state.version.root, state.predictor.weights.provenance),
+        "caption": write_caption(selection, state.version.root, state.predictor.provenance),
         "png": make_figure_url(selection, "figure4.figure_png"),
         "svg": make_figure_url(selection, "figure4.figure_svg"),
         "page": make_figure_url(selection, "figure4.show_figure"),

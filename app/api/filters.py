@@ -149,7 +149,7 @@ def list_filters() -> dict[str, Any]:
         "kernels": [dump_kernel(kernel, block) for block in blocks for kernel in block.kernels],
         "gpus": [dump_gpu(block) for block in blocks],
         "contrast": dump_contrast(contrast) if contrast else None,
-        "noise": find_noise_share(*predictor.conv1_kernels().shape[2:]),
+        "noise": find_noise_share(*predictor.conv1.shape[2:]),
         "weights": predictor.identity,
     }
 
@@ -167,7 +167,7 @@ def get_filter(number: int) -> dict[str, Any]:
     patches = top if isinstance(top, KernelPatches) else None
     return {
         **dump_kernel(kernel, block),
-        "values": predictor.conv1_kernels()[number - 1].permute(1, 2, 0).tolist(),
+        "values": predictor.conv1[number - 1].transpose(1, 2, 0).tolist(),
         "patches": dump_patches(patches) if patches else None,
         "sampled": patches.count if patches else None,
         "weights": predictor.identity,

@@ -16,9 +16,9 @@ from app.database.session import DatabaseError, upgrade_database
 from app.inference.switch_weights import SwitchError
 from index.engines.protocol import SearchError
 from index.store import StoreError
-from model.checkpoint import WeightsError
 from model.dataset import FolderError
 from model.formats.onnx_export import ExportError
+from model.weights_header import WeightsError
 from storage.download import DownloadError
 
 P = ParamSpec("P")

@@ -11,14 +11,13 @@ from collections.abc import Callable
 
 from app.config import Settings
 from app.database.session import DatabaseError, Sessions
-from app.indexing.build import BuildOptions, build_index
 from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from app.inference.weights_files import find_index_versions_by_weights
 from index.engines.protocol import SearchError
 from index.manifest import StoreError
-from model.checkpoint import WeightsError, read_weights_header
 from model.dataset import FolderError
+from model.weights_header import WeightsError, read_weights_header
 from storage.pretrained import PRETRAINED_RUN
 from storage.runs import RunFolder
 
@@ -108,6 +107,9 @@ class PretrainedIndexing:
         if sys.platform == "linux":
             # Of this thread and of those that it starts.
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        # Not above: building takes torch, which a server may do without.
+        from app.indexing.build import BuildOptions, build_index
+
         home = self.settings.home
         options = BuildOptions(
             weights=RunFolder(home.runs / PRETRAINED_RUN).weights, data=home.demo

@@ -57,7 +57,7 @@ class Classification:
 
 def request_square(predictor: Predictor, request: DecodeRequest) -> DecodeRequest:
     """Return a request that also asks for the square that a network's crops are cut from."""
-    config = predictor.network.config
+    config = predictor.config
     return replace(request, side=config.side, resize=config.resize)
 
 

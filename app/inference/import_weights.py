@@ -4,16 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.config import Settings
-from model.checkpoint import (
-    WeightsError,
-    WeightsHeader,
-    load_weights,
-    read_weights_header,
-    save_weights,
-)
+from model.checkpoint import load_weights, save_weights
 from model.formats.importing import ImportOptions, import_weights
 from model.formats.network import ILSVRC
 from model.formats.published import PUBLISHED_WEIGHTS, fetch_published
+from model.weights_header import WeightsError, WeightsHeader, read_weights_header
 from storage.progress import Report
 
 

@@ -17,7 +17,12 @@ from app.inference.links import (
     read_file_identity,
     read_index_stamp,
 )
-from app.inference.served_weights import WeightsSource, find_weights_source, load_servable
+from app.inference.served_weights import (
+    WeightsSource,
+    check_servable,
+    find_weights_source,
+    load_servable,
+)
 from app.inference.state import (
     BUILD_COMMAND,
     PASSING_REASONS,
@@ -36,9 +41,10 @@ from index.engines.protocol import SearchError
 from index.manifest import Manifest, StoreError
 from index.sample import ImageSample, read_sample
 from index.store import Index
-from model.checkpoint import WeightsError
 from model.config import FEATURES
 from model.predict import Predictor
+from model.runtime.prepared import open_predictor
+from model.weights_header import WeightsError
 
 runtime_log = logging.getLogger("alexnet.runtime")
 """Says which runtime was chosen; gunicorn.conf.py has it shown."""
@@ -242,8 +248,9 @@ class ModelLoader:
 
 def read_predictor(file: Path, settings: Settings) -> Predictor:
     """Read a weights file that can be served, and choose its runtime. Raises WeightsError."""
-    weights, folder = load_servable(file), settings.home.runtimes
-    predictor = Predictor.from_weights(weights, settings.device, settings.runtime, folder)
+    folder = settings.home.runtimes
+    predictor = open_predictor(file, settings.device, settings.runtime, folder, load_servable)
+    check_servable(predictor.config, file)
     choice = predictor.choice
     runtime_log.info("Weights %s run on %s. %s", predictor.identity[:8], choice.name, choice.reason)
     return predictor

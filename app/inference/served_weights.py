@@ -7,6 +7,7 @@ weights the next `flask index build` indexes; before any index exists, they answ
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.inference.state import (
     BUILD_COMMAND,
@@ -18,16 +19,13 @@ from app.inference.state import (
 from app.inference.weights_files import list_weights_files, resolve_path
 from index import store
 from index.manifest import Manifest, StoreError
-from model.alexnet import count_features
-from model.checkpoint import (
-    Weights,
-    WeightsError,
-    check_finite,
-    load_weights,
-    read_weights_header,
-)
-from model.config import FEATURES, SQUARE_SIDE
+from model.config import FEATURES, SQUARE_SIDE, AlexNetConfig
+from model.paper_layers import count_features
+from model.weights_header import WeightsError, read_weights_header
 from storage.home import Home
+
+if TYPE_CHECKING:
+    from model.checkpoint import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,21 +134,34 @@ def locate_weights_file(home: Home, manifest: Manifest) -> Path | None:
 
 def read_identity(file: Path) -> str:
     """Read the identity of a file's weights. Raises WeightsError."""
-    return read_weights_header(file).identity or load_weights(file).identity
+    if recorded := read_weights_header(file).identity:
+        return recorded
+    # Not above: only files from before it was recorded take torch.
+    from model.checkpoint import load_weights
+
+    return load_weights(file).identity
 
 
-def load_servable(file: Path) -> Weights:
+def load_servable(file: Path) -> "Weights":
     """Read weights that the application can serve.
 
     The index and the pages need finite weights, 256×256 squares and 4096 features. Raises
     WeightsError.
     """
+    # Not above: a process that serves a prepared network needs no torch.
+    from model.checkpoint import check_finite, load_weights
+
     weights = load_weights(file)
     check_finite(weights)
-    config = weights.config
+    check_servable(weights.config, file)
+    return weights
+
+
+def check_servable(config: AlexNetConfig, file: Path) -> None:
+    """Raise WeightsError unless a file's network takes 256×256 squares and has 4096 features."""
     features = count_features(config)
     if (config.side, features) == (SQUARE_SIDE, FEATURES):
-        return weights
+        return
     raise WeightsError(
         f"The weights in {file} belong to the network {config.net}, with "
         f"{config.side}×{config.side} pixels and {features} features; the application needs "

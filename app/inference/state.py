@@ -9,8 +9,8 @@ from app.database.session import UPGRADE_COMMAND, DatabaseError
 from index.engines.protocol import SearchError
 from index.sample import ImageSample
 from index.store import Index, Manifest
-from model.checkpoint import WeightsError
 from model.predict import Predictor
+from model.weights_header import WeightsError
 
 Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database", "disk", "search"]
 PASSING_REASONS = ("database", "disk", "no-index", "search")

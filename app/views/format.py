@@ -5,9 +5,9 @@ from pathlib import Path
 
 from flask import Flask
 
-from model.checkpoint import UNKNOWN, Provenance
 from model.config import AlexNetConfig
-from model.ten_crop import crop_offsets
+from model.preprocess import crop_offsets
+from model.weights_header import UNKNOWN, Provenance
 
 THIN_SPACE = "\u2009"
 MIN_BAR_PERCENT = 0.4

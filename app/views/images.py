@@ -33,8 +33,8 @@ def show_image(image_id: int) -> str:
         page_size=context.settings().page_size,
         breadcrumb=read_breadcrumb(image),
         answer=classify_image_or_404(image),
-        weights=describe_provenance(state.predictor.weights.provenance),
-        config=state.predictor.weights.config,
+        weights=describe_provenance(state.predictor.provenance),
+        config=state.predictor.config,
         square=url_for("images.serve_thumbnail", image_id=image.id, v=version),
         picture=url_for("images.serve_picture", image_id=image.id, v=version),
     )

@@ -50,7 +50,7 @@ def describe_served() -> dict[str, str]:
         return {"runtime": "", "device": "", "weights": "", "index": ""}
     return {
         "runtime": state.predictor.runtime.name,
-        "device": str(state.predictor.device),
+        "device": state.predictor.device,
         "weights": state.predictor.identity,
         "index": state.version.name if isinstance(state, Ready) else "",
     }

@@ -29,8 +29,8 @@ from app.uploads.results import (
 from app.views.format import describe_provenance, format_day
 from app.views.ownership import is_own, read_owner
 from app.views.pictures import serve_image_file
-from model.checkpoint import Weights
 from model.config import AlexNetConfig
+from model.predict import Predictor
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")
 
@@ -210,22 +210,22 @@ def list_existing_neighbours(stored: list[dict[str, Any]]) -> list[dict[str, Any
 
 def describe_weights(result: UploadResult) -> str:
     """Name the training run that made the weights, or the weights where they are no longer used."""
-    weights = find_weights_in_use(result)
-    return describe_provenance(weights.provenance) if weights else f"weights {result.weights[:8]}"
+    network = find_network_in_use(result)
+    return describe_provenance(network.provenance) if network else f"weights {result.weights[:8]}"
 
 
 def find_network_config(result: UploadResult) -> AlexNetConfig:
     """Return the network that a result is of; the paper's where another one is in service."""
-    weights = find_weights_in_use(result)
-    return weights.config if weights else AlexNetConfig()
+    network = find_network_in_use(result)
+    return network.config if network else AlexNetConfig()
 
 
-def find_weights_in_use(result: UploadResult) -> Weights | None:
-    """Return the weights that a result was computed with, if they are in service."""
+def find_network_in_use(result: UploadResult) -> Predictor | None:
+    """Return the network that a result was computed with, if it is in service."""
     state = context.loader().get_state()
     if isinstance(state, NotReady) or state.predictor.identity != result.weights:
         return None
-    return state.predictor.weights
+    return state.predictor
 
 
 def check_own(upload: UploadResult | UploadBatch) -> None:

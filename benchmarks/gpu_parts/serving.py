@@ -13,11 +13,12 @@ from PIL import Image
 from benchmarks.gpu_harness.job import Job
 from benchmarks.gpu_parts.timing import time_call
 from model.alexnet import AlexNet
-from model.checkpoint import Pca, Provenance, Weights
+from model.checkpoint import Pca, Weights
 from model.config import AlexNetConfig
 from model.dataset import ClassName
 from model.predict import Predictor
 from model.preprocess import decode_square
+from model.weights_header import Provenance
 
 
 def measure(job: Job) -> None:

@@ -15,8 +15,9 @@ import torch
 from rich.console import Console
 
 from benchmarks.gpu_harness.job import ROOT, Job
-from model.checkpoint import Provenance, Weights, save_weights
+from model.checkpoint import Weights, save_weights
 from model.visualize import compute_low_frequency_share
+from model.weights_header import Provenance
 from storage.home import Home
 from training.callbacks import Callbacks
 from training.config import PAPER, SMALL, Recipe

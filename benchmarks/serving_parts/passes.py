@@ -24,7 +24,7 @@ def make_runtimes(weights: Weights) -> dict[str, Runtime]:
     found: dict[str, Runtime] = {"torch": predictor.runtime}
     for name in OPENVINO_PRECISIONS:
         try:
-            found[name] = make_openvino(predictor.network, predictor.mean, name)
+            found[name] = make_openvino(predictor.network, predictor.loaded.mean, name)
         except RuntimeUnavailableError:
             continue
     return found

@@ -92,7 +92,7 @@ class Extractor:
         """
         total, block = len(self.plan.paths), self.block
         numbers = range(self.processes.rank, -(-total // block), self.processes.size)
-        resize = self.predictor.network.config.resize
+        resize = self.predictor.config.resize
         paths = (path for n in numbers for path in self.plan.paths[n * block : (n + 1) * block])
 
         def read(path: str) -> DecodedFile | UnreadableFile:

@@ -63,7 +63,7 @@ def make_sample(
     StoreError.
     """
     chosen = draw_sample(images.entries, count)
-    scan, resize = SampleScan(predictor, images.ids[chosen]), predictor.network.config.resize
+    scan, resize = SampleScan(predictor, images.ids[chosen]), predictor.config.resize
     if before is not None:
         scan.load_earlier(before)
 

@@ -8,7 +8,7 @@ import numpy as np
 from index.arrays import Array
 from index.sample import PATCHES_PER_KERNEL, THUMBNAIL_SIDE, Pixels, make_thumbnail
 from index.vectors import Floats, Ids
-from model.activations import Conv1Responses
+from model.conv1_responses import Conv1Responses
 from model.predict import Predictor
 
 PatchKey = tuple[int, int]

@@ -23,7 +23,6 @@ from google.protobuf.message import DecodeError
 from torch import Tensor
 
 from model.architectures import VARIANTS
-from model.checkpoint import UNKNOWN
 from model.formats.deep_compression import SHAPES, read_deep_compression
 from model.formats.network import (
     ILSVRC,
@@ -32,6 +31,7 @@ from model.formats.network import (
     count_classes,
     fit_tensors,
 )
+from model.weights_header import UNKNOWN
 
 
 class PublishedModel(NamedTuple):

@@ -13,15 +13,7 @@ import torch
 from torch import Tensor
 
 from model.architectures import VARIANTS
-from model.checkpoint import (
-    IMPORTED,
-    UNKNOWN,
-    Pca,
-    Provenance,
-    Weights,
-    check_finite,
-    load_weights,
-)
+from model.checkpoint import Pca, Weights, check_finite, load_weights
 from model.dataset import ClassName, read_wordnet_labels
 from model.formats.caffe import PUBLISHED, read_caffemodel, read_compressed_alexnet, read_mean_image
 from model.formats.deep_compression import HEADER_BYTES, read_counts
@@ -33,6 +25,7 @@ from model.formats.state_dict import (
     read_safetensors,
 )
 from model.formats.torchvision import has_torchvision_names, read_torchvision
+from model.weights_header import IMPORTED, UNKNOWN, Provenance
 
 ZIP_START, PICKLE_START, HDF5_START = b"PK\x03\x04", b"\x80", b"\x89HDF"
 CAFFE_STARTS = (b"\n", b"\x12", b"\xa2\x06")

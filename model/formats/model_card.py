@@ -3,8 +3,9 @@
 import torch
 
 from model.architectures import find_variant
-from model.checkpoint import UNKNOWN, Weights, list_network_shapes
+from model.checkpoint import Weights, list_network_shapes
 from model.config import AlexNetConfig, Resize
+from model.weights_header import UNKNOWN
 
 SQUARES: dict[Resize, str] = {
     "bicubic": "short side scaled to {side} pixels (bicubic, antialiased), the central square cut",

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.checkpoint import UNKNOWN, WeightsError, list_network_shapes
+from model.checkpoint import list_network_shapes
 from model.config import AlexNetConfig
 from model.dataset import ClassName
+from model.weights_header import UNKNOWN, WeightsError
 
 Colour = tuple[float, float, float]
 """Red, green and blue, 0–255."""

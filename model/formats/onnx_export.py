@@ -19,8 +19,8 @@ from model.alexnet import AlexNet
 from model.checkpoint import Weights
 from model.formats.model_card import describe_preprocessing
 from model.predict import Predictor
-from model.preprocess import scale_pixels
-from model.ten_crop import CENTRE_CROP, TEST_CROP_COUNTS, centre_crop, cut_test_crops
+from model.preprocess import CENTRE_CROP, scale_pixels
+from model.ten_crop import TEST_CROP_COUNTS, centre_crop, cut_test_crops
 from storage.files import replace_atomically
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from model.architectures import VARIANTS
-from model.checkpoint import list_network_shapes, parse_dataclass, read_tensors
+from model.checkpoint import list_network_shapes, read_tensors
 from model.config import CIFAR_NETS, AlexNetConfig, ConfigError
 from model.dataset import ClassName
 from model.formats.network import ForeignNetwork, FormatError, count_classes, fit_tensors
+from model.weights_header import parse_dataclass
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Entries in which training scripts commonly save a state dict beside other things."""

@@ -12,9 +12,9 @@ from pathlib import Path
 from torch import Tensor
 
 from model.architectures import VARIANTS
-from model.checkpoint import UNKNOWN
 from model.dataset import ClassName
 from model.formats.network import ILSVRC, ForeignNetwork, count_classes, fit_tensors
+from model.weights_header import UNKNOWN
 
 LAYERS = {
     "features.0": "conv1",

@@ -5,34 +5,11 @@ neighbours of an image, whose distances are about half as large as the features 
 larger. So an index and its queries may come from different runtimes.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from model.runtime.protocol import Floats, Pixels, Runtime
+from model.runtime.protocol import Disagreement, Floats, Pixels, Runtime
 
-MAX_PROBABILITY_CHANGE = 0.02
-"""Of any class's probability, the mean of the ten crops."""
-MAX_FEATURE_ERROR = 0.03
-"""The length of the difference of fc7 over the length of fc7."""
 TEST_IMAGES = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Disagreement:
-    """The largest differences between two runtimes, over some images.
-
-    probability: of a class, 0–1. feature: the relative error of fc7. Infinite if a value is not a
-    finite number.
-    """
-
-    probability: float
-    feature: float
-
-    @property
-    def is_small(self) -> bool:
-        """Whether both are within the limits."""
-        return self.probability <= MAX_PROBABILITY_CHANGE and self.feature <= MAX_FEATURE_ERROR
 
 
 def measure_disagreement(

@@ -7,26 +7,29 @@ stored, so that the next start only compiles what was chosen.
 import json
 import logging
 import os
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-import torch
 from torch import Tensor
 
 from model.alexnet import AlexNet
-from model.runtime.agreement import Disagreement, make_test_images, measure_disagreement
-from model.runtime.names import AUTO, OPENVINO_PRECISIONS, RUNTIMES, TORCH
-from model.runtime.protocol import Pixels, Runtime, RuntimeUnavailableError
+from model.runtime.agreement import make_test_images, measure_disagreement
+from model.runtime.machine import describe_machine
+from model.runtime.names import AUTO, OPENVINO_PRECISIONS, TORCH
+from model.runtime.protocol import (
+    Pixels,
+    Runtime,
+    RuntimeChoice,
+    RuntimeUnavailableError,
+    parse_choice,
+)
 from model.runtime.torch_runtime import TorchRuntime
 from storage.files import lock_file, write_atomically
-from storage.machine import read_cpu_info, read_processor_name
 from storage.tolerant_json import read_json_object
 
 ROUNDS = 3
@@ -34,20 +37,6 @@ ROUNDS = 3
 MAX_BYTES = 100_000
 """The largest file of measurements that is read."""
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuntimeChoice:
-    """The runtime that was chosen, and why.
-
-    milliseconds: of ten crops of one image, by runtime, as far as they were measured.
-    disagreement: the chosen runtime's with torch; None for torch itself. reason: a sentence.
-    """
-
-    name: str
-    reason: str
-    milliseconds: Mapping[str, float] = field(default_factory=dict)
-    disagreement: Disagreement | None = None
 
 
 def choose_runtime(
@@ -143,10 +132,11 @@ def make_openvino(network: AlexNet, mean: Tensor, name: str) -> Runtime:
     """Compile a network with OpenVINO. Raises RuntimeUnavailableError."""
     try:
         # Not above: OpenVINO is optional, and takes time and memory.
+        from model.runtime.openvino_graph import BuiltGraphs
         from model.runtime.openvino_runtime import OpenVinoRuntime
     except ImportError as error:
         raise RuntimeUnavailableError(f"OpenVINO cannot be imported: {error}") from error
-    return OpenVinoRuntime(network, mean, OPENVINO_PRECISIONS[name])
+    return OpenVinoRuntime(BuiltGraphs(network, mean), name)
 
 
 def measure_alternately(runtimes: Mapping[str, Runtime], images: Pixels) -> dict[str, float]:
@@ -161,45 +151,12 @@ def measure_alternately(runtimes: Mapping[str, Runtime], images: Pixels) -> dict
     return {name: median(some) for name, some in times.items()}
 
 
-def describe_machine() -> dict[str, str]:
-    """Describe what a choice depends on besides the weights."""
-    return {
-        "processor": read_processor(),
-        "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
-        "openvino": read_package_version("openvino"),
-    }
-
-
-def read_processor() -> str:
-    """Return the processor's name and what it has for bf16, or what the platform calls it."""
-    flags = read_cpu_info().get("flags", "").split()
-    known = [flag for flag in ("avx2", "avx512_bf16", "amx_bf16") if flag in flags]
-    return " ".join([read_processor_name(), *known]).strip() or platform.machine()
-
-
-def read_package_version(package: str) -> str:
-    """Return the version of an installed package, or nothing."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
-
-
 def read_choice(file: Path) -> RuntimeChoice | None:
     """Read what was measured on this machine; None if nothing was, or the file is damaged."""
     stored = read_json_object(file, MAX_BYTES)
-    if stored.get("machine") != describe_machine():
-        return None
-    try:
-        chosen = stored["choice"]
-        found = chosen["disagreement"]
-        choice = RuntimeChoice(
-            **chosen | {"disagreement": Disagreement(**found) if found else None}
-        )
-    except (KeyError, TypeError):
-        return None
-    return choice if choice.name in RUNTIMES[1:] and isinstance(choice.reason, str) else None
+    return (
+        parse_choice(stored.get("choice")) if stored.get("machine") == describe_machine() else None
+    )
 
 
 def store_choice(file: Path, choice: RuntimeChoice) -> None:

@@ -5,6 +5,7 @@ there, and only the cutting is written down again in OpenVINO's operations.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import openvino as ov
@@ -12,6 +13,8 @@ from openvino import opset13 as op
 from torch import Tensor, nn
 
 from model.alexnet import AlexNet
+from model.layers import Conv, Dense, Local
+from model.preprocess import CENTRE_CROP, crop_offsets
 from model.runtime.openvino_layers import (
     Output,
     apply_layer,
@@ -23,14 +26,30 @@ from model.runtime.openvino_layers import (
     reshape,
 )
 from model.runtime.protocol import RuntimeUnavailableError
-from model.ten_crop import (
-    CENTRE_CROP,
-    SharedPrefix,
-    Span,
-    crop_offsets,
-    find_shared_prefix,
-    is_border,
-)
+from model.ten_crop import SharedPrefix, Span, find_shared_prefix, is_border
+
+
+@dataclass(frozen=True)
+class BuiltGraphs:
+    """The graphs of a network in memory; they refer to its weights.
+
+    mean: float32 [3, side, side].
+    """
+
+    network: AlexNet
+    mean: Tensor
+
+    def open_ten_crops(self) -> ov.Model:
+        """Build the graph of the ten crops. Raises RuntimeUnavailableError."""
+        return build_ten_crop_graph(self.network, self.mean)
+
+    def open_centre_crop(self) -> ov.Model:
+        """Build the graph of the centre crop. Raises RuntimeUnavailableError."""
+        return build_centre_crop_graph(self.network, self.mean)
+
+    def open_layers(self) -> ov.Model:
+        """Build the graph of all layers. Raises RuntimeUnavailableError."""
+        return build_layers_graph(self.network, self.mean)
 
 
 def build_ten_crop_graph(network: AlexNet, mean: Tensor) -> ov.Model:
@@ -59,12 +78,28 @@ def build_ten_crop_graph(network: AlexNet, mean: Tensor) -> ov.Model:
 
 def build_centre_crop_graph(network: AlexNet, mean: Tensor) -> ov.Model:
     """Build the graph of `run_centre_crop`. Raises RuntimeUnavailableError."""
+    pixels, x = make_centre_crop(network, mean)
+    _, fc7 = apply_to_end(network, list(network.named_children()), x)
+    return ov.Model([fc7], [pixels], "centre crop")
+
+
+def build_layers_graph(network: AlexNet, mean: Tensor) -> ov.Model:
+    """Build the graph of `run_layers`, one output a layer. Raises RuntimeUnavailableError."""
+    pixels, x = make_centre_crop(network, mean)
+    outputs = []
+    for layer, module in zip(network.layers, network.children(), strict=True):
+        x = apply_layer(module, x)
+        if isinstance(layer, Conv | Local | Dense):
+            outputs.append(x)
+    return ov.Model(outputs, [pixels], "layers")
+
+
+def make_centre_crop(network: AlexNet, mean: Tensor) -> tuple[ov.op.Parameter, Output]:
+    """Make the input, and the network's input of the centre crop."""
     pixels, x = make_input(network, mean)
     config = network.config
     top, left = crop_offsets(config.side, config.crop)[CENTRE_CROP]
-    x = cut(x, (top, top + config.crop), (left, left + config.crop))
-    _, fc7 = apply_to_end(network, list(network.named_children()), x)
-    return ov.Model([fc7], [pixels], "centre crop")
+    return pixels, cut(x, (top, top + config.crop), (left, left + config.crop))
 
 
 def make_input(network: AlexNet, mean: Tensor) -> tuple[ov.op.Parameter, Output]:

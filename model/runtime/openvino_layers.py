@@ -12,8 +12,8 @@ import torch
 from openvino import opset13 as op
 from torch import Tensor, nn
 
-from model.layers import Dropout
 from model.lrn import LocalResponseNorm
+from model.modules import Dropout
 from model.runtime.protocol import RuntimeUnavailableError
 
 Output: TypeAlias = Any

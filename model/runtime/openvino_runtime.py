@@ -1,44 +1,59 @@
 """OpenVINO on the CPU, in float32 or bf16.
 
-The compiled network is not stored: compiling takes as long as reading it would (0.3 against 0.9
-seconds), and the stored one would hold the weights in float32 a second time, in a file and in
-memory, where the graph refers to those that torch has.
+What is stored of a network is its graph (model/runtime/graph_file.py), not what it is compiled to:
+compiling takes as long as reading that would (0.3 against 0.9 seconds).
 """
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import openvino as ov
-import torch
-from torch import Tensor
 
-from model.alexnet import AlexNet
-from model.runtime.openvino_graph import build_centre_crop_graph, build_ten_crop_graph
+from model.runtime.machine import read_thread_limit
+from model.runtime.names import OPENVINO_PRECISIONS
 from model.runtime.protocol import Floats, Pixels, RuntimeUnavailableError, TenCropOutput
 
 CPU = "CPU"
 
 
+class NetworkGraphs(Protocol):
+    """A network as OpenVINO's graphs: uint8 [N, 256, 256, 3] in.
+
+    All raise RuntimeUnavailableError for a network that has none.
+    """
+
+    def open_ten_crops(self) -> ov.Model:
+        """Return the graph of `Runtime.run_ten_crops`."""
+        ...
+
+    def open_centre_crop(self) -> ov.Model:
+        """Return the graph of `Runtime.run_centre_crop`."""
+        ...
+
+    def open_layers(self) -> ov.Model:
+        """Return the graph of `Runtime.run_layers`."""
+        ...
+
+
 class OpenVinoRuntime:
     """A network on the CPU, compiled when it is made.
 
-    precision: "f32", or "bf16" for processors that multiply it. Raises RuntimeUnavailableError if
-    this network cannot be compiled, or the processor has no bf16.
+    name: one of OPENVINO_PRECISIONS. Raises RuntimeUnavailableError if this network cannot be
+    compiled, or the processor does not multiply bf16 where that is asked for.
     """
 
-    def __init__(self, network: AlexNet, mean: Tensor, precision: str) -> None:
-        self.network, self.mean, self.precision = network, mean, precision
-        self.name = f"openvino-{precision}"
+    def __init__(self, graphs: NetworkGraphs, name: str) -> None:
+        self.graphs, self.name, self.precision = graphs, name, OPENVINO_PRECISIONS[name]
         self.core = ov.Core()
-        if precision == "bf16" and not self.has_bf16():
+        if self.precision == "bf16" and not self.has_bf16():
             raise RuntimeUnavailableError("the processor does not compute in bf16")
         self.lock = threading.Lock()
         with explain_failures():
-            self.ten_crops = self.compile(build_ten_crop_graph(network, mean))
+            self.ten_crops = self.compile(graphs.open_ten_crops())
 
     def run_ten_crops(self, images: Pixels) -> TenCropOutput:
         """Run the ten crops of each image: uint8 [N, 256, 256, 3]."""
@@ -50,11 +65,24 @@ class OpenVinoRuntime:
         (fc7,) = self.infer(self.centre_crop, images)
         return fc7
 
+    def run_layers(self, image: Pixels) -> list[Floats]:
+        """Compute what each layer with weights gives before its activation, for the centre crop.
+
+        uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons]; always in float32.
+        """
+        return [output[0] for output in self.infer(self.layers, image[None])]
+
     @cached_property
     def centre_crop(self) -> Any:
         """The graph of the centre crop, compiled when it is first needed: it takes memory too."""
         with self.lock, explain_failures():
-            return self.compile(build_centre_crop_graph(self.network, self.mean))
+            return self.compile(self.graphs.open_centre_crop())
+
+    @cached_property
+    def layers(self) -> Any:
+        """The graph of all layers, likewise."""
+        with self.lock, explain_failures():
+            return self.compile(self.graphs.open_layers(), "f32")
 
     def infer(self, request: Any, images: Pixels) -> list[Floats]:
         """Compute a graph's outputs. One image after another: each has all cores."""
@@ -62,15 +90,16 @@ class OpenVinoRuntime:
             found = request.infer([np.ascontiguousarray(images)], share_inputs=True)
             return [np.array(found[number], np.float32) for number in range(len(found))]
 
-    def compile(self, graph: ov.Model) -> Any:
-        """Compile a graph and make a request of it."""
+    def compile(self, graph: ov.Model, precision: str | None = None) -> Any:
+        """Compile a graph, in the runtime's precision or another, and make a request of it."""
         # DEVIATION: layers compute in bf16 when answering, on processors that have it, because
         # they then take half the time; only where the answers agree (model/runtime/agreement.py).
-        options = {
-            "INFERENCE_PRECISION_HINT": self.precision,
+        options: dict[str, object] = {
+            "INFERENCE_PRECISION_HINT": precision or self.precision,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
+        if threads := read_thread_limit():
+            options["INFERENCE_NUM_THREADS"] = threads
         return self.core.compile_model(graph, CPU, options).create_infer_request()
 
     def has_bf16(self) -> bool:

@@ -1,12 +1,20 @@
-"""What every runtime does: squares of pixels in, probabilities and fc7 out."""
+"""What every runtime does, squares of pixels in, probabilities and fc7 out, and why it does it."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from model.runtime.names import RUNTIMES
+
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
+MAX_PROBABILITY_CHANGE = 0.02
+"""Of any class's probability, the mean of the ten crops."""
+MAX_FEATURE_ERROR = 0.03
+"""The length of the difference of fc7 over the length of fc7."""
 
 
 class TenCropOutput(NamedTuple):
@@ -36,6 +44,56 @@ class Runtime(Protocol):
         """Compute fc7 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
         ...
 
+    def run_layers(self, image: Pixels) -> list[Floats]:
+        """Compute what each layer with weights gives before its activation, for the centre crop.
+
+        uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons].
+        """
+        ...
+
 
 class RuntimeUnavailableError(Exception):
     """A runtime that cannot compute a network here; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """The largest differences between two runtimes, over some images.
+
+    probability: of a class, 0–1. feature: the relative error of fc7. Infinite if a value is not a
+    finite number.
+    """
+
+    probability: float
+    feature: float
+
+    @property
+    def is_small(self) -> bool:
+        """Whether both are within the limits."""
+        return self.probability <= MAX_PROBABILITY_CHANGE and self.feature <= MAX_FEATURE_ERROR
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeChoice:
+    """The runtime that was chosen, and why.
+
+    milliseconds: of ten crops of one image, by runtime, as far as they were measured.
+    disagreement: the chosen runtime's with torch; None for torch itself. reason: a sentence.
+    """
+
+    name: str
+    reason: str
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    disagreement: Disagreement | None = None
+
+
+def parse_choice(stored: Any) -> RuntimeChoice | None:
+    """Make a choice of its JSON; None if it is none."""
+    try:
+        found = stored["disagreement"]
+        choice = RuntimeChoice(
+            **stored | {"disagreement": Disagreement(**found) if found else None}
+        )
+    except (KeyError, TypeError):
+        return None
+    return choice if choice.name in RUNTIMES[1:] and isinstance(choice.reason, str) else None

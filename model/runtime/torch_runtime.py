@@ -5,10 +5,11 @@ import torch
 from torch import Tensor
 
 from model.alexnet import AlexNet
-from model.preprocess import scale_pixels, subtract_mean
+from model.layers import Conv, Dense, Local
+from model.preprocess import CENTRE_CROP, scale_pixels, subtract_mean
 from model.runtime.names import TORCH
 from model.runtime.protocol import Floats, Pixels, TenCropOutput
-from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
+from model.ten_crop import centre_crop, ten_crop_forward
 
 
 class TorchRuntime:
@@ -33,6 +34,20 @@ class TorchRuntime:
         """Compute fc7 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
         crops = centre_crop(self.prepare_input(images), self.network.config.crop)
         return to_numpy(self.network(crops).fc7)
+
+    @torch.inference_mode()
+    def run_layers(self, image: Pixels) -> list[Floats]:
+        """Compute what each layer with weights gives before its activation, for the centre crop.
+
+        uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons].
+        """
+        x, outputs = centre_crop(self.prepare_input(image[None]), self.network.config.crop), []
+        for layer, module in zip(self.network.layers, self.network.children(), strict=True):
+            x = module(x)
+            if isinstance(layer, Conv | Local | Dense):
+                # A copy, because the ReLU that follows works in place.
+                outputs.append(to_numpy(x[0].clone(memory_format=torch.contiguous_format)))
+        return outputs
 
     def prepare_input(self, images: Pixels) -> Tensor:
         """Subtract the mean image and scale the pixels for the network, on its device.

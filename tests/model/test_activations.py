@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.activations import Conv1Responses, trace_activations
+from model.activations import trace_activations
 from model.architectures import VARIANTS
 from model.config import AlexNetConfig
+from model.conv1_responses import Conv1Responses
 from model.predict import Predictor
-from model.ten_crop import CENTRE_CROP
+from model.preprocess import CENTRE_CROP
 
 Pixels = npt.NDArray[np.uint8]
 HALVES = (0, 1)
@@ -32,7 +33,7 @@ def square() -> Pixels:
 
 def half(predictor: Predictor, name: str, tower: int) -> tuple[Tensor, Tensor]:
     """The weights and biases that one GPU holds of a layer."""
-    state = predictor.weights.state
+    state = predictor.loaded.weights.state
     weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
     return weight.chunk(2)[tower], bias.chunk(2)[tower]
 
@@ -47,7 +48,7 @@ def normalised_and_pooled(x: Tensor) -> Tensor:
 def by_hand(predictor: Predictor, square: Pixels) -> dict[str, list[Tensor]]:
     """Each layer's output after the ReLU, GPU by GPU, exchanging only where the paper does."""
     pixels = torch.from_numpy(np.array(square[None, 16:240, 16:240])).permute(0, 3, 1, 2).float()
-    image = (pixels - predictor.weights.mean[:, 16:240, 16:240]) / 60
+    image = (pixels - predictor.loaded.weights.mean[:, 16:240, 16:240]) / 60
 
     def conv(name: str, inputs: list[Tensor], stride: int = 1, pad: int = 0) -> list[Tensor]:
         pairs = [half(predictor, name, tower) for tower in HALVES]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from model.alexnet import AlexNet
 from model.config import AlexNetConfig, ConfigError
-from model.layers import Dropout
+from model.modules import Dropout
 
 KERNELS = {
     "conv1": (96, 3, 11, 11),

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from model.alexnet import AlexNet
 from model.architectures import VARIANTS
 from model.config import AlexNetConfig, ConfigError
-from model.layers import Dropout, LocallyConnected
+from model.modules import Dropout, LocallyConnected
 
 State = Mapping[str, Tensor]
 CLASSES = 7

@@ -17,19 +17,10 @@ from safetensors.torch import load_file, save_file
 from model import checkpoint
 from model.alexnet import AlexNet
 from model.architectures import VARIANTS
-from model.checkpoint import (
-    Pca,
-    Weights,
-    WeightsError,
-    check_finite,
-    load_weights,
-    parse_dataclass,
-    read_tensors,
-    read_weights_header,
-    save_weights,
-)
+from model.checkpoint import Pca, Weights, check_finite, load_weights, read_tensors, save_weights
 from model.config import AlexNetConfig
 from model.dataset import ClassName
+from model.weights_header import WeightsError, parse_dataclass, read_weights_header
 
 LABELS = {"n01440764": "tench", "b": "B", "c": "C"}
 

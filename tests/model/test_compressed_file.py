@@ -17,14 +17,8 @@ from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.architectures import VARIANTS
-from model.checkpoint import (
-    Weights,
-    WeightsError,
-    load_weights,
-    read_tensors,
-    read_weights_header,
-    save_weights,
-)
+from model.checkpoint import Weights, load_weights, read_tensors, save_weights
+from model.weights_header import WeightsError, read_weights_header
 
 
 @pytest.fixture(scope="module")

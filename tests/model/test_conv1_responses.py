@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, pad
 
-from model.activations import Conv1Responses
 from model.architectures import VARIANTS
 from model.checkpoint import Weights
 from model.config import AlexNetConfig
+from model.conv1_responses import Conv1Responses
 from model.predict import Predictor
 
 Pixels = npt.NDArray[np.uint8]

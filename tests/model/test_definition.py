@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from model.alexnet import list_layers
 from model.architectures import VARIANTS
 from model.config import AlexNetConfig, ConfigError
 from model.definition import describe_definition, find_network, parse_definition
+from model.paper_layers import list_layers
 
 NAMED = VARIANTS["original-147"].config
 DEFINED = AlexNetConfig(net="defined", layers=tuple(list_layers(NAMED)))

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.alexnet import AlexNet, list_layers
+from model.alexnet import AlexNet
 from model.architectures import VARIANTS
-from model.checkpoint import Weights, WeightsError, load_weights, read_weights_header, save_weights
+from model.checkpoint import Weights, load_weights, save_weights
 from model.config import AlexNetConfig, ConfigError
 from model.layer_list import LayerListError, dump_layers, parse_layers
+from model.paper_layers import list_layers
+from model.weights_header import WeightsError, read_weights_header
 
 CONV = {"type": "conv", "name": "conv1", "maps": 4, "kernel": 5}
 FLAT = {"type": "flatten", "name": "flatten"}

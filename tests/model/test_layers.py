@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.alexnet import AlexNet, list_layers
+from model.alexnet import AlexNet
 from model.architectures import VARIANTS
 from model.counter_rng import derive_image_keys
-from model.layers import Dropout, LocallyConnected, Pool, Shape, WithinMapNorm
+from model.layers import Pool, Shape
+from model.modules import Dropout, LocallyConnected, WithinMapNorm, build_module
+from model.paper_layers import list_layers
 
 
 def local_by_hand(x: Tensor, weight: Tensor, bias: Tensor, kernel: int, pad: int) -> Tensor:
@@ -103,7 +105,8 @@ def test_every_layer_states_the_shape_that_it_gives(name: str) -> None:
     with torch.device("meta"):
         x = torch.empty(2, 3, config.crop, config.crop)
         for layer in list_layers(config):
-            module, shape = layer.build(shape, config.towers)
+            module = build_module(layer, shape, config.towers)
+            shape = layer.output_shape(shape)
             x = module(x)
             found = x.shape[1:] if x.ndim == 4 else (*x.shape[1:], 1, 1)
             assert tuple(found) == (shape.maps, shape.side, shape.side), layer.name
@@ -112,7 +115,8 @@ def test_every_layer_states_the_shape_that_it_gives(name: str) -> None:
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_pooling_window_hangs_over_only_where_it_may(size: int) -> None:
     for side, hangs in itertools.product(range(6, 57), (False, True)):
-        module, shape = Pool("pool", size, ceil=hangs).build(Shape(1, side), 1)
+        layer, shape = Pool("pool", size, ceil=hangs), Shape(1, side)
+        module, shape = build_module(layer, shape, 1), layer.output_shape(shape)
         x = torch.arange(float(side)).expand(1, 1, side, side)
         out = module(x)
         assert out.shape[-1] == shape.side

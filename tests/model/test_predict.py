@@ -11,9 +11,9 @@ from model.alexnet import AlexNet
 from model.checkpoint import Weights
 from model.config import AlexNetConfig
 from model.decode import decode_image
-from model.predict import LabelProbability, Predictor, find_device
-from model.preprocess import cut_central_square
-from model.ten_crop import CENTRE_CROP
+from model.loaded_network import find_device
+from model.predict import LabelProbability, Predictor
+from model.preprocess import CENTRE_CROP, cut_central_square
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 

@@ -15,6 +15,7 @@ from torchvision.models import AlexNet_Weights
 
 from model.decode import ImageError
 from model.preprocess import (
+    crop_offsets,
     cut_central_square,
     decode_square,
     make_square,
@@ -22,7 +23,7 @@ from model.preprocess import (
     scale_pixels,
     subtract_mean,
 )
-from model.ten_crop import centre_crop, crop_offsets, cut_ten_crops
+from model.ten_crop import centre_crop, cut_ten_crops
 
 ASTRONAUT: npt.NDArray[np.uint8] = photographs.astronaut()  # type: ignore[no-untyped-call]
 

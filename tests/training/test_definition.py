@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from model.alexnet import AlexNet
-from model.checkpoint import load_weights, read_weights_header
+from model.checkpoint import load_weights
 from model.predict import Predictor
+from model.weights_header import read_weights_header
 from storage.runs import RunFolder
 from training.config import CIFAR, RecipeError
 from training.data import Batch, Batches

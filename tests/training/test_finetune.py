@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.alexnet import AlexNet, count_features, match_lrn_to_he_start
+from model.alexnet import AlexNet, match_lrn_to_he_start
 from model.architectures import VARIANTS
 from model.checkpoint import Weights, list_network_shapes, load_weights, save_weights
 from model.config import AlexNetConfig
+from model.paper_layers import count_features
 from training.config import (
     CIFAR,
     FINETUNE,

@@ -8,10 +8,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model.alexnet import list_layers
 from model.checkpoint import Weights
 from model.config import AlexNetConfig
 from model.layers import Conv, Dense, Drop, Local
+from model.paper_layers import list_layers
 from training.callbacks import Callbacks
 from training.compression.prune import Pruning
 from training.config import PAPER, PRESETS, Recipe

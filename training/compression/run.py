@@ -17,10 +17,10 @@ from model.checkpoint import (
     collect_tensors,
     load_weights,
     read_tensors,
-    read_weights_header,
     save_weights,
 )
-from model.predict import find_device
+from model.loaded_network import find_device
+from model.weights_header import read_weights_header
 from storage.files import check_writable
 from storage.home import Home
 from training.compression.finetune import Errors, FineTuning, choose_recipe, reduce_dropout

@@ -57,7 +57,7 @@ def compute_metrics(
 
 def describe_model(model: EvaluatedModel) -> ModelInfo:
     """Describe a network for the evaluation's file."""
-    weights = model.predictor.weights
+    weights = model.predictor.loaded.weights
     return ModelInfo(
         name=model.name,
         identity=model.predictor.identity,

@@ -31,7 +31,7 @@ def load_models(runs: Sequence[Path], *, best: bool, device: torch.device) -> li
     names = number_duplicates([ENSEMBLE, *map(name_model, files)])[1:]
     parts = zip(names, loaded, orders, strict=True)
     return [
-        EvaluatedModel(name, Predictor(w.build_network(), w, device), order)
+        EvaluatedModel(name, Predictor.from_weights(w, str(device)), order)
         for name, w, order in parts
     ]
 

@@ -20,8 +20,8 @@ from model.config import Resize
 from model.dataset import Photograph
 from model.decode import ImageError
 from model.predict import Predictor
-from model.preprocess import read_square
-from model.ten_crop import CENTRE_CROP, centre_crop, ten_crop_forward
+from model.preprocess import CENTRE_CROP, read_square
+from model.ten_crop import centre_crop, ten_crop_forward
 from storage.evaluations import ENSEMBLE, Crops
 from storage.parallel import map_ahead, split_batches
 from training.evaluation.confidence import Wrong
@@ -50,7 +50,7 @@ class EvaluatedModel:
     @property
     def square(self) -> "SquareKind":
         """The kind of square that crops are cut from."""
-        config = self.predictor.network.config
+        config = self.predictor.config
         return SquareKind(config.side, config.resize)
 
 

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from model.checkpoint import Weights
-from model.predict import find_device
+from model.loaded_network import find_device
 from storage.evaluations import Crops, Evaluation, EvaluationData, save_evaluation, write_json
 from storage.files import check_writable, write_atomically
 from storage.home import Home
@@ -89,7 +89,7 @@ def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Evaluati
     keep_freed_memory()
     device = find_device(options.device)
     models = load_models(options.runs or (home.weights,), best=options.best, device=device)
-    first = models[0].predictor.weights
+    first = models[0].predictor.loaded.weights
     root = choose_data(options, first)
     labelled = find_photographs(root, options.split)
     matched = match_classes(labelled, first.classes)
@@ -202,7 +202,7 @@ def predict_with_progress(
             progress=advance,
         )
     seconds = time.monotonic() - start
-    device = models[0].predictor.device
+    device = models[0].predictor.loaded.device
     speed = f"{len(photographs) / seconds:.1f} images/s, {seconds:.0f} s"
     console.print(f"{'bf16' if bf16 else 'f32'}, {device}: {speed}.")
     if predicted.unreadable:

@@ -10,14 +10,8 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from model.checkpoint import (
-    Weights,
-    check_finite,
-    describe_provenance,
-    load_weights,
-    read_tensors,
-    write_tensors,
-)
+from model.checkpoint import Weights, check_finite, load_weights, read_tensors, write_tensors
+from model.weights_header import describe_provenance
 from storage.evaluation_files import EvaluationFiles
 from storage.evaluations import write_json
 from storage.files import write_atomically

@@ -58,7 +58,7 @@ def show_figure() -> str | tuple[str, int]:
         "figure4.html",
         selection=selection,
         content=get_content(state, selection) if complete else None,
-        caption=write_caption(selection, state.version.root, state.predictor.weights.provenance),
+        caption=write_caption(selection, state.version.root, state.predictor.provenance),
         remarks=list_remarks(selection, known),
         figure_url=partial(make_figure_url, selection),
         shuffled=url_for(".show_figure", draw=(selection.draw or 0) + 1),
@@ -105,7 +105,7 @@ def send_figure_file(suffix: str, mimetype: str, render: RenderFile) -> Response
     etag = f"{state.predictor.identity[:16]}-{state.version.name}-{selection.key}-{suffix}"
     response = check_not_modified(etag)
     if response is None:
-        caption = write_caption(selection, state.version.root, state.predictor.weights.provenance)
+        caption = write_caption(selection, state.version.root, state.predictor.provenance)
         data = render_file(state, get_content(state, selection), caption, render)
         response = make_picture_response(data, etag, mimetype)
     name = f"{figure_file_name(state, selection)}.{suffix}"

@@ -85,9 +85,7 @@ class KernelPatches:
 def list_kernels(predictor: Predictor) -> list[Kernel]:
     """List the kernels of a network's conv1, in order."""
     kernels: list[Kernel] = []
-    for gpu, part in enumerate(
-        split_towers(predictor.conv1_kernels(), predictor.weights.config.towers), 1
-    ):
+    for gpu, part in enumerate(split_towers(predictor.conv1, predictor.config.towers), 1):
         values = compute_colour_selectivity(part)
         ranks = np.argsort(np.argsort(-values, kind="stable")) + 1
         kernels += [
@@ -118,7 +116,7 @@ def check_kernel_number(number: int, count: int) -> None:
 
 def list_kernel_blocks(predictor: Predictor, kernels: list[Kernel]) -> list[KernelBlock]:
     """Group the kernels by GPU."""
-    parts = split_towers(predictor.conv1_kernels(), predictor.weights.config.towers)
+    parts = split_towers(predictor.conv1, predictor.config.towers)
     return [
         KernelBlock(
             gpu=gpu,

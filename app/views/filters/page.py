@@ -50,7 +50,7 @@ def show_kernel(number: int) -> str:
 def gpu_picture(number: int) -> Response:
     """Return the picture of one GPU's 48 kernels."""
     predictor = context.require_predictor()
-    parts = split_towers(predictor.conv1_kernels(), predictor.weights.config.towers)
+    parts = split_towers(predictor.conv1, predictor.config.towers)
     if number > len(parts):
         abort(404)
     etag = f"{predictor.identity}-gpu-{number}"
@@ -65,7 +65,7 @@ def gpu_picture(number: int) -> Response:
 def patches_picture(number: int) -> Response:
     """Return the patches that activate a kernel most, side by side, enlarged eight times."""
     state = context.require_ready()
-    check_kernel_number(number, len(state.predictor.conv1_kernels()))
+    check_kernel_number(number, len(state.predictor.conv1))
     if state.sample is None:
         abort(404, "This index has no patches.")
     etag = f"{state.version.name}-patches-{number}"
@@ -81,7 +81,7 @@ def patches_picture(number: int) -> Response:
 @blueprint.get(f"{KERNEL_RULE}/response.png")
 def response_picture(number: int) -> Response:
     """Return a kernel's response to an image, where it is positive."""
-    check_kernel_number(number, len(context.require_predictor().conv1_kernels()))
+    check_kernel_number(number, len(context.require_predictor().conv1))
     image, name = activations.require_current_image(), f"response-{number}"
     if fresh := activations.check_picture_not_modified(image, name):
         return fresh
@@ -93,7 +93,7 @@ def response_picture(number: int) -> Response:
 def render_filters(number: int | None) -> str:
     """Render the page, with one kernel in detail if there is a number; 404 if it is unknown."""
     predictor = context.require_predictor()
-    kernels, weights = list_kernels(predictor), predictor.conv1_kernels()
+    kernels, weights = list_kernels(predictor), predictor.conv1
     kernel = None if number is None else find_kernel(kernels, number)
     image = get_current_image() if kernel else None
     other = image if image and not image.is_of(predictor) else None
@@ -112,8 +112,8 @@ def render_filters(number: int | None) -> str:
         other=other,
         peak=find_kernel_peak(image, kernel.number) if image and kernel else None,
         examples=activations.list_examples() if kernel and not image else [],
-        config=predictor.weights.config,
-        origin=describe_provenance(predictor.weights.provenance),
+        config=predictor.config,
+        origin=describe_provenance(predictor.provenance),
     )
 
 
@@ -123,5 +123,5 @@ def find_kernel_peak(image: CurrentImage, number: int) -> Peak:
     return activations.find_peak(
         computed.conv1[number - 1],
         computed.layers[0].layer.receptive_field,
-        context.require_predictor().weights.config,
+        context.require_predictor().config,
     )

@@ -19,8 +19,8 @@ from app.web import check_not_modified
 from model.activations import Activations, trace_activations
 from model.config import AlexNetConfig
 from model.predict import Floats, Predictor
+from model.preprocess import crop_offsets
 from model.receptive_field import ReceptiveField
-from model.ten_crop import crop_offsets
 
 OTHER_NETWORK = (
     "The image was classified by another network than the one in service, and its activations are "

@@ -51,8 +51,8 @@ def show_layers() -> str:
         layers=[view_layer(image, maps) for maps in computed.layers[:-1]],
         labels=computed.layers[-1].layer,
         guesses=predictor.top5(computed.probabilities),
-        config=predictor.weights.config,
-        origin=describe_provenance(predictor.weights.provenance),
+        config=predictor.config,
+        origin=describe_provenance(predictor.provenance),
     )
 
 
@@ -71,7 +71,7 @@ def show_layer(name: str) -> str:
         image=image,
         view=view_layer(image, maps, large=True),
         names=known,
-        config=predictor.weights.config,
+        config=predictor.config,
         **(
             make_neurons_context(maps)
             if maps.layer.kind == "neurons"
@@ -142,7 +142,7 @@ def view_layer(image: CurrentImage, maps: LayerActivations, *, large: bool = Fal
 def make_map_context(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
     """Return the template variables of one map: the requested one or the strongest."""
     number = read_map_number(maps)
-    config = context.require_predictor().weights.config
+    config = context.require_predictor().config
     return {
         "number": number,
         "tower": (number - 1) // maps.layer.maps + 1,

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, abort, current_app
 from flask.blueprints import BlueprintSetupState
 
 from app.views.pictures import make_missing_picture_response, serve_image_file
-from model.checkpoint import WeightsError, read_weights_header
+from model.weights_header import WeightsError, read_weights_header
 from storage.evaluation_files import (
     EvaluationFiles,
     EvaluationSummary,

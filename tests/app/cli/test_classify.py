@@ -213,7 +213,7 @@ def test_odd_names_break_nothing(
 def test_a_label_is_no_formula_either(run: Run, folder: Path, monkeypatch: Any, app: Flask) -> None:
     predictor = app.extensions["loader"].require_ready().predictor
     classes = [replace(one, label=f"@SUM(1){one.label}") for one in predictor.classes]
-    monkeypatch.setattr(predictor, "weights", replace(predictor.weights, classes=tuple(classes)))
+    monkeypatch.setattr(predictor, "classes", tuple(classes))
     done = run(folder / "b.jpg", "--format", "csv", "--neighbours", "0")
     assert next(csv.DictReader(io.StringIO(done.stdout)))["label_1"].startswith("'@SUM(1)")
 

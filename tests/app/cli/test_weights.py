@@ -23,10 +23,11 @@ from app.inference.state import Ready
 from index import store
 from model import load
 from model.architectures import VARIANTS
-from model.checkpoint import Weights, load_weights, read_weights_header
+from model.checkpoint import Weights, load_weights
 from model.formats import deep_compression
 from model.formats.exporting import write_state_dict
 from model.preprocess import read_square
+from model.weights_header import read_weights_header
 from tests.published_files import SHAPES, write_deep_compression
 
 LABELS = {"ant": "an ant", "bee": "a bee", "cow": "a cow", "dog": "a dog", "eel": "an eel"}
@@ -113,7 +114,7 @@ def test_imported_weights_serve_anybodys_photographs(
     assert Path(served.manifest.data) == album
     predictor = load(home.home.weights)
     assert predictor.identity == served.manifest.weights
-    assert predictor.weights.mean[:, 0, 0].tolist() == [123, 117, 104]
+    assert predictor.loaded.weights.mean[:, 0, 0].tolist() == [123, 117, 104]
     assert [known.label for known in predictor.classes] == list(LABELS.values())
     # Each image is indexed as the network's authors had theirs: warped.
     file = album / "2011/brick/brick-00.jpg"
@@ -179,7 +180,7 @@ def test_weights_are_exported(home: Settings, served: Ready, tmp_path: Path) -> 
     state, card = tmp_path / "state.pth", tmp_path / "card.md"
     right(home, "weights", "export", state, card)
     tensors = torch.load(state, weights_only=True)
-    assert all(torch.equal(tensors[k], v) for k, v in served.predictor.weights.state.items())
+    assert all(torch.equal(tensors[k], v) for k, v in served.predictor.loaded.weights.state.items())
     assert served.predictor.identity in card.read_text()
     assert "suffix" in refused(home, "weights", "export", tmp_path / "state.h5")
     assert "cannot be written" in refused(home, "weights", "export", tmp_path / "no/state.pth")

@@ -5,6 +5,8 @@ import io
 import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import zlib
 from collections.abc import Iterator
@@ -289,3 +291,12 @@ def test_a_process_gets_no_secret(
     environment = Path(f"/proc/{process_of(pool).process.pid}/environ").read_bytes()
     assert b"PATH=" in environment
     assert b"a secret of some length" not in environment
+
+
+def test_the_process_that_decodes_loads_neither_torch_nor_flask() -> None:
+    script = (
+        "import sys, app.decoding.child; "
+        "print(sorted({'torch', 'flask', 'faiss', 'openvino'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr

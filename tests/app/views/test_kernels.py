@@ -8,7 +8,7 @@ from app.views.filters.kernels import list_kernels
 
 def test_the_kernels_are_numbered_and_ranked_within_their_gpu(app: Flask) -> None:
     predictor = app.extensions["loader"].get_state().predictor
-    found, weights = list_kernels(predictor), predictor.conv1_kernels().double().numpy()
+    found, weights = list_kernels(predictor), predictor.conv1.astype(float)
     assert [k.number for k in found] == list(range(1, 97))
     assert [k.gpu for k in found] == [1] * 48 + [2] * 48
     assert [(k.row, k.column) for k in found[:9]] == [(0, n) for n in range(8)] + [(1, 0)]

@@ -21,10 +21,10 @@ from PIL import Image
 from app.config import Settings
 from app.views.format import format_scientific
 from app.views.runs.chart import list_epoch_ticks, make_linear_axis, make_log_axis
-from model.alexnet import list_layers
 from model.architectures import VARIANTS
 from model.config import AlexNetConfig
 from model.definition import describe_definition
+from model.paper_layers import list_layers
 from storage.evaluations import (
     Evaluation,
     EvaluationData,

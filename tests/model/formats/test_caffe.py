@@ -14,7 +14,7 @@ from model.formats.deep_compression import read_counts, read_deep_compression
 from model.formats.importing import ImportOptions, import_weights, read_mean_file
 from model.formats.network import FormatError
 from model.predict import Predictor
-from model.ten_crop import CENTRE_CROP
+from model.preprocess import CENTRE_CROP
 from model.visualize import draw_kernels
 from tests.published_files import (
     SHAPES,

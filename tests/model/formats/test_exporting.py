@@ -18,7 +18,7 @@ from model.config import AlexNetConfig
 from model.formats.exporting import export_weights
 from model.formats.onnx_export import ExportError
 from model.predict import Predictor
-from model.ten_crop import CENTRE_CROP
+from model.preprocess import CENTRE_CROP
 
 WARPED = replace(
     VARIANTS["caffenet"].config,

@@ -11,7 +11,7 @@ import pytest
 from model.checkpoint import Weights
 from model.config import AlexNetConfig
 from model.predict import Predictor
-from model.runtime import agreement, choice
+from model.runtime import agreement, choice, protocol
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 SMALL = AlexNetConfig(classes=3, init="he", input_scale=60, side=104, crop=72)
@@ -60,7 +60,7 @@ def test_what_was_measured_once_is_taken_again(
 def test_a_runtime_that_departs_too_far_is_refused(
     weights: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agreement, "MAX_FEATURE_ERROR", 1e-12)
+    monkeypatch.setattr(protocol, "MAX_FEATURE_ERROR", 1e-12)
     for wish in ("auto", "openvino-f32"):
         predictor = Predictor.from_weights(weights, "cpu", wish)
         assert predictor.runtime.name == predictor.choice.name == "torch"

@@ -41,8 +41,8 @@ def test_each_crop_is_what_the_network_says_of_it(
     name: str, make_predictor: Callable[[AlexNetConfig], Predictor], images: Pixels
 ) -> None:
     predictor = make_predictor(CONFIGS[name])
-    config = predictor.network.config
-    runtime = make_openvino(predictor.network, predictor.mean, "openvino-f32")
+    config = predictor.config
+    runtime = make_openvino(predictor.network, predictor.loaded.mean, "openvino-f32")
     squares = images[:, : config.side, : config.side]
     for some in (squares, squares[:1]):
         found = runtime.run_ten_crops(some)
@@ -59,6 +59,12 @@ def test_each_crop_is_what_the_network_says_of_it(
     np.testing.assert_allclose(
         runtime.run_centre_crop(squares), predictor.extract_features(squares), rtol=1e-3, atol=1e-4
     )
+    layers = zip(
+        runtime.run_layers(squares[0]), predictor.runtime.run_layers(squares[0]), strict=True
+    )
+    for ours, theirs in layers:
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("net", ["original", "torchvision", "cifar"])
@@ -68,7 +74,7 @@ def test_other_layers_are_refused(
     config = AlexNetConfig(classes=5, net="cifar", side=32, crop=24) if net == "cifar" else SMALL
     predictor = make_predictor(replace(config, net=net))
     with pytest.raises(RuntimeUnavailableError):
-        make_openvino(predictor.network, predictor.mean, "openvino-f32")
+        make_openvino(predictor.network, predictor.loaded.mean, "openvino-f32")
 
 
 def test_bf16_departs_and_agrees(
@@ -76,7 +82,7 @@ def test_bf16_departs_and_agrees(
 ) -> None:
     predictor = make_predictor(SMALL)
     try:
-        runtime = make_openvino(predictor.network, predictor.mean, "openvino-bf16")
+        runtime = make_openvino(predictor.network, predictor.loaded.mean, "openvino-bf16")
     except RuntimeUnavailableError as error:
         pytest.skip(str(error))
     found = measure_disagreement(runtime, predictor.runtime, images, features=True)

@@ -16,8 +16,9 @@ import torch
 from rich.console import Console
 
 from model.architectures import VARIANTS
-from model.checkpoint import Weights, WeightsError, load_weights, read_weights_header, save_weights
+from model.checkpoint import Weights, load_weights, save_weights
 from model.config import AlexNetConfig
+from model.weights_header import WeightsError, read_weights_header
 from storage.home import Home
 from training.callbacks import Callbacks
 from training.compress import main

@@ -8,7 +8,7 @@ import torch
 from model.alexnet import AlexNet
 from model.architectures import VARIANTS
 from model.config import AlexNetConfig
-from model.layers import Dropout
+from model.modules import Dropout
 from training.compression.finetune import reduce_dropout, scale_after_dropout
 
 

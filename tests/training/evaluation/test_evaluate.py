@@ -23,7 +23,7 @@ from model.checkpoint import Weights, load_weights, save_weights
 from model.config import AlexNetConfig
 from model.dataset import FolderError
 from model.predict import Predictor
-from model.ten_crop import CENTRE_CROP
+from model.preprocess import CENTRE_CROP
 from storage.home import Home
 from training.evaluate import main
 from training.evaluation.networks import NetworksError

@@ -15,8 +15,9 @@ from rich.console import Console
 
 from model.alexnet import AlexNet
 from model.architectures import VARIANTS
-from model.checkpoint import Weights, load_weights, read_weights_header, save_weights
+from model.checkpoint import Weights, load_weights, save_weights
 from model.dataset import scan_folder
+from model.weights_header import read_weights_header
 from storage.evaluation_files import parse_evaluation
 from storage.home import Home
 from storage.pretrained import (

@@ -33,7 +33,7 @@ def picture_at(client: FlaskClient, address: str) -> np.ndarray:
 
 def conv1(app: Flask, square: np.ndarray) -> np.ndarray:
     """conv1's response to the centre crop, by torch's function: float32 [96, 55, 55]."""
-    weights = app.extensions["loader"].get_state().predictor.weights
+    weights = app.extensions["loader"].get_state().predictor.loaded.weights
     crop = torch.from_numpy(square[16:240, 16:240].transpose(2, 0, 1).copy()) - 120.0
     padded = functional.pad(crop / 60, (0, 3, 0, 3))
     state = weights.state
@@ -64,7 +64,7 @@ def test_the_filters_stand_apart_by_gpu(client, page):
 
 
 def test_the_filters_are_those_of_the_weights(app, client):
-    kernel = app.extensions["loader"].get_state().predictor.conv1_kernels()[48].numpy()
+    kernel = app.extensions["loader"].get_state().predictor.conv1[48]
     drawn = picture_at(client, "/filters/gpu-2.png")[2:44:4, 2:44:4, :3].astype(float) - 128
     expected = kernel.transpose(1, 2, 0) / np.abs(kernel).max() * 127
     assert np.abs(drawn - expected).max() <= 1
@@ -87,7 +87,7 @@ def test_every_kernel_is_a_link_with_a_name_where_it_is_drawn(client, page):
 def test_the_difference_between_the_gpus_is_drawn_and_stated(app, client, page):
     shown = page(client.get("/filters"))
     strips = shown.all("div", "strips")[0].all("svg")
-    weights = app.extensions["loader"].get_state().predictor.conv1_kernels().double().numpy()
+    weights = app.extensions["loader"].get_state().predictor.conv1.astype(float)
     grey = (weights.sum(1) ** 2 / 3).sum((1, 2))
     expected = 1 - grey / (weights**2).sum((1, 2, 3))
     dots = [float(c.attributes["cx"][:-1]) for strip in strips for c in strip.all("circle")]
@@ -104,7 +104,8 @@ def test_the_difference_between_the_gpus_is_drawn_and_stated(app, client, page):
 
 def test_how_far_conv1_is_from_noise_is_drawn_and_stated(app, client, page):
     shown = page(client.get("/filters"))
-    weights = app.extensions["loader"].get_state().predictor.conv1_kernels().double()
+    kernels = app.extensions["loader"].get_state().predictor.conv1
+    weights = torch.from_numpy(kernels).double()
     energy = torch.fft.fft2(weights).abs() ** 2
     along = torch.fft.fftfreq(11)
     low = (along[:, None] ** 2 + along[None, :] ** 2).sqrt() < 0.25

@@ -18,8 +18,7 @@ from app.uploads.results import delete_result
 from model.alexnet import AlexNet
 from model.architectures import VARIANTS
 from model.checkpoint import load_weights
-from model.preprocess import decode_square
-from model.ten_crop import CENTRE_CROP
+from model.preprocess import CENTRE_CROP, decode_square
 from model.visualize import MIN_INK
 
 Page = Callable[..., Any]

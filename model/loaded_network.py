@@ -1,0 +1,50 @@
+"""A network in torch with its weights, on a device."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from model.alexnet import AlexNet
+from model.checkpoint import Weights
+from model.runtime.protocol import Pixels
+from model.runtime.torch_runtime import TorchRuntime
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network, its weights as they were read, and where it computes.
+
+    mean: float32 [3, side, side], the mean image, on the device.
+    """
+
+    network: AlexNet
+    weights: Weights
+    mean: Tensor
+    device: torch.device
+
+    @classmethod
+    def from_weights(cls, weights: Weights, device: str = "auto") -> "LoadedNetwork":
+        """Put weights on a device: "auto", "cpu", "cuda" or "mps"."""
+        place = find_device(device)
+        # Pixels arrive channels last; a network in the same format need not transpose them.
+        network: AlexNet = weights.build_network().to(
+            device=place, memory_format=torch.channels_last
+        )  # type: ignore[call-overload]
+        return cls(network, weights, weights.mean.to(place), place)
+
+    def prepare_input(self, images: Pixels) -> Tensor:
+        """Subtract the mean image and scale the pixels for the network, on its device.
+
+        uint8 [N, 256, 256, 3] → float32 [N, 3, 256, 256], channels last.
+        """
+        return TorchRuntime(self.network, self.mean).prepare_input(images)
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """Return the device of this name; "auto" is CUDA if present, else MPS, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
