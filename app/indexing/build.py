@@ -184,6 +184,7 @@ class IndexBuild:
             with draft_version(self.root) as draft:
                 engine = self.write_version(draft, options, gathered, images, earlier)
                 manifest = draft.commit(
+                    (self.root / earlier.name, earlier) if earlier else None,
                     weights=self.weights.identity,
                     runtime=self.predictor.runtime.name,
                     weights_file=name_weights_file(self.settings.home, self.file),
