@@ -22,7 +22,7 @@ from index.engines.milvus import open_milvus
 from index.engines.milvus_collections import train_milvus
 from index.engines.options import EngineOptions
 from index.engines.protocol import SearchEngine, VersionData
-from index.engines.tuning import tune_effort
+from index.engines.tuning import tune_effort, tune_within_classes
 from index.id_map import read_id_map
 from index.manifest import REBUILD_HINT, Manifest, StoreError
 from index.projection import Projections, open_projections, write_projections
@@ -182,6 +182,7 @@ def build_engine(
             f"here, but {spec.target} was requested: every vector is compared instead (exact)."
         )
         return BuiltEngine(kind="exact", notes=[note])
+    tuned = tune_within_classes(engine, version.vectors, version.id_map, tuned, spec.target)
     parameters |= {"effort": tuned.effort, "candidates": tuned.candidates}
     return BuiltEngine(kind=kind.name, parameters=parameters, recall=tuned.recall)
 
