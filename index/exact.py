@@ -8,19 +8,30 @@ The proof allows for rounding: the projections are moved by float16 by at most `
 query's own by float32, and their products are summed in float32.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from index.projection import NORM_ERROR, ROWS_PER_BLOCK, Basis, Projections
-from index.ranking import ImageFilter, RankedCandidates
+from index.ranking import (
+    FLOAT32_ERROR,
+    ImageFilter,
+    RankedCandidates,
+    squared_distances_float64,
+)
 from index.vectors import Doubles, Floats, Ids, Vectors
 
 FIRST_ROWS = 32
 """Rows with the least bounds, read first, beyond the neighbours asked for."""
+FIRST_ROWS_TOGETHER = 128
+"""The same for each of several queries, since each row then read is read for all."""
 ROWS_PER_STEP = 64
 """Rows read before the proof is tried again."""
+ROWS_IN_ORDER = 512
+"""Rows read in the order of their bounds, before the rest in that of the file."""
+ROWS_TOGETHER = 256
+"""Rows compared with several queries at a time: 4 MiB in float32."""
 MAX_BOUNDS = 1 << 24
 """Bounds computed together, over all queries: 64 MiB."""
 
@@ -62,16 +73,22 @@ class ExactSearch:
 
         k: at most as many as pass. Raises StoreError if vectors cannot be read or are damaged.
         """
+        if not len(queries):
+            return []
         rows = image_filter.id_map.live_rows
         least = k + FIRST_ROWS + len(image_filter.rows_left_out) + 1
         if self.projections is None or len(rows) <= least:
-            return [image_filter.rank(self.vectors, query, rows, k) for query in queries]
+            limits = np.full(len(queries), np.inf)
+            return self.compare_together(queries, rows, k, image_filter, limits)
         found: list[RankedCandidates] = []
         size = max(1, MAX_BOUNDS // len(rows))
         for start in range(0, len(queries), size):
             some = queries[start : start + size]
-            for query, bounds in zip(some, self.compute_bounds(some, rows), strict=True):
-                found.append(self.prove(query, bounds, k, least, image_filter))
+            bounds = self.compute_bounds(some, rows)
+            if len(some) == 1:
+                found.append(self.prove(some[0], bounds[0], k, least, image_filter))
+            else:
+                found += self.prove_together(some, bounds, k, least, image_filter)
         return found
 
     def prove(
@@ -85,13 +102,64 @@ class ExactSearch:
         others = np.flatnonzero(~(values > bounds.find_limit(best.find_kth(k))))
         others = np.setdiff1d(others, first, assume_unique=True)
         others = others[np.argsort(values[others], kind="stable")]
+        # What is left after the nearest is read faster in the order of the file.
+        others[ROWS_IN_ORDER:].sort()
         for start in range(0, len(others), ROWS_PER_STEP):
             some = others[start : start + ROWS_PER_STEP]
             some = some[~(values[some] > bounds.find_limit(best.find_kth(k)))]
-            if not len(some):
-                break
-            best = image_filter.rank(self.vectors, query, rows[some], k, best)
+            if len(some):
+                best = image_filter.rank(self.vectors, query, rows[some], k, best)
         return best
+
+    def prove_together(
+        self,
+        queries: Floats,
+        bounds: list[QueryBounds],
+        k: int,
+        least: int,
+        image_filter: ImageFilter,
+    ) -> list[RankedCandidates]:
+        """As `prove` for several queries, reading each vector that any of them needs once."""
+        limits = np.empty(len(queries))
+        needed = np.zeros(len(bounds[0].rows), bool)
+        for number, (query, own) in enumerate(zip(queries, bounds, strict=True)):
+            count = min(max(least, FIRST_ROWS_TOGETHER), len(needed))
+            first = np.argpartition(own.values, count - 1)[:count]
+            best = image_filter.rank(self.vectors, query, own.rows[np.sort(first)], k)
+            limits[number] = best.find_kth(k)
+            needed |= ~(own.values > own.find_limit(limits[number]))
+        return self.compare_together(queries, bounds[0].rows[needed], k, image_filter, limits)
+
+    def compare_together(
+        self, queries: Floats, rows: Ids, k: int, image_filter: ImageFilter, limits: Doubles
+    ) -> list[RankedCandidates]:
+        """Compare the same rows, int64 ascending, with every query.
+
+        limits: float64 [N], squared distances of which it is known that k images are within them.
+        Rough distances |x|² + |q|² − 2xq in float32 show which vectors to compare in float64.
+        """
+        best, limits = [RankedCandidates() for _ in queries], limits.copy()
+        norms = np.square(queries, dtype=np.float64).sum(axis=1)
+        errors = 2 * FLOAT32_ERROR * (norms + self.vectors.max_squared_norm)
+        factors = torch.from_numpy(queries).T
+        for start in range(0, len(rows), ROWS_TOGETHER):
+            some = rows[start : start + ROWS_TOGETHER]
+            ids, copies = image_filter.find_row_images(some)
+            passing = copies > 0
+            ids, copies, stored = ids[passing], copies[passing], self.vectors.borrow(some[passing])
+            wide = torch.from_numpy(stored).to(torch.float32)
+            rough = (wide @ factors).numpy().astype(np.float64)
+            rough = np.einsum("ij,ij->i", wide.numpy(), wide.numpy())[:, None] + norms - 2 * rough
+            most = limits + errors
+            if len(rough) >= k:
+                most = np.minimum(most, np.partition(rough, k - 1, axis=0)[k - 1] + 2 * errors)
+            near = rough <= most
+            for number in np.flatnonzero(near.any(axis=0)).tolist():
+                own = near[:, number]
+                squared = squared_distances_float64(stored[own], queries[number])
+                best[number] = best[number].merge(k, ids[own], copies[own], squared, 0, 0.0)
+                limits[number] = min(limits[number], best[number].find_kth(k))
+        return [replace(one, rows=len(rows)) for one in best]
 
     def compute_bounds(self, queries: Floats, rows: Ids) -> list[QueryBounds]:
         """Compute each query's bounds for some live rows, int64 ascending."""

@@ -14,8 +14,9 @@ MAX_CANDIDATES = 2048
 """The most candidates that every engine can propose at once."""
 TUNED_NEIGHBOURS = 6
 """The number of neighbours that effort and candidates are tuned for."""
-MIN_EXTRA_CANDIDATES = 32
-"""The least number of candidates to request beyond the neighbours asked for."""
+MIN_EXTRA_CANDIDATES = 8
+"""The least number of candidates to request beyond the neighbours asked for: some may be left out,
+or be of the same pixels."""
 
 
 class SearchError(Exception):
@@ -77,5 +78,6 @@ def scale_effort(k: int, candidates: int, effort: int) -> tuple[int, int]:
     separate them less well, so more candidates are compared.
     """
     growth = math.sqrt(max(k, TUNED_NEIGHBOURS) / TUNED_NEIGHBOURS)
-    count = min(MAX_CANDIDATES, max(4 * k, math.ceil(candidates * growth)))
+    least = 4 * k if k > TUNED_NEIGHBOURS else 0
+    count = min(MAX_CANDIDATES, max(least, math.ceil(candidates * growth)))
     return max(count, k + MIN_EXTRA_CANDIDATES), effort + (k > 24) + (k >= 100)

@@ -16,7 +16,7 @@ from index.ranking import ImageFilter
 from index.vectors import DTYPES, Floats, Ids, Vectors
 from storage.progress import Report, ignore_progress
 
-CANDIDATE_COUNTS = (64, 128, 256, 512, 1024, 2048)
+CANDIDATE_COUNTS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 """Numbers of candidates to try for the six nearest."""
 FAR_NEIGHBOURS = 100
 """The recall of this many neighbours is reported too."""

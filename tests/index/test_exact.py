@@ -62,9 +62,13 @@ def make_filter(classes: Any, *args: Any, **kwargs: Any) -> ImageFilter:
 
 
 def check(search: ExactSearch, stored: Floats, queries: Floats, k: int) -> list[RankedCandidates]:
-    """Compare with brute force, without a filter."""
-    found = search.search(queries, k, make_filter([0] * len(stored)))
-    for query, ranked in zip(queries, found, strict=True):
+    """Compare with brute force, without a filter, queries together and each alone; return these."""
+    everything = make_filter([0] * len(stored))
+    together = search.search(queries, k, everything)
+    found = [search.search(query[None], k, everything)[0] for query in queries]
+    for query, ranked, same in zip(queries, found, together, strict=True):
+        assert (same.ids == ranked.ids).all()
+        assert (same.squared == ranked.squared).all()
         ids, squared = find_by_brute_force(stored, query, k, np.arange(len(stored)))
         assert ranked.ids.tolist() == ids
         assert ranked.squared.tolist() == pytest.approx(squared, rel=1e-12)
@@ -94,8 +98,10 @@ def test_under_a_filter_too(opened: tuple[ExactSearch, Floats]) -> None:
         rows = np.flatnonzero(np.isin(classes, wanted))
         left = rows[(rows != 4) & (rows != 10)]
         chosen = make_filter(classes, wanted, 4, [10])
-        for query, ranked in zip(queries, search.search(queries, 9, chosen), strict=True):
+        together = search.search(queries, 9, chosen)
+        for query, ranked in zip(queries, together, strict=True):
             assert ranked.ids.tolist() == find_by_brute_force(stored, query, 9, left)[0]
+            assert (search.search(query[None], 9, chosen)[0].ids == ranked.ids).all()
 
 
 def test_no_bound_is_greater_than_the_distance(opened: tuple[ExactSearch, Floats]) -> None:
