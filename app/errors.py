@@ -28,6 +28,7 @@ from app.serving.admission import BusyError, ClientGoneError
 from app.serving.connections import RenderedError
 from app.serving.limits import find_seconds_to_wait
 from app.uploads.receive import FORM_OVERHEAD_BYTES, UploadError, describe_upload_limits
+from index.damage import DamageError
 from index.engines.protocol import SearchError
 from model.decode import ImageError
 
@@ -75,6 +76,7 @@ def register_errors(app: Flask) -> None:
     app.register_error_handler(BusyError, handle_busy)
     app.register_error_handler(ClientGoneError, handle_client_gone)
     app.register_error_handler(NotReadyError, handle_not_ready)
+    app.register_error_handler(DamageError, handle_damage)
     app.register_error_handler(DatabaseError, handle_database_error)
     app.register_error_handler(SearchError, handle_search_error)
     app.register_error_handler(OSError, handle_os_error)
@@ -238,6 +240,11 @@ def handle_not_ready(error: NotReadyError) -> Response:
     )
     shown = request.method in ("GET", "HEAD") and reason not in TEMPORARY_REASONS
     return add_retry_after(make_response(page, 200 if shown else 503))
+
+
+def handle_damage(error: DamageError) -> Response:
+    """Withdraw an index whose files are damaged."""
+    return handle_not_ready(NotReadyError(context.loader().withdraw(error)))
 
 
 def handle_database_error(error: DatabaseError) -> Response:

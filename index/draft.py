@@ -12,7 +12,7 @@ from typing import Any
 import faiss
 
 from index.manifest import FileChecksum, Manifest, Shard, StoreError, write_manifest
-from index.vectors import Vectors, compute_file_sha256
+from index.vectors import Vectors, compute_file_sha256, write_row_checksums
 from storage.files import fsync, fsync_folder
 
 
@@ -34,11 +34,13 @@ class VersionDraft:
         """Open the vectors of the shards added so far. Raises StoreError."""
         return Vectors(self.folder, self.shards, dtype)
 
-    def commit(self, **facts: Any) -> Manifest:
-        """Write the manifest of all files in the folder, and make the version durable.
+    def commit(self, earlier: tuple[Path, Manifest] | None = None, **facts: Any) -> Manifest:
+        """Write checksums and the manifest of all files, and make the version durable.
 
-        facts: the manifest's other fields. Raises OSError.
+        earlier: folder and manifest of a version whose shards this one shares. facts: the
+        manifest's other fields. Raises OSError.
         """
+        write_row_checksums(self.folder, self.open_vectors(facts["dtype"]), earlier)
         known = {shard.file for shard in self.shards}
         others = sorted(f for f in self.folder.iterdir() if f.name not in known)
         manifest = Manifest(

@@ -104,11 +104,6 @@ class Manifest:
         return sum(shard.rows for shard in self.shards)
 
     @property
-    def max_squared_norm(self) -> float:
-        """The largest squared norm of a vector, which bounds the rounding of FAISS's distances."""
-        return max((shard.largest for shard in self.shards), default=0.0)
-
-    @property
     def checksums(self) -> dict[str, FileChecksum]:
         """Checksums of every file in the folder except the manifest."""
         shards = {s.file: FileChecksum(bytes=s.bytes, sha256=s.sha256) for s in self.shards}

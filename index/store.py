@@ -27,8 +27,9 @@ from index.manifest import (
     StoreError,
     read_manifest,
 )
+from index.projection import open_projections
 from index.search import Index
-from index.vectors import Vectors, compute_file_sha256
+from index.vectors import Vectors, compute_file_sha256, read_row_checksums
 from storage.files import fsync, lock_file, switch_link
 
 __all__ = ["Index", "Manifest", "StoreError", "read_manifest"]
@@ -152,15 +153,19 @@ def open_version(root: Path, name: str, device: SearchDevice | None = None) -> I
     are in Milvus, which cannot be reached.
     """
     manifest, folder = check_version(root, name), root / name
+    id_map = read_id_map(folder, manifest)
     version = VersionData(
         name=name,
         folder=folder,
-        vectors=Vectors(folder, manifest.shards, manifest.dtype),
-        id_map=read_id_map(folder, manifest),
+        vectors=Vectors(
+            folder, manifest.shards, manifest.dtype, read_row_checksums(folder, manifest)
+        ),
+        id_map=id_map,
+        projections=open_projections(folder, id_map.live_rows),
         device=device or SearchDevice(),
     )
     engine = open_engine(manifest, version)
-    return Index(manifest, version.vectors, version.id_map, engine)
+    return Index(manifest, version.vectors, id_map, engine, version.projections)
 
 
 def check_version(root: Path, name: str) -> Manifest:

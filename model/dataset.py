@@ -42,19 +42,21 @@ class ImageFolder:
     val: tuple[Photograph, ...]
 
 
-def scan_folder(root: Path) -> ImageFolder:
+def scan_folder(root: Path, *, val_may_lack_classes: bool = False) -> ImageFolder:
     """List the photographs under `root`.
 
     Files are selected by suffix (JPEG, PNG, WebP), hidden ones excepted; whether they can be read
     is not checked. Labels come from `classes.txt` (on each line a folder's name, white space and
     its label) if it exists, else from the 1000 WordNet ids of ILSVRC-2012, else from the folders.
 
-    Raises FolderError if the folder, `train` or `val` does not exist, if there are fewer than two
-    classes, if a class has no photographs, or if train and val have different classes.
+    val_may_lack_classes: whether a class may be in train only, as for an index, which needs no
+    validation images. Raises FolderError if the folder, `train` or `val` does not exist, if there
+    are fewer than two classes, if a class has no photographs, or if train and val have different
+    classes.
     """
     root = root.absolute()
     names, in_val = list_class_folders(root / "train"), list_class_folders(root / "val")
-    if in_val != names:
+    if in_val != names and not (val_may_lack_classes and set(in_val) <= set(names)):
         raise FolderError(f"{root}: {describe_class_mismatch(names, in_val)}")
     if len(names) < 2:
         raise FolderError(
@@ -64,22 +66,23 @@ def scan_folder(root: Path) -> ImageFolder:
     return ImageFolder(
         root=root,
         classes=tuple(ClassName(name, labels.get(name) or name) for name in names),
-        train=list_photographs(root, "train", names),
-        val=list_photographs(root, "val", names),
+        train=list_photographs(root, "train", names, names),
+        val=list_photographs(root, "val", names, in_val),
     )
 
 
 def scan_photographs(root: Path) -> ImageFolder:
     """List the photographs under `root`, however they are arranged.
 
-    With a folder `train` or `val` as `scan_folder`. Otherwise all photographs in the folder and
-    below it, hidden folders excepted, as one training set without validation images; each belongs
-    to the class of the folder that it lies in. Raises FolderError if there is none.
+    With a folder `train` or `val` as `scan_folder`, though a class may be in train only. Otherwise
+    all photographs in the folder and below it, hidden folders excepted, as one training set without
+    validation images; each belongs to the class of the folder that it lies in. Raises FolderError
+    if there is none.
     """
     root = root.absolute()
     # One of them alone is more likely a set whose other half is missing than an album.
     if (root / "train").is_dir() or (root / "val").is_dir():
-        return scan_folder(root)
+        return scan_folder(root, val_may_lack_classes=True)
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise FolderError(f"{root} {what}")
@@ -147,10 +150,17 @@ def describe_class_mismatch(train: list[str], val: list[str]) -> str:
     return f"train and val must hold the same classes: {'; '.join(parts)}"
 
 
-def list_photographs(root: Path, split: str, names: list[str]) -> tuple[Photograph, ...]:
-    """List the photographs of one split, class by class. Raises FolderError for an empty class."""
+def list_photographs(
+    root: Path, split: str, names: list[str], present: list[str]
+) -> tuple[Photograph, ...]:
+    """List the photographs of one split, class by class. Raises FolderError for an empty class.
+
+    names: all classes. present: those of them that the split has.
+    """
     photographs: list[Photograph] = []
     for index, name in enumerate(names):
+        if name not in present:
+            continue
         entries = os.scandir(root / split / name)
         names_in_class = sorted(e.name for e in entries if is_photograph(e.name) and e.is_file())
         if not names_in_class:

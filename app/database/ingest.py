@@ -4,7 +4,7 @@ Rows are inserted in several transactions, so that others can write meanwhile. A
 version lists does no harm, and a version becomes visible with its class counts, which come last.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, islice, zip_longest
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from sqlalchemy import delete, func, insert, literal, select
+from sqlalchemy import delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from app.database.images import find_version, read_class_ids_by_image
 from app.database.session import DatabaseError, Sessions, read_session, write_session
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
 from index.building.file_list import FileEntry, escape_file_name
@@ -52,8 +53,8 @@ def register_images(
 ) -> Registration:
     """Register training images as they were read, and some validation images as examples.
 
-    A file known by path and content keeps its id; a changed file gets a new one. Raises
-    DatabaseError.
+    A file known by path and content keeps its id, and gets the class of its folder back if the
+    database has another; a changed file gets a new id. Raises DatabaseError.
     """
     check_folder_names(folder)
     dataset_id, class_ids = register_classes(sessions, folder)
@@ -148,7 +149,14 @@ def insert_new_images(
     class_ids: list[int],
 ) -> dict[tuple[str, str], int]:
     """Insert the images that are new; return the ids of all, by path and hash."""
-    ids = read_registered_image_ids(sessions, split, class_ids)
+    registered = read_registered_images(sessions, split, class_ids)
+    wanted = {
+        registered[key][0]: class_ids[photograph.class_index]
+        for photograph, entry in zip(photographs, entries, strict=True)
+        if (key := (entry.path, entry.sha256)) in registered
+    }
+    mend_image_classes(sessions, dict(registered.values()), wanted)
+    ids = {key: image for key, (image, _) in registered.items()}
     new = [
         {
             "class_id": class_ids[photograph.class_index],
@@ -171,15 +179,50 @@ def insert_new_images(
     return ids
 
 
-def read_registered_image_ids(
+def read_registered_images(
     sessions: Sessions, split: str, class_ids: list[int]
-) -> dict[tuple[str, str], int]:
-    """Return the ids of the images registered before, by path and hash."""
-    query = select(Image.id, Image.path, Image.sha256).where(
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """Return the ids and class ids of the images registered before, by path and hash."""
+    query = select(Image.path, Image.sha256, Image.id, Image.class_id).where(
         Image.class_id.in_(class_ids), Image.split == split
     )
     with read_session(sessions) as session:
-        return {(path, sha256): image for image, path, sha256 in session.execute(query)}
+        return {
+            (path, sha256): (image, class_)
+            for path, sha256, image, class_ in session.execute(query)
+        }
+
+
+def mend_version_classes(sessions: Sessions, name: str, ids: Ids, classes: Classes) -> int:
+    """Give a version's images the classes they are indexed with; return how many had another.
+
+    ids: int64 [M]. classes: int32 [M], class ids. Raises DatabaseError.
+    """
+    version = find_version(sessions, name)
+    if version is None:
+        return 0
+    wanted = dict(zip(ids.tolist(), classes.tolist(), strict=True))
+    mended = mend_image_classes(sessions, read_class_ids_by_image(sessions, version.id), wanted)
+    if mended:
+        with write_session(sessions) as session:
+            session.execute(delete(IndexClass).where(IndexClass.version_id == version.id))
+            count_classes(session, version.id)
+    return mended
+
+
+def mend_image_classes(
+    sessions: Sessions, registered: Mapping[int, int], wanted: Mapping[int, int]
+) -> int:
+    """Change the classes of registered images that differ from those wanted, by image id."""
+    wrong = [
+        {"id": image, "class_id": class_id}
+        for image, class_id in wanted.items()
+        if registered.get(image, class_id) != class_id
+    ]
+    for rows in split_batches(wrong, ROWS_PER_TRANSACTION):
+        with write_session(sessions) as session:
+            session.execute(update(Image), rows)
+    return len(wrong)
 
 
 def choose_examples(folder: ImageFolder) -> list[tuple[Photograph, FileEntry]]:

@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from app.config import Settings
-from app.database.ingest import Registration, record_version, register_images
+from app.database.ingest import (
+    Registration,
+    mend_version_classes,
+    record_version,
+    register_images,
+)
 from app.database.session import Sessions
 from app.indexing.versions import (
     discard_versions,
@@ -33,7 +38,7 @@ from index.draft import VersionDraft, draft_version
 from index.engines import factory as engines
 from index.engines.factory import choose_kind
 from index.engines.protocol import VersionData
-from index.id_map import IdMap, write_id_map
+from index.id_map import IdMap, read_id_map, write_id_map
 from index.manifest import PREPROCESSINGS, StoreError
 from index.sample import write_sample
 from index.store import Manifest
@@ -113,7 +118,7 @@ def build_index(
         served = build.should_publish()
         if served:
             publish_found_version(settings.home.index, found)
-        build.clean_up(found)
+        build.settle(found)
         return BuildResult(manifest=found, served=served)
     return build.run(options, None)
 
@@ -132,7 +137,7 @@ def update_index(settings: Settings, sessions: Sessions, report: Report) -> Buil
     options = BuildOptions(weights=file, data=Path(served.data))
     build = start_build(settings, sessions, report, options)
     if build.matches(served):
-        build.clean_up(served)
+        build.settle(served)
         return BuildResult(manifest=served)
     return build.run(BuildOptions(dtype=served.dtype), served)
 
@@ -179,6 +184,7 @@ class IndexBuild:
             with draft_version(self.root) as draft:
                 engine = self.write_version(draft, options, gathered, images, earlier)
                 manifest = draft.commit(
+                    (self.root / earlier.name, earlier) if earlier else None,
                     weights=self.weights.identity,
                     runtime=self.predictor.runtime.name,
                     weights_file=name_weights_file(self.settings.home, self.file),
@@ -302,10 +308,16 @@ class IndexBuild:
         current = (self.weights.identity, str(self.folder.root), self.listing)
         return (manifest.weights, manifest.data, manifest.listing) == current
 
-    def clean_up(self, served: Manifest) -> None:
-        """Remove what a build left that died after publishing, unless another one is running."""
+    def settle(self, served: Manifest) -> None:
+        """Mend the database's classes of a version that is up to date, and remove remains.
+
+        Remains are what a build left that died after publishing; they stay while another one is
+        running. Raises StoreError and DatabaseError.
+        """
         if not is_first():
             return
+        id_map = read_id_map(self.root / served.name, served)
+        mend_version_classes(self.sessions, served.name, id_map.ids, id_map.classes)
         with suppress(StoreError), store.acquire_build_lock(self.root) as abandoned:
             drop_milvus_collections(self.settings, abandoned)
             delete_published_checkpoints(self.root, self.root / served.name)
@@ -375,7 +387,7 @@ def start_build(
 def scan_training_folder(root: Path) -> ImageFolder:
     """Scan the folder that the weights were trained on. Raises FolderError."""
     try:
-        return scan_folder(root)
+        return scan_folder(root, val_may_lack_classes=True)
     except FolderError as error:
         raise FolderError(
             f"The folder that the weights were trained on cannot be indexed: {error}. Put it back, "

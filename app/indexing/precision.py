@@ -52,7 +52,7 @@ def measure_precision(
         state = ModelLoader(settings, sessions).require_ready()
     except NotReadyError as error:
         raise StoreError(str(error)) from error
-    folder = scan_folder(data or Path(state.manifest.data))
+    folder = scan_folder(data or Path(state.manifest.data), val_may_lack_classes=True)
     items = [(i, folder.root / photograph.path) for i, photograph in enumerate(folder.val)]
     progress: Callable[[int], None] = report("Computing features of validation images", len(items))
     computed = compute_features(state.predictor, items, on_progress=progress)

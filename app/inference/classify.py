@@ -116,12 +116,16 @@ def find_nearest_neighbours(
     count: int = DEFAULT_NEIGHBOURS,
     without: int | None = None,
     classes: Collection[int] | None = None,
+    without_copies: Collection[int] = (),
 ) -> list[list[Neighbour]]:
     """Return the training images nearest to each row of [N, 4096], from all or some classes.
 
-    Raises DatabaseError, SearchError, and QueryError for classes without an image.
+    without, without_copies: as in `Index.search`. Raises DatabaseError, SearchError, StoreError for
+    damaged vectors, and QueryError for classes without an image.
     """
-    found = ready.index.search(features, count, classes=classes, without=without)
+    found = ready.index.search(
+        features, count, classes=classes, without=without, without_copies=without_copies
+    )
     labels = find_labels(sessions, found.ids.ravel().tolist())
     rows = zip(found.ids.tolist(), found.distances.tolist(), found.copies.tolist(), strict=True)
     return [

@@ -37,6 +37,7 @@ from app.inference.state import (
     describe_unknown_version,
 )
 from index import store
+from index.damage import DamageError
 from index.engines.protocol import SearchError
 from index.manifest import Manifest, StoreError
 from index.sample import ImageSample, read_sample
@@ -46,6 +47,7 @@ from model.predict import Predictor
 from model.runtime.prepared import open_predictor
 from model.weights_header import WeightsError
 
+log = logging.getLogger(__name__)
 runtime_log = logging.getLogger("alexnet.runtime")
 """Says which runtime was chosen; gunicorn.conf.py has it shown."""
 
@@ -146,6 +148,20 @@ class ModelLoader:
             return None  # the first visit makes them
         return None if are_tables_current(self.sessions) else describe_outdated_tables()
 
+    def withdraw(self, error: DamageError) -> NotReady:
+        """Take out of service the index that has a damaged file; return what is missing now.
+
+        It stays out until its files, or what the link `current` leads to, change.
+        """
+        found = NotReady(reason="damaged", message=f"{error}.", command=BUILD_COMMAND)
+        with self.lock:
+            # Another version may have been read while the search went on.
+            if isinstance(self.current, Ready) and error.file in self.current.index.files:
+                log.error("The index is withdrawn: %s", error)
+                self.current = found
+                self.indexes.forget()
+        return found
+
     def is_up_to_date(self) -> bool:
         """Whether nothing has changed on disk since it was read last."""
         signature = self.signature
@@ -181,11 +197,19 @@ class ModelLoader:
     def supersedes(
         self, found: Ready | LabelsOnly | NotReady, current: Ready | LabelsOnly | NotReady
     ) -> bool:
-        """Whether to answer with what was found from now on. Damage and loss replace nothing."""
+        """Whether to answer with what was found from now on.
+
+        Damage and loss replace nothing, unless it is the files in use themselves that changed.
+        """
         if isinstance(found, Ready) or isinstance(current, NotReady):
             return True
         if isinstance(found, NotReady):
-            return False
+            if not isinstance(current, Ready) or found.reason != "damaged":
+                return False
+            changed = [file for file in current.index.files if file.has_changed()]
+            what = "is withdrawn" if changed else "in memory stays in service, but"
+            log.error("The index %s: %s", what, found.message)
+            return bool(changed)
         # Without `current` the index is lost; only a choice takes a pair out of service.
         chosen = store.read_published_weights(self.settings.home.index)
         return isinstance(current, LabelsOnly) or chosen is not None

@@ -9,7 +9,6 @@ from app.database.images import CatalogueImage, find_images
 from app.database.session import Sessions
 from app.inference.classify import Neighbour, find_nearest_neighbours
 from app.inference.state import Ready
-from index.search import MAX_NEIGHBOURS
 from index.vectors import Doubles
 
 MIN_PICKED, MAX_PICKED, MEAN_NEIGHBOURS = 2, 6, 24
@@ -92,9 +91,8 @@ def find_nearest_others(
     classes: Collection[int] | None,
 ) -> list[Neighbour]:
     """Return the images nearest to a mean, float64 [4096], except copies of those chosen."""
-    find_row = ready.index.id_map.find_row
-    own = {find_row(image) for image in chosen}
-    asked = min(count + len(own), MAX_NEIGHBOURS)
-    (found,) = find_nearest_neighbours(ready, sessions, mean[None], asked, classes=classes)
+    (found,) = find_nearest_neighbours(
+        ready, sessions, mean[None], count, classes=classes, without_copies=chosen
+    )
     # A mean is not an image, so nothing is a near-duplicate of it.
-    return [replace(one, near=False) for one in found if find_row(one.id) not in own][:count]
+    return [replace(one, near=False) for one in found]

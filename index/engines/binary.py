@@ -12,6 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from index.damage import OpenedFile
 from index.engines.autoencoder import (
     COMPONENTS,
     Encoder,
@@ -20,7 +21,6 @@ from index.engines.autoencoder import (
     train_encoder,
 )
 from index.engines.faiss_file import MAP_FLAT_FLAGS, make_faiss_writer
-from index.engines.faiss_search import pack_row_bits
 from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca, project_sample
@@ -71,35 +71,30 @@ def update_binary(
 def open_binary(version: VersionData, parameters: Mapping[str, Any]) -> "BinaryCodeSearch":
     """Open the codes of a version. Raises StoreError for missing or damaged files."""
     encoder = load_encoder(version.folder / ENCODER_FILE)
+    file = OpenedFile(version.folder / CODES_FILE)
     codes = read_codes(version.folder / CODES_FILE)
     found = {"bits": encoder.bits, "coded": codes.ntotal}
     if codes.d != encoder.bits or any(parameters.get(name) != found[name] for name in found):
         raise StoreError(
             f"{version.folder} is damaged: its codes, encoder and manifest disagree; {REBUILD_HINT}"
         )
-    return BinaryCodeSearch(encoder, codes)
+    return BinaryCodeSearch(encoder, codes, file)
 
 
 class BinaryCodeSearch:
     """Proposes the rows whose codes differ from the query's in the fewest bits."""
 
-    levels, exhaustive = 1, False
+    levels, exhaustive, filters = 1, False, False
 
-    def __init__(self, encoder: Encoder, codes: faiss.IndexBinaryIDMap) -> None:
-        self.encoder, self.codes = encoder, codes
+    def __init__(self, encoder: Encoder, codes: faiss.IndexBinaryIDMap, file: OpenedFile) -> None:
+        """file: the codes', which are mapped; its size is checked before each search."""
+        self.encoder, self.codes, self.file = encoder, codes, file
 
     def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int = 0) -> Ids:
-        """As `SearchEngine.propose`; nearest codes first."""
-        allowed = row_filter.rows
-        if allowed is not None and len(allowed) <= count:
-            return pad_columns(np.tile(allowed, (len(queries), 1)), count)
-        codes, limit = self.encoder.encode(queries), min(count, self.codes.ntotal)
-        if allowed is None:
-            return pad_columns(self.codes.search(codes, limit)[1], count)
-        bits = pack_row_bits(allowed)
-        selector = faiss.IDSelectorBitmap(len(bits), faiss.swig_ptr(bits))
-        parameters = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-        return pad_columns(self.codes.search(codes, limit, params=parameters)[1], count)
+        """As `SearchEngine.propose`; nearest codes first. Raises DamageError."""
+        self.file.check_size()
+        limit = min(count, self.codes.ntotal)
+        return pad_columns(self.codes.search(self.encoder.encode(queries), limit)[1], count)
 
 
 def pad_columns(rows: Ids, count: int) -> Ids:

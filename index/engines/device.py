@@ -159,8 +159,10 @@ def open_on_gpus(
 class GpuSearch:
     """Searches on GPUs, falling back to the CPU.
 
-    The CPU searches filtered rows, more than 2048 candidates, and everything once a GPU has failed.
+    The CPU searches for more than 2048 candidates, and for everything once a GPU has failed.
     """
+
+    filters = False
 
     def __init__(self, on_gpus: GpuIndex, on_cpu: SearchEngine, exhaustive: bool) -> None:
         self.on_gpus: GpuIndex | None = on_gpus
@@ -170,7 +172,7 @@ class GpuSearch:
 
     def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
         """As `SearchEngine.propose`."""
-        if row_filter.rows is None and count <= MAX_GPU_NEIGHBOURS:
+        if count <= MAX_GPU_NEIGHBOURS:
             with self.lock:
                 if self.on_gpus is not None:
                     try:

@@ -1,10 +1,6 @@
-"""The kind `exact`: every vector is compared.
+"""The kind `exact`: GPUs compare every vector; without them index/exact.py proves each answer."""
 
-It serves small indexes and searches within small classes, and is the ground truth that other kinds
-are measured against.
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import faiss
@@ -12,65 +8,34 @@ import numpy as np
 
 from index.engines.device import Placement, open_on_gpus, place_index
 from index.engines.protocol import RowFilter, SearchEngine, VersionData
-from index.id_map import IdMap
-from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
+from index.vectors import Floats, Ids, Vectors
 from model.config import FEATURES
 
 
-def open_exact(version: VersionData, _parameters: Mapping[str, Any]) -> SearchEngine:
-    """Open the exact search of a version, on GPUs if they have room."""
+def open_exact(version: VersionData, _parameters: Mapping[str, Any]) -> SearchEngine | None:
+    """Copy a version's vectors to GPUs if they have room; else None."""
     vectors, rows = version.vectors, version.id_map.live_rows
     placement = place_index(version.device, "exact", len(rows))
+    if not placement.gpus:
+        return None
+    # Half precision of float32 vectors loses digits, so the nearest may be missed.
+    exhaustive = vectors.dtype == "float16" or not placement.float16
     return open_on_gpus(
-        ExactSearch.for_id_map(vectors, version.id_map),
+        NoProposals(),
         placement,
         lambda: GpuVectors(vectors, rows, placement),
-        # Half precision of float32 vectors loses digits, so the nearest may be missed.
-        exhaustive=vectors.dtype == "float16" or not placement.float16,
+        exhaustive=exhaustive,
     )
 
 
-class ExactSearch:
-    """Proposes the nearest of all rows, up to the rounding of FAISS's float32 distances.
+class NoProposals:
+    """Proposes nothing, so that the exact search takes over where a GPU cannot answer."""
 
-    live_rows: int64, ascending, the rows that an image points to; None for all.
-    """
+    levels, exhaustive, filters = 1, False, False
 
-    levels, exhaustive = 1, True
-
-    def __init__(self, vectors: Vectors, live_rows: Ids | None = None) -> None:
-        self.vectors, self.live_rows = vectors, live_rows
-
-    @classmethod
-    def for_id_map(cls, vectors: Vectors, id_map: IdMap) -> "ExactSearch":
-        """Create a search of the rows that an image points to."""
-        return cls(vectors, None if len(id_map.live_rows) == len(vectors) else id_map.live_rows)
-
-    def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int = 0) -> Ids:
-        """As `SearchEngine.propose`; nearest first."""
-        rows = self.live_rows if row_filter.rows is None else row_filter.rows
-        count = min(count, len(self.vectors) if rows is None else len(rows))
-        best = np.full((len(queries), 0), -1, np.int64)
-        distances = np.full((len(queries), 0), np.inf, np.float32)
-        for numbers, values in self.read_rows(rows):
-            near, places = faiss.knn(queries, values, min(count, len(values)))
-            distances = np.concatenate([distances, near], axis=1)
-            best = np.concatenate([best, numbers[places]], axis=1)
-            if best.shape[1] > count:
-                order = np.argpartition(distances, count - 1, axis=1)[:, :count]
-                distances = np.take_along_axis(distances, order, axis=1)
-                best = np.take_along_axis(best, order, axis=1)
-        order = np.argsort(distances, axis=1, kind="stable")
-        return np.take_along_axis(best, order, axis=1)
-
-    def read_rows(self, rows: Ids | None) -> Iterator[tuple[Ids, Floats]]:
-        """Yield rows in chunks: numbers int64 [n] and vectors float32 [n, 4096]."""
-        if rows is not None and 4 * len(rows) < len(self.vectors):
-            for start in range(0, len(rows), ROWS_PER_CHUNK):
-                part = rows[start : start + ROWS_PER_CHUNK]
-                yield part, self.vectors.take(part)
-            return
-        yield from self.vectors.read_row_chunks(rows)
+    def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
+        """As `SearchEngine.propose`: padding only."""
+        return np.full((len(queries), count), -1, np.int64)
 
 
 class GpuVectors:

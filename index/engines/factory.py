@@ -6,7 +6,7 @@ built, `open_engine` when it is served, and the engine's `propose` for every que
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from index.engines.binary import open_binary, train_binary, update_binary
 from index.engines.exact import open_exact
 from index.engines.faiss_search import open_faiss
 from index.engines.faiss_train import train_faiss, update_faiss
+from index.engines.graph import open_graph, train_graph, update_graph
 from index.engines.milvus import open_milvus
 from index.engines.milvus_collections import train_milvus
 from index.engines.options import EngineOptions
 from index.engines.protocol import SearchEngine, VersionData
-from index.engines.tuning import tune_effort
+from index.engines.tuning import tune_effort, tune_within_classes
+from index.id_map import read_id_map
 from index.manifest import REBUILD_HINT, Manifest, StoreError
-from index.vectors import Floats
+from index.projection import Projections, open_projections, write_projections
+from index.vectors import Floats, map_kept_rows
 from model.config import FEATURES
 from storage.progress import Report
 
@@ -32,7 +35,9 @@ Parameters = dict[str, Any]
 MAX_GROWTH = 2
 """Factor by which an index may grow or shrink before its engine is trained anew."""
 MAX_EXACT_ROWS = 20_000
-"""Vectors up to which `exact` is chosen: comparing 10,000 takes one core about 15 ms."""
+"""Vectors up to which `exact` is chosen."""
+MIN_PROJECTED_ROWS = 2048
+"""Vectors from which projections are worth their file: below, reading all takes a few ms."""
 MAX_EXACT_MEMORY_SHARE = 0.25
 """Share of the machine's memory that the vectors of `exact`, which must stay in it, may fill."""
 
@@ -54,8 +59,9 @@ class Kind:
     options: tuple[str, ...] = ()
     train: Callable[[VersionData, EngineOptions, Report], Parameters] | None = None
     update: Callable[[VersionData, Path, Mapping[str, Any], Report], Parameters] | None = None
-    open: Callable[[VersionData, Mapping[str, Any]], SearchEngine]
+    open: Callable[[VersionData, Mapping[str, Any]], SearchEngine | None]
     disk_bytes: int = 0
+    needs_projections: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
@@ -79,10 +85,11 @@ KINDS: Mapping[str, Kind] = {
             name="hnsw",
             purpose="walks a graph of reduced vectors",
             options=("links", "dimensions", "seed"),
-            train=partial(train_faiss, "hnsw"),
-            update=partial(update_faiss, "hnsw"),
-            open=partial(open_faiss, "hnsw"),
-            disk_bytes=800,
+            train=train_graph,
+            update=update_graph,
+            open=open_graph,
+            disk_bytes=600,
+            needs_projections=True,
         ),
         Kind(
             name="pq",
@@ -148,12 +155,17 @@ def build_engine(
     OSError.
     """
     kind = find_kind(spec.kind)
-    if kind.train is None:
-        return BuiltEngine(kind=kind.name)
     if not len(version.id_map.live_rows):
         raise StoreError("No image could be read, so there is nothing to index")
+    large = len(version.id_map.live_rows) >= MIN_PROJECTED_ROWS
+    if kind.needs_projections or (large and kind.name != "milvus"):
+        projections = project_rows(version, spec.options, report, earlier)
+        version = replace(version, projections=projections)
+    if kind.train is None:
+        return BuiltEngine(kind=kind.name)
     parameters = train_or_update(kind, version, spec.options, report, earlier)
     engine = kind.open(version, parameters)
+    assert engine is not None
     tuned = tune_effort(
         engine,
         version.vectors,
@@ -170,8 +182,34 @@ def build_engine(
             f"here, but {spec.target} was requested: every vector is compared instead (exact)."
         )
         return BuiltEngine(kind="exact", notes=[note])
+    tuned = tune_within_classes(engine, version.vectors, version.id_map, tuned, spec.target)
     parameters |= {"effort": tuned.effort, "candidates": tuned.candidates}
     return BuiltEngine(kind=kind.name, parameters=parameters, recall=tuned.recall)
+
+
+def project_rows(
+    version: VersionData,
+    options: EngineOptions,
+    report: Report,
+    earlier: tuple[Path, Manifest] | None,
+) -> Projections:
+    """Project a version's live rows, with an earlier version's axes if they still fit."""
+    rows, dimensions, known = version.id_map.live_rows, options.dimensions, None
+    if earlier is not None:
+        folder, manifest = earlier
+        before = open_projections(folder, read_id_map(folder, manifest).live_rows)
+        if before and len(rows) <= MAX_GROWTH * before.basis.fitted <= MAX_GROWTH**2 * len(rows):
+            known = before, map_kept_rows(manifest.shards, version.vectors.shards)
+            dimensions = before.basis.dimensions
+    return write_projections(
+        version.folder,
+        version.vectors,
+        rows,
+        dimensions,
+        options.seed,
+        earlier=known,
+        report_done=report("Projecting", len(rows)),
+    )
 
 
 def train_or_update(
@@ -195,7 +233,7 @@ def train_or_update(
     return kind.train(version, options, report) | {"trained_for": count}
 
 
-def open_engine(manifest: Manifest, version: VersionData) -> SearchEngine:
+def open_engine(manifest: Manifest, version: VersionData) -> SearchEngine | None:
     """Open a version's engine. Raises StoreError, and SearchError if Milvus cannot be reached."""
     return find_kind(manifest.kind).open(version, manifest.parameters)
 

@@ -30,14 +30,7 @@ def make_faiss_writer(write: Any) -> Any:
 def read_faiss(kind: str, folder: Path) -> Any:
     """Memory-map the index in a version's folder; it outlives the folder. Raises StoreError."""
     file = folder / FAISS_FILE
-    try:
-        index: Any = faiss.read_index(
-            str(file), MAP_FLAT_FLAGS if kind == "hnsw" else MAP_LISTS_FLAGS
-        )
-    except (RuntimeError, MemoryError) as error:
-        # FAISS puts its source location before the message.
-        message = str(error).rpartition("Error: ")[2]
-        raise StoreError(f"FAISS cannot read {file} ({message}); {REBUILD_HINT}") from error
+    index = read_faiss_file(file, MAP_FLAT_FLAGS if kind == "hnsw" else MAP_LISTS_FLAGS)
     if not isinstance(index, faiss.IndexIDMap if kind == "hnsw" else faiss.IndexPreTransform):
         raise StoreError(f"{file} is not of the kind {kind}; {REBUILD_HINT}")
     if kind != "hnsw":
@@ -47,3 +40,13 @@ def read_faiss(kind: str, folder: Path) -> Any:
             # Otherwise every search starts prefetch threads.
             lists.prefetch_nthread = 0
     return index
+
+
+def read_faiss_file(file: Path, flags: int = 0) -> Any:
+    """Read a FAISS file. Raises StoreError."""
+    try:
+        return faiss.read_index(str(file), flags)
+    except (RuntimeError, MemoryError) as error:
+        # FAISS puts its source location before the message.
+        message = str(error).rpartition("Error: ")[2]
+        raise StoreError(f"FAISS cannot read {file} ({message}); {REBUILD_HINT}") from error

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import faiss
-import numpy as np
 
+from index.damage import OpenedFile
 from index.engines.device import MAX_GPU_NEIGHBOURS, Placement, open_on_gpus, place_index
-from index.engines.faiss_file import read_faiss
+from index.engines.faiss_file import FAISS_FILE, read_faiss
 from index.engines.protocol import RowFilter, SearchEngine, VersionData
 from index.vectors import Floats, Ids
 
@@ -20,7 +20,9 @@ untyped_faiss: Any = faiss
 
 def open_faiss(kind: str, version: VersionData, _parameters: Mapping[str, Any]) -> SearchEngine:
     """Open the FAISS index of a version. Raises StoreError for a missing or damaged file."""
-    on_cpu = FaissSearch(kind, read_faiss(kind, version.folder))
+    # Opened first: what is mapped is then this file or, if it was replaced since, damaged anyway.
+    file = OpenedFile(version.folder / FAISS_FILE)
+    on_cpu = FaissSearch(kind, read_faiss(kind, version.folder), file)
     placement = place_index(version.device, kind, on_cpu.index.ntotal, on_cpu.list_shape)
     return open_on_gpus(on_cpu, placement, lambda: GpuLists(on_cpu, placement))
 
@@ -28,49 +30,43 @@ def open_faiss(kind: str, version: VersionData, _parameters: Mapping[str, Any]) 
 class FaissSearch:
     """A mapped FAISS index of the kind ivf, pq or hnsw; several threads may search at once."""
 
-    exhaustive = False
+    exhaustive, filters = False, False
 
-    def __init__(self, kind: str, index: Any) -> None:
-        self.kind, self.index = kind, index
+    def __init__(self, kind: str, index: Any, file: OpenedFile | None = None) -> None:
+        """file: the one that is mapped, whose size is checked before each search."""
+        self.kind, self.index, self.file = kind, index, file
         self.list_shape: dict[str, int] = {} if kind == "hnsw" else describe_lists(index)
         self.lists = self.list_shape.get("lists", 0)
         most_visited = MAX_EF_SEARCH // MIN_EF_SEARCH if kind == "hnsw" else self.lists
         self.levels = (most_visited - 1).bit_length() + 1
 
     def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
-        """As `SearchEngine.propose`; nearest first by the reduced vectors."""
-        parameters = self.make_search_parameters(effort, count, row_filter)
+        """As `SearchEngine.propose`; nearest first by the reduced vectors.
+
+        Raises DamageError.
+        """
+        if self.file is not None:
+            self.file.check_size()
+        parameters = self.make_search_parameters(effort, count)
         found: Ids = self.index.search(queries, count, params=parameters)[1]
         return found
 
-    def make_search_parameters(
-        self, effort: int, count: int, row_filter: RowFilter | None = None
-    ) -> Any:
+    def make_search_parameters(self, effort: int, count: int) -> Any:
         """Make FAISS's parameters for one search; the index itself is not changed."""
-        chosen: dict[str, Any] = {}
-        if row_filter is not None and row_filter.rows is not None:
-            chosen["sel"] = untyped_faiss.IDSelectorBitmap(pack_row_bits(row_filter.rows))
         if self.kind == "hnsw":
             # With efSearch below the number requested the search would return fewer.
             width = max(MIN_EF_SEARCH << effort, count)
-            return untyped_faiss.SearchParametersHNSW(efSearch=width, **chosen)
+            return untyped_faiss.SearchParametersHNSW(efSearch=width)
         probes = min(1 << effort, self.lists)
         if self.kind == "pq":
-            return untyped_faiss.IVFPQSearchParameters(nprobe=probes, **chosen)
-        return untyped_faiss.SearchParametersIVF(nprobe=probes, **chosen)
+            return untyped_faiss.IVFPQSearchParameters(nprobe=probes)
+        return untyped_faiss.SearchParametersIVF(nprobe=probes)
 
 
 def describe_lists(index: Any) -> dict[str, int]:
     """Return the numbers that determine the memory of inverted lists."""
     core: Any = faiss.extract_index_ivf(index)
     return {"dimensions": core.d, "lists": core.nlist, "bytes": core.code_size}
-
-
-def pack_row_bits(rows: Ids) -> Any:
-    """Pack rows, int64 ascending, into a bitmap: uint8, one bit per row up to the largest."""
-    bits = np.zeros(int(rows[-1]) + 1 if len(rows) else 1, bool)
-    bits[rows] = True
-    return np.packbits(bits, bitorder="little")
 
 
 class GpuLists:

@@ -1,6 +1,6 @@
-"""The kinds `ivf`, `pq` and `hnsw`: training and filling their FAISS indexes.
+"""The kinds `ivf` and `pq`: training and filling their FAISS indexes.
 
-All three search the first principal components instead of all 4096 numbers; the rows they propose
+Both search the first principal components instead of all 4096 numbers; the rows they propose
 are then compared by the full vectors.
 """
 
@@ -18,7 +18,6 @@ from index.engines.reduction import (
     PCA_SAMPLE_ROWS,
     draw_rows,
     fit_pca,
-    make_linear_transform,
     project_sample,
 )
 from index.vectors import Floats, Ids, Vectors
@@ -36,8 +35,6 @@ PQ_CENTROIDS = 256
 """Values of one byte of a code."""
 OPQ_ITERATIONS = 6
 """Iterations of OPQ, each of which trains the codes anew."""
-EF_CONSTRUCTION = 80
-"""Neighbours considered for each vector while the graph is built."""
 MAX_LISTS = 65536
 
 
@@ -64,7 +61,7 @@ def update_faiss(
     earlier: the earlier version's folder. parameters: the earlier version's. Raises StoreError and
     OSError.
     """
-    index = remove_vectors(kind, read_faiss(kind, earlier), parameters)
+    index = empty_lists(read_faiss(kind, earlier))
     add_vectors(index, version.vectors, version.id_map.live_rows, report)
     write_faiss(index, version.folder)
     return dict(parameters)
@@ -74,9 +71,6 @@ def choose_parameters(kind: str, count: int, options: EngineOptions) -> dict[str
     """Derive the parameters from the options and the number of vectors, with a factory string."""
     dimensions = options.dimensions
     chosen: dict[str, Any] = {"dimensions": dimensions, "seed": options.seed}
-    if kind == "hnsw":
-        factory = f"IDMap,PCA{dimensions},HNSW{options.links}_SQfp16"
-        return chosen | {"links": options.links, "factory": factory}
     lists = min(options.lists or choose_list_count(count), count)
     chosen |= {"lists": lists}
     if kind == "ivf":
@@ -96,13 +90,11 @@ def train_empty_index(
 ) -> faiss.Index:
     """Train a kind's FAISS index, without adding vectors."""
     seed, dimensions = int(parameters["seed"]), int(parameters["dimensions"])
-    done = report("Training", 1 if kind == "hnsw" else 3)
+    done = report("Training", 3)
     sample = vectors.take(draw_rows(rows, PCA_SAMPLE_ROWS, seed))
     transform = fit_pca(sample, dimensions, seed)
     del sample
     done(1)
-    if kind == "hnsw":
-        return wrap_graph(transform, make_graph(transform.d_out, int(parameters["links"])))
     count = max(VECTORS_PER_LIST * int(parameters["lists"]), PQ_TRAINING_VECTORS)
     reduced = project_sample(transform, vectors, rows, count, seed + 1)
     if len(reduced) < PQ_CENTROIDS:
@@ -112,21 +104,6 @@ def train_empty_index(
     index = train_lists(kind, transform, reduced, parameters)
     done(3)
     return index
-
-
-def make_graph(dimensions: int, links: int) -> faiss.IndexHNSWSQ:
-    """Make an empty HNSW graph of half-precision vectors."""
-    half: Any = faiss.ScalarQuantizer.QT_fp16
-    index = faiss.IndexHNSWSQ(dimensions, half, links)
-    index.hnsw.efConstruction = EF_CONSTRUCTION
-    # Half precision needs no training, but FAISS insists on the call.
-    index.train(np.zeros((1, dimensions), np.float32))
-    return index
-
-
-def wrap_graph(transform: faiss.LinearTransform, graph: faiss.IndexHNSWSQ) -> faiss.IndexIDMap:
-    """Put a graph behind the transform, with row numbers as ids."""
-    return faiss.IndexIDMap(faiss.IndexPreTransform(transform, graph))
 
 
 def train_lists(
@@ -182,15 +159,8 @@ def limit_kmeans(clustering: Any, iterations: int, points: int, seed: int) -> No
     clustering.max_points_per_centroid, clustering.min_points_per_centroid = points, 1
 
 
-def remove_vectors(kind: str, index: Any, parameters: Mapping[str, Any]) -> faiss.Index:
+def empty_lists(index: Any) -> faiss.Index:
     """Empty a trained index."""
-    if kind == "hnsw":
-        inner: Any = faiss.downcast_index(index.index)
-        fitted: Any = faiss.downcast_VectorTransform(inner.chain.at(0))
-        transform = make_linear_transform(
-            faiss.vector_to_array(fitted.A), faiss.vector_to_array(fitted.b)
-        )
-        return wrap_graph(transform, make_graph(transform.d_out, int(parameters["links"])))
     core: Any = faiss.extract_index_ivf(index)
     lists: Any = faiss.ArrayInvertedLists(core.nlist, core.code_size)
     core.replace_invlists(lists, True)

@@ -62,6 +62,7 @@ class MilvusSearch:
         self.is_graph = parameters.get("index") == "HNSW"
         self.dtype = np.dtype(parameters.get("dtype", "float32"))
         self.levels, self.exhaustive = (EF_LEVELS, False) if self.is_graph else (1, True)
+        self.filters = True
         self.lock = threading.Lock()
         self.client: Any = None
         self.loaded = False

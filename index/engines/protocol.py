@@ -7,14 +7,16 @@ from typing import Protocol
 
 from index.engines.options import SearchDevice
 from index.id_map import IdMap
+from index.projection import Projections
 from index.vectors import Floats, Ids, Vectors
 
 MAX_CANDIDATES = 2048
 """The most candidates that every engine can propose at once."""
 TUNED_NEIGHBOURS = 6
 """The number of neighbours that effort and candidates are tuned for."""
-MIN_EXTRA_CANDIDATES = 32
-"""The least number of candidates to request beyond the neighbours asked for."""
+MIN_EXTRA_CANDIDATES = 8
+"""The least number of candidates to request beyond the neighbours asked for: some may be left out,
+or be of the same pixels."""
 
 
 class SearchError(Exception):
@@ -37,16 +39,19 @@ class SearchEngine(Protocol):
     """Proposes rows. Thread-safe.
 
     levels: efforts run from 0 to levels − 1, with increasing recall and cost. exhaustive: whether
-    every vector is compared, so that the proposed rows are the nearest up to float32's rounding.
+    every vector is compared, so that the proposed rows are the nearest up to the rounding of
+    float32, and of the query to the stored dtype. filters: whether it proposes only rows of a
+    filter; one that does not is never asked with any.
     """
 
     levels: int
     exhaustive: bool
+    filters: bool
 
     def propose(self, queries: Floats, count: int, row_filter: RowFilter, effort: int) -> Ids:
         """Propose rows near each query: float32 [N, 4096] → int64 [N, count], −1 as padding.
 
-        In any order; rows outside the filter may be among them. Raises SearchError.
+        In any order. Raises SearchError.
         """
 
 
@@ -54,13 +59,15 @@ class SearchEngine(Protocol):
 class VersionData:
     """What an engine needs of an index version.
 
-    name: the version's. folder: holds the engine's own files. device: where to search.
+    name: the version's. folder: holds the engine's own files. projections: of the live rows, if
+    there are any. device: where to search.
     """
 
     name: str
     folder: Path
     vectors: Vectors
     id_map: IdMap
+    projections: Projections | None = None
     device: SearchDevice = field(default_factory=SearchDevice)
 
 
@@ -71,5 +78,6 @@ def scale_effort(k: int, candidates: int, effort: int) -> tuple[int, int]:
     separate them less well, so more candidates are compared.
     """
     growth = math.sqrt(max(k, TUNED_NEIGHBOURS) / TUNED_NEIGHBOURS)
-    count = min(MAX_CANDIDATES, max(4 * k, math.ceil(candidates * growth)))
+    least = 4 * k if k > TUNED_NEIGHBOURS else 0
+    count = min(MAX_CANDIDATES, max(least, math.ceil(candidates * growth)))
     return max(count, k + MIN_EXTRA_CANDIDATES), effort + (k > 24) + (k >= 100)

@@ -3,22 +3,29 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from faiss.contrib.exhaustive_search import knn_ground_truth
 
 from index.engines.protocol import TUNED_NEIGHBOURS, RowFilter, SearchEngine, scale_effort
 from index.engines.reduction import draw_rows
+from index.exact import ExactSearch
+from index.id_map import IdMap
+from index.ranking import ImageFilter
 from index.vectors import DTYPES, Floats, Ids, Vectors
 from storage.progress import Report, ignore_progress
 
-CANDIDATE_COUNTS = (64, 128, 256, 512, 1024, 2048)
+CANDIDATE_COUNTS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 """Numbers of candidates to try for the six nearest."""
 FAR_NEIGHBOURS = 100
 """The recall of this many neighbours is reported too."""
 MIN_MAX_QUERIES = (256, 1024)
 """Limits of the number of queries: fewest, given enough rows, and most."""
+WITHIN_CLASSES = f"recall@{TUNED_NEIGHBOURS} within classes"
+"""The name of the recall of searches that are restricted to one class."""
+QUERIES_WITHIN_CLASSES = 64
+"""Queries to measure it with."""
 NOT_INDEXED = -1
 """Row number of a query that is not in the index."""
 SECONDS_PER_CANDIDATE = 1e-5
@@ -32,7 +39,8 @@ class TunedEffort:
     """The cheapest effort and number of candidates that reach the target, or else the best.
 
     recall: `recall@6` and `recall@100`, the share of the true nearest among the candidates, 0–1,
-    the lower of the values for indexed and for held-out queries; and the number of `queries`.
+    the lower of the values for indexed and for held-out queries; the recall within classes; and the
+    number of `queries`.
     reached: whether the target is reached, allowing for sampling error.
     """
 
@@ -87,6 +95,44 @@ def tune_effort(
         recall=recall | {"queries": float(len(query_rows))},
         reached=measurement.reaches(best.recall, target),
     )
+
+
+def tune_within_classes(
+    engine: SearchEngine,
+    vectors: Vectors,
+    id_map: IdMap,
+    tuned: TunedEffort,
+    target: float,
+    seed: int = 2012,
+) -> TunedEffort:
+    """Raise the effort until the target is reached within single classes too, and add that recall.
+
+    A class's neighbours of an image of another class are far from it, and harder to find than its
+    own. An engine that does not filter is not asked: every such answer is proven (index/exact.py).
+    Raises SearchError.
+    """
+    if not engine.filters:
+        return replace(tuned, recall=tuned.recall | {WITHIN_CLASSES: 1.0})
+    rng, exact = np.random.default_rng(seed), ExactSearch(vectors)
+    classes = np.unique(id_map.classes)
+    questions = []
+    for row in draw_rows(id_map.live_rows, QUERIES_WITHIN_CLASSES, seed).tolist():
+        chosen = ImageFilter(id_map, [int(rng.choice(classes))])
+        query, k = vectors.take([row]), min(TUNED_NEIGHBOURS, chosen.count)
+        (nearest,) = exact.search(query, k, chosen)
+        rows = [chosen.id_map.find_row(int(image)) for image in nearest.ids]
+        questions.append((query, chosen.row_filter, np.array(rows)))
+    count, recall = scale_effort(TUNED_NEIGHBOURS, tuned.candidates, tuned.effort)[0], 0.0
+    effort = tuned.effort
+    for effort in range(tuned.effort, engine.levels):
+        shares = [
+            np.isin(rows, engine.propose(query, count, row_filter, effort)[0]).mean()
+            for query, row_filter, rows in questions
+        ]
+        recall = float(np.mean(shares))
+        if recall >= target:
+            break
+    return replace(tuned, effort=effort, recall=tuned.recall | {WITHIN_CLASSES: recall})
 
 
 def sample_query_rows(rows: Ids, target: float, seed: int) -> Ids:

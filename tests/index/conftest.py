@@ -54,7 +54,10 @@ def version_of() -> Callable[..., VersionData]:
     def make(folder: Path, vectors: Vectors, rows: Any = None) -> VersionData:
         folder.mkdir(exist_ok=True)
         live = np.arange(len(vectors)) if rows is None else np.asarray(rows, np.int64)
-        id_map = IdMap(np.arange(len(live)), live, np.zeros(len(live), np.int32))
+        lists = np.arange(len(live)), live, np.zeros(len(live), np.int32)
+        if len(live):
+            write_id_map(folder, *lists)
+        id_map = IdMap(*lists)
         return VersionData(name="v", folder=folder, vectors=vectors, id_map=id_map, device=CPU)
 
     return make

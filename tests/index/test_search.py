@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index import search
 from index.engines.protocol import RowFilter
 from index.search import QueryError
 from index.store import Index
@@ -70,10 +69,19 @@ def test_a_batch_gives_the_same_as_its_rows_alone(vectors: Vectors, make_index: 
 def test_an_image_is_at_distance_zero_from_itself(
     vectors: Vectors, make_index: Make, dtype: str
 ) -> None:
-    known = vectors(100, 1)
-    found = make_index(known, dtype=dtype, shard=33).search(known, 1)
+    index = make_index(vectors(100, 1), dtype=dtype, shard=33)
+    found = index.search(index.read_features(range(1, 101)), 1)
     assert found.ids[:, 0].tolist() == list(range(1, 101))
     assert (found.distances == 0).all()
+
+
+def test_queries_are_not_rounded_to_the_stored_precision(
+    vectors: Vectors, make_index: Make
+) -> None:
+    known = vectors(60, 1)
+    index = make_index(known, dtype="float16")
+    check_against_brute_force(index, known[:9], 6)
+    assert (index.search(known[:9], 1).distances > 0).all()
 
 
 def test_half_precision_moves_distances_by_its_rounding_only(
@@ -183,7 +191,7 @@ def test_vectors_too_close_for_float32_are_told_apart(make_index: Make) -> None:
 class Poor:
     """Proposes rows that are of little use: what a kind gives that misses neighbours."""
 
-    levels, exhaustive = 3, False
+    levels, exhaustive, filters = 3, False, False
 
     def __init__(self, rows: list[int]) -> None:
         self.rows, self.efforts = rows, list[int]()
@@ -211,24 +219,18 @@ def test_where_a_kind_proposes_too_few_more_are_looked_at(
     assert poor.efforts == [0, 0, 1, 2]
 
 
-def test_a_small_class_is_compared_whole_whatever_the_kind(
-    vectors: Vectors, make_index: Make, monkeypatch: pytest.MonkeyPatch
+def test_under_a_filter_no_kind_is_trusted_that_does_not_filter(
+    vectors: Vectors, make_index: Make
 ) -> None:
     known = vectors(50, 1)
     exact = make_index(known, classes=[i % 3 for i in range(50)])
-    poor = Poor([])
+    poor = Poor([1, 4, 7, 10, 13, 16])
     index = Index(exact.manifest, exact.vectors, exact.id_map, poor)
     check_against_brute_force(index, known[:2], 5, classes=[1])
     assert poor.efforts == []
-    monkeypatch.setattr(search, "MAX_SCANNED_ROWS", 10)
-    check_against_brute_force(index, known[:1], 5, classes=[1])
-    assert poor.efforts == [0, 1, 2]
 
 
-def test_many_near_ties_are_all_compared(
-    vectors: Vectors, make_index: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(search, "ROWS_PER_CHUNK", 64)
+def test_many_near_ties_are_all_compared(vectors: Vectors, make_index: Make) -> None:
     known = vectors(500, 1)
     known[10:400] = known[10]
     index = make_index(known)
@@ -253,6 +255,25 @@ def test_no_queries_give_no_rows(vectors: Vectors, make_index: Make) -> None:
 def test_a_bad_k_is_refused(vectors: Vectors, make_index: Make, k: object) -> None:
     with pytest.raises(ValueError, match="k must be"):
         make_index(vectors(9, 1)).search(vectors(1, 2), k)  # type: ignore[arg-type]
+
+
+def test_a_query_whose_distances_overflow_is_refused(vectors: Vectors, make_index: Make) -> None:
+    index = make_index(vectors(9, 1))
+    with pytest.raises(QueryError, match="norm"):
+        index.search(np.full((1, FEATURES), 1e18, np.float32), 3)
+    # Far away, but finite.
+    check_against_brute_force(index, np.full((1, FEATURES), 1e16, np.float32), 3)
+
+
+def test_several_images_are_left_out_with_their_copies(vectors: Vectors, make_index: Make) -> None:
+    known = vectors(40, 1)
+    index = make_index(known, list(range(1, 46)), rows=[*range(40), 3, 3, 5, 6, 7])
+    found = index.search(known[3:5], 1000, without_copies=[4, 8, 45])
+    assert found.ids.shape == (2, 38)
+    assert not np.isin([4, 41, 42, 8, 45], found.ids).any()
+    everything = index.search(known[3:5], 1000)
+    kept = ~np.isin(everything.ids, [4, 8])
+    assert (everything.ids[kept].reshape(2, 38) == found.ids).all()
 
 
 @pytest.mark.parametrize("shape", [(FEATURES,), (1, FEATURES - 1), (1, 1, FEATURES)])

@@ -65,7 +65,7 @@ def test_a_version_comes_back_as_it_was_written(
     assert len(index) == index.manifest.images == index.manifest.rows == 20
     assert (index.manifest.weights, index.manifest.data) == ("w1", "/photographs")
     largest = (known.astype(np.float64) ** 2).sum(1).max()
-    assert largest <= index.manifest.max_squared_norm <= largest * 1.002
+    assert largest <= index.vectors.max_squared_norm <= largest * 1.002
 
 
 def test_a_shard_is_a_file_that_numpy_reads(tmp_path: Path, vectors: Vectors, write: Write) -> None:

@@ -160,6 +160,21 @@ def test_classes_that_differ_between_the_two_are_named(pets: Path) -> None:
         scan_folder(pets)
 
 
+def test_an_index_needs_no_validation_images_of_every_class(pets: Path) -> None:
+    photograph(pets, "train/eel/1.jpg")
+    with pytest.raises(FolderError, match="only train has eel"):
+        scan_folder(pets)
+    folder = scan_photographs(pets)
+    assert folder == scan_folder(pets, val_may_lack_classes=True)
+    names = [known.folder for known in folder.classes]
+    assert [names[item.class_index] for item in folder.train if "eel" in item.path] == ["eel"]
+    for split in (folder.train, folder.val):
+        assert all(item.path.split("/")[1] == names[item.class_index] for item in split)
+    photograph(pets, "val/fox/1.jpg")
+    with pytest.raises(FolderError, match="only val has fox"):
+        scan_photographs(pets)
+
+
 def test_photographs_in_any_arrangement_are_a_training_set(tmp_path: Path) -> None:
     album = tmp_path / "album"
     photograph(album, "b.jpg", "a.png", "2011/rome/1.jpg", "2011/2.jpg", "notes.txt")

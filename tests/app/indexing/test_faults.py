@@ -24,6 +24,7 @@ from app.database.images import find_version, list_version_names, read_class_ids
 from app.database.session import session_factory
 from app.indexing import build
 from app.inference.state import Ready
+from index import store
 from index.building.checkpoint import BuildCheckpoint
 from index.building.pipeline import gather_features
 from index.manifest import MANIFEST_FILE
@@ -47,9 +48,10 @@ def findings(shop, *words: str) -> list[str]:
     return [line.removeprefix("Wrong: ") for line in found]
 
 
-@pytest.mark.parametrize(
-    "file", ["ids.npy", "rows.npy", "classes.npy", "files.npz", "sample.npz", "vectors-00000.npy"]
-)
+LISTS = {"ids.npy", "rows.npy", "classes.npy", "checksums.npy", "files.npz", "sample.npz"}
+
+
+@pytest.mark.parametrize("file", [*sorted(LISTS), "vectors-00000.npy"])
 def test_a_flipped_byte_is_found_in_every_file(shop, file: str) -> None:
     flip(shop.version / file)
     (line,) = findings(shop)
@@ -59,9 +61,8 @@ def test_a_flipped_byte_is_found_in_every_file(shop, file: str) -> None:
 
 
 def test_every_file_of_a_version_was_flipped(shop) -> None:
-    lists = {"ids.npy", "rows.npy", "classes.npy", "files.npz", "sample.npz"}
     files = {file.name for file in shop.version.iterdir()}
-    assert files == lists | {"vectors-00000.npy", MANIFEST_FILE, PUBLISHED_MARK}
+    assert files == LISTS | {"vectors-00000.npy", MANIFEST_FILE, PUBLISHED_MARK}
     flip(shop.version / MANIFEST_FILE)
     done = shop.run("verify")
     assert done.exit_code in (1, 2)
@@ -87,6 +88,20 @@ def test_a_database_that_disagrees_is_found(shop, statement: str, told: str) -> 
     change(shop, statement)
     (line,) = findings(shop, "--no-files")
     assert re.search(told, line)
+
+
+@pytest.mark.parametrize("command", [["update"], ["build", "--if-needed"], ["build"]])
+def test_a_wrong_class_in_the_database_is_mended(shop, command: list[str]) -> None:
+    change(shop, "UPDATE image SET class_id = 2 WHERE id = 3")
+    assert len(findings(shop, "--no-files")) == 1
+    shop.right(*command)
+    assert findings(shop, "--no-files") == []
+    with closing(sqlite3.connect(shop.settings.home.database)) as connection:
+        counts = (
+            "SELECT images FROM index_class JOIN index_version ON id = version_id WHERE name = ?"
+        )
+        version = store.read_current_version(shop.settings.home.index)
+        assert connection.execute(counts, (version,)).fetchall() == [(9,)] * 3
 
 
 def test_training_files_that_are_not_as_they_were_are_found(shop) -> None:

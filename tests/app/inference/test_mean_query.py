@@ -79,6 +79,15 @@ def test_the_nearest_to_the_mean_are_those_of_brute_force(
     assert [one.distance for one in found.picked] == pytest.approx([far[i] for i in picked])
 
 
+def test_as_many_are_found_as_are_asked_for(
+    ready: Ready, sessions: Sessions, ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the number asked for is the most that a search gives."""
+    monkeypatch.setattr("index.search.MAX_NEIGHBOURS", 40)
+    found = find_nearest_to_mean(ready, sessions, ids[:6], 40)
+    assert len({one.id for one in found.neighbours} - {*ids[:6]}) == 40
+
+
 def test_copies_of_what_was_picked_are_left_out(shop) -> None:
     source = shop.photographs / "train/chelsea/00.jpg"
     (shop.photographs / "train/chelsea/copy.jpg").write_bytes(source.read_bytes())

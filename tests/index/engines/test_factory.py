@@ -1,6 +1,6 @@
 """Every kind is built, opened and chosen through the one registry."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from index.engines.factory import (
 )
 from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
-from index.manifest import Manifest, StoreError
+from index.manifest import Manifest, Shard, StoreError
+from index.projection import open_projections
 from index.vectors import Vectors
 from storage.progress import ignore_progress
 
@@ -40,11 +41,11 @@ def stored(
     return open_vectors(tmp_path_factory.mktemp("vectors"), vectors(COUNT, seed=1))
 
 
-def manifest(kind: str, parameters: dict[str, Any]) -> Manifest:
+def manifest(kind: str, parameters: dict[str, Any], shards: Sequence[Shard] = ()) -> Manifest:
     return Manifest(
         name="v", weights="w", data="/d", created="", made_by="", images=COUNT, vectors=COUNT,
-        unreadable=0, listing="", dtype="float16", kind=kind, target=0.5, shards=[], files={},
-        parameters=parameters,
+        unreadable=0, listing="", dtype="float16", kind=kind, target=0.5, shards=[*shards],
+        files={}, parameters=parameters,
     )  # fmt: skip
 
 
@@ -61,11 +62,14 @@ def test_a_kind_that_was_built_can_be_opened_and_updated(
     spec = IndexSpec(kind=kind, target=0.01, options=SMALL)
     built = build_engine(spec, version, ignore_progress)
     assert (built.kind, built.notes) == (kind, [])
-    found = manifest(kind, built.parameters)
-    query = stored.take([8])
-    assert 8 in open_engine(found, version).propose(query, 30, RowFilter(), 0)
+    found = manifest(kind, built.parameters, stored.shards)
+    projections = open_projections(version.folder, version.id_map.live_rows)
+    engine = open_engine(found, replace(version, projections=projections))
     if kind == "exact":
+        assert engine is None
         return
+    assert engine is not None
+    assert 8 in engine.propose(stored.take([8]), 30, RowFilter(), 0)
     assert built.recall["recall@6"] >= 0.01
     # What an earlier version was trained to serves again, unless the index has grown a lot.
     later = version_of(tmp_path / "later", stored, range(10, COUNT))
