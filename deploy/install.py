@@ -4,6 +4,9 @@ Where `nvidia-smi` finds no GPU, FAISS comes without its part for GPUs, and torc
 build without is offered: by the registry that pip is configured with, or by the index that the
 variable TORCH_INDEX names. Otherwise torch comes with CUDA, which a machine without a GPU does not
 use; that is said, with the switch that avoids it. The Makefile and the Dockerfile call this.
+
+With `--serving`, what only training, indexing and preparing need is left out: for machines that
+serve a home that was prepared elsewhere (docs/serving.md).
 """
 
 import argparse
@@ -20,6 +23,17 @@ ROOT = Path(__file__).resolve().parents[1]
 CPU_SUFFIX = "+cpu"
 """What the version of a build of torch without CUDA ends with."""
 TORCH_PACKAGES = ("torch", "torchvision")
+PACKAGES_FOR_TRAINING = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "opentsne": "openTSNE",
+    "protobuf": "google.protobuf",
+    "scikit-image": "skimage",
+    "tensorboard": "tensorboard",
+    "tyro": "tyro",
+    "webdataset": "webdataset",
+}
+"""Packages that no page and no answer needs once a network is prepared, and their modules."""
 CUDA_NOTE = (
     "There is no NVIDIA GPU here, but pip is offered no build of torch without CUDA, so that it "
     "downloads CUDA's libraries for nothing; Ctrl-C ends that."
@@ -48,12 +62,17 @@ def main() -> None:
         help="package index with builds of torch without CUDA; by default the variable TORCH_INDEX",
     )
     parser.add_argument("--extra", action="append", default=[], help="extra of pyproject.toml")
+    parser.add_argument(
+        "--serving", action="store_true", help="leave out what only training and indexing need"
+    )
     parser.add_argument("--no-project", action="store_true", help="install only what it needs")
     parser.add_argument("--print", action="store_true", help="print the requirements, install none")
     options = parser.parse_args()
     cpu = options.build == "cpu" or (options.build == "auto" and not finds_gpu())
     index = ("--extra-index-url", options.torch_index) if options.torch_index else ()
     requirements = list_requirements(options.extra)
+    if options.serving:
+        requirements = [one for one in requirements if get_name(one) not in PACKAGES_FOR_TRAINING]
     if cpu and not is_cpu_only_platform():
         requirements = [choose_cpu_build(one) for one in requirements]
         if not is_offered([one for one in requirements if one.endswith(CPU_SUFFIX)], index):
@@ -92,9 +111,14 @@ def list_requirements(extras: list[str]) -> list[str]:
     return found
 
 
+def get_name(requirement: str) -> str:
+    """Return the package that a requirement is of."""
+    return re.split(r"[\[=<>; ]", requirement)[0]
+
+
 def choose_cpu_build(requirement: str) -> str:
     """Return the requirement of the same package without CUDA."""
-    name = re.split(r"[\[=<>; ]", requirement)[0]
+    name = get_name(requirement)
     if name in TORCH_PACKAGES:
         return f"{requirement}{CPU_SUFFIX}"
     if name == "faiss-gpu":

@@ -11,7 +11,6 @@ query's own by float32, and their products are summed in float32.
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from index.projection import NORM_ERROR, ROWS_PER_BLOCK, Basis, Projections
 from index.ranking import (
@@ -20,7 +19,7 @@ from index.ranking import (
     RankedCandidates,
     squared_distances_float64,
 )
-from index.vectors import Doubles, Floats, Ids, Vectors
+from index.vectors import Doubles, Floats, Ids, Vectors, widen
 
 FIRST_ROWS = 32
 """Rows with the least bounds, read first, beyond the neighbours asked for."""
@@ -141,15 +140,15 @@ class ExactSearch:
         best, limits = [RankedCandidates() for _ in queries], limits.copy()
         norms = np.square(queries, dtype=np.float64).sum(axis=1)
         errors = 2 * FLOAT32_ERROR * (norms + self.vectors.max_squared_norm)
-        factors = torch.from_numpy(queries).T
+        factors = queries.T
         for start in range(0, len(rows), ROWS_TOGETHER):
             some = rows[start : start + ROWS_TOGETHER]
             ids, copies = image_filter.find_row_images(some)
             passing = copies > 0
             ids, copies, stored = ids[passing], copies[passing], self.vectors.borrow(some[passing])
-            wide = torch.from_numpy(stored).to(torch.float32)
-            rough = (wide @ factors).numpy().astype(np.float64)
-            rough = np.einsum("ij,ij->i", wide.numpy(), wide.numpy())[:, None] + norms - 2 * rough
+            wide = widen(stored)
+            rough = (wide @ factors).astype(np.float64)
+            rough = np.einsum("ij,ij->i", wide, wide)[:, None] + norms - 2 * rough
             most = limits + errors
             if len(rough) >= k:
                 most = np.minimum(most, np.partition(rough, k - 1, axis=0)[k - 1] + 2 * errors)
@@ -168,16 +167,18 @@ class ExactSearch:
         exact = projections.basis.project(queries)
         with np.errstate(over="ignore"):
             narrow = exact.astype(np.float32)
-        norms, factors = self.compute_norms(), torch.from_numpy(narrow).T
+        norms, factors = self.compute_norms(), narrow.T
         places = None
         if len(rows) < len(projections):
             places = np.searchsorted(projections.rows, rows)
         values = np.empty((len(queries), len(rows)), np.float32)
-        wide, done = torch.empty(ROWS_PER_BLOCK, projections.basis.dimensions), 0
+        wide, done = np.empty((ROWS_PER_BLOCK, projections.basis.dimensions), np.float32), 0
         for first, block in projections.read_blocks(places):
             end = first + len(block)
-            products = wide[: len(block)].copy_(torch.from_numpy(block)) @ factors
-            bounds = torch.sub(norms[first:end, None], products, alpha=2).numpy()
+            with np.errstate(over="ignore", invalid="ignore"):
+                bounds = widen(block, wide[: len(block)]) @ factors
+                bounds *= -2
+                bounds += norms[first:end, None]
             if places is not None:
                 low, high = np.searchsorted(places, (first, end))
                 bounds = bounds[places[low:high] - first]
@@ -188,7 +189,7 @@ class ExactSearch:
             for n in range(len(queries))
         ]
 
-    def compute_norms(self) -> torch.Tensor:
+    def compute_norms(self) -> Floats:
         """Compute the projections' squared norms, once: float32 [n]."""
         if self.norms is None:
             assert self.projections is not None
@@ -197,7 +198,7 @@ class ExactSearch:
                 for _, block in self.projections.read_blocks()
             ]
             self.norms = np.concatenate(parts)
-        return torch.from_numpy(self.norms)
+        return self.norms
 
 
 def make_query_bounds(

@@ -10,7 +10,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-import torch
 
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca, project_sample
 from index.vectors import Doubles, Floats, Ids, Vectors
@@ -84,7 +83,8 @@ def run_tsne(features: Floats, start: Doubles | None, report: Report) -> Doubles
 
     start: float64 [N, 2] initial points, or None.
     """
-    # Imported here: it takes a second and memory, and a server does not need it.
+    # Imported here: they take seconds and memory, and a server does not need them.
+    import torch
     from openTSNE import TSNEEmbedding
     from openTSNE.affinity import PerplexityBasedNN
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import faiss
-import torch
 
 from index.engines.options import SEARCH_DEVICES, SearchDevice
 from index.engines.protocol import RowFilter, SearchEngine
@@ -120,11 +119,21 @@ def estimate_gpu_bytes(kind: str, rows: int, list_shape: Mapping[str, int], floa
     return 2 * rows * (code + 8) + 4 * lists * (dimensions + 1)
 
 
+def list_gpus() -> list[int]:
+    """List the GPUs that FAISS sees; a build without GPUs has no function to count them."""
+    return list(range(getattr(faiss, "get_num_gpus", lambda: 0)()))
+
+
 def query_free_gpu_bytes() -> tuple[int, ...]:
     """Query the free bytes of each GPU that FAISS sees; empty if torch sees none."""
+    if not list_gpus():
+        return ()
+    # Not above: without a GPU a server need not import it.
+    import torch
+
     if not torch.cuda.is_available():
         return ()
-    return tuple(torch.cuda.mem_get_info(gpu)[0] for gpu in range(faiss.get_num_gpus()))
+    return tuple(torch.cuda.mem_get_info(gpu)[0] for gpu in list_gpus())
 
 
 class GpuIndex(Protocol):

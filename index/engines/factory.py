@@ -8,12 +8,12 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from index.engines.binary import open_binary, train_binary, update_binary
 from index.engines.exact import open_exact
 from index.engines.faiss_search import open_faiss
 from index.engines.faiss_train import train_faiss, update_faiss
@@ -64,6 +64,11 @@ class Kind:
     needs_projections: bool = False
 
 
+def call_binary(name: str, *arguments: Any) -> Any:
+    """Call a function of index/engines/binary.py, which takes torch, as no other kind does."""
+    return getattr(import_module("index.engines.binary"), name)(*arguments)
+
+
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -104,9 +109,9 @@ KINDS: Mapping[str, Kind] = {
             name="binary",
             purpose="compares the bits that an autoencoder makes of a vector (§6.1)",
             options=("bits", "seed"),
-            train=train_binary,
-            update=update_binary,
-            open=open_binary,
+            train=partial(call_binary, "train_binary"),
+            update=partial(call_binary, "update_binary"),
+            open=partial(call_binary, "open_binary"),
             disk_bytes=150,
         ),
         Kind(

@@ -2,7 +2,6 @@
 
 import faiss
 import numpy as np
-import torch
 
 from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
 from model.config import FEATURES
@@ -30,6 +29,9 @@ def fit_pca(sample: Floats, dimensions: int, seed: int) -> faiss.LinearTransform
     It never increases the distance between two vectors. With fewer vectors than dimensions the last
     components are arbitrary, and 0 for all of the vectors.
     """
+    # Not above: whoever only searches need not import it.
+    import torch
+
     computed = dimensions + OVERSAMPLING
     if len(sample) < computed:
         sample = np.resize(sample, (computed, FEATURES))

@@ -2,7 +2,9 @@
 
 Preparing takes a process of its own, which measures the runtimes, stores the graph of the one
 chosen and ends, and torch's memory with it. What it found is valid for one file of weights, by its
-checksum, on one machine. Wherever that fails, the network is read with torch as before.
+checksum, on one machine. Wherever that fails, the network is read with torch.
+
+Where torch is not installed, what was prepared on another machine is taken as it is.
 """
 
 import hashlib
@@ -20,7 +22,7 @@ from typing import TYPE_CHECKING
 from model.predict import Predictor
 from model.runtime.machine import describe_machine
 from model.runtime.names import TORCH
-from model.runtime.protocol import RuntimeChoice, RuntimeUnavailableError, parse_choice
+from model.runtime.protocol import Runtime, RuntimeChoice, RuntimeUnavailableError, parse_choice
 from model.weights_header import WeightsError, read_weights_header
 from storage.files import lock_file, write_atomically
 from storage.tolerant_json import read_json_object
@@ -28,8 +30,11 @@ from storage.tolerant_json import read_json_object
 if TYPE_CHECKING:
     from model.checkpoint import Weights
     from model.loaded_network import LoadedNetwork
+    from model.runtime.graph_file import StoredGraphs
 
 ROOT = Path(__file__).resolve().parents[2]
+EXACT = "openvino-f32"
+"""The runtime that every processor has, and that agrees with torch."""
 DEVICES = ("auto", "cpu")
 """Values of ALEXNET_DEVICE with which OpenVINO may compute."""
 MAX_BYTES = 100_000
@@ -64,7 +69,20 @@ def open_predictor(
         record = find_record(file, device, wish, folder)
         if record and (predictor := open_prepared(file, record, folder, load)):
             return predictor
+    if not is_torch_installed():
+        raise WeightsError(
+            f"{file} is not prepared for serving in {folder}, and torch, which does that, is not "
+            "installed; start the server once with these settings where it is, and copy the folder"
+        )
     return Predictor.from_weights(load(file), device, wish, folder)
+
+
+def is_torch_installed() -> bool:
+    """Whether torch can be imported."""
+    try:
+        return find_spec("torch") is not None
+    except ValueError:  # it is marked as missing in sys.modules
+        return False
 
 
 def find_record(file: Path, device: str, wish: str, folder: Path) -> Record | None:
@@ -73,7 +91,7 @@ def find_record(file: Path, device: str, wish: str, folder: Path) -> Record | No
     Raises WeightsError if there is no such file.
     """
     place = locate_record(file, device, wish, folder)
-    if record := read_record(place):
+    if (record := read_record(place)) or not is_torch_installed():
         return record
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +118,9 @@ def read_record(file: Path) -> Record | None:
     stored = read_json_object(file, MAX_BYTES)
     choice, graph = parse_choice(stored.get("choice")), stored.get("graph")
     identity = stored.get("identity")
-    if stored.get("machine") != describe_machine() or choice is None:
+    if choice is None:
+        return None
+    if is_torch_installed() and stored.get("machine") != describe_machine():
         return None
     if not isinstance(identity, str) or not (graph is None or isinstance(graph, str)):
         return None
@@ -145,14 +165,13 @@ def open_prepared(
         return None
     # Not above: OpenVINO is optional, and takes time and memory.
     from model.runtime.graph_file import StoredGraphs, compute_checksum
-    from model.runtime.openvino_runtime import OpenVinoRuntime
 
     graphs = StoredGraphs(folder / f"{record.identity}.xml")
     try:
         header = read_weights_header(file)
         if compute_checksum(graphs.file) != record.graph:
             raise RuntimeUnavailableError(f"{graphs.file} is damaged")
-        runtime = OpenVinoRuntime(graphs, record.choice.name)
+        runtime, choice = compile_graphs(graphs, record.choice)
         conv1 = graphs.read_conv1()
     except (OSError, RuntimeUnavailableError) as error:
         logger.warning("The stored graph of %s cannot be used: %s", file, error)
@@ -167,4 +186,20 @@ def open_prepared(
             raise WeightsError(f"{file} no longer holds the weights in service")
         return LoadedNetwork.from_weights(weights, "cpu")
 
-    return Predictor(header, record.identity, runtime, record.choice, "cpu", conv1, load_network)
+    return Predictor(header, record.identity, runtime, choice, "cpu", conv1, load_network)
+
+
+def compile_graphs(graphs: "StoredGraphs", choice: RuntimeChoice) -> tuple[Runtime, RuntimeChoice]:
+    """Compile as was chosen; without torch in float32 if this processor has no bf16.
+
+    Raises RuntimeUnavailableError.
+    """
+    from model.runtime.openvino_runtime import OpenVinoRuntime
+
+    try:
+        return OpenVinoRuntime(graphs, choice.name), choice
+    except RuntimeUnavailableError as error:
+        if is_torch_installed() or choice.name == EXACT:
+            raise
+        reason = f"{choice.name} was chosen on another machine, but here {error}."
+        return OpenVinoRuntime(graphs, EXACT), RuntimeChoice(name=EXACT, reason=reason)

@@ -12,6 +12,7 @@ export class Selection {
     this.list = section.querySelector(".selected");
     this.rest = section.querySelector(".load-more");
     this.rest.querySelector("button").addEventListener("click", () => this.showMore());
+    this.section.querySelector(".mean button").addEventListener("click", () => this.searchByMean());
     this.selected = [];
     this.hint = section.querySelector(".empty").textContent;
   }
@@ -49,10 +50,13 @@ export class Selection {
   offerMean() {
     const [offer, count] = [this.section.querySelector(".mean"), this.selected.length];
     offer.hidden = count < MIN_FOR_MEAN || count > MAX_FOR_MEAN;
-    if (offer.hidden) return;
-    const link = offer.querySelector("a");
-    link.search = this.selected.map((point) => `image=${this.points.ids[point]}`).join("&");
-    link.querySelector("span").textContent = count;
+    offer.querySelector("span").textContent = count;
+  }
+
+  searchByMean() {
+    const address = new URL(this.section.querySelector("form").action);
+    address.search = this.selected.map((point) => `image=${this.points.ids[point]}`).join("&");
+    window.location.assign(address);
   }
 
   showMore() {

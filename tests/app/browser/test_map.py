@@ -181,7 +181,7 @@ def test_two_to_six_selected_images_lead_to_the_search_by_their_mean(
     three = points.inside(0, 0, edge, points.scale)
     page = opened(tab(viewport=TALL), f"/map?region=0,0,{edge},{points.scale}")
     assert set(listed(page)) == three
-    page.click(".mean a")
+    page.click(".mean button")
     page.wait_for_url(re.compile(r"/explore/mean\?"))
     assert sorted(int(n) for n in re.findall(r"image=(\d+)", page.url)) == sorted(three)
 

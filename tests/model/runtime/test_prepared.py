@@ -1,5 +1,6 @@
 """A network prepared in a process of its own answers as before, without torch."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from model.activations import trace_activations
 from model.checkpoint import Weights, load_weights, save_weights
 from model.config import AlexNetConfig
 from model.predict import Predictor
-from model.runtime import graph_file, prepared
+from model.runtime import graph_file, openvino_runtime, prepared
 from model.runtime.agreement import make_test_images
 from model.runtime.prepare import main
 from model.runtime.prepared import open_predictor
@@ -173,6 +174,27 @@ def test_where_torch_is_the_fastest_no_graph_is_stored(
     monkeypatch.setattr(prepared, "prepare", None)  # it is known and not tried again
     predictor = open_predictor(file, "cpu", "auto", folder, load_weights)
     assert predictor.runtime.name == "torch"
+
+
+def test_without_torch_what_another_machine_prepared_is_taken(
+    file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "is_torch_installed", lambda: False)
+    with pytest.raises(WeightsError, match="not prepared"):
+        open_prepared(file, folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared, "describe_machine", lambda: {"processor": "another"})
+        assert main([str(file), "cpu", WISH, str(folder)]) is None
+    (record,) = folder.glob("*-cpu-openvino-f32.json")
+    assert open_prepared(file, folder).runtime.name == WISH
+    # Whether this processor has bf16 or not, there is an answer.
+    stored = json.loads(record.read_text())
+    stored["choice"]["name"] = "openvino-bf16"
+    record.write_text(json.dumps(stored))
+    monkeypatch.setattr(openvino_runtime.OpenVinoRuntime, "has_bf16", lambda _: False)
+    predictor = open_prepared(file, folder)
+    assert predictor.runtime.name == predictor.choice.name == WISH
+    assert "bf16" in predictor.choice.reason
 
 
 def test_graphs_of_weights_no_longer_used_are_deleted(folder: Path) -> None:
