@@ -30,11 +30,12 @@ def train_network(
     """
     data = keep_on_gpu(data, state.device)
     while True:
-        schedule = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
+        errors = [epoch.top1_error for epoch in state.history]
+        schedule = schedule_epoch(errors, recipe, state.planned_epochs(recipe))
         if schedule.stop:
             return
         state.history.append(run_epoch(state, data, recipe, schedule, bf16, callbacks))
-        state.progress = EpochProgress()
+        state.progress, state.epoch_recipe = EpochProgress(), None
         callbacks.on_epoch(state)
 
 
@@ -48,16 +49,17 @@ def run_epoch(
 ) -> Epoch[float]:
     """Train on the rest of the epoch's batches, then measure the validation error."""
     number, progress = len(state.history) + 1, state.progress
+    drawn = state.epoch_recipe or recipe
     batches = Batches(
         data,
-        recipe.augmentation(state.network.config, number),
-        fixed_order=recipe.fixed_order,
-        batch=recipe.batch,
-        seed=recipe.seed,
+        drawn.augmentation(state.network.config, number),
+        fixed_order=drawn.fixed_order,
+        batch=drawn.batch,
+        seed=drawn.seed,
         epoch=number,
         first=progress.step,
         replica_slice=state.mesh.replica_slice,
-        hold_out=recipe.held_out(number),
+        hold_out=drawn.held_out(number),
     )
     train_epoch(state, batches, recipe, schedule, bf16, callbacks)
     check_weights(state)
@@ -74,6 +76,7 @@ def run_epoch(
         data_wait=progress.wait,
         seconds=progress.seconds + time.perf_counter() - validation_start,
         memory=read_peak_memory(state.device),
+        planned=recipe.epochs,
     )
 
 
@@ -100,10 +103,11 @@ def train_epoch(
         state.sgd.step()
         progress.step, progress.loss = step, progress.loss + mean
         progress.seconds += time.perf_counter() - start
-        start = time.perf_counter()
         callbacks.on_step(step, len(batches), mean)
         if save or stop:
             save_and_stop(state, stop, callbacks)
+        # Neither reports nor checkpoints count as waiting for data.
+        start = time.perf_counter()
 
 
 def backward_pass(

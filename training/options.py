@@ -102,9 +102,11 @@ class Options:
     interrupted. With --data imagenette and no other recipe the weights that ship with the project
     are used."""
     resume: str | None = None
-    """The folder of an interrupted run, to resume from its last checkpoint."""
+    """The folder of an interrupted run, to resume from its last checkpoint; of a finished one, to
+    train on for as many epochs in all as --epochs says."""
     accept: tuple[str, ...] = ()
-    """With --resume: names of values that may differ from those the run started with."""
+    """With --resume: names of values that may differ from those the run started with. Another batch
+    size takes effect with the next epoch."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     """The recipe; each flag overrides the preset."""
 
@@ -123,6 +125,13 @@ class Options:
             "crop": 1 <= self.crop <= MAX_SIDE,
             "side": self.side is None or self.crop <= self.side <= MAX_SIDE,
         }
+        # What a variable of the shell that is not set leaves of a command line.
+        named = {"data": self.data, "from": self.initial_weights, "resume": self.resume}
+        for name, text in named.items():
+            if text == "":
+                raise RecipeError(f"--{name} is empty: name a file or folder, or leave it out")
+        if self.accept and not self.resume:
+            raise RecipeError("--accept needs --resume: it names what may differ from that run")
         if self.layers and self.resume:
             raise RecipeError("--layers cannot change a run: --resume keeps the run's network")
         crop = None if self.crop == CROP_SIDE else self.crop

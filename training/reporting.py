@@ -24,7 +24,7 @@ from storage.machine import read_processor_name
 from storage.progress import create_progress_bars
 from storage.runs import Epoch, RunFolder
 from training.callbacks import Callbacks
-from training.checkpoints import save_checkpoint
+from training.checkpoints import has_dropped, keep_drop_checkpoint, save_checkpoint
 from training.run_folder import RunSpec, save_best_weights
 from training.state import TrainingState
 
@@ -71,6 +71,10 @@ def report_run(
             tensorboard = tensorboard or open_tensorboard(run.tensorboard, epoch.epoch)
             write_tensorboard(tensorboard, epoch, picture)
             console.print(format_epoch(epoch, spec.recipe.epochs))
+        if has_dropped(state, spec.recipe):
+            save(state)
+            if run is not None:
+                keep_drop_checkpoint(run, state)
 
     def checkpoint_due() -> bool:
         return time.monotonic() - last_saved >= checkpoint_seconds

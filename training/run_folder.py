@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint import Provenance, Weights, save_weights
-from storage.files import switch_link
+from storage.files import lock_file, remove_leftovers, switch_link
 from storage.home import Home
 from storage.runs import RunFolder
 from training.config import PAPER, Recipe, RecipeError
@@ -43,6 +44,7 @@ class RunSpec:
         return {
             "data": str(self.data.root),
             "content": self.data.key,
+            "classes": [name.folder for name in self.data.class_names],
             "recipe": recipe_to_json(self.recipe),
             "from": self.initial_weights,
             "precision": self.precision,
@@ -80,9 +82,11 @@ def complete_recipe(values: dict[str, Any]) -> dict[str, Any]:
 def find_runs(home: Home, spec: RunSpec) -> Iterator[RunFolder]:
     """Find the runs of this specification under runs/, newest first.
 
-    Their precision may differ: by default it depends on the machine.
+    Their precision may differ: by default it depends on the machine. So may the place of the
+    photographs; their content, which has their classes, may not.
     """
-    same = {k: v for k, v in spec.to_json().items() if k != "precision"}
+    apart = {"precision", "data", "classes"}
+    same = {k: v for k, v in spec.to_json().items() if k not in apart}
     for folder in sorted(home.runs.glob("*"), reverse=True):
         run = RunFolder(folder)
         described = run.read_description()
@@ -157,9 +161,24 @@ def finish_run(
     weights = replace(weights, provenance=provenance)
     save_weights(weights, run.weights)
     switch_link(home.weights, run.weights)
-    run.update_description(finished=True, weights=weights.identity, ten_crops=ten_crop_errors)
-    run.checkpoint.unlink(missing_ok=True)
+    run.update_description(
+        finished=True, ended="finished", weights=weights.identity, ten_crops=ten_crop_errors
+    )
+    run.previous_checkpoint.unlink(missing_ok=True)
+    remove_leftovers(run.path)
     return weights
+
+
+@contextmanager
+def lock_run(run: RunFolder) -> Iterator[None]:
+    """Hold a run's lock, which one process at a time can. Raises RunError if another does."""
+    try:
+        with lock_file(run.lock, wait=False):
+            yield
+    except BlockingIOError as error:
+        raise RunError(
+            f"{run.path} is being trained by another process; wait for it, or stop it first"
+        ) from error
 
 
 def read_commit() -> str:

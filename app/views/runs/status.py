@@ -1,7 +1,7 @@
 """Whether a run is finished, running or stopped, and how long it still needs.
 
-A run does not record that it is running. It writes after every epoch and saves a checkpoint every
-few minutes; one that has been silent for clearly longer has stopped.
+A run that stops records it. One that was killed could not: it writes after every epoch and saves a
+checkpoint every few minutes, and one that has been silent for clearly longer has stopped.
 """
 
 from dataclasses import dataclass
@@ -39,6 +39,8 @@ def determine_run_status(run: Run, now: datetime) -> RunStatus:
     """Determine a run's status at a moment."""
     if run.finished:
         return RunStatus(name="finished")
+    if run.ended:
+        return RunStatus(name="stopped")
     longest = timedelta(seconds=compute_longest_silence(run))
     if run.last_write_at is None or now - run.last_write_at > longest:
         return RunStatus(name="stopped")
