@@ -1,17 +1,26 @@
 """Start a run or resume one: which, by whom, from which checkpoint, and how it ended."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
 
+from model.dataset import ImageFolder
 from storage.files import remove_leftovers
 from storage.home import Home
 from storage.runs import RunFolder
 from training.callbacks import StoppedError
-from training.checkpoints import find_sound_position, load_checkpoint, remove_newer_checkpoints
+from training.checkpoints import (
+    check_same_classes,
+    find_sound_position,
+    load_checkpoint,
+    remove_newer_checkpoints,
+)
 from training.config import Recipe
+from training.dataset.known import find_set_of_content
+from training.dataset.listing import describe_changes, read_listings
+from training.dataset.shards import Shards
 from training.distributed.mesh import Mesh, PeerLostError
 from training.divergence import DivergedError
 from training.options import Options
@@ -111,6 +120,33 @@ def check_extension(run: RunFolder, recipe: Recipe) -> None:
         raise RunError(
             f"{run.path} is finished and its checkpoint is gone; start a new run from "
             f"{run.weights} with --from"
+        )
+
+
+def check_photographs(
+    run: RunFolder, source: ImageFolder | Shards, store: Path, accept: Collection[str]
+) -> None:
+    """Raise RunError naming what has changed of a run's photographs, before any is decoded.
+
+    Of shards, and where the prepared set that the run was trained on is gone, nothing is known
+    before they are prepared.
+    """
+    if not isinstance(source, ImageFolder):
+        return
+    described = run.read_description()
+    check_same_classes(described.get("classes"), [name.folder for name in source.classes], run)
+    folder = find_set_of_content(store, str(described.get("content")))
+    if "content" in accept or folder is None:
+        return
+    names = [photograph.path for photograph in (*source.train, *source.val)]
+    try:
+        listings = list(read_listings(folder).values())
+    except (OSError, ValueError, KeyError):
+        return  # damaged; the content decides later
+    if changes := describe_changes(source.root, listings, names):
+        raise RunError(
+            f"{run.path} cannot be resumed: the photographs in {source.root} have changed "
+            f"({changes}); to train on with these, add --accept content"
         )
 
 

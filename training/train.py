@@ -51,7 +51,7 @@ from training.options import (
 )
 from training.pretrained import start_from_pretrained, use_pretrained
 from training.reporting import report_run, write_environment
-from training.resume import find_finished_run, record_end, start_or_resume
+from training.resume import check_photographs, find_finished_run, record_end, start_or_resume
 from training.run_folder import RunError, RunSpec, finish_run
 from training.start import init_from_weights
 from training.state import TrainingState, init_state
@@ -130,7 +130,9 @@ def make_plan(options: Options, arguments: Sequence[str], home: Home, console: C
     device = select_device(options)
     data_name, reason = choose_data_source(options)
     source = find_or_fetch_data(data_name, home, console)
-    console.print(f"Training on {source.root} ({reason}): {describe_source(source)}.")
+    console.print(f"Training on {source.root} ({reason}): {describe_source(source)}.", markup=False)
+    if options.resume:
+        check_photographs(RunFolder(Path(options.resume)), source, home.prepared, options.accept)
     images = len(source.train) if isinstance(source, ImageFolder) else None
     started = start_from_pretrained(options, images, home)
     if started != options:

@@ -82,15 +82,15 @@ class Shards:
     def read_samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
         """Yield the photographs of one shard. Raises DataError."""
         url = self.list_split(split)[chunk]
+        shard = urlsplit(url).path.rpartition("/")[2] if is_url(url) else Path(url).name
         for sample in read_shard(url):
-            where = f"{url}: {sample['__key__']}"
+            where, name = f"{url}: {sample['__key__']}", f"{shard}/{sample['__key__']}"
             picture = find_picture(sample)
             if picture is not None:
-                yield Sample(where, self.read_label(sample, where), picture)
+                yield Sample(where, self.read_label(sample, where), picture, name)
             elif "cls" in sample:
-                yield Sample(
-                    f"{where} has no {', '.join(SUFFIXES)}", self.read_label(sample, where), b""
-                )
+                label = self.read_label(sample, where)
+                yield Sample(f"{where} has no {', '.join(SUFFIXES)}", label, b"", name)
 
     def list_split(self, split: SplitName) -> tuple[str, ...]:
         """Return the paths or URLs of one split."""
