@@ -33,7 +33,7 @@ MAX_EPOCHS_BYTES = 1024 * 1024
 """The end of epochs.jsonl that is read: about three thousand epochs."""
 START_TIME = re.compile(r"(\d{8}-\d{6})-")
 """The time with which a run's name begins."""
-SHARES = ("top1_error", "top5_error", "conv1_low_frequency")
+SHARES = ("top1_error", "top5_error", "training_top1_error", "conv1_low_frequency")
 """An epoch's numbers from 0 to 1."""
 CONV1_PICTURE = re.compile(r"epoch-(\d{1,6})\.png")
 Number_co = TypeVar("Number_co", bound=float | None, covariant=True)
@@ -68,6 +68,10 @@ class Epoch(Generic[Number_co]):
     conv1_low_frequency: float | None = None
     """Share of the energy of conv1's kernels at low frequencies, 0–1 (model/visualize.py). Older
     runs lack it."""
+    training_top1_error: float | None = None
+    """Top-1 error on the training batches, dropout and augmentation on, 0–1. Older runs lack it."""
+    validation_loss: float | None = None
+    """Mean cross-entropy on the validation images' centre crops. Older runs lack it."""
     planned: int | None = None
     """The run's maximum number of epochs at that time, which --epochs may extend later. Older runs
     lack it."""
@@ -93,6 +97,21 @@ class RunFolder:
     def epochs(self) -> Path:
         """epochs.jsonl: the finished epochs, one line of JSON each."""
         return self.path / "epochs.jsonl"
+
+    @property
+    def steps(self) -> Path:
+        """steps.jsonl: a line every few seconds (storage/steps.py)."""
+        return self.path / "steps.jsonl"
+
+    @property
+    def config(self) -> Path:
+        """config.toml: all values of the run, for `training/run.py --config`."""
+        return self.path / "config.toml"
+
+    @property
+    def profile(self) -> Path:
+        """profile.json: torch's profile of some steps, for chrome://tracing or Perfetto."""
+        return self.path / "profile.json"
 
     @property
     def conv1(self) -> Path:
@@ -283,6 +302,7 @@ def find_last_write_time(folder: RunFolder) -> float | None:
         folder.description,
         folder.environment,
         folder.epochs,
+        folder.steps,
         folder.conv1,
         folder.checkpoint,
         folder.best,

@@ -22,6 +22,7 @@ from training.config import (
     fit_finetuning,
 )
 from training.definition import apply_definition, find_parameter_file
+from training.hooks import Tracker, check_trackers
 from training.run_folder import RunError, read_recipe
 
 SCRATCH = "scratch"
@@ -37,6 +38,8 @@ SAVED_OPTIONS = (
     "deterministic",
     "prepared_gigabytes",
     "checkpoint_seconds",
+    "report_seconds",
+    "log",
 )
 """Options that run.json keeps beside the recipe; a resumed run uses them again."""
 
@@ -95,6 +98,18 @@ class Options:
     """Store the decoded photographs as raw pixels up to this size, else as JPEG."""
     checkpoint_seconds: float = 300.0
     """Seconds between two checkpoints of half a gigabyte each. A signal saves one at once."""
+    report_seconds: float = 5.0
+    """Seconds between two lines of steps.jsonl, which the run's page shows."""
+    log: tuple[Tracker, ...] = ()
+    """Where the numbers go beside the run's files and TensorBoard: wandb (Weights & Biases) or
+    mlflow; each needs its extra, as in pip install '.[wandb]'."""
+    profile: int = 0
+    """Profile this many steps with torch's profiler, after the first three, into profile.json."""
+    config: str | None = None
+    """A TOML file of flags, without dashes in front: epochs = 20. Each run writes one that repeats
+    it, config.toml. Flags beside it override it."""
+    seeds: tuple[int, ...] = ()
+    """Train once with each of these seeds, one run after the other."""
     ten_crops: bool = True
     """Measure the validation errors with ten crops at the end, beside those of the centre crop."""
     if_needed: bool = False
@@ -122,6 +137,9 @@ class Options:
             "replicas": self.replicas >= 1,
             "prepared_gigabytes": 0 <= self.prepared_gigabytes < float("inf"),
             "checkpoint_seconds": self.checkpoint_seconds >= 0,
+            "report_seconds": self.report_seconds >= 0,
+            "profile": self.profile >= 0,
+            "seeds": all(0 <= seed < 2**63 for seed in self.seeds),
             "crop": 1 <= self.crop <= MAX_SIDE,
             "side": self.side is None or self.crop <= self.side <= MAX_SIDE,
         }
@@ -130,6 +148,9 @@ class Options:
         for name, text in named.items():
             if text == "":
                 raise RecipeError(f"--{name} is empty: name a file or folder, or leave it out")
+        if self.seeds and self.resume:
+            raise RecipeError("--seeds starts new runs: leave it out with --resume")
+        check_trackers(self.log)
         if self.accept and not self.resume:
             raise RecipeError("--accept needs --resume: it names what may differ from that run")
         if self.layers and self.resume:
@@ -242,12 +263,15 @@ def read_saved_options(run: RunFolder, preset: str) -> Options:
             f"{run.path} cannot be resumed with another preset: it was {saved.get('preset')}; "
             "name the values that should differ instead"
         )
+    # JSON gives lists.
+    options = saved.get("options", {})
+    own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     return Options(
         data=saved.get("data"),
         preset=saved.get("preset", "auto"),
         initial_weights=saved.get("start_file"),
         recipe=recipe,
-        **saved.get("options", {}),
+        **own,
     )
 
 

@@ -10,6 +10,7 @@ from model.dataset import ImageFolder
 from storage.files import remove_leftovers
 from storage.home import Home
 from storage.runs import RunFolder
+from storage.steps import remove_later_steps
 from training.callbacks import StoppedError
 from training.checkpoints import (
     check_same_classes,
@@ -75,6 +76,7 @@ def start_or_resume(
         **spec.to_json(), options=options.to_json(), finished=False, ended="", ended_because=""
     )
     run.write_epochs(state.history)
+    remove_later_steps(run.steps, len(state.history), state.progress.step)
     position = f"epoch {len(state.history)}, step {state.progress.step}"
     console.print(f"Resuming {run.path.name} after {position}.", markup=False)
     return run

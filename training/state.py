@@ -29,6 +29,8 @@ class EpochProgress:
     """Seconds spent waiting for batches."""
     seconds: float = 0.0
     """Seconds spent training."""
+    wrong: float = 0.0
+    """Images whose class was not the most probable one."""
 
 
 @dataclass

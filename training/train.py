@@ -14,12 +14,13 @@ from model.checkpoint import Weights, WeightsError, load_weights
 from model.config import AlexNetConfig, ConfigError
 from model.dataset import FolderError, ImageFolder
 from model.formats.cfg_file import DefinitionError
-from storage.files import switch_link
+from storage.files import switch_link, write_atomically
 from storage.home import Home
 from storage.progress import show_progress_bar, show_step_bars
 from storage.runs import RunFolder
 from training.callbacks import StoppedError
 from training.config import Recipe, RecipeError, finetune_config
+from training.config_file import format_config
 from training.dataset.fetch import FetchError, fetch_imagenette
 from training.dataset.find_source import (
     DataError,
@@ -55,6 +56,7 @@ from training.resume import check_photographs, find_finished_run, record_end, st
 from training.run_folder import RunError, RunSpec, finish_run
 from training.start import init_from_weights
 from training.state import TrainingState, init_state
+from training.step_profile import profile_steps
 from training.validate import measure_ten_crops
 
 EXPECTED_ERRORS = (
@@ -276,6 +278,7 @@ def train_run(
         )
         if run:
             write_environment(run, plan.device, bf16, mesh.replicas * mesh.towers)
+            write_atomically(run.config, format_config(options, plan.preset))
             on_resumable(f"To resume: python training/run.py --resume {run.path}")
         ten_crop_errors = train_and_measure(plan, state, run, console)
         tensors = mesh.gather(state.network.state_dict(), plan.config)
@@ -293,7 +296,16 @@ def train_and_measure(
     options, spec, bf16 = plan.options, plan.spec, plan.spec.precision == "bf16"
     with (
         catch_stop_signals() as stop_signal,
-        report_run(run, spec, console, stop_signal, options.checkpoint_seconds) as callbacks,
+        report_run(
+            run,
+            spec,
+            console,
+            stop_signal,
+            options.checkpoint_seconds,
+            options.report_seconds,
+            options.log,
+        ) as reports,
+        profile_steps(run, options.profile, reports) as callbacks,
     ):
         try:
             train_network(state, spec.data, spec.recipe, bf16, callbacks)

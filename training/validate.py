@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
@@ -24,11 +26,19 @@ TEN_CROP_BATCH_SIZE = 16
 """Images per batch when each is seen in ten crops."""
 
 
+class ValidationResult(NamedTuple):
+    """Top-1 and top-5 error, 0–1, and the mean cross-entropy."""
+
+    top1_error: float
+    top5_error: float
+    loss: float
+
+
 @torch.no_grad()
 def validate(
     state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool, callbacks: Callbacks
-) -> tuple[float, float]:
-    """Return the top-1 and top-5 error, 0–1, of the validation images' centre crops.
+) -> ValidationResult:
+    """Measure the errors and the loss of the validation images' centre crops.
 
     Raises StoppedError, after saving a checkpoint, if a signal stops the run.
     """
@@ -37,15 +47,16 @@ def validate(
     batches = load_validation_crops(
         data, augmentation, VALIDATION_BATCH_SIZE, state.mesh.replica_slice
     )
-    wrong = torch.zeros(2, dtype=torch.int64)
+    wrong, loss = torch.zeros(2, dtype=torch.int64), 0.0
     for batch in pad_batches(batches, len(data.val), VALIDATION_BATCH_SIZE, state.mesh):
         if batch is not None:
-            wrong += count_errors(predict_logits(state, batch.x, bf16), batch.classes)
-        _, stop, _ = all_reduce_status(state.mesh, 0.0, callbacks)
-        if stop:
+            logits = predict_logits(state, batch.x, bf16)
+            wrong += count_errors(logits, batch.classes)
+            loss += float(F.cross_entropy(logits, batch.classes, reduction="sum"))
+        if stop := all_reduce_status(state.mesh, callbacks).stop:
             save_and_stop(state, stop, callbacks)
-    top1, top5 = state.mesh.sum_over_replicas(*wrong.tolist())
-    return top1 / len(data.val), top5 / len(data.val)
+    sums = state.mesh.sum_over_replicas(*wrong.tolist(), loss)
+    return ValidationResult(*(total / len(data.val) for total in sums))
 
 
 @torch.inference_mode()
@@ -65,7 +76,7 @@ def measure_ten_crops(
     squares = load_validation_squares(data, augmentation, TEN_CROP_BATCH_SIZE, mesh.replica_slice)
     with show_progress_bar(console, "ten crops", len(data.val)) as advance:
         for batch in pad_batches(squares, len(data.val), TEN_CROP_BATCH_SIZE, mesh):
-            if stop := all_reduce_status(mesh, 0.0, callbacks)[1]:
+            if stop := all_reduce_status(mesh, callbacks).stop:
                 raise StoppedError(stop)
             if batch is None:
                 continue
