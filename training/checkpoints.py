@@ -7,6 +7,7 @@ damaged one is recognised and the one before it is used.
 import hashlib
 import json
 import math
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -88,7 +89,16 @@ def save_checkpoint(run: RunFolder | None, state: TrainingState, spec: RunSpec) 
     }
     tensors = weights | {VELOCITY_PREFIX + name: velocity for name, velocity in velocities.items()}
     header[CHECKSUM] = compute_checksum(header, tensors)
-    write_tensors(tensors, run.checkpoint, header, keep_as=run.previous_checkpoint)
+    try:
+        write_tensors(tensors, run.checkpoint, header, keep_as=run.previous_checkpoint)
+    except OSError as error:
+        need = sum(tensor.nbytes for tensor in tensors.values())
+        free = shutil.disk_usage(run.path).free
+        raise OSError(
+            f"{error}; a checkpoint needs {need / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free. "
+            "The last one is kept: make room, then python training/run.py --resume "
+            f"{run.path}"
+        ) from error
 
 
 def keep_drop_checkpoint(run: RunFolder, state: TrainingState) -> None:

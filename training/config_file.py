@@ -13,6 +13,7 @@ from typing import Any
 
 from training.config import Recipe, RecipeError
 from training.options import SAVED_OPTIONS, Options
+from training.run_folder import hide_query
 
 FLAG = "--config"
 NONE = "None"
@@ -75,7 +76,9 @@ def make_flags(file: Path, name: str, value: object) -> list[str]:
 
 def format_config(options: Options, preset: str) -> str:
     """Format all values of a run as a configuration file that repeats it."""
-    values: dict[str, Any] = {"preset": preset, "data": options.data}
+    # Without what a URL may hide: a signature would have to be given anew.
+    data = hide_query(options.data) if options.data else None
+    values: dict[str, Any] = {"preset": preset, "data": data}
     values["from"] = options.initial_weights
     values |= {name: getattr(options, name) for name in (*SAVED_OPTIONS, "ten_crops", "replicas")}
     values |= {f.name: getattr(options.recipe, f.name) for f in fields(Recipe)}

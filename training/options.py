@@ -1,6 +1,9 @@
 """The command line of training: the recipe, the data, and where and how to compute."""
 
+import contextlib
+import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,6 +34,8 @@ MAX_SMALL_DATASET_IMAGES = 100_000
 """Training sets with fewer images get the preset `small` if no preset is named."""
 MAX_SIDE = 1024
 """Side of the images that a network may be trained on, at most."""
+BOX_EDGE, BOX_RULE = re.compile(r"[╭╰+]"), re.compile(r"[─-]+")
+"""The frame of tyro's error messages, and the lines that divide them."""
 SAVED_OPTIONS = (
     "device",
     "precision",
@@ -246,10 +251,33 @@ def parse_flags(arguments: Sequence[str], default: Options | None = None) -> Opt
 
     Raises RecipeError for a value out of range.
     """
-    options = tyro.cli(Options, args=list(arguments), default=default or Options())
+    options = parse_in_one_line(arguments, default or Options())
     # Not in __post_init__: tyro would report the error itself, in a box of several lines.
     options.check_ranges()
     return options
+
+
+def parse_in_one_line(arguments: Sequence[str], default: Options) -> Options:
+    """Parse the command line; raise RecipeError where tyro would print a box of several lines."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(Options, args=list(arguments), default=default)
+    except SystemExit as error:
+        if not error.code:
+            raise  # --help
+        raise RecipeError(summarise_box(box.getvalue())) from error
+
+
+def summarise_box(text: str) -> str:
+    """Return what tyro's box of an error says, as one line: its first part, and what was meant."""
+    lines = [line.strip(" │|") for line in text.splitlines()]
+    lines = [line for line in lines if line and not BOX_EDGE.match(line)]
+    ends = [n for n, line in enumerate(lines) if BOX_RULE.fullmatch(line)]
+    said = " ".join(lines[: ends[0]] if ends else lines).rstrip(".")
+    meant = [line.split()[0] for line in lines if line.startswith("--")]
+    hint = f"; perhaps you meant {meant[0]}" if "Perhaps you meant:" in lines and meant else ""
+    return f"{said}{hint}; --help lists all flags"
 
 
 def read_saved_options(run: RunFolder, preset: str) -> Options:

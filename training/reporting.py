@@ -23,7 +23,7 @@ from storage.runs import Epoch, RunFolder
 from training.callbacks import Callbacks
 from training.checkpoints import has_dropped, keep_drop_checkpoint, save_checkpoint
 from training.hooks import Tracker, open_hooks
-from training.run_folder import RunSpec, save_best_weights
+from training.run_folder import RunSpec, hide_query, save_best_weights
 from training.state import TrainingState
 from training.step_reports import (
     REPORT_SECONDS,
@@ -31,6 +31,7 @@ from training.step_reports import (
     estimate_remaining,
     format_time_left,
 )
+from training.validate import TOP_GUESSES
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 
@@ -76,7 +77,8 @@ def report_run(
             for hook in hooks:
                 hook.on_epoch(epoch, picture)
             left = estimate_remaining(state, spec.recipe.epochs, 0)
-            console.print(format_epoch(epoch, spec.recipe.epochs, left))
+            classes = len(spec.data.class_names)
+            console.print(format_epoch(epoch, spec.recipe.epochs, left, classes))
         if has_dropped(state, spec.recipe):
             save(state)
             if run is not None:
@@ -126,11 +128,18 @@ def draw_conv1(kernels: Tensor, towers: int = 2) -> Image.Image:
     return whole
 
 
-def format_epoch(e: Epoch[float], epochs: int, left: float | None = None) -> str:
-    """Format an epoch as a line of the log. left: seconds until the last planned epoch."""
+def format_epoch(
+    e: Epoch[float], epochs: int, left: float | None = None, classes: int = 1000
+) -> str:
+    """Format an epoch as a line of the log.
+
+    left: seconds until the last planned epoch. classes: with fewer than six, five guesses are
+    always right, and there is no top-5 error to show.
+    """
+    top5 = f" top-5 {e.top5_error:6.2%}" if classes > TOP_GUESSES else ""
     line = (
         f"epoch {e.epoch:3d}/{epochs}  rate {e.rate:<7.2g} loss {e.loss:6.3f}  "
-        f"validation error top-1 {e.top1_error:6.2%} top-5 {e.top5_error:6.2%}  "
+        f"validation error top-1 {e.top1_error:6.2%}{top5}  "
         f"{e.images_per_second:5.1f} images/s  waited {e.data_wait:.1f} s  "
         f"{e.memory:.1f} GiB  {e.seconds:.0f} s"
     )
@@ -140,7 +149,7 @@ def format_epoch(e: Epoch[float], epochs: int, left: float | None = None) -> str
 def write_environment(run: RunFolder, device: torch.device, bf16: bool, processes: int) -> None:
     """Write environment.json: the machine, the versions, the device and the precision."""
     values = {
-        "arguments": sys.argv[1:],
+        "arguments": [hide_query(word) for word in sys.argv[1:]],
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": read_processor_name(),

@@ -69,7 +69,7 @@ def start_or_resume(
     if not mesh.is_main:
         return None
     for sentence in passed_over:
-        console.print(f"Passed over: {sentence}.", markup=False)
+        console.print(f"Passed over: {sentence}.")
     remove_newer_checkpoints(run, passed_over)
     remove_leftovers(run.path)
     run.update_description(
@@ -78,7 +78,7 @@ def start_or_resume(
     run.write_epochs(state.history)
     remove_later_steps(run.steps, len(state.history), state.progress.step)
     position = f"epoch {len(state.history)}, step {state.progress.step}"
-    console.print(f"Resuming {run.path.name} after {position}.", markup=False)
+    console.print(f"Resuming {run.path.name} after {position}.")
     return run
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import torch
 from torch import Tensor
@@ -18,7 +19,11 @@ from storage.home import Home
 from storage.runs import RunFolder
 from training.config import PAPER, Recipe, RecipeError
 from training.dataset.prepare import PreparedDataset
+from training.dataset.shards import is_url
 from training.state import TrainingState
+
+MAX_NAME_BYTES = 120
+"""Of the dataset's name in that of a run's folder; file systems allow 255 for all of it."""
 
 
 class RunError(ValueError):
@@ -42,7 +47,7 @@ class RunSpec:
     def to_json(self) -> dict[str, Any]:
         """Return the specification as run.json and a checkpoint's header hold it."""
         return {
-            "data": str(self.data.root),
+            "data": hide_query(self.data.root),
             "content": self.data.key,
             "classes": [name.folder for name in self.data.class_names],
             "recipe": recipe_to_json(self.recipe),
@@ -53,7 +58,8 @@ class RunSpec:
 
 def create_run(home: Home, spec: RunSpec, preset: str) -> RunFolder:
     """Create a folder under runs/, named after the time, the preset and the dataset."""
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}-{Path(str(spec.data.root)).name}"
+    name = shorten_name(Path(hide_query(spec.data.root)).name)
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}-{name}"
     for number in range(1, 1000):
         folder = home.runs / (stamp if number == 1 else f"{stamp}-{number}")
         try:
@@ -66,6 +72,25 @@ def create_run(home: Home, spec: RunSpec, preset: str) -> RunFolder:
         )
         return run
     raise RunError(f"{home.runs} holds too many runs named {stamp}")
+
+
+def hide_query(root: Path | str) -> str:
+    """Return a folder, or a URL without user, query and fragment, which may hold secrets.
+
+    A flag in front of the URL, as in --data=URL, stays.
+    """
+    if isinstance(root, Path) or not is_url(root):
+        return str(root)
+    if root.startswith("--"):
+        flag, _, url = root.partition("=")
+        return f"{flag}={hide_query(url)}"
+    parts = urlsplit(root)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def shorten_name(name: str) -> str:
+    """Cut a name so that the folder named after it can be written."""
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
@@ -110,7 +135,7 @@ def make_weights(
     """Make a weights file's content after the last epoch, from the whole network's tensors."""
     last, described = state.history[-1], run.read_description()
     provenance = Provenance(
-        data=str(spec.data.root),
+        data=hide_query(spec.data.root),
         images=len(spec.data.train),
         epochs=len(state.history),
         preset=str(described.get("preset", "")),

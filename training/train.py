@@ -53,7 +53,7 @@ from training.options import (
 from training.pretrained import start_from_pretrained, use_pretrained
 from training.reporting import report_run, write_environment
 from training.resume import check_photographs, find_finished_run, record_end, start_or_resume
-from training.run_folder import RunError, RunSpec, finish_run
+from training.run_folder import RunError, RunSpec, finish_run, hide_query
 from training.start import init_from_weights
 from training.state import TrainingState, init_state
 from training.step_profile import profile_steps
@@ -132,7 +132,7 @@ def make_plan(options: Options, arguments: Sequence[str], home: Home, console: C
     device = select_device(options)
     data_name, reason = choose_data_source(options)
     source = find_or_fetch_data(data_name, home, console)
-    console.print(f"Training on {source.root} ({reason}): {describe_source(source)}.", markup=False)
+    console.print(f"Training on {hide_query(source.root)} ({reason}): {describe_source(source)}.")
     if options.resume:
         check_photographs(RunFolder(Path(options.resume)), source, home.prepared, options.accept)
     images = len(source.train) if isinstance(source, ImageFolder) else None
@@ -229,7 +229,7 @@ def prepare_data(
     if data.unreadable:
         console.print(f"Left out {len(data.unreadable)} photographs that cannot be read:")
         for line in data.unreadable:
-            console.print(f"  {line}", markup=False)
+            console.print(f"  {line}")
     return data
 
 
@@ -285,7 +285,7 @@ def train_run(
         if run is None:
             return None
         weights = finish_run(run, home, state, spec, tensors, ten_crop_errors)
-    console.print(f"Wrote weights {weights.identity} to {run.weights}.", markup=False)
+    console.print(f"Wrote weights {weights.identity} to {run.weights}.")
     return run.weights
 
 

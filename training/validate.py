@@ -22,6 +22,8 @@ from training.state import TrainingState
 
 VALIDATION_BATCH_SIZE = 128
 """Images per batch when each is seen in its centre crop."""
+TOP_GUESSES = 5
+"""Guesses of the top-5 error."""
 TEN_CROP_BATCH_SIZE = 16
 """Images per batch when each is seen in ten crops."""
 
@@ -86,7 +88,8 @@ def measure_ten_crops(
             advance(len(batch.classes) * mesh.replicas)
     top1, top5 = (count / len(data.val) for count in mesh.sum_over_replicas(*wrong.tolist()))
     crops = network.config.test_crops.capitalize()
-    console.print(f"{crops} crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
+    said = f", top-5 {top5:.2%}" if network.config.classes > TOP_GUESSES else ""
+    console.print(f"{crops} crops: validation error top-1 {top1:.2%}{said}.")
     return top1, top5
 
 
@@ -111,5 +114,5 @@ def predict_logits(state: TrainingState, x: Tensor, bf16: bool) -> Tensor:
 
 def count_errors(scores: Tensor, classes: Tensor) -> Tensor:
     """Count the images wrong with one guess, and with five: [B, classes] → int64 [2]."""
-    hits = scores.topk(min(5, scores.shape[1])).indices == classes[:, None]
+    hits = scores.topk(min(TOP_GUESSES, scores.shape[1])).indices == classes[:, None]
     return torch.stack([(~hits[:, 0]).sum(), (~hits.any(1)).sum()])

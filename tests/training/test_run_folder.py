@@ -394,8 +394,11 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         before = run.checkpoint.read_bytes()
         free = shutil.disk_usage(place).free
         (place / "other people's").write_bytes(bytes(free - len(before) // 2))
-        with pytest.raises(OSError, match=f"cannot write {run.checkpoint}: .*No space left"):
+        with pytest.raises(OSError, match=f"cannot write {run.checkpoint}: .*No space") as said:
             save_checkpoint(run, state, told)
+        # What it needs, what there is, and how to go on.
+        assert f"needs {len(before) / 1e9:.2f} GB" in str(said.value)
+        assert f"--resume {run.path}" in str(said.value)
         assert run.checkpoint.read_bytes() == before
         assert not list(place.rglob("*.part"))
         load_checkpoint(run, fresh(tiny), told)

@@ -6,6 +6,7 @@ chunk has an index file, written last: a chunk with an index is finished.
 
 import io
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -263,8 +264,9 @@ def report_disk_errors(store: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise UnfinishedError(
-                f"the disk of {store} is full; what was decoded so far is kept: make room, or set "
-                "ALEXNET_HOME to another disk, and try again"
+                f"the disk of {store} is full ({shutil.disk_usage(store).free / 1e9:.2f} GB free); "
+                "what was decoded so far is kept: make room, or set ALEXNET_HOME to another disk, "
+                "and try again"
             ) from error
         raise DataError(
             f"files cannot be written to {store}: {error.strerror or error}; make it writable or "
