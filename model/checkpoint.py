@@ -121,11 +121,20 @@ def save_weights(weights: Weights, path: Path, *, compressed: bool = False) -> N
     write_tensors(tensors, path, header)
 
 
-def write_tensors(values: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> None:
-    """Write a safetensors file atomically and durably. Raises OSError."""
+def write_tensors(
+    values: Mapping[str, Tensor],
+    path: Path,
+    header: dict[str, str],
+    *,
+    keep_as: Path | None = None,
+) -> None:
+    """Write a safetensors file atomically and durably; the old one stays as `keep_as`.
+
+    Raises OSError.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with replace_atomically(path) as part:
+        with replace_atomically(path, keep_as=keep_as) as part:
             # safetensors makes its files private; give this one the default mode of a new file.
             part.unlink(missing_ok=True)
             part.touch()

@@ -2,13 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".webp")
+"""Of JPEG, whose rarer ones browsers on Windows write, PNG and WebP; in either case."""
+IGNORED_FOLDERS = frozenset({"@eaDir", "#recycle", "__MACOSX", "lost+found", "$RECYCLE.BIN"})
+"""Folders that file servers and archives add; hidden ones are ignored as well."""
 CLASSES_FILE = "classes.txt"
 
 
@@ -34,20 +38,25 @@ class Photograph:
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """The photographs found in a folder; classes sorted by folder name, files by path."""
+    """The photographs found in a folder; classes sorted by folder name, files by path.
+
+    passed_over: how many other files its class folders hold, by suffix in lower case.
+    """
 
     root: Path
     classes: tuple[ClassName, ...]
     train: tuple[Photograph, ...]
     val: tuple[Photograph, ...]
+    passed_over: tuple[tuple[str, int], ...] = ()
 
 
 def scan_folder(root: Path, *, val_may_lack_classes: bool = False) -> ImageFolder:
     """List the photographs under `root`.
 
-    Files are selected by suffix (JPEG, PNG, WebP), hidden ones excepted; whether they can be read
-    is not checked. Labels come from `classes.txt` (on each line a folder's name, white space and
-    its label) if it exists, else from the 1000 WordNet ids of ILSVRC-2012, else from the folders.
+    Files are selected by suffix (JPEG, PNG, WebP), in the folders of the classes and in any folder
+    below them, hidden ones excepted; whether they can be read is not checked. Labels come from
+    `classes.txt` (on each line a folder's name, white space and its label) if it has them, else
+    from the 1000 WordNet ids of ILSVRC-2012, else from the folders.
 
     val_may_lack_classes: whether a class may be in train only, as for an index, which needs no
     validation images. Raises FolderError if the folder, `train` or `val` does not exist, if there
@@ -62,13 +71,20 @@ def scan_folder(root: Path, *, val_may_lack_classes: bool = False) -> ImageFolde
         raise FolderError(
             f"{root / 'train'} holds only one class, {names[0]}; at least two are needed"
         )
-    labels = read_labels(root, names)
+    labels, others = read_labels(root, names), Counter[str]()
     return ImageFolder(
         root=root,
         classes=tuple(ClassName(name, labels.get(name) or name) for name in names),
-        train=list_photographs(root, "train", names, names),
-        val=list_photographs(root, "val", names, in_val),
+        train=list_photographs(root, "train", names, names, others),
+        val=list_photographs(root, "val", names, in_val, others),
+        passed_over=tuple(sorted(others.items())),
     )
+
+
+def describe_passed_over(passed_over: Sequence[tuple[str, int]]) -> str:
+    """Describe the files that are not photographs, by suffix; empty if there are none."""
+    parts = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in passed_over]
+    return f"passed over {', '.join(parts)}" if parts else ""
 
 
 def scan_photographs(root: Path) -> ImageFolder:
@@ -108,7 +124,7 @@ def walk_photographs(root: Path) -> Iterator[tuple[str, list[str]]]:
     The root itself has its own name, without the path.
     """
     for place, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
         here = Path(place).relative_to(root)
         paths = [(here / name).as_posix() for name in sorted(names) if is_photograph(name)]
         yield here.as_posix() if here.parts else root.name, paths
@@ -137,7 +153,7 @@ def list_class_folders(folder: Path) -> list[str]:
         raise FolderError(
             f"{folder} {what}; photographs are expected as train/<class>/* and val/<class>/*"
         )
-    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
+    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not is_ignored(e.name))
     if not names:
         raise FolderError(f"{folder} holds no class folders; expected {folder}/<class>/*")
     return names
@@ -151,25 +167,49 @@ def describe_class_mismatch(train: list[str], val: list[str]) -> str:
 
 
 def list_photographs(
-    root: Path, split: str, names: list[str], present: list[str]
+    root: Path, split: str, names: list[str], present: list[str], others: Counter[str]
 ) -> tuple[Photograph, ...]:
-    """List the photographs of one split, class by class. Raises FolderError for an empty class.
+    """List the photographs of one split, class by class; count other files by suffix in `others`.
 
-    names: all classes. present: those of them that the split has.
+    names: all classes. present: those of them that the split has. Raises FolderError for an empty
+    class.
     """
     photographs: list[Photograph] = []
     for index, name in enumerate(names):
         if name not in present:
             continue
-        entries = os.scandir(root / split / name)
-        names_in_class = sorted(e.name for e in entries if is_photograph(e.name) and e.is_file())
-        if not names_in_class:
+        place, own = root / split / name, Counter[str]()
+        paths = list_files_below(place, own)
+        others.update(own)
+        if not paths:
+            other = describe_passed_over(sorted(own.items()))
             raise FolderError(
-                f"{root / split / name} holds no photographs ({', '.join(SUFFIXES)}); "
-                "add some or remove the folder from train and val"
+                f"{place} holds no photographs ({', '.join(SUFFIXES)})"
+                f"{f'; {other}' if other else ''}; add some or remove the folder from train and val"
             )
-        photographs += (Photograph(f"{split}/{name}/{file}", index) for file in names_in_class)
+        photographs += (Photograph(f"{split}/{name}/{path}", index) for path in paths)
     return tuple(photographs)
+
+
+def list_files_below(place: Path, others: Counter[str]) -> list[str]:
+    """Return the photographs in a folder and below it, as sorted paths relative to it."""
+    paths: list[str] = []
+    for folder, folders, names in os.walk(place):
+        folders[:] = [name for name in folders if not is_ignored(name)]
+        here = Path(folder).relative_to(place)
+        for name in names:
+            if is_photograph(name):
+                # A dangling link or a pipe is no photograph.
+                if (Path(folder) / name).is_file():
+                    paths.append((here / name).as_posix())
+            elif not name.startswith("."):
+                others[Path(name).suffix.lower()] += 1
+    return sorted(paths)
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a folder is hidden, or one that a file server or an archive adds."""
+    return name.startswith(".") or name in IGNORED_FOLDERS
 
 
 def is_photograph(name: str) -> bool:
@@ -178,19 +218,32 @@ def is_photograph(name: str) -> bool:
 
 
 def read_labels(root: Path, names: list[str]) -> dict[str, str]:
-    """Read the labels by folder name, of the folders that have one. Raises FolderError."""
+    """Read the labels by folder name, of the folders that have one. Raises FolderError.
+
+    A line of classes.txt that is just a folder's name gives it no label, also where that has
+    several words; WordNet ids that have no label there keep ILSVRC-2012's.
+    """
+    known = {name: read_wordnet_labels()[name] for name in names if name in read_wordnet_labels()}
     file = root / CLASSES_FILE
     if not file.exists():
-        return {
-            name: read_wordnet_labels()[name] for name in names if name in read_wordnet_labels()
-        }
+        return known
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FolderError(f"{file} cannot be read as UTF-8 text: {error}") from error
-    pairs = (line.split(maxsplit=1) for line in lines if line.strip() and line[0] != "#")
-    # A comma or colon after the folder's name is accepted as well.
-    return {p[0].rstrip(",:"): p[1].strip() for p in pairs if len(p) == 2}
+    labels: dict[str, str] = {}
+    # The longest folder first: of "tabby" and "tabby cat", a line may begin with both.
+    folders = sorted(names, key=len, reverse=True)
+    for line in (line.strip() for line in lines):
+        if line in names or line.startswith("#"):
+            continue
+        for name in folders:
+            # A comma or colon after the folder's name is accepted as well.
+            rest = line.removeprefix(name)
+            if rest != line and rest[:1] in {" ", "\t", ",", ":"} and rest.lstrip(" \t,:"):
+                labels[name] = rest.lstrip(" \t,:")
+                break
+    return known | labels
 
 
 @cache

@@ -3,30 +3,65 @@
 import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Values of `OSError.errno` for a full disk, or a user's exhausted quota."""
+LEFTOVER = re.compile(r"\..+\.part|\.tmp\w{6}")
+"""Names of temporary files: this module's, and safetensors' own."""
 
 
 @contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path, *, keep_as: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; then make it durable and rename it.
 
     Readers see either the old file or the new one, never a part, even after a power failure. If
     the body raises, the temporary file is removed and `path` is unchanged. Raises OSError if the
     file cannot be written.
+
+    keep_as: a path in the same folder under which the old file, if there is one, stays.
     """
     part = temporary_path(path)
     try:
         yield part
         fsync(part)
+        if keep_as is not None and path.exists():
+            link_file(path, keep_as)
         part.replace(path)
         fsync(path.parent)
     finally:
         part.unlink(missing_ok=True)
+
+
+def link_file(path: Path, name: Path) -> None:
+    """Give a file a second name in the same folder, replacing what had it.
+
+    Where the file system has no hard links, the file is renamed. Raises OSError.
+    """
+    link = temporary_path(name)
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:
+        path.replace(name)
+        return
+    link.replace(name)
+    # Of two names of the same file, rename leaves both.
+    link.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder.
+
+    Those of this module and of safetensors, which writes a file of its own beside the one that it
+    is given. No other process may be writing there. Raises OSError.
+    """
+    for file in folder.iterdir():
+        if LEFTOVER.fullmatch(file.name) and not file.is_dir():
+            file.unlink(missing_ok=True)
 
 
 def temporary_path(path: Path) -> Path:

@@ -33,7 +33,7 @@ MAX_EPOCHS_BYTES = 1024 * 1024
 """The end of epochs.jsonl that is read: about three thousand epochs."""
 START_TIME = re.compile(r"(\d{8}-\d{6})-")
 """The time with which a run's name begins."""
-SHARES = ("top1_error", "top5_error", "conv1_low_frequency")
+SHARES = ("top1_error", "top5_error", "training_top1_error", "conv1_low_frequency")
 """An epoch's numbers from 0 to 1."""
 CONV1_PICTURE = re.compile(r"epoch-(\d{1,6})\.png")
 Number_co = TypeVar("Number_co", bound=float | None, covariant=True)
@@ -68,6 +68,13 @@ class Epoch(Generic[Number_co]):
     conv1_low_frequency: float | None = None
     """Share of the energy of conv1's kernels at low frequencies, 0–1 (model/visualize.py). Older
     runs lack it."""
+    training_top1_error: float | None = None
+    """Top-1 error on the training batches, dropout and augmentation on, 0–1. Older runs lack it."""
+    validation_loss: float | None = None
+    """Mean cross-entropy on the validation images' centre crops. Older runs lack it."""
+    planned: int | None = None
+    """The run's maximum number of epochs at that time, which --epochs may extend later. Older runs
+    lack it."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,21 @@ class RunFolder:
         return self.path / "epochs.jsonl"
 
     @property
+    def steps(self) -> Path:
+        """steps.jsonl: a line every few seconds (storage/steps.py)."""
+        return self.path / "steps.jsonl"
+
+    @property
+    def config(self) -> Path:
+        """config.toml: all values of the run, for `training/run.py --config`."""
+        return self.path / "config.toml"
+
+    @property
+    def profile(self) -> Path:
+        """profile.json: torch's profile of some steps, for chrome://tracing or Perfetto."""
+        return self.path / "profile.json"
+
+    @property
     def conv1(self) -> Path:
         """The folder of the pictures of conv1's kernels, one per epoch."""
         return self.path / "conv1"
@@ -107,8 +129,28 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The weights and velocities to resume from; removed when the run finishes."""
+        """The last checkpoint: the weights and velocities to resume from, or to train on from."""
         return self.path / "checkpoint.safetensors"
+
+    @property
+    def previous_checkpoint(self) -> Path:
+        """The checkpoint before the last, in case that one is damaged; removed at the end."""
+        return self.path / "checkpoint-previous.safetensors"
+
+    def drop_checkpoint(self, epoch: int) -> Path:
+        """Return the path of the checkpoint after whose epoch the learning rate dropped."""
+        return self.path / f"checkpoint-epoch-{epoch:03d}.safetensors"
+
+    def list_checkpoints(self) -> list[Path]:
+        """Return the checkpoints that exist, newest first."""
+        drops = sorted(self.path.glob("checkpoint-epoch-*.safetensors"), reverse=True)
+        files = (self.checkpoint, self.previous_checkpoint, *drops)
+        return [file for file in files if file.exists()]
+
+    @property
+    def lock(self) -> Path:
+        """A file that is locked while a process trains the run."""
+        return self.path / ".lock"
 
     @property
     def best(self) -> Path:
@@ -164,6 +206,9 @@ class Run:
     commit: str
     """The project's commit that it was trained with."""
     finished: bool
+    ended: str
+    """How it ended: finished, stopped, diverged or failed; empty while it runs, or if it was
+    killed."""
     weights: str
     """The identity of its resulting weights; empty until it finishes."""
     ten_crops: tuple[float, float] | None
@@ -235,6 +280,7 @@ def read_run_folder(name: str, path: Path) -> Run | None:
         precision=bounded_text(description.get("precision")),
         commit=bounded_text(description.get("commit")),
         finished=description.get("finished") is True,
+        ended=bounded_text(description.get("ended")),
         weights=bounded_text(description.get("weights")),
         ten_crops=parse_fraction_pair(description.get("ten_crops")),
         recipe=dict_or_empty(description.get("recipe")),
@@ -256,6 +302,7 @@ def find_last_write_time(folder: RunFolder) -> float | None:
         folder.description,
         folder.environment,
         folder.epochs,
+        folder.steps,
         folder.conv1,
         folder.checkpoint,
         folder.best,
@@ -299,7 +346,9 @@ def parse_epoch(line: bytes) -> Epoch[float | None] | None:
         return None
     numbers = {field.name: finite_number(values.get(field.name)) for field in fields(Epoch)}
     shares = {name: fraction(values.get(name)) for name in SHARES}
-    return Epoch(**{**numbers, **shares, "epoch": epoch})  # type: ignore[arg-type]
+    planned = natural_number(values.get("planned"), maximum=1_000_000)
+    whole = {"epoch": epoch, "planned": planned}
+    return Epoch(**{**numbers, **shares, **whole})  # type: ignore[arg-type]
 
 
 def list_conv1_epochs(folder: RunFolder) -> Iterator[int]:

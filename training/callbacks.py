@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from training.distributed.mesh import Mesh
 from training.distributed.signals import STOP_SIGNALS
+from training.norms import Norms
 from training.state import TrainingState
 
 
@@ -30,21 +32,42 @@ class Callbacks:
     """The number of the signal that asked this process to stop, or 0."""
     save_checkpoint: Callable[[TrainingState], None] = lambda _: None
     """Saves a checkpoint; called in all processes after the same step."""
+    report_due: Callable[[], bool] = lambda: False
+    """Whether to report on the step now; asked after each step, in rank 0 only."""
+    on_report: Callable[[TrainingState, int, int, Norms], None] = lambda *_: None
+    """Called after a step to report on, in all processes, with the epoch's number of steps and of
+    images in a batch, and the norms of the layers' gradients and updates."""
 
 
-def all_reduce_status(mesh: Mesh, loss: float, callbacks: Callbacks) -> tuple[float, int, bool]:
+class StepStatus(NamedTuple):
+    """What all processes know after a step.
+
+    loss: the batch's mean loss. wrong: its images whose class was not the most probable. stop: the
+    signal to stop on if any process received one, else 0. save: whether to save a checkpoint.
+    report: whether to report on the step.
+    """
+
+    loss: float
+    wrong: float
+    stop: int
+    save: bool
+    report: bool
+
+
+def all_reduce_status(
+    mesh: Mesh, callbacks: Callbacks, loss: float = 0.0, wrong: int = 0, *, in_step: bool = False
+) -> StepStatus:
     """Combine what every process knows after a step, in one all-reduce.
 
-    loss: this process's share of the batch's mean loss.
-
-    Returns the batch's mean loss, the signal to stop on if any process received one (else 0),
-    and whether to save a checkpoint; the same in all processes.
+    loss: this process's share of the batch's mean loss. wrong: of its images. in_step: whether this
+    is a step of training, which may be reported on.
     """
     due, received = mesh.is_main and callbacks.checkpoint_due(), callbacks.stop_signal()
+    report = in_step and mesh.is_main and callbacks.report_due()
     flags = (received == number for number in STOP_SIGNALS)
-    total, save, *counts = mesh.all_reduce_sum(loss, due, *flags)
+    total, errors, save, said, *counts = mesh.all_reduce_sum(loss, wrong, due, report, *flags)
     stop = next((int(n) for n, count in zip(STOP_SIGNALS, counts, strict=True) if count), 0)
-    return total / mesh.towers, stop, bool(save)
+    return StepStatus(total / mesh.towers, errors / mesh.towers, stop, bool(save), bool(said))
 
 
 def save_and_stop(state: TrainingState, stop: int, callbacks: Callbacks) -> None:

@@ -34,10 +34,7 @@ def check_loss(
     if math.isfinite(loss) and (len(recent) < RECENT_LOSSES or sum(recent) / len(recent) < bound):
         return
     layer = describe_bad_layer(state, batch, keys, bf16)
-    raise DivergedError(
-        f"the loss became {loss:.4g} at step {step} of epoch {epoch}; {layer}. A lower --rate or "
-        "the preset `small` may help"
-    )
+    raise DivergedError(f"the loss became {loss:.4g} at step {step} of epoch {epoch}; {layer}.")
 
 
 def check_weights(state: TrainingState) -> None:
@@ -52,7 +49,7 @@ def check_weights(state: TrainingState) -> None:
     if first < len(names):
         raise DivergedError(
             f"{names[first]} is no longer finite after step {state.progress.step} of epoch "
-            f"{len(state.history) + 1}; a lower --rate or the preset `small` may help"
+            f"{len(state.history) + 1}."
         )
 
 

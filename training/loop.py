@@ -14,6 +14,7 @@ from training.data import Batch, Batches
 from training.dataset.prepare import PreparedDataset
 from training.device import read_peak_memory
 from training.divergence import check_loss, check_weights
+from training.norms import measure_norms
 from training.resident import keep_on_gpu
 from training.schedule import EpochSchedule, schedule_epoch
 from training.state import EpochProgress, TrainingState
@@ -30,11 +31,12 @@ def train_network(
     """
     data = keep_on_gpu(data, state.device)
     while True:
-        schedule = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
+        errors = [epoch.top1_error for epoch in state.history]
+        schedule = schedule_epoch(errors, recipe, state.planned_epochs(recipe))
         if schedule.stop:
             return
         state.history.append(run_epoch(state, data, recipe, schedule, bf16, callbacks))
-        state.progress = EpochProgress()
+        state.progress, state.epoch_recipe = EpochProgress(), None
         callbacks.on_epoch(state)
 
 
@@ -48,32 +50,36 @@ def run_epoch(
 ) -> Epoch[float]:
     """Train on the rest of the epoch's batches, then measure the validation error."""
     number, progress = len(state.history) + 1, state.progress
+    drawn = state.epoch_recipe or recipe
     batches = Batches(
         data,
-        recipe.augmentation(state.network.config, number),
-        fixed_order=recipe.fixed_order,
-        batch=recipe.batch,
-        seed=recipe.seed,
+        drawn.augmentation(state.network.config, number),
+        fixed_order=drawn.fixed_order,
+        batch=drawn.batch,
+        seed=drawn.seed,
         epoch=number,
         first=progress.step,
         replica_slice=state.mesh.replica_slice,
-        hold_out=recipe.held_out(number),
+        hold_out=drawn.held_out(number),
     )
     train_epoch(state, batches, recipe, schedule, bf16, callbacks)
     check_weights(state)
     validation_start = time.perf_counter()
-    top1, top5 = validate(state, data, recipe, bf16, callbacks)
+    validated = validate(state, data, recipe, bf16, callbacks)
     images = len(batches) * batches.batch_images
     return Epoch(
         epoch=number,
         rate=schedule.rate,
         loss=progress.loss / len(batches),
-        top1_error=top1,
-        top5_error=top5,
+        top1_error=validated.top1_error,
+        top5_error=validated.top5_error,
         images_per_second=images / progress.seconds,
         data_wait=progress.wait,
         seconds=progress.seconds + time.perf_counter() - validation_start,
         memory=read_peak_memory(state.device),
+        training_top1_error=progress.wrong / images,
+        validation_loss=validated.loss,
+        planned=recipe.epochs,
     )
 
 
@@ -92,18 +98,22 @@ def train_epoch(
     for step, batch in enumerate(batches, start=progress.step + 1):
         progress.wait += time.perf_counter() - start
         keys = derive_image_keys(batches.seed, batches.epoch, batch.rows)
-        loss = backward_pass(state, batch, keys, images, bf16, recipe.smoothing)
-        mean, stop, save = all_reduce_status(state.mesh, loss, callbacks)
-        state.recent_losses.append(mean)
+        loss, wrong = compute_gradients(state, batch, keys, images, bf16, recipe.smoothing)
+        status = all_reduce_status(state.mesh, callbacks, loss, wrong, in_step=True)
+        state.recent_losses.append(status.loss)
         check_loss(state, batch, keys, bf16, step, batches.epoch)
         state.sgd.set_rates(schedule.step_rates(step, len(batches)))
         state.sgd.step()
-        progress.step, progress.loss = step, progress.loss + mean
+        progress.step, progress.loss = step, progress.loss + status.loss
+        progress.wrong += status.wrong
         progress.seconds += time.perf_counter() - start
+        callbacks.on_step(step, len(batches), status.loss)
+        if status.report:
+            callbacks.on_report(state, len(batches), images, measure_norms(state))
+        if status.save or status.stop:
+            save_and_stop(state, status.stop, callbacks)
+        # Neither reports nor checkpoints count as waiting for data.
         start = time.perf_counter()
-        callbacks.on_step(step, len(batches), mean)
-        if save or stop:
-            save_and_stop(state, stop, callbacks)
 
 
 def backward_pass(
@@ -114,12 +124,25 @@ def backward_pass(
     bf16: bool,
     smoothing: float = 0.0,
 ) -> float:
+    """Compute the gradients as `compute_gradients` does; return the loss alone."""
+    return compute_gradients(state, batch, keys, images, bf16, smoothing)[0]
+
+
+def compute_gradients(
+    state: TrainingState,
+    batch: Batch,
+    keys: Tensor,
+    images: int,
+    bf16: bool,
+    smoothing: float = 0.0,
+) -> tuple[float, int]:
     """Compute the gradients of the mean negative log-probability of the classes (§3.5).
 
     keys: int64 [B], the images' dropout keys. images: how many the whole batch has, over all
     replicas. smoothing: the share of each label that is spread over all classes.
 
-    Returns this process's share of the whole batch's mean loss.
+    Returns this process's share of the whole batch's mean loss, and how many of its images have a
+    class that is not the most probable one.
     """
     device = state.device
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -131,4 +154,7 @@ def backward_pass(
     state.sgd.zero_grad(set_to_none=True)
     # DistributedDataParallel averages the gradients over the replicas; the sum is wanted.
     (loss * state.mesh.replicas).backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
+    wrong = (logits.detach().argmax(1) != classes).sum()
+    # One transfer, since each waits for the device.
+    values = torch.stack([loss.detach(), wrong.to(loss.dtype)]).tolist()
+    return values[0], int(values[1])

@@ -1,6 +1,9 @@
 """The command line of training: the recipe, the data, and where and how to compute."""
 
+import contextlib
+import io
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from training.config import (
     fit_finetuning,
 )
 from training.definition import apply_definition, find_parameter_file
+from training.hooks import Tracker, check_trackers
 from training.run_folder import RunError, read_recipe
 
 SCRATCH = "scratch"
@@ -30,6 +34,8 @@ MAX_SMALL_DATASET_IMAGES = 100_000
 """Training sets with fewer images get the preset `small` if no preset is named."""
 MAX_SIDE = 1024
 """Side of the images that a network may be trained on, at most."""
+BOX_EDGE, BOX_RULE = re.compile(r"[╭╰+]"), re.compile(r"[─-]+")
+"""The frame of tyro's error messages, and the lines that divide them."""
 SAVED_OPTIONS = (
     "device",
     "precision",
@@ -37,6 +43,8 @@ SAVED_OPTIONS = (
     "deterministic",
     "prepared_gigabytes",
     "checkpoint_seconds",
+    "report_seconds",
+    "log",
 )
 """Options that run.json keeps beside the recipe; a resumed run uses them again."""
 
@@ -95,6 +103,18 @@ class Options:
     """Store the decoded photographs as raw pixels up to this size, else as JPEG."""
     checkpoint_seconds: float = 300.0
     """Seconds between two checkpoints of half a gigabyte each. A signal saves one at once."""
+    report_seconds: float = 5.0
+    """Seconds between two lines of steps.jsonl, which the run's page shows."""
+    log: tuple[Tracker, ...] = ()
+    """Where the numbers go beside the run's files and TensorBoard: wandb (Weights & Biases) or
+    mlflow; each needs its extra, as in pip install '.[wandb]'."""
+    profile: int = 0
+    """Profile this many steps with torch's profiler, after the first three, into profile.json."""
+    config: str | None = None
+    """A TOML file of flags, without dashes in front: epochs = 20. Each run writes one that repeats
+    it, config.toml. Flags beside it override it."""
+    seeds: tuple[int, ...] = ()
+    """Train once with each of these seeds, one run after the other."""
     ten_crops: bool = True
     """Measure the validation errors with ten crops at the end, beside those of the centre crop."""
     if_needed: bool = False
@@ -102,9 +122,11 @@ class Options:
     interrupted. With --data imagenette and no other recipe the weights that ship with the project
     are used."""
     resume: str | None = None
-    """The folder of an interrupted run, to resume from its last checkpoint."""
+    """The folder of an interrupted run, to resume from its last checkpoint; of a finished one, to
+    train on for as many epochs in all as --epochs says."""
     accept: tuple[str, ...] = ()
-    """With --resume: names of values that may differ from those the run started with."""
+    """With --resume: names of values that may differ from those the run started with. Another batch
+    size takes effect with the next epoch."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     """The recipe; each flag overrides the preset."""
 
@@ -120,9 +142,22 @@ class Options:
             "replicas": self.replicas >= 1,
             "prepared_gigabytes": 0 <= self.prepared_gigabytes < float("inf"),
             "checkpoint_seconds": self.checkpoint_seconds >= 0,
+            "report_seconds": self.report_seconds >= 0,
+            "profile": self.profile >= 0,
+            "seeds": all(0 <= seed < 2**63 for seed in self.seeds),
             "crop": 1 <= self.crop <= MAX_SIDE,
             "side": self.side is None or self.crop <= self.side <= MAX_SIDE,
         }
+        # What a variable of the shell that is not set leaves of a command line.
+        named = {"data": self.data, "from": self.initial_weights, "resume": self.resume}
+        for name, text in named.items():
+            if text == "":
+                raise RecipeError(f"--{name} is empty: name a file or folder, or leave it out")
+        if self.seeds and self.resume:
+            raise RecipeError("--seeds starts new runs: leave it out with --resume")
+        check_trackers(self.log)
+        if self.accept and not self.resume:
+            raise RecipeError("--accept needs --resume: it names what may differ from that run")
         if self.layers and self.resume:
             raise RecipeError("--layers cannot change a run: --resume keeps the run's network")
         crop = None if self.crop == CROP_SIDE else self.crop
@@ -216,10 +251,33 @@ def parse_flags(arguments: Sequence[str], default: Options | None = None) -> Opt
 
     Raises RecipeError for a value out of range.
     """
-    options = tyro.cli(Options, args=list(arguments), default=default or Options())
+    options = parse_in_one_line(arguments, default or Options())
     # Not in __post_init__: tyro would report the error itself, in a box of several lines.
     options.check_ranges()
     return options
+
+
+def parse_in_one_line(arguments: Sequence[str], default: Options) -> Options:
+    """Parse the command line; raise RecipeError where tyro would print a box of several lines."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(Options, args=list(arguments), default=default)
+    except SystemExit as error:
+        if not error.code:
+            raise  # --help
+        raise RecipeError(summarise_box(box.getvalue())) from error
+
+
+def summarise_box(text: str) -> str:
+    """Return what tyro's box of an error says, as one line: its first part, and what was meant."""
+    lines = [line.strip(" │|") for line in text.splitlines()]
+    lines = [line for line in lines if line and not BOX_EDGE.match(line)]
+    ends = [n for n, line in enumerate(lines) if BOX_RULE.fullmatch(line)]
+    said = " ".join(lines[: ends[0]] if ends else lines).rstrip(".")
+    meant = [line.split()[0] for line in lines if line.startswith("--")]
+    hint = f"; perhaps you meant {meant[0]}" if "Perhaps you meant:" in lines and meant else ""
+    return f"{said}{hint}; --help lists all flags"
 
 
 def read_saved_options(run: RunFolder, preset: str) -> Options:
@@ -233,12 +291,15 @@ def read_saved_options(run: RunFolder, preset: str) -> Options:
             f"{run.path} cannot be resumed with another preset: it was {saved.get('preset')}; "
             "name the values that should differ instead"
         )
+    # JSON gives lists.
+    options = saved.get("options", {})
+    own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     return Options(
         data=saved.get("data"),
         preset=saved.get("preset", "auto"),
         initial_weights=saved.get("start_file"),
         recipe=recipe,
-        **saved.get("options", {}),
+        **own,
     )
 
 

@@ -1,18 +1,15 @@
-"""A run's progress on the terminal, in epochs.jsonl and TensorBoard, and as conv1's pictures."""
+"""A run's progress on the terminal, in its files, and as conv1's pictures."""
 
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
@@ -24,12 +21,17 @@ from storage.machine import read_processor_name
 from storage.progress import create_progress_bars
 from storage.runs import Epoch, RunFolder
 from training.callbacks import Callbacks
-from training.checkpoints import save_checkpoint
-from training.run_folder import RunSpec, save_best_weights
+from training.checkpoints import has_dropped, keep_drop_checkpoint, save_checkpoint
+from training.hooks import Tracker, open_hooks
+from training.run_folder import RunSpec, hide_query, save_best_weights
 from training.state import TrainingState
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from training.step_reports import (
+    REPORT_SECONDS,
+    StepReporter,
+    estimate_remaining,
+    format_time_left,
+)
+from training.validate import TOP_GUESSES
 
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow")
 
@@ -41,23 +43,27 @@ def report_run(
     console: Console,
     stop_signal: Callable[[], int],
     checkpoint_seconds: float,
+    report_seconds: float = REPORT_SECONDS,
+    trackers: Sequence[Tracker] = (),
 ) -> Iterator[Callbacks]:
-    """Yield callbacks that show and record each epoch, and save checkpoints.
+    """Yield callbacks that show and record steps and epochs, and save checkpoints.
 
-    run: None in all processes but rank 0; they write nothing.
+    run: None in all processes but rank 0; they write nothing. trackers: what the numbers are sent
+    to, beside TensorBoard.
     """
     last_saved = time.monotonic()
-    tensorboard: SummaryWriter | None = None
     progress = create_progress_bars(console)
     task = progress.add_task("", total=None, visible=False)
+    hooks = open_hooks(run, spec.to_json(), trackers, console.print)
+    steps = StepReporter(run, spec, console, hooks, report_seconds)
 
-    def on_step(step: int, steps: int, loss: float) -> None:
+    def on_step(step: int, count: int, loss: float) -> None:
+        steps.add(loss)
         progress.start()
-        text = "validation" if step == steps else f"loss {loss:.3f}"
-        progress.update(task, visible=True, completed=step, total=steps, description=text)
+        text = steps.describe(step, count, loss)
+        progress.update(task, visible=True, completed=step, total=count, description=text)
 
     def on_epoch(state: TrainingState) -> None:
-        nonlocal tensorboard
         progress.stop()
         save_best_weights(run, state, spec)
         kernels = state.mesh.gather(
@@ -68,9 +74,15 @@ def report_run(
             epoch = state.history[-1] = replace(state.history[-1], conv1_low_frequency=low)
             picture = draw_conv1(kernels["conv1.weight"], state.network.config.towers)
             write_epoch(run, epoch, picture)
-            tensorboard = tensorboard or open_tensorboard(run.tensorboard, epoch.epoch)
-            write_tensorboard(tensorboard, epoch, picture)
-            console.print(format_epoch(epoch, spec.recipe.epochs))
+            for hook in hooks:
+                hook.on_epoch(epoch, picture)
+            left = estimate_remaining(state, spec.recipe.epochs, 0)
+            classes = len(spec.data.class_names)
+            console.print(format_epoch(epoch, spec.recipe.epochs, left, classes))
+        if has_dropped(state, spec.recipe):
+            save(state)
+            if run is not None:
+                keep_drop_checkpoint(run, state)
 
     def checkpoint_due() -> bool:
         return time.monotonic() - last_saved >= checkpoint_seconds
@@ -87,11 +99,13 @@ def report_run(
             checkpoint_due=checkpoint_due,
             stop_signal=stop_signal,
             save_checkpoint=save,
+            report_due=steps.is_due,
+            on_report=steps.report,
         )
     finally:
         progress.stop()
-        if tensorboard is not None:
-            tensorboard.close()
+        for hook in hooks:
+            hook.close()
 
 
 def write_epoch(run: RunFolder, epoch: Epoch[float], picture: Image.Image) -> None:
@@ -99,37 +113,6 @@ def write_epoch(run: RunFolder, epoch: Epoch[float], picture: Image.Image) -> No
     run.append_epoch(epoch)
     run.conv1.mkdir(exist_ok=True)
     picture.save(run.conv1_picture(epoch.epoch))
-
-
-def open_tensorboard(folder: Path, first_epoch: int) -> "SummaryWriter":
-    """Start an event file for the epochs that this process trains, from `first_epoch` on.
-
-    One file holds all of them: TensorBoard reads files in the order of their names, in which files
-    started within the same second are not in the order of time.
-    """
-    from torch.utils.tensorboard import SummaryWriter  # takes seconds
-
-    # Hides what an interrupted run has written for this epoch and later ones.
-    return SummaryWriter(str(folder), purge_step=first_epoch)
-
-
-def write_tensorboard(writer: "SummaryWriter", epoch: Epoch[float], picture: Image.Image) -> None:
-    """Add an epoch and its picture of conv1 to the event file."""
-    values = {
-        "loss/training": epoch.loss,
-        "error/top-1": epoch.top1_error,
-        "error/top-5": epoch.top5_error,
-        "rate": epoch.rate,
-        "speed/images a second": epoch.images_per_second,
-        "speed/seconds waited for data": epoch.data_wait,
-        "memory/GiB": epoch.memory,
-        "conv1/share at low frequencies": epoch.conv1_low_frequency,
-    }
-    for name, value in values.items():
-        writer.add_scalar(name, value, epoch.epoch)
-    pixels = torch.from_numpy(np.array(picture))
-    writer.add_image("conv1", pixels, epoch.epoch, dataformats="HWC")
-    writer.flush()  # so that a killed process loses no finished epoch
 
 
 def draw_conv1(kernels: Tensor, towers: int = 2) -> Image.Image:
@@ -145,20 +128,28 @@ def draw_conv1(kernels: Tensor, towers: int = 2) -> Image.Image:
     return whole
 
 
-def format_epoch(e: Epoch[float], epochs: int) -> str:
-    """Format an epoch as a line of the log."""
-    return (
+def format_epoch(
+    e: Epoch[float], epochs: int, left: float | None = None, classes: int = 1000
+) -> str:
+    """Format an epoch as a line of the log.
+
+    left: seconds until the last planned epoch. classes: with fewer than six, five guesses are
+    always right, and there is no top-5 error to show.
+    """
+    top5 = f" top-5 {e.top5_error:6.2%}" if classes > TOP_GUESSES else ""
+    line = (
         f"epoch {e.epoch:3d}/{epochs}  rate {e.rate:<7.2g} loss {e.loss:6.3f}  "
-        f"validation error top-1 {e.top1_error:6.2%} top-5 {e.top5_error:6.2%}  "
+        f"validation error top-1 {e.top1_error:6.2%}{top5}  "
         f"{e.images_per_second:5.1f} images/s  waited {e.data_wait:.1f} s  "
         f"{e.memory:.1f} GiB  {e.seconds:.0f} s"
     )
+    return f"{line}  {format_time_left(left)}" if left else line
 
 
 def write_environment(run: RunFolder, device: torch.device, bf16: bool, processes: int) -> None:
     """Write environment.json: the machine, the versions, the device and the precision."""
     values = {
-        "arguments": sys.argv[1:],
+        "arguments": [hide_query(word) for word in sys.argv[1:]],
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": read_processor_name(),

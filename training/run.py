@@ -1,11 +1,15 @@
 """`python training/run.py`: train the network on a folder of photographs."""
 
+import signal
 import sys
 from pathlib import Path
 
 if not __package__:
     # Run as a script, Python puts this file's folder on the path, not the project's root.
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if __name__ == "__main__":
+    # Importing takes seconds: until it is done, Ctrl-C ends the process without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from training.distributed.launch import LAUNCH_ERRORS, launch
 
@@ -20,4 +24,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

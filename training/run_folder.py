@@ -3,22 +3,28 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import torch
 from torch import Tensor
 
 from model.checkpoint import Weights, save_weights
 from model.weights_header import Provenance
-from storage.files import switch_link
+from storage.files import lock_file, remove_leftovers, switch_link
 from storage.home import Home
 from storage.runs import RunFolder
 from training.config import PAPER, Recipe, RecipeError
 from training.dataset.prepare import PreparedDataset
+from training.dataset.shards import is_url
 from training.state import TrainingState
+
+MAX_NAME_BYTES = 120
+"""Of the dataset's name in that of a run's folder; file systems allow 255 for all of it."""
 
 
 class RunError(ValueError):
@@ -42,8 +48,9 @@ class RunSpec:
     def to_json(self) -> dict[str, Any]:
         """Return the specification as run.json and a checkpoint's header hold it."""
         return {
-            "data": str(self.data.root),
+            "data": hide_query(self.data.root),
             "content": self.data.key,
+            "classes": [name.folder for name in self.data.class_names],
             "recipe": recipe_to_json(self.recipe),
             "from": self.initial_weights,
             "precision": self.precision,
@@ -52,7 +59,8 @@ class RunSpec:
 
 def create_run(home: Home, spec: RunSpec, preset: str) -> RunFolder:
     """Create a folder under runs/, named after the time, the preset and the dataset."""
-    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}-{Path(str(spec.data.root)).name}"
+    name = shorten_name(Path(hide_query(spec.data.root)).name)
+    stamp = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{preset}-{name}"
     for number in range(1, 1000):
         folder = home.runs / (stamp if number == 1 else f"{stamp}-{number}")
         try:
@@ -65,6 +73,25 @@ def create_run(home: Home, spec: RunSpec, preset: str) -> RunFolder:
         )
         return run
     raise RunError(f"{home.runs} holds too many runs named {stamp}")
+
+
+def hide_query(root: Path | str) -> str:
+    """Return a folder, or a URL without user, query and fragment, which may hold secrets.
+
+    A flag in front of the URL, as in --data=URL, stays.
+    """
+    if isinstance(root, Path) or not is_url(root):
+        return str(root)
+    if root.startswith("--"):
+        flag, _, url = root.partition("=")
+        return f"{flag}={hide_query(url)}"
+    parts = urlsplit(root)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def shorten_name(name: str) -> str:
+    """Cut a name so that the folder named after it can be written."""
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def recipe_to_json(recipe: Recipe) -> dict[str, Any]:
@@ -81,9 +108,11 @@ def complete_recipe(values: dict[str, Any]) -> dict[str, Any]:
 def find_runs(home: Home, spec: RunSpec) -> Iterator[RunFolder]:
     """Find the runs of this specification under runs/, newest first.
 
-    Their precision may differ: by default it depends on the machine.
+    Their precision may differ: by default it depends on the machine. So may the place of the
+    photographs; their content, which has their classes, may not.
     """
-    same = {k: v for k, v in spec.to_json().items() if k != "precision"}
+    apart = {"precision", "data", "classes"}
+    same = {k: v for k, v in spec.to_json().items() if k not in apart}
     for folder in sorted(home.runs.glob("*"), reverse=True):
         run = RunFolder(folder)
         described = run.read_description()
@@ -107,7 +136,7 @@ def make_weights(
     """Make a weights file's content after the last epoch, from the whole network's tensors."""
     last, described = state.history[-1], run.read_description()
     provenance = Provenance(
-        data=str(spec.data.root),
+        data=hide_query(spec.data.root),
         images=len(spec.data.train),
         epochs=len(state.history),
         preset=str(described.get("preset", "")),
@@ -158,9 +187,24 @@ def finish_run(
     weights = replace(weights, provenance=provenance)
     save_weights(weights, run.weights)
     switch_link(home.weights, run.weights)
-    run.update_description(finished=True, weights=weights.identity, ten_crops=ten_crop_errors)
-    run.checkpoint.unlink(missing_ok=True)
+    run.update_description(
+        finished=True, ended="finished", weights=weights.identity, ten_crops=ten_crop_errors
+    )
+    run.previous_checkpoint.unlink(missing_ok=True)
+    remove_leftovers(run.path)
     return weights
+
+
+@contextmanager
+def lock_run(run: RunFolder) -> Iterator[None]:
+    """Hold a run's lock, which one process at a time can. Raises RunError if another does."""
+    try:
+        with lock_file(run.lock, wait=False):
+            yield
+    except BlockingIOError as error:
+        raise RunError(
+            f"{run.path} is being trained by another process; wait for it, or stop it first"
+        ) from error
 
 
 def read_commit() -> str:

@@ -37,9 +37,15 @@ class EpochSchedule:
         return {name: factor * rate for name, rate in self.rates.items()}
 
 
-def schedule_epoch(errors: Sequence[float], recipe: Recipe) -> EpochSchedule:
-    """Schedule the next epoch, given the validation errors (top-1, 0–1) of those before it."""
-    drops, plateau_end = count_drops(errors, recipe)
+def schedule_epoch(
+    errors: Sequence[float], recipe: Recipe, planned: Sequence[int] = ()
+) -> EpochSchedule:
+    """Schedule the next epoch, given the validation errors (top-1, 0–1) of those before it.
+
+    planned: how many epochs the run was to have when each of them was trained, in a run that was
+    extended since; by default as many as the recipe says.
+    """
+    drops, plateau_end = count_drops(errors, recipe, planned)
     done = len(errors)
 
     def factor(share: float) -> float:
@@ -47,7 +53,7 @@ def schedule_epoch(errors: Sequence[float], recipe: Recipe) -> EpochSchedule:
 
     rate = recipe.rate / 10.0**drops * factor(0.5)
     stop = plateau_end or done >= recipe.epochs
-    return EpochSchedule(rate, compute_group_rates(errors, recipe), stop, factor)
+    return EpochSchedule(rate, compute_group_rates(errors, recipe, planned), stop, factor)
 
 
 def compute_factor(epochs: float, recipe: Recipe) -> float:
@@ -71,46 +77,57 @@ def compute_factor(epochs: float, recipe: Recipe) -> float:
             return 1.0
 
 
-def count_drops(errors: Sequence[float], recipe: Recipe) -> tuple[int, bool]:
+def count_drops(
+    errors: Sequence[float], recipe: Recipe, planned: Sequence[int] = ()
+) -> tuple[int, bool]:
     """Return how often the rate has dropped after these epochs, and whether the run is over."""
     if recipe.schedule != "plateau":
         return 0, False
     if recipe.drop_after:
         return sum(len(errors) >= epoch for epoch in recipe.drop_after), False
-    return count_plateau_drops(errors, recipe)
+    return count_plateau_drops(errors, recipe, planned)
 
 
-def count_plateau_drops(errors: Sequence[float], recipe: Recipe) -> tuple[int, bool]:
+def count_plateau_drops(
+    errors: Sequence[float], recipe: Recipe, planned: Sequence[int] = ()
+) -> tuple[int, bool]:
     """Return how often the rate has dropped at a plateau, and whether the run is over.
 
     The rate drops after `patience` epochs without a new lowest error, and at the latest after
     60, 80 and 90 % of the epochs, so that even a short run makes all three of the paper's drops.
-    A plateau after the last drop ends the run.
+    A plateau after the last drop ends the run. When a run is extended, its drops stay, and the
+    epochs without a new lowest error are counted anew.
     """
-    drops, since, best = 0, 0, float("inf")
-    for epoch, error in enumerate(errors, start=1):
+    drops, since, best, over = 0, 0, float("inf"), False
+    plans = planned or [recipe.epochs] * len(errors)
+    for epoch, (error, plan) in enumerate(zip(errors, plans, strict=True), start=1):
         since = 0 if error < best else since + 1
         best = min(best, error)
         plateau = since >= recipe.patience
         if drops == recipe.drops:
-            if plateau:
-                return drops, True
-            continue
-        if plateau or epoch >= recipe.epochs * LATEST_DROPS[min(drops, len(LATEST_DROPS) - 1)]:
+            over = plateau
+        elif plateau or epoch >= plan * LATEST_DROPS[min(drops, len(LATEST_DROPS) - 1)]:
             drops, since = drops + 1, 0
-    return drops, False
+        if over and plan == recipe.epochs:
+            break
+        if plan != (*plans, recipe.epochs)[epoch]:
+            since, over = 0, False
+    return drops, over
 
 
-def compute_group_rates(errors: Sequence[float], recipe: Recipe) -> dict[str, float]:
+def compute_group_rates(
+    errors: Sequence[float], recipe: Recipe, planned: Sequence[int] = ()
+) -> dict[str, float]:
     """Return the learning rate of every parameter group (training/sgd.py) after these epochs.
 
     As in the run of 2012, conv1 may drop one step ahead, sitting out the other layers' next drop,
     and may later be frozen.
     """
-    done, drops = len(errors), count_drops(errors, recipe)[0]
+    done, drops = len(errors), count_drops(errors, recipe, planned)[0]
     rate = conv1 = recipe.rate / 10.0**drops
     if recipe.slow_conv1_after is not None and done >= recipe.slow_conv1_after:
-        before = count_drops(errors[: recipe.slow_conv1_after], recipe)[0]
+        first = recipe.slow_conv1_after
+        before = count_drops(errors[:first], recipe, planned[:first])[0]
         conv1 = recipe.rate / 10.0 ** max(drops, before + 1)
     biases = recipe.bias_rate
     if biases and recipe.drop_bias_rate_after and done >= recipe.drop_bias_rate_after:

@@ -29,6 +29,8 @@ class EpochProgress:
     """Seconds spent waiting for batches."""
     seconds: float = 0.0
     """Seconds spent training."""
+    wrong: float = 0.0
+    """Images whose class was not the most probable one."""
 
 
 @dataclass
@@ -44,12 +46,19 @@ class TrainingState:
     history: list[Epoch[float]] = field(default_factory=list)
     """The finished epochs."""
     progress: EpochProgress = field(default_factory=EpochProgress)
+    epoch_recipe: Recipe | None = None
+    """The recipe that the current epoch's batches follow, in a run resumed within an epoch; None:
+    the run's. Another batch size or seed takes effect with the next epoch."""
     recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_LOSSES))
 
     @property
     def device(self) -> torch.device:
         """The device that holds the network."""
         return next(self.network.parameters()).device
+
+    def planned_epochs(self, recipe: Recipe) -> list[int]:
+        """Return how many epochs the run was to have when each of its epochs was trained."""
+        return [epoch.planned or recipe.epochs for epoch in self.history]
 
 
 def init_state(

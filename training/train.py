@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +15,13 @@ from model.config import AlexNetConfig, ConfigError
 from model.dataset import FolderError, ImageFolder
 from model.formats.cfg_file import DefinitionError
 from model.weights_header import WeightsError
-from storage.files import switch_link
+from storage.files import switch_link, write_atomically
 from storage.home import Home
 from storage.progress import show_progress_bar, show_step_bars
 from storage.runs import RunFolder
 from training.callbacks import StoppedError
-from training.checkpoints import load_checkpoint
-from training.config import RecipeError, finetune_config
+from training.config import Recipe, RecipeError, finetune_config
+from training.config_file import format_config
 from training.dataset.fetch import FetchError, fetch_imagenette
 from training.dataset.find_source import (
     DataError,
@@ -38,6 +39,7 @@ from training.device import (
     share_cores,
     use_deterministic_algorithms,
 )
+from training.distributed.heartbeat import watch_peers
 from training.distributed.mesh import Mesh, detect_lost_peers, join_mesh, leave_mesh
 from training.distributed.signals import catch_stop_signals
 from training.divergence import DivergedError
@@ -51,9 +53,11 @@ from training.options import (
 )
 from training.pretrained import start_from_pretrained, use_pretrained
 from training.reporting import report_run, write_environment
-from training.run_folder import RunError, RunSpec, create_run, find_runs, finish_run
+from training.resume import check_photographs, find_finished_run, record_end, start_or_resume
+from training.run_folder import RunError, RunSpec, finish_run, hide_query
 from training.start import init_from_weights
 from training.state import TrainingState, init_state
+from training.step_profile import profile_steps
 from training.validate import measure_ten_crops
 
 EXPECTED_ERRORS = (
@@ -69,9 +73,8 @@ EXPECTED_ERRORS = (
     OSError,
 )
 """Errors of the command line, the photographs, the disk or the recipe: one line, exit code 2."""
-NETWORK_COPIES = 6
-"""Copies of the parameters on disk at the peak. A checkpoint has two, weights and velocities, and
-is written beside the one it replaces; likewise the best weights, which have one."""
+CHECKPOINT_COPIES = 2
+"""Copies of the parameters in a checkpoint: weights and velocities."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +109,14 @@ def train_from_options(
         console.print(f"Nothing to train: {run.path.name} is finished; using its weights.")
         return run.weights
     if not plan.options.resume:
-        check_disk_space(plan.config, home)
+        check_disk_space(plan.config, plan.spec.recipe, home)
     if plan.options.deterministic:
         use_deterministic_algorithms()
     with detect_lost_peers():
         mesh = join_mesh(plan.config, plan.options.towers, plan.device)
         try:
-            weights = train_run(plan, home, mesh, console, on_resumable)
+            with watch_peers():
+                weights = train_run(plan, home, mesh, console, on_resumable)
         except StoppedError:
             leave_mesh()
             raise
@@ -129,7 +133,9 @@ def make_plan(options: Options, arguments: Sequence[str], home: Home, console: C
     device = select_device(options)
     data_name, reason = choose_data_source(options)
     source = find_or_fetch_data(data_name, home, console)
-    console.print(f"Training on {source.root} ({reason}): {describe_source(source)}.")
+    console.print(f"Training on {hide_query(source.root)} ({reason}): {describe_source(source)}.")
+    if options.resume:
+        check_photographs(RunFolder(Path(options.resume)), source, home.prepared, options.accept)
     images = len(source.train) if isinstance(source, ImageFolder) else None
     started = start_from_pretrained(options, images, home)
     if started != options:
@@ -224,21 +230,21 @@ def prepare_data(
     if data.unreadable:
         console.print(f"Left out {len(data.unreadable)} photographs that cannot be read:")
         for line in data.unreadable:
-            console.print(f"  {line}", markup=False)
+            console.print(f"  {line}")
     return data
 
 
-def find_finished_run(home: Home, spec: RunSpec) -> RunFolder | None:
-    """Return the newest finished run of this specification that still has its weights."""
-    runs = find_runs(home, spec)
-    return next((r for r in runs if r.read_description()["finished"] and r.weights.exists()), None)
+def check_disk_space(config: AlexNetConfig, recipe: Recipe, home: Home) -> None:
+    """Raise RunError if the disk has too little space for a run's files.
 
-
-def check_disk_space(config: AlexNetConfig, home: Home) -> None:
-    """Raise RunError if the disk has too little space for a run's files."""
+    The last two checkpoints stay while another is written, and those at drops of the rate; the best
+    weights stay while others are.
+    """
     with torch.device("meta"):
         parameters = sum(p.numel() for p in AlexNet(config).parameters())
-    need, free = NETWORK_COPIES * 4 * parameters, shutil.disk_usage(home.root).free
+    drops = 0 if recipe.schedule != "plateau" else len(recipe.drop_after) or recipe.drops
+    copies = CHECKPOINT_COPIES * (3 + drops) + 2
+    need, free = copies * 4 * parameters, shutil.disk_usage(home.root).free
     if need > free:
         raise RunError(
             f"a run needs {need / 1e9:.1f} GB for checkpoints and weights under {home.runs}, but "
@@ -256,39 +262,65 @@ def train_run(
     options, spec = plan.options, plan.spec
     check_batch_size(spec, mesh)
     bf16 = spec.precision == "bf16"
-    run, state = start_or_resume(plan, home, mesh, console)
-    # The images of the whole run, so that a resumed one is compiled, and computes, alike.
-    compiled = compile_network(state, options.compile, len(spec.data.train) * spec.recipe.epochs)
-    console.print(
-        f"{len(spec.data.train):,} images, {spec.precision}, {plan.device.type}, "
-        f"{mesh.replicas} × {mesh.towers} processes, {compiled}."
-    )
-    if run:
-        write_environment(run, plan.device, bf16, mesh.replicas * mesh.towers)
-        on_resumable(f"To resume: python training/run.py --resume {run.path}")
+    state = init_state(plan.config, spec.recipe, plan.device, mesh)
+    if plan.initial_weights:
+        start = init_from_weights(plan.initial_weights, state, spec.recipe.from_layers)
+        if mesh.is_main and not options.resume:
+            console.print(start.describe())
+    with ExitStack() as until_end:
+        run = start_or_resume(options, spec, plan.preset, state, home, console, until_end)
+        until_end.enter_context(record_end(run, spec.recipe))
+        # The images of the whole run, so that a resumed one is compiled, and computes, alike.
+        images = len(spec.data.train) * spec.recipe.epochs
+        compiled = compile_network(state, options.compile, images)
+        console.print(
+            f"{len(spec.data.train):,} images, {spec.precision}, {plan.device.type}, "
+            f"{mesh.replicas} × {mesh.towers} processes, {compiled}."
+        )
+        if run:
+            write_environment(run, plan.device, bf16, mesh.replicas * mesh.towers)
+            write_atomically(run.config, format_config(options, plan.preset))
+            on_resumable(f"To resume: python training/run.py --resume {run.path}")
+        ten_crop_errors = train_and_measure(plan, state, run, console)
+        tensors = mesh.gather(state.network.state_dict(), plan.config)
+        if run is None:
+            return None
+        weights = finish_run(run, home, state, spec, tensors, ten_crop_errors)
+    console.print(f"Wrote weights {weights.identity} to {run.weights}.")
+    return run.weights
+
+
+def train_and_measure(
+    plan: Plan, state: TrainingState, run: RunFolder | None, console: Console
+) -> tuple[float, float] | None:
+    """Train until the recipe ends the run; return the errors with ten crops if they are wanted."""
+    options, spec, bf16 = plan.options, plan.spec, plan.spec.precision == "bf16"
     with (
         catch_stop_signals() as stop_signal,
-        report_run(run, spec, console, stop_signal, options.checkpoint_seconds) as callbacks,
+        report_run(
+            run,
+            spec,
+            console,
+            stop_signal,
+            options.checkpoint_seconds,
+            options.report_seconds,
+            options.log,
+        ) as reports,
+        profile_steps(run, options.profile, reports) as callbacks,
     ):
         try:
             train_network(state, spec.data, spec.recipe, bf16, callbacks)
             # So that training is not lost if the last measurement fails.
             callbacks.save_checkpoint(state)
-            ten_crop_errors = (
-                measure_ten_crops(state, spec, bf16, console, callbacks)
-                if options.ten_crops
-                else None
-            )
+            if not options.ten_crops:
+                return None
+            return measure_ten_crops(state, spec, bf16, console, callbacks)
         except StoppedError:
             if run:
-                console.print(f"Saved. To resume: python training/run.py --resume {run.path}")
+                console.print(
+                    f"Saved. To resume: python training/run.py --resume {run.path}", markup=False
+                )
             raise
-    tensors = mesh.gather(state.network.state_dict(), plan.config)
-    if run is None:
-        return None
-    weights = finish_run(run, home, state, spec, tensors, ten_crop_errors)
-    console.print(f"Wrote weights {weights.identity} to {run.weights}.")
-    return run.weights
 
 
 def check_batch_size(spec: RunSpec, mesh: Mesh) -> None:
@@ -296,49 +328,3 @@ def check_batch_size(spec: RunSpec, mesh: Mesh) -> None:
     images = min(spec.recipe.batch, len(spec.data.train), len(spec.data.val))
     if images < mesh.replicas:
         raise RecipeError(f"{mesh.replicas} replicas cannot share batches of {images} images")
-
-
-def start_or_resume(
-    plan: Plan, home: Home, mesh: Mesh, console: Console
-) -> tuple[RunFolder | None, TrainingState]:
-    """Start a run, or resume an interrupted one.
-
-    Returns the run, None in all processes but rank 0, and the state to train from.
-    """
-    spec, options = plan.spec, plan.options
-    state = init_state(plan.config, spec.recipe, plan.device, mesh)
-    if plan.initial_weights:
-        start = init_from_weights(plan.initial_weights, state, spec.recipe.from_layers)
-        if mesh.is_main and not options.resume:
-            console.print(start.describe())
-    run = find_interrupted_run(options, home, spec)
-    if run is None:
-        if not mesh.is_main:
-            return None, state
-        run = create_run(home, spec, plan.preset)
-        file = options.initial_weights
-        run.update_description(
-            start_file=str(Path(file).absolute()) if file and plan.initial_weights else file,
-            options=options.to_json(),
-        )
-        return run, state
-    if run.checkpoint.exists():
-        load_checkpoint(run, state, spec, options.accept)
-    elif run.read_description().get("finished"):
-        raise RunError(f"{run.path} is finished: its weights are {run.weights}")
-    if not mesh.is_main:
-        return None, state
-    run.update_description(**spec.to_json(), options=options.to_json())
-    run.write_epochs(state.history)
-    position = f"epoch {len(state.history)}, step {state.progress.step}"
-    console.print(f"Resuming {run.path.name} after {position}.")
-    return run, state
-
-
-def find_interrupted_run(options: Options, home: Home, spec: RunSpec) -> RunFolder | None:
-    """Return the run to resume: the one named, or with --if-needed one of this specification."""
-    if options.resume:
-        return RunFolder(Path(options.resume))
-    if not options.if_needed:
-        return None
-    return next((run for run in find_runs(home, spec) if run.checkpoint.exists()), None)

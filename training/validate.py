@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor
 
@@ -20,15 +22,25 @@ from training.state import TrainingState
 
 VALIDATION_BATCH_SIZE = 128
 """Images per batch when each is seen in its centre crop."""
+TOP_GUESSES = 5
+"""Guesses of the top-5 error."""
 TEN_CROP_BATCH_SIZE = 16
 """Images per batch when each is seen in ten crops."""
+
+
+class ValidationResult(NamedTuple):
+    """Top-1 and top-5 error, 0–1, and the mean cross-entropy."""
+
+    top1_error: float
+    top5_error: float
+    loss: float
 
 
 @torch.no_grad()
 def validate(
     state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool, callbacks: Callbacks
-) -> tuple[float, float]:
-    """Return the top-1 and top-5 error, 0–1, of the validation images' centre crops.
+) -> ValidationResult:
+    """Measure the errors and the loss of the validation images' centre crops.
 
     Raises StoppedError, after saving a checkpoint, if a signal stops the run.
     """
@@ -37,15 +49,16 @@ def validate(
     batches = load_validation_crops(
         data, augmentation, VALIDATION_BATCH_SIZE, state.mesh.replica_slice
     )
-    wrong = torch.zeros(2, dtype=torch.int64)
+    wrong, loss = torch.zeros(2, dtype=torch.int64), 0.0
     for batch in pad_batches(batches, len(data.val), VALIDATION_BATCH_SIZE, state.mesh):
         if batch is not None:
-            wrong += count_errors(predict_logits(state, batch.x, bf16), batch.classes)
-        _, stop, _ = all_reduce_status(state.mesh, 0.0, callbacks)
-        if stop:
+            logits = predict_logits(state, batch.x, bf16)
+            wrong += count_errors(logits, batch.classes)
+            loss += float(F.cross_entropy(logits, batch.classes, reduction="sum"))
+        if stop := all_reduce_status(state.mesh, callbacks).stop:
             save_and_stop(state, stop, callbacks)
-    top1, top5 = state.mesh.sum_over_replicas(*wrong.tolist())
-    return top1 / len(data.val), top5 / len(data.val)
+    sums = state.mesh.sum_over_replicas(*wrong.tolist(), loss)
+    return ValidationResult(*(total / len(data.val) for total in sums))
 
 
 @torch.inference_mode()
@@ -65,7 +78,7 @@ def measure_ten_crops(
     squares = load_validation_squares(data, augmentation, TEN_CROP_BATCH_SIZE, mesh.replica_slice)
     with show_progress_bar(console, "ten crops", len(data.val)) as advance:
         for batch in pad_batches(squares, len(data.val), TEN_CROP_BATCH_SIZE, mesh):
-            if stop := all_reduce_status(mesh, 0.0, callbacks)[1]:
+            if stop := all_reduce_status(mesh, callbacks).stop:
                 raise StoppedError(stop)
             if batch is None:
                 continue
@@ -75,7 +88,8 @@ def measure_ten_crops(
             advance(len(batch.classes) * mesh.replicas)
     top1, top5 = (count / len(data.val) for count in mesh.sum_over_replicas(*wrong.tolist()))
     crops = network.config.test_crops.capitalize()
-    console.print(f"{crops} crops: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
+    said = f", top-5 {top5:.2%}" if network.config.classes > TOP_GUESSES else ""
+    console.print(f"{crops} crops: validation error top-1 {top1:.2%}{said}.")
     return top1, top5
 
 
@@ -100,5 +114,5 @@ def predict_logits(state: TrainingState, x: Tensor, bf16: bool) -> Tensor:
 
 def count_errors(scores: Tensor, classes: Tensor) -> Tensor:
     """Count the images wrong with one guess, and with five: [B, classes] → int64 [2]."""
-    hits = scores.topk(min(5, scores.shape[1])).indices == classes[:, None]
+    hits = scores.topk(min(TOP_GUESSES, scores.shape[1])).indices == classes[:, None]
     return torch.stack([(~hits[:, 0]).sum(), (~hits.any(1)).sum()])

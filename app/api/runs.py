@@ -37,6 +37,12 @@ class EpochSchema(Schema):
     data_wait = nullable_float(description="seconds spent waiting for images")
     seconds = nullable_float(description="including validation")
     memory = nullable_float(description="peak so far, in GiB")
+    training_top1_error = nullable_float(
+        description="on the training batches, with dropout and augmentation", **ERROR_RANGE
+    )
+    validation_loss = nullable_float(
+        description="mean cross-entropy on the validation images' centre crops"
+    )
     conv1_low_frequency = nullable_float(
         description="share of the energy of conv1's kernels at low frequencies", **ERROR_RANGE
     )

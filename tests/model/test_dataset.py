@@ -57,7 +57,10 @@ def test_other_files_and_hidden_ones_are_passed_over(pets: Path) -> None:
     photograph(pets, "train/dog/notes.txt", "train/dog/._1.jpg", "train/.thumbnails/1.jpg")
     photograph(pets, "train/dog/folder.jpg/inside.txt", "train/README.md", "train/dog/jpg")
     (pets / "train/dog/gone.jpg").symlink_to(pets / "nowhere.jpg")
-    assert scan_folder(pets) == before
+    found = scan_folder(pets)
+    assert (found.train, found.val, found.classes) == (before.train, before.val, before.classes)
+    # Counted are those in the folders of classes that are not hidden.
+    assert found.passed_over == (("", 1), (".txt", 2))
 
 
 def test_suffixes_count_in_any_case(pets: Path) -> None:

@@ -58,6 +58,11 @@ def test_an_epochs_line_says_all_that_people_compare() -> None:
         assert part in said
 
 
+def test_the_top_5_error_is_shown_from_six_classes_on() -> None:
+    assert "top-5" not in format_epoch(EPOCH, 90, classes=5)
+    assert "top-5" in format_epoch(EPOCH, 90, classes=6)
+
+
 def test_a_log_file_gets_the_lines_and_no_bars(tiny: PreparedDataset, tmp_path: Path) -> None:
     run, spec = run_of(tiny, tmp_path)
     to = console(terminal=False)

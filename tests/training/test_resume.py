@@ -10,8 +10,8 @@ from storage.runs import RunFolder
 from training.config import CIFAR, ORIGINAL, PRESETS
 from training.dataset.prepare import PreparedDataset
 from training.options import Options, parse_options
+from training.resume import find_finished_run, find_interrupted_run
 from training.run_folder import RunError, RunSpec, create_run
-from training.train import find_finished_run, find_interrupted_run
 
 RECIPE = replace(CIFAR, epochs=6, batch=5, seed=7, drop_after=(2, 4))
 SAVED = Options(precision="f32", compile="off", prepared_gigabytes=0.0, checkpoint_seconds=7.0)

@@ -67,7 +67,7 @@ def backdate_events(run: RunFolder) -> None:
 
     TensorBoard reads them by name, which holds the second in which each was started.
     """
-    for file in list(run.tensorboard.iterdir()):
+    for file in list(run.tensorboard.rglob("events.*")):
         second = file.name.split(".")[3]
         file.rename(file.with_name(file.name.replace(second, f"{int(second) - 60:010}", 1)))
 
@@ -129,7 +129,9 @@ def test_tensorboard_reads_every_epoch_once_also_after_a_resume(done: Done) -> N
 def test_a_process_writes_one_event_file_however_short_its_epochs_are(done: Done) -> None:
     """TensorBoard would read several that were started within a second in another order."""
     run, _, _ = done
-    assert len(list(run.tensorboard.iterdir())) == 2  # before and after the resume
+    for folder in (run.tensorboard, run.tensorboard / "steps"):
+        files = [path for path in folder.iterdir() if path.is_file()]
+        assert len(files) == 2  # before and after the resume
 
 
 def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
@@ -215,7 +217,8 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
     made = finish_run(run, home, state, told, state.network.state_dict(), (0.25, 0.0))
     assert home.weights.is_symlink()
     assert home.weights.resolve() == run.weights.resolve()
-    assert not run.checkpoint.exists()
+    # The last checkpoint stays, so that the run can be extended.
+    assert run.list_checkpoints() == [run.checkpoint]
     read = load_weights(home.weights)
     assert read.identity == made.identity == run.read_description()["weights"]
     assert (read.provenance.epochs, read.provenance.images) == (1, 24)
@@ -311,6 +314,7 @@ def test_a_run_older_than_a_field_of_the_recipe_is_resumed_with_the_papers_value
     recipe = {k: v for k, v in spec.to_json()["recipe"].items() if k not in NEW_FIELDS}
     run.update_description(recipe=recipe)
     header, tensors = read_tensors(run.checkpoint)
+    del header["checksum"]
     header["told"] = json.dumps(spec.to_json() | {"recipe": recipe})
     write_tensors(tensors, run.checkpoint, header)
     assert read_recipe(run) == RECIPE
@@ -328,9 +332,18 @@ def test_other_data_weights_and_precision_are_named_too(tiny: PreparedDataset, h
     changed = RunSpec(moved, RECIPE, initial_weights="abc", precision="bf16")
     with pytest.raises(RunError) as refused:
         load_checkpoint(run, fresh(tiny), changed)
-    for name in ("data was", "content was", "from was None, is abc", "precision was f32, is bf16"):
+    for name in ("content was", "from was None, is abc", "precision was f32, is bf16"):
         assert name in str(refused.value)
-    load_checkpoint(run, fresh(tiny), changed, ["data", "content", "from", "precision"])
+    load_checkpoint(run, fresh(tiny), changed, ["content", "from", "precision"])
+
+
+def test_photographs_that_moved_are_the_same(tiny: PreparedDataset, home: Home) -> None:
+    spec = RunSpec(tiny, RECIPE)
+    run = create_run(home, spec, "cifar")
+    save_checkpoint(run, fresh(tiny), spec)
+    moved = RunSpec(replace(tiny, root=Path("/there")), RECIPE)
+    load_checkpoint(run, fresh(tiny), moved)
+    assert [found.path for found in find_runs(home, moved)] == [run.path]
 
 
 def test_what_is_accepted_must_be_known(tiny: PreparedDataset, home: Home) -> None:
@@ -381,8 +394,11 @@ def test_a_full_disk_leaves_the_last_checkpoint(
         before = run.checkpoint.read_bytes()
         free = shutil.disk_usage(place).free
         (place / "other people's").write_bytes(bytes(free - len(before) // 2))
-        with pytest.raises(OSError, match=f"cannot write {run.checkpoint}: .*No space left"):
+        with pytest.raises(OSError, match=f"cannot write {run.checkpoint}: .*No space") as said:
             save_checkpoint(run, state, told)
+        # What it needs, what there is, and how to go on.
+        assert f"needs {len(before) / 1e9:.2f} GB" in str(said.value)
+        assert f"--resume {run.path}" in str(said.value)
         assert run.checkpoint.read_bytes() == before
         assert not list(place.rglob("*.part"))
         load_checkpoint(run, fresh(tiny), told)

@@ -254,3 +254,25 @@ def test_the_paper_has_no_factor() -> None:
         schedule = schedule_epoch([0.5] * epoch, PAPER)
         for step in (1, 7, 10):
             assert schedule.step_rates(step, 10) == schedule.rates
+
+
+def test_an_extended_run_keeps_its_drops_and_goes_on_with_the_rate_it_ended_with() -> None:
+    """As it was at 90 epochs: the drops at 54, 72 and 81 stay, though 120 would have later ones."""
+    errors = [1 / n for n in range(1, 91)]
+    longer = replace(PAPER, epochs=120)
+    ended = schedule_epoch(errors[:89], PAPER).rate
+    extended = schedule_epoch(errors, longer, [90] * 90)
+    assert (extended.rate, extended.stop) == (ended, False)
+    assert schedule_epoch(errors, PAPER).stop
+    assert schedule_epoch(errors, longer).rate > ended
+
+
+def test_a_run_that_ended_at_a_plateau_gets_as_much_patience_again() -> None:
+    errors = [0.5] * (4 * PAPER.patience + 1)
+    assert schedule_epoch(errors, PAPER).stop
+    longer, planned = replace(PAPER, epochs=120), [90] * len(errors)
+    for more in range(PAPER.patience):
+        plans = [*planned, *[120] * more]
+        assert not schedule_epoch([*errors, *[0.5] * more], longer, plans).stop
+    plans = [*planned, *[120] * PAPER.patience]
+    assert schedule_epoch([*errors, *[0.5] * PAPER.patience], longer, plans).stop

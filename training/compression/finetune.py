@@ -119,7 +119,7 @@ class FineTuning:
     def measure(self) -> Errors:
         """Measure the errors on the validation images, of the centre crop and of ten crops."""
         state, spec = self.state, self.spec
-        top1, top5 = validate(state, spec.data, spec.recipe, self.bf16, Callbacks())
+        top1, top5, _ = validate(state, spec.data, spec.recipe, self.bf16, Callbacks())
         self.console.print(f"Centre crop: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
         ten1, ten5 = measure_ten_crops(state, spec, self.bf16, self.console, Callbacks())
         return Errors(top1=top1, top5=top5, ten_crop_top1=ten1, ten_crop_top5=ten5)

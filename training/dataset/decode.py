@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from model.config import Resize
 from model.decode import ImageError
-from model.preprocess import decode_square, read_square
+from model.preprocess import decode_square
 from storage.parallel import cores, map_ahead
+from training.dataset.known import NOTHING_KNOWN, KnownPhotographs
+from training.dataset.listing import DIGEST_BYTES, Origin, digest_photograph, examine_file
 from training.dataset.source import Sample, Source, SplitName
 from training.dataset.statistics import sum_outer_products
 from training.dataset.store import EncodedImage, Encoding, decode_entry, encode_entry
@@ -38,7 +40,8 @@ class PreparationJob(NamedTuple):
     """What to prepare, where to write it, and how to report progress.
 
     folder: the folder of the prepared set. side: of the stored squares, in pixels. progress: called
-    with how many more photographs are done. resize: how a photograph becomes such a square.
+    with how many more photographs are done. resize: how a photograph becomes such a square. known:
+    photographs that need not be decoded.
     """
 
     source: Source
@@ -47,13 +50,14 @@ class PreparationJob(NamedTuple):
     kind: Encoding
     progress: Progress
     resize: Resize = "bicubic"
+    known: KnownPhotographs = NOTHING_KNOWN
 
     def estimate_image_bytes(self) -> float:
         """Return the bytes that one stored photograph takes; for JPEG an estimate."""
         return self.side**2 * (3 if self.kind == "raw" else JPEG_BYTES_PER_PIXEL)
 
 
-DecodedSample = tuple[Sample, EncodedImage | str]
+DecodedSample = tuple[Sample, Origin, EncodedImage | str]
 
 
 def decode_chunks(
@@ -78,15 +82,31 @@ def decode_chunks(
 
 
 def decode_sample(sample: Sample, job: PreparationJob) -> DecodedSample:
-    """Decode one photograph and encode it for storage; or return why it cannot be read."""
+    """Decode one photograph and encode it for storage; or return why it cannot be read.
+
+    One that is known is taken over as it was stored.
+    """
+    origin = Origin(sample.name, bytes(DIGEST_BYTES), 0, 0)
     try:
-        if isinstance(sample.data, Path):
-            pixels = read_square(sample.data, side=job.side, resize=job.resize)
-        else:
-            pixels = decode_square(sample.data, side=job.side, resize=job.resize)
+        size, changed = examine_file(sample)
+        if found := job.known.find_unchanged(sample.name, size, changed):
+            stored, digest = found
+            return sample, Origin(sample.name, digest, size, changed), describe_entry(stored, job)
+        data = sample.data.read_bytes() if isinstance(sample.data, Path) else sample.data
+        origin = Origin(sample.name, digest_photograph(data), len(data), changed)
+        known = job.known.find_content(origin.digest)
+        if known is not None:
+            return sample, origin, describe_entry(known, job)
+        pixels = decode_square(data, side=job.side, resize=job.resize)
     except ImageError as error:
-        where = "" if isinstance(sample.data, Path) else f"{sample.where}: "
-        return sample, f"{where}{error}"
-    stored = encode_entry(pixels, job.kind)
+        return sample, origin, f"{sample.where}: {error}"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return sample, origin, f"{sample.where}: The file cannot be opened: {reason}."
+    return sample, origin, describe_entry(encode_entry(pixels, job.kind), job)
+
+
+def describe_entry(stored: bytes, job: PreparationJob) -> EncodedImage:
+    """Return stored bytes with the pixels that they decode to, and their products."""
     pixels = decode_entry(stored, job.side, job.kind)
-    return sample, EncodedImage(stored, pixels, sum_outer_products(pixels))
+    return EncodedImage(stored, pixels, sum_outer_products(pixels))

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import webdataset
 
-from model.dataset import ImageFolder, scan_folder
+from model.dataset import ImageFolder, describe_passed_over, scan_folder
 from training.dataset.shards import Shards, is_url
 from training.dataset.source import SPLITS, DataError, Source, SplitName
 
@@ -44,9 +44,10 @@ def describe_source(source: ImageFolder | Shards) -> str:
     """Describe what a source holds, as far as that is known without reading it."""
     if isinstance(source, Shards):
         return f"{len(source.train):,} tar shards, {len(source.val):,} for validation"
+    passed_over = describe_passed_over(source.passed_over)
     return (
         f"{len(source.train):,} photographs of {len(source.classes):,} classes, "
-        f"{len(source.val):,} for validation"
+        f"{len(source.val):,} for validation{f'; {passed_over}' if passed_over else ''}"
     )
 
 

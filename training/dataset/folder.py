@@ -46,7 +46,8 @@ class FolderSource:
         first = chunk * PHOTOGRAPHS_PER_CHUNK
         for photograph in self.list_split(split)[first : first + PHOTOGRAPHS_PER_CHUNK]:
             path = self.root / photograph.path
-            yield Sample(str(path), self.classes[photograph.class_index].folder, path)
+            label = self.classes[photograph.class_index].folder
+            yield Sample(str(path), label, path, photograph.path)
 
     def list_split(self, split: SplitName) -> tuple[Photograph, ...]:
         """Return the photographs of one split."""

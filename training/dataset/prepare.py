@@ -1,7 +1,7 @@
 """Decode photographs once into a store for training: pixels, mean image and PCA in one pass.
 
 Preparation may be interrupted at any moment, even by `kill -9` or a power failure; the next call
-keeps the finished chunks.
+keeps the finished chunks. Photographs that an earlier set holds are not decoded again.
 """
 
 import hashlib
@@ -13,12 +13,21 @@ from pathlib import Path
 
 from model.config import SQUARE_SIDE, Resize
 from model.dataset import ImageFolder
-from storage.files import write_atomically
+from storage.files import switch_link, write_atomically
 from training.dataset.decode import ChunkId, PreparationJob, Progress, decode_chunks
 from training.dataset.folder import FolderSource
-from training.dataset.prepared import META_FILE, PreparedDataset, finish_dataset, open_prepared
-from training.dataset.source import SPLITS, DataError, Sample, Source, UnfinishedError
+from training.dataset.known import (
+    NOTHING_KNOWN,
+    KnownPhotographs,
+    find_related_set,
+    has_same_content,
+    index_known,
+)
+from training.dataset.listing import Origin, read_listings
+from training.dataset.prepared import PreparedDataset, finish_dataset, open_prepared
+from training.dataset.source import SPLITS, DataError, Sample, Source, SplitName, UnfinishedError
 from training.dataset.store import (
+    META_FILE,
     ChunkWriter,
     EncodedImage,
     Encoding,
@@ -42,7 +51,7 @@ MAX_RAW_BYTES = 50_000_000_000
 """Size up to which a training set is stored as raw pixels; a larger one is stored as JPEG. A
 quarter of a million photographs at 256×256 fit (Imagenette takes 2.6 GB), which a server's memory
 can mostly cache; ImageNet's 1.28 million would take 252 GB raw and take about 45 as JPEG."""
-STORE_FORMAT = 2
+STORE_FORMAT = 3
 """Version of the stored format, part of each set's key."""
 
 
@@ -70,19 +79,61 @@ def prepare(
         store.mkdir(parents=True, exist_ok=True)
     images = count_images(source, store)
     kind: Encoding = "raw" if images * side * side * 3 <= budget else "jpeg"
-    # The paper's way is left out, so that sets prepared before there were others are found.
-    other_way = "" if resize == "bicubic" else f" {resize}"
-    key = short_digest(f"{STORE_FORMAT} {source.fingerprint()} {side} {kind}{other_way}")
+    form = describe_form(side, kind, resize)
+    key = name_set(source, form)
     folder = store / key
     if not (folder / META_FILE).exists():
         with hold_lock(store / f".{key}.lock"):
-            if not (folder / META_FILE).exists():
-                job = PreparationJob(source, folder, side, kind, progress, resize)
-                build_dataset(job, images)
+            if not (folder / META_FILE).exists() and not link_same_set(source, folder, form):
+                known = find_known(source, store, form)
+                job = PreparationJob(source, folder, side, kind, progress, resize, known)
+                build_dataset(job, images, form)
                 return open_prepared(folder, source)
     prepared = open_prepared(folder, source)
+    with suppress(OSError):  # a store that can only be read
+        os.utime(folder.resolve())  # when it was last used
     progress(len(prepared.train) + len(prepared.val) + len(prepared.unreadable))
     return prepared
+
+
+def describe_form(side: int, kind: Encoding, resize: Resize) -> str:
+    """Describe how photographs are stored."""
+    return f"{STORE_FORMAT} {side} {kind} {resize}"
+
+
+def name_set(source: Source, form: str) -> str:
+    """Return the name of a source's set in this form: it changes when one of its files does."""
+    return short_digest(f"{source.fingerprint()} {form}")
+
+
+def link_same_set(source: Source, folder: Path, form: str) -> bool:
+    """Link to the set of a folder that was moved or copied here, if there is one.
+
+    Its photographs are read to compare them, but not decoded.
+    """
+    if folder.is_symlink():
+        folder.unlink()  # what it led to was removed
+    related = find_related_set(folder.parent, source.root, form)
+    if related is None or not isinstance(source, FolderSource):
+        return False
+    names = tuple(photograph.path for photograph in (*source.folder.train, *source.folder.val))
+    if not has_same_content(source.root, names, related[0]):
+        return False
+    switch_link(folder, related[0])
+    return True
+
+
+def find_known(source: Source, store: Path, form: str) -> KnownPhotographs:
+    """Return the photographs that need not be decoded, from the set most like this one."""
+    related = find_related_set(store, source.root, form)
+    if related is None:
+        return NOTHING_KNOWN
+    folder, same_place = related
+    with suppress(DataError, OSError, ValueError, KeyError):
+        prepared = open_prepared(folder, source)
+        splits: dict[SplitName, Split] = {"train": prepared.train, "val": prepared.val}
+        return index_known(splits, read_listings(folder), same_place=same_place)
+    return NOTHING_KNOWN
 
 
 def short_digest(text: str) -> str:
@@ -104,7 +155,7 @@ def count_images(source: Source, store: Path) -> int:
         return images
 
 
-def build_dataset(job: PreparationJob, images: int) -> None:
+def build_dataset(job: PreparationJob, images: int, form: str) -> None:
     """Write the missing chunks, then the files that describe the whole set.
 
     After an interruption the finished chunks stay for the next call; after any other DataError
@@ -119,7 +170,7 @@ def build_dataset(job: PreparationJob, images: int) -> None:
         job.folder.mkdir(exist_ok=True)
     try:
         write_chunks(job, [chunk for chunk in chunks if chunk not in done])
-        finish_dataset(job, chunks)
+        finish_dataset(job, chunks, form)
     except UnfinishedError:
         raise
     except DataError:
@@ -161,9 +212,11 @@ def write_chunks(job: PreparationJob, chunks: Sequence[ChunkId]) -> None:
                 writer.abandon()
 
 
-def add_sample(writer: ChunkWriter, sample: Sample, entry: EncodedImage | str) -> None:
+def add_sample(
+    writer: ChunkWriter, sample: Sample, origin: Origin, entry: EncodedImage | str
+) -> None:
     """Add an image to a chunk, or the reason why it cannot be read."""
     if isinstance(entry, str):
-        writer.unreadable.append(entry)
+        writer.leave_out(entry, origin)
     else:
-        writer.add(entry, sample.label)
+        writer.add(entry, sample.label, origin)

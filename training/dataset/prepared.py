@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,9 +15,11 @@ from model.dataset import ClassName, describe_class_mismatch, read_wordnet_label
 from storage.files import write_atomically
 from training.dataset.decode import ChunkId, PreparationJob
 from training.dataset.folder import FolderSource
+from training.dataset.listing import LISTING_FILE, Arrays, Listing, digest_content
 from training.dataset.source import SPLITS, DataError, Source, SplitName
 from training.dataset.statistics import PixelSums
 from training.dataset.store import (
+    META_FILE,
     ChunkIndex,
     Split,
     bin_file,
@@ -30,19 +31,20 @@ from training.dataset.store import (
     write_arrays,
 )
 
-META_FILE, ARRAYS_FILE = "meta.json", "arrays.npz"
+ARRAYS_FILE = "arrays.npz"
 
 
 @dataclass(frozen=True)
 class PreparedDataset:
     """A dataset ready for training.
 
-    key:        identifies its content, side and encoding.
+    key:        identifies its content, side and encoding, wherever the photographs lie.
     root:       the folder, or the URL pattern of the shards.
     mean:       float32 [3, side, side], 0–255, the training set's mean image (§2).
     pca:        of the training set's RGB values (§4.1).
     unreadable: the files that were left out, each with the reason.
     side:       of the squares, in pixels.
+    folder:     where it is stored; None if it is in memory alone.
     """
 
     key: str
@@ -54,15 +56,27 @@ class PreparedDataset:
     pca: Pca
     unreadable: tuple[str, ...]
     side: int = SQUARE_SIDE
+    folder: Path | None = None
 
 
-def finish_dataset(job: PreparationJob, chunks: Sequence[ChunkId]) -> None:
-    """Merge the chunks' indices into one file, and write the files that describe the set."""
+def finish_dataset(job: PreparationJob, chunks: Sequence[ChunkId], form: str) -> None:
+    """Merge the chunks' indices into one file, and write the files that describe the set.
+
+    form: how photographs are stored in it; sets of another form share none.
+    """
     finished = {chunk: read_finished_chunk(job.folder, chunk.name) for chunk in chunks}
     indices = {chunk: index for chunk, index in finished.items() if index is not None}
     unreadable = [line for chunk in chunks for line in indices[chunk].unreadable]
     names = order_classes(job.source, indices, unreadable)
+    listings: dict[str, Listing] = {
+        split: Listing.join([indices[chunk].listing for chunk in chunks if chunk.split == split])
+        for split in SPLITS
+    }
     meta = {
+        "root": str(job.source.root),
+        "form": form,
+        "images": sum(len(index.codes) for index in indices.values()),
+        "content": digest_content(f"{form} {[name.folder for name in names]}", listings),
         "side": job.side,
         "kind": job.kind,
         "names": [[name.folder, name.label] for name in names],
@@ -74,12 +88,11 @@ def finish_dataset(job: PreparationJob, chunks: Sequence[ChunkId]) -> None:
         arrays |= {f"{split}_{key}": value for key, value in join_indices(own, names).items()}
     with report_disk_errors(job.folder.parent):
         write_arrays(job.folder / ARRAYS_FILE, arrays)
+        listed = {k: v for s in SPLITS for k, v in listings[s].to_arrays(f"{s}_").items()}
+        write_arrays(job.folder / LISTING_FILE, listed)
         write_atomically(job.folder / META_FILE, json.dumps(meta))
         for chunk in chunks:
             index_file(job.folder, chunk.name).unlink()
-
-
-Arrays = dict[str, npt.NDArray[np.generic]]
 
 
 def compute_statistics(job: PreparationJob, chunks: Sequence[ChunkId]) -> Arrays:
@@ -172,7 +185,7 @@ def open_prepared(folder: Path, source: Source) -> PreparedDataset:
     names = tuple(ClassName(*pair) for pair in meta["names"])
     names = source.classes if isinstance(source, FolderSource) else names
     return PreparedDataset(
-        key=folder.name,
+        key=meta["content"],
         root=source.root,
         class_names=names,
         train=train,
@@ -181,6 +194,7 @@ def open_prepared(folder: Path, source: Source) -> PreparedDataset:
         pca=Pca(pca[0].clone(), pca[1:].clone()),
         unreadable=tuple(meta["unreadable"]),
         side=meta["side"],
+        folder=folder,
     )
 
 

@@ -5,11 +5,15 @@ access. A shard counts as a whole or not at all: what webdataset only warns abou
 like a truncated file, is an error here.
 """
 
+import errno
+import os
 import re
+import signal
 import tarfile
+import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -66,7 +70,8 @@ class Shards:
     def fingerprint(self) -> str:
         """Return a digest of the files' names, sizes and times; URLs are taken as unchanging."""
         if is_url(self.train[0]):
-            return " ".join((*self.train, "|", *self.val))
+            # Without the query, whose signature changes while the shards do not.
+            return " ".join(url.partition("?")[0] for url in (*self.train, "|", *self.val))
         files = (*self.train, *self.val, self.classes_file())
         return digest_listing(Path("/"), [Photograph(file, 0) for file in files])
 
@@ -82,15 +87,15 @@ class Shards:
     def read_samples(self, split: SplitName, chunk: int) -> Iterator[Sample]:
         """Yield the photographs of one shard. Raises DataError."""
         url = self.list_split(split)[chunk]
+        shard = urlsplit(url).path.rpartition("/")[2] if is_url(url) else Path(url).name
         for sample in read_shard(url):
-            where = f"{url}: {sample['__key__']}"
+            where, name = f"{url}: {sample['__key__']}", f"{shard}/{sample['__key__']}"
             picture = find_picture(sample)
             if picture is not None:
-                yield Sample(where, self.read_label(sample, where), picture)
+                yield Sample(where, self.read_label(sample, where), picture, name)
             elif "cls" in sample:
-                yield Sample(
-                    f"{where} has no {', '.join(SUFFIXES)}", self.read_label(sample, where), b""
-                )
+                label = self.read_label(sample, where)
+                yield Sample(f"{where} has no {', '.join(SUFFIXES)}", label, b"", name)
 
     def list_split(self, split: SplitName) -> tuple[str, ...]:
         """Return the paths or URLs of one split."""
@@ -176,13 +181,17 @@ def find_picture(sample: dict[str, Any]) -> bytes | None:
 
 
 def read_shard(url: str) -> Iterator[dict[str, Any]]:
-    """Yield the samples of one tar file, reading to its very end. Raises DataError."""
+    """Yield the samples of one tar file, reading to its very end.
+
+    Raises DataError, also if the command that fetches it says nothing for STALL_SECONDS.
+    """
     try:
         stream = ShardStream(webdataset.gopen(url))
     except (OSError, ValueError) as error:
         raise explain_error(url, error) from error
     try:
-        yield from group_by_keys(tar_file_expander([{"url": url, "stream": stream}]))
+        for sample in group_by_keys(tar_file_expander([{"url": url, "stream": stream}])):
+            yield from split_dotted_keys(sample)
         while stream.read(2**20):
             pass
         ended = stream.close_and_check()
@@ -197,7 +206,29 @@ def read_shard(url: str) -> Iterator[dict[str, Any]]:
         stream.close()
 
 
+def split_dotted_keys(sample: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the samples in what webdataset groups up to the first dot of their names.
+
+    Of IMG_1.5.jpg and IMG_1.5.cls it makes a sample IMG_1 with 5.jpg and 5.cls. A picture whose
+    class has the same name up to the last dot is a sample of its own; others, such as the mask
+    key.seg.png beside key.jpg, are not.
+    """
+    prefixes = dict.fromkeys(
+        name.rpartition(".")[0] for name in sample if name.rpartition(".")[2] in PICTURE_SUFFIXES
+    )
+    dotted = [p for p in prefixes if p and any(f"{p}.{kind}" in sample for kind in ("cls", "txt"))]
+    if not dotted or find_picture(sample) is not None or "cls" in sample:
+        yield sample
+    shared = {name: value for name, value in sample.items() if name.startswith("__")}
+    for prefix in dotted:
+        start = f"{prefix}."
+        own = {k.removeprefix(start): v for k, v in sample.items() if k.startswith(start)}
+        yield shared | own | {"__key__": f"{sample['__key__']}.{prefix}"}
+
+
 READ_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
+STALL_SECONDS = 60.0
+"""How long a shard that is fetched may send nothing."""
 TAR_END_BYTES = 1024
 """Number of zero bytes that end a tar file (POSIX)."""
 
@@ -211,9 +242,28 @@ class ShardStream:
 
     def read(self, size: int = -1) -> bytes:
         """Read like the wrapped stream."""
-        data: bytes = self.stream.read(size)
+        process = getattr(self.stream, "proc", None)
+        if process is None:
+            data: bytes = self.stream.read(size)
+        else:
+            # Once its end of the pipe is closed, the reading ends.
+            timer = threading.Timer(STALL_SECONDS, self.give_up, [process])
+            timer.start()
+            try:
+                data = self.stream.read(size)
+            finally:
+                timer.cancel()
+            if self.failure:
+                raise self.failure
         self.tail = (self.tail + data[-TAR_END_BYTES:])[-TAR_END_BYTES:]
         return data
+
+    def give_up(self, process: Any) -> None:
+        """End the process that fetches the shard, which has said nothing for too long."""
+        self.failure = TimeoutError(
+            errno.ETIMEDOUT, f"the server does not answer: nothing came for {STALL_SECONDS:.0f} s"
+        )
+        kill_with_children(process.pid)
 
     def close_and_check(self) -> Exception | None:
         """Close the stream; return the error of the process that fetched it, or None."""
@@ -228,6 +278,16 @@ class ShardStream:
         if not getattr(self.stream, "closed", False) and hasattr(self.stream, "proc"):
             self.stream.proc.terminate()
         self.close_and_check()
+
+
+def kill_with_children(pid: int) -> None:
+    """Kill a process and those that it started: a shell's command would keep the pipe open."""
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    started = children.read_text().split() if children.exists() else []
+    for child in started:
+        kill_with_children(int(child))
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 CURL_ERRORS = {

@@ -21,12 +21,14 @@ class UnfinishedError(DataError):
 class Sample(NamedTuple):
     """A photograph not yet decoded.
 
-    where: its name in messages. label: its class. data: its bytes, or its file.
+    where: its name in messages. label: its class. data: its bytes, or its file. name: what it is
+    called within the source, wherever that lies.
     """
 
     where: str
     label: str
     data: bytes | Path
+    name: str
 
 
 class Source(Protocol):

@@ -6,6 +6,7 @@ chunk has an index file, written last: a chunk with an index is finished.
 
 import io
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +21,12 @@ from PIL import Image
 
 from storage.files import DISK_FULL, fsync, lock_file, replace_atomically
 from storage.parallel import cores
+from training.dataset.listing import Listing, Origin
 from training.dataset.source import DataError, UnfinishedError
 from training.dataset.statistics import PixelSums
 
+META_FILE = "meta.json"
+"""The file of a set that is written last: with it, the set is finished."""
 Encoding = Literal["raw", "jpeg"]
 Pixels = npt.NDArray[np.uint8]
 
@@ -136,12 +140,14 @@ class ChunkIndex:
     codes:      int64 [N], each image's index into `labels`.
     sizes:      int64 [N], in bytes.
     unreadable: the photographs that were left out, each with the reason.
+    listing:    what the photographs were, those left out included.
     """
 
     labels: tuple[str, ...]
     codes: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     unreadable: tuple[str, ...]
+    listing: Listing
 
 
 class ChunkWriter:
@@ -155,9 +161,16 @@ class ChunkWriter:
         self.labels: list[str] = []
         self.sizes: list[int] = []
         self.unreadable: list[str] = []
+        self.origins: list[Origin] = []
 
-    def add(self, entry: EncodedImage, label: str) -> None:
+    def leave_out(self, reason: str, origin: Origin) -> None:
+        """Note a photograph that cannot be read."""
+        self.unreadable.append(reason)
+        self.origins.append(origin._replace(readable=False))
+
+    def add(self, entry: EncodedImage, label: str, origin: Origin) -> None:
         """Append one image."""
+        self.origins.append(origin)
         self.file.write(entry.stored)
         self.sizes.append(len(entry.stored))
         self.labels.append(label)
@@ -179,6 +192,7 @@ class ChunkWriter:
             # Enough for 16 million images.
             "image": self.sums.image.astype(np.uint32),
             "outer": self.sums.outer,
+            **Listing.from_origins(self.origins).to_arrays(),
         }
         write_arrays(index_file(self.folder, self.name), values)
 
@@ -207,12 +221,13 @@ def read_finished_chunk(folder: Path, name: str) -> ChunkIndex | None:
 
 
 def unpack_index(arrays: "np.lib.npyio.NpzFile") -> ChunkIndex:
-    """Convert an index file's arrays to a ChunkIndex."""
+    """Convert an index file's arrays to a ChunkIndex. Raises KeyError for an older one."""
     return ChunkIndex(
         labels=tuple(arrays["labels"].tolist()),
         codes=arrays["codes"],
         sizes=arrays["sizes"],
         unreadable=tuple(arrays["unreadable"].tolist()),
+        listing=Listing.from_arrays(arrays),
     )
 
 
@@ -249,8 +264,9 @@ def report_disk_errors(store: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL:
             raise UnfinishedError(
-                f"the disk of {store} is full; what was decoded so far is kept: make room, or set "
-                "ALEXNET_HOME to another disk, and try again"
+                f"the disk of {store} is full ({shutil.disk_usage(store).free / 1e9:.2f} GB free); "
+                "what was decoded so far is kept: make room, or set ALEXNET_HOME to another disk, "
+                "and try again"
             ) from error
         raise DataError(
             f"files cannot be written to {store}: {error.strerror or error}; make it writable or "

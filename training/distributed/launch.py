@@ -17,6 +17,7 @@ from model.config import AlexNetConfig
 from model.towers import check_splittable
 from storage.parallel import cores, is_distributed
 from training.config import RecipeError
+from training.config_file import expand_config
 from training.distributed.mesh import EXIT_PEER_LOST, can_split
 from training.distributed.signals import STOP_SIGNALS, block_interrupts, forward_stop_signals
 from training.distributed.worker import (
@@ -49,7 +50,10 @@ def launch(arguments: Sequence[str]) -> int:
     was killed or failed without an explanation, and RecipeError, ConfigError, RunError or
     WeightsError for a wrong command line.
     """
+    arguments = expand_config(arguments)
     options, gpus = parse_options(arguments), torch.cuda.device_count()
+    if options.seeds:
+        return launch_seeds(arguments, options.seeds)
     processes, towers = count_processes(options, gpus)
     if is_distributed() or processes == 1:
         return train_in_process(arguments, StderrChannel())
@@ -72,6 +76,17 @@ def launch(arguments: Sequence[str]) -> int:
             ).processes
         wait_for_processes(workers)
     return collect_exit_code([worker.exitcode for worker in workers], messages, received)
+
+
+def launch_seeds(arguments: Sequence[str], seeds: Sequence[int]) -> int:
+    """Train once with each seed, until one run does not finish; return its exit code, or 0."""
+    if is_distributed():
+        raise RecipeError("--seeds starts its processes itself: leave torchrun out, or --seeds")
+    for seed in seeds:
+        # Of repeated flags the last counts: here no seeds, and this one.
+        if code := launch([*arguments, "--seeds", "--seed", str(seed)]):
+            return code
+    return 0
 
 
 def count_processes(options: Options, gpus: int) -> tuple[int, int]:

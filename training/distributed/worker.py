@@ -4,6 +4,7 @@ A run of one process prints its errors itself. The processes of a larger run sen
 launcher, which prints each once.
 """
 
+import io
 import multiprocessing
 import os
 import signal
@@ -80,7 +81,11 @@ class QueueChannel:
 
 def train_in_process(arguments: Sequence[str], channel: Channel) -> int:
     """Train, alone or as one of several processes; return the exit code."""
-    console = Console(highlight=False, soft_wrap=True, quiet=rank() > 0)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where only ASCII can be written
+    # Without markup: brackets in a path are no style.
+    console = Console(markup=False, highlight=False, soft_wrap=True, quiet=rank() > 0)
     try:
         train_from_options(arguments, home_from_environment(), console, channel.send_hint)
     except EXPECTED_ERRORS as error:

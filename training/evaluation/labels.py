@@ -17,6 +17,7 @@ from model.dataset import (
     ClassName,
     FolderError,
     Photograph,
+    is_ignored,
     is_photograph,
     read_labels,
     read_wordnet_labels,
@@ -79,7 +80,7 @@ def list_photographs_by_folder(root: Path, place: Path) -> dict[str, tuple[str, 
     """List the photographs of each folder directly under `place`; empty if it is not a folder."""
     if not place.is_dir():
         return {}
-    names = sorted(e.name for e in os.scandir(place) if e.is_dir() and e.name[0] != ".")
+    names = sorted(e.name for e in os.scandir(place) if e.is_dir() and not is_ignored(e.name))
     return {name: list_photographs_in(root, place / name) for name in names}
 
 

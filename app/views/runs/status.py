@@ -1,7 +1,7 @@
 """Whether a run is finished, running or stopped, and how long it still needs.
 
-A run does not record that it is running. It writes after every epoch and saves a checkpoint every
-few minutes; one that has been silent for clearly longer has stopped.
+A run that stops records it. One that was killed could not: it writes after every epoch and saves a
+checkpoint every few minutes, and one that has been silent for clearly longer has stopped.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Literal
 
 from storage.runs import Epoch, Run
+from storage.steps import StepRecord, read_last_step
 from storage.tolerant_json import finite_number
 
 CHECKPOINT_SECONDS = 300.0
@@ -28,21 +29,36 @@ class RunStatus:
     """Whether a run is at work.
 
     remaining: estimated seconds until the last planned epoch; None when there are none or the
-    estimate is impossible.
+    estimate is impossible. step: the last record of the epoch that a running run is in; None
+    between epochs.
     """
 
     name: Literal["finished", "running", "stopped"]
     remaining: float | None = None
+    step: StepRecord | None = None
 
 
 def determine_run_status(run: Run, now: datetime) -> RunStatus:
     """Determine a run's status at a moment."""
     if run.finished:
         return RunStatus(name="finished")
+    if run.ended:
+        return RunStatus(name="stopped")
     longest = timedelta(seconds=compute_longest_silence(run))
     if run.last_write_at is None or now - run.last_write_at > longest:
         return RunStatus(name="stopped")
-    return RunStatus(name="running", remaining=estimate_remaining_seconds(run, now))
+    step = read_current_step(run)
+    if step is None or step.remaining is None:
+        return RunStatus(name="running", remaining=estimate_remaining_seconds(run, now), step=step)
+    spent = max(0.0, now.timestamp() - step.time)
+    return RunStatus(name="running", remaining=max(0.0, step.remaining - spent), step=step)
+
+
+def read_current_step(run: Run) -> StepRecord | None:
+    """Read the last record of the epoch that a run is in; None if it has written none yet."""
+    step = read_last_step(run.folder.steps)
+    done = run.last_epoch.epoch if run.last_epoch else 0
+    return step if step is not None and step.epoch > done else None
 
 
 def compute_longest_silence(run: Run) -> float:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from storage.evaluations import (
 from storage.home import Home
 from storage.recipe import RecipeFields
 from storage.runs import Epoch, RunFolder
+from storage.steps import StepRecord, append_step
 from training.config import PAPER
 from training.evaluation.confidence import error_rate
 from training.reporting import draw_conv1
@@ -206,9 +208,17 @@ def test_every_number_is_in_the_table(home: Home, client: FlaskClient, page) -> 
     assert [row[0] for row in rows] == ["1", "2", "3", "4", "5", "6"]
     assert [share_of(row[1]) for row in rows] == pytest.approx([*RATES, 0.00001])
     assert [share_of(row[2]) for row in rows[:5]] == list(LOSSES)
-    assert [share_of(row[3]) for row in rows[:5]] == pytest.approx(ERRORS)
-    assert rows[5][2] == rows[5][3] == "–"
-    assert rows[0][6] == "30\u2009s"
+    assert {(row[3], row[4]) for row in rows} == {("–", "–")}  # older runs lack them
+    assert [share_of(row[5]) for row in rows[:5]] == pytest.approx(ERRORS)
+    assert rows[5][2] == rows[5][5] == "–"
+    assert rows[0][8] == "30\u2009s"
+    run.append_epoch(
+        replace(epoch(7, 0.1, 0.5, 0.5), validation_loss=1.25, training_top1_error=0.75)
+    )
+    tables = page(client.get(f"/training/{NAME}")).all("table")
+    table = next(table for table in tables if table.attributes.get("id") == "epochs")
+    last = [cell.text for cell in table.one("tbody").all("tr")[-1].children]
+    assert (share_of(last[3]), share_of(last[4])) == (1.25, 0.75)
 
 
 def test_a_gap_interrupts_the_curve(home: Home, client: FlaskClient, page) -> None:
@@ -591,3 +601,32 @@ def earlier(shown: Any) -> list[str]:
     """The links to earlier evaluations."""
     links = (a.attributes["href"] for a in shown.all("a"))
     return [link for link in links if "evaluation=" in link]
+
+
+def test_a_running_run_shows_how_far_its_epoch_is(home: Home, client: FlaskClient, page) -> None:
+    run = record(home, finished=False)
+    step = StepRecord(
+        time=time.time(),
+        epoch=len(RATES) + 1,
+        step=1200,
+        steps=4800,
+        images=153_600,
+        loss=0.8125,
+        images_per_second=321.5,
+        data_wait=0.0,
+        memory=1.0,
+        remaining=7200.0,
+        rates={},
+        gradient_norms={},
+        update_norms={},
+    )
+    append_step(run.steps, step)
+    shown = page(client.get(f"/training/{NAME}"))
+    bar = shown.one("progress").attributes
+    assert (bar["value"], bar["max"]) == ("1200", "4800")
+    line = shown.one("p", "epoch-progress")
+    numbers = [re.sub(r"\D", "", number.text) for number in line.all(class_="number")]
+    assert numbers == ["1200", "4800", "153600", "0812", "3215"]
+    # Of an epoch that is over, nothing is in progress.
+    append_step(run.steps, replace(step, epoch=len(RATES), step=4800))
+    assert page(client.get(f"/training/{NAME}")).all("progress") == []

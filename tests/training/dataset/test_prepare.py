@@ -78,7 +78,7 @@ def test_what_does_not_fit_the_budget_is_stored_as_jpeg(
     assert (raw.train.kind, jpeg.train.kind) == ("raw", "jpeg")
     assert raw.key == prepared.key != jpeg.key
     sizes = {
-        data.key: sum(file.stat().st_size for file in (tmp_path / data.key).glob("*.bin"))
+        data.key: sum(file.stat().st_size for file in data.folder.glob("*.bin"))
         for data in (raw, jpeg)
     }
     assert sizes[raw.key] == exact
@@ -113,7 +113,8 @@ def test_other_ways_to_a_square_are_other_sets(folder: ImageFolder, tmp_path: Pa
 
 def test_the_second_time_nothing_is_decoded(copy: Path, tmp_path: Path) -> None:
     first = prepare(scan_folder(copy), tmp_path / "store", ignore)
-    place = tmp_path / "store" / first.key
+    place = first.folder
+    assert place is not None
     held = {file: file.stat().st_mtime_ns for file in place.iterdir()}
     counts: list[int] = []
     again = prepare(scan_folder(copy), tmp_path / "store", counts.append)
@@ -207,7 +208,8 @@ def test_a_disk_that_fills_up_is_one_clear_error_and_what_is_done_stays(
     folder: ImageFolder, tmp_path: Path
 ) -> None:
     done = prepare(folder, tmp_path / "elsewhere", ignore)
-    place = tmp_path / "store" / done.key
+    assert done.folder is not None
+    place = tmp_path / "store" / done.folder.name
     place.mkdir(parents=True)
     (place / "train-00002.bin.part").symlink_to("/dev/full")
     with pytest.raises(UnfinishedError, match=r"disk of .*store is full.* ALEXNET_HOME") as caught:
@@ -231,7 +233,8 @@ def test_a_store_that_cannot_be_written_is_said(folder: ImageFolder, tmp_path: P
 
 def test_a_damaged_store_is_not_opened(folder: ImageFolder, tmp_path: Path) -> None:
     done = prepare(folder, tmp_path, ignore, side=32)
-    place = tmp_path / done.key
+    place = done.folder
+    assert place is not None
     os.truncate(place / "val-00000.bin", 100)
     with pytest.raises(DataError, match=r"is damaged .*val-00000.*remove the folder"):
         prepare(folder, tmp_path, ignore, side=32)
@@ -269,7 +272,7 @@ def test_after_an_interruption_the_finished_chunks_are_kept(
     whole = prepare(folder, tmp_path / "elsewhere", ignore, budget=budget)
     assert whole.key == done.key
     for name in files(place):
-        one, other = (tmp_path / at / done.key / name for at in ("store", "elsewhere"))
+        one, other = (tmp_path / at / place.name / name for at in ("store", "elsewhere"))
         assert one.read_bytes() == other.read_bytes(), name
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from training.dataset.listing import Origin, digest_photograph
 from training.dataset.statistics import sum_outer_products
 from training.dataset.store import (
     ChunkWriter,
@@ -23,6 +24,10 @@ ASTRONAUT: np.ndarray = skimage.data.astronaut()  # type: ignore[no-untyped-call
 def squares(count: int, side: int = 32) -> np.ndarray:
     random = np.random.default_rng(count)
     return random.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def origin(name: str) -> Origin:
+    return Origin(name, digest_photograph(name.encode()), 1, 2)
 
 
 def test_a_split_in_memory_gives_the_rows_that_are_asked_for() -> None:
@@ -60,15 +65,20 @@ def test_a_chunk_is_there_when_it_is_finished_and_not_before(tmp_path: Path) -> 
     writer = ChunkWriter(tmp_path, "train-00000", 32)
     for image, label in zip(images, ("b", "a", "b", "c", "a"), strict=True):
         writer.add(
-            EncodedImage(encode_entry(image, "raw"), image, sum_outer_products(image)), label
+            EncodedImage(encode_entry(image, "raw"), image, sum_outer_products(image)),
+            label,
+            origin(label),
         )
-    writer.unreadable.append("no such image")
+    writer.leave_out("no such image", origin("d"))
     assert read_finished_chunk(tmp_path, "train-00000") is None
     writer.finish()
     index = read_finished_chunk(tmp_path, "train-00000")
     assert index is not None
     assert [index.labels[code] for code in index.codes] == ["b", "a", "b", "c", "a"]
     assert index.unreadable == ("no such image",)
+    assert index.listing.names == ("b", "a", "b", "c", "a", "d")
+    assert index.listing.readable.tolist() == [True] * 5 + [False]
+    assert index.listing.digests[3].tobytes() == origin("c").digest
     moments = read_chunk_sums(tmp_path, "train-00000")
     assert moments.count == 5
     np.testing.assert_array_equal(moments.image, images.astype(int).sum(0))
@@ -77,6 +87,7 @@ def test_a_chunk_is_there_when_it_is_finished_and_not_before(tmp_path: Path) -> 
 def test_a_chunk_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     writer = ChunkWriter(tmp_path, "train-00000", 32)
     image = squares(1)[0]
-    writer.add(EncodedImage(encode_entry(image, "raw"), image, sum_outer_products(image)), "a")
+    entry = EncodedImage(encode_entry(image, "raw"), image, sum_outer_products(image))
+    writer.add(entry, "a", origin("a"))
     writer.abandon()
     assert list(tmp_path.iterdir()) == []
