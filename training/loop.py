@@ -23,7 +23,9 @@ from training.validate import validate
 def train_network(
     state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool, callbacks: Callbacks
 ) -> None:
-    """Train from `state` until the recipe ends the run; a GPU with room keeps the images.
+    """Train from `state` until the recipe or a callback ends the run.
+
+    A GPU with room keeps the images.
 
     Raises DivergedError if the run diverges, and StoppedError, after saving a checkpoint, if a
     signal stops it; in all processes alike.
@@ -31,7 +33,7 @@ def train_network(
     data = keep_on_gpu(data, state.device)
     while True:
         schedule = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
-        if schedule.stop:
+        if schedule.stop or callbacks.is_finished(state):
             return
         state.history.append(run_epoch(state, data, recipe, schedule, bf16, callbacks))
         state.progress = EpochProgress()
