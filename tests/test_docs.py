@@ -160,7 +160,8 @@ def test_training_lists_every_hyperparameter() -> None:
 
 
 def test_flags_in_the_text_exist(app: Flask) -> None:
-    scripts = ("training/run.py", "training/evaluate.py", "training/compress.py")
+    names = ("training/run", "training/evaluate", "training/compress", "experiments/run")
+    scripts = [f"{name}.py" for name in names]
     known = "".join(map(script_help, scripts))
     for group in (app.cli.commands["index"], app.cli.commands["weights"]):
         assert isinstance(group, click.Group)
