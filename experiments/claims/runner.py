@@ -92,7 +92,7 @@ def run_arms_interleaved(
     arms = setting.make_arms(setting.epochs)
     if setting.rates:
         arms = {
-            name: replace(recipe, rate=search_rate(experiment, name, setting, seeds, work))
+            name: replace(recipe, rate=search_rate(experiment, name, setting, work))
             for name, recipe in arms.items()
         }
     for seed in range(seeds):
@@ -102,13 +102,10 @@ def run_arms_interleaved(
                 yield arm, run_or_read(experiment, arm, parts, setting, work)
 
 
-def search_rate(
-    experiment: Experiment, name: str, setting: Setting, seeds: int, work: Workplace
-) -> float:
+def search_rate(experiment: Experiment, name: str, setting: Setting, work: Workplace) -> float:
     """Find an arm's best rate, training on images that the measured runs do not see."""
     parts = divide(work.data, setting, search=True)
     found: dict[float, RunResult] = {}
-    # All arms' runs of one rate before the next rate's are not needed: a search is not measured.
     for rate in setting.rates:
         recipe: Recipe = setting.make_arms(setting.search_epochs)[name]
         arm = Arm(name=f"{name}, rate {rate:g}", recipe=replace(recipe, rate=rate))
@@ -170,7 +167,8 @@ def run_or_read(
         *(described, arm, parts, setting, folder),
         *(work.options, work.console, work.is_time_over),
     )
-    save_predictions(trained, work.home)
+    if len(trained.probabilities):
+        save_predictions(trained, work.home)
     if keep_weights:
         save_kept_weights(trained, arm, parts, weights)
     trained.result.write(file)
@@ -228,4 +226,6 @@ def summarise(run: RunResult) -> str:
     if run.diverged:
         return run.diverged
     errors = ", ".join(f"{name} {count.error:.2%}" for name, count in run.errors.items())
+    if not run.errors:
+        errors = f"training error {run.curve[-1].training_error or 0:.2%}"
     return f"{errors}; {run.cpu_seconds:.0f} s of processor time"

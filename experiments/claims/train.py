@@ -166,13 +166,27 @@ def train_run(
     try:
         train_network(state, parts.train, arm.recipe, run.bf16, callbacks)
     except DivergedError as error:
-        nothing = np.empty((0, 0), np.float16)
-        return Trained(
-            result=run.add_times(replace(described, diverged=str(error))),
-            state=state,
-            probabilities=nothing,
-        )
-    centre, crops = predict_test(state, parts.test, arm.recipe, run.bf16)
+        return finish(run, replace(described, diverged=str(error)))
+    described = replace(
+        described,
+        curve=tuple(
+            starmap(make_point, zip(state.history, run.list_training_errors(), strict=True))
+        ),
+    )
+    # A search chooses by the training error: the test images are not for that.
+    return finish(run, described if described.purpose == "search" else measure_run(run, described))
+
+
+def finish(run: "Run", result: RunResult) -> Trained:
+    """Return a run with the time that it took, and what it predicted, if it was tested."""
+    return Trained(result=run.add_times(result), state=run.state, probabilities=run.probabilities)
+
+
+def measure_run(run: "Run", described: RunResult) -> RunResult:
+    """Measure a trained network on the test images, and look at its conv1."""
+    state = run.state
+    centre, crops = predict_test(state, run.parts.test, run.arm.recipe, run.bf16)
+    run.probabilities = crops.numpy().astype(np.float16)
     measured = {
         "conv1 at low frequencies": compute_low_frequency_share(state.network.first_conv.weight)
     }
@@ -180,19 +194,16 @@ def train_run(
         contrast = contrast_halves(state.network.first_conv.weight.detach().float().cpu())
         first, second = contrast.means
         measured |= {"first tower": first, "second tower": second, "p": contrast.p}
-    if setting.plateau:
+    if run.setting.plateau:
         measured["steps"] = run.plateau_steps or run.steps
         measured["left the plateau"] = float(run.plateau_steps is not None)
-    true = torch.from_numpy(parts.test.val.classes)
+    true = torch.from_numpy(run.parts.test.val.classes)
     wrong = {
-        "centre": rank_predictions(centre, true, ResultKey(name, "centre")).rank,
-        "crops": rank_predictions(crops, true, ResultKey(name, "ten")).rank,
+        "centre": rank_predictions(centre, true, ResultKey(described.arm, "centre")).rank,
+        "crops": rank_predictions(crops, true, ResultKey(described.arm, "ten")).rank,
     }
-    result = replace(
+    return replace(
         described,
-        curve=tuple(
-            starmap(make_point, zip(state.history, run.list_training_errors(), strict=True))
-        ),
         errors={
             f"{kind} top-{guesses}": Count(wrong=int((ranks >= guesses).sum()), images=len(ranks))
             for kind, ranks in wrong.items()
@@ -200,9 +211,6 @@ def train_run(
         },
         per_image={kind: pack(ranks >= 1) for kind, ranks in wrong.items()},
         measured={what: float(f"{value:.6g}") for what, value in measured.items()},
-    )
-    return Trained(
-        result=run.add_times(result), state=state, probabilities=crops.numpy().astype(np.float16)
     )
 
 
@@ -223,6 +231,7 @@ class Run:
         weights = arm.weights.identity if arm.weights else None
         self.spec = RunSpec(parts.train, arm.recipe, weights, "bf16" if bf16 else "f32")
         self.training_errors: dict[str, float] = {}
+        self.probabilities = np.empty((0, 0), np.float16)
         self.steps = 0
         self.plateau_steps: int | None = None
         self.cpu_before = self.seconds_before = 0.0
