@@ -86,7 +86,10 @@ def run(experiment: Experiment, options: Options, console: Console) -> None:
     started = time.monotonic()
     keep_freed_memory()
     home = home_from_environment()
-    source = find_source(choose_data_source(TrainingOptions(data=options.data))[0] or "")
+    folder = choose_data_source(TrainingOptions(data=options.data))[0]
+    if folder is None:
+        raise ResultError(f"name the photographs: {experiment.name} --data DIR")
+    source = find_source(folder)
     folders = {c.folder for c in source.classes} if isinstance(source, ImageFolder) else set()
     side = CIFAR_SIDE if folders == CIFAR10_CLASSES else PHOTOGRAPH_SIDE
     # Compiling takes longer than it saves where a run takes minutes.
