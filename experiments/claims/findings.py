@@ -241,7 +241,11 @@ def compare_images(
         return make_effect(contrast, None, 0, "not run", "no pair of runs yet")
     more, less = (unpack(run.per_image["hits"]).astype(float) / NEIGHBOURS for run in pairs[0])
     interval = find_mean_interval(more - less)
-    return make_effect(contrast, interval, len(more), judge(interval), explain(claim, interval, ()))
+    verdict, over = judge(interval), f"the interval is over {len(more):,} images"
+    reason = f"zero lies in it; {over}"
+    if verdict != "not resolved":
+        reason = f"{explain(claim, interval, ())}; {over}"
+    return make_effect(contrast, interval, len(more), verdict, reason)
 
 
 def explain(claim: Claim, interval: Interval, values: Sequence[float]) -> str:

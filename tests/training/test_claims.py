@@ -24,6 +24,7 @@ from experiments.claims.registry import EXPERIMENTS
 from experiments.claims.result import (
     ResultError,
     RunResult,
+    pack,
     read_result,
     read_results,
     unpack,
@@ -327,6 +328,22 @@ def test_a_ratio_of_runs_that_ended_early_is_a_lower_bound() -> None:
         replace(claim, contrasts=(Contrast(more="ReLU", less="tanh"),)), "cifar10", [*relu, *tanh]
     ).effects
     assert (unknown.value, unknown.verdict) == (None, "not resolved")
+
+
+def test_neighbours_are_compared_image_by_image() -> None:
+    claim = EXPERIMENTS["neighbours"].claims[0]
+    random = np.random.default_rng(0)
+    hits = {"fc7": random.integers(3, 7, 100), "pixels": random.integers(0, 4, 100)}
+    runs = [
+        replace(make_result(arm, 0, []), per_image={"hits": pack(one.astype(np.uint8))})
+        for arm, one in hits.items()
+    ]
+    found = judge_on_data(claim, "imagenette", runs)
+    assert [arm.mean for arm in found.arms] == pytest.approx([hits[a].mean() / 6 for a in hits])
+    (effect,) = found.effects
+    expected = ttest_1samp((hits["fc7"] - hits["pixels"]) / 6, 0).confidence_interval(0.95)
+    assert (effect.low, effect.high) == pytest.approx((expected.low, expected.high))
+    assert (effect.verdict, effect.compared) == ("held", 100)
 
 
 def test_every_experiment_of_the_table_is_registered_and_complete() -> None:
