@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from experiments.claims.experiment import MakeArms, Setting
+from experiments.claims.experiment import Contrast, DataKind, MakeArms, Setting
 from model.alexnet import list_layers
 from model.architectures import VARIANTS
 from model.config import AlexNetConfig
@@ -76,6 +76,19 @@ def imagenet_setting(changes: Changes, base: Recipe = PAPER, **more: Any) -> Set
     return Setting(make_arms=make_photograph_arms(base, changes), **(defaults | more))
 
 
+def pair(more: str, less: str) -> tuple[Contrast, ...]:
+    """Return the only contrast of a claim: by the claim, the first arm has more."""
+    return (Contrast(more=more, less=less),)
+
+
+def photograph_settings(changes: Changes, **more: Any) -> dict[DataKind, Setting]:
+    """Return the settings on Imagenette and, with the paper's recipe, on ImageNet."""
+    return {
+        "imagenette": imagenette_setting(changes, **more),
+        "imagenet": imagenet_setting(changes),
+    }
+
+
 def make_figure_1_arms(epochs: int) -> Mapping[str, Recipe]:
     """Make the arms of Figure 1: the four-layer net, without any regularisation."""
     relu = replace(FIGURE_1, epochs=epochs, patience=epochs)
@@ -131,6 +144,12 @@ def change_start(layer: Layer, *, biases: bool, sigma: float | None) -> Layer:
     return layer
 
 
+TOWERS: Changes = {
+    "two towers": {},
+    "one half": {"variant": "one-gpu"},
+    "towers apart": {"variant": "separate-towers"},
+}
+"""The networks of two GPUs that differ in how these exchange maps, and that of one."""
 AS_RUN: Mapping[str, Mapping[str, Any]] = {
     "network": {"variant": "original"},
     "biases": {"bias_rate": ORIGINAL.bias_rate, "bias_decay": ORIGINAL.bias_decay},
