@@ -25,6 +25,7 @@ COPY model model
 COPY index index
 COPY templates templates
 COPY app app
+COPY experiments/results/findings.json experiments/results/
 # The root file system may be read-only: nothing is written but ALEXNET_HOME and /tmp.
 RUN .venv/bin/python -m compileall -q app index model storage
 ENV PATH=/opt/alexnet/.venv/bin:$PATH \

@@ -266,6 +266,14 @@ SCREENSHOTS = (
         steps=open_page("/models"),
     ),
     Screenshot(
+        section="The paper",
+        name="paper",
+        caption="The paper's sections, with what was measured of its claims.",
+        steps=open_page("/paper"),
+        wait_for=".claim",
+        max_height=1300,
+    ),
+    Screenshot(
         section="API",
         name="api",
         caption="The API's documentation, generated from its code.",

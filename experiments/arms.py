@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -66,13 +66,18 @@ class Arm:
 
         Lines of another recipe, such as of a preset that has changed since, are not the arm's.
         """
-        papers = asdict(PAPER)
-        recipe = {k: v for k, v in asdict(self.recipe).items() if v != papers[k] or k == "seed"}
-        known = {"arm": self.name, "data": data.key, "recipe": recipe | {"epochs": self.epochs}}
+        known = {"arm": self.name, "data": data.key, "recipe": self.describe_recipe()}
         if self.weights:
             known["weights"] = self.weights.identity
         identity: Line = json.loads(json.dumps(known))
         return identity
+
+    def describe_recipe(self) -> Line:
+        """Return the recipe's values that are not the paper's, and its seed and epochs, as JSON."""
+        papers = asdict(PAPER)
+        values = {k: v for k, v in asdict(self.recipe).items() if v != papers[k] or k == "seed"}
+        described: Line = json.loads(json.dumps(values | {"epochs": self.epochs}))
+        return described
 
     @property
     def epochs(self) -> int:
@@ -145,12 +150,8 @@ def train_arm(
     on_trained: Callable[[Arm, TrainingState], Line],
 ) -> Line:
     """Train one arm from the beginning, and return its result line."""
-    device, recipe = select_device(options), arm.recipe
-    precision = choose_precision(options, device)
-    state = init_state(arm.network(len(data.class_names)), recipe, device)
-    if arm.weights:
-        init_from_weights(arm.weights, state, recipe.from_layers)
-    compile_network(state, options.compile, recipe.epochs * len(data.train))
+    recipe = arm.recipe
+    state, precision = start_arm(arm, data, options)
     averages = [Average(state.network, decay) for decay in arm.averages]
 
     def on_step(*_: object) -> None:
@@ -185,6 +186,18 @@ def train_arm(
         "images_per_second": median(epoch.images_per_second for epoch in state.history),
         **on_trained(arm, state),
     }
+
+
+def start_arm(
+    arm: Arm, data: PreparedDataset, options: Options
+) -> tuple[TrainingState, Literal["f32", "bf16"]]:
+    """Build an arm's network on the device that the options name, and choose its precision."""
+    device = select_device(options)
+    state = init_state(arm.network(len(data.class_names)), arm.recipe, device)
+    if arm.weights:
+        init_from_weights(arm.weights, state, arm.recipe.from_layers)
+    compile_network(state, options.compile, arm.recipe.epochs * len(data.train))
+    return state, choose_precision(options, device)
 
 
 def without_seconds(

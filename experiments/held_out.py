@@ -34,8 +34,7 @@ def hold_out(data: PreparedDataset, every: int) -> PreparedDataset:
 
 def choose_rows(split: Split, every: int) -> Rows:
     """Choose one in `every` images of each class: int64, in ascending order."""
-    entries = split.iter_encoded(np.arange(len(split)))
-    digests = np.array([hashlib.blake2b(e.tobytes(), digest_size=8).hexdigest() for e in entries])
+    digests = digest_images(split)
     chosen = []
     for number in np.unique(split.classes):
         rows = np.flatnonzero(split.classes == number)
@@ -45,6 +44,54 @@ def choose_rows(split: Split, every: int) -> Rows:
             raise ValueError(f"class {number} has too few images to hold out 1 in {every}")
         chosen.append(own)
     return np.sort(np.concatenate(chosen))
+
+
+def digest_images(split: Split) -> npt.NDArray[np.str_]:
+    """Digest each image's stored bytes to 16 hex digits."""
+    entries = split.iter_encoded(np.arange(len(split)))
+    return np.array([hashlib.blake2b(e.tobytes(), digest_size=8).hexdigest() for e in entries])
+
+
+def take_images(split: Split, images: int) -> Split:
+    """Return so many images of a split, as evenly as possible from its classes, or all of them.
+
+    Which ones follows from the images alone: of each class those with the lowest digests.
+    """
+    if images >= len(split):
+        return split
+    digests, classes = digest_images(split), np.unique(split.classes)
+    order = np.lexsort((digests, split.classes))
+    counts = np.bincount(split.classes, minlength=int(classes[-1]) + 1)
+    place = np.empty(len(split), np.int64)
+    place[order] = np.concatenate([np.arange(count) for count in counts])
+    # The first of every class come before the second of any.
+    chosen = np.lexsort((digests, place))[:images]
+    return select_rows(split, np.sort(chosen))
+
+
+def keep_classes(data: PreparedDataset, every: int) -> PreparedDataset:
+    """Return a dataset of one in `every` classes, from the first, numbered anew."""
+    kept = np.arange(0, len(data.class_names), every)
+
+    def select(split: Split) -> Split:
+        own = select_rows(split, np.flatnonzero(np.isin(split.classes, kept)))
+        return replace(own, classes=own.classes // every)
+
+    return replace(
+        data,
+        key=f"{data.key}, 1 in {every} classes",
+        class_names=tuple(data.class_names[number] for number in kept),
+        train=select(data.train),
+        val=select(data.val),
+    )
+
+
+def digest_split(split: Split) -> str:
+    """Digest a split's images and classes, in order, to 16 hex digits."""
+    whole = hashlib.blake2b(split.classes.astype("<i8").tobytes(), digest_size=8)
+    for entry in split.iter_encoded(np.arange(len(split))):
+        whole.update(entry.tobytes())
+    return whole.hexdigest()
 
 
 def select_rows(split: Split, rows: Rows) -> Split:

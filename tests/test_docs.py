@@ -126,7 +126,7 @@ def test_flask_commands_and_their_flags_exist(app: Flask) -> None:
             command = command.commands[path[-1]]
         assert flags(rest) <= options(command), words
         documented.add(" ".join(path))
-    groups = [(name, app.cli.commands[name]) for name in ("index", "weights", "db")]
+    groups = [(name, find_command(app, name)) for name in ("index", "weights", "db")]
     assert documented >= {"classify"} | {
         f"{name} {command}"
         for name, group in groups
@@ -159,15 +159,18 @@ def test_training_lists_every_hyperparameter() -> None:
         assert re.search(rf"{flag}\b", script_help("training/run.py")), flag
 
 
+def find_command(app: Flask, name: str) -> click.Command:
+    """A command of `flask …` by its name."""
+    command = app.cli.get_command(click.Context(app.cli), name)
+    assert command
+    return command
+
+
 def test_flags_in_the_text_exist(app: Flask) -> None:
-    scripts = (
-        "training/run.py",
-        "training/evaluate.py",
-        "training/compress.py",
-        "training/sets.py",
-    )
+    names = ("training/run", "training/evaluate", "training/compress", "training/sets")
+    scripts = [f"{name}.py" for name in (*names, "experiments/run")]
     known = "".join(map(script_help, scripts))
-    for group in (app.cli.commands["index"], app.cli.commands["weights"]):
+    for group in (find_command(app, "index"), find_command(app, "weights")):
         assert isinstance(group, click.Group)
         known += " ".join(flag for command in group.commands.values() for flag in options(command))
     named = {words[0] for words in commands() if words[0].startswith("--")}

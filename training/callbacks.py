@@ -26,6 +26,9 @@ class Callbacks:
     """Called after each step with its number, the number of steps in the epoch, and its loss."""
     on_epoch: Callable[[TrainingState], None] = lambda _: None
     """Called after each epoch, in all processes."""
+    is_finished: Callable[[TrainingState], bool] = lambda _: False
+    """Whether the run ends before its last epoch; asked between epochs, in all processes, whose
+    answers must be the same."""
     checkpoint_due: Callable[[], bool] = lambda: False
     """Whether to save a checkpoint now; asked after each step, in rank 0 only."""
     stop_signal: Callable[[], int] = lambda: 0

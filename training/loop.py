@@ -24,7 +24,9 @@ from training.validate import validate
 def train_network(
     state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool, callbacks: Callbacks
 ) -> None:
-    """Train from `state` until the recipe ends the run; a GPU with room keeps the images.
+    """Train from `state` until the recipe or a callback ends the run.
+
+    A GPU with room keeps the images.
 
     Raises DivergedError if the run diverges, and StoppedError, after saving a checkpoint, if a
     signal stops it; in all processes alike.
@@ -33,7 +35,7 @@ def train_network(
     while True:
         errors = [epoch.top1_error for epoch in state.history]
         schedule = schedule_epoch(errors, recipe, state.planned_epochs(recipe))
-        if schedule.stop:
+        if schedule.stop or callbacks.is_finished(state):
             return
         state.history.append(run_epoch(state, data, recipe, schedule, bf16, callbacks))
         state.progress, state.epoch_recipe = EpochProgress(), None

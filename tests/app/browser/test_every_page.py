@@ -18,6 +18,7 @@ PAGES = (
     "/figure-4",
     "/training",
     "/models",
+    "/paper",
     "/nothing",
 )
 

@@ -1,0 +1,176 @@
+"""Claims about all runs of whatever experiment, and about several networks together."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from experiments.claims.experiment import DATA_LABELS, DataKind
+from experiments.claims.result import RunResult, unpack
+from experiments.claims.statistics import Interval, find_mean_interval, judge
+from storage.findings import ArmFigures, DataFindings, Effect, Unit, Verdict
+from training.evaluation.confidence import error_rate
+
+ONE, FIVE, MEMBERS = "one network", "five averaged", 5
+MIN_EPOCHS, MIN_RUNS, SIGNIFICANT = 20, 5, 0.05
+"""Of runs whose towers are compared; how many there must be; and the p-value of a difference."""
+APART = ("separate-towers", "original-150")
+"""Variants whose towers never meet before fc6."""
+POOLED: Mapping[str, tuple[str, Unit]] = {
+    "crops against centre": ("top-1 error", "share"),
+    "one against five": ("top-1 error, crops averaged", "share"),
+    "towers that differ": ("runs whose towers differ in colour selectivity", "share"),
+    "towers apart that differ": ("runs whose towers differ in colour selectivity", "share"),
+}
+"""What is compared, by the name of the measure, and its unit."""
+
+
+def make_pooled(
+    measure: str, groups: Mapping[DataKind, list[RunResult]], results: Sequence[RunResult]
+) -> Iterator[DataFindings]:
+    """Yield what a measure came to on each kind of data that has runs for it."""
+    every = [
+        run
+        for run in results
+        if run.purpose == "measurement" and not run.copied_from and not run.diverged
+    ]
+    for kind in DATA_LABELS:
+        own = [run for run in every if run.data.kind == kind]
+        match measure:
+            case "crops against centre":
+                found = compare_crops(kind, own)
+            case "one against five":
+                found = compare_ensemble(kind, groups[kind])
+            case _:
+                apart = measure == "towers apart that differ"
+                found = compare_towers(kind, [r for r in own if is_apart(r) == apart])
+        if found:
+            yield found
+
+
+def is_apart(run: RunResult) -> bool:
+    """Return whether a run's towers exchange nothing before fc6."""
+    return run.recipe.get("variant") in APART
+
+
+def compare_crops(kind: DataKind, runs: Sequence[RunResult]) -> DataFindings | None:
+    """Compare the error of all crops with that of the centre crop, run by run."""
+    # Of a network that sees the whole image, there is one crop.
+    several = [
+        run
+        for run in runs
+        if {"centre", "crops"} <= set(run.per_image)
+        and run.per_image["centre"] != run.per_image["crops"]
+    ]
+    if not several:
+        return None
+    errors = {
+        name: [run.errors[f"{key} top-1"].error for run in several]
+        for name, key in (("centre crop", "centre"), ("crops averaged", "crops"))
+    }
+    first, second = errors.values()
+    difference = find_mean_interval(np.subtract(first, second))
+    effect = make_effect("centre crop", "crops averaged", difference, len(several), "runs")
+    arms = tuple(make_arm(name, values) for name, values in errors.items())
+    return make_data(kind, f"{len(several)} runs of all experiments", arms, effect)
+
+
+def compare_ensemble(kind: DataKind, runs: Sequence[RunResult]) -> DataFindings | None:
+    """Compare the mean error of one network with that of five averaged, image by image."""
+    ones = [run for run in runs if run.arm == ONE and run.curve]
+    if not ones:
+        return None
+    first = ones[0]
+    five = next((r for r in runs if r.arm == FIVE and is_same_length(r, first)), None)
+    if five is None:
+        return None
+    wrong = np.mean([unpack(run.per_image["crops"]) for run in ones], axis=0)
+    difference = find_mean_interval(wrong - unpack(five.per_image["crops"]))
+    effect = make_effect(ONE, FIVE, difference, len(wrong), "images")
+    arms = (
+        make_arm(ONE, [run.errors["crops top-1"].error for run in ones]),
+        make_arm(FIVE, [five.errors["crops top-1"].error]),
+    )
+    setting = (
+        f"{first.data.train:,} training images, {first.epochs} epochs, {first.precision}, "
+        f"{first.data.test:,} test images"
+    )
+    return make_data(kind, setting, arms, effect)
+
+
+def is_same_length(run: RunResult, other: RunResult) -> bool:
+    """Return whether two runs had the same images and epochs."""
+    return (run.data, run.epochs) == (other.data, other.epochs)
+
+
+def compare_towers(kind: DataKind, runs: Sequence[RunResult]) -> DataFindings | None:
+    """Count the runs of two towers that differ in colour selectivity."""
+    tested = [run for run in runs if "p" in run.measured and run.epochs >= MIN_EPOCHS]
+    if not tested:
+        return None
+    differ = np.array([run.measured["p"] <= SIGNIFICANT for run in tested])
+    rate = error_rate(differ)
+    verdict: Verdict = "not held"
+    if differ.all():
+        verdict = "held" if len(tested) >= MIN_RUNS else "not resolved"
+    reason = f"{rate.wrong} of {rate.images} runs differ"
+    if len(tested) < MIN_RUNS and differ.all():
+        reason += f"; the rule asks for {MIN_RUNS}"
+    effect = Effect(
+        more="first tower",
+        less="second tower",
+        value=rate.error,
+        low=rate.low,
+        high=rate.high,
+        compared=rate.images,
+        verdict=verdict,
+        reason=reason,
+    )
+    arms = tuple(
+        make_arm(
+            name,
+            [select(run.measured["first tower"], run.measured["second tower"]) for run in tested],
+        )
+        for name, select in (("the less selective tower", min), ("the more selective tower", max))
+    )
+    return make_data(kind, f"{len(tested)} runs of at least {MIN_EPOCHS} epochs", arms, effect)
+
+
+def make_arm(name: str, values: Sequence[float]) -> ArmFigures:
+    """Return the mean of an arm's values with its interval."""
+    mean = find_mean_interval(values)
+    return ArmFigures(arm=name, runs=len(values), mean=mean.mean, low=mean.low, high=mean.high)
+
+
+def make_effect(more: str, less: str, interval: Interval, compared: int, over: str) -> Effect:
+    """Judge that the first has more, by an interval over runs or images."""
+    verdict = judge(interval)
+    reasons = {"held": "above", "not held": "below"}
+    reason = f"zero lies in the interval over {compared:,} {over}"
+    if interval.low is None:
+        reason = "one run: an interval needs two"
+    elif verdict in reasons:
+        reason = f"the whole interval, over {compared:,} {over}, is {reasons[verdict]} zero"
+    return Effect(
+        more=more,
+        less=less,
+        value=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        compared=compared,
+        verdict=verdict,
+        reason=reason,
+    )
+
+
+def make_data(
+    kind: DataKind, setting: str, arms: tuple[ArmFigures, ...], effect: Effect
+) -> DataFindings:
+    """Put what was found on one kind of data together."""
+    return DataFindings(
+        kind=kind,
+        data=DATA_LABELS[kind],
+        setting=setting,
+        arms=arms,
+        effects=(effect,),
+        verdict=effect.verdict,
+    )

@@ -1,0 +1,264 @@
+"""The experiments on the paper's claims, run on a tiny dataset."""
+
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments.claims import baseline, chain, neighbours
+from experiments.claims.experiment import Claim, Contrast, Experiment, Setting
+from experiments.claims.findings import make_findings
+from experiments.claims.pooled import FIVE, ONE, make_pooled
+from experiments.claims.recipes import define_network
+from experiments.claims.registry import EXPERIMENTS
+from experiments.claims.result import (
+    ResultError,
+    RunResult,
+    read_result,
+    read_results,
+    unpack,
+)
+from experiments.claims.runner import Workplace, choose_setting, run_arms_interleaved
+from experiments.claims.special import run_experiment
+from experiments.held_out import keep_classes, take_images
+from model.architectures import VARIANTS
+from model.checkpoint import load_weights
+from model.layers import Activation, Conv, Dense, Flatten, Pool
+from storage.home import Home
+from training.callbacks import StoppedError
+from training.config import PAPER, SMALL
+from training.dataset.prepare import PreparedDataset
+from training.options import Options
+
+TINY = replace(SMALL, variant="cifar-24", batch=5, rate=0.003, warmup=0)
+ARMS = {"plain": {}, "slow": {"rate": 0.001}}
+
+
+def make_setting(**more: Any) -> Setting:
+    """Two arms of a small net, with half of the images held out."""
+
+    def make_arms(epochs: int) -> dict[str, Any]:
+        return {name: replace(TINY, epochs=epochs, **own) for name, own in ARMS.items()}
+
+    defaults = {"epochs": 2, "seeds": 2, "minutes": 1, "held_out": 2, "sample": 6}
+    return Setting(make_arms=make_arms, **(defaults | more))
+
+
+def make_experiment(name: str = "tiny", **more: Any) -> Experiment:
+    claim = Claim(
+        statement="",
+        measure="error, crops",
+        paper="",
+        contrasts=(Contrast(more="slow", less="plain"),),
+    )
+    return Experiment(name=name, title="", section="", claims=(claim,), **more)
+
+
+@pytest.fixture
+def work_on(tmp_path: Path) -> Callable[..., Workplace]:
+    """A workplace with a home and results of its own."""
+
+    def make(data: PreparedDataset, where: str = "a", calls: int = 10**9) -> Workplace:
+        left = iter(range(calls))
+        return Workplace(
+            data=data,
+            home=Home(root=tmp_path / where),
+            options=Options(precision="f32", device="cpu"),
+            console=Console(quiet=True),
+            stop_signal=lambda: 0 if next(left, None) is not None else signal.SIGTERM,
+            deadline=float("inf"),
+            results=tmp_path / where / "results",
+        )
+
+    return make
+
+
+def run_all(experiment: Experiment, setting: Setting, work: Workplace) -> list[RunResult]:
+    return [run for _, run in run_arms_interleaved(experiment, setting, setting.seeds, work)]
+
+
+def without_times(runs: Sequence[RunResult]) -> list[RunResult]:
+    return [replace(run, cpu_seconds=0, seconds=0) for run in runs]
+
+
+def test_a_stopped_run_ends_with_the_same_numbers(
+    tiny: PreparedDataset, work_on: Callable[..., Workplace]
+) -> None:
+    experiment, setting = make_experiment(), make_setting(seeds=1)
+    whole = run_all(experiment, setting, work_on(tiny))
+    again: list[RunResult] = []
+    # Stopped after a few steps or validations, again and again, until there is nothing left.
+    stops = 0
+    while not again:
+        try:
+            again = run_all(experiment, setting, work_on(tiny, "b", calls=5))
+        except StoppedError:
+            stops += 1
+    assert stops > 1
+    assert without_times(again) == without_times(whole)
+    work = work_on(tiny, "b")
+    assert without_times(read_results(work.results)) == sorted(
+        without_times(whole), key=lambda run: (run.arm, run.seed)
+    )
+    assert not list((work.home.root / "experiments").glob("*/checkpoint*"))
+    for run in whole:
+        assert run.data.train == 12
+        assert run.errors["centre top-1"].images == run.data.test == len(tiny.val)
+        wrong = unpack(run.per_image["crops"])
+        assert wrong.sum() == run.errors["crops top-1"].wrong
+        assert [point.epoch for point in run.curve] == [1, 2]
+        assert all(0 <= point.training_error <= 1 for point in run.curve)  # type: ignore[operator]
+
+
+def test_seeds_take_turns_and_the_same_run_is_made_once_and_counted_once(
+    tiny: PreparedDataset, work_on: Callable[..., Workplace]
+) -> None:
+    work, setting = work_on(tiny), make_setting(epochs=1)
+    first = run_all(make_experiment(), setting, work)
+    seeds = [(run.seed, run.arm) for run in first]
+    assert seeds == [(0, "plain"), (0, "slow"), (1, "plain"), (1, "slow")]
+    second = run_all(make_experiment("other"), setting, work)
+    assert {run.copied_from for run in second} == {"tiny"}
+    assert [replace(run, experiment="tiny", copied_from="") for run in second] == first
+    findings = make_findings(read_results(work.results))
+    assert findings.cpu_seconds == round(sum(run.cpu_seconds for run in first))
+
+
+def test_a_run_ends_at_its_target_and_the_rate_is_chosen_on_other_images(
+    tiny: PreparedDataset, work_on: Callable[..., Workplace]
+) -> None:
+    setting = make_setting(
+        epochs=3, seeds=1, target=1.0, rates=(1e-9, 0.003), search_epochs=2, images=6
+    )
+    work = work_on(tiny)
+    measured = run_all(make_experiment(), setting, work)
+    # Any training error is at most 1.
+    assert [len(run.curve) for run in measured] == [1, 1]
+    searched = [run for run in read_results(work.results) if run.purpose == "search"]
+    assert len(searched) == 4
+    for arm in ARMS:
+        tried = {r.recipe["rate"]: r.curve[-1] for r in searched if r.arm.startswith(arm)}
+        best = min(tried, key=lambda rate: (tried[rate].epoch, tried[rate].training_error, rate))
+        assert next(run for run in measured if run.arm == arm).recipe["rate"] == best
+    digests = {run.purpose: run.data.fingerprint.split()[0] for run in (*searched, *measured)}
+    assert digests["search"] != digests["measurement"]
+
+
+def test_an_experiment_that_cannot_run_says_so(tiny: PreparedDataset) -> None:
+    with pytest.raises(ResultError, match="other experiments"):
+        choose_setting(EXPERIMENTS["crops"], tiny, None, None)
+    only = make_experiment(settings={"cifar10": make_setting()})
+    with pytest.raises(ResultError, match="CIFAR-10"):
+        choose_setting(only, tiny, None, None)
+    setting = choose_setting(EXPERIMENTS["lrn"], tiny, 3, 10)
+    assert (setting.epochs, setting.images) == (3, 10)
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text('{"format": 1}')
+    with pytest.raises(ResultError, match=r"run\.json"):
+        read_result(file)
+
+
+def test_five_networks_are_averaged(
+    tiny: PreparedDataset, work_on: Callable[..., Workplace]
+) -> None:
+    setting = replace(
+        make_setting(seeds=5), make_arms=lambda epochs: {ONE: replace(TINY, epochs=epochs)}
+    )
+    experiment, work = make_experiment(special="ensemble"), work_on(tiny)
+    run_experiment(experiment, setting, 5, Path(), work)
+    files = sorted((work.home.root / "experiments/predictions").glob("*.npy"))
+    assert len(files) == 5
+    mean = np.mean([np.load(file).astype(np.float32) for file in files], axis=0)
+    wrong = mean.argmax(1) != tiny.val.classes
+    (five,) = [run for run in read_results(work.results) if run.arm == FIVE]
+    assert unpack(five.per_image["crops"]).tolist() == wrong.tolist()
+    ones = [run for run in read_results(work.results) if run.arm == ONE]
+    (found,) = make_pooled("one against five", {"imagenette": [*ones, five]} | EMPTY, [])
+    each = np.mean([run.errors["crops top-1"].error for run in ones])
+    assert found.effects[0].value == pytest.approx(each - wrong.mean())
+
+
+EMPTY: Any = {"cifar10": [], "imagenet": []}
+
+
+def test_the_chain_hands_its_layers_on(
+    tiny: PreparedDataset, work_on: Callable[..., Workplace]
+) -> None:
+    convs = [Conv(f"conv{n}", 4, 3, pad=1) for n in range(1, 6)]
+    last = [Activation("relu", "relu"), Pool("pool", 3), Flatten("flatten"), Dense("fc8", 3)]
+    config = replace(VARIANTS["cifar-24"].config, classes=3)
+    small, wide = (
+        define_network(config, [*convs, *more, *last], 0.0) for more in ([], [Conv("conv6", 4, 3)])
+    )
+    setting = replace(
+        make_setting(seeds=1, epochs=1),
+        make_arms=lambda epochs: {
+            chain.WIDE: replace(PAPER, epochs=epochs, batch=4, rate=1e-20, **small),
+            chain.WIDER: replace(PAPER, epochs=epochs, batch=4, rate=1e-20, **wide),
+        },
+    )
+    work = work_on(tiny)
+    run_experiment(make_experiment(special="chain"), setting, 1, Path(), work)
+    runs = {run.arm: run for run in read_results(work.results)}
+    assert set(runs) == {chain.WIDE, chain.WIDER, chain.ALONE, chain.TUNED}
+    classes = {arm: run.data.classes for arm, run in runs.items()}
+    assert classes == {chain.WIDE: 3, chain.WIDER: 3, chain.ALONE: 2, chain.TUNED: 2}
+    kept = [load_weights(f) for f in (work.home.root / "experiments/weights").glob("*")]
+    first, second = sorted(kept, key=lambda weights: "conv6.weight" in weights.state)
+    for name in chain.TAKEN:
+        assert np.array_equal(first.state[f"{name}.weight"], second.state[f"{name}.weight"])
+    assert runs[chain.WIDER].weights == first.identity
+    assert runs[chain.TUNED].weights == second.identity
+
+
+def test_classes_and_images_are_taken_evenly(tiny: PreparedDataset) -> None:
+    kept = keep_classes(tiny, 2)
+    assert [name.folder for name in kept.class_names] == ["cat", "grass"]
+    assert np.bincount(kept.train.classes).tolist() == [8, 8]
+    whole = dict(
+        zip(map(bytes, tiny.train.iter_images(np.arange(24))), tiny.train.classes, strict=True)
+    )
+    names = [
+        tiny.class_names[whole[bytes(i)]].folder for i in kept.train.iter_images(np.arange(16))
+    ]
+    assert names == [kept.class_names[number].folder for number in kept.train.classes]
+    assert np.bincount(take_images(tiny.train, 7).classes).tolist() == [3, 2, 2]
+    assert take_images(tiny.train, 99) is tiny.train
+
+
+def test_the_nearest_images_against_a_sort_of_all() -> None:
+    random = np.random.default_rng(0)
+    queries = random.normal(size=(5, 8)).astype(np.float32)
+    images = random.normal(size=(40, 8)).astype(np.float32)
+    nearest = neighbours.Nearest(5)
+    for start in range(0, 40, 7):
+        rows = np.arange(start, min(start + 7, 40))
+        nearest.add(queries, images[rows], rows)
+    distances = np.linalg.norm(queries[:, None] - images[None], axis=2)
+    assert nearest.rows.tolist() == distances.argsort(1)[:, :6].tolist()
+    squares = random.integers(0, 256, (1, 40, 40, 3), dtype=np.uint8)
+    moved = neighbours.shift(squares)
+    assert np.array_equal(moved[:, 16:, 16:], squares[:, :-16, :-16])
+
+
+def test_the_baseline_classifies_what_is_easy(
+    tiny: PreparedDataset, work_on: Callable[..., Workplace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baseline, "GAUSSIANS", 2)
+    monkeypatch.setattr(baseline, "DIMENSIONS", 8)
+    experiment, work = make_experiment(), work_on(tiny)
+    for _ in range(2):  # the second time it is read
+        baseline.measure_baseline(experiment, make_setting(), 1, work)
+    (run,) = read_results(work.results)
+    assert run.errors["crops top-1"].images == 12
+    assert run.errors["crops top-5"].wrong == 0  # of three classes
+    vectors = baseline.FisherEncoder([np.random.default_rng(1).random((50, 128), np.float32)], 0)
+    assert vectors.encode([np.random.default_rng(2).random((9, 128), np.float32)]).shape == (1, 34)
