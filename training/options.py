@@ -310,7 +310,8 @@ def choose_preset(options: Options, images: int, *, demo: bool) -> tuple[str, st
     if demo and options.starts_from_weights:
         return "demo", "these are the demo photographs"
     if options.starts_from_weights:
-        return "finetune", f"from {options.initial_weights}"
+        preset = "finetune-small" if images < MAX_SMALL_DATASET_IMAGES else "finetune"
+        return preset, f"{images:,} training images, from {options.initial_weights}"
     if options.recipe.base_network().net in CIFAR_NETS:
         return "cifar", "the network is made for CIFAR-10"
     if demo:

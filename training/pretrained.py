@@ -14,7 +14,7 @@ from training.config import PAPER
 from training.dataset.fetch import fetch_imagenette
 from training.options import MAX_SMALL_DATASET_IMAGES, Options
 
-STARTING = ("demo", "finetune")
+STARTING = ("demo", "finetune", "finetune-small")
 """Presets that start from other weights."""
 
 

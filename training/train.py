@@ -181,7 +181,7 @@ def check_start(options: Options) -> None:
     needing = {
         "--freeze-conv, which is part of the preset demo,": options.recipe.freeze_conv,
         "--from-layers": bool(options.recipe.from_layers),
-        "the preset finetune": options.preset == "finetune",
+        f"the preset {options.preset}": options.preset in ("finetune", "finetune-small"),
     }
     for what, is_set in needing.items():
         if is_set:

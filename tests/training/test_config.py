@@ -32,7 +32,8 @@ def test_the_preset_follows_the_size_of_the_training_set() -> None:
     assert choose_preset(Options(), 9_469, demo=False)[0] == "small"
     assert choose_preset(Options(), 1_281_167, demo=False)[0] == "paper"
     assert choose_preset(Options(initial_weights="file"), 672, demo=True)[0] == "demo"
-    assert choose_preset(Options(initial_weights="file"), 9_469, demo=False)[0] == "finetune"
+    assert choose_preset(Options(initial_weights="file"), 9_469, demo=False)[0] == "finetune-small"
+    assert choose_preset(Options(initial_weights="file"), 1_281_167, demo=False)[0] == "finetune"
     assert choose_preset(Options(initial_weights="scratch"), 9_469, demo=False)[0] == "small"
     assert choose_preset(Options(initial_weights="scratch"), 672, demo=True)[0] == (
         "demo-from-scratch"
