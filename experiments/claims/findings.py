@@ -77,16 +77,17 @@ def judge_experiment(experiment: Experiment, results: Sequence[RunResult]) -> Ex
 
 def describe_choice(runs: Sequence[RunResult]) -> str:
     """Say which learning rates were tried, and which was chosen; empty if none were."""
-    tried = sorted({float(run.recipe["rate"]) for run in runs if run.purpose == "search"})
-    if not tried:
+    # A recipe is kept without the values that are the paper's.
+    rates = {run.recipe.get("rate", PAPER.rate) for run in runs if run.purpose == "search"}
+    if not rates:
         return ""
     chosen = {
         run.arm: f"{run.arm} {run.recipe.get('rate', PAPER.rate):g}"
         for run in runs
         if run.purpose == "measurement"
     }
-    rates = ", ".join(f"{rate:g}" for rate in tried)
-    return f"Learning rates tried: {rates}. Chosen: {', '.join(chosen.values()) or 'none yet'}."
+    tried = ", ".join(f"{rate:g}" for rate in sorted(rates))
+    return f"Learning rates tried: {tried}. Chosen: {', '.join(chosen.values()) or 'none yet'}."
 
 
 def list_errors(runs: Sequence[RunResult]) -> Iterable[ArmErrors]:

@@ -99,6 +99,20 @@ def test_neighbours_are_compared_image_by_image() -> None:
     assert (effect.verdict, effect.compared) == ("held", 100)
 
 
+def test_the_rates_that_were_tried_and_chosen_are_said() -> None:
+    searched = [make_result(f"ReLU, rate {rate:g}", 0, [0.9]) for rate in (0.01, 0.003)]
+    # The paper's own rate is not kept.
+    recipes: list[dict[str, float]] = [{}, {"rate": 0.003}]
+    runs = [
+        replace(run, purpose="search", recipe=run.recipe | recipe)
+        for run, recipe in zip(searched, recipes, strict=True)
+    ]
+    found = make_findings([*runs, make_result("ReLU", 0, [0.9])]).find("figure1")
+    assert found is not None
+    assert re.findall(r"[\d.]*\d", found.choice) == ["0.003", "0.01", "0.01"]
+    assert found.runs == 1
+
+
 def test_every_experiment_of_the_table_is_registered_and_complete() -> None:
     names = (
         "figure1 lrn pooling colour dropout decay towers depth crops ensemble colour-towers "
