@@ -29,6 +29,7 @@ PACKAGES_FOR_TRAINING = {
     "opentsne": "openTSNE",
     "protobuf": "google.protobuf",
     "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
     "tensorboard": "tensorboard",
     "tyro": "tyro",
     "webdataset": "webdataset",
