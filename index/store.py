@@ -212,14 +212,19 @@ def delete_old_versions(
 ) -> tuple[list[str], list[str]]:
     """Delete all but the version in service and the newest others, `keep` in total.
 
-    known: the versions that may be kept, without those of builds that died; None for all. The
-    caller holds the build lock. Returns the names of those kept and of those deleted.
+    known: the versions that the database lists; None for all. Of the others, those that were never
+    in service are of builds that died, and are deleted; the rest is of another database, and stays
+    without being counted. The caller holds the build lock. Returns the names of those kept and of
+    those deleted.
     """
     whole = list_versions(root)
     try:
         served = read_current_version(root)
     except StoreError:
         served = None
+    if known is not None:
+        foreign = [n for n in whole if n not in known and (root / n / PUBLISHED_MARK).exists()]
+        whole = [name for name in whole if name not in foreign or name == served]
     others = [n for n in whole if n != served and (known is None or n in known)]
     kept = [name for name in whole if name == served]
     kept += others[len(others) - max(keep - len(kept), 0) :] if keep > len(kept) else []

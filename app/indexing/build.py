@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from app.config import Settings
+from app.database.images import find_version
 from app.database.ingest import (
     Registration,
     mend_version_classes,
@@ -164,6 +165,9 @@ class IndexBuild:
         earlier: the version to start from, of an update. Of several processes all compute, and
         the first does the rest.
         """
+        reused = earlier or self.find_reusable_version(options.dtype)
+        if reused:
+            options = replace(options, dtype=reused.dtype)
         if not is_first():
             self.gather(settle_options(options, self.settings, self.folder, earlier)[0], None)
             return None
@@ -171,7 +175,7 @@ class IndexBuild:
             drop_milvus_collections(self.settings, abandoned)
             options, notes = settle_options(options, self.settings, self.folder, earlier)
             listing = self.listing  # of the files as they are before any is read
-            base = BaseVersion.read(self.root / earlier.name, earlier) if earlier else None
+            base = BaseVersion.read(self.root / reused.name, reused) if reused else None
             start = time.perf_counter()
             gathered = self.gather(options, base)
             seconds = time.perf_counter() - start
@@ -182,9 +186,9 @@ class IndexBuild:
                 self.sessions, self.folder, gathered.photographs, gathered.entries
             )
             with draft_version(self.root) as draft:
-                engine = self.write_version(draft, options, gathered, images, earlier)
+                engine = self.write_version(draft, options, gathered, images, earlier, reused)
                 manifest = draft.commit(
-                    (self.root / earlier.name, earlier) if earlier else None,
+                    (self.root / reused.name, reused) if reused else None,
                     weights=self.weights.identity,
                     runtime=self.predictor.runtime.name,
                     weights_file=name_weights_file(self.settings.home, self.file),
@@ -199,9 +203,7 @@ class IndexBuild:
                     target=options.spec.target,
                     parameters=engine.parameters,
                     recall=engine.recall,
-                    near=earlier.near
-                    if earlier
-                    else self.measure_near_duplicate_distance(gathered),
+                    near=reused.near if reused else self.measure_near_duplicate_distance(gathered),
                 )
             served = self.publish(manifest, images)
             return BuildResult(
@@ -211,6 +213,22 @@ class IndexBuild:
                 seconds=seconds,
                 notes=notes + engine.notes,
             )
+
+    def find_reusable_version(self, dtype: str) -> Manifest | None:
+        """Find the newest intact version whose vectors are what these weights give for the files.
+
+        dtype: that it must be stored as; `auto` for any. The database need not list it.
+        """
+        for name in reversed(store.list_versions(self.root)):
+            with suppress(StoreError):
+                found = store.read_manifest(self.root / name)
+                known = found.weights, found.data, found.preprocessing
+                wanted = PREPROCESSINGS[self.weights.config.resize]
+                if known != (self.weights.identity, str(self.folder.root), wanted):
+                    continue
+                if dtype in ("auto", found.dtype):
+                    return store.check_version(self.root, name)
+        return None
 
     def gather(self, options: BuildOptions, base: BaseVersion | None) -> GatheredFeatures | None:
         """Write the features of all photographs to disk; None in all processes but the first."""
@@ -232,8 +250,12 @@ class IndexBuild:
         gathered: GatheredFeatures,
         images: Registration,
         earlier: Manifest | None,
+        reused: Manifest | None,
     ) -> engines.BuiltEngine:
-        """Write everything but the manifest into a version's folder."""
+        """Write everything but the manifest into a version's folder.
+
+        earlier: the version that is updated. reused: the one whose vectors are.
+        """
         for stored in gathered.shards:
             draft.link_shard(stored.path, stored.shard)
         vectors = draft.open_vectors(options.dtype)
@@ -247,7 +269,10 @@ class IndexBuild:
             entries=[gathered.entries[i] for i in order.tolist()],
             rows=gathered.rows[order],
         )
-        sample = read_earlier_sample(self.root / earlier.name) if earlier else None
+        sample = None
+        # Its images are known by the database's ids.
+        if reused and find_version(self.sessions, reused.name):
+            sample = read_earlier_sample(self.root / reused.name)
         write_sample(
             draft.folder, make_sample(self.predictor, version_images, vectors, sample, self.report)
         )

@@ -120,14 +120,23 @@ def prune_versions(
 ) -> tuple[list[str], list[str]]:
     """Delete all but `keep` versions, never the one in service; return those kept and deleted."""
     with store.acquire_build_lock(settings.home.index):
-        return discard_versions(settings, sessions, keep)
+        return discard_versions(settings, sessions, keep, foreign=True)
 
 
 def discard_versions(
-    settings: Settings, sessions: Sessions, keep: int
+    settings: Settings, sessions: Sessions, keep: int, *, foreign: bool = False
 ) -> tuple[list[str], list[str]]:
-    """As `prune_versions`, for a caller that holds the build lock."""
-    kept, gone = store.delete_old_versions(settings.home.index, keep, list_version_names(sessions))
+    """As `prune_versions`, for a caller that holds the build lock.
+
+    foreign: whether versions go too that were in service and that the database does not list.
+    """
+    known = list_version_names(sessions)
+    kept, gone = store.delete_old_versions(settings.home.index, keep, known)
+    if foreign:
+        unlisted = set(store.list_versions(settings.home.index)) - set(kept)
+        for name in sorted(unlisted):
+            store.delete_version(settings.home.index, name)
+        gone = sorted([*gone, *unlisted])
     forget_versions(sessions, kept)
     drop_milvus_collections(settings, gone)
     return kept, gone

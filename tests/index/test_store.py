@@ -140,6 +140,18 @@ def test_the_served_version_and_the_newest_others_are_kept(
     assert left_overs(tmp_path) == []
 
 
+def test_versions_of_another_database_are_neither_deleted_nor_counted(
+    tmp_path: Path, vectors: Vectors, write: Write
+) -> None:
+    names = [write(vectors(3, seed)) for seed in range(5)]
+    for name in (names[0], names[2], names[4]):
+        publish_version(tmp_path, name)
+    # The database lists the last two; one of the others was in service, one never.
+    kept, gone = delete_old_versions(tmp_path, 2, names[3:])
+    assert (kept, gone) == (names[3:], [names[1]])
+    assert list_versions(tmp_path) == [names[0], *names[2:]]
+
+
 def test_the_version_before_the_served_one_can_be_gone_back_to(
     tmp_path: Path, vectors: Vectors, write: Write
 ) -> None:

@@ -118,6 +118,34 @@ def test_update_keeps_the_weights_of_the_version_in_service(shop) -> None:
     assert shop.settings.home.weights.resolve() == file
 
 
+def test_a_build_computes_no_feature_that_an_index_of_the_same_weights_has(shop) -> None:
+    before = shop.state().manifest
+    said = shop.right("build", "--kind", "ivf", "--recall", "0.5", "--set", "dimensions=32")
+    assert numbers(said)[:5] == [0, 0, 0, 27, 0]
+    manifest = check_whole(shop, 27)
+    assert (manifest.kind, manifest.shards) == ("ivf", before.shards)
+    # Other weights, and another type of vectors, are computed.
+    anew = shop.right("build", "--kind", "exact", "--storage", "float16")
+    assert numbers(anew)[:5] == [27, 0, 0, 0, 0]
+    shop.finish_run("second", 1)
+    assert numbers(shop.right("build", "--kind", "exact"))[:5] == [27, 0, 0, 0, 0]
+
+
+def test_after_the_database_is_lost_nothing_is_computed_and_no_version_deleted(shop) -> None:
+    first, second = two_versions(shop)
+    database = shop.settings.home.database
+    for file in database.parent.glob(f"{database.name}*"):
+        file.unlink()
+    (shop.photographs / "train/chelsea/00.jpg").unlink()
+    said = shop.right("build", "--kind", "exact", index_kept=1)
+    assert numbers(said)[2:5] == [1, 27, 0]
+    check_whole(shop, 27)
+    assert store.list_versions(shop.index) == [first, second, shop.name]
+    # Their images are not in this database: they cannot serve, and `prune` deletes them.
+    assert first in shop.refused("rollback", first)
+    assert shop.right("prune").splitlines()[:2] == [f"Deleted {first}.", f"Deleted {second}."]
+
+
 def test_update_needs_a_whole_index(shop) -> None:
     (shop.version / "ids.npy").write_bytes(b"damaged")
     assert "flask index build" in shop.refused("update")
