@@ -17,10 +17,10 @@ from torchvision.models import alexnet
 from benchmarks.workers import write_answer
 from model.loaded_network import find_device
 from storage.home import Home
-from storage.parallel import cores, prefetch
+from storage.parallel import cores, map_ahead
 from training.callbacks import Callbacks
 from training.config import SMALL
-from training.data import MAX_AHEAD, Batch, Batches
+from training.data import MAX_AHEAD, Batch, Batches, count_threads
 from training.dataset.demo import make_demo
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, prepare
@@ -103,11 +103,15 @@ def train_ours(job: dict[str, Any]) -> Turn:
 class BatchSlice(Batches):
     """The next few batches of an epoch; none is prepared before its turn begins."""
 
-    taken: Iterator[Batch] = field(default_factory=lambda: iter(()))
+    make: Callable[[int], Batch] | None = None
+    rest: Iterator[int] = field(default_factory=lambda: iter(()))
     steps: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        return prefetch(islice(self.taken, self.steps), MAX_AHEAD)
+        assert self.make is not None
+        threads = count_threads()
+        own = islice(self.rest, self.steps)
+        return map_ahead(self.make, own, max(MAX_AHEAD, threads), threads=threads)
 
 
 def endless_batches(
@@ -118,10 +122,10 @@ def endless_batches(
     for epoch in range(1, 10**6):
         values = (data, augmentation, job["batch"], 0, epoch, 0, state.mesh.replica_slice)
         whole = Batches(*values)
-        taken = whole.generate()
+        make, rest = whole.plan_batches(), iter(range(len(whole)))
         for _ in range(len(whole) // steps):
             state.progress.step = 0
-            yield BatchSlice(*values, taken=taken, steps=steps)
+            yield BatchSlice(*values, make=make, rest=rest, steps=steps)
 
 
 def prepare_photographs(job: dict[str, Any]) -> PreparedDataset:

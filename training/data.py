@@ -1,4 +1,4 @@
-"""Batches for the network, prepared on another thread while it trains (§4.1).
+"""Batches for the network, prepared on other threads while it trains (§4.1).
 
 Images that are in a GPU's memory are augmented there instead (training/resident.py).
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from model.preprocess import CENTRE_CROP, crop_offsets, scale_pixels, subtract_mean
-from storage.parallel import prefetch
+from storage.parallel import cores, local_processes, map_ahead, prefetch
 from training.augment import Augmentation, AugmentationDraws, Augmenter, draw_augmentations
 from training.dataset.prepare import PreparedDataset
 from training.dataset.store import Split
@@ -21,6 +21,8 @@ from training.resident import GpuAugmenter, ResidentSplit
 
 MAX_AHEAD = 2
 """Batches prepared in advance."""
+MAX_THREADS = 8
+"""Threads that prepare batches at most, each one whole batch: as many batches wait in memory."""
 ReplicaSlice = tuple[int, int]
 """(i, n): the i-th of n nearly equal slices of each batch, from 0."""
 Rows = npt.NDArray[np.int64]
@@ -76,11 +78,17 @@ class Batches:
         return min(self.batch, self.images)
 
     def __iter__(self) -> Iterator[Batch]:
-        on_gpu = isinstance(self.data.train, ResidentSplit)
-        return self.generate() if on_gpu else prefetch(self.generate(), MAX_AHEAD)
+        steps, make_batch = range(self.first, len(self)), self.plan_batches()
+        if isinstance(self.data.train, ResidentSplit):
+            return map(make_batch, steps)
+        threads = count_threads()
+        return map_ahead(make_batch, steps, max(MAX_AHEAD, threads), threads=threads)
 
-    def generate(self) -> Iterator[Batch]:
-        """Yield the batches, prepared in the caller's thread."""
+    def plan_batches(self) -> Callable[[int], Batch]:
+        """Draw what is random about the epoch; return a function that prepares a step's batch.
+
+        The steps may be prepared in any order, on any thread.
+        """
         data, split = self.data, self.data.train
         epoch = 1 if self.fixed_order else self.epoch
         order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(split))
@@ -96,11 +104,23 @@ class Batches:
             epoch=self.epoch,
         )
         augment = make_augmenter(data, self.augmentation)
-        for step in range(self.first, len(self)):
+
+        def make_batch(step: int) -> Batch:
             rows = order[: self.images][step * self.batch :][: self.batch]
             rows = slice_rows(rows, self.replica_slice)
             x = augment(draws, rows)
-            yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
+            return Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
+
+        return make_batch
+
+
+def count_threads() -> int:
+    """Return on how many threads a process of this run prepares batches.
+
+    All of its share of the cores but one, which the training loop keeps busy: with a thread on each
+    of two cores, batches were not ready any sooner.
+    """
+    return max(1, min(MAX_THREADS, cores() // local_processes() - 1))
 
 
 def count_held_out(images: int, share: float) -> int:
@@ -124,7 +144,9 @@ def make_augmenter(
     if isinstance(split, ResidentSplit):
         return GpuAugmenter(augmentation, data.mean, data.pca, split.pixels)
     augment = Augmenter(augmentation, data.mean, data.pca)
-    return lambda draws, rows: augment(split.iter_images(rows), draws, rows)
+    # With several threads each decodes the batch that it prepares; one alone uses all cores.
+    threads = 1 if count_threads() > 1 else None
+    return lambda draws, rows: augment(split.iter_images(rows, threads=threads), draws, rows)
 
 
 def slice_rows(rows: Rows, replica_slice: ReplicaSlice) -> Rows:

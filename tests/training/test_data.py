@@ -88,6 +88,23 @@ def test_an_epoch_taken_up_in_its_middle_goes_on_as_it_would_have(
     assert list(replace(batches, first=6)) == []
 
 
+@pytest.mark.parametrize("augmentation", [SCALED, SHARED])
+@pytest.mark.parametrize("kind", ["prepared", "prepared_as_jpeg"])
+def test_any_number_of_threads_prepares_the_same_bits_in_the_same_order(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    augmentation: Augmentation,
+    kind: str,
+) -> None:
+    batches = Batches(request.getfixturevalue(kind), augmentation, batch=5, seed=2, epoch=3)
+    alone = [batches.plan_batches()(step) for step in range(len(batches))]
+    for threads in (1, 4):
+        monkeypatch.setattr("training.data.count_threads", lambda threads=threads: threads)
+        found = list(batches)
+        assert len(found) == 4
+        assert all(same(a, b) for a, b in zip(alone, found, strict=True))
+
+
 def test_epochs_and_seeds_are_shuffled_differently(prepared: PreparedDataset) -> None:
     orders = [
         torch.cat([batch.rows for batch in Batches(prepared, SCALED, seed=seed, epoch=epoch)])

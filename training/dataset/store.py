@@ -96,14 +96,22 @@ class Split:
             to[...] = image
         return out
 
-    def iter_images(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
-        """Yield the images of these rows, uint8 [side, side, 3] each; raw ones are not copied."""
+    def iter_images(
+        self, rows: npt.NDArray[np.int64], *, threads: int | None = None
+    ) -> Iterator[Pixels]:
+        """Yield the images of these rows, uint8 [side, side, 3] each; raw ones are not copied.
+
+        threads: on how many JPEGs are decoded, 1 being the caller's; by default on all cores.
+        """
         entries = list(self.iter_encoded(rows))
         if self.kind == "raw":
             yield from (entry.reshape(self.side, self.side, 3) for entry in entries)
             return
+        if threads == 1:
+            yield from (decode_entry(entry, self.side, self.kind) for entry in entries)
+            return
         # Pillow decodes without holding the GIL.
-        with ThreadPoolExecutor(min(cores(), MAX_DECODERS)) as pool:
+        with ThreadPoolExecutor(threads or min(cores(), MAX_DECODERS)) as pool:
             yield from pool.map(lambda entry: decode_entry(entry, self.side, self.kind), entries)
 
     def iter_encoded(self, rows: npt.NDArray[np.int64]) -> Iterator[Pixels]:
