@@ -26,7 +26,7 @@ from model.runtime.protocol import (
     Runtime,
     RuntimeChoice,
     RuntimeUnavailableError,
-    parse_choice,
+    parse_runtime_choice,
 )
 from model.runtime.torch_runtime import TorchRuntime
 from storage.files import lock_file, write_atomically
@@ -155,7 +155,9 @@ def read_choice(file: Path) -> RuntimeChoice | None:
     """Read what was measured on this machine; None if nothing was, or the file is damaged."""
     stored = read_json_object(file, MAX_BYTES)
     return (
-        parse_choice(stored.get("choice")) if stored.get("machine") == describe_machine() else None
+        parse_runtime_choice(stored.get("choice"))
+        if stored.get("machine") == describe_machine()
+        else None
     )
 
 

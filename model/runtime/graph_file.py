@@ -93,7 +93,7 @@ def save_graphs(graphs: NetworkGraphs, conv1: Floats, file: Path) -> str:
         with explain_failed_save(file):
             # Its default would round the weights to float16.
             ov.save_model(whole, part, compress_to_fp16=False)
-        checksum = compute_checksum(part)
+        checksum = digest_graph(part)
         for suffix in SUFFIXES:
             fsync(part.with_suffix(suffix))
             part.with_suffix(suffix).replace(file.with_suffix(suffix))
@@ -113,7 +113,7 @@ def explain_failed_save(file: Path) -> Iterator[None]:
         ) from error
 
 
-def compute_checksum(file: Path) -> str:
+def digest_graph(file: Path) -> str:
     """Compute the checksum of both files of a graph: 64 hex digits. Raises OSError."""
     digest = hashlib.sha256()
     for suffix in SUFFIXES:

@@ -22,7 +22,12 @@ from typing import TYPE_CHECKING
 from model.predict import Predictor
 from model.runtime.machine import describe_machine
 from model.runtime.names import TORCH
-from model.runtime.protocol import Runtime, RuntimeChoice, RuntimeUnavailableError, parse_choice
+from model.runtime.protocol import (
+    Runtime,
+    RuntimeChoice,
+    RuntimeUnavailableError,
+    parse_runtime_choice,
+)
 from model.weights_header import WeightsError, read_weights_header
 from storage.files import lock_file, write_atomically
 from storage.tolerant_json import read_json_object
@@ -67,7 +72,7 @@ def open_predictor(
     """
     if device in DEVICES and wish != TORCH and find_spec("openvino"):
         record = find_record(file, device, wish, folder)
-        if record and (predictor := open_prepared(file, record, folder, load)):
+        if record and (predictor := open_stored_graph(file, record, folder, load)):
             return predictor
     if not is_torch_installed():
         raise WeightsError(
@@ -97,7 +102,7 @@ def find_record(file: Path, device: str, wish: str, folder: Path) -> Record | No
         folder.mkdir(parents=True, exist_ok=True)
         with lock_file(folder / "prepare.lock"):
             # Another process may have prepared it meanwhile.
-            return read_record(place) or prepare(file, device, wish, folder)
+            return read_record(place) or prepare_weights(file, device, wish, folder)
     except OSError as error:
         logger.warning("The network cannot be prepared in %s: %s", folder, error.strerror or error)
         return None
@@ -116,7 +121,7 @@ def locate_record(file: Path, device: str, wish: str, folder: Path) -> Path:
 def read_record(file: Path) -> Record | None:
     """Read what was found; None if nothing was, on another machine, or the file is damaged."""
     stored = read_json_object(file, MAX_BYTES)
-    choice, graph = parse_choice(stored.get("choice")), stored.get("graph")
+    choice, graph = parse_runtime_choice(stored.get("choice")), stored.get("graph")
     identity = stored.get("identity")
     if choice is None:
         return None
@@ -127,7 +132,7 @@ def read_record(file: Path) -> Record | None:
     return Record(identity=identity, choice=choice, graph=graph)
 
 
-def prepare(file: Path, device: str, wish: str, folder: Path) -> Record | None:
+def prepare_weights(file: Path, device: str, wish: str, folder: Path) -> Record | None:
     """Prepare a file of weights in a process of its own; None, with a warning, if that fails."""
     words = [sys.executable, "-m", "model.runtime.prepare", str(file), device, wish, str(folder)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -157,19 +162,19 @@ def store_record(record: Record, file: Path) -> None:
     write_atomically(file, json.dumps(values, indent=2) + "\n")
 
 
-def open_prepared(
+def open_stored_graph(
     file: Path, record: Record, folder: Path, load: "Callable[[Path], Weights]"
 ) -> Predictor | None:
     """Compile a network's stored graph; None, with a warning, if it is missing or damaged."""
     if record.graph is None:
         return None
     # Not above: OpenVINO is optional, and takes time and memory.
-    from model.runtime.graph_file import StoredGraphs, compute_checksum
+    from model.runtime.graph_file import StoredGraphs, digest_graph
 
     graphs = StoredGraphs(folder / f"{record.identity}.xml")
     try:
         header = read_weights_header(file)
-        if compute_checksum(graphs.file) != record.graph:
+        if digest_graph(graphs.file) != record.graph:
             raise RuntimeUnavailableError(f"{graphs.file} is damaged")
         runtime, choice = compile_graphs(graphs, record.choice)
         conv1 = graphs.read_conv1()

@@ -87,7 +87,7 @@ class RuntimeChoice:
     disagreement: Disagreement | None = None
 
 
-def parse_choice(stored: Any) -> RuntimeChoice | None:
+def parse_runtime_choice(stored: Any) -> RuntimeChoice | None:
     """Make a choice of its JSON; None if it is none."""
     try:
         found = stored["disagreement"]

@@ -117,7 +117,7 @@ def test_damage_is_prepared_or_read_anew(
     assert main([str(file), "cpu", WISH, str(folder)]) is None
     (record,) = folder.glob("*-cpu-openvino-f32.json")
     runs: list[Path] = []
-    monkeypatch.setattr(prepared, "prepare", lambda file, *_: runs.append(file))
+    monkeypatch.setattr(prepared, "prepare_weights", lambda file, *_: runs.append(file))
     identity = weights.identity
     match damage:
         case "graph":
@@ -171,7 +171,7 @@ def test_where_torch_is_the_fastest_no_graph_is_stored(
     monkeypatch.setattr("model.runtime.protocol.MAX_FEATURE_ERROR", 1e-12)
     assert main([str(file), "cpu", "auto", str(folder)]) is None
     assert not list(folder.glob("*.bin"))
-    monkeypatch.setattr(prepared, "prepare", None)  # it is known and not tried again
+    monkeypatch.setattr(prepared, "prepare_weights", None)  # it is known and not tried again
     predictor = open_predictor(file, "cpu", "auto", folder, load_weights)
     assert predictor.runtime.name == "torch"
 
