@@ -50,6 +50,7 @@ def make_app(settings: Settings | None = None) -> Flask:
     if settings.log == "json":
         log_as_json()
     app = Flask("app", template_folder=str(ROOT / "templates"))
+    app.cli = LazyCommands(app.name)
     app.config.update(
         SECRET_KEY=settings.secret_key,
         MAX_CONTENT_LENGTH=settings.upload_files * settings.upload_bytes + FORM_OVERHEAD_BYTES,
@@ -93,5 +94,4 @@ def make_app(settings: Settings | None = None) -> Flask:
     allow_origins(app, settings)
     limit_rates(app, settings)
     app.wsgi_app = TrustedProxies(app.wsgi_app, settings.proxies)  # type: ignore[method-assign]
-    app.cli = LazyCommands(app.name)
     return app

@@ -166,7 +166,7 @@ def test_a_home_that_cannot_be_written(
     [
         ("1m", "12 images at 256×256"),
         # The photographs fit; weights and checkpoints of 61 million numbers do not.
-        ("64m", "2.7 GB"),
+        ("64m", "1.8 GB"),
     ],
 )
 def test_too_little_disk_is_said_before_the_work_begins(

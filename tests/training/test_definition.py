@@ -252,14 +252,14 @@ def test_a_run_is_resumed_without_the_files(
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     run_training(whole, *words)
     # The signal comes while the second epoch's batches are made.
-    usual = Batches.generate
+    usual = Batches.__iter__
 
-    def generate(batches: Batches) -> Iterator[Batch]:
+    def iterate(batches: Batches) -> Iterator[Batch]:
         if batches.epoch == 2:
             os.kill(os.getpid(), signal.SIGTERM)
         return usual(batches)
 
-    monkeypatch.setattr(Batches, "generate", generate)
+    monkeypatch.setattr(Batches, "__iter__", iterate)
     run_training(stopped, *words, code=128 + signal.SIGTERM)
     monkeypatch.undo()
     shutil.rmtree(layers.parent)

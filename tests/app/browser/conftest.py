@@ -30,9 +30,13 @@ FLAGS = [
     "--disable-sync",
 ]
 RESULT = re.compile(r"/results/[\w-]{22}$")
-SHIFTS = """window.moved = 0;
-new PerformanceObserver(list => list.getEntries().forEach(e => window.moved += e.value))
-    .observe({type: "layout-shift", buffered: true});"""
+SHIFTS = """window.moved = 0; window.movers = [];
+new PerformanceObserver(list => list.getEntries().forEach(e => {
+    window.moved += e.value;
+    for (const {node, previousRect: from, currentRect: to} of e.sources)
+        window.movers.push(`${node?.parentNode?.className} ${node?.nodeName} ${node?.className} `
+            + `${[from.x, from.y, from.width]} to ${[to.x, to.y, to.width]}`);
+})).observe({type: "layout-shift", buffered: true});"""
 
 
 @contextmanager
@@ -168,6 +172,6 @@ def steady() -> Callable[[Any, str], None]:
     def check(page: Any, address: str) -> None:
         page.add_init_script(SHIFTS)
         page.goto(address, wait_until="networkidle")
-        assert page.evaluate("window.moved") < 0.01, address
+        assert page.evaluate("window.moved") < 0.01, (address, page.evaluate("window.movers"))
 
     return check

@@ -23,6 +23,7 @@ from app import create_app
 from app.config import Settings
 from app.database.images import find_images
 from app.inference.state import Ready
+from model.dataset import SUFFIXES
 from model.preprocess import decode_square
 from storage.files import switch_link
 from storage.home import Home
@@ -177,7 +178,7 @@ def test_when_nothing_can_be_read_it_says_so_and_ends_with_two(run: Run, tmp_pat
     assert done.exit_code == 2
     reasons = [one["error"] for one in json.loads(done.stdout)]
     assert reasons == [
-        "The folder holds no photographs (.jpg, .jpeg, .png, .webp).",
+        f"The folder holds no photographs ({', '.join(SUFFIXES)}).",
         "This is neither a file nor a folder.",
         "The file cannot be opened: File name too long.",
     ]
