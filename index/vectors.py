@@ -270,10 +270,13 @@ def widen(rows: npt.NDArray[Any], out: Floats | None = None) -> Floats:
     that answers with a prepared network does without.
     """
     target = np.empty(rows.shape, np.float32) if out is None else out
-    if from_numpy := getattr(sys.modules.get("torch"), "from_numpy", None):
-        from_numpy(target).copy_(from_numpy(rows))
-    else:
+    if sys.modules.get("torch") is None:
         np.copyto(target, rows)
+    else:
+        # Waits for another thread that is importing it: half imported, torch crashes.
+        import torch
+
+        torch.from_numpy(target).copy_(torch.from_numpy(rows))
     return target
 
 
