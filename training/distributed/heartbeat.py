@@ -83,13 +83,14 @@ class Pulse:
 
 
 @contextmanager
-def watch_peers(report: Callable[[str], None] = print_to_stderr) -> Iterator[None]:
+def watch_peers(report: Callable[[str], None] = print_to_stderr) -> Iterator[Pulse | None]:
     """Report the processes of the run that stop within the block; alone, there are none.
 
-    report: called on another thread, in one of the processes.
+    Gives what this process has heard of them; None if it is alone. report: called on another
+    thread, in one of the processes.
     """
     if not is_distributed():
-        yield
+        yield None
         return
     ended, now = threading.Event(), time.monotonic()
     pulse = Pulse(rank(), dict.fromkeys(range(int(os.environ["WORLD_SIZE"])), now), now)
@@ -100,7 +101,7 @@ def watch_peers(report: Callable[[str], None] = print_to_stderr) -> Iterator[Non
     for thread in threads:
         thread.start()
     try:
-        yield
+        yield pulse
     finally:
         ended.set()
         for thread in threads:

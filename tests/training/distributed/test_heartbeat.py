@@ -14,7 +14,7 @@ from training.distributed.launch import find_free_port
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
-import os, sys
+import os, sys, time
 import torch.distributed as dist
 from training.distributed import heartbeat
 
@@ -22,7 +22,9 @@ heartbeat.BEAT_SECONDS, heartbeat.SILENCE_SECONDS = 0.1, 1.0
 if os.environ["RANK"] == "0":
     held = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), is_master=True,
                          wait_for_workers=False)
-with heartbeat.watch_peers(lambda sentence: print(sentence, flush=True)):
+with heartbeat.watch_peers(lambda sentence: print(sentence, flush=True)) as pulse:
+    while len(pulse.names) < 2:
+        time.sleep(0.01)
     print("ready", flush=True)
     sys.stdin.read()
 """
