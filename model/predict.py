@@ -67,8 +67,8 @@ class Predictor:
 
     identity: of its weights. runtime: what computes predictions and features, on `device`. choice:
     why that does. conv1: float32 [96, 3, 11, 11], the kernels of the layer that sees the image.
-    load: gives the network itself, which only its layers' activations need; it is called once, if
-    at all.
+    load: gives the network itself, which no prediction and no page needs; it is called once, if at
+    all.
     """
 
     def __init__(

@@ -102,7 +102,10 @@ def find_record(file: Path, device: str, wish: str, folder: Path) -> Record | No
         folder.mkdir(parents=True, exist_ok=True)
         with lock_file(folder / "prepare.lock"):
             # Another process may have prepared it meanwhile.
-            return read_record(place) or prepare_weights(file, device, wish, folder)
+            if (record := read_record(place)) is None:
+                prepare_weights(file, device, wish, folder)
+                record = read_record(place)
+            return record
     except OSError as error:
         logger.warning("The network cannot be prepared in %s: %s", folder, error.strerror or error)
         return None
@@ -132,8 +135,8 @@ def read_record(file: Path) -> Record | None:
     return Record(identity=identity, choice=choice, graph=graph)
 
 
-def prepare_weights(file: Path, device: str, wish: str, folder: Path) -> Record | None:
-    """Prepare a file of weights in a process of its own; None, with a warning, if that fails."""
+def prepare_weights(file: Path, device: str, wish: str, folder: Path) -> None:
+    """Prepare a file of weights in a process of its own; only warn if that fails."""
     words = [sys.executable, "-m", "model.runtime.prepare", str(file), device, wish, str(folder)]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
@@ -148,12 +151,10 @@ def prepare_weights(file: Path, device: str, wish: str, folder: Path) -> Record 
         )
     except subprocess.TimeoutExpired:
         logger.warning("Preparing %s took over %d seconds", file, TIMEOUT)
-        return None
+        return
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         logger.warning("%s could not be prepared: %s", file, reason)
-        return None
-    return read_record(locate_record(file, device, wish, folder))
 
 
 def store_record(record: Record, file: Path) -> None:
@@ -183,7 +184,7 @@ def open_stored_graph(
         return None
 
     def load_network() -> "LoadedNetwork":
-        """Read the network with torch, for its layers' activations."""
+        """Read the network with torch, for those that look into it."""
         from model.loaded_network import LoadedNetwork
 
         weights = load(file)
