@@ -57,6 +57,9 @@ class RenderedError(NamedTuple):
 
 RenderError = Callable[[int, str], RenderedError]
 """Takes a status and the path that was asked for, if it is known."""
+CountClosed = Callable[[Literal["slow", "evicted", "refused"]], None]
+"""Takes why a connection was closed: its client was too slow, it had to make room for another, or
+there was no room for it."""
 
 
 class BusyError(Error):  # type: ignore[misc]
@@ -237,13 +240,16 @@ class BufferingServer(BaseWSGIServer):  # type: ignore[misc]
     channel_class = Channel
     budget: BodyBudget
     render_error: RenderError
+    count_closed: CountClosed
     max_connections: int
 
     def maintenance(self, now: float) -> None:
         """Close the connections whose client is too slow."""
         for channel in list(self.active_channels.values()):
-            if channel.is_overdue(time.monotonic()):
+            if channel.is_overdue(time.monotonic()) and not channel.will_close:
                 channel.will_close = True
+                if channel.phase != "idle":
+                    self.count_closed("slow")
 
     def handle_accept(self) -> None:
         """Accept a connection, after making room for it."""
@@ -258,10 +264,12 @@ class BufferingServer(BaseWSGIServer):  # type: ignore[misc]
         if not spared:
             return False
         min(spared, key=lambda c: (EVICTED.index(c.find_phase()), c.since)).handle_close()
+        self.count_closed("evicted")
         return True
 
     def refuse(self) -> None:
         """Answer a new connection that there are too many."""
+        self.count_closed("refused")
         try:
             if (accepted := self.accept()) is not None:
                 accepted[0].send(TOO_MANY)
@@ -293,6 +301,7 @@ def make_servers(
     limits: ServerLimits,
     render_error: RenderError,
     connections: dict[int, Any],
+    count_closed: CountClosed,
 ) -> list[BufferingServer]:
     """Start to accept connections on bound sockets; `connections` gets all that is polled."""
     adjustments = Adjustments(
@@ -325,6 +334,7 @@ def make_servers(
             bind_socket=False,
         )
         server.budget, server.render_error = budget, render_error
+        server.count_closed = count_closed
         server.max_connections = count_connections()
         servers.append(server)
     return servers

@@ -71,6 +71,13 @@ class Metrics:
             "Requests that were asked to come back later, because too many were waiting.",
             registry=self.registry,
         )
+        self.closed_connections = Counter(
+            "alexnet_closed_connections",
+            "Connections closed because the client was too slow, to make room for another "
+            "(evicted), or for want of room (refused).",
+            ("reason",),
+            registry=self.registry,
+        )
         self.upload_bytes = Histogram(
             "alexnet_upload_bytes",
             "Size of each uploaded image, in bytes.",
@@ -82,6 +89,10 @@ class Metrics:
         """Record how long the steps of a classification took."""
         for stage, taken in milliseconds.items():
             self.stage_seconds.labels(stage).observe(taken / 1000)
+
+    def count_closed_connection(self, reason: str) -> None:
+        """Record a connection that was closed before its answer: "slow", "evicted", "refused"."""
+        self.closed_connections.labels(reason).inc()
 
     def observe_request(self, method: str, route: str, status: int, seconds: float | None) -> None:
         """Record an answered request; seconds: None if it is not known when it began."""

@@ -56,7 +56,8 @@ class BufferedWorker(Worker):  # type: ignore[misc]
         ]
         application = self.count_requests(self.log_requests(flask))
         render = flask.extensions["render_error"]
-        return make_servers(application, sockets, limits, render, connections)
+        count_closed = flask.extensions["metrics"].count_closed_connection
+        return make_servers(application, sockets, limits, render, connections, count_closed)
 
     def finish(self, servers: list[BufferingServer], connections: dict[int, Any]) -> None:
         """Let requests that have been received be answered, at most for graceful_timeout."""

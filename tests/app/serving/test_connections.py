@@ -43,7 +43,10 @@ class Served:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.setblocking(False)
         self.map: dict[int, Any] = {}
-        (self.server,) = make_servers(application, [self.listener], limits, render_error, self.map)
+        self.closed: list[str] = []
+        (self.server,) = make_servers(
+            application, [self.listener], limits, render_error, self.map, self.closed.append
+        )
         self.stopping = threading.Event()
         self.thread = threading.Thread(target=self.poll)
         self.thread.start()
@@ -204,6 +207,7 @@ def test_new_connections_find_room_where_others_idle() -> None:
         served.wait_for(lambda server: len(server.active_channels) == 4)
         assert served.ask(post(b"abc")).endswith(b"\r\n3")
         assert idle.recv(1) == b""  # it could best be spared
+        assert served.closed == ["evicted"]
         for client in (idle, *slow):
             client.close()
 
@@ -221,6 +225,7 @@ def test_nobody_is_spared_who_waits_for_an_answer() -> None:
         served.wait_for(lambda server: len(server.active_channels) == 3)
         served.wait_for(lambda server: all(c.requests for c in server.active_channels.values()))
         assert b"Retry-After" in served.ask(b"")
+        assert served.closed == ["refused"]
         going_on.set()
         for client in waiting:
             assert read_all(client).endswith(b"\r\n3")
@@ -272,9 +277,12 @@ def channel(clock: Clock) -> Iterator[Channel]:
     """A connection whose bytes the tests hand over themselves."""
     listener = socket.create_server(("127.0.0.1", 0))
     polled: dict[int, Any] = {}
-    (server,) = make_servers(echo_length, [listener], LIMITS, render_error, polled)
+    closed: list[str] = []
+    (server,) = make_servers(echo_length, [listener], LIMITS, render_error, polled, closed.append)
     ours, theirs = socket.socketpair()
-    yield Channel(server, ours, ("127.0.0.1", 1), server.adj, map=polled)
+    channel = Channel(server, ours, ("127.0.0.1", 1), server.adj, map=polled)
+    channel.closed = closed
+    yield channel
     theirs.close()
     close_servers([server], polled)
 
@@ -305,6 +313,19 @@ def test_dripping_headers_are_cut_off(channel: Channel, clock: Clock) -> None:
         channel.received(b"G")
         clock.now += 1
     assert channel.is_overdue(clock.now)
+    for _ in range(2):  # until the loop closes it, it is counted once
+        channel.server.maintenance(clock.now)
+    assert channel.will_close
+    assert channel.closed == ["slow"]
+
+
+def test_a_connection_that_was_kept_open_for_nothing_is_not_counted(
+    channel: Channel, clock: Clock
+) -> None:
+    clock.now += connections.IDLE_SECONDS + 1
+    channel.server.maintenance(clock.now)
+    assert channel.will_close
+    assert not channel.closed
 
 
 def test_each_request_of_a_connection_has_its_own_time(channel: Channel, clock: Clock) -> None:

@@ -116,6 +116,15 @@ def test_a_refusal_is_counted(measured: FlaskClient, jpeg: bytes) -> None:
     assert total(samples, "alexnet_waiting_requests") == 0
 
 
+def test_connections_that_were_closed_are_counted_by_reason(measured: FlaskClient) -> None:
+    metrics = measured.application.extensions["metrics"]
+    for reason in ("slow", "evicted", "slow"):
+        metrics.count_closed_connection(reason)
+    samples = read(measured)
+    assert total(samples, "alexnet_closed_connections_total", reason="slow") == 2
+    assert total(samples, "alexnet_closed_connections_total") == 3
+
+
 def test_what_is_in_service_is_named(measured: FlaskClient) -> None:
     ready = measured.get("/readyz").get_json()
     (labels,) = [dict(has) for name, has in read(measured) if name == "alexnet_served_info"]
