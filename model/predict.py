@@ -93,22 +93,20 @@ class Predictor:
         weights: "Weights",
         device: str = "auto",
         runtime: str = TORCH,
-        measurements: Path | None = None,
     ) -> "Predictor":
         """Put weights on a device: "auto", "cpu", "cuda" or "mps".
 
-        runtime: one of `model.runtime.names.RUNTIMES`. measurements: the folder where it is
-        stored which one is the fastest.
+        runtime: one of `model.runtime.names.RUNTIMES`; "auto" measures which is the fastest.
         """
         # Not above: whoever has a compiled network needs no torch (model/runtime/prepared.py).
         from model.loaded_network import LoadedNetwork
         from model.runtime.choice import choose_runtime
 
         loaded = LoadedNetwork.from_weights(weights, device)
-        identity, network = weights.identity, loaded.network
-        chosen = choose_runtime(network, loaded.mean, identity, measurements, runtime)
+        network = loaded.network
+        chosen = choose_runtime(network, loaded.mean, runtime)
         conv1: Floats = network.first_conv.weight.detach().cpu().numpy()
-        return cls(weights, identity, *chosen, str(loaded.device), conv1, lambda: loaded)
+        return cls(weights, weights.identity, *chosen, str(loaded.device), conv1, lambda: loaded)
 
     @property
     def loaded(self) -> "LoadedNetwork":

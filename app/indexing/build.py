@@ -48,6 +48,7 @@ from model.checkpoint import Weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder, scan_photographs
 from model.predict import Predictor
 from model.runtime.names import TORCH
+from model.runtime.prepared import open_predictor
 from storage.home import Home
 from storage.parallel import is_distributed
 from storage.pretrained import find_training_folder
@@ -360,13 +361,18 @@ class IndexBuild:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """The network, on this process's device.
+        """The network, on this process's device, and as the server will compute it.
 
         Of several processes each could measure another runtime as the fastest, so all take torch.
         """
-        settings, device = self.settings, choose_process_device(self.settings.device)
-        runtime = TORCH if is_distributed() else settings.runtime
-        return Predictor.from_weights(self.weights, device, runtime, settings.home.runtimes)
+        settings, weights = self.settings, self.weights
+        if is_distributed():
+            return Predictor.from_weights(weights, choose_process_device(settings.device), TORCH)
+        device, runtime, folder = settings.device, settings.runtime, settings.home.runtimes
+        found = open_predictor(self.file, device, runtime, folder, lambda _file: weights)
+        if found.identity == weights.identity:
+            return found
+        return Predictor.from_weights(weights, device, runtime)  # the file was replaced meanwhile
 
 
 def settle_options(

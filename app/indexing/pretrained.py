@@ -1,42 +1,40 @@
-"""Indexes the demo photographs with the weights that ship, while the application serves.
+"""Has the demo photographs indexed with the weights that ship, while the application serves.
 
-So they can be switched to with one click, and `make demo` need not wait for their index.
+So they can be switched to with one click, and `make demo` need not wait for their index. A process
+of its own builds it: that takes torch and much memory, which the server does without.
 """
 
 import logging
 import os
+import pickle
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from app.config import Settings
 from app.database.session import DatabaseError, Sessions
 from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from app.inference.weights_files import find_index_versions_by_weights
-from index.engines.protocol import SearchError
-from index.manifest import StoreError
-from model.dataset import FolderError
+from model.runtime.prepared import is_torch_installed
 from model.weights_header import WeightsError, read_weights_header
 from storage.pretrained import PRETRAINED_RUN
 from storage.runs import RunFolder
 
-NICENESS = 10
-"""Of the thread that builds, so that requests come first."""
+ROOT = Path(__file__).resolve().parents[2]
+BUSY = os.EX_TEMPFAIL
+"""The exit status of app/indexing/pretrained_build.py while another build is running."""
 RETRY_SECONDS = 10.0
-"""How long to wait for a build in another process before trying again."""
+"""How long to wait for another build before trying again."""
 STOP_SECONDS = 5.0
-"""How long `stop` waits for the thread."""
-
-BUILD_ERRORS = (StoreError, SearchError, DatabaseError, WeightsError, FolderError, OSError)
-
-
-class StopBuildError(Exception):
-    """The application ends, and the build with it."""
+"""How long `stop` waits for the build to end; then it is killed."""
+logger = logging.getLogger(__name__)
 
 
 class PretrainedIndexing:
-    """A thread that builds that index if it is missing.
+    """A thread that has that index built if it is missing.
 
     Of several processes of the server one builds at a time, by the lock that every build takes;
     the others wait beside their requests, and one of them takes over if the first is killed. A
@@ -46,6 +44,7 @@ class PretrainedIndexing:
     def __init__(self, settings: Settings, sessions: Sessions, loader: ModelLoader) -> None:
         self.settings, self.sessions, self.loader = settings, sessions, loader
         self.thread: threading.Thread | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.stopping = threading.Event()
         self.is_running = False
 
@@ -57,38 +56,36 @@ class PretrainedIndexing:
     def stop(self) -> None:
         """End a build that is running; the next one continues where it was."""
         self.stopping.set()
+        if self.process and self.process.stdin:
+            self.process.stdin.close()
         if self.thread:
             self.thread.join(STOP_SECONDS)
+            if self.process and self.thread.is_alive():
+                self.process.kill()
+                self.thread.join(STOP_SECONDS)
 
     def run(self) -> None:
         """Load weights and index; build the other index if it is missing."""
         state = self.loader.get_state()
+        if not isinstance(state, Ready) or state.manifest.data != str(self.settings.home.demo):
+            return
+        if not is_torch_installed():
+            return  # such a server is given what it serves
         try:
-            if isinstance(state, Ready) and state.manifest.data == str(self.settings.home.demo):
-                self.build_if_missing()
-        except StopBuildError:
-            pass
-        except BUILD_ERRORS as error:
-            logging.getLogger(__name__).warning("%s is not indexed: %s", PRETRAINED_RUN, error)
+            while self.is_missing() and not self.stopping.is_set():
+                self.is_running = True
+                status, error = self.build()
+                if self.stopping.is_set():
+                    return
+                if status == BUSY:
+                    self.stopping.wait(RETRY_SECONDS)
+                elif status:
+                    logger.warning("%s is not indexed: %s", PRETRAINED_RUN, error)
+                    return
+        except (WeightsError, DatabaseError, OSError) as error:
+            logger.warning("%s is not indexed: %s", PRETRAINED_RUN, error)
         finally:
             self.is_running = False
-
-    def build_if_missing(self) -> None:
-        """Build the index unless there is one, after any build that is running elsewhere.
-
-        Raises StopBuildError and BUILD_ERRORS.
-        """
-        while self.is_missing():
-            self.is_running = True
-            try:
-                self.build()
-            except StoreError as error:
-                if not isinstance(error.__cause__, BlockingIOError):
-                    raise
-                if self.stopping.wait(RETRY_SECONDS):
-                    return
-            else:
-                return
 
     def is_missing(self) -> bool:
         """Whether the weights that ship are here and have no index.
@@ -102,26 +99,29 @@ class PretrainedIndexing:
         identity = read_weights_header(weights).identity
         return identity not in find_index_versions_by_weights(home, self.sessions)
 
-    def build(self) -> None:
-        """Build the index. Raises StopBuildError and BUILD_ERRORS."""
-        if sys.platform == "linux":
-            # Of this thread and of those that it starts.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        # Not above: building takes torch, which a server may do without.
-        from app.indexing.build import BuildOptions, build_index
+    def build(self) -> tuple[int, str]:
+        """Build the index in a process; return its exit status and the last line of its errors.
 
-        home = self.settings.home
-        options = BuildOptions(
-            weights=RunFolder(home.runs / PRETRAINED_RUN).weights, data=home.demo
+        Raises OSError if it cannot be started.
+        """
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.indexing.pretrained_build"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,  # Ctrl-C in a terminal is for the server alone
         )
-        build_index(self.settings, self.sessions, self.report, options, if_needed=True)
-
-    def report(self, _name: str, _total: int) -> Callable[[int], None]:
-        """Show no progress, but end the build when the application ends."""
-        self.raise_if_stopping()
-        return lambda _done: self.raise_if_stopping()
-
-    def raise_if_stopping(self) -> None:
-        """Raise StopBuildError when the application ends."""
-        if self.stopping.is_set():
-            raise StopBuildError
+        assert process.stdin is not None
+        assert process.stderr is not None
+        with process:
+            with suppress(BrokenPipeError):  # if it died, its errors say why
+                process.stdin.write(pickle.dumps(self.settings))
+            self.process = process
+            if self.stopping.is_set():
+                process.stdin.close()
+            errors = process.stderr.read().decode(errors="replace").strip().splitlines()
+        return process.wait(), errors[-1] if errors else "it ended without a word"

@@ -1,52 +1,38 @@
 """Chooses the runtime of a network by measuring the candidates once on the machine at hand.
 
 A candidate must agree with torch (model/runtime/agreement.py) and be faster. What was measured is
-stored, so that the next start only compiles what was chosen.
+stored by model/runtime/prepared.py.
 """
 
-import json
-import logging
-import os
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
 
 from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.runtime.agreement import make_test_images, measure_disagreement
-from model.runtime.machine import describe_machine
 from model.runtime.names import AUTO, OPENVINO_PRECISIONS, TORCH
 from model.runtime.protocol import (
     Pixels,
     Runtime,
     RuntimeChoice,
     RuntimeUnavailableError,
-    parse_runtime_choice,
 )
 from model.runtime.torch_runtime import TorchRuntime
-from storage.files import lock_file, write_atomically
-from storage.tolerant_json import read_json_object
 
 ROUNDS = 3
 """Passes over one image that a candidate and torch take in turn; the medians are compared."""
-MAX_BYTES = 100_000
-"""The largest file of measurements that is read."""
-logger = logging.getLogger(__name__)
 
 
 def choose_runtime(
-    network: AlexNet, mean: Tensor, identity: str, folder: Path | None, wish: str = AUTO
+    network: AlexNet, mean: Tensor, wish: str = AUTO
 ) -> tuple[Runtime, RuntimeChoice]:
     """Return the runtime for a network and why it was chosen; whatever fails, torch is left.
 
-    mean: float32 [3, side, side], on the network's device. identity: of the weights. folder: where
-    measurements are stored; None measures each time. wish: one of RUNTIMES; all but "auto" decide
-    without measuring times, and torch computes if what was wished cannot or does not agree.
+    mean: float32 [3, side, side], on the network's device. wish: one of RUNTIMES; all but "auto"
+    decide without measuring times, and torch computes if what was wished cannot or does not agree.
     """
     reference = TorchRuntime(network, mean)
     if wish == TORCH:
@@ -56,41 +42,7 @@ def choose_runtime(
         return reference, RuntimeChoice(name=TORCH, reason=reason)
     if find_spec("openvino") is None:
         return reference, RuntimeChoice(name=TORCH, reason="OpenVINO is not installed.")
-    if wish != AUTO or folder is None:
-        return find_best(network, mean, reference, wish)
-    file = folder / f"{identity}.json"
-    with lock_measurements(file):
-        if stored := take_stored(network, mean, reference, file):
-            return stored
-        runtime, choice = find_best(network, mean, reference, wish)
-        store_choice(file, choice)
-    return runtime, choice
-
-
-@contextmanager
-def lock_measurements(file: Path) -> Iterator[None]:
-    """Let one of several processes measure and the others wait, if the folder can be written to."""
-    with ExitStack() as stack:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock_file(file.with_suffix(".lock")))
-        except OSError as error:
-            logger.warning("%s cannot be locked: %s", file, error.strerror)
-        yield
-
-
-def take_stored(
-    network: AlexNet, mean: Tensor, reference: Runtime, file: Path
-) -> tuple[Runtime, RuntimeChoice] | None:
-    """Return what was chosen earlier; None if nothing was, or it cannot be made any more."""
-    stored = read_choice(file)
-    if stored is None or stored.name == TORCH:
-        return (reference, stored) if stored else None
-    try:
-        return make_openvino(network, mean, stored.name), stored
-    except RuntimeUnavailableError as error:
-        logger.warning("%s is no longer available: %s", stored.name, error)
-        return None
+    return find_best(network, mean, reference, wish)
 
 
 def find_best(
@@ -149,22 +101,3 @@ def measure_alternately(runtimes: Mapping[str, Runtime], images: Pixels) -> dict
             if number:  # the first pass of a batch size also prepares
                 times[name].append(1000 * (time.perf_counter() - start))
     return {name: median(some) for name, some in times.items()}
-
-
-def read_choice(file: Path) -> RuntimeChoice | None:
-    """Read what was measured on this machine; None if nothing was, or the file is damaged."""
-    stored = read_json_object(file, MAX_BYTES)
-    return (
-        parse_runtime_choice(stored.get("choice"))
-        if stored.get("machine") == describe_machine()
-        else None
-    )
-
-
-def store_choice(file: Path, choice: RuntimeChoice) -> None:
-    """Store what was measured; a folder that cannot be written to costs the next start its time."""
-    text = json.dumps({"machine": describe_machine(), "choice": asdict(choice)}, indent=2)
-    try:
-        write_atomically(file, f"{text}{os.linesep}")
-    except OSError as error:
-        logger.warning("%s cannot be written: %s", file, error.strerror)

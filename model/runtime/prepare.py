@@ -17,10 +17,11 @@ def main(words: list[str]) -> str | None:
     """Choose a runtime, store its graph and what was found; return what went wrong, if anything."""
     file, device, wish, folder = Path(words[0]), words[1], words[2], Path(words[3])
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         place = locate_record(file, device, wish, folder)
         weights = load_weights(file)
         check_finite(weights)
-        predictor = Predictor.from_weights(weights, device, wish, folder)
+        predictor = Predictor.from_weights(weights, device, wish)
         graph = None
         if predictor.choice.name != TORCH:
             # Not above: OpenVINO is optional.

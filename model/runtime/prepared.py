@@ -70,6 +70,7 @@ def open_predictor(
     device, wish: ALEXNET_DEVICE and ALEXNET_RUNTIME. folder: where graphs and measurements are
     stored. load: reads and checks the whole file. Raises WeightsError.
     """
+    record = None
     if device in DEVICES and wish != TORCH and find_spec("openvino"):
         record = find_record(file, device, wish, folder)
         if record and (predictor := open_stored_graph(file, record, folder, load)):
@@ -79,7 +80,10 @@ def open_predictor(
             f"{file} is not prepared for serving in {folder}, and torch, which does that, is not "
             "installed; start the server once with these settings where it is, and copy the folder"
         )
-    return Predictor.from_weights(load(file), device, wish, folder)
+    predictor = Predictor.from_weights(load(file), device, record.choice.name if record else wish)
+    if record and predictor.choice.name == record.choice.name:
+        predictor.choice = record.choice  # with what was measured
+    return predictor
 
 
 def is_torch_installed() -> bool:

@@ -1,9 +1,14 @@
 """The index of the weights that ship is built beside the requests, by one process at a time."""
 
 import logging
+import pickle
 import shutil
+import subprocess
+import sys
+import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +17,7 @@ from app.database.ingest import Registration, register_images
 from app.database.session import session_factory
 from app.indexing import build, pretrained
 from app.indexing.pretrained import PretrainedIndexing
+from app.indexing.pretrained_build import ServerEndedError, build_pretrained_index
 from app.inference.state import Ready
 from app.inference.weights_files import find_index_versions_by_weights
 from index import store
@@ -19,6 +25,8 @@ from model.checkpoint import load_weights, save_weights
 from storage.home import Home
 from storage.pretrained import PRETRAINED_RUN
 from storage.runs import RunFolder
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def indexing(shop) -> PretrainedIndexing:
@@ -127,6 +135,24 @@ def test_weights_switched_to_during_a_build_are_served_with_its_index(
         return register_images(*arguments)
 
     monkeypatch.setattr(build, "register_images", switch)
-    indexing(shop).build()
+    build_pretrained_index(shop.settings, threading.Event())
     state = shop.state()
     assert state.manifest.weights == load_weights(demo.weights).identity
+
+
+def test_a_build_ends_with_the_server(shop, demo: RunFolder) -> None:
+    ended = threading.Event()
+    ended.set()
+    with pytest.raises(ServerEndedError):
+        build_pretrained_index(shop.settings, ended)
+    assert load_weights(demo.weights).identity not in indexed(shop)
+
+
+def test_a_build_ends_when_the_server_is_killed(shop, demo: RunFolder) -> None:
+    """Nothing stays behind of a server that could not say that it ends: its pipe closes."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.indexing.pretrained_build"], stdin=subprocess.PIPE, cwd=ROOT
+    )
+    process.communicate(pickle.dumps(shop.settings), timeout=250)
+    assert process.returncode == 0
+    assert load_weights(demo.weights).identity not in indexed(shop)

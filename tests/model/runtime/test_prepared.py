@@ -174,6 +174,7 @@ def test_where_torch_is_the_fastest_no_graph_is_stored(
     monkeypatch.setattr(prepared, "prepare_weights", None)  # it is known and not tried again
     predictor = open_predictor(file, "cpu", "auto", folder, load_weights)
     assert predictor.runtime.name == "torch"
+    assert "OpenVINO was refused" in predictor.choice.reason
 
 
 def test_without_torch_what_another_machine_prepared_is_taken(
