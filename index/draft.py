@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import faiss
-
 from index.manifest import FileChecksum, Manifest, Shard, StoreError, write_manifest
 from index.vectors import Vectors, compute_file_sha256, write_row_checksums
 from storage.files import fsync, fsync_folder
@@ -92,6 +90,9 @@ def hardlink_or_copy(source: Path, target: Path) -> None:
 
 def describe_software() -> str:
     """Describe the versions of this project and of FAISS."""
+    # Not above: a server that searches exactly on the CPU does without FAISS and its 100 MB.
+    import faiss
+
     try:
         own = version("alexnet-two-towers")
     except PackageNotFoundError:

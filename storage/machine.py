@@ -1,9 +1,18 @@
-"""What the operating system says of this machine's processor."""
+"""What the operating system says of this machine's processor and graphics cards."""
 
 import platform
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
+
+
+def list_gpu_devices() -> list[str]:
+    """List what the system has of graphics cards that can compute: the names of their devices.
+
+    Without reading a driver: where the list is empty, no library need be asked.
+    """
+    patterns = ("nvidia[0-9]*", "dxg", "kfd")  # NVIDIA; in Windows' subsystem for Linux; AMD
+    return sorted(path.name for pattern in patterns for path in Path("/dev").glob(pattern))
 
 
 def read_processor_name() -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca, project_sample
@@ -140,6 +139,9 @@ def initialise_with_earlier(features: Floats, points: Floats, span: float) -> Do
         return None
     start = points.astype(np.float64)
     if not known.all():
+        # Not above: a server that searches exactly on the CPU does without FAISS and its 100 MB.
+        import faiss
+
         _, near = faiss.knn(
             features[~known], features[known], min(INITIAL_NEIGHBOURS, int(known.sum()))
         )

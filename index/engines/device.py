@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import faiss
-
 from index.engines.options import SEARCH_DEVICES, SearchDevice
 from index.engines.protocol import RowFilter, SearchEngine
 from index.vectors import Floats, Ids
 from model.config import FEATURES
+from storage.machine import list_gpu_devices
 
 log = logging.getLogger(__name__)
 RESERVED_BYTES = 2 << 30
@@ -121,6 +120,11 @@ def estimate_gpu_bytes(kind: str, rows: int, list_shape: Mapping[str, int], floa
 
 def list_gpus() -> list[int]:
     """List the GPUs that FAISS sees; a build without GPUs has no function to count them."""
+    if not list_gpu_devices():
+        return []
+    # Not above: a server that searches exactly on the CPU does without FAISS and its 100 MB.
+    import faiss
+
     return list(range(getattr(faiss, "get_num_gpus", lambda: 0)()))
 
 

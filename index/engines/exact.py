@@ -1,9 +1,11 @@
-"""The kind `exact`: GPUs compare every vector; without them index/exact.py proves each answer."""
+"""The kind `exact`: GPUs compare every vector; without them index/exact.py proves each answer.
+
+FAISS is imported on GPUs only: a server that searches on the CPU does without it and its 100 MB.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-import faiss
 import numpy as np
 
 from index.engines.device import Placement, open_on_gpus, place_index
@@ -43,6 +45,8 @@ class GpuVectors:
 
     def __init__(self, vectors: Vectors, rows: Ids, placement: Placement) -> None:
         """Copy rows, int64 ascending, in chunks. Raises RuntimeError if a GPU fails."""
+        import faiss
+
         self.rows = rows
         # FAISS does not keep the resources of an index alive.
         self.resources = [faiss.StandardGpuResources() for _ in placement.gpus]
@@ -61,6 +65,8 @@ class GpuVectors:
 
     def search(self, queries: Floats, count: int, effort: int) -> Ids:
         """As `GpuIndex.search`; merges the nearest of every GPU."""
+        import faiss
+
         best = faiss.ResultHeap(len(queries), count)
         for number, part in enumerate(self.parts):
             distances, places = part.search(queries, count)
@@ -74,6 +80,8 @@ class GpuVectors:
 
 def make_empty_gpu_index(gpu: int, resources: Any, float16: bool) -> Any:
     """Make an empty flat index on a GPU."""
+    import faiss
+
     config = faiss.GpuIndexFlatConfig()
     config.device, config.useFloat16 = gpu, float16
     return faiss.GpuIndexFlatL2(resources, FEATURES, config)

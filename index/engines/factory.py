@@ -15,9 +15,6 @@ from typing import Any
 import numpy as np
 
 from index.engines.exact import open_exact
-from index.engines.faiss_search import open_faiss
-from index.engines.faiss_train import train_faiss, update_faiss
-from index.engines.graph import open_graph, train_graph, update_graph
 from index.engines.milvus import open_milvus
 from index.engines.milvus_collections import train_milvus
 from index.engines.options import EngineOptions
@@ -64,9 +61,13 @@ class Kind:
     needs_projections: bool = False
 
 
-def call_binary(name: str, *arguments: Any) -> Any:
-    """Call a function of index/engines/binary.py, which takes torch, as no other kind does."""
-    return getattr(import_module("index.engines.binary"), name)(*arguments)
+def call_engine(module: str, name: str, *arguments: Any) -> Any:
+    """Call a function of a module of index/engines, which is imported when it is first needed.
+
+    So a server imports FAISS, 100 MB in each process, for the kinds that search with it, and torch
+    for `binary` alone.
+    """
+    return getattr(import_module(f"index.engines.{module}"), name)(*arguments)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -81,18 +82,18 @@ KINDS: Mapping[str, Kind] = {
             name="ivf",
             purpose="sorts reduced vectors into lists and searches the nearest lists",
             options=("lists", "dimensions", "seed"),
-            train=partial(train_faiss, "ivf"),
-            update=partial(update_faiss, "ivf"),
-            open=partial(open_faiss, "ivf"),
+            train=partial(call_engine, "faiss_train", "train_faiss", "ivf"),
+            update=partial(call_engine, "faiss_train", "update_faiss", "ivf"),
+            open=partial(call_engine, "faiss_search", "open_faiss", "ivf"),
             disk_bytes=400,
         ),
         Kind(
             name="hnsw",
             purpose="walks a graph of reduced vectors",
             options=("links", "dimensions", "seed"),
-            train=train_graph,
-            update=update_graph,
-            open=open_graph,
+            train=partial(call_engine, "graph", "train_graph"),
+            update=partial(call_engine, "graph", "update_graph"),
+            open=partial(call_engine, "graph", "open_graph"),
             disk_bytes=600,
             needs_projections=True,
         ),
@@ -100,18 +101,18 @@ KINDS: Mapping[str, Kind] = {
             name="pq",
             purpose="lists of short codes instead of vectors; for large sets and little memory",
             options=("lists", "dimensions", "bytes", "seed"),
-            train=partial(train_faiss, "pq"),
-            update=partial(update_faiss, "pq"),
-            open=partial(open_faiss, "pq"),
+            train=partial(call_engine, "faiss_train", "train_faiss", "pq"),
+            update=partial(call_engine, "faiss_train", "update_faiss", "pq"),
+            open=partial(call_engine, "faiss_search", "open_faiss", "pq"),
             disk_bytes=150,
         ),
         Kind(
             name="binary",
             purpose="compares the bits that an autoencoder makes of a vector (§6.1)",
             options=("bits", "seed"),
-            train=partial(call_binary, "train_binary"),
-            update=partial(call_binary, "update_binary"),
-            open=partial(call_binary, "open_binary"),
+            train=partial(call_engine, "binary", "train_binary"),
+            update=partial(call_engine, "binary", "update_binary"),
+            open=partial(call_engine, "binary", "open_binary"),
             disk_bytes=150,
         ),
         Kind(

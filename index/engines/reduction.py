@@ -1,10 +1,14 @@
 """Dimensionality reduction: principal components, fitted to a sample of the vectors."""
 
-import faiss
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
 from model.config import FEATURES
+
+if TYPE_CHECKING:
+    import faiss
 
 PCA_SAMPLE_ROWS = 8192
 """Vectors to which the components are fitted: 128 MiB in memory."""
@@ -23,7 +27,7 @@ def draw_rows(rows: Ids, count: int, seed: int) -> Ids:
     return chosen
 
 
-def fit_pca(sample: Floats, dimensions: int, seed: int) -> faiss.LinearTransform:
+def fit_pca(sample: Floats, dimensions: int, seed: int) -> "faiss.LinearTransform":
     """Fit a FAISS transform onto the principal components of float32 [N, 4096].
 
     It never increases the distance between two vectors. With fewer vectors than dimensions the last
@@ -46,8 +50,11 @@ def fit_pca(sample: Floats, dimensions: int, seed: int) -> faiss.LinearTransform
     return make_linear_transform(axes.numpy().ravel(), (-(axes @ mean)).numpy())
 
 
-def make_linear_transform(matrix: Floats, offset: Floats) -> faiss.LinearTransform:
+def make_linear_transform(matrix: Floats, offset: Floats) -> "faiss.LinearTransform":
     """Make a FAISS transform x → matrix · x + offset; the matrix is flattened row by row."""
+    # Not above: a server that searches exactly on the CPU does without FAISS and its 100 MB.
+    import faiss
+
     transform = faiss.LinearTransform(FEATURES, len(offset), True)
     faiss.copy_array_to_vector(matrix, transform.A)
     faiss.copy_array_to_vector(offset, transform.b)
@@ -56,7 +63,7 @@ def make_linear_transform(matrix: Floats, offset: Floats) -> faiss.LinearTransfo
 
 
 def project_sample(
-    transform: faiss.LinearTransform, vectors: Vectors, rows: Ids, count: int, seed: int
+    transform: "faiss.LinearTransform", vectors: Vectors, rows: Ids, count: int, seed: int
 ) -> Floats:
     """Project a sample of at most `count` of these rows: float32 [n, dimensions]."""
     chosen = draw_rows(rows, count, seed)

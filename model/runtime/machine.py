@@ -3,14 +3,13 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from storage.machine import read_cpu_info, read_processor_name
+from storage.machine import list_gpu_devices, read_cpu_info, read_processor_name
 
 
 def describe_machine() -> dict[str, str]:
     """Describe the processor, the threads and GPUs that may be used, and the libraries."""
-    gpus = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+    gpus = list_gpu_devices()
     return {
         "processor": read_processor(),
         "threads": str(read_thread_limit() or os.cpu_count()),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -195,6 +196,19 @@ def test_vectors_too_large_for_the_earlier_scale_are_projected_anew(tmp_path: Pa
 def read_all(projections: Projections) -> npt.NDArray[np.float16]:
     """All projections as they are stored."""
     return np.concatenate([block.copy() for _, block in projections.read_blocks()])
+
+
+def test_faiss_reads_projections_as_an_index_of_its_own(
+    vectors: Callable[..., Floats], tmp_path: Path
+) -> None:
+    search, _ = make_search(tmp_path, vectors(100, 1), dimensions=7)
+    assert search.projections is not None
+    index = faiss.read_index(str(tmp_path / PROJECTIONS_FILE))
+    assert isinstance(index, faiss.IndexScalarQuantizer)
+    assert (index.ntotal, index.d, index.is_trained) == (100, 7, True)
+    assert (index.metric_type, index.sq.qtype) == (faiss.METRIC_L2, faiss.ScalarQuantizer.QT_fp16)
+    stored = read_all(search.projections).astype(np.float32)
+    np.testing.assert_array_equal(index.reconstruct_n(0, 100), stored)
 
 
 def test_damaged_projections_are_refused(vectors: Callable[..., Floats], tmp_path: Path) -> None:

@@ -63,7 +63,13 @@ def test_every_page_and_answer_does_without_torch(
     picture = tmp_path / "picture.jpg"
     picture.write_bytes(jpeg)
     done = subprocess.run(
-        [sys.executable, "-c", VISIT, " ".join(PACKAGES_FOR_TRAINING.values()), str(picture)],
+        [
+            sys.executable,
+            "-c",
+            VISIT,
+            " ".join([*PACKAGES_FOR_TRAINING.values(), "faiss"]),
+            str(picture),
+        ],
         cwd=ROOT,
         env=environment
         | {"ALEXNET_HOME": str(home.root), "ALEXNET_RUNTIME": "openvino-f32", "PATH": ""},
