@@ -7,8 +7,7 @@ compiling takes as long as reading that would (0.3 against 0.9 seconds).
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import openvino as ov
@@ -18,6 +17,9 @@ from model.runtime.names import OPENVINO_PRECISIONS
 from model.runtime.protocol import Floats, Pixels, RuntimeUnavailableError, TenCropOutput
 
 CPU = "CPU"
+KEPT_SECONDS = 60.0
+"""How long a graph that few requests need stays compiled after it was used: each takes 120 to 230
+MB in every process, and half a second to compile."""
 
 
 class NetworkGraphs(Protocol):
@@ -39,6 +41,13 @@ class NetworkGraphs(Protocol):
         ...
 
 
+class Spare(NamedTuple):
+    """A compiled graph, and what will discard it."""
+
+    request: Any
+    timer: threading.Timer
+
+
 class OpenVinoRuntime:
     """A network on the CPU, compiled when it is made.
 
@@ -52,6 +61,7 @@ class OpenVinoRuntime:
         if self.precision == "bf16" and not self.has_bf16():
             raise RuntimeUnavailableError("the processor does not compute in bf16")
         self.lock = threading.Lock()
+        self.spares: dict[str, Spare] = {}
         with explain_failures():
             self.ten_crops = self.compile(graphs.open_ten_crops())
 
@@ -62,7 +72,7 @@ class OpenVinoRuntime:
 
     def run_centre_crop(self, images: Pixels) -> Floats:
         """Compute fc7 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
-        (fc7,) = self.infer(self.centre_crop, images)
+        (fc7,) = self.infer(self.compile_spare("centre crop"), images)
         return fc7
 
     def run_layers(self, image: Pixels) -> list[Floats]:
@@ -70,19 +80,23 @@ class OpenVinoRuntime:
 
         uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons]; always in float32.
         """
-        return [output[0] for output in self.infer(self.layers, image[None])]
+        return [output[0] for output in self.infer(self.compile_spare("layers"), image[None])]
 
-    @cached_property
-    def centre_crop(self) -> Any:
-        """The graph of the centre crop, compiled when it is first needed: it takes memory too."""
+    def compile_spare(self, name: Literal["centre crop", "layers"]) -> Any:
+        """Return a graph that few requests need, discarded KEPT_SECONDS after its last use."""
         with self.lock, explain_failures():
-            return self.compile(self.graphs.open_centre_crop())
-
-    @cached_property
-    def layers(self) -> Any:
-        """The graph of all layers, likewise."""
-        with self.lock, explain_failures():
-            return self.compile(self.graphs.open_layers(), "f32")
+            if (spare := self.spares.get(name)) is not None:
+                spare.timer.cancel()
+                request = spare.request
+            elif name == "layers":
+                request = self.compile(self.graphs.open_layers(), "f32")
+            else:
+                request = self.compile(self.graphs.open_centre_crop())
+            timer = threading.Timer(KEPT_SECONDS, self.spares.pop, (name, None))
+            timer.daemon = True
+            self.spares[name] = Spare(request, timer)
+            timer.start()
+        return request
 
     def infer(self, request: Any, images: Pixels) -> list[Floats]:
         """Compute a graph's outputs. One image after another: each has all cores."""

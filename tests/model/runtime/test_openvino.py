@@ -1,5 +1,6 @@
 """OpenVINO against torch, crop by crop, on a photograph."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -65,6 +66,24 @@ def test_each_crop_is_what_the_network_says_of_it(
     for ours, theirs in layers:
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_what_few_requests_need_is_discarded_and_compiled_again(
+    make_predictor: Callable[[AlexNetConfig], Predictor],
+    images: Pixels,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor = make_predictor(SMALL)
+    runtime = make_openvino(predictor.network, predictor.loaded.mean, "openvino-f32")
+    first = runtime.run_centre_crop(images)
+    assert set(runtime.spares) == {"centre crop"}  # type: ignore[attr-defined]
+    monkeypatch.setattr("model.runtime.openvino_runtime.KEPT_SECONDS", 0.0)
+    np.testing.assert_array_equal(runtime.run_centre_crop(images), first)
+    end = time.monotonic() + 60
+    while runtime.spares:  # type: ignore[attr-defined]
+        assert time.monotonic() < end
+        time.sleep(0.001)
+    np.testing.assert_array_equal(runtime.run_centre_crop(images), first)
 
 
 @pytest.mark.parametrize("net", ["original", "torchvision", "cifar"])
