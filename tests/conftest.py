@@ -24,6 +24,12 @@ from model.weights_header import Provenance
 absl.logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files of slow tests, so that at the end no process is alone with one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
     """Processes that tests start take SIGINT, also where a shell in the background ignores it."""

@@ -60,7 +60,8 @@ class Case:
 
 
 CASES = {
-    "float64": Case(SMALL, steps=3, all_tensors=True),
+    # Pooled maps of 2 × 2, so that fc6 still has inputs of several places of each.
+    "float64": Case(replace(SMALL, crop=99), steps=2, all_tensors=True),
     "float32": Case(SMALL, torch.float32),
     "bf16": Case(replace(SMALL, crop=CROP), torch.float32, autocast=True),
     "original": Case(replace(VARIANTS["original"].config, classes=5, init="he", crop=CROP)),

@@ -212,15 +212,11 @@ def small_weights(made: Make, tiny: PreparedDataset, tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("towers", ["1", "2"])
 def test_a_tiny_rate_leaves_the_kept_layers_as_they_were(
-    run_training: RunTraining,
-    small_weights: Path,
-    tmp_path: Path,
-    towers: str,
+    run_training: RunTraining, small_weights: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    words = ["--from", small_weights, "--towers", towers, "--batch", "12", "--epochs", "1"]
+    words = ["--from", small_weights, "--batch", "12", "--epochs", "1"]
     run_training(home, *words, "--seed", "4", "--rate", "1e-35", "--precision", "f32")
     before, after = load_weights(small_weights), load_weights(home / "weights.safetensors")
     assert after.config.classes == len(after.classes) == 3
@@ -236,12 +232,11 @@ def test_a_tiny_rate_leaves_the_kept_layers_as_they_were(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("towers", ["1", "2"])
-def test_frozen_convolutions_stay_as_they_are_and_the_rest_learns(
-    run_training: RunTraining, small_weights: Path, tmp_path: Path, towers: str
+def test_frozen_convolutions_stay_as_they_are_and_the_rest_learns_in_two_towers(
+    run_training: RunTraining, small_weights: Path, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    words = ["--from", small_weights, "--towers", towers, "--batch", "12", "--epochs", "1"]
+    words = ["--from", small_weights, "--towers", "2", "--batch", "12", "--epochs", "1"]
     run_training(home, *words, "--freeze-conv", "--no-ten-crops", "--precision", "f32")
     before, after = load_weights(small_weights), load_weights(home / "weights.safetensors")
     for name, tensor in after.state.items():
