@@ -71,6 +71,11 @@ class Home:
         return self.root / "runtimes"
 
     @property
+    def moved_folders(self) -> Path:
+        """Where folders of photographs lie that were moved, as JSON."""
+        return self.root / "moved.json"
+
+    @property
     def prepared(self) -> Path:
         """Training sets decoded once: squares of pixels, mean image and PCA."""
         return self.root / "prepared"

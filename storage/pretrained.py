@@ -15,6 +15,7 @@ from storage.evaluation_files import MAX_BYTES, parse_time
 from storage.evaluations import write_json
 from storage.files import fsync, lock_file, write_atomically
 from storage.home import Home
+from storage.moved_folders import find_moved_folder
 from storage.runs import RunFolder
 from storage.tolerant_json import bounded_text, read_json_object
 
@@ -73,7 +74,7 @@ def find_training_folder(data: str, home: Home) -> Path | None:
     """
     if data == PRETRAINED_DATA and home.imagenette.is_dir():
         return home.imagenette
-    return Path(data) if Path(data).is_absolute() else None
+    return find_moved_folder(home, Path(data)) if Path(data).is_absolute() else None
 
 
 def is_same_folder(source: Path, copy: Path) -> bool:

@@ -15,6 +15,7 @@ from app.config import Settings
 from app.database.session import session_factory
 from app.indexing.build import BuildOptions, BuildResult, build_index, update_index
 from app.indexing.precision import measure_precision
+from app.indexing.relocate import relocate_index
 from app.indexing.verify import collect_index_statistics, verify_version
 from app.indexing.versions import prune_versions, rollback_version
 from index.engines.factory import KINDS, IndexSpec
@@ -113,6 +114,23 @@ def update_command() -> None:
     with show_step_bars(Console(stderr=True)) as report:
         built = update_index(settings, session_factory(settings), report)
     print_build(built)
+
+
+@index_commands.command("relocate")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@handle_cli_errors
+def relocate_command(folder: Path) -> None:
+    """Point the index to FOLDER, to which its photographs were moved; nothing is computed again.
+
+    Every indexed photograph must be there with the same content.
+    """
+    settings = context.settings()
+    with show_step_bars(Console(stderr=True)) as report:
+        found = relocate_index(settings, session_factory(settings), report, folder)
+    click.echo(
+        f"{found.images:,} photographs of {found.old} found in {found.new}; "
+        f"{', '.join(found.versions)} now point{'s' * (len(found.versions) == 1)} there."
+    )
 
 
 @index_commands.command("rollback")

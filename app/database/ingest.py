@@ -141,6 +141,22 @@ def register_classes(sessions: Sessions, folder: ImageFolder) -> tuple[int, list
         return dataset.id, [known[name.folder].id for name in folder.classes]
 
 
+def refuse_known_folder(sessions: Sessions, folder: Path) -> None:
+    """Raise DatabaseError if a folder has images in the database."""
+    with read_session(sessions) as session:
+        if session.scalar(select(Dataset.id).where(Dataset.root == str(folder))):
+            raise DatabaseError(
+                f"{folder} has been indexed on its own; `flask index build --data {folder}` "
+                "serves it"
+            )
+
+
+def move_dataset(sessions: Sessions, old: Path, new: Path) -> None:
+    """Record that a folder of photographs lies elsewhere. Raises DatabaseError."""
+    with write_session(sessions) as session:
+        session.execute(update(Dataset).where(Dataset.root == str(old)).values(root=str(new)))
+
+
 def insert_new_images(
     sessions: Sessions,
     split: str,

@@ -136,6 +136,11 @@ def update_index(settings: Settings, sessions: Sessions, report: Report) -> Buil
     if served is None:
         raise StoreError("There is no complete index to update; run `flask index build`")
     file = find_weights_or_fail(settings.home, served)
+    if not Path(served.data).is_dir():
+        raise FolderError(
+            f"{served.data} does not exist; if it was moved, `flask index relocate DIR` points the "
+            "index to its new place"
+        )
     options = BuildOptions(weights=file, data=Path(served.data))
     build = start_build(settings, sessions, report, options)
     if build.matches(served):
@@ -422,7 +427,8 @@ def scan_training_folder(root: Path) -> ImageFolder:
     except FolderError as error:
         raise FolderError(
             f"The folder that the weights were trained on cannot be indexed: {error}. Put it back, "
-            "index another with `flask index build --data DIR`, or train on another with `python "
+            "point an index of it to its new place with `flask index relocate DIR`, index another "
+            "with `flask index build --data DIR`, or train on another with `python "
             "training/run.py --data DIR`"
         ) from error
 

@@ -1,5 +1,6 @@
 """Checks and describes an index version: `flask index verify` and `flask index stats`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from app.database.images import find_version, read_class_ids_by_image
 from app.database.session import Sessions
 from app.inference.served_weights import LostWeightsError, find_weights_of_version
 from index import store
-from index.building.file_list import FILE_LIST, read_file_list
+from index.building.file_list import FILE_LIST, FileEntry, read_file_list
 from index.engines import milvus_collections
 from index.manifest import Manifest, StoreError, read_manifest
 from index.search import Index
@@ -121,18 +122,24 @@ def compare_with_files(folder: Path, manifest: Manifest, report: Report) -> list
         new = [p.path for p in scan_photographs(root).train if p.path not in known]
     except FolderError as error:
         return [str(error)]
+    wrong = find_changed_files(root, entries, report)
+    if len(new) > manifest.unreadable:
+        count = len(new) - manifest.unreadable
+        wrong.append(f"new files: {count:,}; `flask index update` adds them")
+    return wrong
+
+
+def find_changed_files(root: Path, entries: Sequence[FileEntry], report: Report) -> list[str]:
+    """Return which of the files that were read differ in `root` or are missing there."""
     progress = report("Reading the training files", len(entries))
     wrong = []
     digests = map_ahead(lambda entry: try_digest_file(root / entry.path), entries, SAMPLE_IMAGES)
     for done, (entry, sha256) in enumerate(zip(entries, digests, strict=True), start=1):
         if sha256 is None:
-            wrong.append(f"{root / entry.path} no longer exists")
+            wrong.append(f"{root / entry.path} is missing")
         elif sha256 != entry.sha256:
             wrong.append(f"{root / entry.path} has changed")
         progress(done)
-    if len(new) > manifest.unreadable:
-        count = len(new) - manifest.unreadable
-        wrong.append(f"new files: {count:,}; `flask index update` adds them")
     return wrong
 
 
