@@ -1,4 +1,8 @@
-"""A folder of labelled photographs: `train/<class>/*` and `val/<class>/*`, one folder per class."""
+"""A folder of labelled photographs: `train/<class>/*` and `val/<class>/*`, one folder per class.
+
+ImageNet's own forms, with folders of images of all classes, are read as they are
+(model/ilsvrc_folder.py).
+"""
 
 import hashlib
 import os
@@ -8,6 +12,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
+
+from model.ilsvrc_folder import UnknownClassError, find_split_folder, group_by_class
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".webp")
 """Of JPEG, whose rarer ones browsers on Windows write, PNG and WebP; in either case."""
@@ -54,7 +61,9 @@ def scan_folder(root: Path, *, val_may_lack_classes: bool = False) -> ImageFolde
     """List the photographs under `root`.
 
     Files are selected by suffix (JPEG, PNG, WebP), in the folders of the classes and in any folder
-    below them, hidden ones excepted; whether they can be read is not checked. Labels come from
+    below them, hidden ones excepted; whether they can be read is not checked. A split without class
+    folders holds ImageNet's images, whose classes are in their names or in Kaggle's solution file;
+    below the root of Kaggle's archive, train and val are found where it has them. Labels come from
     `classes.txt` (on each line a folder's name, white space and its label) if it has them, else
     from the 1000 WordNet ids of ILSVRC-2012, else from the folders.
 
@@ -64,19 +73,21 @@ def scan_folder(root: Path, *, val_may_lack_classes: bool = False) -> ImageFolde
     classes.
     """
     root = root.absolute()
-    names, in_val = list_class_folders(root / "train"), list_class_folders(root / "val")
-    if in_val != names and not (val_may_lack_classes and set(in_val) <= set(names)):
-        raise FolderError(f"{root}: {describe_class_mismatch(names, in_val)}")
+    base = find_split_folder(root)
+    train, val = list_classes(base / "train"), list_classes(base / "val")
+    names = train.classes
+    if val.classes != names and not (val_may_lack_classes and set(val.classes) <= set(names)):
+        raise FolderError(f"{root}: {describe_class_mismatch(names, val.classes)}")
     if len(names) < 2:
         raise FolderError(
-            f"{root / 'train'} holds only one class, {names[0]}; at least two are needed"
+            f"{train.place} holds only one class, {names[0]}; at least two are needed"
         )
     labels, others = read_labels(root, names), Counter[str]()
     return ImageFolder(
         root=root,
         classes=tuple(ClassName(name, labels.get(name) or name) for name in names),
-        train=list_photographs(root, "train", names, names, others),
-        val=list_photographs(root, "val", names, in_val, others),
+        train=list_photographs(root, names, train, others),
+        val=list_photographs(root, names, val, others),
         passed_over=tuple(sorted(others.items())),
     )
 
@@ -97,7 +108,8 @@ def scan_photographs(root: Path) -> ImageFolder:
     """
     root = root.absolute()
     # One of them alone is more likely a set whose other half is missing than an album.
-    if (root / "train").is_dir() or (root / "val").is_dir():
+    base = find_split_folder(root)
+    if (base / "train").is_dir() or (base / "val").is_dir():
         return scan_folder(root, val_may_lack_classes=True)
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
@@ -146,17 +158,38 @@ def digest_listing(root: Path, photographs: Iterable[Photograph]) -> str:
     return digest.hexdigest()
 
 
-def list_class_folders(folder: Path) -> list[str]:
-    """List the class folders directly under `folder`, sorted by name. Raises FolderError."""
-    if not folder.is_dir():
-        what = "is a file, not a folder" if folder.exists() else "does not exist"
+class SplitClasses(NamedTuple):
+    """The classes of a split, sorted. files: its images by class, if it has no class folders."""
+
+    place: Path
+    classes: list[str]
+    files: dict[str, list[str]]
+
+
+def list_classes(place: Path) -> SplitClasses:
+    """List the classes of a split: its folders, or those of ImageNet's images.
+
+    Raises FolderError.
+    """
+    if not place.is_dir():
+        what = "is a file, not a folder" if place.exists() else "does not exist"
         raise FolderError(
-            f"{folder} {what}; photographs are expected as train/<class>/* and val/<class>/*"
+            f"{place} {what}; photographs are expected as train/<class>/* and val/<class>/*"
         )
-    names = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not is_ignored(e.name))
-    if not names:
-        raise FolderError(f"{folder} holds no class folders; expected {folder}/<class>/*")
-    return names
+    entries = [entry for entry in os.scandir(place) if not is_ignored(entry.name)]
+    if names := sorted(entry.name for entry in entries if entry.is_dir()):
+        return SplitClasses(place, names, {})
+    loose = [entry.name for entry in entries if is_photograph(entry.name)]
+    if not loose:
+        raise FolderError(f"{place} holds no class folders; expected {place}/<class>/*")
+    try:
+        files = group_by_class(place, loose)
+    except UnknownClassError as error:
+        raise FolderError(
+            f"{place} holds no class folders; expected {place}/<class>/*, or ImageNet's images, "
+            f"but {error}"
+        ) from error
+    return SplitClasses(place, [*files], files)
 
 
 def describe_class_mismatch(train: list[str], val: list[str]) -> str:
@@ -167,18 +200,22 @@ def describe_class_mismatch(train: list[str], val: list[str]) -> str:
 
 
 def list_photographs(
-    root: Path, split: str, names: list[str], present: list[str], others: Counter[str]
+    root: Path, names: list[str], split: SplitClasses, others: Counter[str]
 ) -> tuple[Photograph, ...]:
     """List the photographs of one split, class by class; count other files by suffix in `others`.
 
-    names: all classes. present: those of them that the split has. Raises FolderError for an empty
-    class.
+    names: all classes. Raises FolderError for an empty class.
     """
     photographs: list[Photograph] = []
+    inside = split.place.relative_to(root).as_posix()
+    present = set(split.classes)
     for index, name in enumerate(names):
         if name not in present:
             continue
-        place, own = root / split / name, Counter[str]()
+        if split.files:
+            photographs += (Photograph(f"{inside}/{file}", index) for file in split.files[name])
+            continue
+        place, own = split.place / name, Counter[str]()
         paths = list_files_below(place, own)
         others.update(own)
         if not paths:
@@ -187,7 +224,7 @@ def list_photographs(
                 f"{place} holds no photographs ({', '.join(SUFFIXES)})"
                 f"{f'; {other}' if other else ''}; add some or remove the folder from train and val"
             )
-        photographs += (Photograph(f"{split}/{name}/{path}", index) for path in paths)
+        photographs += (Photograph(f"{inside}/{name}/{path}", index) for path in paths)
     return tuple(photographs)
 
 

@@ -19,9 +19,9 @@ from training.checkpoints import (
     remove_newer_checkpoints,
 )
 from training.config import Recipe
+from training.dataset.find_source import Found
 from training.dataset.known import find_set_of_content
 from training.dataset.listing import describe_changes, read_listings
-from training.dataset.shards import Shards
 from training.distributed.mesh import Mesh, PeerLostError
 from training.divergence import DivergedError
 from training.options import Options
@@ -125,9 +125,7 @@ def check_extension(run: RunFolder, recipe: Recipe) -> None:
         )
 
 
-def check_photographs(
-    run: RunFolder, source: ImageFolder | Shards, store: Path, accept: Collection[str]
-) -> None:
+def check_photographs(run: RunFolder, source: Found, store: Path, accept: Collection[str]) -> None:
     """Raise RunError naming what has changed of a run's photographs, before any is decoded.
 
     Of shards, and where the prepared set that the run was trained on is gone, nothing is known

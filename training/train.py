@@ -25,12 +25,12 @@ from training.config_file import format_config
 from training.dataset.fetch import FetchError, fetch_imagenette
 from training.dataset.find_source import (
     DataError,
+    Found,
     count_expected_photographs,
     describe_source,
     find_source,
 )
 from training.dataset.prepare import PreparedDataset, prepare
-from training.dataset.shards import Shards
 from training.device import (
     choose_precision,
     compile_network,
@@ -198,7 +198,7 @@ def choose_network_config(options: Options, initial: Weights | None, classes: in
     return options.recipe.network(classes)
 
 
-def find_or_fetch_data(name: str | None, home: Home, console: Console) -> ImageFolder | Shards:
+def find_or_fetch_data(name: str | None, home: Home, console: Console) -> Found:
     """Find the photographs; create the demo set (None) or download Imagenette if missing."""
     if name is None:
         from training.dataset.demo import make_demo  # scikit-image is slow to import
@@ -211,7 +211,7 @@ def find_or_fetch_data(name: str | None, home: Home, console: Console) -> ImageF
 
 
 def prepare_data(
-    source: ImageFolder | Shards,
+    source: Found,
     home: Home,
     console: Console,
     config: AlexNetConfig,

@@ -145,6 +145,71 @@ def test_images_that_lie_outside_class_folders_are_explained(tmp_path: Path) -> 
         scan_folder(tmp_path)
 
 
+SOLUTION = """ImageId,PredictionString
+ILSVRC2012_val_00000001,n01443537 10 20 300 400 n01443537 1 2 3 4
+ILSVRC2012_val_00000002,n01440764 10 20 300 400
+ILSVRC2012_val_00000003,n01443537 0 0 9 9
+"""
+FISH = (ClassName("n01440764", "tench"), ClassName("n01443537", "goldfish"))
+
+
+@pytest.fixture
+def kaggle(tmp_path: Path) -> Path:
+    """What Kaggle's archive unpacks to, with two classes."""
+    images = "ILSVRC/Data/CLS-LOC"
+    for wnid in ("n01443537", "n01440764"):
+        photograph(tmp_path, f"{images}/train/{wnid}/{wnid}_7.JPEG")
+    for number in (1, 2, 3):
+        photograph(tmp_path, f"{images}/val/ILSVRC2012_val_0000000{number}.JPEG")
+    photograph(tmp_path, f"{images}/test/ILSVRC2012_test_00000001.JPEG")
+    (tmp_path / "LOC_val_solution.csv").write_text(SOLUTION)
+    return tmp_path
+
+
+@pytest.mark.parametrize("scan", [scan_folder, scan_photographs])
+def test_kaggles_archive_is_read_where_it_was_unpacked(kaggle: Path, scan) -> None:
+    images = "ILSVRC/Data/CLS-LOC"
+    for root, inside in ((kaggle, f"{images}/"), (kaggle / images, "")):
+        folder = scan(root)
+        assert folder.classes == FISH
+        assert folder.train == (
+            Photograph(f"{inside}train/n01440764/n01440764_7.JPEG", 0),
+            Photograph(f"{inside}train/n01443537/n01443537_7.JPEG", 1),
+        )
+        assert folder.val == (
+            Photograph(f"{inside}val/ILSVRC2012_val_00000002.JPEG", 0),
+            Photograph(f"{inside}val/ILSVRC2012_val_00000001.JPEG", 1),
+            Photograph(f"{inside}val/ILSVRC2012_val_00000003.JPEG", 1),
+        )
+        assert all((root / one.path).is_file() for one in (*folder.train, *folder.val))
+
+
+def test_images_that_kaggles_solution_does_not_know_are_named(kaggle: Path) -> None:
+    val = kaggle / "ILSVRC/Data/CLS-LOC/val"
+    photograph(val, "ILSVRC2012_val_00000009.JPEG")
+    with pytest.raises(FolderError, match=r"00000009\.JPEG.*it is not in LOC_val_solution\.csv"):
+        scan_folder(kaggle)
+    (kaggle / "LOC_val_solution.csv").write_text("name,class\n1,2\n")
+    with pytest.raises(FolderError, match=r"LOC_val_solution\.csv is not Kaggle's"):
+        scan_folder(kaggle)
+    (kaggle / "LOC_val_solution.csv").unlink()
+    with pytest.raises(FolderError, match="there is no LOC_val_solution"):
+        scan_folder(kaggle)
+
+
+def test_images_whose_names_end_in_their_class_need_no_folders(tmp_path: Path) -> None:
+    photograph(tmp_path, "train/n01440764_10026_n01440764.JPEG", "train/n01443537_2_n01443537.JPEG")
+    photograph(tmp_path, "val/ILSVRC2012_val_00000002_n01443537.JPEG")
+    photograph(tmp_path, "val/ILSVRC2012_val_00000009_n01440764.JPEG")
+    folder = scan_folder(tmp_path)
+    assert folder.classes == FISH
+    assert [p.class_index for p in (*folder.train, *folder.val)] == [0, 1, 0, 1]
+    assert folder.val[0].path == "val/ILSVRC2012_val_00000009_n01440764.JPEG"
+    (tmp_path / folder.val[0].path).unlink()
+    with pytest.raises(FolderError, match="only train has n01440764"):
+        scan_folder(tmp_path)
+
+
 def test_one_class_is_too_few(tmp_path: Path) -> None:
     photograph(tmp_path, "train/cat/1.jpg", "val/cat/1.jpg")
     with pytest.raises(FolderError, match="one class, cat; at least two"):

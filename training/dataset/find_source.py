@@ -1,4 +1,4 @@
-"""Find what `--data` names: a folder of photographs, or tar shards in a folder or at URLs."""
+"""Find what `--data` names: photographs in folders, archives or Parquet files, or tar shards."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -6,18 +6,26 @@ from urllib.parse import urlsplit
 import webdataset
 
 from model.dataset import ImageFolder, describe_passed_over, scan_folder
+from training.dataset.ilsvrc_tars import IlsvrcTars, find_ilsvrc_tars
+from training.dataset.parquet import ParquetFiles, find_parquet
 from training.dataset.shards import Shards, is_url
-from training.dataset.source import SPLITS, DataError, Source, SplitName
+from training.dataset.source import SPLITS, DataError, SplitName
 
-__all__ = ["DataError", "Source", "count_expected_photographs", "describe_source", "find_source"]
+__all__ = ["DataError", "Found", "count_expected_photographs", "describe_source", "find_source"]
+
+Found = ImageFolder | Shards | IlsvrcTars | ParquetFiles
+"""What `--data` may name."""
 
 SPLIT_PLACEHOLDER = "{split}"
 
 
-def find_source(data: str) -> ImageFolder | Shards:
+def find_source(data: str) -> Found:
     """Find the photographs that `--data` names.
 
-    - A folder with `train/<class>/*` and `val/<class>/*`.
+    - A folder with `train/<class>/*` and `val/<class>/*`, or ImageNet's images as Kaggle's archive
+      or Hugging Face's have them (model/ilsvrc_folder.py).
+    - A folder with ILSVRC-2012's own archives (training/dataset/ilsvrc_tars.py).
+    - A folder with Parquet files of Hugging Face's (training/dataset/parquet.py).
     - A folder with `train-*.tar` and `val-*.tar`.
     - The paths or URLs of tar files, with {split} in place of train and val and with braces as in
       the shell: `http://host/photographs-{split}-{000..012}.tar`; if the splits have different
@@ -32,7 +40,7 @@ def find_source(data: str) -> ImageFolder | Shards:
         raise DataError(f"{root} is a file; --data takes a folder, or tar shards")
     shards = {split: sorted(root.glob(f"{split}-*.tar")) for split in SPLITS}
     if not any(shards.values()):
-        return scan_folder(root)
+        return find_ilsvrc_tars(root) or find_parquet(root) or scan_folder(root)
     for split, files in shards.items():
         if not files:
             raise DataError(f"{root} holds shards, but no {split}-*.tar")
@@ -40,10 +48,10 @@ def find_source(data: str) -> ImageFolder | Shards:
     return Shards(root, train, val)
 
 
-def describe_source(source: ImageFolder | Shards) -> str:
+def describe_source(source: Found) -> str:
     """Describe what a source holds, as far as that is known without reading it."""
-    if isinstance(source, Shards):
-        return f"{len(source.train):,} tar shards, {len(source.val):,} for validation"
+    if not isinstance(source, ImageFolder):
+        return source.describe()
     passed_over = describe_passed_over(source.passed_over)
     return (
         f"{len(source.train):,} photographs of {len(source.classes):,} classes, "
@@ -51,9 +59,11 @@ def describe_source(source: ImageFolder | Shards) -> str:
     )
 
 
-def count_expected_photographs(source: ImageFolder | Shards) -> int | None:
-    """Return how many photographs there are to decode; None for shards, which must be read."""
-    return None if isinstance(source, Shards) else len(source.train) + len(source.val)
+def count_expected_photographs(source: Found) -> int | None:
+    """Return how many photographs there are to decode; None for tar files, which must be read."""
+    if isinstance(source, ParquetFiles):
+        return source.count_photographs()
+    return len(source.train) + len(source.val) if isinstance(source, ImageFolder) else None
 
 
 def expand_shard_pattern(pattern: str) -> Shards:

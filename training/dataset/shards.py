@@ -75,6 +75,10 @@ class Shards:
         files = (*self.train, *self.val, self.classes_file())
         return digest_listing(Path("/"), [Photograph(file, 0) for file in files])
 
+    def describe(self) -> str:
+        """Describe what there is, without reading it."""
+        return f"{len(self.train):,} tar shards, {len(self.val):,} for validation"
+
     def count_photographs(self) -> int:
         """Estimate the number of photographs from the first shard."""
         first = sum(1 for sample in read_shard(self.train[0]) if find_picture(sample) is not None)
