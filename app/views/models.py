@@ -29,6 +29,7 @@ from app.inference.weights_files import (
 from app.problems import PROBLEM_KINDS
 from app.serving.limits import report_wrong_token
 from app.serving.loopback import is_open_switching
+from app.views.setup import describe_missing_step
 
 blueprint = Blueprint("models", __name__, url_prefix="/models")
 SWITCHED_KEY = "switched"
@@ -52,6 +53,7 @@ def show_models() -> str:
         served_key=find_served_key_now(models),
         notice=PROBLEM_KINDS[missing.reason].meaning if missing else "",
         command=missing.command if missing else "",
+        setup_step=describe_missing_step(missing),
         indexes=find_fitting_indexes(),
         can_switch=bool(settings.admin_token) or is_open_switching(settings, request.host),
         token_needed=bool(settings.admin_token),

@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.database.images import find_images
+from app.database.new_home import needs_first_tables
 from app.database.tables import UploadBatch, UploadResult
 from app.inference.classify import classify_image
 from app.inference.state import LabelsOnly, NotReady, Ready
@@ -29,6 +30,7 @@ from app.uploads.results import (
 from app.views.format import describe_provenance, format_day
 from app.views.ownership import is_own, read_owner
 from app.views.pictures import serve_image_file
+from app.views.setup import describe_index_step
 from model.config import AlexNetConfig
 from model.predict import Predictor
 
@@ -55,7 +57,7 @@ def show_result(token: str) -> str:
         by_pixels=list_existing_neighbours(result.by_pixels),
         current=serving is not None and serving.predictor.identity == result.weights,
         outdated=serving is not None and is_outdated(result, serving),
-        indexed=isinstance(serving, Ready),
+        index_step=None if isinstance(serving, Ready) else describe_index_step(),
         correct=find_true_label(result, context.sessions()),
         weights=describe_weights(result),
         config=find_network_config(result),
@@ -155,6 +157,7 @@ def submit_delete_batch(token: str) -> Redirect:
 @blueprint.get("/deleted")
 def show_deleted() -> str:
     """Confirm a deletion, and take another image."""
+    check_tables_exist()
     settings, sessions = context.settings(), context.sessions()
     own_results = find_own_results(read_owner(), settings, sessions)
     return render_template(
@@ -164,14 +167,22 @@ def show_deleted() -> str:
 
 def find_result_or_404(token: str) -> UploadResult:
     """Find a result by its token; 404 if there is none."""
+    check_tables_exist()
     found = find_result(token, context.settings(), context.sessions())
     return found or abort(404, explain_missing_result())
 
 
 def find_batch_or_404(token: str) -> UploadBatch:
     """Find images that were uploaded together by their token; 404 if there are none."""
+    check_tables_exist()
     found = find_batch(token, context.settings(), context.sessions())
     return found or abort(404, explain_missing_result())
+
+
+def check_tables_exist() -> None:
+    """Abort with 404 in a new home, which has no tables yet and no results either."""
+    if needs_first_tables(context.settings(), context.sessions()):
+        abort(404, explain_missing_result())
 
 
 def find_batch_results(batch: UploadBatch) -> dict[str, UploadResult]:
