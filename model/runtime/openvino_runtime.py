@@ -13,9 +13,12 @@ from typing import Any, Protocol
 import numpy as np
 import openvino as ov
 
+from model.config import AlexNetConfig
 from model.runtime.machine import read_thread_limit
 from model.runtime.names import OPENVINO_PRECISIONS
+from model.runtime.openvino_switches import apply_switches
 from model.runtime.protocol import Floats, Pixels, RuntimeUnavailableError, TenCropOutput
+from model.switches import Switches
 
 CPU = "CPU"
 
@@ -71,6 +74,20 @@ class OpenVinoRuntime:
         uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons]; always in float32.
         """
         return [output[0] for output in self.infer(self.layers, image[None])]
+
+    def run_switched(
+        self, image: Pixels, config: AlexNetConfig, switches: Switches
+    ) -> list[Floats]:
+        """As `run_layers`, with the network changed: float32 [samples, maps, side, side] each.
+
+        The changed graph is compiled for this one call: keeping it would take as much memory as the
+        network itself. Raises RuntimeUnavailableError.
+        """
+        graph = self.graphs.open_layers()
+        apply_switches(graph, config, switches)
+        with self.lock, explain_failures():
+            changed = self.compile(graph, "f32")
+        return self.infer(changed, np.repeat(image[None], switches.samples, axis=0))
 
     @cached_property
     def centre_crop(self) -> Any:
