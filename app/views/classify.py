@@ -25,6 +25,7 @@ from app.uploads.receive import (
 from app.uploads.results import (
     BatchItem,
     delete_result,
+    find_own_batches,
     find_own_results,
     store_batch,
     store_result,
@@ -51,6 +52,7 @@ def show_classify_form() -> str:
         index_step=describe_index_step() if isinstance(state, LabelsOnly) else None,
         limits=describe_upload_limits(settings),
         own_results=find_own_results(read_owner(), settings, sessions),
+        own_batches=find_own_batches(read_owner(), settings, sessions),
     )
 
 

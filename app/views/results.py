@@ -4,6 +4,7 @@ All that is here is for whoever has the address, and no cache may keep it.
 """
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, abort, redirect, render_template, url_for
@@ -14,6 +15,7 @@ from app.database.images import find_images
 from app.database.new_home import needs_first_tables
 from app.database.tables import UploadBatch, UploadResult
 from app.inference.classify import classify_image
+from app.inference.classify_files import ClassifiedFile, Outcome, UnclassifiedFile
 from app.inference.state import LabelsOnly, NotReady, Ready
 from app.uploads.receive import Upload, describe_upload_limits
 from app.uploads.results import (
@@ -32,7 +34,7 @@ from app.views.ownership import is_own, read_owner
 from app.views.pictures import serve_image_file
 from app.views.setup import describe_index_step
 from model.config import AlexNetConfig
-from model.predict import Predictor
+from model.predict import LabelProbability, Predictor
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")
 
@@ -78,6 +80,32 @@ def show_batch(token: str) -> str:
         until=format_deletion_day(batch.created_at),
         own=is_own(batch),
     )
+
+
+@blueprint.get("/together/<token>.csv")
+def serve_batch_csv(token: str) -> Response:
+    """Return the labels of images that were uploaded together, as `flask classify` writes them."""
+    from app.cli.classify_formats import format_csv  # imports rich, which no other page needs
+
+    batch = find_batch_or_404(token)
+    found = find_batch_results(batch)
+    outcomes = [
+        describe_outcome(item, found.get(item.get("token", "")))
+        for item in batch.items
+        if "reason" in item or item["token"] in found
+    ]
+    most = max((len(result.top5) for result in found.values()), default=0)
+    response = Response(format_csv(outcomes, most, 0, 0), mimetype="text/csv")
+    response.headers.set("Content-Disposition", "attachment", filename="classified.csv")
+    return response
+
+
+def describe_outcome(item: dict[str, str], result: UploadResult | None) -> Outcome:
+    """Return one image of a batch as `flask classify` describes a file."""
+    if result is None:
+        return UnclassifiedFile(file=Path(item["filename"]), reason=item["reason"])
+    top = [LabelProbability(**guess) for guess in result.top5]
+    return ClassifiedFile(file=Path(result.filename), top=top)
 
 
 @blueprint.get("/<token>/picture.jpg", endpoint="serve_picture", defaults={"whole": True})
