@@ -1,6 +1,7 @@
 """Turns exceptions into HTTP responses: an error page, or a problem document for a program."""
 
 import errno
+import logging
 
 from flask import Flask, Response, current_app, g, make_response, render_template, request
 from flask.globals import request_ctx
@@ -28,6 +29,7 @@ from app.serving.admission import BusyError, ClientGoneError
 from app.serving.connections import RenderedError
 from app.serving.limits import find_seconds_to_wait
 from app.uploads.receive import FORM_OVERHEAD_BYTES, UploadError, describe_upload_limits
+from app.views.setup import SETUP_REASONS, render_setup_page
 from index.damage import DamageError
 from index.engines.protocol import SearchError
 from model.decode import ImageError
@@ -221,9 +223,11 @@ def handle_client_gone(error: ClientGoneError) -> Response:
 
 def handle_not_ready(error: NotReadyError) -> Response:
     """Say what is missing, and which command fixes it."""
-    # The state's own message may name files of the server: it is for the log.
-    current_app.logger.warning("%s", error)
     reason, command = error.state.reason, error.state.command
+    # The state's own message may name files of the server: it is for the log. A new home is nothing
+    # to warn of, and its page is asked for again every few seconds.
+    level = logging.INFO if reason in SETUP_REASONS else logging.WARNING
+    current_app.logger.log(level, "%s", error)
     kind = PROBLEM_KINDS[reason]
     if wants_json():
         sentence = f"{kind.meaning} Run `{command}`." if command else kind.meaning
@@ -235,9 +239,12 @@ def handle_not_ready(error: NotReadyError) -> Response:
                 more={"command": command} if command else {},
             )
         )
-    page = render_template(
-        "notice.html", heading=kind.title, sentence=kind.meaning, command=command
-    )
+    if reason in SETUP_REASONS:
+        page = render_setup_page(reason)
+    else:
+        page = render_template(
+            "notice.html", heading=kind.title, sentence=kind.meaning, command=command
+        )
     shown = request.method in ("GET", "HEAD") and reason not in TEMPORARY_REASONS
     return add_retry_after(make_response(page, 200 if shown else 503))
 

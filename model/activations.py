@@ -10,6 +10,7 @@ from model.paper_layers import list_layers
 from model.predict import Predictor
 from model.receptive_field import WeightedLayer, list_weighted_layers
 from model.runtime.protocol import Floats, Pixels
+from model.switches import Switches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,54 @@ def trace_activations(predictor: Predictor, square: Pixels) -> Activations:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SwitchedActivations:
+    """What a changed network computes for one image.
+
+    activations: of the first sample. probabilities: float32 [samples, classes], the softmax of
+    each.
+    """
+
+    activations: Activations
+    probabilities: Floats
+
+
+def trace_switched_activations(
+    predictor: Predictor, square: Pixels, switches: Switches
+) -> SwitchedActivations:
+    """As `trace_activations`, with the network changed and for the crop that the switches name.
+
+    Raises RuntimeUnavailableError if this network cannot be changed.
+    """
+    config = predictor.config
+    outputs = predictor.runtime.run_switched(square, config, switches)
+    kinds = [
+        kind if not kind or switches.neurons == "as trained" else switches.neurons
+        for kind in list_nonlinearities(config)
+    ]
+    layers = tuple(
+        LayerActivations(layer=layer, towers=silence_tower(switches, layer, towers))
+        for layer, output, kind in zip(list_weighted_layers(config), outputs, kinds, strict=True)
+        for towers in [apply_activation(layer, output[0], kind)]
+    )
+    return SwitchedActivations(
+        activations=Activations(conv1=outputs[0][0], layers=layers),
+        probabilities=np.stack([apply_softmax(logits) for logits in outputs[-1]]),
+    )
+
+
+def silence_tower(
+    switches: Switches, layer: WeightedLayer, towers: tuple[Floats, ...]
+) -> tuple[Floats, ...]:
+    """Return a layer's activations with those of the silent tower zero; not those of the labels."""
+    if layer.kind == "labels":
+        return towers
+    return tuple(
+        np.zeros_like(values) if number == switches.silent_tower and len(towers) > 1 else values
+        for number, values in enumerate(towers, 1)
+    )
+
+
 def list_nonlinearities(config: AlexNetConfig) -> list[str]:
     """Return the nonlinearity of each layer with weights; empty where it has none."""
     found: list[str] = []
@@ -78,10 +127,16 @@ def list_nonlinearities(config: AlexNetConfig) -> list[str]:
 def apply_activation(layer: WeightedLayer, output: Floats, activation: str) -> tuple[Floats, ...]:
     """Apply a layer's activation to its output, [maps, …], and split it between the towers."""
     if layer.kind == "labels":
-        exponentials = np.exp(output - output.max())
-        return (exponentials / exponentials.sum(),)
+        return (apply_softmax(output),)
     if activation == "relu":
         output = np.maximum(output, 0)
     elif activation == "tanh":
         output = np.tanh(output)
     return tuple(np.split(output, layer.towers))
+
+
+def apply_softmax(logits: Floats) -> Floats:
+    """Return the probabilities of one image's logits: float32 [classes]."""
+    exponentials = np.exp(logits - logits.max())
+    probabilities: Floats = exponentials / exponentials.sum()
+    return probabilities

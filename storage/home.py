@@ -41,6 +41,16 @@ class Home:
         return self.root / "index"
 
     @property
+    def index_activity(self) -> Path:
+        """What a running build of the index is doing (storage/activity.py)."""
+        return self.index / ".activity.json"
+
+    @property
+    def training_activity(self) -> Path:
+        """What training is doing before its run has a folder (storage/activity.py)."""
+        return self.root / ".training.json"
+
+    @property
     def uploads(self) -> Path:
         """The pictures of uploads, deleted after some time."""
         return self.root / "uploads"

@@ -24,6 +24,21 @@ def ignore_progress(_name: str, _total: int) -> Callable[[int], None]:
     return lambda _done: None
 
 
+def count_up(
+    advance: Callable[[int], None], report_done: Callable[[int], None]
+) -> Callable[[int], None]:
+    """Return a function that passes a further count to `advance`, and the sum to `report_done`."""
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        advance(count)
+        report_done(done)
+
+    return add
+
+
 class SpeedColumn(ProgressColumn):
     """The current speed of a task; once it is finished, its average speed."""
 

@@ -15,9 +15,10 @@ from model.config import AlexNetConfig, ConfigError
 from model.dataset import FolderError, ImageFolder
 from model.formats.cfg_file import DefinitionError
 from model.weights_header import WeightsError
+from storage.activity import record_activity
 from storage.files import switch_link, write_atomically
 from storage.home import Home
-from storage.progress import show_progress_bar, show_step_bars
+from storage.progress import count_up, ignore_progress, show_progress_bar, show_step_bars
 from storage.runs import RunFolder
 from training.callbacks import StoppedError
 from training.config import Recipe, RecipeError, finetune_config
@@ -218,11 +219,15 @@ def prepare_data(
     gigabytes: float,
 ) -> PreparedDataset:
     """Decode the photographs for a network, with a progress bar; list those that are unreadable."""
-    with show_progress_bar(console, "decoding", count_expected_photographs(source)) as advance:
+    total = count_expected_photographs(source)
+    with (
+        show_progress_bar(console, "decoding", total) as advance,
+        record_activity(home.training_activity, ignore_progress) as report,
+    ):
         data = prepare(
             source,
             home.prepared,
-            advance,
+            count_up(advance, report("Decoding the photographs", total or 0)),
             side=config.side,
             resize=config.resize,
             budget=round(gigabytes * 1e9),

@@ -145,4 +145,21 @@ def register_blueprints(
         blueprint.register_views_in_doc(api, app, api.spec, name=blueprint.name, parameters=None)
         api.spec.tag({"name": blueprint.tag, "description": blueprint.description})
     document: dict[str, Any] = api.spec.to_dict()
+    resolve_parameters(document)
     return document
+
+
+def resolve_parameters(document: dict[str, Any]) -> None:
+    """Replace each reference to a parameter by the parameter.
+
+    Swagger UI shows an input without a name for a reference that stands at a path.
+    """
+    known = document["components"].get("parameters", {})
+    for path in document["paths"].values():
+        operations = [value for value in path.values() if isinstance(value, dict)]
+        for holder in (path, *operations):
+            if "parameters" in holder:
+                holder["parameters"] = [
+                    known[one["$ref"].rsplit("/", 1)[1]] if "$ref" in one else one
+                    for one in holder["parameters"]
+                ]

@@ -14,7 +14,7 @@ from flask.cli import with_appcontext
 from rich.console import Console
 
 from app import context
-from app.cli.classify_formats import FORMATS
+from app.cli.classify_formats import FORMATS, make_printable_name
 from app.cli.terminal import exit_interrupted, exit_with, handle_cli_errors
 from app.inference.classify_files import (
     FindNeighbours,
@@ -22,6 +22,7 @@ from app.inference.classify_files import (
     UnclassifiedFile,
     classify_files,
     find_files,
+    list_passed_over,
     make_neighbour_finder,
 )
 from app.inference.state import NotReadyError
@@ -29,6 +30,7 @@ from index.search import MAX_NEIGHBOURS
 from model.predict import Predictor
 from storage.progress import show_step_bars
 
+MAX_PASSED_OVER_NAMES = 20
 PIPED_TABLE_WIDTH = 160
 """Width of a table that is written to a file or a pipe."""
 
@@ -75,6 +77,7 @@ def classify_command(
             text = FORMATS[form](outcomes, top, neighbours, get_table_width())
             out.write(text.encode())
             out.flush()
+        report_passed_over(files)
     except NotReadyError as error:
         exit_with(str(error), 2)
     except KeyboardInterrupt:
@@ -102,6 +105,20 @@ def classify_with_progress(
     with show_step_bars(Console(stderr=True)) as report:
         begun = report("Classifying", len(every))
         return list(classify_files(every, predictor, top, find, begun))
+
+
+def report_passed_over(files: tuple[Path, ...]) -> None:
+    """Name on the error stream what was left out of the folders because it is no photograph."""
+    passed = list_passed_over(files)
+    if not passed:
+        return
+    names = [str(make_printable_name(file)) for file in passed[:MAX_PASSED_OVER_NAMES]]
+    more = len(passed) - len(names)
+    click.echo(
+        f"Passed over, no photographs: {', '.join(names)}"
+        + (f" and {more:,} more" if more else ""),
+        err=True,
+    )
 
 
 def compute_exit_code(outcomes: list[Outcome]) -> int:

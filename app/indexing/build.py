@@ -49,6 +49,7 @@ from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder,
 from model.predict import Predictor
 from model.runtime.names import TORCH
 from model.runtime.prepared import open_predictor
+from storage.activity import record_activity
 from storage.home import Home
 from storage.parallel import is_distributed
 from storage.pretrained import find_training_folder
@@ -122,7 +123,7 @@ def build_index(
             publish_found_version(settings.home.index, found)
         build.settle(found)
         return BuildResult(manifest=found, served=served)
-    return build.run(options, None)
+    return run_build(build, options, None)
 
 
 def update_index(settings: Settings, sessions: Sessions, report: Report) -> BuildResult | None:
@@ -146,7 +147,17 @@ def update_index(settings: Settings, sessions: Sessions, report: Report) -> Buil
     if build.matches(served):
         build.settle(served)
         return BuildResult(manifest=served)
-    return build.run(BuildOptions(dtype=served.dtype), served)
+    return run_build(build, BuildOptions(dtype=served.dtype), served)
+
+
+def run_build(
+    build: "IndexBuild", options: BuildOptions, earlier: Manifest | None
+) -> BuildResult | None:
+    """Run a build; meanwhile the pages show what it is doing, in the first of several processes."""
+    if not is_first():
+        return build.run(options, earlier)
+    with record_activity(build.settings.home.index_activity, build.report) as report:
+        return replace(build, report=report).run(options, earlier)
 
 
 @dataclass(frozen=True)

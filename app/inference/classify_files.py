@@ -62,6 +62,21 @@ def find_files(paths: Iterable[Path]) -> list[Path | UnclassifiedFile]:
     return list(dict.fromkeys(every))
 
 
+def list_passed_over(paths: Iterable[Path]) -> list[Path]:
+    """List what `find_files` leaves out in the given folders: all that is no photograph.
+
+    A hidden folder stands for what is in it. A folder without any photograph is not listed:
+    `find_files` says so.
+    """
+    passed: list[Path] = []
+    for path in filter(is_folder, paths):
+        for place, folders, names in os.walk(path):
+            passed += (Path(place, name) for name in sorted(folders) if name.startswith("."))
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            passed += (Path(place, name) for name in sorted(names) if not is_photograph(name))
+    return list(dict.fromkeys(passed))
+
+
 def is_folder(path: Path) -> bool:
     """Whether the path is a folder; a path that cannot be examined fails when it is read."""
     try:

@@ -22,6 +22,8 @@ TOKEN_PATTERN = re.compile(r"[A-Za-z0-9_-]{22}")
 """The form of what `make_token` returns."""
 MAX_OWN_RESULTS = 48
 """Results of a browser that are shown to it again."""
+MAX_OWN_BATCHES = 12
+"""Batches of a browser that are shown to it again."""
 BatchItem = dict[str, str]
 
 
@@ -120,6 +122,20 @@ def find_own_results(owner: str, settings: Settings, sessions: Sessions) -> list
         .where(UploadResult.owner == owner, make_unexpired_condition(UploadResult, settings))
         .order_by(UploadResult.created_at.desc())
         .limit(MAX_OWN_RESULTS)
+    )
+    if not owner:
+        return []
+    with read_session(sessions) as session:
+        return list(session.scalars(query))
+
+
+def find_own_batches(owner: str, settings: Settings, sessions: Sessions) -> list[UploadBatch]:
+    """Return the newest batches of a browser, newest first, also where all results are deleted."""
+    query = (
+        select(UploadBatch)
+        .where(UploadBatch.owner == owner, make_unexpired_condition(UploadBatch, settings))
+        .order_by(UploadBatch.created_at.desc())
+        .limit(MAX_OWN_BATCHES)
     )
     if not owner:
         return []

@@ -25,12 +25,14 @@ from app.uploads.receive import (
 from app.uploads.results import (
     BatchItem,
     delete_result,
+    find_own_batches,
     find_own_results,
     store_batch,
     store_result,
 )
 from app.views.ownership import read_owner, remember_browser
 from app.views.pictures import encode_picture
+from app.views.setup import describe_index_step
 from model.decode import ImageError
 
 blueprint = Blueprint("classify", __name__)
@@ -47,9 +49,10 @@ def show_classify_form() -> str:
         "classify.html",
         class_count=len(state.predictor.classes),
         examples=find_examples(sessions, version.dataset_id) if version else [],
-        command=state.missing.command if isinstance(state, LabelsOnly) else None,
+        index_step=describe_index_step() if isinstance(state, LabelsOnly) else None,
         limits=describe_upload_limits(settings),
         own_results=find_own_results(read_owner(), settings, sessions),
+        own_batches=find_own_batches(read_owner(), settings, sessions),
     )
 
 

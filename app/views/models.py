@@ -1,11 +1,13 @@
 """The weights files found on disk, and switching between them with the administrator's token."""
 
+import hashlib
 import hmac
+import time
+from dataclasses import dataclass
 
 from flask import (
     Blueprint,
     Response,
-    abort,
     current_app,
     make_response,
     redirect,
@@ -29,32 +31,54 @@ from app.inference.weights_files import (
 from app.problems import PROBLEM_KINDS
 from app.serving.limits import report_wrong_token
 from app.serving.loopback import is_open_switching
+from app.views.setup import describe_missing_step
 
 blueprint = Blueprint("models", __name__, url_prefix="/models")
+ADMINISTRATOR_KEY = "administrator"
+"""Where the session keeps that, and when, the administrator's token was sent."""
+ADMINISTRATOR_SECONDS = 12 * 3600
+"""The cookie outlives the browser; this right does not."""
 SWITCHED_KEY = "switched"
 """Where the session keeps what was switched to, for the next page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedWeights:
+    """Weights in the list: one file, and the others that hold the same weights."""
+
+    file: WeightsFile
+    others: tuple[WeightsFile, ...]
 
 
 @blueprint.get("")
 def show_models() -> str:
     """Show the weights in service, and every weights file found."""
+    return render_models()
+
+
+def render_models(problem: str = "") -> str:
+    """Render the page. problem: why nothing was switched; empty if nothing was to be."""
     settings, state = context.settings(), context.loader().get_state()
     models = list_weights_files(settings.home)
+    served_key = find_served_key_now(models)
     missing = state if isinstance(state, NotReady) else None
     if isinstance(state, LabelsOnly):
         missing = state.missing
     return render_template(
         "models.html",
-        models=models,
+        models=group_same_weights(models, served_key),
+        problem=problem,
         selected=next((model for model in models if model.selected), None),
         predictor=None if isinstance(state, NotReady) else state.predictor,
         version=state.version if isinstance(state, Ready) else None,
-        served_key=find_served_key_now(models),
+        served_key=served_key,
         notice=PROBLEM_KINDS[missing.reason].meaning if missing else "",
         command=missing.command if missing else "",
+        setup_step=describe_missing_step(missing),
         indexes=find_fitting_indexes(),
         can_switch=bool(settings.admin_token) or is_open_switching(settings, request.host),
-        token_needed=bool(settings.admin_token),
+        token_needed=bool(settings.admin_token) and not is_administrator(),
+        is_administrator=is_administrator(),
         being_indexed=context.background_index().is_running,
         switched=session.pop(SWITCHED_KEY, None),
     )
@@ -63,7 +87,8 @@ def show_models() -> str:
 @blueprint.post("")
 def switch_model() -> Redirect | Response:
     """Switch to a weights file; ask first if no index was built with it."""
-    check_admin_token(request.form.get("token", ""))
+    if problem := find_token_problem(request.form.get("token", "")):
+        return make_response(render_models(problem), 403)
     done = switch_weights(
         context.settings(),
         context.sessions(),
@@ -75,7 +100,7 @@ def switch_model() -> Redirect | Response:
             "models_confirm.html",
             model=done.model,
             why=done.why,
-            token_needed=bool(context.settings().admin_token),
+            token_needed=bool(context.settings().admin_token) and not is_administrator(),
         )
         return make_response(question, 409)
     current_app.logger.warning("switched to the weights %s", done.model.key)
@@ -93,20 +118,55 @@ def find_served_key_now(models: list[WeightsFile]) -> str | None:
     )
 
 
-def check_admin_token(sent: str) -> None:
-    """Abort with 403 unless this is the administrator's token.
+def find_token_problem(sent: str) -> str:
+    """Return why this browser may not switch; empty if it may.
 
-    No token is needed where app/serving/loopback.py says so. An address that has sent too many
-    wrong ones does not get here (app/serving/limits.py).
+    The token is needed once a session, and not at all where app/serving/loopback.py says so. An
+    address that has sent too many wrong ones does not get here (app/serving/limits.py).
     """
     token = context.settings().admin_token
     if is_open_switching(context.settings(), request.host):
-        return
+        return ""
     if not token:
-        abort(403, "Switching is off: this server was started without ALEXNET_ADMIN_TOKEN.")
+        return "Switching is off: this server was started without ALEXNET_ADMIN_TOKEN."
+    if not sent and is_administrator():
+        return ""
     if not hmac.compare_digest(sent.encode(), token.encode()):
         report_wrong_token("administrator")
-        abort(403, "Wrong token. Nothing was switched.")
+        return "Wrong token. Nothing was switched."
+    session[ADMINISTRATOR_KEY] = [int(time.time()), sign_token(token)]
+    return ""
+
+
+def is_administrator() -> bool:
+    """Whether this browser has sent the token in the last hours, and it is still the token."""
+    token, found = context.settings().admin_token, session.get(ADMINISTRATOR_KEY)
+    if not token or not isinstance(found, list) or len(found) != 2:
+        return False
+    age = time.time() - found[0]
+    return 0 <= age < ADMINISTRATOR_SECONDS and hmac.compare_digest(found[1], sign_token(token))
+
+
+def sign_token(token: str) -> str:
+    """Return what the session keeps in place of the token, which a cookie would reveal."""
+    key = str(current_app.secret_key).encode()
+    return hmac.new(key, f"administrator {token}".encode(), hashlib.sha256).hexdigest()
+
+
+def group_same_weights(models: list[WeightsFile], served_key: str | None) -> list[ListedWeights]:
+    """Return each weights once, in order: files with the same identity are one entry.
+
+    Of several it is the one in service that is named, else the selected, else the first.
+    """
+    groups: dict[str, list[WeightsFile]] = {}
+    for model in models:
+        identity = model.info.identity if model.info and not model.problem else ""
+        groups.setdefault(identity or model.key, []).append(model)
+    listed = []
+    for same in groups.values():
+        ranked = sorted(same, key=lambda one: (one.key != served_key, not one.selected))
+        listed.append(ListedWeights(file=ranked[0], others=tuple(one for one in ranked[1:])))
+    return listed
 
 
 def find_fitting_indexes() -> dict[str, str] | None:

@@ -4,6 +4,7 @@ All that is here is for whoever has the address, and no cache may keep it.
 """
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, abort, redirect, render_template, url_for
@@ -11,8 +12,10 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.database.images import find_images
+from app.database.new_home import needs_first_tables
 from app.database.tables import UploadBatch, UploadResult
 from app.inference.classify import classify_image
+from app.inference.classify_files import ClassifiedFile, Outcome, UnclassifiedFile
 from app.inference.state import LabelsOnly, NotReady, Ready
 from app.uploads.receive import Upload, describe_upload_limits
 from app.uploads.results import (
@@ -29,8 +32,9 @@ from app.uploads.results import (
 from app.views.format import describe_provenance, format_day
 from app.views.ownership import is_own, read_owner
 from app.views.pictures import serve_image_file
+from app.views.setup import describe_index_step
 from model.config import AlexNetConfig
-from model.predict import Predictor
+from model.predict import LabelProbability, Predictor
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")
 
@@ -55,7 +59,7 @@ def show_result(token: str) -> str:
         by_pixels=list_existing_neighbours(result.by_pixels),
         current=serving is not None and serving.predictor.identity == result.weights,
         outdated=serving is not None and is_outdated(result, serving),
-        indexed=isinstance(serving, Ready),
+        index_step=None if isinstance(serving, Ready) else describe_index_step(),
         correct=find_true_label(result, context.sessions()),
         weights=describe_weights(result),
         config=find_network_config(result),
@@ -76,6 +80,32 @@ def show_batch(token: str) -> str:
         until=format_deletion_day(batch.created_at),
         own=is_own(batch),
     )
+
+
+@blueprint.get("/together/<token>.csv")
+def serve_batch_csv(token: str) -> Response:
+    """Return the labels of images that were uploaded together, as `flask classify` writes them."""
+    from app.cli.classify_formats import format_csv  # imports rich, which no other page needs
+
+    batch = find_batch_or_404(token)
+    found = find_batch_results(batch)
+    outcomes = [
+        describe_outcome(item, found.get(item.get("token", "")))
+        for item in batch.items
+        if "reason" in item or item["token"] in found
+    ]
+    most = max((len(result.top5) for result in found.values()), default=0)
+    response = Response(format_csv(outcomes, most, 0, 0), mimetype="text/csv")
+    response.headers.set("Content-Disposition", "attachment", filename="classified.csv")
+    return response
+
+
+def describe_outcome(item: dict[str, str], result: UploadResult | None) -> Outcome:
+    """Return one image of a batch as `flask classify` describes a file."""
+    if result is None:
+        return UnclassifiedFile(file=Path(item["filename"]), reason=item["reason"])
+    top = [LabelProbability(**guess) for guess in result.top5]
+    return ClassifiedFile(file=Path(result.filename), top=top)
 
 
 @blueprint.get("/<token>/picture.jpg", endpoint="serve_picture", defaults={"whole": True})
@@ -155,6 +185,7 @@ def submit_delete_batch(token: str) -> Redirect:
 @blueprint.get("/deleted")
 def show_deleted() -> str:
     """Confirm a deletion, and take another image."""
+    check_tables_exist()
     settings, sessions = context.settings(), context.sessions()
     own_results = find_own_results(read_owner(), settings, sessions)
     return render_template(
@@ -164,14 +195,22 @@ def show_deleted() -> str:
 
 def find_result_or_404(token: str) -> UploadResult:
     """Find a result by its token; 404 if there is none."""
+    check_tables_exist()
     found = find_result(token, context.settings(), context.sessions())
     return found or abort(404, explain_missing_result())
 
 
 def find_batch_or_404(token: str) -> UploadBatch:
     """Find images that were uploaded together by their token; 404 if there are none."""
+    check_tables_exist()
     found = find_batch(token, context.settings(), context.sessions())
     return found or abort(404, explain_missing_result())
+
+
+def check_tables_exist() -> None:
+    """Abort with 404 in a new home, which has no tables yet and no results either."""
+    if needs_first_tables(context.settings(), context.sessions()):
+        abort(404, explain_missing_result())
 
 
 def find_batch_results(batch: UploadBatch) -> dict[str, UploadResult]:

@@ -15,16 +15,8 @@ from torch import Tensor, nn
 from model.alexnet import AlexNet
 from model.layers import Conv, Dense, Local
 from model.preprocess import CENTRE_CROP, crop_offsets
-from model.runtime.openvino_layers import (
-    Output,
-    apply_layer,
-    apply_layers,
-    cut,
-    integers,
-    mirror,
-    pad,
-    reshape,
-)
+from model.runtime.openvino_layers import apply_layer, apply_layers
+from model.runtime.openvino_shaping import Output, cut, integers, mirror, pad, reshape
 from model.runtime.protocol import RuntimeUnavailableError
 from model.ten_crop import SharedPrefix, Span, find_shared_prefix, is_border
 

@@ -4,8 +4,8 @@ The weights are not copied: an operation refers to the memory of its module's te
 live as long as the graph.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from model.lrn import LocalResponseNorm
 from model.modules import Dropout
+from model.runtime.openvino_shaping import Output, integers, pad
 from model.runtime.protocol import RuntimeUnavailableError
-
-Output: TypeAlias = Any
-"""The output of an operation; OpenVINO is not typed."""
 
 
 def apply_layers(modules: Iterable[nn.Module], x: Output) -> Output:
@@ -112,35 +110,6 @@ def apply_lrn(module: LocalResponseNorm, x: Output) -> Output:
         root = op.sqrt(t)
         return op.divide(x, op.multiply(root, op.sqrt(root))).output(0)
     return op.divide(x, op.power(t, np.float32(module.beta))).output(0)
-
-
-def pad(x: Output, *, left: int = 0, right: int = 0, top: int = 0, bottom: int = 0) -> Output:
-    """Add zeros around [N, C, H, W]."""
-    before, after = [0, 0, top, left], [0, 0, bottom, right]
-    return op.pad(x, before, after, "constant", np.float32(0)).output(0)
-
-
-def cut(x: Output, rows: tuple[int, int], columns: tuple[int, int]) -> Output:
-    """Cut rows and columns out of [N, C, H, W]."""
-    (y0, y1), (x0, x1) = rows, columns
-    ends = (integers(some) for some in ([y0, x0], [y1, x1], [1, 1], [2, 3]))
-    return op.slice(x, *ends).output(0)
-
-
-def mirror(x: Output) -> Output:
-    """Reverse the columns of [N, C, H, W]."""
-    ends = (integers([some]) for some in (-1, np.iinfo(np.int64).min, -1, 3))
-    return op.slice(x, *ends).output(0)
-
-
-def reshape(x: Output, shape: Sequence[int]) -> Output:
-    """Give a tensor another shape, one side of which may be −1."""
-    return op.reshape(x, integers(shape), False).output(0)
-
-
-def integers(values: Sequence[int]) -> Any:
-    """Make a constant of whole numbers."""
-    return op.constant(np.array(values, np.int64))
 
 
 def share(tensor: Tensor) -> Any:

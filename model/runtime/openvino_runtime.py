@@ -12,9 +12,12 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import openvino as ov
 
+from model.config import AlexNetConfig
 from model.runtime.machine import read_thread_limit
 from model.runtime.names import OPENVINO_PRECISIONS
+from model.runtime.openvino_switches import apply_switches
 from model.runtime.protocol import Floats, Pixels, RuntimeUnavailableError, TenCropOutput
+from model.switches import Switches
 
 CPU = "CPU"
 KEPT_SECONDS = 60.0
@@ -81,6 +84,20 @@ class OpenVinoRuntime:
         uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons]; always in float32.
         """
         return [output[0] for output in self.infer(self.compile_spare("layers"), image[None])]
+
+    def run_switched(
+        self, image: Pixels, config: AlexNetConfig, switches: Switches
+    ) -> list[Floats]:
+        """As `run_layers`, with the network changed: float32 [samples, maps, side, side] each.
+
+        The changed graph is compiled for this one call: keeping it would take as much memory as the
+        network itself. Raises RuntimeUnavailableError.
+        """
+        graph = self.graphs.open_layers()
+        apply_switches(graph, config, switches)
+        with self.lock, explain_failures():
+            changed = self.compile(graph, "f32")
+        return self.infer(changed, np.repeat(image[None], switches.samples, axis=0))
 
     def compile_spare(self, name: Literal["centre crop", "layers"]) -> Any:
         """Return a graph that few requests need, discarded KEPT_SECONDS after its last use."""

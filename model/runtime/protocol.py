@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from model.runtime.names import RUNTIMES
+
+if TYPE_CHECKING:
+    from model.config import AlexNetConfig
+    from model.switches import Switches
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]
@@ -48,6 +52,15 @@ class Runtime(Protocol):
         """Compute what each layer with weights gives before its activation, for the centre crop.
 
         uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons].
+        """
+        ...
+
+    def run_switched(
+        self, image: Pixels, config: "AlexNetConfig", switches: "Switches"
+    ) -> list[Floats]:
+        """As `run_layers`, with the network changed: float32 [samples, maps, side, side] each.
+
+        config: the network's. Raises RuntimeUnavailableError if this network cannot be changed.
         """
         ...
 

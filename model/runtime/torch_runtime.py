@@ -2,13 +2,15 @@
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.alexnet import AlexNet
-from model.layers import Conv, Dense, Local
-from model.preprocess import CENTRE_CROP, scale_pixels, subtract_mean
+from model.config import AlexNetConfig
+from model.layers import Activation, Conv, Dense, Local, Lrn, MapNorm
+from model.preprocess import CENTRE_CROP, crop_offsets, scale_pixels, subtract_mean
 from model.runtime.names import TORCH
 from model.runtime.protocol import Floats, Pixels, TenCropOutput
+from model.switches import Neurons, Switches, make_masks
 from model.ten_crop import centre_crop, ten_crop_forward
 
 
@@ -49,6 +51,28 @@ class TorchRuntime:
                 outputs.append(to_numpy(x[0].clone(memory_format=torch.contiguous_format)))
         return outputs
 
+    @torch.inference_mode()
+    def run_switched(
+        self, image: Pixels, config: AlexNetConfig, switches: Switches
+    ) -> list[Floats]:
+        """As `run_layers`, with the network changed: float32 [samples, maps, side, side] each."""
+        x = cut_chosen_crop(self.prepare_input(image[None]), config.crop, switches.crop)
+        x = x.repeat(switches.samples, 1, 1, 1)
+        masks, outputs = iter(make_masks(config, switches)), []
+        for layer, module in zip(self.network.layers, self.network.children(), strict=True):
+            if isinstance(layer, Lrn | MapNorm) and not switches.lrn:
+                continue
+            if isinstance(layer, Activation):
+                # A copy, because the ReLU works in place.
+                x = exchange_neurons(module, switches.neurons)(x.clone())
+                if (mask := next(masks)) is not None:
+                    x = x * torch.from_numpy(mask).to(x.device)
+                continue
+            x = module(x)
+            if isinstance(layer, Conv | Local | Dense):
+                outputs.append(to_numpy(x.clone(memory_format=torch.contiguous_format)))
+        return outputs
+
     def prepare_input(self, images: Pixels) -> Tensor:
         """Subtract the mean image and scale the pixels for the network, on its device.
 
@@ -58,6 +82,20 @@ class TorchRuntime:
         config = self.network.config
         centred = subtract_mean(pixels, self.mean)
         return scale_pixels(centred, config.input_scale, config.channel_scales)
+
+
+def cut_chosen_crop(x: Tensor, crop: int, number: int) -> Tensor:
+    """Cut one of the ten crops out of [1, 3, side, side]: five places, then their mirror images."""
+    offsets = crop_offsets(x.shape[-1], crop)
+    top, left = offsets[number % len(offsets)]
+    cut = x[:, :, top : top + crop, left : left + crop]
+    return cut.flip(3) if number >= len(offsets) else cut
+
+
+def exchange_neurons(module: nn.Module, neurons: Neurons) -> nn.Module:
+    """Return a nonlinearity, or what takes its place."""
+    others: dict[Neurons, type[nn.Module]] = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh}
+    return others[neurons]() if neurons in others else module
 
 
 def to_numpy(tensor: Tensor) -> Floats:

@@ -5,7 +5,7 @@ const MAX_PREVIEWS = 12;
 
 document.querySelectorAll(".upload").forEach(prepare);
 
-function prepare(form) {
+export function prepare(form) {
   const area = form.querySelector(".drop");
   const upload = { form, request: null };
 
@@ -41,6 +41,7 @@ function prepare(form) {
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) window.location.reload();
   });
+  return upload;
 }
 
 function take(upload, transfer, event) {
@@ -53,7 +54,7 @@ function take(upload, transfer, event) {
   }
 }
 
-function send(upload, files) {
+export function send(upload, files) {
   if (files.length === 0) return;
   reset(upload);
   const problem = findProblem(upload.form, files);

@@ -15,6 +15,32 @@ if (form) {
   countSelected();
 }
 
+document.querySelectorAll("[data-save]").forEach((link) => link.addEventListener("click", saveFile));
+
+/* Drawing takes seconds, in which a link that only downloads would be silent. */
+async function saveFile(event) {
+  const link = event.currentTarget;
+  if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  if (link.ariaBusy === "true") return;
+  link.ariaBusy = "true";
+  status.textContent = `Drawing the ${link.dataset.save} …`;
+  try {
+    const answer = await fetch(link.href);
+    if (!answer.ok) throw new Error(answer.statusText);
+    const name = answer.headers.get("Content-Disposition")?.match(/filename="?([^";]+)/)?.[1];
+    const file = document.createElement("a");
+    file.href = URL.createObjectURL(await answer.blob());
+    file.download = name ?? "figure-4";
+    file.click();
+    setTimeout(() => URL.revokeObjectURL(file.href), 60_000);
+    status.textContent = `Saved as ${file.download}.`;
+  } catch {
+    status.textContent = "The file could not be drawn; try again.";
+  }
+  link.ariaBusy = "false";
+}
+
 async function loadFigure() {
   status.textContent = status.dataset.wait;
   try {

@@ -3,6 +3,7 @@
 import { DotRenderer } from "./dot_renderer.js";
 import { drawScene, labelFont } from "./drawing.js";
 import { placeLabels } from "./labels.js";
+import { Thumbnails } from "./thumbnails.js";
 import { MAX_ZOOM, Viewport } from "./viewport.js";
 
 const LABEL_DELAY = 120; /* milliseconds after which labels find new places */
@@ -19,6 +20,7 @@ export class MapCanvas {
     this.context = canvas.getContext("2d");
     this.viewport = new Viewport(points.scale);
     this.dots = new DotRenderer();
+    this.thumbnails = new Thumbnails(canvas.parentElement, () => this.requestDraw());
     this.labels = [];
     this.hovered = this.highlighted = -1;
     this.region = this.draft = this.cursor = null;

@@ -1,18 +1,21 @@
 /* Draws the canvas: points, labels, the region and the keyboard's cursor. */
 
 import { toPixelValue } from "./dot_renderer.js";
-import { DOT_WIDTH } from "./labels.js";
 
 const NARROW = 500;
 const DIMMED = 0.14;
 const REGION_ALPHA = 0.1;
 const CURSOR_ARM = 9;
+const HALO = 6;
+const [LEADER_GAP, LEADER_RISE] = [3, 9]; /* pixels from a label's text to the end of its line */
+const THUMBNAIL = 44;
 
 export function drawScene(context, scene) {
   const { dots, ratio } = scene;
   renderDots(scene);
   dots.copyTo(context);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  drawThumbnails(context, scene);
   if (scene.hovered >= 0) drawRing(context, scene);
   drawLabels(context, scene);
   if (scene.region) drawRegion(context, scene);
@@ -49,25 +52,47 @@ function drawRing(context, { points, viewport, hovered, colours, theme }) {
   context.stroke();
 }
 
+/* Names on a halo, each led to the densest part of its class by a line in the class's colour. A dot
+   in front of a name would look like one more image. */
 function drawLabels(context, { points, viewport, labels, colours, theme, highlighted }) {
   context.font = labelFont(viewport);
   context.textBaseline = "middle";
-  context.lineJoin = "round";
-  for (const { index, offsetX, offsetY } of labels) {
+  context.lineJoin = context.lineCap = "round";
+  for (const { index, offsetX, offsetY, width } of labels) {
     const { x, y, label } = points.classes[index];
-    const [left, middle] = [viewport.toPixelX(x) + offsetX, viewport.toPixelY(y) + offsetY];
+    const [anchorX, anchorY] = [viewport.toPixelX(x), viewport.toPixelY(y)];
+    const [left, middle] = [anchorX + offsetX, anchorY + offsetY];
     context.globalAlpha = highlighted < 0 || highlighted === index ? 1 : DIMMED;
-    context.lineWidth = 4;
+    const nearestX = Math.min(Math.max(anchorX, left - LEADER_GAP), left + width + LEADER_GAP);
+    const nearestY = Math.min(Math.max(anchorY, middle - LEADER_RISE), middle + LEADER_RISE);
+    for (const [lineWidth, colour] of [[4, theme.card], [1.5, colours[index]]]) {
+      context.lineWidth = lineWidth;
+      context.strokeStyle = colour;
+      context.beginPath();
+      context.moveTo(anchorX, anchorY);
+      context.lineTo(nearestX, nearestY);
+      context.stroke();
+    }
+    context.lineWidth = HALO;
     context.strokeStyle = theme.card;
-    context.strokeText(label, left + DOT_WIDTH, middle);
+    context.strokeText(label, left, middle);
     context.fillStyle = theme.ink;
-    context.fillText(label, left + DOT_WIDTH, middle);
-    context.beginPath();
-    context.arc(left + 4, middle, 4, 0, 2 * Math.PI);
-    context.lineWidth = 3;
-    context.stroke();
+    context.fillText(label, left, middle);
+  }
+  context.globalAlpha = 1;
+}
+
+/* The images themselves instead of dots, where there are few enough in view to be told apart. */
+function drawThumbnails(context, { points, viewport, colours, thumbnails, highlighted }) {
+  for (const point of thumbnails.listPoints(points, viewport)) {
+    const picture = thumbnails.find(points.ids[point]);
+    if (!picture) continue;
+    const [x, y] = [viewport.toPixelX(points.x[point]), viewport.toPixelY(points.y[point])];
+    const index = points.classIndex[point];
+    context.globalAlpha = highlighted < 0 || highlighted === index ? 1 : DIMMED;
     context.fillStyle = colours[index];
-    context.fill();
+    context.fillRect(x - THUMBNAIL / 2 - 2, y - THUMBNAIL / 2 - 2, THUMBNAIL + 4, THUMBNAIL + 4);
+    context.drawImage(picture, x - THUMBNAIL / 2, y - THUMBNAIL / 2, THUMBNAIL, THUMBNAIL);
   }
   context.globalAlpha = 1;
 }

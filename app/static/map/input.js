@@ -82,8 +82,9 @@ export function handlePointers(canvas, map) {
 
   canvas.addEventListener("wheel", (event) => {
     const turned = event.deltaY * (event.deltaMode ? LINE_HEIGHT : 1) * (event.ctrlKey ? 6 : 1);
-    /* Zooming out of the whole map scrolls the page instead. */
-    if (turned > 0 && map.viewport.zoom === 1 && !event.ctrlKey) return;
+    /* The wheel scrolls the page, unless the map was clicked or Ctrl is held; and so does zooming
+       out of the whole map. */
+    if (!event.ctrlKey && (document.activeElement !== canvas || (turned > 0 && map.viewport.zoom === 1))) return;
     event.preventDefault();
     map.zoomAt(...position(event), Math.exp(-turned / 500));
     map.hoverAt(...position(event));

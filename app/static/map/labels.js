@@ -1,7 +1,6 @@
 /* Places the class labels: next to the densest part of each class, covering as few points as
    possible and never overlapping. A label without room is left out until there is room. */
 
-export const DOT_WIDTH = 14; /* room for the dot in front of a label */
 const LINE_HEIGHT = 20;
 const DISTANCES = [10, 26, 44, 66]; /* pixels, on a map of this size or larger: */
 const FULL_SIZE = 640;
@@ -10,8 +9,8 @@ const MAX_LABELS = 40;
 const EDGE = 4;
 const MISPLACED = 30; /* cost, in covered points, of being nearer to another class's densest part */
 
-/* Returns [{ index, offsetX, offsetY }] for the labelled classes: pixels from the class's densest
-   part to the left end of its label, at half height. A label keeps its `previous` place if it can. */
+/* Returns [{ index, offsetX, offsetY, width }] for the labelled classes: pixels from the class's
+   densest part to the left end of its label, at half height, and the label's width. A label keeps its `previous` place if it can. */
 export function placeLabels(points, viewport, measureWidth, previous) {
   const previousByClass = new Map(previous.map((label) => [label.index, label]));
   const taken = [];
@@ -20,7 +19,7 @@ export function placeLabels(points, viewport, measureWidth, previous) {
   const size = Math.min(viewport.width, viewport.height, FULL_SIZE) / FULL_SIZE;
   return indices.flatMap((index, rank) => {
     const [x, y] = anchors[rank];
-    const width = measureWidth(points.classes[index].label) + DOT_WIDTH;
+    const width = measureWidth(points.classes[index].label);
     const candidates = candidateOffsets(width, size, previousByClass.get(index));
     const boxes = candidates.map(([offsetX, offsetY]) => boxAt(x + offsetX, y + offsetY, width));
     let [best, least] = [-1, Infinity];
@@ -32,7 +31,7 @@ export function placeLabels(points, viewport, measureWidth, previous) {
     });
     if (best < 0) return [];
     taken.push(boxes[best]);
-    return [{ index, offsetX: candidates[best][0], offsetY: candidates[best][1] }];
+    return [{ index, offsetX: candidates[best][0], offsetY: candidates[best][1], width }];
   });
 }
 

@@ -4,11 +4,17 @@
    this file. */
 
 document.documentElement.classList.add("js");
+/* Before anything is drawn; present.js switches it. */
+try {
+  if (sessionStorage.getItem("present") === "on") document.documentElement.classList.add("present");
+} catch {
+  /* Storage is blocked. */
+}
 
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-copy]").forEach(prepareCopy);
   document.querySelectorAll(".answer").forEach(prepareCrops);
-  document.querySelectorAll(".classes [aria-current]").forEach(scrollIntoView);
+  document.querySelectorAll(".classes [aria-current], .top [aria-current]").forEach(scrollIntoView);
 });
 
 function prepareCopy(button) {
@@ -43,7 +49,7 @@ function prepareCrops(answer) {
 
 /* Scroll a long list to the current class without moving the page. */
 function scrollIntoView(link) {
-  const list = link.closest(".classes");
+  const list = link.closest(".classes, nav");
   const [from, to] = [list.getBoundingClientRect(), link.getBoundingClientRect()];
   list.scrollLeft += to.left - from.left - (from.width - to.width) / 2;
   list.scrollTop += to.top - from.top - (from.height - to.height) / 2;

@@ -6,6 +6,7 @@ from PIL import Image
 
 from app import context
 from app.views.current_image import CurrentImage, get_current_image
+from app.views.filters.figure3 import render_figure3_png, render_figure3_svg
 from app.views.filters.kernels import (
     check_kernel_number,
     compare_gpus,
@@ -59,6 +60,26 @@ def gpu_picture(number: int) -> Response:
     return make_picture_response(
         encode_png(draw_kernels(parts[number - 1])), etag, "image/png", version=etag
     )
+
+
+@blueprint.get("/figure-3.<any('png', 'svg'):suffix>")
+def figure3_file(suffix: str) -> Response:
+    """Return all kernels as Figure 3, as a file to download."""
+    predictor = context.require_predictor()
+    etag = f"{predictor.identity}-figure-3-{suffix}"
+    if (response := check_not_modified(etag, version=etag)) is None:
+        caption = (
+            f"The {len(predictor.conv1)} kernels of conv1, those of GPU 1 above those of GPU 2, "
+            f"each scaled to its own largest weight. {describe_provenance(predictor.provenance)}."
+        )
+        render, mimetype = {
+            "png": (render_figure3_png, "image/png"),
+            "svg": (render_figure3_svg, "image/svg+xml"),
+        }[suffix]
+        data = render(predictor.conv1, predictor.config.towers, caption)
+        response = make_picture_response(data, etag, mimetype, version=etag)
+    response.headers.set("Content-Disposition", "attachment", filename=f"figure-3.{suffix}")
+    return response
 
 
 @blueprint.get(f"{KERNEL_RULE}/patches.png")

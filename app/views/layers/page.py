@@ -1,5 +1,6 @@
 """The pages of every layer's activations for an image, laid out in two towers like Figure 2."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +9,13 @@ from flask import Blueprint, Response, abort, render_template, request
 from app import context
 from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import describe_provenance
-from app.views.layers import activations, sheets
+from app.views.layers import activations, sheets, switches
 from app.views.layers.sheets import TowerSheet
 from model.activations import LayerActivations
-from model.receptive_field import WeightedLayer
+from model.receptive_field import WeightedLayer, list_weighted_layers
 
 blueprint = Blueprint("layers", __name__, url_prefix="/layers")
+blueprint.register_blueprint(switches.blueprint)
 blueprint.context_processor(activations.list_template_functions)
 NUMBER_RULE = "<int(min=1, max=99999):number>"
 TOP_NEURONS = 10
@@ -60,12 +62,14 @@ def show_layers() -> str:
 def show_layer(name: str) -> str:
     """Show one layer enlarged: all maps and one of them in detail, or the strongest neurons."""
     predictor, image = context.require_predictor(), get_current_image()
+    known = [layer.name for layer in list_weighted_layers(predictor.config)[:-1]]
+    if name not in known:
+        abort(404, describe_unknown_layer(known))
     if image is None:
         return offer_examples()
     if not image.is_of(predictor):
         return explain_other_network(image)
     maps = find_layer_maps(image, name)
-    known = [other.name for other in activations.compute_activations(image).layers[:-1]]
     return render_template(
         "layer.html",
         image=image,
@@ -131,7 +135,12 @@ def explain_other_network(image: CurrentImage) -> str:
 def find_layer_maps(image: CurrentImage, name: str) -> LayerActivations:
     """Return a layer's activations for an image; 404 for a name that is not shown."""
     known = {maps.name: maps for maps in activations.compute_activations(image).layers[:-1]}
-    return known.get(name) or abort(404, f"Unknown layer; choose one of {', '.join(known)}.")
+    return known.get(name) or abort(404, describe_unknown_layer(known))
+
+
+def describe_unknown_layer(known: Iterable[str]) -> str:
+    """Say which layers there are."""
+    return f"Unknown layer; choose one of {', '.join(known)}."
 
 
 def view_layer(image: CurrentImage, maps: LayerActivations, *, large: bool = False) -> LayerView:

@@ -1,6 +1,6 @@
 """The charts of runs: three or four of one run, two of several, and the sparkline in the list."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -191,15 +191,24 @@ def format_whole_percent(share: float) -> str:
     return format_percent(share)
 
 
-def draw_sparkline(run: Run) -> Sparkline:
-    """Return the small curve of a run's top-1 error over its planned epochs."""
+def find_highest_error(runs: Iterable[Run]) -> float:
+    """Return the highest top-1 error of any epoch of several runs: the top of their sparklines."""
+    errors = (list_finite_values(list_epoch_values(run, "top1_error")) for run in runs)
+    return max((error for values in errors for error in values), default=1.0)
+
+
+def draw_sparkline(run: Run, highest: float) -> Sparkline:
+    """Return the small curve of a run's top-1 error over its planned epochs.
+
+    highest: the error at the top, the same for all curves that are compared.
+    """
     values = list_epoch_values(run, "top1_error")
     finite = list_finite_values(values)
     if not finite or run.last_epoch is None:
         return Sparkline(path="", end=None, description="No epoch has finished yet")
     planned = 1 if run.finished else run.planned_epochs or 1
     x = make_epoch_axis(max(run.last_epoch.epoch, planned))
-    y = Axis(low=0.0, high=max(*finite, 1e-9))
+    y = Axis(low=0.0, high=max(highest, 1e-9))
     width, height = (size - 2 * SPARK_MARGIN for size in (SPARK_WIDTH, SPARK_HEIGHT))
     positions = [
         None

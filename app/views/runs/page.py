@@ -18,6 +18,7 @@ from app.views.runs.learning_curves import (
     draw_comparison_charts,
     draw_run_charts,
     draw_sparkline,
+    find_highest_error,
 )
 from app.views.runs.recipe import describe_recipe
 from app.views.runs.status import RunStatus, determine_run_status
@@ -31,6 +32,7 @@ from app.web import check_not_modified, revalidate_by_content
 from model.config import TOWERS
 from model.decode import ImageError, decode_image
 from model.definition import find_network
+from storage.activity import read_activity
 from storage.evaluations import CROPS_LABELS
 from storage.runs import Run, read_run, read_runs
 from storage.tolerant_json import read_bounded
@@ -65,10 +67,11 @@ class ListedRun:
 def show_runs() -> Response:
     """Show all runs, newest first, each with a sparkline."""
     runs = [list_run(run) for run in read_runs(context.settings().home)]
+    highest = find_highest_error(listed.run for listed in runs)
     page = render_template(
         "training.html",
-        rows=[(listed, draw_sparkline(listed.run)) for listed in runs],
-        running=any(listed.running for listed in runs),
+        rows=[(listed, draw_sparkline(listed.run, highest)) for listed in runs],
+        activity=read_activity(context.settings().home.training_activity),
         max_compared=MAX_COMPARED,
     )
     return revalidate_by_content(make_response(page))

@@ -172,7 +172,6 @@ def steady() -> Callable[[Any, str], None]:
     def check(page: Any, address: str) -> None:
         page.add_init_script(SHIFTS)
         page.goto(address, wait_until="networkidle")
-        # Half of what counts as good: a busy machine may paint a page before all of it is there.
-        assert page.evaluate("window.moved") < 0.05, (address, page.evaluate("window.movers"))
+        assert page.evaluate("window.moved") < 0.01, (address, page.evaluate("window.movers"))
 
     return check

@@ -76,6 +76,20 @@ def test_a_photograph_dropped_anywhere_in_the_window_is_answered(tab: Open, jpeg
     assert page.locator("text=dropped.jpg").count() == 1
 
 
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_the_next_photograph_is_taken_on_the_page_of_a_result(
+    tab: Open, jpeg: bytes, classified: Callable[..., str], event: str
+) -> None:
+    page = tab()
+    before = classified(page)
+    files = transfer(page, (jpeg, "next.jpg", "image/jpeg"))
+    key = "dataTransfer" if event == "drop" else "clipboardData"
+    page.dispatch_event("h1", event, {key: files})
+    page.wait_for_selector("text=next.jpg")
+    check_answer(page)
+    assert not page.url.endswith(before)
+
+
 def test_a_pasted_photograph_is_answered(tab: Open, jpeg: bytes) -> None:
     page = tab()
     page.goto("/")

@@ -15,6 +15,7 @@ PAGES = (
     "/map",
     "/filters?of=TOKEN",
     "/layers?of=TOKEN",
+    "/layers/switches?of=TOKEN&lrn=off",
     "/figure-4",
     "/training",
     "/models",
@@ -51,3 +52,13 @@ def test_a_page_stands_still_fits_the_window_and_is_accessible(
             summary.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
         accessible(page)
+
+
+def test_on_a_phone_the_header_is_one_row_and_shows_the_current_page(tab: Open, site: str) -> None:
+    page = tab(viewport={"width": 360, "height": 740})
+    for address in ("/", "/models"):
+        page.goto(address)
+        links = page.locator(".top li a")
+        assert len({box["y"] for box in (a.bounding_box() for a in links.all())}) == 1
+        current = page.locator(".top [aria-current]").bounding_box()
+        assert 0 <= current["x"] <= current["x"] + current["width"] <= 360

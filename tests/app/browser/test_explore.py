@@ -220,3 +220,23 @@ def test_nothing_moves_while_a_class_loads(tab: Open, steady: Callable[[Any, str
     open_class(page)
     pick(page, 0)
     steady(page, page.url)
+
+
+def test_the_rows_follow_what_is_typed_also_from_other_pages(tab: Open) -> None:
+    page = tab()
+    page.goto("/explore")
+    row = page.locator(".class-row:visible")
+    every = row.count()
+    # As if this class came on the second page.
+    page.evaluate(
+        """() => [...document.querySelectorAll('.class-row')].find(
+            row => row.querySelector('h2').textContent.includes('tabby')).remove()"""
+    )
+    page.fill("[name=q]", "TABBY c")
+    page.wait_for_function("document.querySelectorAll('.class-row:not([hidden])').length === 1")
+    assert row.locator("h2").inner_text() == "tabby cat"
+    assert row.locator("a.tile").count() > 0
+    page.fill("[name=q]", "")
+    page.wait_for_function(
+        f"document.querySelectorAll('.class-row:not([hidden])').length === {every - 1}"
+    )

@@ -53,6 +53,24 @@ def test_the_keyboard_walks_from_kernel_to_kernel(tab: Open) -> None:
         page.wait_for_function("document.activeElement.dataset.step === '1'")
 
 
+def test_one_stop_leads_past_all_kernels(tab: Open) -> None:
+    page = tab()
+    page.goto("/filters/3")
+    page.locator(".skip-kernels a").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    # The first link in the kernel's details, not the next of 96 kernels.
+    assert page.evaluate("document.activeElement.closest('#kernel') !== null")
+
+
+def test_at_the_width_of_a_tablet_both_towers_are_side_by_side(tab: Open) -> None:
+    page = tab(viewport={"width": 768, "height": 900})
+    page.goto("/filters")
+    one, two = (page.locator(".tower").nth(n).bounding_box() for n in (0, 1))
+    assert one["y"] == two["y"]
+    assert two["x"] + two["width"] > 768 - 60
+
+
 def test_a_kernel_that_cannot_be_fetched_is_navigated_to(tab: Open) -> None:
     page = tab()
     page.goto("/filters")

@@ -84,3 +84,31 @@ def test_a_layer_is_accessible_and_steady(
         steady(page, f"{address}?of=image-1")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         accessible(page)
+
+
+def test_a_switch_works_at_once(tab: Open, classified: Callable[..., str]) -> None:
+    page = tab()
+    token = classified(page).rsplit("/", 1)[1]
+    page.goto(f"/layers/switches?of={token}")
+    page.evaluate("window.same = true")
+    assert page.locator(".changed-layer img").count() == 14
+    page.check("text=without GPU 1")
+    page.wait_for_function("document.querySelectorAll('.changed-layer img').length === 28")
+    assert page.evaluate("window.same")
+    assert "silent=1" in page.url
+    page.reload()
+    assert page.is_checked("[name=silent][value='1']")
+
+
+def test_presenting_lasts_from_page_to_page_and_is_left_again(tab: Open) -> None:
+    page = tab(viewport={"width": 1920, "height": 1080})
+    page.goto("/filters")
+    before = page.locator("h1").bounding_box()["height"]
+    page.click("[data-present]")
+    page.wait_for_function("document.querySelector('h1').getBoundingClientRect().height > 40")
+    assert page.locator("h1").bounding_box()["height"] > before
+    page.goto("/figure-4")
+    assert page.locator("html.present").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1920
+    page.click("[data-present]")
+    assert page.locator("html.present").count() == 0

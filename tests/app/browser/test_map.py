@@ -302,6 +302,13 @@ def test_wheel_zooms_at_the_pointer_and_drag_pans(tab: Open, points: Points) -> 
     point = points.lonely()[1]
     x, y = on_screen(page, points, points.places[point])
     page.mouse.move(x, y)
+    # Before the map is clicked, the wheel is the page's.
+    page.mouse.wheel(0, 60)
+    page.wait_for_function("() => scrollY > 0")
+    assert not re.search(r"[?&]at=", page.url)
+    page.evaluate("scrollTo(0, 0)")
+    page.locator(".stage canvas").click(position={"x": 3, "y": 3})
+    page.mouse.move(x, y)
     page.mouse.wheel(0, -400)
     page.wait_for_url(re.compile(r"[?&]at="))
     assert page.evaluate("scrollY") == 0
@@ -319,6 +326,27 @@ def test_wheel_zooms_at_the_pointer_and_drag_pans(tab: Open, points: Points) -> 
     page.mouse.move(x, y)
     page.mouse.wheel(0, 300)
     page.wait_for_function("() => scrollY > 0")
+
+
+def test_near_enough_the_images_themselves_are_drawn(tab: Open, points: Points) -> None:
+    page = tab(viewport=TALL)
+    asked: list[int] = []
+    page.on(
+        "request",
+        lambda request: asked.extend(
+            int(n) for n in re.findall(r"/images/(\d+)/thumbnail", request.url)
+        ),
+    )
+    opened(page)
+    assert not asked
+    x, y = (int(n) for n in points.places[points.lonely()[0]])
+    opened(page, f"/map?at={x},{y},20")
+    page.wait_for_load_state("networkidle")
+    assert points.ids[points.lonely()[0]] in asked
+    # Only those in view: at this zoom a twentieth of the map's width, and somewhat more across.
+    reach = points.scale / 20
+    near = points.inside(x - reach, y - reach, x + reach, y + reach)
+    assert set(asked) <= near
 
 
 def test_a_finger_taps_a_point_then_its_picture(tab: Open, points: Points) -> None:

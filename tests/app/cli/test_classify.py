@@ -219,6 +219,17 @@ def test_a_label_is_no_formula_either(run: Run, folder: Path, monkeypatch: Any, 
     assert next(csv.DictReader(io.StringIO(done.stdout)))["label_1"].startswith("'@SUM(1)")
 
 
+def test_what_is_passed_over_in_a_folder_is_named(run: Run, folder: Path) -> None:
+    done = run(folder, "--neighbours", "0", "--format", "csv")
+    assert done.exit_code == 0
+    said = done.stderr.strip().splitlines()[-1]
+    assert str(folder / "notes.txt") in said
+    assert str(folder / "inner/.hidden") in said
+    assert "b.jpg" not in said
+    assert "notes.txt" not in done.stdout
+    assert "Passed over" not in run(folder / "b.jpg", "--neighbours", "0").stderr
+
+
 def test_a_file_is_written_whole(run: Run, tmp_path: Path, folder: Path) -> None:
     asked = (folder / "b.jpg", "--format", "csv", "--neighbours", "1")
     kept, link = tmp_path / "answers.csv", tmp_path / "link.csv"

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -99,9 +100,12 @@ def names(page: Any) -> list[tuple[str, bool]]:
     ]
 
 
-def test_what_is_found_is_listed_and_exactly_one_is_in_use(shop, weights, client, page) -> None:
-    add(shop, "20260101-000000-small-a", weights)
-    add(shop, "20260101-000000-small-a", weights, "best")
+def test_what_is_found_is_listed_once_and_exactly_one_is_in_use(
+    shop, weights, changed, client, page
+) -> None:
+    add(shop, "20260101-000000-small-a", changed(0.5))
+    add(shop, "20260101-000000-small-a", changed(0.5), "best")
+    add(shop, "20240101-000000-small-b", weights)
     cut = shop.settings.home.runs / "20250101-000000-small-cut/weights.safetensors"
     cut.parent.mkdir()
     cut.write_bytes(weights.read_bytes()[:100_000])
@@ -110,13 +114,16 @@ def test_what_is_found_is_listed_and_exactly_one_is_in_use(shop, weights, client
     assert names(shown) == [
         ("weights.safetensors", True),
         ("runs/20260101-000000-small-a/weights.safetensors", False),
-        ("runs/20260101-000000-small-a/best.safetensors", False),
         ("runs/20250101-000000-small-cut/weights.safetensors", False),
     ]
     rows = {row.one("label").text: row for row in shown.all("li", "model")}
     whole = rows["20260101-000000-small-a result"]
-    assert load_weights(weights).identity[:8] in whole.text
-    assert "indexed" in [span.text for span in whole.all("span")]
+    assert load_weights(changed(0.5)).identity[:8] in whole.text
+    assert "also best epoch" in [span.text for span in whole.all("span")]
+    served = rows["weights.safetensors elsewhere"]
+    assert served.one("strong").text == "in service"
+    assert "also 20240101-000000-small-b, result" in [span.text for span in served.all("span")]
+    assert "indexed" in [span.text for span in served.all("span")]
     figures = {row.one("dt").text: row.one("dd").text for row in whole.one("dl").children}
     assert (figures["epochs"], figures["classes"], figures["top-1 error"]) == ("2", "6", "–")
     damaged = rows["20250101-000000-small-cut result"]
@@ -189,6 +196,31 @@ def test_a_wrong_token_is_refused_and_many_of_them_stop_whoever_sent_them(
     assert shop.settings.home.weights.readlink() == before
     client.environ_base["REMOTE_ADDR"] = "192.0.2.7"
     assert post("runs/a/weights.safetensors", consent="yes").status_code == 303
+
+
+def test_the_token_is_asked_for_once_a_session_and_a_wrong_one_leads_back(
+    shop, weights, changed, post, client, page, app, open_app, monkeypatch
+) -> None:
+    add(shop, "a", changed(0.5))
+    refused = post("runs/a/weights.safetensors", "wrong")
+    assert refused.status_code == 403
+    shown = page(refused)
+    assert "Wrong token" in shown.one("p", "damage").text
+    assert ("weights.safetensors", True) in names(shown)  # the one in service
+    assert post("runs/a/weights.safetensors", consent="yes").status_code == 303
+    shown = page(client.get("/models"))
+    assert "token" not in [field.attributes.get("name") for field in shown.all("input")]
+    assert TOKEN not in str(client.get_cookie("alexnet").decoded_value)
+    assert post("weights.safetensors", "", consent="yes").status_code == 303
+    # Another browser has not sent it, and this one's right ends with the day and with the token.
+    assert post("weights.safetensors", "", client=app.test_client()).status_code == 403
+    later = time.time() + 13 * 3600
+    with monkeypatch.context() as patched:
+        patched.setattr("app.views.models.time.time", lambda: later)
+        assert post("weights.safetensors", "").status_code == 403
+    other = open_app(replace(shop.settings, admin_token=TOKEN + " of another year")).test_client()
+    other.set_cookie("alexnet", client.get_cookie("alexnet").value)
+    assert post("weights.safetensors", "", client=other).status_code == 403
 
 
 def test_weights_and_the_index_made_by_them_are_switched_together(

@@ -1,5 +1,6 @@
 """Results of uploads: whose they are, what several give together, how they end."""
 
+import csv
 import errno
 import io
 import logging
@@ -259,8 +260,20 @@ def test_several_images_lead_to_a_page_of_their_own(
         assert words in items[number].text
         assert not items[number].all("a")
     assert "noindex" in client.get(sent.location).headers["X-Robots-Tag"]
-    mine = page(client.get("/")).one("ul", "result-list").all("a", "tile")
-    assert len(mine) == 2
+    first = page(client.get("/"))
+    assert len(first.one("ul", "result-list").all("a", "tile")) == 2
+    # Found again from the first page, and saved with the same labels.
+    assert [a.attributes["href"] for a in first.one("ul", "batches").all("a")] == [sent.location]
+    saved = client.get(f"{sent.location}.csv")
+    assert "attachment" in saved.headers["Content-Disposition"]
+    lines = list(csv.DictReader(io.StringIO(saved.get_data(as_text=True))))
+    assert [line["file"] for line in lines] == list(NAMES)
+    assert lines[0]["label_1"] == items[0].one("span", "label").text
+    assert float(lines[0]["probability_1"]) == pytest.approx(
+        float(items[0].one("span", "number").text.split("\u2009")[0]) / 100, abs=0.0006
+    )
+    assert "empty" in lines[3]["error"]
+    assert not lines[3]["label_1"]
 
 
 def test_files_none_of_which_is_an_image_are_each_told_why(

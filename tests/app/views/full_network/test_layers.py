@@ -216,6 +216,9 @@ def test_there_are_no_other_pictures(client, token, name):
     assert client.get(f"/layers/conv3/{name}.png?of={token}").status_code == 404
     assert client.get(f"/layers/fc6/map-1.png?of={token}").status_code == 404
     assert client.get("/layers/conv3/tower-2.png").status_code == 404
+    # Also where no image has been chosen, and nothing is computed.
+    assert client.get("/layers/conv9").status_code == 404
+    assert client.get("/layers/fc8").status_code == 404
 
 
 def test_without_an_image_there_are_examples(client, page):
