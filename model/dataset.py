@@ -175,6 +175,7 @@ def list_classes(place: Path) -> SplitClasses:
         what = "is a file, not a folder" if place.exists() else "does not exist"
         raise FolderError(
             f"{place} {what}; photographs are expected as train/<class>/* and val/<class>/*"
+            f"{', or as <class>/* with --split' if place.name == 'train' else ''}"
         )
     entries = [entry for entry in os.scandir(place) if not is_ignored(entry.name)]
     if names := sorted(entry.name for entry in entries if entry.is_dir()):

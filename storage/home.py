@@ -81,6 +81,11 @@ class Home:
         return self.root / "runtimes"
 
     @property
+    def splits(self) -> Path:
+        """Folders of links to photographs that were split into train and val."""
+        return self.root / "splits"
+
+    @property
     def moved_folders(self) -> Path:
         """Where folders of photographs lie that were moved, as JSON."""
         return self.root / "moved.json"

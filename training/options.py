@@ -62,6 +62,12 @@ class Options:
     """The folder; or one with train-*.tar and val-*.tar (webdataset's shards), or a URL of such
     shards, with {split} in place of train and val; or "imagenette", which is downloaded. Default:
     the folder named by ALEXNET_DATA, else the demo photographs."""
+    split: float | None = None
+    """Share of each class's photographs that is kept for validation, where the folder holds classes
+    without train and val; 0.5 is the paper's for ImageNet of Fall 2009. The photographs stay where
+    they are: the split is a folder of links in ALEXNET_HOME/splits."""
+    split_seed: int = 0
+    """Which photographs --split keeps for validation."""
     preset: Preset = "auto"
     """Recipe to start from. auto: finetune with weights to start from (demo for the demo
     photographs), else cifar for the networks for CIFAR-10, small below 100,000 training images,
@@ -146,6 +152,7 @@ class Options:
             "profile": self.profile >= 0,
             "seeds": all(0 <= seed < 2**63 for seed in self.seeds),
             "crop": 1 <= self.crop <= MAX_SIDE,
+            "split": self.split is None or 0 < self.split < 1,
             "side": self.side is None or self.crop <= self.side <= MAX_SIDE,
         }
         # What a variable of the shell that is not set leaves of a command line.
@@ -153,13 +160,17 @@ class Options:
         for name, text in named.items():
             if text == "":
                 raise RecipeError(f"--{name} is empty: name a file or folder, or leave it out")
-        if self.seeds and self.resume:
-            raise RecipeError("--seeds starts new runs: leave it out with --resume")
+        refused = {
+            "--seeds starts new runs: leave it out with --resume": self.seeds,
+            "--split is for new runs: --resume keeps the run's photographs": self.split,
+            "--layers cannot change a run: --resume keeps the run's network": self.layers,
+        }
+        for reason, value in refused.items():
+            if value and self.resume:
+                raise RecipeError(reason)
         check_trackers(self.log)
         if self.accept and not self.resume:
             raise RecipeError("--accept needs --resume: it names what may differ from that run")
-        if self.layers and self.resume:
-            raise RecipeError("--layers cannot change a run: --resume keeps the run's network")
         crop = None if self.crop == CROP_SIDE else self.crop
         needing = {"layer_params": self.layer_params, "crop": crop, "side": self.side}
         for name, value in needing.items():

@@ -32,6 +32,7 @@ from training.dataset.find_source import (
     find_source,
 )
 from training.dataset.prepare import PreparedDataset, prepare
+from training.dataset.split import make_split
 from training.device import (
     choose_precision,
     compile_network,
@@ -133,6 +134,8 @@ def make_plan(options: Options, arguments: Sequence[str], home: Home, console: C
     """
     device = select_device(options)
     data_name, reason = choose_data_source(options)
+    if data_name is not None and options.split is not None:
+        data_name = str(make_split(Path(data_name), options.split, options.split_seed, home.splits))
     source = find_or_fetch_data(data_name, home, console)
     console.print(f"Training on {hide_query(source.root)} ({reason}): {describe_source(source)}.")
     if options.resume:
