@@ -106,7 +106,7 @@ def check_admin_token(sent: str) -> None:
         abort(403, "Switching is off: this server was started without ALEXNET_ADMIN_TOKEN.")
     if not hmac.compare_digest(sent.encode(), token.encode()):
         report_wrong_token("administrator")
-        abort(403, "Wrong token. Nothing was switched.")
+        abort(403, "Wrong token. Nothing was changed.")
 
 
 def find_fitting_indexes() -> dict[str, str] | None:
