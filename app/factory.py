@@ -33,6 +33,7 @@ from app.views.layers import page as layers
 from app.views.layers.activations import MAX_CACHED_ACTIVATIONS
 from app.views.map import page as map
 from app.views.paper import page as paper
+from app.views.review import page as review
 from app.views.runs import page as runs
 from app.web import configure_web
 
@@ -41,7 +42,10 @@ MAX_CONCURRENT_IMAGES = 2
 """Images decoded and computed with at once, so that a few requests do not take every core."""
 COOKIE_LIFETIME = timedelta(days=400)
 """As long as browsers keep a cookie at most; it is renewed by each visit to the first page."""
-PAGES = (classify, results, explore, images, map, filters, layers, figure4, runs, models, paper)
+PAGES = (
+    *(classify, results, explore, images, map, review, filters, layers, figure4, runs, models),
+    paper,
+)
 
 
 def make_app(settings: Settings | None = None) -> Flask:

@@ -4,6 +4,7 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -46,10 +47,7 @@ class VersionDraft:
             created=self.created.isoformat(timespec="seconds"),
             made_by=describe_software(),
             shards=self.shards,
-            files={
-                f.name: FileChecksum(bytes=f.stat().st_size, sha256=compute_file_sha256(f))
-                for f in others
-            },
+            files={f.name: describe_file(f) for f in others},
             **facts,
         )
         write_manifest(manifest, self.folder)
@@ -57,6 +55,30 @@ class VersionDraft:
         self.folder.rename(self.root / self.name)
         fsync(self.root)
         return manifest
+
+
+def add_files(folder: Path, manifest: Manifest, source: Path) -> list[str]:
+    """Move files that a finished version lacks into its folder, and list them in its manifest.
+
+    The manifest comes last: without it, a file is not part of the version. Returns their names.
+    Raises StoreError if the disk is full or fails.
+    """
+    new = sorted(file.name for file in source.iterdir() if file.name not in manifest.checksums)
+    try:
+        fsync_folder(source)
+        for name in new:
+            (source / name).replace(folder / name)
+        added = {name: describe_file(folder / name) for name in new}
+        write_manifest(replace(manifest, files=manifest.files | added), folder)
+        fsync(folder)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return new
+
+
+def describe_file(file: Path) -> FileChecksum:
+    """Return a file's size and checksum. Raises OSError."""
+    return FileChecksum(bytes=file.stat().st_size, sha256=compute_file_sha256(file))
 
 
 @contextmanager

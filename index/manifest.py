@@ -112,7 +112,7 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write the manifest into its version's folder. Raises OSError."""
+    """Write the manifest into its version's folder, in place of any other. Raises OSError."""
     values = asdict(manifest)
     text = (
         json.dumps(

@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model.alexnet import AlexNet
 from model.checkpoint import Weights
-from model.runtime.protocol import Pixels
+from model.runtime.protocol import Floats, Pixels
 from model.runtime.torch_runtime import TorchRuntime
+
+FEATURES_PER_PASS = 1024
+"""Rows of features in one pass."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,22 @@ class LoadedNetwork:
             device=place, memory_format=torch.channels_last
         )  # type: ignore[call-overload]
         return cls(network, weights, weights.mean.to(place), place)
+
+    @torch.inference_mode()
+    def compute_probabilities(self, features: Floats) -> Floats:
+        """Compute the softmax from fc7's features: float32 [N, 4096] → float32 [N, classes].
+
+        That is what the network says about the crop that the features are of.
+        """
+        modules = list(self.network.named_children())
+        names = [name for name, _ in modules]
+        after = modules[names.index(self.network.last_hidden) + 1 :]
+        parts = [
+            self.network.run_modules(torch.from_numpy(some).to(self.device), after).logits
+            for some in np.array_split(features, max(1, len(features) // FEATURES_PER_PASS))
+        ]
+        probabilities: Floats = torch.cat(parts).softmax(dim=1).cpu().numpy()
+        return probabilities
 
     def prepare_input(self, images: Pixels) -> Tensor:
         """Subtract the mean image and scale the pixels for the network, on its device.

@@ -127,7 +127,7 @@ def test_flask_commands_and_their_flags_exist(app: Flask) -> None:
             command = found
         assert flags(rest) <= options(command), words
         documented.add(" ".join(path))
-    groups = [(name, find_command(app, name)) for name in ("index", "weights", "db")]
+    groups = [(name, find_command(app, name)) for name in ("index", "weights", "data", "db")]
     assert documented >= {"classify"} | {
         f"{name} {command}"
         for name, group in groups

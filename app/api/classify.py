@@ -1,5 +1,6 @@
 """Classification of uploaded images and of images in the database."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ class ClassificationSchema(Schema):
         required=True,
         allow_none=True,
         metadata={"description": "number of images compared by pixels; null if all were"},
+    )
+    sureness = fields.Nested(
+        schemas.SurenessSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "null without an index, or if it was not calibrated"},
     )
     milliseconds = fields.Dict(
         keys=fields.String(),
@@ -99,7 +106,8 @@ def classify_images() -> dict[str, Any]:
 def classify_stored_image(image_id: int) -> dict[str, Any]:
     """Classify an image in the database; the image itself is not among its neighbours"""
     state, picture = context.require_ready(), find_image_or_404(image_id)
-    etags.set_version_etag(state.version.name, picture.sha256)
+    # `flask index look` adds a calibration to a version that serves already.
+    etags.set_version_etag(state.version.name, picture.sha256, state.calibration is not None)
     return {
         "filename": Path(picture.path).name,
         **dump_classification(classify_image_or_404(picture)),
@@ -130,6 +138,7 @@ def dump_classification(classification: Classification) -> dict[str, Any]:
         "neighbours": schemas.dump_neighbours(classification.neighbours),
         "by_pixels": schemas.dump_neighbours(classification.by_pixels),
         "sampled": classification.sampled,
+        "sureness": asdict(classification.sureness) if classification.sureness else None,
         "milliseconds": classification.milliseconds,
         "weights": classification.weights,
         "index": classification.version.name if classification.version else None,

@@ -37,6 +37,12 @@ class ResultSchema(Schema):
     neighbours = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
     by_pixels = fields.List(fields.Nested(schemas.NeighbourSchema), required=True)
     sampled = fields.Integer(required=True, allow_none=True)
+    sureness = fields.Nested(
+        schemas.SurenessSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "null without an index, or if it was not calibrated"},
+    )
     milliseconds = fields.Dict(keys=fields.String(), values=fields.Float(), required=True)
     weights = fields.String(required=True)
     index = fields.String(
@@ -69,6 +75,7 @@ def get_result(token: str) -> dict[str, Any]:
         "neighbours": dump_stored_neighbours(result.neighbours),
         "by_pixels": dump_stored_neighbours(result.by_pixels),
         "sampled": result.sampled,
+        "sureness": result.sureness,
         "milliseconds": result.milliseconds,
         "weights": result.weights,
         "index": result.index_version.name if result.index_version else None,

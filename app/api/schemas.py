@@ -36,6 +36,35 @@ class NeighbourSchema(Schema):
     page = fields.String(required=True, metadata={"format": "uri-reference"})
 
 
+class SurenessSchema(Schema):
+    """How sure a classification is, against validation images."""
+
+    verdict = fields.String(
+        required=True,
+        metadata={
+            "enum": ["sure", "unsure", "unlike"],
+            "description": "unsure: between the first two labels; unlike: farther from the "
+            "training images than images of known classes are",
+        },
+    )
+    nearer = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "validation images that are nearer to a training image"},
+    )
+    images = fields.Integer(required=True, metadata={"description": "validation images in all"})
+    temperature = fields.Float(
+        required=True,
+        allow_none=True,
+        metadata={"description": "fitted on validation images; null if none has a known class"},
+    )
+    scaled = fields.List(
+        fields.Nested(LabelProbabilitySchema),
+        required=True,
+        metadata={"description": "top5 with the probabilities at that temperature"},
+    )
+
+
 class ImageSchema(Schema):
     """An image in the database."""
 

@@ -1,4 +1,4 @@
-"""The commands: `flask db`, `flask index`, `flask weights`, `flask classify`."""
+"""The commands: `flask data`, `flask db`, `flask index`, `flask weights`, `flask classify`."""
 
 from importlib import import_module
 
@@ -7,6 +7,7 @@ from flask.cli import AppGroup
 
 COMMANDS = {
     "classify": "app.cli.classify:classify_command",
+    "data": "app.cli.data:data_commands",
     "db": "app.cli.terminal:database_commands",
     "index": "app.cli.index:index_commands",
     "weights": "app.cli.weights:weights_commands",

@@ -18,11 +18,13 @@ from app.cli.classify_formats import FORMATS, make_printable_name
 from app.cli.terminal import exit_interrupted, exit_with, handle_cli_errors
 from app.inference.classify_files import (
     FindNeighbours,
+    Judge,
     Outcome,
     UnclassifiedFile,
     classify_files,
     find_files,
     list_passed_over,
+    make_judge,
     make_neighbour_finder,
 )
 from app.inference.state import NotReadyError
@@ -71,9 +73,9 @@ def classify_command(
     """
     try:
         with open_output(output) as out:
-            predictor, find = load_predictor(neighbours)
+            predictor, find, judge = load_predictor(neighbours)
             top = min(top, len(predictor.classes))
-            outcomes = classify_with_progress(files, predictor, top, find)
+            outcomes = classify_with_progress(files, predictor, top, find, judge)
             text = FORMATS[form](outcomes, top, neighbours, get_table_width())
             out.write(text.encode())
             out.flush()
@@ -89,22 +91,30 @@ def classify_command(
     raise click.exceptions.Exit(compute_exit_code(outcomes))
 
 
-def load_predictor(neighbours: int) -> tuple[Predictor, FindNeighbours | None]:
-    """Load the network, and make a search for neighbours if requested. Raises NotReadyError."""
+def load_predictor(neighbours: int) -> tuple[Predictor, FindNeighbours | None, Judge | None]:
+    """Load the network; if neighbours are wanted, also make their search, and what judges by them.
+
+    Raises NotReadyError.
+    """
     if not neighbours:
-        return context.require_predictor(), None
+        return context.require_predictor(), None, None
     ready = context.require_ready()
-    return ready.predictor, make_neighbour_finder(ready, context.sessions(), neighbours)
+    find = make_neighbour_finder(ready, context.sessions(), neighbours)
+    return ready.predictor, find, make_judge(ready)
 
 
 def classify_with_progress(
-    files: tuple[Path, ...], predictor: Predictor, top: int, find: FindNeighbours | None
+    files: tuple[Path, ...],
+    predictor: Predictor,
+    top: int,
+    find: FindNeighbours | None,
+    judge: Judge | None,
 ) -> list[Outcome]:
     """Classify the files with a progress bar on the error stream."""
     every = find_files(files)
     with show_step_bars(Console(stderr=True)) as report:
         begun = report("Classifying", len(every))
-        return list(classify_files(every, predictor, top, find, begun))
+        return list(classify_files(every, predictor, top, find, begun, judge=judge))
 
 
 def report_passed_over(files: tuple[Path, ...]) -> None:

@@ -28,6 +28,7 @@ def format_table(outcomes: Sequence[Outcome], top: int, neighbours: int, width: 
     table.add_column("label", overflow="fold")
     table.add_column("%", justify="right", no_wrap=True)
     if neighbours:
+        table.add_column("how sure", no_wrap=True)
         table.add_column("nearest training images", overflow="fold")
         table.add_column("distance", justify="right", no_wrap=True)
     for outcome in outcomes:
@@ -53,6 +54,7 @@ def list_table_rows(found: ClassifiedFile, neighbours: int) -> Iterator[list[Tex
         row = [make_printable_name(found.file) if number == 0 else ""]
         row += [guess.label, f"{100 * guess.probability:.1f}"] if guess else ["", ""]
         if neighbours:
+            row += [found.sureness.verdict if found.sureness and number == 0 else ""]
             one = near and near.neighbour
             row += [one.label, f"{one.distance:.1f}"] if one else ["", ""]
         yield [Text(cell) for cell in row]
@@ -61,27 +63,30 @@ def list_table_rows(found: ClassifiedFile, neighbours: int) -> Iterator[list[Tex
 def format_csv(outcomes: Sequence[Outcome], top: int, neighbours: int, width: int) -> str:
     """Write a line per file, with the same columns in every line; the first line names them."""
     out = io.StringIO()
-    names = ["file", "error"]
+    names = ["file", "error"] + ["verdict"] * bool(neighbours)
     names += (f"{name}_{n}" for n in range(1, top + 1) for name in ("label", "probability"))
     columns = ("neighbour", "neighbour_label", "distance")
     names += (f"{name}_{n}" for n in range(1, neighbours + 1) for name in columns)
     lines = csv.DictWriter(out, names, restval="", lineterminator="\n")
     lines.writeheader()
     lines.writerows(
-        dict(zip(names, list_csv_cells(outcome, top), strict=False)) for outcome in outcomes
+        dict(zip(names, list_csv_cells(outcome, top, neighbours), strict=False))
+        for outcome in outcomes
     )
     return out.getvalue()
 
 
-def list_csv_cells(outcome: Outcome, top: int) -> list[str]:
+def list_csv_cells(outcome: Outcome, top: int, neighbours: int) -> list[str]:
     """List the cells of a file's line, without the empty ones at its end."""
     file = escape_cell(decode_file_name(outcome.file))
     if isinstance(outcome, UnclassifiedFile):
         return [file, escape_cell(outcome.reason)]
-    found = [file, ""]
+    verdict = outcome.sureness.verdict if outcome.sureness else ""
+    found = [file, ""] + [verdict] * bool(neighbours)
+    before = len(found)
     for guess in outcome.top:
         found += [escape_cell(guess.label), f"{guess.probability:.6f}"]
-    found += [""] * (2 + 2 * top - len(found))
+    found += [""] * (before + 2 * top - len(found))
     for near in outcome.neighbours:
         label, distance = near.neighbour.label, near.neighbour.distance
         found += [escape_cell(decode_file_name(near.file)), escape_cell(label), f"{distance:.4f}"]
@@ -100,7 +105,10 @@ def make_json_entry(outcome: Outcome, with_neighbours: bool) -> dict[str, Any]:
     if isinstance(outcome, UnclassifiedFile):
         return {**file, "error": outcome.reason}
     labels = {"top": [asdict(guess) for guess in outcome.top]}
-    near = {"neighbours": [make_json_neighbour(one) for one in outcome.neighbours]}
+    near = {
+        "sureness": asdict(outcome.sureness) if outcome.sureness else None,
+        "neighbours": [make_json_neighbour(one) for one in outcome.neighbours],
+    }
     return {**file, **labels, **(near if with_neighbours else {})}
 
 

@@ -14,8 +14,10 @@ from app.cli.terminal import exit_with, handle_cli_errors
 from app.config import Settings
 from app.database.session import session_factory
 from app.indexing.build import BuildOptions, BuildResult, build_index, update_index
+from app.indexing.looks import add_looks
 from app.indexing.precision import measure_precision
 from app.indexing.relocate import relocate_index
+from app.indexing.strangers import MAX_STRANGERS, measure_strangers
 from app.indexing.verify import collect_index_statistics, verify_version
 from app.indexing.versions import prune_versions, rollback_version
 from index.engines.factory import KINDS, IndexSpec
@@ -133,6 +135,24 @@ def relocate_command(folder: Path) -> None:
     )
 
 
+@index_commands.command("look")
+@click.argument("version", required=False)
+@handle_cli_errors
+def look_command(version: str | None) -> None:
+    """Add to an index what it was built without: VERSION, or the one in service.
+
+    Reads the validation images, computes how sure answers are, and reviews labels and copies. A
+    running application shows it at once.
+    """
+    settings = context.settings()
+    with show_step_bars(Console(stderr=True)) as report:
+        added = add_looks(settings, session_factory(settings), report, version)
+    if added:
+        click.echo(f"Added {', '.join(added)}.")
+    else:
+        click.echo("Nothing to add.")
+
+
 @index_commands.command("rollback")
 @click.argument("version", required=False)
 @handle_cli_errors
@@ -229,6 +249,34 @@ def precision_command(data: Path | None, as_json: bool) -> None:
     settings = context.settings()
     with show_step_bars(Console(stderr=True)) as report:
         found = measure_precision(settings, session_factory(settings), data, report)
+    if as_json:
+        click.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+        return
+    for line in found.format_lines():
+        click.echo(line)
+
+
+@index_commands.command("strangers")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    required=True,
+    help="Folder of photographs of classes that the network does not know.",
+)
+@click.option(
+    "--most",
+    type=click.IntRange(1),
+    default=MAX_STRANGERS,
+    show_default=True,
+    help="Photographs to measure; if there are more, that many are drawn.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@handle_cli_errors
+def strangers_command(data: Path, most: int, as_json: bool) -> None:
+    """Measure how well the index tells photographs of unknown classes from validation images."""
+    settings = context.settings()
+    with show_step_bars(Console(stderr=True)) as report:
+        found = measure_strangers(settings, session_factory(settings), data, report, most)
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
         return

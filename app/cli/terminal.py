@@ -14,6 +14,7 @@ from app import context
 from app.config import SettingsError
 from app.database.session import DatabaseError, upgrade_database
 from app.inference.switch_weights import SwitchError
+from app.review.corrections import CorrectionError
 from index.engines.protocol import SearchError
 from index.store import StoreError
 from model.dataset import FolderError
@@ -32,6 +33,7 @@ EXPECTED_ERRORS = (
     DatabaseError,
     SwitchError,
     DownloadError,
+    CorrectionError,
     ExportError,
 )
 INTERRUPTED_EXIT_CODE = 130

@@ -14,6 +14,11 @@ from app.database.session import Sessions, read_session
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
 from model.decode import MAX_PIXELS
 
+MAX_EXAMPLES = 64
+"""Validation images for Figure 4; three of them are the examples to click."""
+EXAMPLE_ROWS = 8 * MAX_EXAMPLES
+"""Rows read to find them: of a file that changes again and again, each version is one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogueImage:
@@ -92,6 +97,13 @@ def read_class_ids_by_image(sessions: Sessions, version_id: int) -> dict[int, in
         return dict(session.execute(query).all())
 
 
+def read_class_ids(sessions: Sessions, dataset_id: int) -> dict[str, int]:
+    """Return the class ids of a dataset by folder. Raises DatabaseError."""
+    query = select(Class.folder, Class.id).where(Class.dataset_id == dataset_id)
+    with read_session(sessions) as session:
+        return dict(session.execute(query).all())
+
+
 def find_image(sessions: Sessions, image_id: int) -> CatalogueImage | None:
     """Return an image, even one that no index version has any more. Raises DatabaseError."""
     return next(iter(find_images(sessions, [image_id]).values()), None)
@@ -137,17 +149,18 @@ def find_examples(sessions: Sessions, dataset_id: int, most: int = 3) -> list[Ca
 
 
 def find_validation_images(sessions: Sessions, dataset_id: int) -> list[CatalogueImage]:
-    """Return a dataset's registered validation images that are not too large, in order.
+    """Return the first of a dataset's validation images that are not too large, in order.
 
-    Of a file that has changed, the row registered last counts. Raises DatabaseError.
+    Those that were registered as examples come first. Of a file that has changed, the row
+    registered last counts. Raises DatabaseError.
     """
     query = select_images().where(Image.split == "val", Class.dataset_id == dataset_id)
     with read_session(sessions) as session:
-        rows = session.execute(query.order_by(Image.id)).all()
+        rows = session.execute(query.order_by(Image.id).limit(EXAMPLE_ROWS)).all()
     fit = (
         found for found in make_catalogue_images(rows) if found.width * found.height <= MAX_PIXELS
     )
-    return list({found.path: found for found in fit}.values())
+    return list({found.path: found for found in fit}.values())[:MAX_EXAMPLES]
 
 
 def select_images() -> Select[Image, str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
-from app.database.images import find_version, read_class_ids_by_image
+from app.database.images import MAX_EXAMPLES, find_version, read_class_ids_by_image
 from app.database.session import DatabaseError, Sessions, read_session, write_session
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
 from index.building.file_list import FileEntry, escape_file_name
@@ -29,8 +29,6 @@ from storage.parallel import split_batches
 T = TypeVar("T")
 ROWS_PER_TRANSACTION = 5000
 """Rows inserted per transaction, so that other writers wait only briefly."""
-MAX_EXAMPLES = 64
-"""Maximum number of validation images: for Figure 4, and three of them as examples to click."""
 CLICKABLE_EXAMPLES = 3
 MAX_TRIES_PER_EXAMPLE = 3
 """Files tried per validation image until one can be read."""
@@ -67,6 +65,26 @@ def register_images(
         dataset_id=dataset_id,
         ids=np.array([ids[entry.path, entry.sha256] for entry in entries], np.int64),
         classes=np.array([class_ids[p.class_index] for p in photographs], np.int32),
+    )
+
+
+def register_validation_images(
+    sessions: Sessions, folder: ImageFolder, labels: Ids, entries: Sequence[FileEntry]
+) -> Registration:
+    """Register validation images as they were read, for the review.
+
+    labels: int64 [V], the index of each one's class in the folder's list. Raises DatabaseError.
+    """
+    check_folder_names(folder)
+    dataset_id, class_ids = register_classes(sessions, folder)
+    photographs = [
+        Photograph(entry.path, label) for entry, label in zip(entries, labels.tolist(), strict=True)
+    ]
+    ids = insert_new_images(sessions, "val", photographs, entries, class_ids)
+    return Registration(
+        dataset_id=dataset_id,
+        ids=np.array([ids[entry.path, entry.sha256] for entry in entries], np.int64),
+        classes=np.array([class_ids[label] for label in labels.tolist()], np.int32),
     )
 
 

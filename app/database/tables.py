@@ -1,4 +1,4 @@
-"""The database's tables: images and classes, index versions, results of uploads."""
+"""The database's tables: images and classes, index versions, results of uploads, corrections."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -87,7 +87,7 @@ class Image(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     class_id: Mapped[int] = mapped_column(ForeignKey("class.id"))
     split: Mapped[str]
-    """`train`, or `val` for the examples to click."""
+    """`train`, or `val` for validation images; the first of these are the examples to click."""
     path: Mapped[str]
     """Relative to the dataset's root, with forward slashes."""
     sha256: Mapped[str]
@@ -100,6 +100,20 @@ class Image(Table):
     bytes: Mapped[int] = mapped_column(BigInteger)
 
     class_: Mapped[Class] = relationship()
+
+
+class Correction(Table):
+    """What is to be done about an image that the review found wrong; at most one thing."""
+
+    __tablename__ = "correction"
+
+    image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
+    action: Mapped[str]
+    """`relabel`, `drop` or `note`."""
+    class_id: Mapped[int | None] = mapped_column(ForeignKey("class.id"))
+    """The new class, of `relabel`; else null."""
+    note: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(Utc, default=utc_now)
 
 
 class IndexVersion(Table):
@@ -175,6 +189,8 @@ class UploadResult(Table):
     """The same by distance in pixels; empty if the index has no sample."""
     sampled: Mapped[int | None]
     """How many images were compared by pixels; null if all were."""
+    sureness: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """`{"verdict", "nearer", "images", "temperature", "scaled"}`; null without a calibration."""
     milliseconds: Mapped[dict[str, float]] = mapped_column(JSON)
     """How long each step took, in order."""
 

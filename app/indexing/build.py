@@ -17,6 +17,7 @@ from app.database.ingest import (
     register_images,
 )
 from app.database.session import Sessions
+from app.indexing.looks import IndexedPhotographs, write_looks
 from app.indexing.versions import (
     discard_versions,
     drop_milvus_collections,
@@ -32,7 +33,7 @@ from index.building.checkpoint import delete_checkpoints, delete_published_check
 from index.building.distributed import choose_process_device, is_first
 from index.building.file_list import FILE_LIST, UnreadableFile, write_file_list
 from index.building.near_duplicates import measure_near_duplicate_distance
-from index.building.pipeline import GatheredFeatures, compute_features, gather_features
+from index.building.pipeline import GatheredFeatures, gather_features
 from index.building.sampling import VersionImages, make_sample, read_earlier_sample
 from index.building.writer import BaseVersion
 from index.draft import VersionDraft, draft_version
@@ -43,7 +44,6 @@ from index.id_map import IdMap, read_id_map, write_id_map
 from index.manifest import PREPROCESSINGS, StoreError
 from index.sample import write_sample
 from index.store import Manifest
-from index.vectors import Floats
 from model.checkpoint import Weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder, scan_photographs
 from model.predict import Predictor
@@ -56,7 +56,7 @@ from storage.pretrained import find_training_folder
 from storage.progress import Report
 
 MAX_HELD_OUT_IMAGES = 256
-"""Validation photographs used to choose an engine's search effort."""
+"""Validation images that stand for uploads where an engine's search effort is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,8 +202,9 @@ class IndexBuild:
             images = register_images(
                 self.sessions, self.folder, gathered.photographs, gathered.entries
             )
+            near = reused.near if reused else self.measure_near_duplicate_distance(gathered)
             with draft_version(self.root) as draft:
-                engine = self.write_version(draft, options, gathered, images, earlier, reused)
+                engine = self.write_version(draft, options, gathered, images, earlier, reused, near)
                 manifest = draft.commit(
                     (self.root / reused.name, reused) if reused else None,
                     weights=self.weights.identity,
@@ -220,7 +221,7 @@ class IndexBuild:
                     target=options.spec.target,
                     parameters=engine.parameters,
                     recall=engine.recall,
-                    near=reused.near if reused else self.measure_near_duplicate_distance(gathered),
+                    near=near,
                 )
             served = self.publish(manifest, images)
             return BuildResult(
@@ -268,10 +269,12 @@ class IndexBuild:
         images: Registration,
         earlier: Manifest | None,
         reused: Manifest | None,
+        near: float,
     ) -> engines.BuiltEngine:
         """Write everything but the manifest into a version's folder.
 
-        earlier: the version that is updated. reused: the one whose vectors are.
+        earlier: the version that is updated. reused: the one whose vectors are. near: the distance
+        up to which two images count as near-duplicates.
         """
         for stored in gathered.shards:
             draft.link_shard(stored.path, stored.shard)
@@ -290,8 +293,24 @@ class IndexBuild:
         # Its images are known by the database's ids.
         if reused and find_version(self.sessions, reused.name):
             sample = read_earlier_sample(self.root / reused.name)
-        write_sample(
-            draft.folder, make_sample(self.predictor, version_images, vectors, sample, self.report)
+        columns = make_sample(self.predictor, version_images, vectors, sample, self.report)
+        write_sample(draft.folder, columns)
+        indexed = IndexedPhotographs(
+            folder=self.folder,
+            vectors=vectors,
+            id_map=IdMap(*id_map),
+            entries=gathered.entries,
+            rows=gathered.rows,
+            near=near,
+        )
+        validation = write_looks(
+            draft.folder,
+            self.predictor,
+            indexed,
+            (columns["ids"], columns["small"]),
+            self.root / reused.name if reused else None,
+            self.sessions,
+            self.report,
         )
         return engines.build_engine(
             options.spec,
@@ -299,21 +318,13 @@ class IndexBuild:
                 name=draft.name,
                 folder=draft.folder,
                 vectors=vectors,
-                id_map=IdMap(*id_map),
+                id_map=indexed.id_map,
                 device=self.settings.search_device,
             ),
             self.report,
             (self.root / earlier.name, earlier) if earlier else None,
-            self.compute_held_out_features() if options.spec.kind != "exact" else None,
+            validation.features[:MAX_HELD_OUT_IMAGES] if validation else None,
         )
-
-    def compute_held_out_features(self) -> Floats:
-        """Compute features of some validation images, in place of uploads: float32 [N, 4096]."""
-        chosen = np.random.default_rng(2012).permutation(len(self.folder.val))[:MAX_HELD_OUT_IMAGES]
-        files = [self.folder.root / self.folder.val[i].path for i in np.sort(chosen)]
-        progress = self.report("Computing features of validation images", len(files))
-        items = list(enumerate(files))
-        return compute_features(self.predictor, items, on_progress=progress).features
 
     def measure_near_duplicate_distance(self, gathered: GatheredFeatures) -> float:
         """Measure the distance up to which two images count as near-duplicates."""

@@ -4,12 +4,15 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from app.database.images import IndexVersionInfo, find_labels
 from app.database.session import Sessions
 from app.decoding.child import DecodedImage, DecodeRequest, decode_here
 from app.inference.state import LabelsOnly, Ready
+from index.calibration import Verdict, compute_relative_distances
 from index.vectors import Doubles, Floats
-from model.predict import LabelProbability, Pixels, Predictor
+from model.predict import LabelProbability, Pixels, Prediction, Predictor
 
 DEFAULT_NEIGHBOURS = 6
 Decode = Callable[[bytes, DecodeRequest], DecodedImage]
@@ -32,6 +35,23 @@ class Neighbour:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sureness:
+    """How sure a classification is.
+
+    verdict: `unlike` what the network was trained on, `unsure` between two labels, or `sure`.
+    nearer: how many of `images` validation images are nearer to a training image than this one is,
+    relative to the length of their features; None if there was no neighbour. scaled: the labels of
+    top5 with probabilities at `temperature`; empty if there is none.
+    """
+
+    verdict: Verdict
+    nearer: int | None
+    images: int
+    temperature: float | None
+    scaled: list[LabelProbability]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Classification:
     """The network's labels for an image and the training images nearest to it.
 
@@ -40,7 +60,8 @@ class Classification:
     between 32×32 thumbnails; empty if the index has no sample. sampled: how many images were
     compared by pixels, None if all were. milliseconds: per step, "decode", "network", "search",
     "pixels". weights, version: what produced this; version is None, and there are no neighbours, if
-    there was no index. width, height: of the upright image, in pixels.
+    there was no index. sureness: None if the index was not calibrated. width, height: of the
+    upright image, in pixels.
     """
 
     top5: list[LabelProbability]
@@ -51,6 +72,7 @@ class Classification:
     milliseconds: dict[str, float]
     weights: str
     version: IndexVersionInfo | None
+    sureness: Sureness | None
     width: int
     height: int
 
@@ -103,10 +125,31 @@ def classify_image(
         milliseconds=timer.milliseconds,
         weights=predictor.identity,
         version=ready.version if ready else None,
+        sureness=judge_prediction(ready, prediction, neighbours) if ready else None,
         width=image.width,
         height=image.height,
     )
     return classification, image
+
+
+def judge_prediction(
+    ready: Ready, prediction: Prediction, neighbours: list[Neighbour]
+) -> Sureness | None:
+    """Judge how sure a prediction is; None if the index was not calibrated."""
+    if ready.calibration is None:
+        return None
+    predictor, relative = ready.predictor, None
+    if neighbours:
+        nearest = np.array([neighbours[0].distance])
+        relative = float(compute_relative_distances(nearest, prediction.fc7[None])[0])
+    found = ready.calibration.judge(prediction.probabilities, relative)
+    return Sureness(
+        verdict=found.verdict,
+        nearer=found.nearer,
+        images=found.images,
+        temperature=found.temperature,
+        scaled=predictor.top5(found.scaled) if found.temperature else [],
+    )
 
 
 def find_nearest_neighbours(

@@ -10,7 +10,12 @@ import numpy as np
 
 from app.database.images import find_images
 from app.database.session import Sessions
-from app.inference.classify import Neighbour, find_nearest_neighbours
+from app.inference.classify import (
+    Neighbour,
+    Sureness,
+    find_nearest_neighbours,
+    judge_prediction,
+)
 from app.inference.state import Ready
 from index.vectors import Floats
 from model.dataset import SUFFIXES, is_photograph
@@ -32,10 +37,11 @@ class NeighbourFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifiedFile:
-    """A file's labels, most probable first, and its neighbours, nearest first."""
+    """A file's labels, most probable first, its neighbours, nearest first, and how sure that is."""
 
     file: Path
     top: list[LabelProbability]
+    sureness: Sureness | None = None
     neighbours: list[NeighbourFile] = field(default_factory=list)
 
 
@@ -50,6 +56,8 @@ class UnclassifiedFile:
 Outcome = ClassifiedFile | UnclassifiedFile
 FindNeighbours = Callable[[Floats], list[list[NeighbourFile]]]
 """Finds the neighbours of each row of float32 [N, 4096]."""
+Judge = Callable[[Prediction, list[Neighbour]], Sureness | None]
+"""Judges how sure a prediction with these neighbours is."""
 
 
 def find_files(paths: Iterable[Path]) -> list[Path | UnclassifiedFile]:
@@ -111,10 +119,12 @@ def classify_files(
     find: FindNeighbours | None,
     on_progress: Callable[[int], None],
     batch: int = FILES_PER_BATCH,
+    judge: Judge | None = None,
 ) -> Iterator[Outcome]:
     """Classify files in order, each with `top` labels and the neighbours from `find`.
 
-    `on_progress` is called with the number of files done after each batch.
+    judge: says how sure each is. on_progress: called with the number of files done after each
+    batch.
     """
     done = 0
     read = partial(try_read_square, predictor=predictor)
@@ -127,10 +137,20 @@ def classify_files(
             if isinstance(square, str):
                 yield UnclassifiedFile(file=file, reason=square)
             else:
-                labels = predictor.top_k(next(rest).probabilities, top)
-                yield ClassifiedFile(file=file, top=labels, neighbours=next(near, []))
+                prediction, found = next(rest), next(near, [])
+                yield ClassifiedFile(
+                    file=file,
+                    top=predictor.top_k(prediction.probabilities, top),
+                    sureness=judge(prediction, [n.neighbour for n in found]) if judge else None,
+                    neighbours=found,
+                )
         done += len(group)
         on_progress(done)
+
+
+def make_judge(ready: Ready) -> Judge:
+    """Return a function that judges by what is usual for validation images."""
+    return partial(judge_prediction, ready)
 
 
 def stack_features(predictions: Sequence[Prediction]) -> Floats:

@@ -37,9 +37,11 @@ from app.inference.state import (
     describe_unknown_version,
 )
 from index import store
+from index.calibration import Calibration, read_calibration
 from index.damage import DamageError
 from index.engines.protocol import SearchError
 from index.manifest import Manifest, StoreError
+from index.review.stored import Review, read_review
 from index.sample import ImageSample, read_sample
 from index.store import Index
 from model.config import FEATURES
@@ -69,6 +71,8 @@ class ModelLoader:
         self.predictors: LastRead[Predictor] = LastRead(WeightsError)
         self.indexes: LastRead[Index] = LastRead(StoreError)
         self.samples: LastRead[ImageSample | None] = LastRead(StoreError)
+        self.calibrations: LastRead[Calibration | None] = LastRead(StoreError)
+        self.reviews: LastRead[Review | None] = LastRead(StoreError)
 
     def get_state(self) -> Ready | LabelsOnly | NotReady:
         """Return what is in service, or why nothing is; cheap when nothing has changed."""
@@ -190,6 +194,8 @@ class ModelLoader:
             # The files read may be newer than the signature they are remembered under.
             self.indexes.forget()
             self.samples.forget()
+            self.calibrations.forget()
+            self.reviews.forget()
         retry = isinstance(found, NotReady) and found.reason in PASSING_REASONS
         self.signature = None if moved or retry else before
         return self.current
@@ -249,7 +255,15 @@ class ModelLoader:
         root, device = self.settings.home.index, self.settings.search_device
         index = self.indexes.get(stamp, lambda: store.open_version(root, manifest.name, device))
         sample = self.samples.get(stamp, lambda: read_sample(root / manifest.name, index.manifest))
-        return Ready(predictor=predictor, index=index, version=version, sample=sample)
+        calibration = self.calibrations.get(stamp, lambda: read_calibration(root / manifest.name))
+        return Ready(
+            predictor=predictor,
+            index=index,
+            version=version,
+            sample=sample,
+            calibration=calibration,
+            review=self.reviews.get(stamp, lambda: read_review(root / manifest.name)),
+        )
 
     def read_predictor(self, source: WeightsSource) -> Predictor | NotReady:
         """Read the weights unless they were the last read. The caller holds the lock."""

@@ -6,7 +6,9 @@ from typing import Literal
 
 from app.database.images import IndexVersionInfo
 from app.database.session import UPGRADE_COMMAND, DatabaseError
+from index.calibration import Calibration
 from index.engines.protocol import SearchError
+from index.review.stored import Review
 from index.sample import ImageSample
 from index.store import Index, Manifest
 from model.predict import Predictor
@@ -35,13 +37,17 @@ class NotReady:
 class Ready:
     """Weights and an index built with them.
 
-    sample: what the index stores of some images beyond their features; None for an older index.
+    sample: what the index stores of some images beyond their features; calibration: what is usual
+    for validation images; review: what was found about its images. None for an index that was
+    built without.
     """
 
     predictor: Predictor
     index: Index
     version: IndexVersionInfo
     sample: ImageSample | None = None
+    calibration: Calibration | None = None
+    review: Review | None = None
 
     @property
     def manifest(self) -> Manifest:

@@ -20,8 +20,8 @@ UPLOADS = (
     "api-features.extract_features",
 )
 """Endpoints that classify images sent by strangers."""
-TOKEN = "models.switch_model"
-"""The endpoint that takes the administrator's token."""
+TOKENS = ("models.switch_model", "review.add_corrections", "review.remove_correction")
+"""The endpoints that take the administrator's token."""
 METRICS = "metrics.show_metrics"
 """The endpoint that takes the token for metrics."""
 WRONG_TOKENS = "5 per minute"
@@ -47,7 +47,7 @@ def limit_rates(app: Flask, settings: Settings) -> None:
     for endpoint in UPLOADS:
         if settings.upload_rate:
             wrap(app, endpoint, limiter.shared_limit(settings.upload_rate, scope="uploads"))
-    for endpoint in (TOKEN, METRICS):
+    for endpoint in (*TOKENS, METRICS):
         wrap(app, endpoint, limiter.limit(WRONG_TOKENS, deduct_when=is_wrong_token))
     app.extensions["limiter"] = limiter
 

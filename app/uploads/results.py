@@ -80,6 +80,7 @@ def make_result_row(token: str, upload: Upload, answer: Classification, owner: s
         neighbours=[asdict(neighbour) for neighbour in answer.neighbours],
         by_pixels=[asdict(neighbour) for neighbour in answer.by_pixels],
         sampled=answer.sampled,
+        sureness=asdict(answer.sureness) if answer.sureness else None,
         milliseconds=answer.milliseconds,
     )
 

@@ -61,6 +61,7 @@ def show_result(token: str) -> str:
         outdated=serving is not None and is_outdated(result, serving),
         index_step=None if isinstance(serving, Ready) else describe_index_step(),
         correct=find_true_label(result, context.sessions()),
+        known=list_known_labels(result),
         weights=describe_weights(result),
         config=find_network_config(result),
         until=format_deletion_day(result.created_at),
@@ -251,6 +252,12 @@ def describe_weights(result: UploadResult) -> str:
     """Name the training run that made the weights, or the weights where they are no longer used."""
     network = find_network_in_use(result)
     return describe_provenance(network.provenance) if network else f"weights {result.weights[:8]}"
+
+
+def list_known_labels(result: UploadResult) -> list[str]:
+    """List what the network that made a result can recognise; empty if it is not in service."""
+    network = find_network_in_use(result)
+    return [name.label for name in network.classes] if network else []
 
 
 def find_network_config(result: UploadResult) -> AlexNetConfig:

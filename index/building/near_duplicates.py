@@ -14,9 +14,12 @@ import numpy as np
 from PIL import Image
 
 from index.building.extractor import IMAGES_PER_BATCH
+from index.sample import make_thumbnail
 from index.vectors import Doubles
+from model.config import Resize
 from model.decode import ImageError, decode_image
 from model.predict import Pixels, Predictor
+from model.preprocess import make_square
 from storage.parallel import map_ahead
 
 JPEG_QUALITY = 75
@@ -58,6 +61,39 @@ def measure_near_duplicate_distance(
     return min(
         float(np.percentile(moved, PERCENTILE)),
         MAX_SHARE_OF_NEAREST * compute_median_nearest_distance(features[:, 0]),
+    )
+
+
+def measure_near_duplicate_pixels(
+    paths: Sequence[Path], resize: Resize, seed: int = 0, sample: int = 64
+) -> float:
+    """Measure the distance up to which two thumbnails count as near-duplicates.
+
+    As `measure_near_duplicate_distance`, of 32×32 thumbnails instead of features.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(paths))[:sample].tolist()
+
+    def shrink(path: Path) -> Doubles | None:
+        try:
+            image = decode_image(path.read_bytes())
+        except (ImageError, OSError):
+            return None
+        variants = (image, decode_image(encode_jpeg(image)), crop_and_shrink(image))
+        squares = [make_square(variant, resize=resize) for variant in variants]
+        return np.stack([make_thumbnail(square).reshape(-1) for square in squares]).astype(float)
+
+    found = [
+        three
+        for three in map_ahead(shrink, [paths[i] for i in chosen], IMAGES_PER_BATCH)
+        if three is not None
+    ]
+    if not found:
+        return 0.0
+    thumbnails = np.stack(found)
+    moved = np.linalg.norm(thumbnails[:, 1:] - thumbnails[:, :1], axis=2)
+    return min(
+        float(np.percentile(moved, PERCENTILE)),
+        MAX_SHARE_OF_NEAREST * compute_median_nearest_distance(thumbnails[:, 0]),
     )
 
 

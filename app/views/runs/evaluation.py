@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flask import Blueprint, Response, abort, current_app
+from flask import Blueprint, Response, abort, current_app, url_for
 from flask.blueprints import BlueprintSetupState
 
+from app import context
+from app.database.images import read_class_ids
+from app.database.session import DatabaseError
+from app.inference.state import Ready
 from app.views.pictures import make_missing_picture_response, serve_image_file
 from model.weights_header import WeightsError, read_weights_header
 from storage.evaluation_files import (
@@ -30,12 +34,16 @@ MISTAKE_RULE = f"/<name>/<int(max={MAX_NUMBER}):result>/<int(max={MAX_NUMBER}):n
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixCell:
-    """How many images of a row's class were classified as this one; shade: 0–5, how many."""
+    """How many images of a row's class were classified as this one; shade: 0–5, how many.
+
+    url: where the review shows them; empty if it does not have them.
+    """
 
     label: str
     count: int
     shade: int
     correct: bool
+    url: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +57,13 @@ class MatrixRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Confusion:
-    """How many of a class's images were classified as another."""
+    """How many of a class's images were classified as another. url: as of a cell."""
 
     true: str
     guess: str
     count: int
     images: int
+    url: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +72,7 @@ class EvaluatedRun:
 
     results: of those networks. detailed: the one shown in detail, number its place in the
     evaluation. matrix: empty where there are too many classes. others: earlier evaluations.
+    reviewed: whether the review has the images that were evaluated.
     """
 
     evaluation: StoredEvaluation
@@ -72,6 +82,7 @@ class EvaluatedRun:
     number: int
     matrix: tuple[MatrixRow, ...]
     confusions: tuple[Confusion, ...]
+    reviewed: bool
 
 
 @blueprint.record_once
@@ -99,14 +110,46 @@ def find_run_evaluation(run: Run, name: str = "") -> EvaluatedRun | None:
     if not results:
         return None
     detailed = max(results, key=lambda result: result.crops == "ten")
+    class_ids = find_reviewed_classes(evaluation, detailed)
     return EvaluatedRun(
         evaluation=evaluation,
         others=tuple(k for k in known if k is not chosen),
         results=tuple(results),
         detailed=detailed,
         number=evaluation.results.index(detailed),
-        matrix=tuple(make_matrix_rows(detailed, evaluation)),
-        confusions=tuple(list_frequent_confusions(detailed, evaluation)),
+        matrix=tuple(make_matrix_rows(detailed, evaluation, class_ids)),
+        confusions=tuple(list_frequent_confusions(detailed, evaluation, class_ids)),
+        reviewed=bool(class_ids),
+    )
+
+
+def find_reviewed_classes(evaluation: StoredEvaluation, result: Result) -> dict[str, int]:
+    """Return the class ids by folder if the review has these photographs, seen by these weights.
+
+    Empty if it has not, or the database does not respond.
+    """
+    state = context.loader().get_state()
+    if not isinstance(state, Ready) or state.review is None or evaluation.data.split != "val":
+        return {}
+    identities = {model.identity for model in evaluation.models if model.name == result.name}
+    if state.predictor.identity not in identities or str(evaluation.root) != state.manifest.data:
+        return {}
+    try:
+        return read_class_ids(context.sessions(), state.version.dataset_id)
+    except DatabaseError:
+        return {}
+
+
+def make_cell_url(class_ids: dict[str, int], true: str, guess: str) -> str:
+    """Return where the review shows the validation images of a class with a guess, or nothing."""
+    if true not in class_ids or guess not in class_ids:
+        return ""
+    return url_for(
+        "review.show_review",
+        show="all",
+        split="val",
+        label=class_ids[true],
+        guess=class_ids[guess],
     )
 
 
@@ -119,18 +162,27 @@ def list_network_identities(run: Run) -> list[str]:
     return list(dict.fromkeys(identity for identity in (run.weights, best) if identity))
 
 
-def make_matrix_rows(result: Result, evaluation: StoredEvaluation) -> list[MatrixRow]:
+def make_matrix_rows(
+    result: Result, evaluation: StoredEvaluation, class_ids: dict[str, int]
+) -> list[MatrixRow]:
     """Return the confusion matrix in the order of the classes; empty if it has too many."""
     seen = set(result.confusion) | {g for counts in result.confusion.values() for g in counts}
     classes = [c for c in evaluation.labels if c in seen]
     classes += sorted(seen - set(evaluation.labels))
     if len(classes) > MAX_MATRIX_CLASSES:
         return []
-    return [make_matrix_row(c, result.confusion.get(c, {}), classes, evaluation) for c in classes]
+    return [
+        make_matrix_row(c, result.confusion.get(c, {}), classes, evaluation, class_ids)
+        for c in classes
+    ]
 
 
 def make_matrix_row(
-    true: str, counts: dict[str, int], classes: Sequence[str], evaluation: StoredEvaluation
+    true: str,
+    counts: dict[str, int],
+    classes: Sequence[str],
+    evaluation: StoredEvaluation,
+    class_ids: dict[str, int],
 ) -> MatrixRow:
     """Return a row of the matrix."""
     images = sum(counts.values())
@@ -143,13 +195,16 @@ def make_matrix_row(
                 count=counts.get(guess, 0),
                 shade=-(-SHADES * counts.get(guess, 0) // max(images, 1)),
                 correct=guess == true,
+                url=make_cell_url(class_ids, true, guess),
             )
             for guess in classes
         ),
     )
 
 
-def list_frequent_confusions(result: Result, evaluation: StoredEvaluation) -> list[Confusion]:
+def list_frequent_confusions(
+    result: Result, evaluation: StoredEvaluation, class_ids: dict[str, int]
+) -> list[Confusion]:
     """Return the most frequent wrong guesses, in descending order."""
     confusions = [
         Confusion(
@@ -157,6 +212,7 @@ def list_frequent_confusions(result: Result, evaluation: StoredEvaluation) -> li
             guess=evaluation.labels.get(guess, guess),
             count=count,
             images=sum(counts.values()),
+            url=make_cell_url(class_ids, true, guess),
         )
         for true, counts in result.confusion.items()
         for guess, count in counts.items()

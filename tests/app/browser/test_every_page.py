@@ -13,6 +13,8 @@ PAGES = (
     "/images/ID",
     "/explore",
     "/map",
+    "/review?show=all",
+    "/review/corrections",
     "/filters?of=TOKEN",
     "/layers?of=TOKEN",
     "/layers/switches?of=TOKEN&lrn=off",

@@ -101,11 +101,12 @@ def test_csv_says_the_same_in_a_line_each(run: Run, folder: Path) -> None:
     assert done.exit_code == 1
     lines = list(csv.DictReader(io.StringIO(done.stdout)))
     assert list(lines[0]) == [
-        *("file", "error", "label_1", "probability_1", "label_2", "probability_2"),
+        *("file", "error", "verdict", "label_1", "probability_1", "label_2", "probability_2"),
         *("neighbour_1", "neighbour_label_1", "distance_1"),
     ]
     assert [line["file"] for line in lines] == [one["file"] for one in spoken]
     for line, one in zip(lines[:3], spoken, strict=False):
+        assert line["verdict"] == one["sureness"]["verdict"]
         assert line["label_2"] == one["top"][1]["label"]
         assert float(line["probability_2"]) == pytest.approx(one["top"][1]["probability"], abs=1e-6)
         assert line["neighbour_1"] == one["neighbours"][0]["file"]

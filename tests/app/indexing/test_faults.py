@@ -48,7 +48,10 @@ def findings(shop, *words: str) -> list[str]:
     return [line.removeprefix("Wrong: ") for line in found]
 
 
-LISTS = {"ids.npy", "rows.npy", "classes.npy", "checksums.npy", "files.npz", "sample.npz"}
+LISTS = {
+    *("ids.npy", "rows.npy", "classes.npy", "checksums.npy", "files.npz", "sample.npz"),
+    *("validation.npz", "validation_files.npz", "calibration.npz", "review.npz"),
+}
 
 
 @pytest.mark.parametrize("file", [*sorted(LISTS), "vectors-00000.npy"])

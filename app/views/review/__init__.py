@@ -1,0 +1,1 @@
+"""The review of the indexed photographs, and the list of corrections."""

@@ -1,0 +1,1 @@
+"""What is wrong with a data set: contested labels, copies, leaks and outliers."""
