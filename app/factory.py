@@ -34,6 +34,8 @@ from app.views.layers.activations import MAX_CACHED_ACTIVATIONS
 from app.views.map import page as map
 from app.views.paper import page as paper
 from app.views.runs import page as runs
+from app.views.why import page as why
+from app.views.why.explanation import ExplanationState
 from app.web import configure_web
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +43,20 @@ MAX_CONCURRENT_IMAGES = 2
 """Images decoded and computed with at once, so that a few requests do not take every core."""
 COOKIE_LIFETIME = timedelta(days=400)
 """As long as browsers keep a cookie at most; it is renewed by each visit to the first page."""
-PAGES = (classify, results, explore, images, map, filters, layers, figure4, runs, models, paper)
+PAGES = (
+    classify,
+    results,
+    explore,
+    images,
+    map,
+    filters,
+    layers,
+    figure4,
+    runs,
+    models,
+    paper,
+    why,
+)
 
 
 def make_app(settings: Settings | None = None) -> Flask:
@@ -75,6 +90,7 @@ def make_app(settings: Settings | None = None) -> Flask:
     )
     app.extensions["upload_cleaner"] = UploadCleaner(settings, sessions)
     app.extensions["activations"] = LruCache(MAX_CACHED_ACTIVATIONS)
+    app.extensions["explanations"] = ExplanationState()
     app.extensions["figures"] = FigureState()
     app.extensions["compute_queue"] = ComputeQueue(MAX_CONCURRENT_IMAGES, settings.queue)
     app.extensions["metrics"] = Metrics()

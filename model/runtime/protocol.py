@@ -1,6 +1,6 @@
 """What every runtime does, squares of pixels in, probabilities and fc7 out, and why it does it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -44,11 +44,32 @@ class Runtime(Protocol):
         """Compute fc7 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
         ...
 
-    def run_layers(self, image: Pixels) -> list[Floats]:
+    def run_layers(self, image: Pixels, gains: Sequence[Floats] | None = None) -> list[Floats]:
         """Compute what each layer with weights gives before its activation, for the centre crop.
 
-        uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons].
+        uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons]. gains: what to multiply
+        the output of each of these layers but the last by, float32 [maps] each: zeros silence
+        units. The outputs are returned multiplied.
         """
+        ...
+
+    def run_logits(self, images: Pixels, gains: Sequence[Floats] | None = None) -> Floats:
+        """Compute fc8 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, classes].
+
+        gains: as of `run_layers`.
+        """
+        ...
+
+    def read_weights(self) -> list[Floats]:
+        """Return the weights of each layer that has any, without biases, in torch's arrangement.
+
+        float32 [maps, depth, kernel, kernel] of a convolution, [neurons, inputs] of a fully
+        connected layer. Not to be written to.
+        """
+        ...
+
+    def read_mean(self) -> Floats:
+        """Return the mean image: float32 [3, side, side]. Not to be written to."""
         ...
 
 
