@@ -30,6 +30,7 @@ from app.views.figure4.content import FigureState
 from app.views.filters import page as filters
 from app.views.format import register_filters
 from app.views.layers import page as layers
+from app.views.layers import units
 from app.views.layers.activations import MAX_CACHED_ACTIVATIONS
 from app.views.map import page as map
 from app.views.paper import page as paper
@@ -56,6 +57,7 @@ PAGES = (
     models,
     paper,
     why,
+    units,
 )
 
 

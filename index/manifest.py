@@ -8,6 +8,7 @@ from typing import Any, get_origin
 
 from model.config import Resize
 from model.runtime.names import TORCH
+from storage.files import write_atomically
 
 FORMAT = 2
 MANIFEST_FILE = "manifest.json"
@@ -111,7 +112,7 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write the manifest into its version's folder. Raises OSError."""
+    """Write the manifest into its version's folder, in place of any other. Raises OSError."""
     values = asdict(manifest)
     text = (
         json.dumps(
@@ -121,7 +122,7 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
         )
         + "\n"
     )
-    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    write_atomically(folder / MANIFEST_FILE, text)
 
 
 def compute_manifest_checksum(values: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from app.config import Settings
 from app.database.session import session_factory
 from app.indexing.build import BuildOptions, BuildResult, build_index, update_index
 from app.indexing.precision import measure_precision
+from app.indexing.units import add_units
 from app.indexing.verify import collect_index_statistics, verify_version
 from app.indexing.versions import prune_versions, rollback_version
 from index.engines.factory import KINDS, IndexSpec
@@ -113,6 +114,19 @@ def update_command() -> None:
     with show_step_bars(Console(stderr=True)) as report:
         built = update_index(settings, session_factory(settings), report)
     print_build(built)
+
+
+@index_commands.command("look")
+@click.argument("version", required=False)
+@handle_cli_errors
+def look_command(version: str | None) -> None:
+    """Add to an index what it was built without: VERSION, or the one in service.
+
+    Finds the training images that excite each unit most. A running application shows it at once.
+    """
+    with show_step_bars(Console(stderr=True)) as report:
+        added = add_units(context.settings(), report, version)
+    click.echo("Added the images of each unit." if added else "Nothing to add.")
 
 
 @index_commands.command("rollback")

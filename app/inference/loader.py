@@ -42,6 +42,7 @@ from index.engines.protocol import SearchError
 from index.manifest import Manifest, StoreError
 from index.sample import ImageSample, read_sample
 from index.store import Index
+from index.units import TopImages, read_units
 from model.config import FEATURES
 from model.predict import Predictor
 from model.runtime.prepared import open_predictor
@@ -69,6 +70,7 @@ class ModelLoader:
         self.predictors: LastRead[Predictor] = LastRead(WeightsError)
         self.indexes: LastRead[Index] = LastRead(StoreError)
         self.samples: LastRead[ImageSample | None] = LastRead(StoreError)
+        self.units: LastRead[TopImages | None] = LastRead(StoreError)
 
     def get_state(self) -> Ready | LabelsOnly | NotReady:
         """Return what is in service, or why nothing is; cheap when nothing has changed."""
@@ -190,6 +192,7 @@ class ModelLoader:
             # The files read may be newer than the signature they are remembered under.
             self.indexes.forget()
             self.samples.forget()
+            self.units.forget()
         retry = isinstance(found, NotReady) and found.reason in PASSING_REASONS
         self.signature = None if moved or retry else before
         return self.current
@@ -249,7 +252,8 @@ class ModelLoader:
         root, device = self.settings.home.index, self.settings.search_device
         index = self.indexes.get(stamp, lambda: store.open_version(root, manifest.name, device))
         sample = self.samples.get(stamp, lambda: read_sample(root / manifest.name, index.manifest))
-        return Ready(predictor=predictor, index=index, version=version, sample=sample)
+        units = self.units.get(stamp, lambda: read_units(root / manifest.name, index.manifest))
+        return Ready(predictor=predictor, index=index, version=version, sample=sample, units=units)
 
     def read_predictor(self, source: WeightsSource) -> Predictor | NotReady:
         """Read the weights unless they were the last read. The caller holds the lock."""

@@ -9,6 +9,7 @@ from app.database.session import UPGRADE_COMMAND, DatabaseError
 from index.engines.protocol import SearchError
 from index.sample import ImageSample
 from index.store import Index, Manifest
+from index.units import TopImages
 from model.predict import Predictor
 from model.weights_header import WeightsError
 
@@ -36,12 +37,14 @@ class Ready:
     """Weights and an index built with them.
 
     sample: what the index stores of some images beyond their features; None for an older index.
+    units: the images that excite each unit most, likewise.
     """
 
     predictor: Predictor
     index: Index
     version: IndexVersionInfo
     sample: ImageSample | None = None
+    units: TopImages | None = None
 
     @property
     def manifest(self) -> Manifest:

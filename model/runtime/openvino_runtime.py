@@ -16,7 +16,14 @@ import openvino as ov
 from model.runtime.machine import read_thread_limit
 from model.runtime.names import OPENVINO_PRECISIONS
 from model.runtime.openvino_reading import add_gains, find_mean, find_weights
-from model.runtime.protocol import Floats, Pixels, RuntimeUnavailableError, TenCropOutput
+from model.runtime.protocol import (
+    Floats,
+    Peaks,
+    Pixels,
+    RuntimeUnavailableError,
+    TenCropOutput,
+    find_peaks_of_layers,
+)
 
 CPU = "CPU"
 
@@ -81,6 +88,10 @@ class OpenVinoRuntime:
         """
         (logits,) = self.infer(self.layers, images, *self.fill_gains(gains), only=-1)
         return logits
+
+    def find_peaks(self, images: Pixels) -> Peaks:
+        """Find the largest output of each unit for the centre crops: uint8 [N, 256, 256, 3]."""
+        return find_peaks_of_layers(self.infer(self.layers, images, *self.fill_gains(None)))
 
     def fill_gains(self, gains: Sequence[Floats] | None) -> Sequence[Floats]:
         """Return the gains in the shapes of the inputs of the graph of all layers; None: ones."""

@@ -1,6 +1,6 @@
 """What every runtime does, squares of pixels in, probabilities and fc7 out, and why it does it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -26,6 +26,17 @@ class TenCropOutput(NamedTuple):
 
     probabilities: Floats
     fc7: Floats
+
+
+class Peaks(NamedTuple):
+    """The largest output of each unit of all layers with weights, before its activation.
+
+    Units are numbered through the layers, and in each through the towers. values: float32
+    [N, units]. places: int64 [N, units], row · the map's width + column; 0 for neurons.
+    """
+
+    values: Floats
+    places: npt.NDArray[np.int64]
 
 
 class Runtime(Protocol):
@@ -58,6 +69,10 @@ class Runtime(Protocol):
 
         gains: as of `run_layers`.
         """
+        ...
+
+    def find_peaks(self, images: Pixels) -> Peaks:
+        """Find the largest output of each unit for the centre crops: uint8 [N, 256, 256, 3]."""
         ...
 
     def read_weights(self) -> list[Floats]:
@@ -118,3 +133,14 @@ def parse_runtime_choice(stored: Any) -> RuntimeChoice | None:
     except (KeyError, TypeError):
         return None
     return choice if choice.name in RUNTIMES[1:] and isinstance(choice.reason, str) else None
+
+
+def find_peaks_of_layers(outputs: Iterable[Floats]) -> Peaks:
+    """Find the peaks in each layer's outputs, float32 [N, maps, side, side] or [N, neurons]."""
+    values, places = [], []
+    for output in outputs:
+        flat = output.reshape(*output.shape[:2], -1)
+        place = flat.argmax(axis=2)
+        places.append(place)
+        values.append(np.take_along_axis(flat, place[..., None], axis=2)[..., 0])
+    return Peaks(np.concatenate(values, axis=1), np.concatenate(places, axis=1))

@@ -11,7 +11,7 @@ from model.alexnet import AlexNet
 from model.layers import Conv, Dense, Local
 from model.preprocess import CENTRE_CROP, scale_pixels, subtract_mean
 from model.runtime.names import TORCH
-from model.runtime.protocol import Floats, Pixels, TenCropOutput
+from model.runtime.protocol import Floats, Peaks, Pixels, TenCropOutput
 from model.ten_crop import centre_crop, ten_crop_forward
 
 
@@ -51,6 +51,16 @@ class TorchRuntime:
         """Compute fc8 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, classes]."""
         *_, logits = self.compute_layers(images, gains)
         return to_numpy(logits)
+
+    @torch.inference_mode()
+    def find_peaks(self, images: Pixels) -> Peaks:
+        """Find the largest output of each unit for the centre crops: uint8 [N, 256, 256, 3]."""
+        values, places = [], []
+        for output in self.compute_layers(images, None):
+            value, place = output.flatten(2).max(2) if output.ndim > 2 else (output, output * 0)
+            values.append(value)
+            places.append(place.long())
+        return Peaks(to_numpy(torch.cat(values, 1)), torch.cat(places, 1).cpu().numpy())
 
     def compute_layers(
         self, images: Pixels, gains: Sequence[Floats] | None = None

@@ -98,12 +98,7 @@ def find_peak(values: Floats, field: ReceptiveField | None, config: AlexNetConfi
     """Find the maximum of a feature map, float32 [side, side], and its place on the image."""
     assert field is not None, "neurons have no position"
     row, column = np.unravel_index(int(values.argmax()), values.shape)
-    crop_offset = crop_offsets(config.side, config.crop)[CENTRE_CROP][0]
     place, step = locate_map(field, len(values), config), field.stride
-    columns, rows = (
-        [min(max(crop_offset + edge, 1), config.side - 1) for edge in field.extent(int(along))]
-        for along in (column, row)
-    )
     return Peak(
         value=float(values[row, column]),
         row=int(row) + 1,
@@ -113,9 +108,21 @@ def find_peak(values: Floats, field: ReceptiveField | None, config: AlexNetConfi
         cell=Rectangle(
             left=place.left + step * column, top=place.top + step * row, width=step, height=step
         ),
-        sees=Rectangle(
-            left=columns[0], top=rows[0], width=columns[1] - columns[0], height=rows[1] - rows[0]
-        ),
+        sees=locate_receptive_field(field, int(row), int(column), config),
+    )
+
+
+def locate_receptive_field(
+    field: ReceptiveField, row: int, column: int, config: AlexNetConfig
+) -> Rectangle:
+    """Return what a position of a map sees of the image, clipped to the image."""
+    crop_offset = crop_offsets(config.side, config.crop)[CENTRE_CROP][0]
+    columns, rows = (
+        [min(max(crop_offset + edge, 1), config.side - 1) for edge in field.extent(along)]
+        for along in (column, row)
+    )
+    return Rectangle(
+        left=columns[0], top=rows[0], width=columns[1] - columns[0], height=rows[1] - rows[0]
     )
 
 

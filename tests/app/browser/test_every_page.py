@@ -15,6 +15,8 @@ PAGES = (
     "/map",
     "/filters?of=TOKEN",
     "/layers?of=TOKEN",
+    "/layers/conv4/unit/2?of=TOKEN",
+    "/why?of=image-ID",
     "/figure-4",
     "/training",
     "/models",

@@ -48,7 +48,8 @@ def findings(shop, *words: str) -> list[str]:
     return [line.removeprefix("Wrong: ") for line in found]
 
 
-LISTS = {"ids.npy", "rows.npy", "classes.npy", "checksums.npy", "files.npz", "sample.npz"}
+ARCHIVES = {"files.npz", "sample.npz", "units.npz"}
+LISTS = {"ids.npy", "rows.npy", "classes.npy", "checksums.npy", *ARCHIVES}
 
 
 @pytest.mark.parametrize("file", [*sorted(LISTS), "vectors-00000.npy"])
