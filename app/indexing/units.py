@@ -13,9 +13,9 @@ from index.building.sampling import read_entry_square, scan_units
 from index.building.unit_scan import UnitScan
 from index.id_map import read_id_map
 from index.manifest import FileChecksum, Manifest, StoreError, read_manifest, write_manifest
-from index.sample import SAMPLE_FILE, Pixels, read_sample_columns
-from index.units import UNITS_FILE, write_units
-from index.vectors import compute_file_sha256
+from index.sample import Pixels, read_sample
+from index.units import UNITS_FILE, TopImages, write_units
+from index.vectors import Ids, compute_file_sha256
 from model.predict import Predictor
 from storage.progress import Report
 
@@ -32,14 +32,14 @@ def add_units(settings: Settings, report: Report, name: str | None = None) -> bo
         manifest = read_manifest(root / name)
         if UNITS_FILE in manifest.files:
             return False
-        if SAMPLE_FILE not in manifest.files:
+        sample = read_sample(root / name, manifest)
+        if sample is None:
             raise StoreError(f"Version {name} has no sample of images; run `flask index build`")
         weights = load_servable(find_weights_or_fail(settings.home, manifest))
         predictor = Predictor.from_weights(
             weights, settings.device, settings.runtime, settings.home.runtimes
         )
-        scan = scan_version(predictor, root / name, manifest, report)
-        top = scan.finish(read_sample_columns(root / name, "ids")["ids"])
+        top = scan_version(predictor, root / name, manifest, sample.ids, report)
         if top is None:
             raise StoreError(f"None of the photographs of version {name} can be read any more")
         try:
@@ -51,9 +51,9 @@ def add_units(settings: Settings, report: Report, name: str | None = None) -> bo
 
 
 def scan_version(
-    predictor: Predictor, folder: Path, manifest: Manifest, report: Report
-) -> UnitScan:
-    """Search the images of a version's sample. Raises StoreError."""
+    predictor: Predictor, folder: Path, manifest: Manifest, images: Ids, report: Report
+) -> TopImages | None:
+    """Search these images of a version; None if none can be read. Raises StoreError."""
     entries, rows = read_file_list(folder / FILE_LIST)
     known = read_id_map(folder, manifest)
     # Two photographs with the same pixels have one row: either file will do.
@@ -67,8 +67,8 @@ def scan_version(
     def read(image: int) -> Pixels | None:
         return read_entry_square(Path(manifest.data), entry_of[image], resize)
 
-    scan_units(scan, read_sample_columns(folder, "ids")["ids"], read, report)
-    return scan
+    scan_units(scan, images, read, report)
+    return scan.finish(images)
 
 
 def list_file(folder: Path, manifest: Manifest) -> None:
