@@ -30,11 +30,14 @@ from app.views.figure4.content import FigureState
 from app.views.filters import page as filters
 from app.views.format import register_filters
 from app.views.layers import page as layers
+from app.views.layers import units
 from app.views.layers.activations import MAX_CACHED_ACTIVATIONS
 from app.views.map import page as map
 from app.views.paper import page as paper
 from app.views.review import page as review
 from app.views.runs import page as runs
+from app.views.why import page as why
+from app.views.why.explanation import ExplanationState
 from app.web import configure_web
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,8 +46,8 @@ MAX_CONCURRENT_IMAGES = 2
 COOKIE_LIFETIME = timedelta(days=400)
 """As long as browsers keep a cookie at most; it is renewed by each visit to the first page."""
 PAGES = (
-    *(classify, results, explore, images, map, review, filters, layers, figure4, runs, models),
-    paper,
+    *(classify, results, explore, images, map, review, filters, layers, units, why),
+    *(figure4, runs, models, paper),
 )
 
 
@@ -79,6 +82,7 @@ def make_app(settings: Settings | None = None) -> Flask:
     )
     app.extensions["upload_cleaner"] = UploadCleaner(settings, sessions)
     app.extensions["activations"] = LruCache(MAX_CACHED_ACTIVATIONS)
+    app.extensions["explanations"] = ExplanationState()
     app.extensions["figures"] = FigureState()
     app.extensions["compute_queue"] = ComputeQueue(MAX_CONCURRENT_IMAGES, settings.queue)
     app.extensions["metrics"] = Metrics()

@@ -192,6 +192,24 @@ def draw_maps(
     return ink_to_image(np.ascontiguousarray(rows).reshape(-1, columns * width))
 
 
+def draw_responses(
+    maps: npt.NDArray[np.float32], largest: float, side: int, step: int
+) -> Image.Image:
+    """Draw the responses of kernels, float32 [N, height, width], to lie over `draw_kernels`.
+
+    Black ink, none for a response of zero; otherwise as `draw_maps`. Each is `side` pixels wide,
+    and `step` pixels lie from one to the next.
+    """
+    rows, columns = -(-len(maps) // KERNELS_PER_ROW), min(len(maps), KERNELS_PER_ROW)
+    ink = np.zeros((step * (rows - 1) + side, step * (columns - 1) + side), np.uint8)
+    share = np.clip(maps / largest, 0, 1) if largest > 0 else np.zeros_like(maps)
+    for number, one in enumerate(np.rint(255 * np.sqrt(share)).astype(np.uint8)):
+        top, left = (step * at for at in divmod(number, KERNELS_PER_ROW))
+        small = Image.fromarray(one).resize((side, side), Image.Resampling.BOX)
+        ink[top : top + side, left : left + side] = np.asarray(small)
+    return ink_to_image(ink)
+
+
 def ink_to_image(ink: npt.NDArray[np.uint8]) -> Image.Image:
     """Convert ink to a black image with the ink as opacity, using one byte per pixel."""
     picture = Image.fromarray(ink).convert("P")

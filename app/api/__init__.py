@@ -21,6 +21,7 @@ from app.api import (
     results,
     runs,
     uploads,
+    why,
 )
 from app.api.cors import allow_origins
 from app.api.openapi import ApiBlueprint, register_blueprints
@@ -34,6 +35,7 @@ BLUEPRINTS: tuple[ApiBlueprint, ...] = (
     map.blueprint,
     filters.blueprint,
     layers.blueprint,
+    why.blueprint,
     figure4.blueprint,
     runs.blueprint,
     models.blueprint,

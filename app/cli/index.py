@@ -18,6 +18,7 @@ from app.indexing.looks import add_looks
 from app.indexing.precision import measure_precision
 from app.indexing.relocate import relocate_index
 from app.indexing.strangers import MAX_STRANGERS, measure_strangers
+from app.indexing.units import add_units
 from app.indexing.verify import collect_index_statistics, verify_version
 from app.indexing.versions import prune_versions, rollback_version
 from index.engines.factory import KINDS, IndexSpec
@@ -141,16 +142,14 @@ def relocate_command(folder: Path) -> None:
 def look_command(version: str | None) -> None:
     """Add to an index what it was built without: VERSION, or the one in service.
 
-    Reads the validation images, computes how sure answers are, and reviews labels and copies. A
-    running application shows it at once.
+    Reads the validation images, computes how sure answers are, reviews labels and copies, and finds
+    the training images that excite each unit most. A running application shows it at once.
     """
     settings = context.settings()
     with show_step_bars(Console(stderr=True)) as report:
         added = add_looks(settings, session_factory(settings), report, version)
-    if added:
-        click.echo(f"Added {', '.join(added)}.")
-    else:
-        click.echo("Nothing to add.")
+        added += add_units(settings, report, version)
+    click.echo(f"Added {', '.join(added)}." if added else "Nothing to add.")
 
 
 @index_commands.command("rollback")

@@ -35,6 +35,7 @@ from index.building.file_list import FILE_LIST, UnreadableFile, write_file_list
 from index.building.near_duplicates import measure_near_duplicate_distance
 from index.building.pipeline import GatheredFeatures, gather_features
 from index.building.sampling import VersionImages, make_sample, read_earlier_sample
+from index.building.unit_scan import UnitScan
 from index.building.writer import BaseVersion
 from index.draft import VersionDraft, draft_version
 from index.engines import factory as engines
@@ -44,6 +45,7 @@ from index.id_map import IdMap, read_id_map, write_id_map
 from index.manifest import PREPROCESSINGS, StoreError
 from index.sample import write_sample
 from index.store import Manifest
+from index.units import read_units, write_units
 from model.checkpoint import Weights
 from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder, scan_photographs
 from model.predict import Predictor
@@ -293,8 +295,17 @@ class IndexBuild:
         # Its images are known by the database's ids.
         if reused and find_version(self.sessions, reused.name):
             sample = read_earlier_sample(self.root / reused.name)
-        columns = make_sample(self.predictor, version_images, vectors, sample, self.report)
+        units = UnitScan.resume(
+            self.predictor,
+            read_units(self.root / reused.name, reused) if reused and sample else None,
+            version_images.ids,
+        )
+        columns = make_sample(
+            self.predictor, version_images, vectors, sample, self.report, units=units
+        )
         write_sample(draft.folder, columns)
+        if (top := units.finish(columns["ids"])) is not None:
+            write_units(draft.folder, top)
         indexed = IndexedPhotographs(
             folder=self.folder,
             vectors=vectors,

@@ -44,6 +44,7 @@ from index.manifest import Manifest, StoreError
 from index.review.stored import Review, read_review
 from index.sample import ImageSample, read_sample
 from index.store import Index
+from index.units import TopImages, read_units
 from model.config import FEATURES
 from model.predict import Predictor
 from model.runtime.prepared import open_predictor
@@ -73,6 +74,7 @@ class ModelLoader:
         self.samples: LastRead[ImageSample | None] = LastRead(StoreError)
         self.calibrations: LastRead[Calibration | None] = LastRead(StoreError)
         self.reviews: LastRead[Review | None] = LastRead(StoreError)
+        self.units: LastRead[TopImages | None] = LastRead(StoreError)
 
     def get_state(self) -> Ready | LabelsOnly | NotReady:
         """Return what is in service, or why nothing is; cheap when nothing has changed."""
@@ -196,6 +198,7 @@ class ModelLoader:
             self.samples.forget()
             self.calibrations.forget()
             self.reviews.forget()
+            self.units.forget()
         retry = isinstance(found, NotReady) and found.reason in PASSING_REASONS
         self.signature = None if moved or retry else before
         return self.current
@@ -262,6 +265,7 @@ class ModelLoader:
             version=version,
             sample=sample,
             calibration=calibration,
+            units=self.units.get(stamp, lambda: read_units(root / manifest.name, index.manifest)),
             review=self.reviews.get(stamp, lambda: read_review(root / manifest.name)),
         )
 

@@ -11,6 +11,7 @@ from index.engines.protocol import SearchError
 from index.review.stored import Review
 from index.sample import ImageSample
 from index.store import Index, Manifest
+from index.units import TopImages
 from model.predict import Predictor
 from model.weights_header import WeightsError
 
@@ -37,9 +38,9 @@ class NotReady:
 class Ready:
     """Weights and an index built with them.
 
-    sample: what the index stores of some images beyond their features; calibration: what is usual
-    for validation images; review: what was found about its images. None for an index that was
-    built without.
+    sample: what the index stores of some images beyond their features; units: the images that
+    excite each unit most; calibration: what is usual for validation images; review: what was found
+    about its images. None for an index that was built without.
     """
 
     predictor: Predictor
@@ -48,6 +49,7 @@ class Ready:
     sample: ImageSample | None = None
     calibration: Calibration | None = None
     review: Review | None = None
+    units: TopImages | None = None
 
     @property
     def manifest(self) -> Manifest:

@@ -21,6 +21,7 @@ from index.building.sampling import estimate_sample_bytes
 from index.building.writer import BaseVersion, GatheredFeatures, write_shards
 from index.engines.factory import KINDS
 from index.manifest import StoreError
+from index.units import UNITS_BYTES
 from index.vectors import ROWS_PER_SHARD, Floats, Ids
 from model.config import FEATURES
 from model.dataset import Photograph
@@ -159,7 +160,7 @@ def plan_build(
     paths = [p.path for p in photographs if escape_file_name(p.path) == p.path]
     new = [path for path in paths if not known.is_unchanged(root, path)]
     needed = estimate_disk_bytes(len(new), checkpoint.dtype, kind)
-    needed += estimate_sample_bytes(len(photographs))
+    needed += estimate_sample_bytes(len(photographs)) + UNITS_BYTES
     free = shutil.disk_usage(checkpoint.folder).free
     if needed > free:
         raise StoreError(

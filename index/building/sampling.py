@@ -14,6 +14,7 @@ from index.building.file_list import FileEntry
 from index.building.reader import DecodedFile, read_photograph
 from index.building.top_patches import ImageResponses, SampleScan
 from index.building.tsne import MapLayout, layout_images
+from index.building.unit_scan import UnitScan
 from index.sample import MAX_SAMPLE_IMAGES, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Ids, Vectors
 from model.config import Resize
@@ -54,16 +55,18 @@ def make_sample(
     before: dict[str, Array] | None = None,
     report: Report = ignore_progress,
     count: int = MAX_SAMPLE_IMAGES,
+    units: UnitScan | None = None,
 ) -> dict[str, Array]:
     """Make the arrays that `index.sample.write_sample` writes, for at most `count` images.
 
     Each image is decoded once; images that have become unreadable, or have changed since their
     features were computed, are left out. before: the arrays of an earlier version with the same
-    weights; images in it are not scanned again, and the new map stays similar to its map. Raises
-    StoreError.
+    weights; images in it are not scanned again, and the new map stays similar to its map. units:
+    is shown each image that it does not know. Raises StoreError.
     """
     chosen = draw_sample(images.entries, count)
     scan, resize = SampleScan(predictor, images.ids[chosen]), predictor.config.resize
+    places = {int(image): place for place, image in enumerate(scan.ids)}
     if before is not None:
         scan.load_earlier(before)
 
@@ -71,15 +74,22 @@ def make_sample(
         return read_entry_square(images.root, images.entries[chosen[place]], resize)
 
     with single_threaded_torch():
-        scan_new_images(scan, read_image, report)
+        scan_new_images(scan, read_image, report, units)
         scan.read_missing_patches(read_image)
+        if units is not None:
+            scan_units(units, scan.ids[scan.known], lambda image: read_image(places[image]), report)
     columns = scan.make_arrays()
     rows = images.rows[chosen[scan.known]]
     layout = layout_images(vectors, rows, align_earlier_layout(columns["ids"], before), report)
     return columns | {"points": layout.points, "span": np.array(layout.span)}
 
 
-def scan_new_images(scan: SampleScan, read: Callable[[int], Pixels | None], report: Report) -> None:
+def scan_new_images(
+    scan: SampleScan,
+    read: Callable[[int], Pixels | None],
+    report: Report,
+    units: UnitScan | None = None,
+) -> None:
     """Read the images that are not known yet, and measure them in the reading threads."""
 
     def measure(place: int) -> ImageResponses | None:
@@ -93,8 +103,28 @@ def scan_new_images(scan: SampleScan, read: Callable[[int], Pixels | None], repo
     ):
         if responses is not None:
             scan.add(place, responses)
+            if units is not None:
+                units.add(int(scan.ids[place]), responses.square)
         if report_done is not None:
             report_done(done + 1)
+
+
+def scan_units(
+    units: UnitScan, images: Ids, read: Callable[[int], Pixels | None], report: Report
+) -> None:
+    """Show the scan of units those of the images, by id, that it has not seen."""
+    new = [image for image in images.tolist() if image not in units.seen]
+    report_done = report("Finding what excites each unit", len(new)) if new else ignore_count
+    for done, (image, square) in enumerate(
+        zip(new, map_ahead(read, new, MAX_WAITING_IMAGES), strict=True), 1
+    ):
+        if square is not None:
+            units.add(image, square)
+        report_done(done)
+
+
+def ignore_count(done: int) -> None:
+    """Report nothing."""
 
 
 @contextmanager

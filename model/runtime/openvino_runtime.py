@@ -5,8 +5,9 @@ compiling takes as long as reading that would (0.3 against 0.9 seconds).
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -15,8 +16,16 @@ import openvino as ov
 from model.config import AlexNetConfig
 from model.runtime.machine import read_thread_limit
 from model.runtime.names import OPENVINO_PRECISIONS
+from model.runtime.openvino_reading import add_gains, find_mean, find_weights
 from model.runtime.openvino_switches import apply_switches
-from model.runtime.protocol import Floats, Pixels, RuntimeUnavailableError, TenCropOutput
+from model.runtime.protocol import (
+    Floats,
+    Peaks,
+    Pixels,
+    RuntimeUnavailableError,
+    TenCropOutput,
+    find_peaks_of_layers,
+)
 from model.switches import Switches
 
 CPU = "CPU"
@@ -40,7 +49,7 @@ class NetworkGraphs(Protocol):
         ...
 
     def open_layers(self) -> ov.Model:
-        """Return the graph of `Runtime.run_layers`."""
+        """Return the graph of `Runtime.run_layers`, without gains."""
         ...
 
 
@@ -78,12 +87,57 @@ class OpenVinoRuntime:
         (fc7,) = self.infer(self.compile_spare("centre crop"), images)
         return fc7
 
-    def run_layers(self, image: Pixels) -> list[Floats]:
+    def run_layers(self, image: Pixels, gains: Sequence[Floats] | None = None) -> list[Floats]:
         """Compute what each layer with weights gives before its activation, for the centre crop.
 
         uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons]; always in float32.
+        gains: as of `Runtime`.
         """
-        return [output[0] for output in self.infer(self.compile_spare("layers"), image[None])]
+        return [one[0] for one in self.infer_layers(image[None], gains)]
+
+    def run_logits(self, images: Pixels, gains: Sequence[Floats] | None = None) -> Floats:
+        """Compute fc8 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, classes].
+
+        The same graph as of `run_layers`, so that the weights are in memory once.
+        """
+        (logits,) = self.infer_layers(images, gains, only=-1)
+        return logits
+
+    def find_peaks(self, images: Pixels) -> Peaks:
+        """Find the largest output of each unit for the centre crops: uint8 [N, 256, 256, 3]."""
+        return find_peaks_of_layers(self.infer_layers(images))
+
+    def infer_layers(
+        self, images: Pixels, gains: Sequence[Floats] | None = None, only: int | None = None
+    ) -> list[Floats]:
+        """Compute the graph of all layers. gains: as of `Runtime`; None: ones."""
+        request = self.compile_spare("layers")
+        shapes = [list(one.get_partial_shape()) for one in request.model_inputs[1:]]
+        sizes = [[length.get_length() for length in shape] for shape in shapes]
+        if gains is None:
+            gains = [np.ones(size, np.float32) for size in sizes]
+        filled = [gain.reshape(size) for gain, size in zip(gains, sizes, strict=True)]
+        return self.infer(request, images, *filled, only=only)
+
+    def read_weights(self) -> list[Floats]:
+        """Return the weights of each layer that has any, without biases; memory of the graph."""
+        return self.weights
+
+    def read_mean(self) -> Floats:
+        """Return the mean image: float32 [3, side, side]."""
+        return self.mean
+
+    @cached_property
+    def weights(self) -> list[Floats]:
+        """The weights, read when they are first needed."""
+        with explain_failures():
+            return find_weights(self.graphs.open_layers())
+
+    @cached_property
+    def mean(self) -> Floats:
+        """The mean image, likewise."""
+        with explain_failures():
+            return find_mean(self.graphs.open_layers())
 
     def run_switched(
         self, image: Pixels, config: AlexNetConfig, switches: Switches
@@ -106,7 +160,7 @@ class OpenVinoRuntime:
                 spare.timer.cancel()
                 request = spare.request
             elif name == "layers":
-                request = self.compile(self.graphs.open_layers(), "f32")
+                request = self.compile(add_gains(self.graphs.open_layers()), "f32")
             else:
                 request = self.compile(self.graphs.open_centre_crop())
             timer = threading.Timer(KEPT_SECONDS, self.spares.pop, (name, None))
@@ -115,11 +169,17 @@ class OpenVinoRuntime:
             timer.start()
         return request
 
-    def infer(self, request: Any, images: Pixels) -> list[Floats]:
-        """Compute a graph's outputs. One image after another: each has all cores."""
+    def infer(
+        self, request: Any, images: Pixels, *others: Floats, only: int | None = None
+    ) -> list[Floats]:
+        """Compute a graph's outputs. One image after another: each has all cores.
+
+        others: what the graph takes besides the images. only: the number of the one output wanted.
+        """
         with self.lock:
-            found = request.infer([np.ascontiguousarray(images)], share_inputs=True)
-            return [np.array(found[number], np.float32) for number in range(len(found))]
+            found = request.infer([np.ascontiguousarray(images), *others], share_inputs=True)
+            wanted = range(len(found)) if only is None else [range(len(found))[only]]
+            return [np.array(found[number], np.float32) for number in wanted]
 
     def compile(self, graph: ov.Model, precision: str | None = None) -> Any:
         """Compile a graph, in the runtime's precision or another, and make a request of it."""

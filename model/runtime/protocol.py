@@ -1,6 +1,6 @@
 """What every runtime does, squares of pixels in, probabilities and fc7 out, and why it does it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -32,6 +32,17 @@ class TenCropOutput(NamedTuple):
     fc7: Floats
 
 
+class Peaks(NamedTuple):
+    """The largest output of each unit of all layers with weights, before its activation.
+
+    Units are numbered through the layers, and in each through the towers. values: float32
+    [N, units]. places: int64 [N, units], row · the map's width + column; 0 for neurons.
+    """
+
+    values: Floats
+    places: npt.NDArray[np.int64]
+
+
 class Runtime(Protocol):
     """Computes one network's predictions. Several threads may call its methods at once."""
 
@@ -48,10 +59,12 @@ class Runtime(Protocol):
         """Compute fc7 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, 4096]."""
         ...
 
-    def run_layers(self, image: Pixels) -> list[Floats]:
+    def run_layers(self, image: Pixels, gains: Sequence[Floats] | None = None) -> list[Floats]:
         """Compute what each layer with weights gives before its activation, for the centre crop.
 
-        uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons].
+        uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons]. gains: what to multiply
+        the output of each of these layers but the last by, float32 [maps] each: zeros silence
+        units. The outputs are returned multiplied.
         """
         ...
 
@@ -62,6 +75,29 @@ class Runtime(Protocol):
 
         config: the network's. Raises RuntimeUnavailableError if this network cannot be changed.
         """
+        ...
+
+    def run_logits(self, images: Pixels, gains: Sequence[Floats] | None = None) -> Floats:
+        """Compute fc8 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, classes].
+
+        gains: as of `run_layers`.
+        """
+        ...
+
+    def find_peaks(self, images: Pixels) -> Peaks:
+        """Find the largest output of each unit for the centre crops: uint8 [N, 256, 256, 3]."""
+        ...
+
+    def read_weights(self) -> list[Floats]:
+        """Return the weights of each layer that has any, without biases, in torch's arrangement.
+
+        float32 [maps, depth, kernel, kernel] of a convolution, [neurons, inputs] of a fully
+        connected layer. Not to be written to.
+        """
+        ...
+
+    def read_mean(self) -> Floats:
+        """Return the mean image: float32 [3, side, side]. Not to be written to."""
         ...
 
 
@@ -110,3 +146,14 @@ def parse_runtime_choice(stored: Any) -> RuntimeChoice | None:
     except (KeyError, TypeError):
         return None
     return choice if choice.name in RUNTIMES[1:] and isinstance(choice.reason, str) else None
+
+
+def find_peaks_of_layers(outputs: Iterable[Floats]) -> Peaks:
+    """Find the peaks in each layer's outputs, float32 [N, maps, side, side] or [N, neurons]."""
+    values, places = [], []
+    for output in outputs:
+        flat = output.reshape(*output.shape[:2], -1)
+        place = flat.argmax(axis=2)
+        places.append(place)
+        values.append(np.take_along_axis(flat, place[..., None], axis=2)[..., 0])
+    return Peaks(np.concatenate(values, axis=1), np.concatenate(places, axis=1))

@@ -1,5 +1,8 @@
 """The reference: torch, in float32, on any device."""
 
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from model.config import AlexNetConfig
 from model.layers import Activation, Conv, Dense, Local, Lrn, MapNorm
 from model.preprocess import CENTRE_CROP, crop_offsets, scale_pixels, subtract_mean
 from model.runtime.names import TORCH
-from model.runtime.protocol import Floats, Pixels, TenCropOutput
+from model.runtime.protocol import Floats, Peaks, Pixels, TenCropOutput
 from model.switches import Neurons, Switches, make_masks
 from model.ten_crop import centre_crop, ten_crop_forward
 
@@ -38,18 +41,61 @@ class TorchRuntime:
         return to_numpy(self.network(crops).fc7)
 
     @torch.inference_mode()
-    def run_layers(self, image: Pixels) -> list[Floats]:
+    def run_layers(self, image: Pixels, gains: Sequence[Floats] | None = None) -> list[Floats]:
         """Compute what each layer with weights gives before its activation, for the centre crop.
 
-        uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons].
+        uint8 [256, 256, 3] → float32 [maps, side, side] each, or [neurons]. gains: as of `Runtime`.
         """
-        x, outputs = centre_crop(self.prepare_input(image[None]), self.network.config.crop), []
+        return [to_numpy(output[0]) for output in self.compute_layers(image[None], gains)]
+
+    @torch.inference_mode()
+    def run_logits(self, images: Pixels, gains: Sequence[Floats] | None = None) -> Floats:
+        """Compute fc8 of the centre crops: uint8 [N, 256, 256, 3] → float32 [N, classes]."""
+        *_, logits = self.compute_layers(images, gains)
+        return to_numpy(logits)
+
+    @torch.inference_mode()
+    def find_peaks(self, images: Pixels) -> Peaks:
+        """Find the largest output of each unit for the centre crops: uint8 [N, 256, 256, 3]."""
+        values, places = [], []
+        for output in self.compute_layers(images, None):
+            value, place = output.flatten(2).max(2) if output.ndim > 2 else (output, output * 0)
+            values.append(value)
+            places.append(place.long())
+        return Peaks(to_numpy(torch.cat(values, 1)), torch.cat(places, 1).cpu().numpy())
+
+    def compute_layers(
+        self, images: Pixels, gains: Sequence[Floats] | None = None
+    ) -> Iterator[Tensor]:
+        """Compute the output of each layer with weights, multiplied by its gains, for N images."""
+        x = centre_crop(self.prepare_input(images), self.network.config.crop)
+        left = iter(gains or ())
         for layer, module in zip(self.network.layers, self.network.children(), strict=True):
             x = module(x)
             if isinstance(layer, Conv | Local | Dense):
+                if (gain := next(left, None)) is not None:
+                    factors = torch.from_numpy(gain).to(x.device)
+                    x = x * factors.reshape(len(gain), *(1,) * (x.ndim - 2))
                 # A copy, because the ReLU that follows works in place.
-                outputs.append(to_numpy(x[0].clone(memory_format=torch.contiguous_format)))
-        return outputs
+                yield x.clone(memory_format=torch.contiguous_format)
+
+    def read_weights(self) -> list[Floats]:
+        """Return the weights of each layer that has any, without biases."""
+        return self.weights
+
+    def read_mean(self) -> Floats:
+        """Return the mean image: float32 [3, side, side]."""
+        return to_numpy(self.mean)
+
+    @cached_property
+    def weights(self) -> list[Floats]:
+        """The weights; on the CPU they are the network's own memory."""
+        modules = (
+            module
+            for layer, module in zip(self.network.layers, self.network.children(), strict=True)
+            if isinstance(layer, Conv | Local | Dense)
+        )
+        return [to_numpy(module.get_parameter("weight").detach()) for module in modules]
 
     @torch.inference_mode()
     def run_switched(

@@ -1,13 +1,15 @@
 """The page Filters: conv1's 96 kernels, 48 on each GPU (Figure 3), and each one's responses."""
 
 import numpy as np
-from flask import Blueprint, Response, abort, render_template
+from flask import Blueprint, Response, abort, render_template, request
 from PIL import Image
 
 from app import context
 from app.views.current_image import CurrentImage, get_current_image
 from app.views.filters.figure3 import render_figure3_png, render_figure3_svg
 from app.views.filters.kernels import (
+    KERNEL_PIXELS,
+    KERNEL_STEP,
     check_kernel_number,
     compare_gpus,
     find_kernel,
@@ -24,6 +26,7 @@ from model.visualize import (
     compute_low_frequency_share,
     draw_kernels,
     draw_maps,
+    draw_responses,
     find_noise_share,
     split_towers,
 )
@@ -111,17 +114,33 @@ def response_picture(number: int) -> Response:
     return activations.send_picture(image, name, picture)
 
 
+@blueprint.get("/responses-<int(min=1, max=2):number>.png")
+def responses_picture(number: int) -> Response:
+    """Return the responses of one GPU's kernels to an image, to lie over the kernels."""
+    towers = context.require_predictor().config.towers
+    if number > towers:
+        abort(404)
+    image, name = activations.require_current_image(), f"responses-{number}"
+    if fresh := activations.check_picture_not_modified(image, name):
+        return fresh
+    responses = np.maximum(activations.compute_activations(image).conv1, 0)
+    own = np.split(responses, towers)[number - 1]
+    picture = draw_responses(own, float(responses.max()), KERNEL_PIXELS, KERNEL_STEP)
+    return activations.send_picture(image, name, picture)
+
+
 def render_filters(number: int | None) -> str:
     """Render the page, with one kernel in detail if there is a number; 404 if it is unknown."""
     predictor = context.require_predictor()
     kernels, weights = list_kernels(predictor), predictor.conv1
     kernel = None if number is None else find_kernel(kernels, number)
-    image = get_current_image() if kernel else None
+    image = get_current_image(or_last=kernel is not None)
     other = image if image and not image.is_of(predictor) else None
     image = None if other else image
     return render_template(
         "filters.html",
         blocks=list_kernel_blocks(predictor, kernels),
+        overlaid=image is not None and "of" in request.args,
         kernels=kernels,
         size=weights.shape[-1],
         low_frequency=compute_low_frequency_share(weights),

@@ -19,7 +19,7 @@ from app.web import check_not_modified
 from model.activations import Activations, trace_activations
 from model.config import AlexNetConfig
 from model.predict import Floats, Predictor
-from model.preprocess import crop_offsets
+from model.preprocess import CENTRE_CROP, crop_offsets
 from model.receptive_field import ReceptiveField
 
 OTHER_NETWORK = (
@@ -98,24 +98,38 @@ def find_peak(values: Floats, field: ReceptiveField | None, config: AlexNetConfi
     """Find the maximum of a feature map, float32 [side, side], and its place on the image."""
     assert field is not None, "neurons have no position"
     row, column = np.unravel_index(int(values.argmax()), values.shape)
-    crop_offset = crop_offsets(config.side, config.crop)[4][0]
-    first = crop_offset + field.start - field.stride / 2
-    whole, step = field.stride * len(values), field.stride
-    columns, rows = (
-        [min(max(crop_offset + edge, 1), config.side - 1) for edge in field.extent(int(place))]
-        for place in (column, row)
-    )
+    place, step = locate_map(field, len(values), config), field.stride
     return Peak(
         value=float(values[row, column]),
         row=int(row) + 1,
         column=int(column) + 1,
         side=len(values),
-        map=Rectangle(left=first, top=first, width=whole, height=whole),
-        cell=Rectangle(left=first + step * column, top=first + step * row, width=step, height=step),
-        sees=Rectangle(
-            left=columns[0], top=rows[0], width=columns[1] - columns[0], height=rows[1] - rows[0]
+        map=place,
+        cell=Rectangle(
+            left=place.left + step * column, top=place.top + step * row, width=step, height=step
         ),
+        sees=locate_receptive_field(field, int(row), int(column), config),
     )
+
+
+def locate_receptive_field(
+    field: ReceptiveField, row: int, column: int, config: AlexNetConfig
+) -> Rectangle:
+    """Return what a position of a map sees of the image, clipped to the image."""
+    crop_offset = crop_offsets(config.side, config.crop)[CENTRE_CROP][0]
+    columns, rows = (
+        [min(max(crop_offset + edge, 1), config.side - 1) for edge in field.extent(along)]
+        for along in (column, row)
+    )
+    return Rectangle(
+        left=columns[0], top=rows[0], width=columns[1] - columns[0], height=rows[1] - rows[0]
+    )
+
+
+def locate_map(field: ReceptiveField, side: int, config: AlexNetConfig) -> Rectangle:
+    """Return the area of the image that a map of side × side covers, of the centre crop."""
+    first = crop_offsets(config.side, config.crop)[CENTRE_CROP][0] + field.start - field.stride / 2
+    return Rectangle(left=first, top=first, width=field.stride * side, height=field.stride * side)
 
 
 def make_picture_version(image: CurrentImage) -> str:

@@ -126,10 +126,13 @@ def offer_examples() -> str:
     return render_template("layers.html", image=None, examples=activations.list_examples())
 
 
-def explain_other_network(image: CurrentImage) -> str:
-    """Say that another network classified an upload, and offer to classify it again."""
+def explain_other_network(image: CurrentImage, endpoint: str = "layers.show_layers") -> str:
+    """Say that another network classified an upload, and offer to classify it again.
+
+    endpoint: of the page that was asked for, to show it of other images.
+    """
     examples = activations.list_examples()
-    return render_template("other_network.html", image=image, examples=examples)
+    return render_template("other_network.html", image=image, examples=examples, endpoint=endpoint)
 
 
 def find_layer_maps(image: CurrentImage, name: str) -> LayerActivations:

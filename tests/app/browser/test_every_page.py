@@ -18,6 +18,8 @@ PAGES = (
     "/filters?of=TOKEN",
     "/layers?of=TOKEN",
     "/layers/switches?of=TOKEN&lrn=off",
+    "/layers/conv4/unit/2?of=TOKEN",
+    "/why?of=image-ID",
     "/figure-4",
     "/training",
     "/models",

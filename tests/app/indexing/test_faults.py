@@ -49,7 +49,15 @@ def findings(shop, *words: str) -> list[str]:
 
 
 LISTS = {
-    *("ids.npy", "rows.npy", "classes.npy", "checksums.npy", "files.npz", "sample.npz"),
+    *(
+        "ids.npy",
+        "rows.npy",
+        "classes.npy",
+        "checksums.npy",
+        "files.npz",
+        "sample.npz",
+        "units.npz",
+    ),
     *("validation.npz", "validation_files.npz", "calibration.npz", "review.npz"),
 }
 

@@ -60,12 +60,30 @@ def test_each_crop_is_what_the_network_says_of_it(
     np.testing.assert_allclose(
         runtime.run_centre_crop(squares), predictor.extract_features(squares), rtol=1e-3, atol=1e-4
     )
-    layers = zip(
-        runtime.run_layers(squares[0]), predictor.runtime.run_layers(squares[0]), strict=True
+    layers = list(
+        zip(runtime.run_layers(squares[0]), predictor.runtime.run_layers(squares[0]), strict=True)
     )
     for ours, theirs in layers:
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+    draws = np.random.default_rng(1)
+    gains = [draws.uniform(0, 2, len(layer)).astype(np.float32) for layer, _ in layers[:-1]]
+    np.testing.assert_allclose(
+        runtime.run_layers(squares[0], gains)[0],
+        layers[0][1] * gains[0][:, None, None],
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    np.testing.assert_allclose(
+        runtime.run_logits(squares, gains),
+        predictor.runtime.run_logits(squares, gains),
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    np.testing.assert_allclose(runtime.run_logits(squares[:1])[0], layers[-1][0], atol=1e-4)
+    assert np.array_equal(runtime.read_mean(), predictor.loaded.mean.numpy())
+    for ours, theirs in zip(runtime.read_weights(), predictor.runtime.read_weights(), strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 def test_what_few_requests_need_is_discarded_and_compiled_again(

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from model.activations import trace_activations
+from model.attribution.explain import isolate_tower, trace_forward_pass
+from model.attribution.gradients import compute_gradient
 from model.checkpoint import Weights, load_weights, save_weights
 from model.config import AlexNetConfig
 from model.predict import Predictor
@@ -30,6 +32,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from model.activations import trace_activations
+from model.attribution.explain import isolate_tower, trace_forward_pass
+from model.attribution.gradients import compute_gradient
 from model.runtime.prepared import open_predictor
 
 def load(file):
@@ -41,7 +45,16 @@ pixels = np.load(images)
 features = predictor.extract_features(pixels)
 probabilities = predictor.predict_probabilities(pixels)
 conv5 = trace_activations(predictor, pixels[0]).layers[4].towers[1]
-np.savez(out, probabilities=probabilities, features=features, conv1=predictor.conv1, conv5=conv5)
+forward = trace_forward_pass(predictor, pixels[0], isolate_tower(predictor.config, 2))
+gradient = compute_gradient(forward, 1)
+np.savez(
+    out,
+    probabilities=probabilities,
+    features=features,
+    conv1=predictor.conv1,
+    conv5=conv5,
+    gradient=gradient,
+)
 print(sorted({"torch", "faiss", "flask"} & set(sys.modules)))
 """
 
@@ -92,6 +105,10 @@ def test_a_process_that_answers_imports_no_torch(
     np.testing.assert_allclose(found["features"], truth.extract_features(pixels), atol=1e-3)
     conv5 = trace_activations(truth, pixels[0]).layers[4].towers[1]
     np.testing.assert_allclose(found["conv5"], conv5, atol=1e-3)
+    forward = trace_forward_pass(truth, pixels[0], isolate_tower(SMALL, 2))
+    gradient = compute_gradient(forward, 1)
+    assert gradient.any()
+    np.testing.assert_allclose(found["gradient"], gradient, atol=1e-3 * np.abs(gradient).max())
 
 
 def test_what_was_prepared_is_opened_again_and_gives_the_network_when_asked(

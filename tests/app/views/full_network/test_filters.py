@@ -186,6 +186,23 @@ def test_the_response_to_the_current_image_is_conv1s(app, client, closer, token)
     assert np.abs(ink - (MIN_INK + (255 - MIN_INK) * share)).max() <= 1
 
 
+def test_the_responses_to_an_image_lie_over_the_kernels(app, client, page, token):
+    assert not page(client.get("/filters")).all("img", "responses")
+    square = decode_square(client.get(f"/results/{token}/picture.jpg").data)
+    expected = conv1(app, square).clip(0)
+    share = np.sqrt(expected / expected.max())
+    drawn = page(client.get(f"/filters?of={token}")).all("img", "responses")
+    assert len(drawn) == 2
+    for gpu, picture in enumerate(drawn):
+        ink = picture_at(client, picture.attributes["src"])[..., 3].astype(float)
+        assert ink.shape == (284, 380)
+        for kernel in range(48):
+            top, left = (48 * at for at in divmod(kernel, 8))
+            over = ink[top : top + 44, left : left + 44]
+            # A pixel is the mean of 5 / 4 places in both directions.
+            assert over.mean() == pytest.approx(255 * share[48 * gpu + kernel].mean(), abs=1.5)
+
+
 def test_the_filters_need_no_index(weights_alone: FlaskClient, client: FlaskClient, page):
     assert page(weights_alone.get("/map")).one("code").text == "flask index build"
     shown = page(weights_alone.get("/filters/7"))

@@ -1,0 +1,1 @@
+"""The page of why an image has a label."""
