@@ -172,7 +172,7 @@ def steady() -> Callable[[Any, str], None]:
     def check(page: Any, address: str) -> None:
         # A busy machine may lay a page out before its tab has the size that was asked for.
         page.goto("about:blank")
-        page.wait_for_function(f"innerWidth === {page.viewport_size['width']}")
+        page.wait_for_function(f"() => innerWidth === {page.viewport_size['width']}")
         page.add_init_script(SHIFTS)
         page.goto(address, wait_until="networkidle")
         # Half of what counts as good: a busy machine may paint a page before all of it is there.
