@@ -71,6 +71,7 @@ def render_models(problem: str = "") -> str:
         indexes=find_fitting_indexes(),
         can_switch=bool(settings.admin_token) or is_open_switching(settings, request.host),
         token_needed=bool(settings.admin_token) and not is_administrator(),
+        by_radio=bool(settings.admin_token),
         is_administrator=is_administrator(),
         being_indexed=context.background_index().is_running,
         switched=session.pop(SWITCHED_KEY, None),

@@ -3,6 +3,7 @@
 const panel = document.getElementById("kernel");
 const status = document.getElementById("status");
 let request = new AbortController();
+let shown = addressOfKernel();
 
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[data-kernel]");
@@ -12,7 +13,14 @@ document.addEventListener("click", (event) => {
   openKernel(link.getAttribute("href"), link);
 });
 
-window.addEventListener("popstate", () => openKernel(location.href));
+/* A link within the page changes the history too, but shows no other kernel. */
+window.addEventListener("popstate", () => {
+  if (addressOfKernel() !== shown) openKernel(location.href);
+});
+
+function addressOfKernel() {
+  return location.pathname + location.search;
+}
 
 /* With the clicked link, the URL is added to the history and the kernel scrolled into view. */
 async function openKernel(url, link) {
@@ -22,6 +30,7 @@ async function openKernel(url, link) {
   try {
     const page = await fetchPage(url, request.signal);
     if (link) history.pushState(null, "", url);
+    shown = addressOfKernel();
     showKernel(page);
     if (link) moveFocus(link.dataset.step);
   } catch (error) {

@@ -52,9 +52,9 @@ function drawRing(context, { points, viewport, hovered, colours, theme }) {
   context.stroke();
 }
 
-/* Names on a halo, each led to the densest part of its class by a line in the class's colour. A dot
-   in front of a name would look like one more image. */
-function drawLabels(context, { points, viewport, labels, colours, theme, highlighted }) {
+/* Names on a halo, each led to the densest part of its class by a thin line. A dot in front of a
+   name would look like one more image. */
+function drawLabels(context, { points, viewport, labels, theme, highlighted }) {
   context.font = labelFont(viewport);
   context.textBaseline = "middle";
   context.lineJoin = context.lineCap = "round";
@@ -65,7 +65,7 @@ function drawLabels(context, { points, viewport, labels, colours, theme, highlig
     context.globalAlpha = highlighted < 0 || highlighted === index ? 1 : DIMMED;
     const nearestX = Math.min(Math.max(anchorX, left - LEADER_GAP), left + width + LEADER_GAP);
     const nearestY = Math.min(Math.max(anchorY, middle - LEADER_RISE), middle + LEADER_RISE);
-    for (const [lineWidth, colour] of [[4, theme.card], [1.5, colours[index]]]) {
+    for (const [lineWidth, colour] of [[3, theme.card], [1, theme.ink]]) {
       context.lineWidth = lineWidth;
       context.strokeStyle = colour;
       context.beginPath();

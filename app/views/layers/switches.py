@@ -79,7 +79,7 @@ def show_switches() -> str:
         switches=switches,
         neurons=NEURONS,
         crops=CROPS,
-        parts=list_parts(config),
+        switchable=list_switchable_parts(config),
         config=config,
         max_samples=MAX_DROPOUT_SAMPLES,
         labels=compare_labels(predictor, before, after),
@@ -240,7 +240,7 @@ def make_tower_url(
     )
 
 
-def list_parts(config: AlexNetConfig) -> set[str]:
+def list_switchable_parts(config: AlexNetConfig) -> set[str]:
     """Return which parts this network has that can be switched, beside its neurons and crops."""
     layers = list_layers(config)
     return {

@@ -83,11 +83,15 @@ def test_the_next_photograph_is_taken_on_the_page_of_a_result(
     page = tab()
     before = classified(page)
     files = transfer(page, (jpeg, "next.jpg", "image/jpeg"))
-    key = "dataTransfer" if event == "drop" else "clipboardData"
-    page.dispatch_event("h1", event, {key: files})
-    page.wait_for_selector("text=next.jpg")
+    page.evaluate(
+        """([kind, data]) => document.dispatchEvent(kind === "paste"
+            ? new ClipboardEvent("paste", {clipboardData: data, bubbles: true})
+            : new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true}))""",
+        [event, files],
+    )
+    page.wait_for_url(lambda url: bool(RESULT.search(url)) and not url.endswith(before))
     check_answer(page)
-    assert not page.url.endswith(before)
+    assert page.locator("text=next.jpg").count() == 1
 
 
 def test_a_pasted_photograph_is_answered(tab: Open, jpeg: bytes) -> None:

@@ -233,10 +233,12 @@ def test_the_rows_follow_what_is_typed_also_from_other_pages(tab: Open) -> None:
             row => row.querySelector('h2').textContent.includes('tabby')).remove()"""
     )
     page.fill("[name=q]", "TABBY c")
-    page.wait_for_function("document.querySelectorAll('.class-row:not([hidden])').length === 1")
+    page.wait_for_function(
+        "() => document.querySelectorAll('.class-row:not([hidden])').length === 1"
+    )
     assert row.locator("h2").inner_text() == "tabby cat"
     assert row.locator("a.tile").count() > 0
     page.fill("[name=q]", "")
     page.wait_for_function(
-        f"document.querySelectorAll('.class-row:not([hidden])').length === {every - 1}"
+        f"() => document.querySelectorAll('.class-row:not([hidden])').length === {every - 1}"
     )

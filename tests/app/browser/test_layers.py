@@ -93,7 +93,7 @@ def test_a_switch_works_at_once(tab: Open, classified: Callable[..., str]) -> No
     page.evaluate("window.same = true")
     assert page.locator(".changed-layer img").count() == 14
     page.check("text=without GPU 1")
-    page.wait_for_function("document.querySelectorAll('.changed-layer img').length === 28")
+    page.wait_for_function("() => document.querySelectorAll('.changed-layer img').length === 28")
     assert page.evaluate("window.same")
     assert "silent=1" in page.url
     page.reload()
@@ -105,7 +105,7 @@ def test_presenting_lasts_from_page_to_page_and_is_left_again(tab: Open) -> None
     page.goto("/filters")
     before = page.locator("h1").bounding_box()["height"]
     page.click("[data-present]")
-    page.wait_for_function("document.querySelector('h1').getBoundingClientRect().height > 40")
+    page.wait_for_function("() => document.querySelector('h1').getBoundingClientRect().height > 40")
     assert page.locator("h1").bounding_box()["height"] > before
     page.goto("/figure-4")
     assert page.locator("html.present").count() == 1

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from app.config import Settings
+from model.checkpoint import load_weights, save_weights
 from storage.evaluations import (
     Evaluation,
     EvaluationData,
@@ -247,10 +248,10 @@ def test_weights_are_switched_by_whoever_knows_the_token(
     accessible: Callable[[Any], None],
 ) -> None:
     home = Home(root=tmp_path / "home")
-    for name in ("a", "b"):
-        place = home.runs / name / "weights.safetensors"
-        place.parent.mkdir(parents=True)
-        place.hardlink_to(settings.home.weights.resolve())
+    weights = load_weights(settings.home.weights)
+    for name, shift in (("a", 0), ("b", 1)):
+        shifted = replace(weights, mean=weights.mean + shift)
+        save_weights(shifted, home.runs / name / "weights.safetensors")
     switch_link(home.weights, home.runs / "a/weights.safetensors")
     variables = {"ALEXNET_HOME": str(home.root), "ALEXNET_ADMIN_TOKEN": TOKEN}
     with serve(variables) as address:
@@ -263,14 +264,16 @@ def test_weights_are_switched_by_whoever_knows_the_token(
         with page.expect_response(lambda response: response.status == 403):
             page.click("main form button[type=submit]")
         page.get_by_text("Wrong token").wait_for()  # the answer comes before its page is there
-        page.go_back()
+        accessible(page)
+        assert page.is_checked("input[value='runs/a/weights.safetensors']")  # the one in service
+        page.click("label:has-text('b result')")
         page.fill("#token", TOKEN)
         with page.expect_response(lambda response: response.status == 409):
             page.click("main form button[type=submit]")
         page.get_by_text("These weights are not indexed").wait_for()
         accessible(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        page.fill("#token", TOKEN)
+        assert page.locator("#token").count() == 0  # it is asked for once a session
         page.click("main form button[type=submit]")
         page.wait_for_selector("#found")
         assert page.is_checked("input[value='runs/b/weights.safetensors']")

@@ -202,6 +202,7 @@ def test_the_token_is_asked_for_once_a_session_and_a_wrong_one_leads_back(
     shop, weights, changed, post, client, page, app, open_app, monkeypatch
 ) -> None:
     add(shop, "a", changed(0.5))
+    add(shop, "b", weights)
     refused = post("runs/a/weights.safetensors", "wrong")
     assert refused.status_code == 403
     shown = page(refused)
@@ -211,16 +212,16 @@ def test_the_token_is_asked_for_once_a_session_and_a_wrong_one_leads_back(
     shown = page(client.get("/models"))
     assert "token" not in [field.attributes.get("name") for field in shown.all("input")]
     assert TOKEN not in str(client.get_cookie("alexnet").decoded_value)
-    assert post("weights.safetensors", "", consent="yes").status_code == 303
+    assert post("runs/b/weights.safetensors", "", consent="yes").status_code == 303
     # Another browser has not sent it, and this one's right ends with the day and with the token.
-    assert post("weights.safetensors", "", client=app.test_client()).status_code == 403
+    assert post("runs/b/weights.safetensors", "", client=app.test_client()).status_code == 403
     later = time.time() + 13 * 3600
     with monkeypatch.context() as patched:
         patched.setattr("app.views.models.time.time", lambda: later)
-        assert post("weights.safetensors", "").status_code == 403
+        assert post("runs/b/weights.safetensors", "").status_code == 403
     other = open_app(replace(shop.settings, admin_token=TOKEN + " of another year")).test_client()
     other.set_cookie("alexnet", client.get_cookie("alexnet").value)
-    assert post("weights.safetensors", "", client=other).status_code == 403
+    assert post("runs/b/weights.safetensors", "", client=other).status_code == 403
 
 
 def test_weights_and_the_index_made_by_them_are_switched_together(
