@@ -64,17 +64,19 @@ def main(options: Options) -> None:
     labels = swap_labels(truth, options.share, len(folder.classes), rng)
     wrong = labels != truth
     found = find_neighbourhood(features)
-    doubts = find_label_doubts(features, labels, found.places, len(folder.classes))
     order = [name.folder for name in predictor.classes]
     outputs = np.array([order.index(name.folder) for name in folder.classes])
-    confidence = predictor.loaded.compute_probabilities(features)[
-        np.arange(len(labels)), outputs[labels]
-    ]
+    network = predictor.loaded.compute_probabilities(features)[:, outputs].astype(np.float64)
+    confidence = network[np.arange(len(labels)), labels]
+    classes = len(folder.classes)
+    doubts = find_label_doubts(features, labels, found.places, classes, network)
+    blind = find_label_doubts(features, labels, found.places, classes)
     count = int(wrong.sum())
     print(f"{len(labels):,} photographs, {count} labels swapped")  # noqa: T201
     for name, scores in (
         ("doubt", doubts.doubts),
-        ("the network's confidence in the label", -confidence.astype(np.float64)),
+        ("doubt without the network, as of training images", blind.doubts),
+        ("the network's confidence in the label", -confidence),
         ("random", rng.random(len(labels))),
     ):
         hits = int(wrong[np.argsort(-scores, kind="stable")[:count]].sum())

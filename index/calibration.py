@@ -58,7 +58,8 @@ class Calibration:
             nearer = int(np.searchsorted(self.distances, distance, side="left"))
             farther = len(self.distances) - nearer
         verdict: Verdict = "sure"
-        if compute_margins(scaled[None])[0] < self.margin:
+        is_improbable = self.temperature is not None and scaled.max() < MIN_ACCURACY
+        if is_improbable or compute_margins(scaled[None])[0] < self.margin:
             verdict = "unsure"
         # The p-value of conformal prediction (Vovk et al. 2005): among images like the validation
         # images, a share of at most MAX_FALSE_ALARMS has one as small.
@@ -78,7 +79,8 @@ class Certainty:
     """How sure an answer is.
 
     verdict: `unlike` if the image is farther from all training images than is usual, `unsure` if
-    the two most probable labels are too close. nearer: how many of the `images` validation images
+    the most probable label is less probable than not, at the temperature, or the first two are too
+    close. nearer: how many of the `images` validation images
     are nearer to a training image; None without a distance. scaled: float32 [classes], the
     probabilities at the temperature; as they were if there is none.
     """

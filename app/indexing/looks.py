@@ -42,7 +42,7 @@ from index.manifest import Manifest
 from index.ranking import ImageFilter
 from index.review.make import gather_reviewed_images, make_review
 from index.review.stored import REVIEW_FILE, Review, write_review
-from index.sample import SAMPLE_FILE, Pixels, read_sample_columns
+from index.sample import PAGE_COLUMNS, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Doubles, Floats, Ids, Vectors
 from model.dataset import ImageFolder, scan_photographs
 from model.predict import Predictor
@@ -212,7 +212,8 @@ def read_sample_images(folder: Path) -> tuple[Ids, Pixels] | None:
     """Read the ids and thumbnails of a version's sample; None without one. Raises StoreError."""
     if not (folder / SAMPLE_FILE).exists():
         return None
-    found = read_sample_columns(folder, "ids", "small")
+    # The columns of patches are read too, since the others' shapes are checked against them.
+    found = read_sample_columns(folder, *PAGE_COLUMNS)
     return found["ids"], found["small"]
 
 

@@ -2,7 +2,8 @@
 
 Two judges see an image without its own label. Its nearest neighbours vote, itself left out. A
 linear classifier on the features is fitted by ridge regression to the labels of four fifths of the
-images and asked about the last fifth, in turn (cross-validation). The mean of both is read as
+images and asked about the last fifth, in turn (cross-validation). Of images that the network was
+not trained on, the network itself is a third judge, with the weight of both. The mean is read as
 confident learning reads probabilities (Northcutt, Jiang and Chuang, *Confident Learning*, 2021).
 
 That is the dozen lines of NumPy in `find_contested`, instead of the package cleanlab: it is under
@@ -46,15 +47,25 @@ class LabelDoubts:
     contested: Bools
 
 
-def find_label_doubts(features: Floats, labels: Ids, neighbours: Ids, classes: int) -> LabelDoubts:
+def find_label_doubts(
+    features: Floats,
+    labels: Ids,
+    neighbours: Ids,
+    classes: int,
+    network: Doubles | None = None,
+) -> LabelDoubts:
     """Judge N labels.
 
     features: float32 [N, F]. labels: int64 [N], below `classes`, which is at least 2. neighbours:
-    int64 [N, k], the places of each image's nearest others, nearest first.
+    int64 [N, k], the places of each image's nearest others, nearest first. network: float64
+    [N, classes], the network's probabilities; NaN for images that it was trained on.
     """
     voted = count_votes(labels, neighbours[:, :VOTERS], classes)
     predicted = cross_validate(features, labels, classes)
     probabilities = (voted + predicted) / 2
+    if network is not None:
+        unseen = np.isfinite(network).all(axis=1)
+        probabilities[unseen] = (probabilities[unseen] + network[unseen]) / 2
     return judge_labels(probabilities, labels)
 
 

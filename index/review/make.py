@@ -13,7 +13,7 @@ from index.review.doubts import Bools, find_label_doubts
 from index.review.outliers import find_outliers
 from index.review.stored import UNKNOWN_CLASS, Review
 from index.sample import Pixels
-from index.vectors import Floats, Ids, Vectors
+from index.vectors import Doubles, Floats, Ids, Vectors
 from model.loaded_network import LoadedNetwork
 
 MIN_REVIEWED = 10
@@ -101,17 +101,21 @@ def make_review(
     if len(images.ids) < MIN_REVIEWED or len(known) < 2:
         return None
     found = find_neighbourhood(images.features)
-    doubts = find_label_doubts(images.features, labels, found.places, len(known))
-    distances, outlying = find_outliers(images.features, labels)
-    copies = find_copies(found, images.thumbnails, near, near_pixels, images.same)
     folders = [name.folder for name in network.weights.classes]
     by_output = np.array([class_ids.get(f, UNKNOWN_CLASS) for f in folders], np.int32)
+    predicted = network.compute_probabilities(images.features)
+    validation = np.arange(len(images.ids)) >= len(images.ids) - images.validation
+    judged = select_classes(predicted, by_output, known)
+    judged[~validation] = np.nan  # the network was trained on these
+    doubts = find_label_doubts(images.features, labels, found.places, len(known), judged)
+    distances, outlying = find_outliers(images.features, labels)
+    copies = find_copies(found, images.thumbnails, near, near_pixels, images.same)
     exact = set(images.same)
     return Review(
         ids=images.ids,
-        validation=np.arange(len(images.ids)) >= len(images.ids) - images.validation,
+        validation=validation,
         classes=images.classes.astype(np.int32),
-        guesses=by_output[network.compute_probabilities(images.features).argmax(axis=1)],
+        guesses=by_output[predicted.argmax(axis=1)],
         proposed=known[doubts.proposed].astype(np.int32),
         doubts=doubts.doubts.astype(np.float32),
         losses=doubts.losses.astype(np.float32),
@@ -125,6 +129,19 @@ def make_review(
         near=near,
         near_pixels=near_pixels,
     )
+
+
+def select_classes(probabilities: Floats, by_output: Classes, known: Classes) -> Doubles:
+    """Return the probabilities of the classes `known`, int32 [C], as shares: float64 [N, C].
+
+    by_output: the class of each of the network's outputs. NaN where the network knows none of them.
+    """
+    found = np.zeros((len(probabilities), len(known)))
+    for place, class_id in enumerate(known.tolist()):
+        found[:, place] = probabilities[:, by_output == class_id].sum(axis=1)
+    whole = found.sum(axis=1, keepdims=True)
+    shares: Doubles = np.divide(found, whole, out=np.full_like(found, np.nan), where=whole > 0)
+    return shares
 
 
 def mark_exact(copies: Copies, same: set[tuple[int, int]]) -> Bools:

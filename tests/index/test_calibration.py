@@ -99,6 +99,16 @@ def test_two_labels_that_are_close_are_unsure() -> None:
     assert found.judge(np.array([0.95, 0.05], np.float32), 1.0).verdict == "sure"
 
 
+def test_a_label_that_is_less_probable_than_not_is_unsure() -> None:
+    probabilities, labels = draw(2.0)  # too sure: at the temperature of 2, 0.6 becomes less
+    found = calibrate(np.ones(4000), probabilities, labels)
+    answer = np.array([0.6, 0.15, 0.1, 0.1, 0.05], np.float32)
+    honest = answer**0.5 / (answer**0.5).sum()
+    assert honest.max() < 0.5
+    assert found.judge(answer, 1.0).verdict == "unsure"
+    assert found.judge(np.array([0.96, 0.01, 0.01, 0.01, 0.01], np.float32), 1.0).verdict == "sure"
+
+
 def test_scaling_keeps_the_order_and_sums_to_one() -> None:
     probabilities, _ = draw(1.0, 20)
     for temperature in (0.3, 1.0, 4.0):

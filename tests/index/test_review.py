@@ -8,6 +8,7 @@ from skimage import data
 from index.building.near_duplicates import encode_jpeg
 from index.review.copies import find_copies, find_neighbourhood
 from index.review.doubts import find_contested, find_label_doubts, judge_labels
+from index.review.make import select_classes
 from index.review.outliers import find_outliers
 from index.sample import make_thumbnail
 from model.preprocess import decode_square, make_square
@@ -125,3 +126,25 @@ def test_an_image_unlike_its_class_is_an_outlier() -> None:
     alone = find_outliers(features, np.r_[labels[:-1], 9])
     assert np.isinf(alone[0][-1])
     assert np.isneginf(alone[1][-1])
+
+
+def test_the_network_judges_only_images_that_it_has_not_seen() -> None:
+    features, labels = make_features()
+    near = find_neighbourhood(features).places
+    network = np.full((len(labels), CLASSES), np.nan)
+    network[3] = np.eye(CLASSES)[2]  # it has not seen this one, and contests its label
+    alone = find_label_doubts(features, labels, near, CLASSES)
+    both = find_label_doubts(features, labels, near, CLASSES, network)
+    assert both.proposed[3] == 2
+    assert both.doubts[3] > alone.doubts[3]
+    others = np.arange(len(labels)) != 3
+    assert (both.doubts[others] == alone.doubts[others]).all()
+
+
+def test_a_networks_outputs_are_matched_with_the_classes_of_the_data_set() -> None:
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.0, 1.0, 0.0]], np.float32)
+    # Its second output is of a class that the data set lacks; it does not know class 9.
+    by_output, known = np.array([7, 0, 4], np.int32), np.array([4, 7, 9], np.int32)
+    shares = select_classes(probabilities, by_output, known)
+    assert shares[0].tolist() == pytest.approx([0.6, 0.4, 0])
+    assert np.isnan(shares[1]).all()

@@ -16,6 +16,7 @@ from index.building.validation import (
     draw_photographs,
     measure_validation_images,
     read_validation_images,
+    write_validation_images,
 )
 from index.manifest import read_manifest, write_manifest
 from index.store import check_version, find_damage
@@ -80,10 +81,16 @@ def test_a_version_built_before_says_nothing_until_it_is_looked_at(shop: Any, jp
     assert "Nothing" in shop.right("look")
 
 
-def test_an_update_reads_only_the_validation_images_that_have_changed(shop: Any) -> None:
-    before = read_validation_images(shop.version)
-    assert before is not None
+def test_an_update_reads_only_the_validation_images_that_have_changed(
+    shop: Any, tmp_path: Path
+) -> None:
     folder, state = scan_photographs(shop.photographs), shop.state()
+    measured = measure_validation_images(
+        state.predictor, folder.root, folder.val, None, ignore_progress
+    )
+    write_validation_images(tmp_path, measured)
+    before = read_validation_images(tmp_path)
+    assert before is not None
     changed = before.entries[2]
     Image.new("RGB", (50, 40), "green").save(shop.photographs / changed.path)
     asked: list[int] = []
