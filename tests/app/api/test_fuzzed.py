@@ -62,9 +62,12 @@ def real(fuzzed: Flask, jpeg: bytes, make_uploader: Callable[[Flask], Any]) -> d
     run.mkdir(exist_ok=True)
     (run / "run.json").write_text(json.dumps(RUN))
     (run / "epochs.jsonl").write_text('{"epoch": 1, "loss": NaN, "top1_error": 0.5}\n')
+    classes = client.get("/api/classes").get_json()["classes"]
     return {
         "image_id": images,
-        "class_id": [one["id"] for one in client.get("/api/classes").get_json()["classes"]],
+        "class_id": [one["id"] for one in classes],
+        "label": [one["folder"] for one in classes],
+        "tower": [0, 1, 2],
         "number": list(range(1, 97)),
         "name": [run.name],
         "token": [token],
