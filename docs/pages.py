@@ -130,6 +130,25 @@ def open_layer(page: Page, demo: Path) -> None:
     page.click("h2 a:has-text('conv2')")
 
 
+def open_why(page: Page, demo: Path) -> None:
+    """Upload a photograph and ask why it has its label; wait until occlusion is refined."""
+    classify_cat(page, demo)
+    page.click("text=Why this label")
+    page.wait_for_selector("text=27 × 27", timeout=60_000)
+
+
+def open_unit(page: Page, demo: Path) -> None:
+    """Upload a photograph and open a unit of conv5."""
+    classify_cat(page, demo)
+    page.goto("/layers/conv5/unit/37")
+
+
+def open_switches(page: Page, demo: Path) -> None:
+    """Upload a photograph and open the network without normalisation."""
+    classify_cat(page, demo)
+    page.goto("/layers/switches?lrn=off")
+
+
 def open_latest_run(page: Page, demo: Path) -> None:
     """Open the latest run."""
     page.goto("/training")
@@ -169,6 +188,14 @@ SCREENSHOTS = (
         steps=classify_several,
     ),
     Screenshot(
+        section="Classify",
+        name="why",
+        caption="Why this label: each tower alone, occlusion, Grad-CAM and guided backpropagation.",
+        steps=open_why,
+        max_height=1300,
+        views=(LIGHT, DARK),
+    ),
+    Screenshot(
         section="Explore",
         name="explore",
         caption="The training images by class.",
@@ -203,6 +230,13 @@ SCREENSHOTS = (
         views=(LIGHT, DARK),
     ),
     Screenshot(
+        section="Review",
+        name="review",
+        caption="The data desk: doubtful labels, leaks, duplicates and outliers.",
+        steps=open_page("/review?show=all"),
+        views=(LIGHT, SMALL_DARK),
+    ),
+    Screenshot(
         section="Filters",
         name="filters",
         caption="The 96 kernels of conv1, 48 on each GPU.",
@@ -230,6 +264,21 @@ SCREENSHOTS = (
         name="layer",
         caption="The maps of one layer.",
         steps=open_layer,
+    ),
+    Screenshot(
+        section="Layers",
+        name="unit",
+        caption="One unit: the training images that excite it most, and its response to a "
+        "photograph.",
+        steps=open_unit,
+        max_height=1300,
+    ),
+    Screenshot(
+        section="Layers",
+        name="switches",
+        caption="The same photograph with parts of the network switched off.",
+        steps=open_switches,
+        max_height=1300,
     ),
     Screenshot(
         section="Figure 4",

@@ -43,7 +43,7 @@ class Home:
     @property
     def index_activity(self) -> Path:
         """What a running build of the index is doing (storage/activity.py)."""
-        return self.index / ".activity.json"
+        return self.root / ".index.json"
 
     @property
     def training_activity(self) -> Path:

@@ -385,9 +385,12 @@ def make_uploader(jpeg: bytes) -> Callable[[Flask], Uploader]:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def uploader(app: Flask, make_uploader: Callable[[Flask], Uploader]) -> Uploader:
-    """A client that has classified cat.jpg; for tests that leave the result as it is."""
+    """A client that has classified cat.jpg; for tests that leave the result as it is.
+
+    One for each module: others let uploads expire.
+    """
     return make_uploader(app)
 
 

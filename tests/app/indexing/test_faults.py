@@ -282,7 +282,7 @@ def test_an_index_in_milvus(shop, open_app, jpeg: bytes, tmp_path: Path) -> None
 @pytest.fixture
 def on_small_disk(shop, small_disk, copy_home) -> Iterator:
     """The home of the shop on a disk of a few megabytes."""
-    with small_disk("4m") as disk:
+    with small_disk("9m") as disk:
         home = copy_home(shop.settings.home, disk / "home")
         home.weights.unlink()
         switch_link(home.weights, shop.settings.home.weights.resolve())

@@ -217,7 +217,7 @@ def test_the_token_is_asked_for_once_a_session_and_a_wrong_one_leads_back(
     assert post("runs/b/weights.safetensors", "", client=app.test_client()).status_code == 403
     later = time.time() + 13 * 3600
     with monkeypatch.context() as patched:
-        patched.setattr("app.views.models.time.time", lambda: later)
+        patched.setattr("app.views.administrator.time.time", lambda: later)
         assert post("runs/b/weights.safetensors", "").status_code == 403
     other = open_app(replace(shop.settings, admin_token=TOKEN + " of another year")).test_client()
     other.set_cookie("alexnet", client.get_cookie("alexnet").value)

@@ -14,10 +14,13 @@ import pytest
 APPLICATION = """
 import os, time
 from pathlib import Path
+from types import SimpleNamespace
 
 class Application:
     config = {"MAX_CONTENT_LENGTH": 1000}
-    extensions = {"render_error": lambda status, path: Answer()}
+    extensions = {"render_error": lambda status, path: Answer(), "metrics": SimpleNamespace(
+        count_closed_connection=lambda reason: None
+    )}
 
     def __call__(self, environ, start_response):
         if environ["PATH_INFO"] == "/slow":

@@ -105,7 +105,10 @@ def test_the_nearest_by_pixels_are_those_of_brute_force(
     assert written == [f"{round(d):,}" if d >= 1000 else f"{d:.1f}" for d in distances[:6]]
     labels = [tile.one("span", "caption").all("span")[0].text for tile in tiles]
     for tile, label in zip(tiles, labels, strict=True):
-        assert page(client.get(tile.attributes["href"])).one("h1").text == label
+        assert (
+            page(client.get(tile.attributes["href"])).one("h1").text
+            == label.rpartition(" image of ")[2]
+        )
     assert "of a sample" not in shown.text
 
 
@@ -268,7 +271,7 @@ def test_several_images_lead_to_a_page_of_their_own(
     assert "attachment" in saved.headers["Content-Disposition"]
     lines = list(csv.DictReader(io.StringIO(saved.get_data(as_text=True))))
     assert [line["file"] for line in lines] == list(NAMES)
-    assert lines[0]["label_1"] == items[0].one("span", "label").text
+    assert lines[0]["label_1"] in items[0].one("span", "label").text  # or: unsure, this or another
     assert float(lines[0]["probability_1"]) == pytest.approx(
         float(items[0].one("span", "number").text.split("\u2009")[0]) / 100, abs=0.0006
     )

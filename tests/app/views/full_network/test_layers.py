@@ -196,7 +196,7 @@ def test_the_strongest_neurons_are_listed(client, page, token, truth):
     for tower, block in enumerate(shown.one("div", "enlarged").all("section", "lane")):
         half = truth["fc7"][2048 * tower : 2048 * (tower + 1)]
         rows = block.one("ol", "bars").all("li")
-        numbers = [int(r.one("span", "label").one("span").text.replace(",", "")) for r in rows]
+        numbers = [int(r.one("a", "label").one("span").text.replace(",", "")) for r in rows]
         values = [float(row.all("span", "number")[-1].text) for row in rows]
         assert numbers == [2048 * tower + int(i) + 1 for i in np.argsort(-half)[:10]]
         assert values == pytest.approx(np.sort(half)[::-1][:10].tolist(), abs=0.006)
