@@ -193,7 +193,6 @@ SCREENSHOTS = (
         caption="Why this label: each tower alone, occlusion, Grad-CAM and guided backpropagation.",
         steps=open_why,
         max_height=1300,
-        views=(LIGHT, DARK),
     ),
     Screenshot(
         section="Explore",
@@ -286,7 +285,7 @@ SCREENSHOTS = (
         caption="Figure 4 of the demo's validation images; white in both colour schemes.",
         steps=open_page("/figure-4?draw=3"),
         wait_for=FIGURE_4_READY,
-        views=(LIGHT, DARK, SMALL),
+        views=(LIGHT, SMALL),
     ),
     Screenshot(
         section="Figure 4",
