@@ -15,8 +15,7 @@ from app.database.images import read_class_ids
 from app.database.ingest import register_validation_images
 from app.database.session import Sessions
 from app.indexing.verify import choose_version
-from app.indexing.versions import find_weights_or_fail
-from app.inference.served_weights import load_servable
+from app.indexing.versions import open_version_predictor
 from index import store
 from index.building.file_list import FILE_LIST, FileEntry, read_file_list
 from index.building.near_duplicates import measure_near_duplicate_pixels
@@ -46,7 +45,6 @@ from index.sample import PAGE_COLUMNS, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Doubles, Floats, Ids, Vectors
 from model.dataset import ImageFolder, scan_photographs
 from model.predict import Predictor
-from model.runtime.prepared import open_predictor
 from storage.progress import Report
 
 LOOK_FILES = (VALIDATION_FILE, VALIDATION_LIST, CALIBRATION_FILE, REVIEW_FILE)
@@ -180,13 +178,7 @@ def add_looks(
         manifest = store.check_version(root, name)
         if not list_missing(manifest):
             return []
-        predictor = open_predictor(
-            find_weights_or_fail(settings.home, manifest),
-            settings.device,
-            settings.runtime,
-            settings.home.runtimes,
-            load_servable,
-        )
+        predictor = open_version_predictor(settings, manifest)
         index = store.open_version(root, name, settings.search_device)
         entries, rows = read_file_list(root / name / FILE_LIST)
         indexed = IndexedPhotographs(

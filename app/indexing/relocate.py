@@ -51,22 +51,20 @@ def relocate_index(
         refuse_known_folder(sessions, new)
         entries, _ = read_file_list(home.index / name / FILE_LIST)
         if wrong := find_changed_files(new, entries, report):
-            others = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+            more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
             raise StoreError(
                 f"{new} does not hold the photographs of {old}, and nothing was changed: "
-                f"{wrong[0]}{others}. If they are to be replaced, run `flask index build --data "
+                f"{wrong[0]}{more}. If they are to be replaced, run `flask index build --data "
                 f"{new}`"
             )
-        versions = []
-        for each in store.list_versions(home.index):
-            found = read_manifest(home.index / each)
-            if found.data == str(old):
-                write_manifest(replace(found, data=str(new)), home.index / each)
-                versions.append(each)
-        # Times of files change with a move: without this, a build would seem to be due.
-        same = len(moved.train) == manifest.images + manifest.unreadable
-        listing = digest_listing(new, moved.train) if same else manifest.listing
-        write_manifest(replace(manifest, data=str(new), listing=listing), home.index / name)
+        if len(moved.train) == manifest.images + manifest.unreadable:
+            # Times of files change with a move: without this, a build would seem to be due.
+            manifest = replace(manifest, listing=digest_listing(new, moved.train))
+        others = (read_manifest(home.index / each) for each in store.list_versions(home.index))
+        changed = [manifest, *(m for m in others if m.name != name and m.data == str(old))]
+        for each in changed:
+            write_manifest(replace(each, data=str(new)), home.index / each.name)
         record_moved_folder(home, old, new)
         move_dataset(sessions, old, new)
-    return Relocation(old=old, new=new, images=len(entries), versions=versions or [name])
+    versions = sorted(each.name for each in changed)
+    return Relocation(old=old, new=new, images=len(entries), versions=versions)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from app.config import Settings
 from app.indexing.verify import choose_version
-from app.indexing.versions import find_weights_or_fail
-from app.inference.served_weights import load_servable
+from app.indexing.versions import open_version_predictor
 from index import store
 from index.building.file_list import FILE_LIST, read_file_list
 from index.building.sampling import read_entry_square, scan_units
@@ -18,7 +17,6 @@ from index.sample import Pixels, read_sample
 from index.units import UNITS_FILE, TopImages, write_units
 from index.vectors import Ids
 from model.predict import Predictor
-from model.runtime.prepared import open_predictor
 from storage.progress import Report
 
 
@@ -37,13 +35,7 @@ def add_units(settings: Settings, report: Report, name: str | None = None) -> li
         sample = read_sample(root / name, manifest)
         if sample is None:
             raise StoreError(f"Version {name} has no sample of images; run `flask index build`")
-        predictor = open_predictor(
-            find_weights_or_fail(settings.home, manifest),
-            settings.device,
-            settings.runtime,
-            settings.home.runtimes,
-            load_servable,
-        )
+        predictor = open_version_predictor(settings, manifest)
         top = scan_version(predictor, root / name, manifest, sample.ids, report)
         if top is None:
             raise StoreError(f"None of the photographs of version {name} can be read any more")

@@ -24,6 +24,8 @@ from index.engines import milvus_collections
 from index.engines.protocol import SearchError
 from index.manifest import StoreError, read_manifest
 from index.store import Manifest
+from model.predict import Predictor
+from model.runtime.prepared import open_predictor
 from storage.home import Home
 
 
@@ -113,6 +115,15 @@ def find_weights_or_fail(home: Home, manifest: Manifest) -> Path:
         return find_weights_of_version(home, manifest)
     except LostWeightsError as error:
         raise StoreError(f"Version {manifest.name} has lost its weights: {error}") from error
+
+
+def open_version_predictor(settings: Settings, manifest: Manifest) -> Predictor:
+    """Open the network that a version was built with, as the server computes it.
+
+    Raises StoreError if its weights are lost, and WeightsError.
+    """
+    file, folder = find_weights_or_fail(settings.home, manifest), settings.home.runtimes
+    return open_predictor(file, settings.device, settings.runtime, folder, load_servable)
 
 
 def prune_versions(
