@@ -74,7 +74,7 @@ def scan_folder(root: Path, *, val_may_lack_classes: bool = False) -> ImageFolde
     """
     root = root.absolute()
     base = find_split_folder(root)
-    train, val = list_classes(base / "train"), list_classes(base / "val")
+    train, val = list_split_classes(base / "train"), list_split_classes(base / "val")
     names = train.classes
     if val.classes != names and not (val_may_lack_classes and set(val.classes) <= set(names)):
         raise FolderError(f"{root}: {describe_class_mismatch(names, val.classes)}")
@@ -166,7 +166,7 @@ class SplitClasses(NamedTuple):
     files: dict[str, list[str]]
 
 
-def list_classes(place: Path) -> SplitClasses:
+def list_split_classes(place: Path) -> SplitClasses:
     """List the classes of a split: its folders, or those of ImageNet's images.
 
     Raises FolderError.

@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -85,6 +85,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file atomically and durably, text as UTF-8. Raises OSError."""
     with replace_atomically(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def make_links(folder: Path, links: Mapping[str, str | Path]) -> None:
+    """Make symbolic links below a folder, by their paths relative to it. Raises OSError."""
+    for name, target in links.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
 
 
 def switch_link(link: Path, target: Path) -> None:

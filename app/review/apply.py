@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from app.review.corrections import CorrectionError, ListedCorrection
 from index.vectors import compute_file_sha256
 from model.dataset import CLASSES_FILE, scan_photographs
-from storage.files import temporary_path
+from storage.files import make_links, temporary_path
 
 RECORD_FILE = "corrections.json"
 SPLITS = ("train", "val")
@@ -142,9 +142,7 @@ def write_links(links: Links, data: Path, target: Path, record: str | None) -> N
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for path, photograph in links.items():
-            (part / path).parent.mkdir(parents=True, exist_ok=True)
-            (part / path).symlink_to(photograph)
+        make_links(part, links)
         if (data / CLASSES_FILE).exists():
             (part / CLASSES_FILE).symlink_to((data / CLASSES_FILE).resolve())
         if record is not None:

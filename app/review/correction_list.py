@@ -14,14 +14,14 @@ FIELDS = ("file", "sha256", "action", "label", "to", "note")
 FORMAT = 1
 
 
-def format_json(corrections: Sequence[ListedCorrection]) -> str:
+def format_corrections_json(corrections: Sequence[ListedCorrection]) -> str:
     """Write a list as JSON."""
     rows = [{name: getattr(one, name) for name in FIELDS} for one in corrections]
     content = {"format": FORMAT, "corrections": rows}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def format_csv(corrections: Sequence[ListedCorrection]) -> str:
+def format_corrections_csv(corrections: Sequence[ListedCorrection]) -> str:
     """Write a list as CSV, without formulas for a spreadsheet."""
     out = io.StringIO()
     lines = csv.writer(out, lineterminator="\n")

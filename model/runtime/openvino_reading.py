@@ -30,7 +30,7 @@ def add_gains(graph: ov.Model) -> ov.Model:
     return ov.Model(results, [*graph.get_parameters(), *gains], "layers with gains")
 
 
-def find_weights(graph: ov.Model) -> list[Floats]:
+def find_all_weights(graph: ov.Model) -> list[Floats]:
     """Find the weights of each layer in the graph of all layers, in torch's arrangement.
 
     Raises RuntimeUnavailableError for a graph that is arranged otherwise.

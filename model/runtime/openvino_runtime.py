@@ -16,7 +16,7 @@ import openvino as ov
 from model.config import AlexNetConfig
 from model.runtime.machine import read_thread_limit
 from model.runtime.names import OPENVINO_PRECISIONS
-from model.runtime.openvino_reading import add_gains, find_mean, find_weights
+from model.runtime.openvino_reading import add_gains, find_all_weights, find_mean
 from model.runtime.openvino_switches import apply_switches
 from model.runtime.protocol import (
     Floats,
@@ -131,7 +131,7 @@ class OpenVinoRuntime:
     def weights(self) -> list[Floats]:
         """The weights, read when they are first needed."""
         with explain_failures():
-            return find_weights(self.graphs.open_layers())
+            return find_all_weights(self.graphs.open_layers())
 
     @cached_property
     def mean(self) -> Floats:

@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 
 from app.review.apply import apply_corrections, list_links, revert_corrections
-from app.review.correction_list import format_csv, format_json, read_correction_list
+from app.review.correction_list import (
+    format_corrections_csv,
+    format_corrections_json,
+    read_correction_list,
+)
 from app.review.corrections import CorrectionError, ListedCorrection
 
 
@@ -108,7 +112,7 @@ def test_no_folder_that_exists_or_lies_inside_is_written(
     assert snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("write", [format_csv, format_json])
+@pytest.mark.parametrize("write", [format_corrections_csv, format_corrections_json])
 def test_a_list_that_is_exported_is_read_as_it_was(write, folder: Path, tmp_path: Path) -> None:
     listed = [
         correct(folder, "train/cat/a.jpg", "relabel", "dog", note='=1+1, "odd"; naïve'),
@@ -116,7 +120,7 @@ def test_a_list_that_is_exported_is_read_as_it_was(write, folder: Path, tmp_path
     ]
     (tmp_path / "list").write_text(write(listed), encoding="utf-8")
     assert read_correction_list(tmp_path / "list") == listed
-    if write is format_csv:
+    if write is format_corrections_csv:
         assert ",=1" not in (tmp_path / "list").read_text()  # no formula for a spreadsheet
 
 

@@ -9,8 +9,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from model.dataset import FolderError, list_classes, list_files_below
-from storage.files import lock_file
+from model.dataset import FolderError, list_files_below, list_split_classes
+from storage.files import lock_file, make_links
 
 Links = dict[str, str]
 """Where each link's path, relative to the folder of links, leads: an absolute path."""
@@ -38,14 +38,14 @@ def make_split(root: Path, share: float, seed: int, splits: Path) -> Path:
             part = folder.with_name(f".{folder.name}.part")
             for old in (part, folder):
                 shutil.rmtree(old, ignore_errors=True)
-            write_links(part, links)
+            make_links(part, links)
             part.rename(folder)
     return folder
 
 
 def plan_links(root: Path, share: float, seed: int) -> Links:
     """Decide where each photograph goes. Raises FolderError."""
-    listed, links = list_classes(root), Links()
+    listed, links = list_split_classes(root), Links()
     if listed.files:
         raise FolderError(f"{root} holds no class folders; --split expects {root}/<class>/*")
     for name in listed.classes:
@@ -77,10 +77,3 @@ def read_links(folder: Path) -> Links:
         for path in folder.rglob("*")
         if path.is_symlink()
     }
-
-
-def write_links(folder: Path, links: Links) -> None:
-    """Make a folder of links. Raises OSError."""
-    for name, target in links.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).symlink_to(target)

@@ -10,7 +10,7 @@ from app import context
 from app.database.images import CatalogueImage, find_images
 from app.inference.state import Ready
 from app.review import corrections as listed
-from app.review.correction_list import format_csv, format_json
+from app.review.correction_list import format_corrections_csv, format_corrections_json
 from app.review.corrections import ACTIONS, MAX_NOTE_LENGTH, WantedCorrection
 from app.serving.loopback import is_open_switching
 from app.views.administrator import find_token_problem, is_administrator
@@ -66,7 +66,7 @@ def show_review() -> str:
     if state.review is None:
         return render_template("review_missing.html", command="flask index look")
     labels = listed.read_labels(context.sessions(), state.version.dataset_id)
-    text, number = read_text(), read_page_number()
+    text, number = read_file_query(), read_page_number()
     query = read_review_query(state, text, labels)
     found = find_findings(state.review, query)
     last = max(1, -(-len(found) // ITEMS_PER_PAGE))
@@ -152,7 +152,7 @@ def remove_correction() -> Redirect:
 def export_corrections(form: str) -> Response:
     """Export the list of corrections, for `flask data apply`."""
     found = listed.list_corrections(context.sessions(), context.require_ready().version.dataset_id)
-    text = format_csv(found) if form == "csv" else format_json(found)
+    text = format_corrections_csv(found) if form == "csv" else format_corrections_json(found)
     response = Response(text, mimetype="text/csv" if form == "csv" else "application/json")
     response.headers["Content-Disposition"] = f"attachment; filename=corrections.{form}"
     return response
@@ -203,7 +203,7 @@ def is_id(text: str) -> bool:
     return text.isascii() and text.isdigit() and 0 < int(text[:11]) <= context.MAX_ID
 
 
-def read_text() -> str:
+def read_file_query() -> str:
     """Read what the file names are searched for."""
     return " ".join(request.args.get("q", "").split())[:MAX_QUERY_LENGTH]
 
