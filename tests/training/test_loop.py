@@ -6,8 +6,6 @@ import random
 import resource
 import signal
 import subprocess
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,8 +19,9 @@ from model.checkpoint import load_weights
 from model.counter_rng import derive_image_keys
 from storage.home import Home
 from storage.runs import Epoch, RunFolder
+from training import reporting
 from training.callbacks import Callbacks, StoppedError
-from training.checkpoints import load_checkpoint
+from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import CIFAR, Recipe
 from training.data import Batches
 from training.dataset.prepare import PreparedDataset
@@ -297,20 +296,22 @@ def test_a_run_killed_while_it_writes_resumes_to_the_same_bits(
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(
-    run_training: RunTraining, tmp_path: Path
+    run_training: RunTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     run_training(whole, *SHORT)
+    sent = list[int]()
 
-    def terminate_when_saved() -> None:
-        while not list(stopped.glob("runs/*/checkpoint.safetensors")):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def save_and_terminate(run: RunFolder | None, state: TrainingState, spec: RunSpec) -> None:
+        save_checkpoint(run, state, spec)
+        # Once: a second one, after the run has ended, would end this process.
+        if not sent:
+            sent.append(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    thread = threading.Thread(target=terminate_when_saved)
-    thread.start()
-    printed, _ = run_training(stopped, *SHORT, code=128 + signal.SIGTERM)
-    thread.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(reporting, "save_checkpoint", save_and_terminate)
+        printed, _ = run_training(stopped, *SHORT, code=128 + signal.SIGTERM)
     run = only_run(stopped)
     assert f"--resume {run.path}" in printed
     before = run.checkpoint.read_bytes()
