@@ -81,6 +81,12 @@ def test_each_crop_is_what_the_network_says_of_it(
         atol=1e-3,
     )
     np.testing.assert_allclose(runtime.run_logits(squares[:1])[0], layers[-1][0], atol=1e-4)
+    units = [unit.ravel() for layer, _ in layers for unit in layer]
+    peaks = runtime.find_peaks(squares)
+    assert peaks.values.shape == peaks.places.shape == (len(squares), len(units))
+    np.testing.assert_allclose(peaks.values[0], [u.max() for u in units], rtol=1e-3, atol=1e-4)
+    at_places = [u[place] for u, place in zip(units, peaks.places[0].tolist(), strict=True)]
+    np.testing.assert_allclose(at_places, peaks.values[0], rtol=1e-3, atol=1e-4)
     assert np.array_equal(runtime.read_mean(), predictor.loaded.mean.numpy())
     for ours, theirs in zip(runtime.read_weights(), predictor.runtime.read_weights(), strict=True):
         assert np.array_equal(ours, theirs)
@@ -125,6 +131,8 @@ def test_bf16_departs_and_agrees(
     found = measure_disagreement(runtime, predictor.runtime, images, features=True)
     assert found.is_small
     assert found.feature > 1e-4
+    ours, theirs = (one.find_peaks(images).values for one in (runtime, predictor.runtime))
+    assert 0 < np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()
 
 
 def test_broken_weights_agree_with_nothing(weights_of: Callable[..., Weights]) -> None:
