@@ -28,6 +28,8 @@ Page = Callable[[Any], Any]
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 RED = "#b3261e"
 CLASSES = 6
+DRAW = 2012
+"""The figure's number, which no other test has asked the same application for."""
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +48,16 @@ def known(app: Flask, state: Ready) -> list[CatalogueImage]:
 
 @pytest.fixture(scope="module")
 def first(app: Flask, page: Page) -> tuple[Any, Any]:
-    """The page with the placeholder of the first figure, then the figure that it is filled with."""
+    """The page with the placeholder of a figure, then the figure that it is filled with."""
     client = app.test_client()
-    frame = page(client.get("/figure-4?draw=1"))
+    frame = page(client.get(f"/figure-4?draw={DRAW}"))
     waiting = frame.one("figure", "plate").attributes["data-from"]
     return frame, page(client.get(waiting)).one("figure", "plate")
 
 
 @pytest.fixture
 def shown(first: tuple[Any, Any]) -> Any:
-    """The first figure."""
+    """The figure."""
     return first[1]
 
 
@@ -160,7 +162,7 @@ def test_the_placeholder_comes_at_once_and_the_content_is_cached(
     assert not empty.all("rect", "fill")
     assert "data-from" not in whole.attributes
     assert (left_of(whole), right_of(whole)) == (left_of(empty), right_of(empty))
-    again = page(client.get("/figure-4?draw=1")).one("figure", "plate")
+    again = page(client.get(f"/figure-4?draw={DRAW}")).one("figure", "plate")
     assert len(again.all("rect", "fill")) == len(whole.all("rect", "fill")) == 40
 
 
@@ -242,17 +244,17 @@ def test_the_files_are_complete_and_ready_for_print(
     red = len(shown.one("ul", "labelled").all("li", "correct"))
 
     def get(kind: str) -> Any:
-        return app.test_client().get(f"/figure-4.{kind}?draw=1")
+        return app.test_client().get(f"/figure-4.{kind}?draw={DRAW}")
 
     # At the same time, as two readers may.
     with ThreadPoolExecutor(2) as pool:
         png, svg = pool.map(get, ("png", "svg"))
     for answer, kind in ((png, "png"), (svg, "svg")):
         assert answer.headers["Content-Disposition"] == (
-            f"attachment; filename=figure-4-{photographs.name}-1.{kind}"
+            f"attachment; filename=figure-4-{photographs.name}-{DRAW}.{kind}"
         )
         again = app.test_client().get(
-            f"/figure-4.{kind}", headers={"If-None-Match": answer.headers["ETag"]}
+            f"/figure-4.{kind}?draw={DRAW}", headers={"If-None-Match": answer.headers["ETag"]}
         )
         assert again.status_code == 304
     check_png(png.data)
