@@ -14,6 +14,7 @@ from app.inference.mean_query import PickError
 from app.inference.state import NotReadyError
 from app.inference.switch_weights import SwitchError
 from app.problems import (
+    BUSY_RETRY_AFTER_SECONDS,
     DOCS_PATH,
     PROBLEM_KINDS,
     Problem,
@@ -213,7 +214,9 @@ def handle_busy(error: BusyError) -> Response:
     problem = Problem(
         status=503, kind="busy", sentence=kind.meaning, heading=kind.title, retry=True
     )
-    return make_error_response(problem)
+    response = make_error_response(problem)
+    response.headers["Retry-After"] = str(BUSY_RETRY_AFTER_SECONDS)
+    return response
 
 
 def handle_client_gone(error: ClientGoneError) -> Response:

@@ -18,6 +18,8 @@ DOCS_PATH = "/api"
 """The page that explains each kind of problem, under its name."""
 RETRY_AFTER_SECONDS = 30
 """Seconds after which a retry may succeed."""
+BUSY_RETRY_AFTER_SECONDS = 2
+"""The same where others are being answered: as many as may wait take about a second."""
 ACCEPTED_MEDIA_TYPES = ("image/jpeg", "image/png", "image/webp")
 
 

@@ -4,6 +4,7 @@ gunicorn starts, watches and restarts the process, and listens; waitress does th
 (connections.py). Its own workers give each connection a thread, so that a few slow ones stop all.
 """
 
+import ctypes
 import logging
 import os
 import socket
@@ -21,10 +22,17 @@ POLL_SECONDS = 0.5
 """Seconds after which a worker looks at its orders even if nothing happens."""
 WAITING_BODIES = 2 * 1024**3
 """Bytes on disk that the bodies of unfinished requests may take together."""
+M_ARENA_MAX = -8
+"""Of glibc's mallopt: how many arenas threads may get for their memory."""
 
 
 class BufferedWorker(Worker):  # type: ignore[misc]
     """Serves a Flask application; its extension `render_error` makes the pages for errors."""
+
+    def init_process(self) -> None:
+        """Prepare this process, load the application and serve."""
+        use_one_arena()
+        super().init_process()
 
     def run(self) -> None:
         """Serve until told to stop, then finish what has been begun."""
@@ -106,3 +114,12 @@ class BufferedWorker(Worker):  # type: ignore[misc]
             return answer
 
         return logged
+
+
+def use_one_arena() -> None:
+    """Let all threads take their memory from one place, where the C library is glibc.
+
+    What each has freed it otherwise keeps for itself: 30 to 40 MB in a process.
+    """
+    if (set_option := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        set_option(M_ARENA_MAX, 1)

@@ -26,8 +26,8 @@ from storage.home import Home
 from storage.pretrained import keep_uninstalled
 
 ROOT = Path(__file__).resolve().parents[2]
-RETRY_SECONDS = 0.05
-"""How long a client waits that was refused because too many wait."""
+MEMORY_CLIENTS = 4
+"""How many clients send before the memory is read, whatever the number of workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +70,11 @@ def measure_server(weights: Path, root: Path, clients: int, seconds: float) -> S
     with serve(root, 1) as (address, process, start):
         send(address, body, 1, min(2.0, seconds))  # the first images also prepare
         alone = send(address, body, 1, seconds)
+        send(address, body, MEMORY_CLIENTS, min(4.0, seconds))
         master, workers = read_memory(process.pid)
         many = send(address, body, clients, seconds)
     with serve(root, 2) as (address, process, _):
-        send(address, body, 4, min(4.0, seconds))
+        send(address, body, MEMORY_CLIENTS, min(4.0, seconds))
         both = sum(read_memory(process.pid))
     p50, p99 = read_quantiles(alone.milliseconds)
     many50, many99 = read_quantiles(many.milliseconds)
@@ -150,7 +151,10 @@ def send(address: str, body: bytes, clients: int, seconds: float) -> Answers:
 
 
 def send_in_turn(address: str, body: bytes, end: float, answers: Answers) -> None:
-    """Send an upload until the time is over; what is answered later does not count."""
+    """Send an upload until the time is over; what is answered later does not count.
+
+    A client that is refused comes back when the answer says.
+    """
     headers = {"Content-Type": "image/jpeg"}
     connection = http.client.HTTPConnection(address, timeout=120)
     while time.perf_counter() < end:
@@ -160,7 +164,7 @@ def send_in_turn(address: str, body: bytes, end: float, answers: Answers) -> Non
         text, now = answer.read(), time.perf_counter()
         if answer.status == 503:
             answers.refused += 1
-            time.sleep(RETRY_SECONDS)
+            time.sleep(max(0.0, min(float(answer.headers["Retry-After"]), end - now)))
         elif answer.status != 200:
             raise SystemExit(f"{answer.status}: {text.decode(errors='replace')}")
         elif now <= end:
