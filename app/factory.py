@@ -41,8 +41,9 @@ from app.views.why.explanation import ExplanationState
 from app.web import configure_web
 
 ROOT = Path(__file__).resolve().parent.parent
-MAX_CONCURRENT_IMAGES = 2
-"""Images decoded and computed with at once, so that a few requests do not take every core."""
+MAX_CONCURRENT_IMAGES = 3
+"""Images decoded and computed with at once, so that a few requests do not take every core: while
+one is computed, two wait to be computed together (model/runtime/joined_passes.py)."""
 COOKIE_LIFETIME = timedelta(days=400)
 """As long as browsers keep a cookie at most; it is renewed by each visit to the first page."""
 PAGES = (

@@ -26,8 +26,8 @@ from storage.home import Home
 from storage.pretrained import keep_uninstalled
 
 ROOT = Path(__file__).resolve().parents[2]
-MEMORY_CLIENTS = 4
-"""How many clients send before the memory is read, whatever the number of workers."""
+MEMORY_CLIENTS = 16
+"""How many clients send before the memory is read: so many that each of two workers gets some."""
 
 
 @dataclass(frozen=True, kw_only=True)

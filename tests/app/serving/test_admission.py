@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -78,7 +79,9 @@ def test_a_full_queue_is_told_on_pages_and_in_the_api_while_others_are_answered(
 ) -> None:
     queue: ComputeQueue = app.extensions["compute_queue"]
     sent = {"image": (io.BytesIO(jpeg), "a.jpg")}
-    with queue.enter(), queue.enter():
+    with ExitStack() as held:
+        for _ in range(queue.slots):
+            held.enter_context(queue.enter())
         queue.limit, before = 0, queue.limit
         try:
             refused = send(jpeg)
