@@ -8,6 +8,7 @@ from flask import Flask
 from flask_wtf import CSRFProtect
 
 from app.api import allow_origins, register_api
+from app.classroom.fitting import HeadFitter
 from app.classroom.zip_file import ZIP_PATH
 from app.cli import LazyCommands
 from app.config import Settings
@@ -89,6 +90,11 @@ def make_app(settings: Settings | None = None) -> Flask:
     app.extensions["figures"] = FigureState()
     app.extensions["compute_queue"] = ComputeQueue(MAX_CONCURRENT_IMAGES, settings.queue)
     app.extensions["metrics"] = Metrics()
+    app.extensions["head_fitter"] = HeadFitter(
+        decoder=app.extensions["decoder"],
+        queue=app.extensions["compute_queue"],
+        metrics=app.extensions["metrics"],
+    )
     # What is registered first comes first before a request, and last after it.
     name_requests(app)
     measure_requests(app)

@@ -10,6 +10,8 @@ from storage.home import Home
 ADDRESSES = (
     "/new/from/zip",
     "/new/some/delete",
+    "/new/some/head",
+    "/new/some/classify",
 )
 
 
