@@ -1,6 +1,7 @@
 """A data set's page: its photographs, and the classifier that is made of their features."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from flask import (
     Blueprint,
@@ -25,17 +26,22 @@ from app.classroom.datasets import (
 )
 from app.classroom.fitting import MAX_FITTED, FittingState
 from app.classroom.head import Head
+from app.classroom.training_process import MAX_EPOCHS, read_training_state
 from app.inference.state import NotReady
 from app.uploads.receive import describe_upload_limits, list_sent_files, make_decode_request
 from app.views.pictures import serve_image_file
+from app.views.runs.status import determine_run_status
 from app.web import revalidate_by_content
 from model.predict import LabelProbability
+from model.runtime.prepared import is_torch_installed
+from storage.activity import read_activity
 
 MAX_NUMBER = MAX_PHOTOGRAPHS - 1
 EXAMPLES_PER_CLASS = 6
 MAX_CLASSES_WITH_EXAMPLES = 24
 MAX_MISTAKES = 12
 GUESSES, NEIGHBOURS = 5, 6
+DEFAULT_EPOCHS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,7 @@ def render_dataset(dataset: Dataset, problem: str = "", answer: Answer | None = 
     """Render the page. problem: why nothing was done; answer: to an image just sent."""
     settings, state = context.settings(), context.loader().get_state()
     fitting = context.head_fitter().read_state(dataset)
+    training = read_training_state(settings.home, dataset)
     return render_template(
         "new_dataset.html",
         dataset=dataset,
@@ -96,6 +103,12 @@ def render_dataset(dataset: Dataset, problem: str = "", answer: Answer | None = 
         max_fitted=MAX_FITTED,
         identity="" if isinstance(state, NotReady) else state.predictor.identity,
         limits=describe_upload_limits(settings),
+        training=training,
+        status=determine_run_status(training.run, datetime.now(UTC)) if training.run else None,
+        preparing=read_activity(settings.home.training_activity) if training.running else None,
+        can_train=is_torch_installed(),
+        max_epochs=MAX_EPOCHS,
+        default_epochs=DEFAULT_EPOCHS,
     )
 
 
@@ -173,9 +186,13 @@ def describe_neighbour(head: Head, number: int, distance: float) -> ShownPhotogr
     return ShownPhotograph(number=number, label=label, distance=distance)
 
 
-def remove_dataset(name: str) -> Redirect:
-    """Delete a data set."""
-    delete_dataset(find_dataset(name))
+def remove_dataset(name: str) -> Redirect | Response:
+    """Delete a data set, unless a network is just being trained on it."""
+    dataset = find_dataset(name)
+    if read_training_state(context.settings().home, dataset).running:
+        problem = "A network is being trained on it; stop the training first."
+        return make_response(render_dataset(dataset, problem), 409)
+    delete_dataset(dataset)
     current_app.logger.warning("deleted the data set %s", name)
     return redirect(url_for(".show_datasets"), 303)
 

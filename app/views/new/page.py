@@ -26,12 +26,13 @@ from app.classroom.datasets import (
 )
 from app.classroom.zip_file import read_zip
 from app.uploads.receive import make_decode_request
-from app.views.new import dataset
+from app.views.new import dataset, training
 from app.views.new.access import guard_classroom
 
 blueprint = Blueprint("new", __name__, url_prefix="/new")
 guard_classroom(blueprint)
 dataset.add_pages(blueprint)
+training.add_training_actions(blueprint)
 
 
 @blueprint.get("")

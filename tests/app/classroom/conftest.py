@@ -56,6 +56,7 @@ class Teacher:
 
     client: FlaskClient
     csrf: str
+    token: str = TOKEN
 
     def post(self, address: str, **fields: Any) -> TestResponse:
         """Send a form."""

@@ -12,6 +12,9 @@ ADDRESSES = (
     "/new/some/delete",
     "/new/some/head",
     "/new/some/classify",
+    "/new/some/train",
+    "/new/some/train/stop",
+    "/new/some/train/resume",
 )
 
 
