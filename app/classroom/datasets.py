@@ -28,7 +28,7 @@ from storage.tolerant_json import (
     read_json_object,
 )
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
 NAME_RULE = "up to 40 letters, digits, hyphens and underscores"
 MAX_CLASSES = 1000
 MAX_CLASS_NAME_BYTES = 80

@@ -20,7 +20,7 @@ from safetensors.numpy import save_file
 from index.vectors import Doubles, Floats
 from storage.files import replace_atomically
 
-PENALTIES = tuple(float(penalty) for penalty in np.geomspace(1e-3, 10, 9))
+PENALTIES = tuple(float(penalty) for penalty in np.geomspace(1e-4, 10, 11))
 TEMPERATURES = tuple(float(temperature) for temperature in np.geomspace(0.02, 5, 49))
 METADATA_KEY = "head"
 Labels = npt.NDArray[np.int64]

@@ -3,12 +3,15 @@
 document.querySelectorAll("form.sender").forEach((form) => {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    send(form, new FormData(form));
+    const data = new FormData(form);
+    /* collect.js adds what the camera took. */
+    form.dispatchEvent(new CustomEvent("collect", { detail: data }));
+    send(form, data);
   });
 });
 
 /* Leads to the page of the data set that was made, or says why none was. */
-export function send(form, data) {
+function send(form, data) {
   const bytes = [...data.values()].reduce((sum, one) => sum + (one.size ?? 0), 0);
   if (bytes > Number(form.dataset.bytes)) {
     say(form, `That is larger than ${Math.floor(form.dataset.bytes / 1e6)} MB.`);
@@ -48,6 +51,6 @@ function finish(form, request) {
   say(form, problem?.textContent.trim() || "The connection to the server was lost. Try again.");
 }
 
-export function say(form, sentence) {
+function say(form, sentence) {
   form.querySelector(".status-text").textContent = sentence;
 }

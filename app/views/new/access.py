@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.classroom.datasets import NAME
+from app.classroom.pictures import MAX_FORM_PARTS
 from app.serving.loopback import is_open_switching
 from app.uploads.receive import FORM_OVERHEAD_BYTES
 from app.views.administrator import find_token_problem, is_administrator
@@ -39,6 +40,8 @@ def check_entry() -> Response | None:
         return make_response(render_entry(), status)
     if request.endpoint == "new.make_from_zip":
         request.max_content_length = context.settings().dataset_bytes + FORM_OVERHEAD_BYTES
+    if request.endpoint == "new.make_from_pictures":
+        request.max_form_parts = MAX_FORM_PARTS
     return None
 
 

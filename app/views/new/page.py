@@ -24,12 +24,15 @@ from app.classroom.datasets import (
     list_datasets,
     make_dataset,
 )
+from app.classroom.pictures import MAX_PICTURES, read_pictures
 from app.classroom.zip_file import read_zip
 from app.uploads.receive import make_decode_request
 from app.views.new import dataset, training
 from app.views.new.access import guard_classroom
 
 blueprint = Blueprint("new", __name__, url_prefix="/new")
+FORM_ROWS = 3
+"""Classes in the form; a script adds more."""
 guard_classroom(blueprint)
 dataset.add_pages(blueprint)
 training.add_training_actions(blueprint)
@@ -54,6 +57,9 @@ def render_datasets(problem: str = "", name: str = "") -> str:
         max_zip=settings.dataset_bytes,
         max_photographs=MAX_PHOTOGRAPHS,
         max_classes=MAX_CLASSES,
+        max_pictures=MAX_PICTURES,
+        max_pictures_bytes=settings.upload_files * settings.upload_bytes,
+        rows=FORM_ROWS,
     )
 
 
@@ -70,6 +76,18 @@ def make_from_zip() -> Redirect | Response:
             max_file_bytes=settings.upload_bytes,
         )
         return answer_made(store_incoming(incoming))
+    except DatasetError as error:
+        return answer_problem(error)
+
+
+@blueprint.post("/from/pictures")
+def make_from_pictures() -> Redirect | Response:
+    """Make a data set of pictures that were taken or chosen by class."""
+    files, settings = request.files.items(multi=True), context.settings()
+    try:
+        return answer_made(
+            store_incoming(read_pictures(request.form, files, settings.upload_bytes))
+        )
     except DatasetError as error:
         return answer_problem(error)
 

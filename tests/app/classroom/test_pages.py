@@ -1,14 +1,17 @@
 """The classroom's pages: who may enter, and a zip's way to a data set and out of the world."""
 
 import io
+import zipfile
 
 import pytest
 
+from app.classroom.datasets import read_dataset
 from model.decode import decode_image
 from storage.home import Home
 
 ADDRESSES = (
     "/new/from/zip",
+    "/new/from/pictures",
     "/new/some/delete",
     "/new/some/head",
     "/new/some/classify",
@@ -84,3 +87,30 @@ def test_why_a_zip_is_refused_stands_on_the_page(teacher, page, home) -> None:
     large = teacher.send_zip(bytes(2_000_000), "lesson-2")
     assert large.status_code == 413
     assert list(home.datasets.glob("lesson-2*")) == []
+
+
+def test_pictures_by_class_become_the_same_data_set(teacher, two_classes, page, home) -> None:
+    with zipfile.ZipFile(io.BytesIO(two_classes)) as archive:
+        sent = {name: archive.read(name) for name in archive.namelist()}
+    fields: dict[str, object] = {"name": "taken", "class-0": " brick", "class-3": "coffee "}
+    for number, label in ((0, "brick"), (3, "coffee")):
+        pictures = [(io.BytesIO(data), n) for n, data in sent.items() if n.startswith(label)]
+        fields[f"photographs-{number}"] = [*pictures, (io.BytesIO(b"x"), "notes.heic")]
+    # A row that was left empty.
+    fields |= {"class-1": "", "photographs-1": (io.BytesIO(b""), "")}
+    assert teacher.post("/new/from/pictures", **fields).location == "/new/taken"
+    dataset = read_dataset(home, "taken")
+    assert (dataset.classes, dataset.counts) == (("brick", "coffee"), [6, 6])
+    assert dataset.passed_over.names == ("notes.heic", "notes.heic")
+    assert {(dataset.folder / one.path).read_bytes() for one in dataset.photographs} == set(
+        sent.values()
+    )
+    nameless = teacher.post(
+        "/new/from/pictures", name="other", **{"photographs-0": (io.BytesIO(b"x"), "a.jpg")}
+    )
+    assert nameless.status_code == 400
+    assert page(nameless).one("p", "problem")
+    large = {"class-0": "a", "photographs-0": (io.BytesIO(bytes(1_000_001)), "a.jpg")}
+    large |= {"class-1": "b", "photographs-1": (io.BytesIO(b"x"), "b.jpg")}
+    assert teacher.post("/new/from/pictures", name="other", **large).status_code == 413
+    assert read_dataset(home, "other") is None
