@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,8 @@ from storage.tolerant_json import (
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,39}")
+PHOTOGRAPH_PATH = re.compile(r"(train|val)/[^./][^/]*/\d{5}\.[a-z]+")
+"""Of a photograph in a data set's folder, as `write_photographs` names it."""
 NAME_RULE = "up to 40 letters, digits, hyphens and underscores"
 MAX_CLASSES = 1000
 MAX_CLASS_NAME_BYTES = 80
@@ -84,14 +87,23 @@ class Incoming:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set on disk. photographs: by their paths in its folder, sorted by class."""
+    """A data set on disk. classes: sorted."""
 
     name: str
     folder: Path
     classes: tuple[str, ...]
-    photographs: tuple[Photograph, ...]
     created_at: datetime | None
     passed_over: PassedOver
+
+    @cached_property
+    def photographs(self) -> tuple[Photograph, ...]:
+        """The photographs, by their paths in the folder, class by class."""
+        return tuple(
+            Photograph(f"{split}/{label}/{path}", index)
+            for index, label in enumerate(self.classes)
+            for split in ("train", "val")
+            for path in list_files_below(self.folder / split / label, Counter())
+        )
 
     @property
     def counts(self) -> list[int]:
@@ -136,18 +148,11 @@ def read_dataset(home: Home, name: str) -> Dataset | None:
         return None
     described = read_json_object(folder / "dataset.json", MAX_JSON_BYTES)
     classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir()))
-    photographs = tuple(
-        Photograph(f"{split}/{label}/{path}", index)
-        for index, label in enumerate(classes)
-        for split in ("train", "val")
-        for path in list_files_below(folder / split / label, Counter())
-    )
     names = described.get("passed_over")
     return Dataset(
         name=name,
         folder=folder,
         classes=classes,
-        photographs=photographs,
         created_at=parse_moment(bounded_text(described.get("created"))),
         passed_over=PassedOver(
             names=tuple(bounded_text(one) for one in names) if isinstance(names, list) else (),

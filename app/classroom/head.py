@@ -66,7 +66,7 @@ class Head:
 
     def find_nearest(self, feature: Floats, count: int) -> list[tuple[int, float]]:
         """Return the photographs nearest to float32 [D]: their numbers and Euclidean distances."""
-        distances = np.linalg.norm(self.features.astype(np.float64) - feature, axis=1)
+        distances = np.sqrt(((self.features - feature) ** 2).sum(1, dtype=np.float64))
         order = np.argsort(distances, kind="stable")[:count]
         return [(int(number), float(distances[number])) for number in order]
 

@@ -126,6 +126,18 @@ def start_process(home: Home, dataset: Dataset, words: Sequence[str], *, resumed
         os.close(lock)
 
 
+def take_lock(home: Home) -> int:
+    """Take the lock; return its descriptor. Raises DatasetError if a training holds it."""
+    while True:
+        try:
+            return open_and_lock(locate_lock(home), wait=False)
+        except BlockingIOError as error:
+            # Whoever only looks whether it is held holds it for a moment, too.
+            if is_held(locate_lock(home)):
+                message = "Training goes on already; wait for it, or stop it first."
+                raise DatasetError(message, 409) from error
+
+
 def stop_training(home: Home, dataset: Dataset) -> None:
     """Ask the training on a data set to save a checkpoint and end. Raises DatasetError."""
     started = read_started(home)

@@ -55,6 +55,8 @@ function prepare() {
     let running = false;
 
     async function hold() {
+      /* A pointer presses disabled buttons, too. */
+      if (button.disabled) return;
       held = true;
       if (running) return;
       running = true;

@@ -1,5 +1,6 @@
 """A data set's page: its photographs, and the classifier that is made of their features."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,7 +19,7 @@ from werkzeug.wrappers import Response as Redirect
 
 from app import context
 from app.classroom.datasets import (
-    MAX_PHOTOGRAPHS,
+    PHOTOGRAPH_PATH,
     Dataset,
     DatasetError,
     delete_dataset,
@@ -36,7 +37,6 @@ from model.predict import LabelProbability
 from model.runtime.prepared import is_torch_installed
 from storage.activity import read_activity
 
-MAX_NUMBER = MAX_PHOTOGRAPHS - 1
 EXAMPLES_PER_CLASS = 6
 MAX_CLASSES_WITH_EXAMPLES = 24
 MAX_MISTAKES = 12
@@ -46,18 +46,18 @@ DEFAULT_EPOCHS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ShownClass:
-    """A class on the page. examples: the numbers of a few of its photographs."""
+    """A class on the page. examples: the paths of a few of its photographs."""
 
     label: str
     count: int
-    examples: list[int]
+    examples: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownPhotograph:
     """A photograph on the page. guess: what it was taken for; distance: to what was classified."""
 
-    number: int
+    path: str
     label: str
     guess: str = ""
     distance: float = 0.0
@@ -76,8 +76,7 @@ def add_pages(blueprint: Blueprint) -> None:
     """Add the pages of a data set to the classroom's."""
     blueprint.get("/<name>")(show_dataset)
     blueprint.post("/<name>/delete")(remove_dataset)
-    number = f"<int(max={MAX_NUMBER}):number>"
-    blueprint.get(f"/<name>/photographs/{number}.jpg")(serve_photograph)
+    blueprint.get("/<name>/photographs/<path:path>")(serve_photograph)
     blueprint.post("/<name>/head")(make_head)
     blueprint.post("/<name>/classify")(classify_with_head)
 
@@ -114,13 +113,13 @@ def render_dataset(dataset: Dataset, problem: str = "", answer: Answer | None = 
 
 def describe_classes(dataset: Dataset) -> list[ShownClass]:
     """Describe the classes; of a few, with some photographs of each."""
-    numbers: list[list[int]] = [[] for _ in dataset.classes]
-    for number, photograph in enumerate(dataset.photographs):
-        numbers[photograph.class_index].append(number)
-    most = EXAMPLES_PER_CLASS if len(numbers) <= MAX_CLASSES_WITH_EXAMPLES else 0
+    paths: list[list[str]] = [[] for _ in dataset.classes]
+    for photograph in dataset.photographs:
+        paths[photograph.class_index].append(photograph.path)
+    most = EXAMPLES_PER_CLASS if len(paths) <= MAX_CLASSES_WITH_EXAMPLES else 0
     return [
         ShownClass(label=label, count=len(own), examples=own[:most])
-        for label, own in zip(dataset.classes, numbers, strict=True)
+        for label, own in zip(dataset.classes, paths, strict=True)
     ]
 
 
@@ -132,7 +131,7 @@ def find_mistakes(fitting: FittingState) -> list[ShownPhotograph]:
     wrong = (head.left_out != head.labels).nonzero()[0][:MAX_MISTAKES].tolist()
     return [
         ShownPhotograph(
-            number=number,
+            path=head.paths[number],
             label=head.classes[head.labels[number]],
             guess=head.classes[head.left_out[number]],
         )
@@ -154,7 +153,7 @@ def make_head(name: str) -> Redirect | Response:
 def classify_with_head(name: str) -> str | Response:
     """Classify an image with the classifier; with `part` in the address, only the answer."""
     dataset, predictor = find_dataset(name), context.require_predictor()
-    head = context.head_fitter().read(dataset)
+    head = context.head_fitter().read_state(dataset).head
     if head is None or head.identity != predictor.identity:
         problem = "There is no classifier for the network in service; make it first."
         return make_response(render_dataset(dataset, problem), 409)
@@ -183,7 +182,7 @@ def classify_with_head(name: str) -> str | Response:
 def describe_neighbour(head: Head, number: int, distance: float) -> ShownPhotograph:
     """Describe a photograph that is near to what was classified."""
     label = head.classes[head.labels[number]]
-    return ShownPhotograph(number=number, label=label, distance=distance)
+    return ShownPhotograph(path=head.paths[number], label=label, distance=distance)
 
 
 def remove_dataset(name: str) -> Redirect | Response:
@@ -197,14 +196,14 @@ def remove_dataset(name: str) -> Redirect | Response:
     return redirect(url_for(".show_datasets"), 303)
 
 
-def serve_photograph(name: str, number: int) -> Response:
-    """Return the central square of a photograph."""
+def serve_photograph(name: str, path: str) -> Response:
+    """Return the central square of a photograph, by its path in the data set."""
     dataset = find_dataset(name)
-    if number >= len(dataset.photographs):
+    if not PHOTOGRAPH_PATH.fullmatch(path):
         abort(404, "The data set has no such photograph.")
-    file = dataset.folder / dataset.photographs[number].path
     made = dataset.created_at.timestamp() if dataset.created_at else 0
-    return serve_image_file(file.read_bytes, f"{name}-{made:.0f}-{number}", whole=False)
+    etag = hashlib.sha256(f"{name} {made} {path}".encode()).hexdigest()[:32]
+    return serve_image_file((dataset.folder / path).read_bytes, etag, whole=False)
 
 
 def find_dataset(name: str) -> Dataset:

@@ -17,6 +17,7 @@ from storage.files import switch_link
 from storage.home import Home
 
 TOKEN = "an administrator's token"
+SEVERAL = re.compile(r"^([3-9]|\d\d+) photographs")
 CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 
 
@@ -63,14 +64,15 @@ def test_classes_are_taken_by_webcam_and_recognised(
     first, second, *_ = page.locator("[data-row]").all()
     first.locator("input").first.fill("by mouse")
     take = first.locator("[data-take]")
+    page.wait_for_selector("[data-take]:enabled")
     take.hover()
     page.mouse.down()
-    first.locator("[data-count]", has_text=re.compile(r"^[3-9]\d* photographs")).wait_for()
+    first.locator("[data-count]", has_text=SEVERAL).wait_for()
     page.mouse.up()
     second.locator("input").first.fill("by key")
     second.locator("[data-take]").focus()
     page.keyboard.down("Enter")
-    second.locator("[data-count]", has_text=re.compile(r"^[3-9]\d* photographs")).wait_for()
+    second.locator("[data-count]", has_text=SEVERAL).wait_for()
     page.keyboard.up("Enter")
     page.click("[data-add]")
     fourth = page.locator("[data-row]").nth(3)
@@ -109,4 +111,7 @@ def test_without_a_camera_the_page_says_so_and_takes_files(page: Any) -> None:
     page.evaluate("delete Navigator.prototype.mediaDevices")
     page.click("[data-camera]")
     page.wait_for_selector("[data-camera-text]:not(:empty)")
-    assert page.locator("[data-take]").first.is_disabled()
+    take = page.locator("[data-take]").first
+    assert take.is_disabled()
+    take.dispatch_event("pointerdown", {"button": 0})
+    assert page.locator("[data-clear]").first.is_disabled()

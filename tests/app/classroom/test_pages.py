@@ -68,7 +68,13 @@ def test_a_zip_becomes_a_data_set_with_a_page_and_is_deleted(
     assert len(pictures) == 12
     square = teacher.client.get(pictures[7])
     assert decode_image(square.data).size == (256, 256)
-    assert teacher.client.get("/new/lesson-1/photographs/12.jpg").status_code == 404
+    for path in (
+        "train/brick/00009.jpg",
+        "dataset.json",
+        "train/../val/brick/00006.jpg",
+        "train/%2e%2e/%2e%2e/dataset.json",
+    ):
+        assert teacher.client.get(f"/new/lesson-1/photographs/{path}").status_code == 404
     assert "/new/lesson-1" in teacher.client.get("/new").text
     assert teacher.send_zip(two_classes, "lesson-1").status_code == 409
     assert teacher.post("/new/lesson-1/delete").status_code == 303
