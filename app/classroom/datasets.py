@@ -86,7 +86,7 @@ class Incoming:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
+class ClassroomDataset:
     """A data set on disk. classes: sorted."""
 
     name: str
@@ -133,7 +133,7 @@ def check_class_name(text: str) -> str:
     return name
 
 
-def list_datasets(home: Home) -> list[Dataset]:
+def list_datasets(home: Home) -> list[ClassroomDataset]:
     """Return the data sets, newest first."""
     found = [read_dataset(home, name) for name in list_folders(home.datasets)]
     oldest = datetime.min.replace(tzinfo=UTC)
@@ -141,7 +141,7 @@ def list_datasets(home: Home) -> list[Dataset]:
     return sorted(known, key=lambda one: (one.created_at or oldest, one.name), reverse=True)
 
 
-def read_dataset(home: Home, name: str) -> Dataset | None:
+def read_dataset(home: Home, name: str) -> ClassroomDataset | None:
     """Read a data set; None if there is none of this name."""
     folder = home.datasets / name
     if not NAME.fullmatch(name) or not (folder / "train").is_dir():
@@ -149,7 +149,7 @@ def read_dataset(home: Home, name: str) -> Dataset | None:
     described = read_json_object(folder / "dataset.json", MAX_JSON_BYTES)
     classes = tuple(sorted(entry.name for entry in (folder / "train").iterdir()))
     names = described.get("passed_over")
-    return Dataset(
+    return ClassroomDataset(
         name=name,
         folder=folder,
         classes=classes,
@@ -169,7 +169,7 @@ def parse_moment(text: str) -> datetime | None:
         return None
 
 
-def delete_dataset(dataset: Dataset) -> None:
+def delete_dataset(dataset: ClassroomDataset) -> None:
     """Delete a data set with all that was made of it but its runs. Raises OSError."""
     gone = dataset.folder.with_name(f".{dataset.name}.deleted")
     shutil.rmtree(gone, ignore_errors=True)
@@ -188,7 +188,7 @@ def measure_folder(folder: Path) -> int:
 
 def make_dataset(
     home: Home, name: str, incoming: Incoming, check: Callable[[bytes], None], quota: int
-) -> Dataset:
+) -> ClassroomDataset:
     """Write a data set from what was sent.
 
     check: decodes a photograph and raises ImageError; such files are passed over. quota: bytes that

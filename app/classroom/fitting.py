@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.classroom.datasets import Dataset, DatasetError
-from app.classroom.head import Head, HeadError, fit_ridge, read_head, write_head
+from app.classroom.datasets import ClassroomDataset, DatasetError
+from app.classroom.head import Head, HeadError, fit_ridge, read_head_file, write_head_file
 from app.decoding.child import DecodeRequest
 from app.decoding.pool import DecoderPool
 from app.decoding.process import ProcessEndedError
@@ -57,7 +57,7 @@ class HeadFitter:
     metrics: Metrics
     heads: LruCache = field(default_factory=lambda: LruCache(MAX_CACHED_HEADS))
 
-    def start(self, dataset: Dataset, predictor: Predictor) -> None:
+    def start(self, dataset: ClassroomDataset, predictor: Predictor) -> None:
         """Fit a head on a thread, and wait a little for it. Raises DatasetError, and OSError."""
         if len(dataset.photographs) > MAX_FITTED:
             raise DatasetError(
@@ -73,7 +73,7 @@ class HeadFitter:
         thread.start()
         thread.join(PATIENCE_SECONDS)
 
-    def run(self, dataset: Dataset, predictor: Predictor) -> None:
+    def run(self, dataset: ClassroomDataset, predictor: Predictor) -> None:
         """Fit a head and write it; write why, if that is impossible."""
         try:
             with record_activity(locate_activity(dataset), ignore_progress) as report:
@@ -82,7 +82,7 @@ class HeadFitter:
             logger.warning("no head was fitted to %s: %s", dataset.name, error)
             write_problem(dataset)
 
-    def fit(self, dataset: Dataset, predictor: Predictor, report: Report) -> None:
+    def fit(self, dataset: ClassroomDataset, predictor: Predictor, report: Report) -> None:
         """Fit a head and write it. Raises ImageError, ProcessEndedError and OSError."""
         photographs = dataset.photographs
         features, report_done = [], report("Computing features", len(photographs))
@@ -107,7 +107,7 @@ class HeadFitter:
             features=np.concatenate(features),
             labels=labels,
         )
-        write_head(head, locate_head(dataset))
+        write_head_file(head, locate_head(dataset))
 
     def compute_features(self, predictor: Predictor, paths: Sequence[Path]) -> Floats:
         """Compute fc7 of photographs: float32 [N, 4096]."""
@@ -117,7 +117,7 @@ class HeadFitter:
         with self.metrics.stage_seconds.labels("network").time():
             return predictor.extract_features(np.stack(squares))
 
-    def read_state(self, dataset: Dataset) -> FittingState:
+    def read_state(self, dataset: ClassroomDataset) -> FittingState:
         """Read how far a data set's head is."""
         problem = locate_problem(dataset)
         try:
@@ -129,33 +129,33 @@ class HeadFitter:
             head=head, activity=read_activity(locate_activity(dataset)), problem=text
         )
 
-    def read(self, dataset: Dataset) -> Head | None:
+    def read(self, dataset: ClassroomDataset) -> Head | None:
         """Read a data set's head; None if there is none. Raises HeadError."""
         file = locate_head(dataset)
         try:
             stat = file.stat()
             key = (str(file), stat.st_ino, stat.st_mtime_ns)
-            return self.heads.get(key, lambda: read_head(file))
+            return self.heads.get(key, lambda: read_head_file(file))
         except FileNotFoundError:
             return None
 
 
-def locate_head(dataset: Dataset) -> Path:
+def locate_head(dataset: ClassroomDataset) -> Path:
     """Return the file of a data set's head."""
     return dataset.folder / "head.safetensors"
 
 
-def locate_activity(dataset: Dataset) -> Path:
+def locate_activity(dataset: ClassroomDataset) -> Path:
     """Return the file that says how far the head is (storage/activity.py)."""
     return dataset.folder / ".head.json"
 
 
-def locate_problem(dataset: Dataset) -> Path:
+def locate_problem(dataset: ClassroomDataset) -> Path:
     """Return the file that says why the last head was not made."""
     return dataset.folder / "head-problem.txt"
 
 
-def write_problem(dataset: Dataset) -> None:
+def write_problem(dataset: ClassroomDataset) -> None:
     """Write that a head was not made, if the data set is still there and the disk takes it."""
     try:
         text = "The classifier was not made; the server's log says why."

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from index.vectors import Doubles, Floats
+from model.attribution.occlusion import compute_softmax
 from storage.files import replace_atomically
 
 PENALTIES = tuple(float(penalty) for penalty in np.geomspace(1e-4, 10, 11))
@@ -60,9 +61,10 @@ class Head:
         """The photographs of the largest class: so many are right if it is always named."""
         return int(np.bincount(self.labels).max())
 
-    def compute_probabilities(self, features: Floats) -> Doubles:
-        """Compute the classes' probabilities: float32 [N, D] → float64 [N, classes]."""
-        return compute_softmax(scale_features(features) @ self.weights / self.temperature)
+    def compute_probabilities(self, features: Floats) -> Floats:
+        """Compute the classes' probabilities: float32 [N, D] → float32 [N, classes]."""
+        scores = scale_features(features) @ self.weights / self.temperature
+        return compute_softmax(scores.astype(np.float32))
 
     def find_nearest(self, feature: Floats, count: int) -> list[tuple[int, float]]:
         """Return the photographs nearest to float32 [D]: their numbers and Euclidean distances."""
@@ -119,20 +121,13 @@ def scale_features(features: Floats) -> Doubles:
     return np.hstack([wide / np.maximum(lengths, 1e-12), np.ones((len(wide), 1))])
 
 
-def compute_softmax(scores: Doubles) -> Doubles:
-    """Compute probabilities: float64 [N, classes]."""
-    powers = np.exp(scores - scores.max(1, keepdims=True))
-    shares: Doubles = powers / powers.sum(1, keepdims=True)
-    return shares
-
-
 def compute_cross_entropy(scores: Doubles, labels: Labels) -> float:
     """Compute the mean cross-entropy of float64 [N, classes]."""
-    own = compute_softmax(scores)[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(own, 1e-300)).mean())
+    own = compute_softmax(scores.astype(np.float32))[np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(own, 1e-30)).mean())
 
 
-def write_head(head: Head, file: Path) -> None:
+def write_head_file(head: Head, file: Path) -> None:
     """Write a head atomically. Raises OSError."""
     described = {
         "identity": head.identity,
@@ -151,7 +146,7 @@ def write_head(head: Head, file: Path) -> None:
         save_file(tensors, part, {METADATA_KEY: json.dumps(described, ensure_ascii=False)})
 
 
-def read_head(file: Path) -> Head:
+def read_head_file(file: Path) -> Head:
     """Read a head. Raises FileNotFoundError if there is none, and HeadError if it is damaged."""
     if not file.exists():
         raise FileNotFoundError(file)

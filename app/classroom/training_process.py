@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.classroom.datasets import Dataset, DatasetError, parse_moment
+from app.classroom.datasets import ClassroomDataset, DatasetError, parse_moment
 from model.runtime.prepared import is_torch_installed
 from storage.activity import is_held
 from storage.files import open_and_lock, write_atomically
@@ -48,7 +48,7 @@ class StartedTraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingState:
+class TrainingProgress:
     """How far the training on a data set is.
 
     running: whether it is going on, and `stopping` whether it has been asked to stop. run: the
@@ -63,7 +63,9 @@ class TrainingState:
     elsewhere: str
 
 
-def start_training(home: Home, dataset: Dataset, start_from: Path | None, epochs: int) -> None:
+def start_training(
+    home: Home, dataset: ClassroomDataset, start_from: Path | None, epochs: int
+) -> None:
     """Start to train on a data set. start_from: a weights file; None for random weights.
 
     Raises DatasetError, and OSError if the process cannot be started.
@@ -74,7 +76,7 @@ def start_training(home: Home, dataset: Dataset, start_from: Path | None, epochs
     start_process(home, dataset, [*words, "--epochs", str(epochs)])
 
 
-def resume_training(home: Home, dataset: Dataset) -> None:
+def resume_training(home: Home, dataset: ClassroomDataset) -> None:
     """Resume the newest run on a data set. Raises DatasetError and OSError."""
     run = find_newest_run(home, dataset)
     if run is None or run.finished or not run.resumable:
@@ -82,7 +84,9 @@ def resume_training(home: Home, dataset: Dataset) -> None:
     start_process(home, dataset, ["--resume", str(run.folder.path)], resumed=run.name)
 
 
-def start_process(home: Home, dataset: Dataset, words: Sequence[str], *, resumed: str = "") -> None:
+def start_process(
+    home: Home, dataset: ClassroomDataset, words: Sequence[str], *, resumed: str = ""
+) -> None:
     """Run training/run.py with these words, unless training goes on already."""
     if not is_torch_installed():
         raise DatasetError("Training needs torch, which is not installed on this server.", 409)
@@ -138,7 +142,7 @@ def take_lock(home: Home) -> int:
                 raise DatasetError(message, 409) from error
 
 
-def stop_training(home: Home, dataset: Dataset) -> None:
+def stop_training(home: Home, dataset: ClassroomDataset) -> None:
     """Ask the training on a data set to save a checkpoint and end. Raises DatasetError."""
     started = read_started(home)
     if started is None or started.dataset != dataset.name or not is_held(locate_lock(home)):
@@ -148,7 +152,7 @@ def stop_training(home: Home, dataset: Dataset) -> None:
     write_started(home, StartedTraining(**vars(started) | {"stopping": True}))
 
 
-def read_training_state(home: Home, dataset: Dataset) -> TrainingState:
+def read_training_progress(home: Home, dataset: ClassroomDataset) -> TrainingProgress:
     """Read how far the training on a data set is."""
     started, is_running = read_started(home), is_held(locate_lock(home))
     own = started if started and started.dataset == dataset.name else None
@@ -159,7 +163,7 @@ def read_training_state(home: Home, dataset: Dataset) -> TrainingState:
     if is_running and not own:
         elsewhere = elsewhere or (f"The data set {started.dataset}" if started else "Another run")
     failed = own is not None and not is_running and not own.stopping and has_failed(run, own)
-    return TrainingState(
+    return TrainingProgress(
         running=own is not None and is_running,
         stopping=own is not None and own.stopping and is_running,
         run=run,
@@ -180,7 +184,7 @@ def is_before(moment: datetime | None, started_at: datetime | None) -> bool:
     return moment is not None and started_at is not None and moment < started_at
 
 
-def find_newest_run(home: Home, dataset: Dataset) -> Run | None:
+def find_newest_run(home: Home, dataset: ClassroomDataset) -> Run | None:
     """Find the newest run on a data set; None if there is none.
 
     Not one on a data set that had its name before.
@@ -199,7 +203,7 @@ def find_other_run(home: Home) -> str:
     return next((f"Run {name}" for name in training), "")
 
 
-def read_log(dataset: Dataset) -> tuple[str, ...]:
+def read_log(dataset: ClassroomDataset) -> tuple[str, ...]:
     """Return the last lines of what the last process said."""
     text = read_bounded(locate_log(dataset), LOG_BYTES, tail_only=True) or b""
     lines = [line for line in text.decode(errors="replace").splitlines() if line.strip()]
@@ -237,6 +241,6 @@ def locate_started(home: Home) -> Path:
     return home.datasets / ".training.json"
 
 
-def locate_log(dataset: Dataset) -> Path:
+def locate_log(dataset: ClassroomDataset) -> Path:
     """Return the file with what the training process says."""
     return dataset.folder / "training.log"

@@ -77,7 +77,7 @@ def read_zip(file: IO[bytes], *, max_bytes: int, max_file_bytes: int) -> Incomin
     return Incoming(
         photographs=[
             IncomingPhotograph(
-                name="/".join(parts), label=label, split=split, read=Reader(archive, info)
+                name="/".join(parts), label=label, split=split, read=EntryReader(archive, info)
             )
             for info, parts, split, label in find_classes(photographs)
         ],
@@ -167,7 +167,7 @@ def find_classes(
     return found
 
 
-class Reader:
+class EntryReader:
     """Reads one file of a zip, no more of it than the zip's list says that it has."""
 
     def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:

@@ -20,14 +20,14 @@ from werkzeug.wrappers import Response as Redirect
 from app import context
 from app.classroom.datasets import (
     PHOTOGRAPH_PATH,
-    Dataset,
+    ClassroomDataset,
     DatasetError,
     delete_dataset,
     read_dataset,
 )
 from app.classroom.fitting import MAX_FITTED, FittingState
 from app.classroom.head import Head
-from app.classroom.training_process import MAX_EPOCHS, read_training_state
+from app.classroom.training_process import MAX_EPOCHS, read_training_progress
 from app.inference.state import NotReady
 from app.uploads.receive import describe_upload_limits, list_sent_files, make_decode_request
 from app.views.pictures import serve_image_file
@@ -86,11 +86,13 @@ def show_dataset(name: str) -> Response:
     return revalidate_by_content(make_response(render_dataset(find_dataset(name))))
 
 
-def render_dataset(dataset: Dataset, problem: str = "", answer: Answer | None = None) -> str:
+def render_dataset(
+    dataset: ClassroomDataset, problem: str = "", answer: Answer | None = None
+) -> str:
     """Render the page. problem: why nothing was done; answer: to an image just sent."""
     settings, state = context.settings(), context.loader().get_state()
     fitting = context.head_fitter().read_state(dataset)
-    training = read_training_state(settings.home, dataset)
+    training = read_training_progress(settings.home, dataset)
     return render_template(
         "new_dataset.html",
         dataset=dataset,
@@ -111,7 +113,7 @@ def render_dataset(dataset: Dataset, problem: str = "", answer: Answer | None = 
     )
 
 
-def describe_classes(dataset: Dataset) -> list[ShownClass]:
+def describe_classes(dataset: ClassroomDataset) -> list[ShownClass]:
     """Describe the classes; of a few, with some photographs of each."""
     paths: list[list[str]] = [[] for _ in dataset.classes]
     for photograph in dataset.photographs:
@@ -188,7 +190,7 @@ def describe_neighbour(head: Head, number: int, distance: float) -> ShownPhotogr
 def remove_dataset(name: str) -> Redirect | Response:
     """Delete a data set, unless a network is just being trained on it."""
     dataset = find_dataset(name)
-    if read_training_state(context.settings().home, dataset).running:
+    if read_training_progress(context.settings().home, dataset).running:
         problem = "A network is being trained on it; stop the training first."
         return make_response(render_dataset(dataset, problem), 409)
     delete_dataset(dataset)
@@ -206,7 +208,7 @@ def serve_photograph(name: str, path: str) -> Response:
     return serve_image_file((dataset.folder / path).read_bytes, etag, whole=False)
 
 
-def find_dataset(name: str) -> Dataset:
+def find_dataset(name: str) -> ClassroomDataset:
     """Find a data set; 404 if there is none of this name."""
     found = read_dataset(context.settings().home, name)
     return found or abort(404, "There is no data set of this name; it may have been deleted.")

@@ -18,7 +18,7 @@ from app.classroom.datasets import (
     MAX_PHOTOGRAPHS,
     NAME,
     NAME_RULE,
-    Dataset,
+    ClassroomDataset,
     DatasetError,
     Incoming,
     list_datasets,
@@ -92,7 +92,7 @@ def make_from_pictures() -> Redirect | Response:
         return answer_problem(error)
 
 
-def store_incoming(incoming: Incoming) -> Dataset:
+def store_incoming(incoming: Incoming) -> ClassroomDataset:
     """Store what was sent as a data set of the name that was sent. Raises DatasetError, OSError."""
     settings = context.settings()
     limits = make_decode_request(settings)
@@ -105,7 +105,7 @@ def store_incoming(incoming: Incoming) -> Dataset:
     return make_dataset(settings.home, name, incoming, check, settings.dataset_quota)
 
 
-def answer_made(dataset: Dataset) -> Redirect:
+def answer_made(dataset: ClassroomDataset) -> Redirect:
     """Lead to a data set that has been made."""
     current_app.logger.warning(
         "made the data set %s of %d photographs", dataset.name, len(dataset.photographs)

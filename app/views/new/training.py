@@ -6,7 +6,7 @@ from flask import Blueprint, Response, current_app, make_response, redirect, req
 from werkzeug.wrappers import Response as Redirect
 
 from app import context
-from app.classroom.datasets import Dataset, DatasetError
+from app.classroom.datasets import ClassroomDataset, DatasetError
 from app.classroom.training_process import (
     SCRATCH,
     resume_training,
@@ -28,7 +28,7 @@ def train_on_dataset(name: str) -> Redirect | Response:
     """Start to train a network."""
     home = context.settings().home
 
-    def start(dataset: Dataset) -> None:
+    def start(dataset: ClassroomDataset) -> None:
         text = request.form.get("epochs", "")
         epochs = int(text) if text.isascii() and text.isdigit() and len(text) < 6 else 0
         weights = None
@@ -53,7 +53,7 @@ def resume_training_on_dataset(name: str) -> Redirect | Response:
     return act(name, "resumed", lambda dataset: resume_training(home, dataset))
 
 
-def act(name: str, done: str, action: Callable[[Dataset], None]) -> Redirect | Response:
+def act(name: str, done: str, action: Callable[[ClassroomDataset], None]) -> Redirect | Response:
     """Do something about the training on a data set; say on its page if that is impossible."""
     dataset = find_dataset(name)
     try:

@@ -15,7 +15,7 @@ from app.classroom.datasets import read_dataset
 from app.classroom.training_process import (
     locate_lock,
     read_started,
-    read_training_state,
+    read_training_progress,
 )
 from storage.activity import is_held
 from storage.home import Home
@@ -60,7 +60,7 @@ def test_training_outlives_the_server_and_is_stopped_and_resumed(
     assert server.returncode == -signal.SIGKILL
 
     def state():
-        return read_training_state(home, dataset)
+        return read_training_progress(home, dataset)
 
     assert state().running
     started = read_started(home)
