@@ -264,6 +264,24 @@ class Settings:
             parse_whole_number(1, 1000),
         ),
     )
+    dataset_megabytes: int = field(
+        default=500,
+        metadata=describe_setting(
+            "ALEXNET_DATASET_MEGABYTES",
+            "Maximum size of a zip of photographs sent to the classroom, packed and unpacked, in "
+            "megabytes.",
+            parse_whole_number(1, 100_000),
+        ),
+    )
+    dataset_quota_megabytes: int = field(
+        default=5000,
+        metadata=describe_setting(
+            "ALEXNET_DATASET_QUOTA_MEGABYTES",
+            "Megabytes that all data sets of the classroom may take together; beyond that no more "
+            "are taken.",
+            parse_whole_number(1, 1_000_000_000),
+        ),
+    )
     queue: int = field(
         default=16,
         metadata=describe_setting(
@@ -436,8 +454,8 @@ class Settings:
         repr=False,
         metadata=describe_setting(
             "ALEXNET_ADMIN_TOKEN",
-            f"Token for switching weights on the models page; at least {MIN_SECRET_LENGTH} "
-            "characters. By default switching is off.",
+            "Token for switching weights on the models page, for corrections and for the "
+            f"classroom; at least {MIN_SECRET_LENGTH} characters. By default all these are off.",
             parse_secret,
         ),
     )
@@ -445,7 +463,7 @@ class Settings:
         default=False,
         metadata=describe_setting(
             "ALEXNET_SWITCH_WITHOUT_TOKEN",
-            "Whether weights may be switched without a token if ALEXNET_ADMIN_TOKEN is not set: 0 "
+            "Whether all this may be done without a token if ALEXNET_ADMIN_TOKEN is not set: 0 "
             "or 1. With 1 the server starts only on this machine's own address, 127.0.0.1. `make "
             "demo` sets it.",
             parse_flag,
@@ -497,6 +515,16 @@ class Settings:
     def upload_quota(self) -> int:
         """Bytes that all stored pictures of uploads may take."""
         return self.upload_quota_megabytes * 1_000_000
+
+    @property
+    def dataset_bytes(self) -> int:
+        """Largest zip of photographs, packed and unpacked, in bytes."""
+        return self.dataset_megabytes * 1_000_000
+
+    @property
+    def dataset_quota(self) -> int:
+        """Bytes that all data sets of the classroom may take."""
+        return self.dataset_quota_megabytes * 1_000_000
 
     @property
     def upload_pixels(self) -> int:

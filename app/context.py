@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from flask import current_app, g, request
 from werkzeug.datastructures import FileStorage
 
+from app.classroom.fitting import HeadFitter
 from app.config import Settings
 from app.database.browse import ClassCount, list_classes
 from app.database.session import Sessions
@@ -64,6 +65,12 @@ def upload_cleaner() -> UploadCleaner:
 def decoder() -> DecoderPool:
     """Return what decodes images for pages and API, in processes with limits."""
     found: DecoderPool = current_app.extensions["decoder"]
+    return found
+
+
+def head_fitter() -> HeadFitter:
+    """Return what fits the classroom's heads."""
+    found: HeadFitter = current_app.extensions["head_fitter"]
     return found
 
 

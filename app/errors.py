@@ -94,7 +94,7 @@ def render_server_error(app: Flask, status: int, path: str) -> RenderedError:
     with app.test_request_context(DOCS_PATH if program else "/"):
         g.unreadable = True
         if status == 413:
-            problem = describe_too_large_problem(context.settings())
+            problem = describe_too_large_problem(context.settings(), path)
         else:
             sentence = SENTENCES.get(status) or f"{get_status_phrase(status)}."
             problem = Problem(status=status, sentence=sentence)
@@ -169,7 +169,7 @@ def handle_csrf_error(error: CSRFError) -> Response:
 def handle_too_large_request(error: RequestEntityTooLarge) -> Response:
     """Handle a request over the size limit, after reading the rest of it (`drain_request`)."""
     drain_request()
-    return make_error_response(describe_too_large_problem(context.settings()))
+    return make_error_response(describe_too_large_problem(context.settings(), request.path))
 
 
 def drain_request() -> None:

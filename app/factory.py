@@ -8,6 +8,8 @@ from flask import Flask
 from flask_wtf import CSRFProtect
 
 from app.api import allow_origins, register_api
+from app.classroom.fitting import HeadFitter
+from app.classroom.zip_file import ZIP_PATH
 from app.cli import LazyCommands
 from app.config import Settings
 from app.database.session import REQUEST_PATIENCE, session_factory
@@ -33,6 +35,7 @@ from app.views.layers import page as layers
 from app.views.layers import units
 from app.views.layers.activations import MAX_CACHED_ACTIVATIONS
 from app.views.map import page as map
+from app.views.new import page as new
 from app.views.paper import page as paper
 from app.views.review import page as review
 from app.views.runs import page as runs
@@ -48,7 +51,7 @@ COOKIE_LIFETIME = timedelta(days=400)
 """As long as browsers keep a cookie at most; it is renewed by each visit to the first page."""
 PAGES = (
     *(classify, results, explore, images, map, review, filters, layers, units, why),
-    *(figure4, runs, models, paper),
+    *(figure4, runs, models, new, paper),
 )
 
 
@@ -62,6 +65,7 @@ def make_app(settings: Settings | None = None) -> Flask:
     app.config.update(
         SECRET_KEY=settings.secret_key,
         MAX_CONTENT_LENGTH=settings.upload_files * settings.upload_bytes + FORM_OVERHEAD_BYTES,
+        LARGE_BODIES={ZIP_PATH: settings.dataset_bytes + FORM_OVERHEAD_BYTES},
         TRUSTED_HOSTS=list(settings.hosts) or None,
         PERMANENT_SESSION_LIFETIME=COOKIE_LIFETIME,
         SESSION_REFRESH_EACH_REQUEST=False,
@@ -87,6 +91,11 @@ def make_app(settings: Settings | None = None) -> Flask:
     app.extensions["figures"] = FigureState()
     app.extensions["compute_queue"] = ComputeQueue(MAX_CONCURRENT_IMAGES, settings.queue)
     app.extensions["metrics"] = Metrics()
+    app.extensions["head_fitter"] = HeadFitter(
+        decoder=app.extensions["decoder"],
+        queue=app.extensions["compute_queue"],
+        metrics=app.extensions["metrics"],
+    )
     # What is registered first comes first before a request, and last after it.
     name_requests(app)
     measure_requests(app)

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from flask import Response, request
 
+from app.classroom.zip_file import ZIP_PATH
 from app.config import Settings
 from app.uploads.receive import UploadError, describe_accepted_formats, explain_request_too_large
 from model.decode import ImageError
@@ -199,8 +200,11 @@ def describe_image_problem(error: ImageError, settings: Settings) -> Problem:
     )
 
 
-def describe_too_large_problem(settings: Settings) -> Problem:
-    """Describe a request over the size limit."""
+def describe_too_large_problem(settings: Settings, path: str) -> Problem:
+    """Describe a request, sent to a path, over the size limit."""
+    if path.endswith(ZIP_PATH):
+        sentence = f"The zip is larger than {settings.dataset_megabytes:,} MB, the limit for one."
+        return Problem(status=413, sentence=sentence)
     return Problem(
         status=413,
         kind="image-too-large",

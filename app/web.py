@@ -38,6 +38,9 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+CAMERA_BLUEPRINT = "new"
+"""The pages on which photographs are taken by webcam."""
+
 
 def configure_web(app: Flask) -> None:
     """Set up cookies, JSON, response headers, versioned static files and log redaction."""
@@ -68,9 +71,12 @@ class SessionCookie(SecureCookieSessionInterface):
 def add_response_headers(response: Response) -> Response:
     """Add the security headers, and Cache-Control where the view has not set it."""
     documentation = request.endpoint == "api-docs.show_api"
-    policy = SWAGGER_UI_POLICY if documentation else CONTENT_SECURITY_POLICY
-    response.headers["Content-Security-Policy"] = "; ".join(f"{k} {v}" for k, v in policy.items())
+    content = SWAGGER_UI_POLICY if documentation else CONTENT_SECURITY_POLICY
+    response.headers["Content-Security-Policy"] = "; ".join(f"{k} {v}" for k, v in content.items())
     response.headers.update(SECURITY_HEADERS)
+    if request.blueprint == CAMERA_BLUEPRINT:
+        policy = SECURITY_HEADERS["Permissions-Policy"].replace("camera=()", "camera=(self)")
+        response.headers["Permissions-Policy"] = policy
     if "Access-Control-Allow-Origin" in response.headers:
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     if request.is_secure:

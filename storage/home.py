@@ -71,6 +71,11 @@ class Home:
         return self.root / "imagenette"
 
     @property
+    def datasets(self) -> Path:
+        """The data sets that were made in the browser, one folder each."""
+        return self.root / "datasets"
+
+    @property
     def evaluations(self) -> Path:
         """The evaluations written by `training/evaluate.py`, one file each."""
         return self.root / "evaluations"

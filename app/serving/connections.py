@@ -11,8 +11,9 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from waitress import wasyncore
@@ -21,7 +22,7 @@ from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer, TcpWSGIServer, UnixWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher
-from waitress.utilities import Error
+from waitress.utilities import Error, RequestEntityTooLarge
 
 GRACE_SECONDS = 20.0
 """How long a request, or an answer, may take however slow it is."""
@@ -104,18 +105,23 @@ class Request(HTTPRequestParser):  # type: ignore[misc]
     path = ""
     """Empty in a request whose first line could not be read."""
 
-    def __init__(self, adjustments: Adjustments, budget: BodyBudget) -> None:
+    def __init__(
+        self, adjustments: Adjustments, budget: BodyBudget, limits: "ServerLimits"
+    ) -> None:
         super().__init__(adjustments)
-        self.budget, self.taken = budget, 0
+        self.budget, self.limits, self.taken = budget, limits, 0
 
     def received(self, data: bytes) -> int:
         """Take bytes of the request; return how many."""
         count: int = super().received(data)
         if self.headers_finished and not self.error and self.version not in VERSIONS:
             self.error, self.completed = VersionError("unknown version of HTTP"), True
+        most = self.limits.find_body_limit(self.path)
+        if max(self.content_length, self.body_bytes_received) > most and not self.error:
+            self.error, self.completed = RequestEntityTooLarge(f"more than {most} bytes"), True
         if self.headers_finished and not self.completed and not self.taken:
             # Of a chunked body only the limit is known.
-            length = self.content_length or self.adj.max_request_body_size
+            length = self.content_length or most
             if self.budget.take(length):
                 self.taken = length
             else:
@@ -155,7 +161,7 @@ class Channel(HTTPChannel):  # type: ignore[misc]
         self.phase: Phase = "idle"
         self.since = time.monotonic()
         self.moved = 0
-        self.parser_class = partial(Request, budget=server.budget)
+        self.parser_class = partial(Request, budget=server.budget, limits=server.limits)
         super().__init__(server, *arguments, **named)
 
     def find_phase(self) -> Phase:
@@ -239,6 +245,7 @@ class BufferingServer(BaseWSGIServer):  # type: ignore[misc]
 
     channel_class = Channel
     budget: BodyBudget
+    limits: "ServerLimits"
     render_error: RenderError
     count_closed: CountClosed
     max_connections: int
@@ -287,12 +294,21 @@ class UnixServer(BufferingServer, UnixWSGIServer):  # type: ignore[misc]
 
 
 class ServerLimits(NamedTuple):
-    """threads: that run the application. body_bytes: largest body. waiting_bytes: of all bodies."""
+    """threads: that run the application. waiting_bytes: of all bodies together.
+
+    body_bytes: largest body. large_bodies: larger ones, by the end of the path that takes them.
+    """
 
     threads: int
     body_bytes: int
     waiting_bytes: int
     header_bytes: int = 16 * 1024
+    large_bodies: Mapping[str, int] = MappingProxyType({})
+
+    def find_body_limit(self, path: str) -> int:
+        """Return the bytes of the largest body that a path takes."""
+        larger = (most for end, most in self.large_bodies.items() if path.endswith(end))
+        return next(larger, self.body_bytes)
 
 
 def make_servers(
@@ -307,7 +323,7 @@ def make_servers(
     adjustments = Adjustments(
         threads=limits.threads,
         # waitress rejects from this number on, not above it.
-        max_request_body_size=limits.body_bytes + 1,
+        max_request_body_size=max(limits.body_bytes, *limits.large_bodies.values(), 0) + 1,
         max_request_header_size=limits.header_bytes,
         cleanup_interval=CHECK_SECONDS,
         connection_limit=2 * MAX_CONNECTIONS,
@@ -333,7 +349,7 @@ def make_servers(
             sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
             bind_socket=False,
         )
-        server.budget, server.render_error = budget, render_error
+        server.budget, server.limits, server.render_error = budget, limits, render_error
         server.count_closed = count_closed
         server.max_connections = count_connections()
         servers.append(server)

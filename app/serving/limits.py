@@ -20,7 +20,12 @@ UPLOADS = (
     "api-features.extract_features",
 )
 """Endpoints that classify images sent by strangers."""
-TOKENS = ("models.switch_model", "review.add_corrections", "review.remove_correction")
+TOKENS = (
+    "models.switch_model",
+    "review.add_corrections",
+    "review.remove_correction",
+    "new.enter_token",
+)
 """The endpoints that take the administrator's token."""
 METRICS = "metrics.show_metrics"
 """The endpoint that takes the token for metrics."""

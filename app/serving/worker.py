@@ -57,6 +57,7 @@ class BufferedWorker(Worker):  # type: ignore[misc]
             threads=self.cfg.threads,
             body_bytes=flask.config["MAX_CONTENT_LENGTH"],
             waiting_bytes=WAITING_BODIES,
+            large_bodies=flask.config.get("LARGE_BODIES", {}),
         )
         sockets = [
             listener if isinstance(listener, socket.socket) else listener.sock

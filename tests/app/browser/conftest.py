@@ -87,6 +87,12 @@ def chromium() -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="session")
+def browser_flags() -> list[str]:
+    """The browser's path and flags, for one that needs more of them."""
+    return [CHROMIUM, *FLAGS]
+
+
 Open = Callable[..., Any]
 
 

@@ -23,6 +23,7 @@ PAGES = (
     "/figure-4",
     "/training",
     "/models",
+    "/new",
     "/paper",
     "/nothing",
 )

@@ -21,7 +21,13 @@ from app.serving.connections import (
     make_servers,
 )
 
-LIMITS = ServerLimits(threads=2, body_bytes=100_000, waiting_bytes=250_000, header_bytes=2000)
+LIMITS = ServerLimits(
+    threads=2,
+    body_bytes=100_000,
+    waiting_bytes=250_000,
+    header_bytes=2000,
+    large_bodies={"/large": 200_000},
+)
 HEAD = b"POST / HTTP/1.1\r\nHost: here\r\n"
 Application = Callable[[dict[str, Any], Any], list[bytes]]
 
@@ -165,6 +171,16 @@ def test_errors_are_answered_by_the_application(data: bytes, status: int) -> Non
             chunk = data.split(b"\r\n\r\n", 1)[1]
             answer = served.ask(data + 9 * chunk)
             assert answer.split(None, 2)[1] == b"413"
+
+
+def test_one_path_takes_larger_bodies() -> None:
+    def send(path: bytes, size: int) -> bytes:
+        return served.ask(post(b"x" * size).replace(b"POST /", b"POST " + path, 1))
+
+    with serving() as served:
+        assert send(b"/prefix/large?a=b", 200_000).endswith(b"\r\n200000")
+        assert send(b"/large", 200_001).startswith(b"HTTP/1.1 413")
+        assert send(b"/larger", 100_001).startswith(b"HTTP/1.1 413")
 
 
 def test_a_rejected_upload_is_read_to_its_end_so_that_its_answer_arrives() -> None:

@@ -14,8 +14,9 @@ from model.runtime.prepare import main
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 ROOT = Path(__file__).resolve().parents[3]
+TOKEN = "an administrator's token"
 VISIT = """
-import io, json, re, sys
+import io, json, re, sys, zipfile
 from collections import Counter
 
 blocked, picture = sys.argv[1].split(), sys.argv[2]
@@ -28,6 +29,20 @@ client, routes = app.test_client(), app.url_map.bind("localhost")
 with open(picture, "rb") as file:
     answer = client.post("/api/classify", data={"image": (io.BytesIO(file.read()), "cat.jpg")})
 found = {"answer": [answer.status_code, answer.get_json()], "wrong": [], "endpoints": []}
+zipped = io.BytesIO()
+with zipfile.ZipFile(zipped, "w") as archive:
+    for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
+        archive.write(picture, f"{name}.jpg")
+csrf = re.search(r'csrf_token" value="([^"]+)', client.get("/new").get_data(as_text=True))[1]
+def post(address, **fields):
+    answer = client.post(address, data={"csrf_token": csrf, **fields})
+    return [answer.status_code, answer.get_data(as_text=True)]
+post("/new/token", token=sys.argv[3])
+post("/new/from/zip", name="pets", zip=(io.BytesIO(zipped.getvalue()), "pets.zip"))
+post("/new/pets/head")
+with open(picture, "rb") as file:
+    sent = (io.BytesIO(file.read()), "cat.jpg")
+found["taught"] = post("/new/pets/classify?part", image=sent)
 waiting, seen, visits = ["/"], {"/"}, Counter()
 while waiting:
     path = waiting.pop(0)
@@ -69,17 +84,31 @@ def test_every_page_and_answer_does_without_torch(
             VISIT,
             " ".join([*PACKAGES_FOR_TRAINING.values(), "faiss"]),
             str(picture),
+            TOKEN,
         ],
         cwd=ROOT,
         env=environment
-        | {"ALEXNET_HOME": str(home.root), "ALEXNET_RUNTIME": "openvino-f32", "PATH": ""},
+        | {
+            "ALEXNET_HOME": str(home.root),
+            "ALEXNET_RUNTIME": "openvino-f32",
+            "PATH": "",
+            "ALEXNET_ADMIN_TOKEN": TOKEN,
+        },
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["wrong"] == []
-    pages = {"map.show_map", "layers.show_layers", "filters.show_filters", "figure4.show_figure"}
+    assert found["taught"][0] == 200
+    assert 'class="bars"' in found["taught"][1]
+    pages = {
+        "map.show_map",
+        "new.show_dataset",
+        "layers.show_layers",
+        "filters.show_filters",
+        "figure4.show_figure",
+    }
     assert pages <= set(found["endpoints"]), found["endpoints"]
     status, answer = found["answer"]
     assert status == 200

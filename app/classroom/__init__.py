@@ -1,0 +1,1 @@
+"""The classroom: photographs of one's own, and what is taught with them."""
