@@ -92,12 +92,7 @@ def start_process(
         raise DatasetError("Training needs torch, which is not installed on this server.", 409)
     if elsewhere := find_other_run(home):
         raise DatasetError(f"{elsewhere} is training; wait for it, or stop it first.", 409)
-    try:
-        lock = open_and_lock(locate_lock(home), wait=False)
-    except BlockingIOError as error:
-        raise DatasetError(
-            "Training goes on already; wait for it, or stop it first.", 409
-        ) from error
+    lock = take_lock(home)
     try:
         # Nobody may stop what the last one's number is given to.
         locate_started(home).unlink(missing_ok=True)
