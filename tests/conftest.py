@@ -1,5 +1,8 @@
 """What all tests need."""
 
+import ctypes
+import os
+import platform
 import signal
 import subprocess
 import sys
@@ -18,6 +21,7 @@ from model.checkpoint import Pca, Weights
 from model.config import AlexNetConfig
 from model.dataset import ClassName
 from model.weights_header import Provenance
+from training.device import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD
 
 # absl, which TensorBoard brings, logs to what sys.stderr is when it is imported, and closes that
 # when logging is set up anew, as pymilvus does on import: during a test, pytest's own file.
@@ -46,6 +50,40 @@ def torch_computes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALEXNET_RUNTIME", "torch")
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freed_memory_is_returned() -> Iterator[None]:
+    """Undo after each file what a training run asks of glibc's allocator in this process.
+
+    It keeps all that is freed (training/device.py): a process of tests would grow to gigabytes.
+    """
+    yield
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        # The largest that glibc comes to by itself.
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
+        libc.mallopt(M_TOP_PAD, 0)
+        libc.malloc_trim(0)
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a process in a group of its own; if the test leaves it running, its group is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(command, text=True, process_group=0, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        # One that has been waited for may have left its number to another.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        with process:  # closes its pipes
+            pass
 
 
 @pytest.fixture(scope="session")
