@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import absl.logging
+import numpy as np
 import pytest
+import skimage.data
 import torch
+from PIL import Image
 from torch import Tensor
 
 from model.alexnet import AlexNet
-from model.checkpoint import Pca, Weights
-from model.config import AlexNetConfig
+from model.checkpoint import Pca, Weights, save_weights
+from model.config import FEATURES, AlexNetConfig
 from model.dataset import ClassName
 from model.weights_header import Provenance
+from tests.narrow_networks import narrow_network
 from training.device import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD
 
 # absl, which TensorBoard brings, logs to what sys.stderr is when it is imported, and closes that
@@ -125,6 +129,42 @@ def weights_of() -> Callable[..., Weights]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def few_photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of ten training and two validation photographs of 120 × 120 pixels."""
+    root = tmp_path_factory.mktemp("few")
+    for name, load in FEW_PHOTOGRAPHS.items():
+        picture, random = Image.fromarray(load()), np.random.default_rng(list(name.encode()))
+        for split, count in (("train", 10), ("val", 2)):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                left, top = (int(random.integers(0, side - 120)) for side in picture.size)
+                crop = picture.crop((left, top, left + 120, top + 120))
+                crop.save(root / split / name / f"{number}.jpg")
+    return root
+
+
+FEW_PHOTOGRAPHS = {
+    "astronaut": skimage.data.astronaut,
+    "chelsea": skimage.data.chelsea,
+    "coffee": skimage.data.coffee,
+}
+
+
+@pytest.fixture(scope="session")
+def narrow_weights(
+    tmp_path_factory: pytest.TempPathFactory, weights_of: Callable[..., Weights]
+) -> Path:
+    """A file of weights of the paper's layers for those classes, not trained.
+
+    They are narrow, but have the 4096 features that an index needs.
+    """
+    config = AlexNetConfig(classes=len(FEW_PHOTOGRAPHS), crop=67, init="he", input_scale=60)
+    file = tmp_path_factory.mktemp("narrow") / "weights.safetensors"
+    save_weights(weights_of(narrow_network(config, features=FEATURES), [*FEW_PHOTOGRAPHS]), file)
+    return file
 
 
 PROVENANCE: dict[str, Any] = {
