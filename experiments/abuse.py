@@ -69,6 +69,10 @@ class Options:
     Its limits on how often an address may ask should be off."""
     only: tuple[str, ...] = ()
     """Names of the points; all by default."""
+    data: Path | None = None
+    """Folder of photographs, of which some are indexed; by default the demo photographs."""
+    weights: Path | None = None
+    """Weights of the network; by default those of the whole network, not trained."""
     minutes: float = 10
     """Time after which no further point begins."""
     json: Path | None = None
@@ -111,7 +115,7 @@ def run(options: Options, place: Path, console: Console) -> dict[str, Outcome]:
         if options.url:
             scene = Scene(options.url.rstrip("/"), draw_photograph(), place)
         else:
-            home = make_home(place)
+            home = make_home(place, {}, options.data, options.weights)
             server = running.enter_context(serve(home))
             scene = Scene(server.address, find_photograph(place), place, home, server)
         for name in options.only or POINTS:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -215,19 +215,28 @@ def wait_for_port(address: str) -> None:
         time.sleep(0.2)
 
 
-def make_home(place: Path, **variables: str) -> Path:
-    """Make a home with a whole network, not trained, and an index over a few photographs."""
+def make_home(
+    place: Path,
+    variables: Mapping[str, str],
+    data: Path | None = None,
+    weights: Path | None = None,
+) -> Path:
+    """Make a home with weights and an index over a few photographs.
+
+    variables: further settings of the build. data: a folder of photographs, by default the demo
+    photographs. weights: by default those of a whole network, not trained.
+    """
     home = Home(root=place / "home")
-    source = make_demo(place / "demo")
+    source = data or make_demo(place / "demo")
     random = np.random.default_rng(0)
     photographs = Photographs.of(source, place / "photographs", 24, random)
-    weights = write_weights(None, photographs.root, home.runs / "abused" / "weights.safetensors")
-    switch_link(home.weights, weights)
+    file = home.runs / "abused" / "weights.safetensors"
+    switch_link(home.weights, write_weights(weights, photographs.root, file))
     keep_uninstalled(home)
     subprocess.run(
         [sys.executable, "-m", "flask", "index", "build", "--kind", "exact"],
         cwd=ROOT,
-        env=os.environ | SETTINGS | {"ALEXNET_HOME": str(home.root)} | variables,
+        env={**os.environ, **SETTINGS, "ALEXNET_HOME": str(home.root), **variables},
         check=True,
         capture_output=True,
     )

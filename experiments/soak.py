@@ -114,8 +114,8 @@ def main() -> None:
 
 def soak(options: Options, place: Path, url: str, disturb: Callable[[], None]) -> Log:
     """Do everything at once, then look whether every upload is there."""
-    home, log = make_home(place, **({"DATABASE_URL": url} if url else {})), Log()
     variables = {"DATABASE_URL": url} if url else {}
+    home, log = make_home(place, variables), Log()
     random = np.random.default_rng(options.seed)
     with serve(home, "--workers", "2", **variables) as server:
         ask(server.address, "/readyz")

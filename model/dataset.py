@@ -261,7 +261,7 @@ def read_labels(root: Path, names: list[str]) -> dict[str, str]:
     A line of classes.txt that is just a folder's name gives it no label, also where that has
     several words; WordNet ids that have no label there keep ILSVRC-2012's.
     """
-    known = {name: read_wordnet_labels()[name] for name in names if name in read_wordnet_labels()}
+    known = find_wordnet_labels(names)
     file = root / CLASSES_FILE
     if not file.exists():
         return known
@@ -284,10 +284,24 @@ def read_labels(root: Path, names: list[str]) -> dict[str, str]:
     return known | labels
 
 
+def find_wordnet_labels(names: Iterable[str]) -> dict[str, str]:
+    """Find the labels of those names that are WordNet ids of ILSVRC-2012."""
+    ids = [name for name in names if name in read_wordnet_ids()]
+    # Without any, torchvision is not imported.
+    return {name: read_wordnet_labels()[name] for name in ids}
+
+
+@cache
+def read_wordnet_ids() -> dict[str, int]:
+    """Return the WordNet ids of ILSVRC-2012's 1000 classes, and torchvision's number of each."""
+    ids = (files("model") / "ilsvrc2012_wnids.txt").read_text().split()
+    return {name: number for number, name in enumerate(ids)}
+
+
 @cache
 def read_wordnet_labels() -> dict[str, str]:
     """Return torchvision's labels of ILSVRC-2012's 1000 classes, by WordNet id."""
-    from torchvision.models import AlexNet_Weights  # slow to import
+    from torchvision.models import AlexNet_Weights  # takes seconds to import
 
-    ids = (files("model") / "ilsvrc2012_wnids.txt").read_text().split()
-    return dict(zip(ids, AlexNet_Weights.IMAGENET1K_V1.meta["categories"], strict=True))
+    labels = AlexNet_Weights.IMAGENET1K_V1.meta["categories"]
+    return dict(zip(read_wordnet_ids(), labels, strict=True))

@@ -2,6 +2,8 @@
 
 import ctypes
 import gc
+import os
+import platform
 import signal
 import subprocess
 import sys
@@ -11,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import absl.logging
+import numpy as np
 import pytest
+import skimage.data
 import torch
+from PIL import Image
 from torch import Tensor
 
 from model.alexnet import AlexNet
-from model.checkpoint import Pca, Weights
-from model.config import AlexNetConfig
+from model.checkpoint import Pca, Weights, save_weights
+from model.config import FEATURES, AlexNetConfig
 from model.dataset import ClassName
 from model.weights_header import Provenance
+from tests.narrow_networks import narrow_network
+from training.device import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD
 
 # absl, which TensorBoard brings, logs to what sys.stderr is when it is imported, and closes that
 # when logging is set up anew, as pymilvus does on import: during a test, pytest's own file.
@@ -39,19 +46,6 @@ def imports_set_aside() -> None:
     gc.freeze()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def memory_given_back() -> Iterator[None]:
-    """After each file its networks are freed, and their memory is the system's again.
-
-    Python's collector comes rarely in a large process, and glibc keeps what is freed between
-    blocks still in use: a process of tests grew to 4.6 GB.
-    """
-    yield
-    gc.collect()
-    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
     """Processes that tests start take SIGINT, also where a shell in the background ignores it."""
@@ -68,6 +62,42 @@ def torch_computes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ALEXNET_RUNTIME", "torch")
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freed_memory_is_returned() -> Iterator[None]:
+    """After each file free its networks, and undo what a run asks of glibc's allocator.
+
+    It keeps all that is freed (training/device.py), and Python's collector comes rarely in a large
+    process: a process of tests would grow to 5 GB.
+    """
+    yield
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        # The largest that glibc comes to by itself.
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 64 << 20)
+        libc.mallopt(M_TOP_PAD, 0)
+        libc.malloc_trim(0)
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a process in a group of its own; if the test leaves it running, its group is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(command, text=True, process_group=0, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        # One that has been waited for may have left its number to another.
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        with process:  # closes its pipes
+            pass
 
 
 @pytest.fixture(scope="session")
@@ -109,6 +139,42 @@ def weights_of() -> Callable[..., Weights]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def few_photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of ten training and two validation photographs of 120 × 120 pixels."""
+    root = tmp_path_factory.mktemp("few")
+    for name, load in FEW_PHOTOGRAPHS.items():
+        picture, random = Image.fromarray(load()), np.random.default_rng(list(name.encode()))
+        for split, count in (("train", 10), ("val", 2)):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                left, top = (int(random.integers(0, side - 120)) for side in picture.size)
+                crop = picture.crop((left, top, left + 120, top + 120))
+                crop.save(root / split / name / f"{number}.jpg")
+    return root
+
+
+FEW_PHOTOGRAPHS = {
+    "astronaut": skimage.data.astronaut,
+    "chelsea": skimage.data.chelsea,
+    "coffee": skimage.data.coffee,
+}
+
+
+@pytest.fixture(scope="session")
+def narrow_weights(
+    tmp_path_factory: pytest.TempPathFactory, weights_of: Callable[..., Weights]
+) -> Path:
+    """A file of weights of the paper's layers for those classes, not trained.
+
+    They are narrow, but have the 4096 features that an index needs.
+    """
+    config = AlexNetConfig(classes=len(FEW_PHOTOGRAPHS), crop=67, init="he", input_scale=60)
+    file = tmp_path_factory.mktemp("narrow") / "weights.safetensors"
+    save_weights(weights_of(narrow_network(config, features=FEATURES), [*FEW_PHOTOGRAPHS]), file)
+    return file
 
 
 PROVENANCE: dict[str, Any] = {

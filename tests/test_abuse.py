@@ -22,14 +22,16 @@ def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
+        timeout=280,
         check=False,
     )
 
 
 @pytest.mark.slow
-def test_the_server_holds(tmp_path: Path) -> None:
+def test_the_server_holds(few_photographs: Path, narrow_weights: Path, tmp_path: Path) -> None:
     file = tmp_path / "outcomes.json"
-    done = run("--only", *CHEAP, "--json", str(file), folder=tmp_path)
+    home = ["--data", str(few_photographs), "--weights", str(narrow_weights)]
+    done = run("--only", *CHEAP, *home, "--json", str(file), folder=tmp_path)
     outcomes = json.loads(file.read_text())
     assert {name: one["held"] for name, one in outcomes.items()} == dict.fromkeys(CHEAP, True)
     assert done.returncode == 0, done.stdout + done.stderr

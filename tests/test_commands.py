@@ -74,7 +74,8 @@ def command(home: Path) -> Command:
 
 def environment(home: Path) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ALEXNET_", "DATABASE_URL"))}
-    return kept | {"ALEXNET_HOME": str(home), "COLUMNS": "200"}
+    # Measuring which runtime is faster would take half of the time.
+    return kept | {"ALEXNET_HOME": str(home), "COLUMNS": "200", "ALEXNET_RUNTIME": "torch"}
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +123,7 @@ def test_then_the_index_and_the_application_with_no_flag(
     nearest = answer["neighbours"][0]
     assert nearest["label"] == "grass"  # the image itself is in the index
     assert nearest["distance"] == pytest.approx(0, abs=1e-2)
-    again = command("-m", "flask", "index", "build", "--if-needed")
-    assert len(list((home / "index").glob("[!.]*"))) == 2, again.stdout  # a version and `current`
+    assert len(list((home / "index").glob("[!.]*"))) == 2  # a version and `current`
 
 
 def test_the_same_training_is_not_repeated(
@@ -135,30 +135,39 @@ def test_the_same_training_is_not_repeated(
     assert len(list((home / "runs").iterdir())) == 1
 
 
-def test_an_error_is_one_line_with_exit_code_2(trained: str, command: Command, home: Path) -> None:
-    run = (home / WEIGHTS).resolve().parent
-    (line,) = command("training/run.py", "--resume", run, code=2).stderr.splitlines()
+def test_an_error_is_one_line_with_exit_code_2(command: Command, tmp_path: Path) -> None:
+    (line,) = command("training/run.py", "--data", tmp_path / "none", code=2).stderr.splitlines()
     assert line.startswith("training/run.py: ")
-    assert str(run / WEIGHTS) in line  # a finished run: nothing to resume
+    assert str(tmp_path / "none") in line
 
 
-def start(tmp_path: Path, *words: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "training/run.py", *map(str, words)],
-        cwd=ROOT,
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def start(
+    start_process: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> Callable[..., subprocess.Popen[str]]:
+    """Start `training/run.py` with a home of the test's own."""
+
+    def start(*words: str | Path) -> subprocess.Popen[str]:
+        return start_process(
+            [sys.executable, "training/run.py", *map(str, words)],
+            cwd=ROOT,
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    return start
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_training_saves_at_once_and_can_be_resumed(
-    data: Path, tmp_path: Path, number: signal.Signals
+    data: Path,
+    start: Callable[..., subprocess.Popen[str]],
+    tmp_path: Path,
+    number: signal.Signals,
 ) -> None:
     small = ("--variant", "cifar")
-    process = start(tmp_path, "--data", data, "--batch", "2", "--epochs", "200", *small)
+    process = start("--data", data, "--batch", "2", "--epochs", "200", *small)
     assert process.stdout is not None
     next(line for line in process.stdout if line.startswith("epoch"))
     process.send_signal(number)  # in the second epoch
@@ -167,22 +176,22 @@ def test_stopped_training_saves_at_once_and_can_be_resumed(
     assert len(errors.splitlines()) == 1
     (run,) = (tmp_path / "runs").iterdir()
     assert f"python training/run.py --resume {run}" in output
+    assert (run / "checkpoint.safetensors").exists()
     assert not (tmp_path / WEIGHTS).exists()
     assert not list(tmp_path.rglob("*.part"))
-    changed = start(tmp_path, "--resume", run, "--epochs", "1", "--rate", "0.5")
-    _, errors = changed.communicate(timeout=60)
-    assert changed.returncode == 2
-    assert "--accept epochs rate" in errors
-    assert len(errors.splitlines()) == 1
-    again = start(tmp_path, "--resume", run, "--epochs", "1", "--accept", "epochs")
+    if number == signal.SIGINT:
+        return  # resumed once: what was saved does not depend on the signal
+    again = start("--resume", run, "--epochs", "1", "--accept", "epochs")
     output, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
     assert run.name in output
     assert load_weights(tmp_path / WEIGHTS).provenance.epochs >= 1
 
 
-def test_ctrl_c_before_there_is_anything_to_save(data: Path, tmp_path: Path) -> None:
-    process = start(tmp_path, "--data", data, "--batch", "25", "--epochs", "200")
+def test_ctrl_c_before_there_is_anything_to_save(
+    data: Path, start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = start("--data", data, "--batch", "25", "--epochs", "200")
     assert process.stdout is not None
     assert str(data) in process.stdout.readline()  # the photographs are decoded now
     process.send_signal(signal.SIGINT)

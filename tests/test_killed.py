@@ -13,8 +13,11 @@ AIMS = ("sealing", "publishing")
 
 
 @pytest.mark.slow
-def test_whatever_moment_a_command_dies_at_what_is_served_verifies(tmp_path: Path) -> None:
+def test_whatever_moment_a_command_dies_at_what_is_served_verifies(
+    few_photographs: Path, narrow_weights: Path, tmp_path: Path
+) -> None:
     words = ["--times", "2", "--images", "30", "--commands", "build", "update", "--aims", *AIMS]
+    words += ["--data", str(few_photographs), "--weights", str(narrow_weights)]
     done = subprocess.run(
         [sys.executable, "experiments/killed.py", *words, "--json", str(tmp_path / "kills.json")],
         cwd=ROOT,

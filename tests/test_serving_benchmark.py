@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,6 @@ import pytest
 
 from benchmarks.serving_parts.agreement import count_others, find_nearest, measure_error
 from benchmarks.serving_parts.passes import time_alternately
-from model.checkpoint import Weights, save_weights
-from model.config import AlexNetConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,12 +34,10 @@ def test_errors_and_neighbours_are_counted() -> None:
 
 
 @pytest.mark.slow
-def test_the_server_answers_its_clients(weights_of: Callable[..., Weights], tmp_path: Path) -> None:
-    weights = weights_of(AlexNetConfig(classes=3, crop=67, init="he", input_scale=60))
-    file, figures = tmp_path / "weights.safetensors", tmp_path / "figures.json"
-    save_weights(weights, file)
-    words = ["--weights", file, "--no-peers", "--rounds", "1", "--batches", "1", "2"]
-    words += ["--clients", "2", "--seconds", "2", "--json", figures]
+def test_the_server_answers_its_clients(narrow_weights: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    words = ["--weights", narrow_weights, "--no-peers", "--rounds", "1", "--batches", "1", "2"]
+    words += ["--clients", "2", "--seconds", "1", "--json", figures]
     done = subprocess.run(
         [sys.executable, "benchmarks/serving.py", *words],
         cwd=ROOT,

@@ -135,10 +135,15 @@ def fit_and_score(inputs: Doubles, targets: Doubles, out: Bools, penalty: float)
     """Fit a ridge regression without the rows `out`, and give their scores: [n, classes]."""
     known, wanted = inputs[~out], targets[~out]
     centre, mean = known.mean(axis=0), wanted.mean(axis=0)
-    known = known - centre
-    gram = known.T @ known
+    known, wanted = known - centre, wanted - mean
+    # The same weights both ways: (XᵀX + λ)⁻¹Xᵀy = Xᵀ(XXᵀ + λ)⁻¹y. The smaller matrix is solved.
+    few = len(known) < known.shape[1]
+    gram = known @ known.T if few else known.T @ known
     gram[np.diag_indices(len(gram))] += penalty * len(known)
-    weights = np.linalg.solve(gram, known.T @ (wanted - mean))
+    if few:
+        weights = known.T @ np.linalg.solve(gram, wanted)
+    else:
+        weights = np.linalg.solve(gram, known.T @ wanted)
     scores: Doubles = (inputs[out] - centre) @ weights + mean
     return scores
 

@@ -30,11 +30,11 @@ from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from index import store
 from index.engines.protocol import SearchError
-from model.alexnet import AlexNet
 from model.checkpoint import Weights, load_weights, save_weights
-from model.config import AlexNetConfig
+from model.config import FEATURES, AlexNetConfig
 from storage.files import switch_link
 from storage.home import Home
+from tests.narrow_networks import narrow_network
 
 CLASSES = ("astronaut", "brick", "chelsea", "coffee", "grass", "rocket")
 LABELS = {name: name for name in CLASSES} | {
@@ -150,12 +150,10 @@ def make_photographs(root: Path) -> None:
 
 
 def make_weights(
-    weights_of: Callable[..., Weights], home: Home, photographs: Path, crop: int
+    weights_of: Callable[..., Weights], home: Home, photographs: Path, config: AlexNetConfig
 ) -> None:
-    """Write weights of the paper's network for a crop, not trained, and point the home at them."""
-    torch.manual_seed(1)
-    config = AlexNetConfig(classes=len(CLASSES), crop=crop, init="he", input_scale=60)
-    state = AlexNet(config).state_dict()
+    """Write weights of a network, not trained, and point the home at them."""
+    state = dict(weights_of(config, CLASSES, seed=1).state)
     # So that of the six labels it is always the same five that are shown.
     state["fc8.bias"][CLASSES.index("grass")] -= 50
     weights = weights_of(
@@ -223,7 +221,7 @@ def copy_database(source: Path, target: Path) -> None:
         old.backup(new)
 
 
-MakeHome = Callable[[int], Settings]
+MakeHome = Callable[[AlexNetConfig], Settings]
 
 
 @pytest.fixture(scope="session")
@@ -232,11 +230,11 @@ def make_home(
     weights_of: Callable[..., Weights],
     photographs: Path,
 ) -> MakeHome:
-    """Makes a home with weights for a crop and an index built by the command; its settings."""
+    """Makes a home with weights of a network and an index built by the command; its settings."""
 
-    def make(crop: int) -> Settings:
+    def make(config: AlexNetConfig) -> Settings:
         settings = settings_of(tmp_path_factory.mktemp("home"), **LIMITS)
-        make_weights(weights_of, settings.home, photographs, crop)
+        make_weights(weights_of, settings.home, photographs, config)
         built = create_app(settings).test_cli_runner().invoke(args=["index", "build"])
         assert built.exit_code == 0, built.output
         return settings
@@ -244,19 +242,31 @@ def make_home(
     return make
 
 
+PAPER = AlexNetConfig(classes=len(CLASSES), init="he", input_scale=60)
+SMALL = replace(PAPER, crop=67)
+"""The network sees 67 pixels, the fewest it can. So it has all layers, 4096 features, and a third
+of the weights and a tenth of the work."""
+
+
 @pytest.fixture(scope="session")
 def settings(make_home: MakeHome) -> Settings:
-    """A home that all tests share. The network sees 67 pixels, the fewest it can.
+    """A home that all tests share, of the small network."""
+    return make_home(SMALL)
 
-    So it has all layers and 4096 features, and a third of the weights and a tenth of the work.
+
+@pytest.fixture(scope="session")
+def narrow_settings(make_home: MakeHome) -> Settings:
+    """A home whose layers are narrow as well, for tests that write weights and build indexes.
+
+    It has the 4096 features that an index needs, and a twentieth of the weights.
     """
-    return make_home(67)
+    return make_home(narrow_network(SMALL, features=FEATURES))
 
 
 @pytest.fixture(scope="session")
 def paper_settings(make_home: MakeHome) -> Settings:
     """A home whose network sees 224 pixels, as the paper's, for tests of the layers' shapes."""
-    return make_home(224)
+    return make_home(PAPER)
 
 
 @pytest.fixture(scope="session")
@@ -489,17 +499,17 @@ class Shop:
 
 @pytest.fixture(scope="session")
 def built_shop(
-    tmp_path_factory: pytest.TempPathFactory, settings: Settings, photographs: Path
+    tmp_path_factory: pytest.TempPathFactory, narrow_settings: Settings, photographs: Path
 ) -> Shop:
     """Three classes of nine photographs, indexed once, and both folders kept beside for copies."""
     place = tmp_path_factory.mktemp("shop")
-    shop = Shop(replace(settings, home=Home(root=place / "home")), place / "photographs")
+    shop = Shop(replace(narrow_settings, home=Home(root=place / "home")), place / "photographs")
     for split in ("train", "val"):
         for name in ("astronaut", "chelsea", "coffee"):
             shutil.copytree(photographs / split / name, shop.photographs / split / name)
-    old = load_weights(settings.home.weights)
-    provenance = replace(old.provenance, data=str(shop.photographs))
-    save_weights(replace(old, provenance=provenance), place / "weights.safetensors")
+    weights = load_weights(narrow_settings.home.weights)
+    provenance = replace(weights.provenance, data=str(shop.photographs))
+    save_weights(replace(weights, provenance=provenance), place / "weights.safetensors")
     switch_link(shop.settings.home.weights, place / "weights.safetensors")
     shop.right("build")
     shutil.copytree(shop.photographs, place / "kept/photographs")

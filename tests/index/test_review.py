@@ -7,7 +7,12 @@ from skimage import data
 
 from index.building.near_duplicates import encode_jpeg
 from index.review.copies import find_copies, find_neighbourhood
-from index.review.doubts import find_contested, find_label_doubts, judge_labels
+from index.review.doubts import (
+    find_contested,
+    find_label_doubts,
+    fit_and_score,
+    judge_labels,
+)
 from index.review.make import select_classes
 from index.review.outliers import find_outliers
 from index.sample import make_thumbnail
@@ -58,6 +63,22 @@ def test_swapped_labels_rank_above_chance_and_above_plain_confidence() -> None:
     assert proposed / hits > 0.9
     assert found / total > 0.65  # recall of what is listed
     assert found / listed > 0.4  # and its precision
+
+
+@pytest.mark.parametrize("images", [12, 60])
+def test_the_ridge_regression_is_that_of_least_squares(images: int) -> None:
+    random = np.random.default_rng(0)
+    inputs, targets = random.normal(size=(images, 20)), random.normal(size=(images, 3))
+    out = np.arange(images) % 4 == 0
+    known, mean = inputs[~out], targets[~out].mean(axis=0)
+    centred = known - known.mean(axis=0)
+    # A penalty is as many more rows, whose targets are zero.
+    rows = np.r_[centred, np.sqrt(0.3 * len(known)) * np.eye(20)]
+    wanted = np.r_[targets[~out] - mean, np.zeros((20, 3))]
+    weights = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+    expected = (inputs[out] - known.mean(axis=0)) @ weights + mean
+    found = fit_and_score(inputs, targets, out, 0.3)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_right_labels_of_clear_classes_are_not_contested() -> None:

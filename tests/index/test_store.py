@@ -227,8 +227,8 @@ those of the parent, and forking saves the seconds in which a new process import
 
 
 def start_process(run: Callable[[], None]) -> Any:
-    """Run a function in a copy of this process."""
-    process = multiprocessing.get_context("fork").Process(target=run)
+    """Run a function in a copy of this process, which ends with it at the latest."""
+    process = multiprocessing.get_context("fork").Process(target=run, daemon=True)
     process.start()
     return process
 

@@ -92,22 +92,24 @@ def run_training(
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="session")
-def start_training(photographs: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start `python training/run.py` on the photographs as a process of its own."""
+@pytest.fixture
+def start_training(
+    photographs: Path, start_process: Callable[..., subprocess.Popen[str]]
+) -> Callable[..., subprocess.Popen[str]]:
+    """Start `python training/run.py` on the photographs as a process of its own.
+
+    It has its own group, so that a test can interrupt all its processes at once.
+    """
 
     def start(home: Path, *words: str | Path, **variables: str) -> subprocess.Popen[str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("ALEXNET_")}
         env = inherited | {"ALEXNET_HOME": str(home), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
+        return start_process(
             [sys.executable, "training/run.py", "--data", str(photographs), *map(str, words)],
             cwd=ROOT,
             env=env | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            # Its own group, so that a test can interrupt all its processes at once.
-            process_group=0,
         )
 
     return start

@@ -15,6 +15,7 @@ from model.architectures import VARIANTS
 from model.checkpoint import Weights, list_network_shapes, load_weights, save_weights
 from model.config import AlexNetConfig
 from model.paper_layers import count_features
+from tests.narrow_networks import narrow_network
 from training.config import (
     CIFAR,
     FINETUNE,
@@ -204,8 +205,8 @@ def test_the_schedule_of_2012_stretches_with_the_run() -> None:
 
 @pytest.fixture
 def small_weights(made: Make, tiny: PreparedDataset, tmp_path: Path) -> Path:
-    """Weights of the paper's layers for five classes, at the smallest crop."""
-    config = AlexNetConfig(classes=5, side=72, crop=67, input_scale=60.0)
+    """Narrow weights of the paper's layers for five classes, at the smallest crop."""
+    config = narrow_network(AlexNetConfig(classes=5, side=72, crop=67, input_scale=60.0))
     path = tmp_path / "five.safetensors"
     save_weights(made(config, replace(tiny, mean=torch.full((3, 72, 72), 120.0))), path)
     return path

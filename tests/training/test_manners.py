@@ -74,14 +74,16 @@ def test_where_only_ascii_can_be_written_the_training_goes_on(
     assert b"1 ? 1 processes" in written.getvalue()
 
 
-def test_ctrl_c_while_modules_are_imported_is_quiet(tmp_path: Path) -> None:
+def test_ctrl_c_while_modules_are_imported_is_quiet(
+    start_process: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
     """The import of torch, which takes the longest, is replaced by one that never ends."""
     (tmp_path / "torch.py").write_text(
         "import pathlib, time\n"
         f"pathlib.Path({str(tmp_path / 'importing')!r}).touch()\n"
         "time.sleep(1000)\n"
     )
-    process = subprocess.Popen(
+    process = start_process(
         [sys.executable, "training/run.py"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
@@ -92,5 +94,5 @@ def test_ctrl_c_while_modules_are_imported_is_quiet(tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60) == (b"", b"")
+    assert process.communicate(timeout=60) == ("", "")
     assert process.returncode == -signal.SIGINT

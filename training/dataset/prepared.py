@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.checkpoint import Pca
 from model.config import SQUARE_SIDE
-from model.dataset import ClassName, describe_class_mismatch, read_wordnet_labels
+from model.dataset import ClassName, describe_class_mismatch, find_wordnet_labels
 from storage.files import write_atomically
 from training.dataset.decode import ChunkId, PreparationJob
 from training.dataset.folder import FolderSource
@@ -167,7 +167,7 @@ def infer_classes(source: Source, seen: dict[SplitName, set[str]]) -> tuple[Clas
             f"{source.root}: {len(order)} class indices up to {order[-1]}, but not {gap}; they "
             "must be 0, 1, 2, …"
         )
-    labels = read_wordnet_labels() if any(name in read_wordnet_labels() for name in order) else {}
+    labels = find_wordnet_labels(order)
     return tuple(ClassName(name, labels.get(name, name)) for name in order)
 
 

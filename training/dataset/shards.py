@@ -31,7 +31,7 @@ from model.dataset import (
     ClassName,
     Photograph,
     digest_listing,
-    read_wordnet_labels,
+    find_wordnet_labels,
 )
 from training.dataset.source import DataError, Sample, SplitName, UnfinishedError
 
@@ -175,7 +175,7 @@ def parse_classes(text: str, where: str) -> tuple[ClassName, ...]:
         raise DataError(f"{where} names the class {twice} twice")
     if len(folders) < 2:
         raise DataError(f"{where} names {len(folders)} classes; at least two are needed")
-    labels = read_wordnet_labels() if any(not label for _, label in pairs) else {}
+    labels = find_wordnet_labels(name for name, label in pairs if not label)
     return tuple(ClassName(name, label or labels.get(name, name)) for name, label in pairs)
 
 

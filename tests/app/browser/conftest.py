@@ -55,7 +55,11 @@ def serving(environment: dict[str, str]) -> Iterator[str]:
             yield found[1]
         finally:
             server.send_signal(signal.SIGINT)
-            _, rest = server.communicate(timeout=30)
+            try:
+                _, rest = server.communicate(timeout=60)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                raise
     assert server.returncode == 0
     assert "Traceback" not in rest
 

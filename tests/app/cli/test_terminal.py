@@ -33,14 +33,14 @@ PROJECT = Path(__file__).parents[3]
 
 
 @pytest.fixture
-def home(tmp_path: Path, settings: Settings, root: Path) -> Settings:
+def home(tmp_path: Path, narrow_settings: Settings, root: Path) -> Settings:
     """A home with weights made of that folder, and nothing else."""
-    old = checkpoint.load_weights(settings.home.weights)
+    old = checkpoint.load_weights(narrow_settings.home.weights)
     weights = replace(old, provenance=replace(old.provenance, data=str(root)))
     home = Home(root=tmp_path / "home")
     checkpoint.save_weights(weights, home.runs / "one" / "weights.safetensors")
     switch_link(home.weights, home.runs / "one" / "weights.safetensors")
-    return replace(settings, home=home)
+    return replace(narrow_settings, home=home)
 
 
 def flask(settings: Settings, *args: str) -> Result:
@@ -261,16 +261,14 @@ Start = Callable[[], "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def start(home: Settings) -> Start:
+def start(home: Settings, start_process: Callable[..., "subprocess.Popen[str]"]) -> Start:
     """Starts `flask index build` as a process of its own."""
-    environ = os.environ | {"ALEXNET_HOME": str(home.home.root), "ALEXNET_DEVICE": "cpu"}
-    return lambda: subprocess.Popen(
+    return lambda: start_process(
         [sys.executable, "-m", "flask", "index", "build"],
         cwd=PROJECT,
-        env=environ,
+        env=os.environ | {"ALEXNET_HOME": str(home.home.root), "ALEXNET_DEVICE": "cpu"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 

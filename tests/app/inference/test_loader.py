@@ -36,6 +36,12 @@ from storage.files import switch_link
 from storage.home import Home
 
 
+@pytest.fixture(scope="module")
+def settings(narrow_settings: Settings) -> Settings:
+    """A home of narrow weights, which are read and written here again and again."""
+    return narrow_settings
+
+
 def no_steps(name: str, total: int) -> Callable[[int], None]:
     return lambda done: None
 

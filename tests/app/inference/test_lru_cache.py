@@ -22,7 +22,7 @@ def test_of_threads_that_ask_for_the_same_one_computes() -> None:
     kept, made, together = LruCache(2), [], threading.Barrier(4)
 
     def ask(_: int) -> int:
-        together.wait()
+        together.wait(60)
         return kept.get("key", lambda: made.append(1) or len(made))
 
     with ThreadPoolExecutor(4) as pool:

@@ -26,22 +26,26 @@ Post = Callable[..., Any]
 
 
 @pytest.fixture
-def weights(settings) -> Path:
+def weights(narrow_settings) -> Path:
     """Weights of the session, not to be changed."""
-    return settings.home.weights.resolve()
+    return narrow_settings.home.weights.resolve()
 
 
 @pytest.fixture(scope="module")
-def changed(settings, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def changed(narrow_settings, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Makes copies of the session's weights with one value changed."""
     folder = tmp_path_factory.mktemp("changed")
 
     def change(value: float) -> Path:
         file = folder / f"{value}.safetensors"
         if not file.exists():
-            shutil.copyfile(settings.home.weights, file)
+            shutil.copyfile(narrow_settings.home.weights, file)
             put(file, "conv1.bias", value)
-            rename(file, load_weights(settings.home.weights).identity, load_weights(file).identity)
+            rename(
+                file,
+                load_weights(narrow_settings.home.weights).identity,
+                load_weights(file).identity,
+            )
         return file
 
     return change

@@ -45,7 +45,7 @@ class Server:
                 },
                 stderr=log,
             )
-        self.address = wait_for(self.find_address)
+        self.address = ""
 
     def lines(self) -> list[dict[str, object]]:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
@@ -95,10 +95,13 @@ def wait_for(look: Callable[[], object]) -> object:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
-    yield server
-    if server.process.poll() is None:
-        server.process.kill()
-    server.process.wait()
+    try:
+        server.address = wait_for(server.find_address)
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.wait()
 
 
 @pytest.mark.slow

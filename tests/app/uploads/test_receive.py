@@ -192,7 +192,7 @@ def test_eight_at_once_are_all_answered(app: Flask, jpeg):
 
     def one(number: int) -> tuple[int, str]:
         client = app.test_client()
-        start.wait()
+        start.wait(60)
         sent = client.post("/api/classify", data={"image": (io.BytesIO(jpeg), f"{number}.jpg")})
         return sent.status_code, str(sent.get_json()["answers"][0]["top5"])
 

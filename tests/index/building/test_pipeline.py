@@ -258,14 +258,14 @@ those of the parent, and forking saves the seconds in which a new process import
 
 
 def start_process(run: Callable[[], None], **environment: str) -> Any:
-    """Run a function in a copy of this process."""
+    """Run a function in a copy of this process, which ends with it at the latest."""
 
     def target() -> None:
         os.environ.update(environment)
         torch.set_num_threads(1)
         run()
 
-    process = multiprocessing.get_context("fork").Process(target=target)
+    process = multiprocessing.get_context("fork").Process(target=target, daemon=True)
     process.start()
     return process
 

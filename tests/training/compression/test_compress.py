@@ -239,16 +239,17 @@ def test_a_full_disk_leaves_nothing(
 
 
 @pytest.mark.slow
-def test_an_interruption_leaves_nothing(trained: Trained, tmp_path: Path) -> None:
+def test_an_interruption_leaves_nothing(
+    trained: Trained, start_process: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
     words = [trained.file, "--output", tmp_path / "small.safetensors", *CPU]
     words += ["--data", trained.photographs, "--epochs", "10000"]
-    process = subprocess.Popen(
+    process = start_process(
         [sys.executable, "training/compress.py", *map(str, words)],
         cwd=ROOT,
         env=os.environ | {"ALEXNET_HOME": str(trained.home.root), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     )
     assert process.stdout is not None
     next(line for line in process.stdout if re.match(r"epoch +2/", line))

@@ -1,24 +1,25 @@
 """One process, two towers, two replicas and both at once are the same run.
 
-Run as a script, this file is one of four processes, which form each mesh in turn.
+Run as a script, this file forks four processes, which form each mesh in turn.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.multiprocessing import start_processes  # type: ignore[attr-defined]
 
 from model.checkpoint import load_weights
 from model.config import AlexNetConfig
 from model.dataset import ImageFolder, scan_folder
 from storage.runs import RunFolder
+from tests.narrow_networks import narrow_network
 from training.callbacks import Callbacks
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import SMALL, RecipeError
@@ -36,17 +37,25 @@ CPU = torch.device("cpu")
 # Two replicas cannot share 7 images evenly; dropout is on.
 RECIPE = replace(SMALL, batch=7, epochs=1, seed=3, rate=0.002)
 # The smallest crop with all of the paper's layers.
-CONFIG = AlexNetConfig(classes=3, init="he", side=72, crop=67, input_scale=60.0)
+CONFIG = narrow_network(AlexNetConfig(classes=3, init="he", side=72, crop=67, input_scale=60.0))
 DTYPES = {"float64": (torch.float64, 1e-10), "float32": (torch.float32, 2e-5)}
 MESHES = {"one": (1, 1), "towers": (1, 2), "replicas": (2, 1), "both": (2, 2)}
 
 
 def main(photographs: Path, store: Path, folder: Path, ports: list[str]) -> None:
+    """Start four processes: importing torch and what it needs takes seconds, and is done once."""
+    data = prepare_small(scan_folder(photographs), store)
+    init_state(CONFIG, RECIPE, CPU)  # its optimiser imports the rest of torch
+    # They end when one fails, or when this process does.
+    start_processes(run_rank, (data, folder, ports), nprocs=4, start_method="fork")  # type: ignore[no-untyped-call]
+
+
+def run_rank(rank: int, data: PreparedDataset, folder: Path, ports: list[str]) -> None:
     """Train in each mesh that has this rank, then load and save the checkpoint of `one`."""
-    data, rank = prepare_small(scan_folder(photographs), store), int(os.environ["RANK"])
     for (name, (replicas, towers)), port in zip(MESHES.items(), ports, strict=True):
         if rank < replicas * towers:
-            os.environ |= {"WORLD_SIZE": str(replicas * towers), "MASTER_PORT": port}
+            where = {"RANK": str(rank), "WORLD_SIZE": str(replicas * towers), "MASTER_PORT": port}
+            os.environ |= where
             train_in_mesh(data, join_mesh(CONFIG, towers, CPU), folder, name)
             leave_mesh()
 
@@ -65,7 +74,7 @@ def train_in_mesh(data: PreparedDataset, mesh: Mesh, folder: Path, name: str) ->
 
     for dtype_name, (dtype, _) in DTYPES.items():
         state, results[dtype_name] = train(data, mesh, dtype)
-    save(state, "float32")  # the last; both would take long to write
+    save(state, "float32")  # the last
     resumed = init_state(CONFIG, RECIPE, CPU, mesh)
     load_checkpoint(RunFolder(folder / "one/float32"), resumed, spec)
     save(resumed, "resumed")
@@ -89,29 +98,16 @@ def train(
 
 
 @pytest.fixture(scope="module")
-def meshes(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Train in all meshes; yield the folder of what they found, a subfolder each."""
+def meshes(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train in all meshes; return the folder of what they found, a subfolder each."""
     folder, store = tmp_path_factory.mktemp("meshes"), tmp_path_factory.mktemp("store")
-    prepare_small(scan_folder(photographs), store)
     ports = [str(find_free_port()) for _ in MESHES]
     command = [sys.executable, __file__, *map(str, (photographs, store, folder)), *ports]
     env = os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     env["PYTHONPATH"] = str(ROOT)
-    processes = [
-        subprocess.Popen(command, env=env | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
-        for rank in range(4)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=250)
-            assert process.returncode == 0, errors
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    yield folder
-    for file in folder.rglob("*.safetensors"):
-        file.unlink()  # gigabytes
+    done = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 def relative_distance(a: torch.Tensor, b: torch.Tensor) -> float:
