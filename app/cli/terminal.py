@@ -12,7 +12,7 @@ from flask.cli import AppGroup
 
 from app import context
 from app.config import SettingsError
-from app.database.session import DatabaseError, upgrade_database
+from app.database.session import DatabaseError, downgrade_database, upgrade_database
 from app.inference.switch_weights import SwitchError
 from app.review.corrections import CorrectionError
 from index.engines.protocol import SearchError
@@ -79,3 +79,18 @@ def upgrade_command() -> None:
     """Create the tables, or bring them up to date."""
     upgrade_database(context.settings())
     click.echo("The database is up to date.")
+
+
+@database_commands.command("downgrade")
+@click.argument("revision")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+@handle_cli_errors
+def downgrade_command(revision: str, yes: bool) -> None:
+    """Bring the tables back to REVISION, such as 0005, for an earlier release of the project.
+
+    What only later revisions hold is deleted: corrections, for example, before 0006.
+    """
+    if not yes:
+        click.confirm(f"Delete what revision {revision} of the tables cannot hold?", abort=True)
+    downgrade_database(context.settings(), revision)
+    click.echo(f"The database is at revision {revision}; `flask db upgrade` brings it up again.")

@@ -1,7 +1,7 @@
-"""Database sessions, and the migration that brings the tables up to date."""
+"""Database sessions, and the migrations that bring the tables up to date or back."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +105,36 @@ def upgrade_database(settings: Settings) -> None:
     migrate_database(settings, "head")
 
 
-def migrate_database(settings: Settings, revision: str) -> None:
-    """As `upgrade_database`, to a revision."""
+def downgrade_database(settings: Settings, revision: str) -> None:
+    """Undo migrations, back to an earlier revision; what only later ones hold is lost.
+
+    Raises DatabaseError, also for a revision that is unknown or not an earlier one.
+    """
+    revisions = list_revisions()
+    if revision not in revisions:
+        known = ", ".join(revisions)
+        raise DatabaseError(f"There is no revision {revision} of the database; there are {known}")
+    with read_session(session_factory(settings)) as session:
+        current = MigrationContext.configure(session.connection()).get_current_revision()
+    if current is None or (current in revisions and current <= revision):
+        raise DatabaseError(
+            f"The database is at revision {current or 'none'}, which is not after {revision}"
+        )
+    migrate_database(settings, revision, command.downgrade)
+
+
+def list_revisions() -> list[str]:
+    """List the revisions of the tables, the first one first."""
+    scripts = ScriptDirectory.from_config(make_alembic_config()).walk_revisions()
+    return sorted(script.revision for script in scripts)
+
+
+def migrate_database(
+    settings: Settings,
+    revision: str,
+    migrate: Callable[[Config, str], None] = command.upgrade,
+) -> None:
+    """As `upgrade_database`, to a revision; or back to it."""
     if settings.database.drivername == "sqlite":
         make_file(settings.database)
     sessions = session_factory(settings)
@@ -117,7 +145,7 @@ def migrate_database(settings: Settings, revision: str) -> None:
     ):
         config = make_alembic_config()
         config.attributes["connection"] = connection
-        command.upgrade(config, revision)
+        migrate(config, revision)
     engine.dispose()
 
 

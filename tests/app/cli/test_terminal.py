@@ -191,6 +191,14 @@ def test_a_locked_database(home: Settings) -> None:
     other.close()
 
 
+def test_the_database_goes_back_for_an_earlier_release(home: Settings) -> None:
+    flask(home, "db", "upgrade")
+    assert flask(home, "db", "downgrade", "0005").exit_code == 1  # nobody has agreed
+    assert "0005" in flask(home, "db", "downgrade", "0005", "--yes").output
+    check_one_line(flask(home, "db", "downgrade", "0005", "--yes"), "not after 0005")
+    assert flask(home, "db", "upgrade").exit_code == 0
+
+
 def test_an_unreachable_database(home: Settings) -> None:
     away = replace(home, database_url="postgresql://me:hidden@127.0.0.1:1/name")
     for command in (("index", "build"), ("db", "upgrade")):

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import make_url, select, text
@@ -22,8 +21,8 @@ from app.database.session import (
     Sessions,
     are_tables_current,
     describe_server_waits,
+    downgrade_database,
     get_engine,
-    make_alembic_config,
     migrate_database,
     read_session,
     session_factory,
@@ -89,13 +88,21 @@ def test_an_earlier_version_is_upgraded_with_its_results(tmp_path: Path) -> None
 
 def test_the_last_migration_can_be_undone(database: Settings) -> None:
     sessions = session_factory(database)
-    with get_engine(sessions).begin() as connection:
-        config = make_alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0001")
+    downgrade_database(database, "0001")
     assert not are_tables_current(sessions)
     upgrade_database(database)
     assert are_tables_current(sessions)
+
+
+def test_a_revision_that_is_unknown_or_not_earlier_is_refused(database: Settings) -> None:
+    with pytest.raises(DatabaseError, match=r"no revision 7 .* 0001, 0002, .* 0006"):
+        downgrade_database(database, "7")
+    with pytest.raises(DatabaseError, match="at revision 0006, which is not after 0006"):
+        downgrade_database(database, "0006")
+    downgrade_database(database, "0005")
+    with pytest.raises(DatabaseError, match="at revision 0005, which is not after 0006"):
+        downgrade_database(database, "0006")
+    assert not are_tables_current(session_factory(database))
 
 
 def test_undoing_a_migration_loses_only_the_results_that_need_it(database: Settings) -> None:
@@ -109,10 +116,7 @@ def test_undoing_a_migration_loses_only_the_results_that_need_it(database: Setti
                 weights="w", top5=[], neighbours=[], milliseconds={},
             )
         )  # fmt: skip
-    with get_engine(sessions).begin() as connection:
-        config = make_alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0003")
+    downgrade_database(database, "0003")
     upgrade_database(database)
     with read_session(sessions) as session:
         (kept,) = session.scalars(select(UploadResult)).all()
@@ -136,10 +140,7 @@ def test_new_tables_are_made_once_and_only_in_a_new_home(tmp_path: Path) -> None
     assert are_tables_current(sessions)
     get_engine(sessions).dispose()
     # Tables of an earlier version are left to `flask db upgrade`.
-    with get_engine(sessions).begin() as connection:
-        config = make_alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0003")
+    downgrade_database(settings, "0003")
     make_first_tables(settings, sessions)
     assert not are_tables_current(sessions)
     get_engine(sessions).dispose()

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from alembic import command
 from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
@@ -24,8 +23,7 @@ from app.config import Settings
 from app.database import images
 from app.database.session import (
     DatabaseError,
-    get_engine,
-    make_alembic_config,
+    downgrade_database,
     read_session,
     session_factory,
     upgrade_database,
@@ -393,10 +391,7 @@ def test_tables_of_an_earlier_version_name_the_command(
     now_.close()
     earlier.close()
     old = replace(settings, database_url=f"sqlite:///{file}")
-    with get_engine(session_factory(old)).begin() as connection:
-        config = make_alembic_config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0001")
+    downgrade_database(old, "0001")
     client = open_app(old).test_client()
     answer = client.get("/")
     assert answer.status_code == 503
