@@ -45,7 +45,7 @@ from experiments.abused_server import (
 )
 
 PAGES = ("/", "/models", "/map", "/filters", "/training", "/api/classes", "/readyz", "/explore")
-NAMED = (b"problem", b"<h1", b'"reason"')
+NAMED = (b'"type": "/api#', b"<h1", b'"reason"')
 """What an answer with 503 contains when it says why."""
 GROWTH = 1.25
 """How much more memory than in its first third the server may take in the last."""
