@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,9 @@ def test_an_image_is_decoded_when_it_is_its_turn(app: Flask, cats: list[int], pa
     asking = threading.Thread(
         target=lambda: answers.append(app.test_client().get(f"/images/{cats[0]}{part}"))
     )
-    with queue.enter(), queue.enter():
+    with ExitStack() as held:
+        for _ in range(queue.slots):
+            held.enter_context(queue.enter())
         asking.start()
         asking.join(0.3)
         assert asking.is_alive()
