@@ -36,10 +36,12 @@ class JoinedPasses(Generic[In, Out]):
                 # Those that wait longest, perhaps without its own.
                 some, self.waiting = self.waiting[: self.most], self.waiting[self.most :]
                 self.is_computing = True
-            self.compute_together(some)
-            with self.changed:
-                self.is_computing = False
-                self.changed.notify_all()
+            try:
+                self.compute_together(some)
+            finally:
+                with self.changed:
+                    self.is_computing = False
+                    self.changed.notify_all()
         return own.result()
 
     def compute_together(self, some: Sequence[tuple[In, Future[Out]]]) -> None:

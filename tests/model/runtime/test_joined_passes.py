@@ -52,3 +52,16 @@ def test_an_error_reaches_those_it_was_computed_with_and_nobody_else() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = [pool.submit(joined.compute, number) for number in (2, 3, 4, 5)]
         assert [one.result(60) for one in found] == [4, 9, 16, 25]
+
+
+def test_an_interrupted_thread_leaves_the_turn_to_the_others() -> None:
+    def interrupt(numbers: Sequence[int]) -> list[int]:
+        if -1 in numbers:
+            raise KeyboardInterrupt
+        return list(numbers)
+
+    joined = JoinedPasses(interrupt, 2)
+    with pytest.raises(KeyboardInterrupt):
+        joined.compute(-1)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(joined.compute, 7).result(60) == 7
