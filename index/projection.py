@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from index.arrays import load_arrays, save_arrays
 from index.damage import BlockChecks, Checksums, DamageError, OpenedFile, compute_checksums
-from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca
+from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_components
 from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Doubles, Floats, Ids, Vectors
 from model.config import FEATURES
@@ -195,11 +195,8 @@ def fit_basis(vectors: Vectors, rows: Ids, dimensions: int, seed: int) -> Basis:
     mean = sample.mean(axis=0, dtype=np.float64)
     axes = np.empty((0, FEATURES))
     if dimensions > 1:
-        # Not above: a server that searches exactly on the CPU does without FAISS and its 100 MB.
-        import faiss
-
-        components = faiss.vector_to_array(fit_pca(sample, dimensions - 1, seed).A)
-        axes = np.linalg.qr(components.reshape(-1, FEATURES).T.astype(np.float64))[0].T
+        components = fit_components(sample, dimensions - 1, seed)[0]
+        axes = np.linalg.qr(components.T.astype(np.float64))[0].T
     bound = np.sqrt(vectors.max_squared_norm) + np.linalg.norm(mean)
     scale = 2.0 ** np.floor(np.log2(LARGEST_STORED / bound)) if bound > 0 else 1.0
     return Basis(mean=mean, axes=np.ascontiguousarray(axes), scale=float(scale), fitted=len(rows))

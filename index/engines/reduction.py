@@ -27,11 +27,11 @@ def draw_rows(rows: Ids, count: int, seed: int) -> Ids:
     return chosen
 
 
-def fit_pca(sample: Floats, dimensions: int, seed: int) -> "faiss.LinearTransform":
-    """Fit a FAISS transform onto the principal components of float32 [N, 4096].
+def fit_components(sample: Floats, dimensions: int, seed: int) -> tuple[Floats, Floats]:
+    """Fit principal components to float32 [N, 4096]: their axes, and the mean of the sample.
 
-    It never increases the distance between two vectors. With fewer vectors than dimensions the last
-    components are arbitrary, and 0 for all of the vectors.
+    The axes are orthonormal, float32 [dimensions, 4096]; the mean is float32 [4096]. With fewer
+    vectors than dimensions the last axes are arbitrary.
     """
     # Not above: whoever only searches need not import it.
     import torch
@@ -46,8 +46,17 @@ def fit_pca(sample: Floats, dimensions: int, seed: int) -> "faiss.LinearTransfor
         components = torch.pca_lowrank(
             values - mean, q=computed, center=False, niter=POWER_ITERATIONS
         )[2]
-    axes = components[:, :dimensions].T.contiguous()
-    return make_linear_transform(axes.numpy().ravel(), (-(axes @ mean)).numpy())
+    return components[:, :dimensions].T.contiguous().numpy(), mean.numpy()
+
+
+def fit_pca(sample: Floats, dimensions: int, seed: int) -> "faiss.LinearTransform":
+    """Fit a FAISS transform onto the principal components of float32 [N, 4096].
+
+    It never increases the distance between two vectors. With fewer vectors than dimensions the last
+    components are 0 for all of the vectors.
+    """
+    axes, mean = fit_components(sample, dimensions, seed)
+    return make_linear_transform(axes.ravel(), -(axes @ mean))
 
 
 def make_linear_transform(matrix: Floats, offset: Floats) -> "faiss.LinearTransform":

@@ -76,6 +76,15 @@ def check(search: ExactSearch, stored: Floats, queries: Floats, k: int) -> list[
     return found
 
 
+def test_the_axes_are_the_principal_components(tmp_path: Path) -> None:
+    values = low_dimensional(300, 4)
+    axes = make_search(tmp_path, values)[0].projections.basis.axes
+    np.testing.assert_allclose(axes @ axes.T, np.eye(WIDTH - 1), atol=1e-10)
+    centred = values.astype(np.float64) - values.mean(axis=0, dtype=np.float64)
+    most = np.square(np.linalg.svd(centred, compute_uv=False)[: WIDTH - 1]).sum()
+    assert np.square(centred @ axes.T).sum() == pytest.approx(most, rel=1e-3)
+
+
 @pytest.fixture(scope="module", params=["float16", "float32"])
 def opened(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
