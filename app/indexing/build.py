@@ -350,7 +350,7 @@ class IndexBuild:
         """
         served = self.should_publish()
         try:
-            record_version(self.sessions, manifest, images.dataset_id, np.sort(images.ids))
+            record_version(self.sessions, manifest, images)
             if served:
                 store.publish_version(self.root, manifest.name)
         except BaseException:
