@@ -319,7 +319,7 @@ class IndexBuild:
             self.predictor,
             indexed,
             (columns["ids"], columns["small"]),
-            self.root / reused.name if reused else None,
+            (self.root / reused.name, reused) if reused else None,
             self.sessions,
             self.report,
         )

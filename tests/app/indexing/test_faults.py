@@ -58,7 +58,7 @@ LISTS = {
         "sample.npz",
         "units.npz",
     ),
-    *("validation.npz", "validation_files.npz", "calibration.npz", "review.npz"),
+    *("validation.npz", "validation_files.npz", "nearest.npz", "calibration.npz", "review.npz"),
 }
 
 
