@@ -15,26 +15,26 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import alexnet
 
 from benchmarks.workers import write_answer
-from model.loaded_network import find_device
+from model.weights.loaded_network import find_device
 from storage.home import Home
 from storage.parallel import cores, map_ahead
-from training.callbacks import Callbacks
-from training.config import SMALL
-from training.data import MAX_AHEAD, Batch, Batches, count_threads
+from training.batches.batches import MAX_AHEAD, Batch, Batches, count_threads
 from training.dataset.demo import make_demo
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, prepare
-from training.device import (
+from training.distributed.mesh import join_mesh
+from training.optimisation.device import (
     compile_network,
     has_bf16,
     keep_freed_memory,
     read_peak_memory,
     share_cores,
 )
-from training.distributed.mesh import join_mesh
-from training.loop import train_epoch
-from training.schedule import schedule_epoch
-from training.state import TrainingState, init_state
+from training.optimisation.loop import train_epoch
+from training.optimisation.state import TrainingState, init_state
+from training.recipe.config import SMALL
+from training.recipe.schedule import schedule_epoch
+from training.records.callbacks import Callbacks
 
 MATRIX_SIZE = 3072
 """Side of the matrices that are multiplied to measure the limit."""

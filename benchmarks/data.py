@@ -32,13 +32,13 @@ from rich.table import Table
 
 from storage.machine import read_processor_name
 from storage.parallel import cores
-from training.augment import Augmentation
-from training.config import PAPER
-from training.data import Batches
+from training.batches.augment import Augmentation
+from training.batches.batches import Batches
 from training.dataset.demo import make_demo
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, prepare
 from training.dataset.store import Split
+from training.recipe.config import PAPER
 
 STAGES = ("raw", "JPEG", "decode")
 CONSUMERS = (1_000, 3_000, 10_000)

@@ -18,22 +18,22 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
-from model.visualize import compute_low_frequency_share
+from model.network.config import AlexNetConfig
+from model.visualization.kernels import compute_low_frequency_share
+from model.weights.checkpoint import Weights
 from storage.runs import Epoch
-from training.callbacks import Callbacks
-from training.config import PAPER, Recipe, finetune_config
-from training.data import load_validation_crops
+from training.batches.batches import load_validation_crops
 from training.dataset.prepare import PreparedDataset
-from training.device import choose_precision, compile_network, select_device
-from training.divergence import DivergedError
-from training.loop import train_network
-from training.options import Options
-from training.reporting import format_epoch
-from training.start import init_from_weights
-from training.state import TrainingState, init_state
-from training.validate import VALIDATION_BATCH_SIZE, predict_logits
+from training.optimisation.device import choose_precision, compile_network, select_device
+from training.optimisation.divergence import DivergedError
+from training.optimisation.loop import train_network
+from training.optimisation.start import init_from_weights
+from training.optimisation.state import TrainingState, init_state
+from training.optimisation.validate import VALIDATION_BATCH_SIZE, predict_logits
+from training.recipe.config import PAPER, Recipe, finetune_config
+from training.recipe.options import Options
+from training.records.callbacks import Callbacks
+from training.records.reporting import format_epoch
 
 Line = dict[str, Any]
 Tensors = tuple[Tensor, ...] | list[Tensor]

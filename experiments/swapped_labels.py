@@ -18,10 +18,10 @@ from index.review.copies import find_copies, find_neighbourhood
 from index.review.doubts import find_label_doubts
 from index.sample import make_thumbnail
 from index.vectors import Floats, Ids
-from model.checkpoint import load_weights
-from model.dataset import Photograph, scan_folder
-from model.decode import decode_image
+from model.dataset.folder import Photograph, scan_folder
+from model.image.decode import decode_image
 from model.predict import Pixels, Predictor
+from model.weights.checkpoint import load_weights
 from storage.parallel import map_ahead, split_batches
 from storage.pretrained import SHIPPED
 

@@ -66,8 +66,8 @@ class Epoch(Generic[Number_co]):
     memory: Number_co
     """Peak memory so far in GiB: the GPU's if it trains on one, else the process's."""
     conv1_low_frequency: float | None = None
-    """Share of the energy of conv1's kernels at low frequencies, 0–1 (model/visualize.py). Older
-    runs lack it."""
+    """Share of the energy of conv1's kernels at low frequencies, 0–1
+    (model/visualization/kernels.py). Older runs lack it."""
     training_top1_error: float | None = None
     """Top-1 error on the training batches, dropout and augmentation on, 0–1. Older runs lack it."""
     validation_loss: float | None = None

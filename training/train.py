@@ -9,20 +9,17 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from model.alexnet import AlexNet
-from model.checkpoint import Weights, load_weights
-from model.config import AlexNetConfig, ConfigError
-from model.dataset import FolderError, ImageFolder
+from model.dataset.folder import FolderError, ImageFolder
 from model.formats.cfg_file import DefinitionError
-from model.weights_header import WeightsError
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig, ConfigError
+from model.weights.checkpoint import Weights, load_weights
+from model.weights.header import WeightsError
 from storage.activity import record_activity
 from storage.files import switch_link, write_atomically
 from storage.home import Home
 from storage.progress import count_up, ignore_progress, show_progress_bar, show_step_bars
 from storage.runs import RunFolder
-from training.callbacks import StoppedError
-from training.config import Recipe, RecipeError, finetune_config
-from training.config_file import format_config
 from training.dataset.fetch import FetchError, fetch_imagenette
 from training.dataset.find_source import (
     DataError,
@@ -33,7 +30,10 @@ from training.dataset.find_source import (
 )
 from training.dataset.prepare import PreparedDataset, prepare
 from training.dataset.split import make_split
-from training.device import (
+from training.distributed.heartbeat import watch_peers
+from training.distributed.mesh import Mesh, detect_lost_peers, join_mesh, leave_mesh
+from training.distributed.signals import catch_stop_signals
+from training.optimisation.device import (
     choose_precision,
     compile_network,
     keep_freed_memory,
@@ -41,26 +41,31 @@ from training.device import (
     share_cores,
     use_deterministic_algorithms,
 )
-from training.distributed.heartbeat import watch_peers
-from training.distributed.mesh import Mesh, detect_lost_peers, join_mesh, leave_mesh
-from training.distributed.signals import catch_stop_signals
-from training.divergence import DivergedError
-from training.loop import train_network
-from training.options import (
+from training.optimisation.divergence import DivergedError
+from training.optimisation.loop import train_network
+from training.optimisation.start import init_from_weights
+from training.optimisation.state import TrainingState, init_state
+from training.optimisation.validate import measure_ten_crops
+from training.pretrained import start_from_pretrained, use_pretrained
+from training.recipe.config import Recipe, RecipeError, finetune_config
+from training.recipe.config_file import format_config
+from training.recipe.options import (
     Options,
     choose_data_source,
     choose_preset,
     parse_options,
     parse_with_preset,
 )
-from training.pretrained import start_from_pretrained, use_pretrained
-from training.reporting import report_run, write_environment
-from training.resume import check_photographs, find_finished_run, record_end, start_or_resume
-from training.run_folder import RunError, RunSpec, finish_run, hide_query
-from training.start import init_from_weights
-from training.state import TrainingState, init_state
-from training.step_profile import profile_steps
-from training.validate import measure_ten_crops
+from training.records.callbacks import StoppedError
+from training.records.reporting import report_run, write_environment
+from training.records.resume import (
+    check_photographs,
+    find_finished_run,
+    record_end,
+    start_or_resume,
+)
+from training.records.run_folder import RunError, RunSpec, finish_run, hide_query
+from training.records.step_profile import profile_steps
 
 EXPECTED_ERRORS = (
     FolderError,

@@ -10,8 +10,8 @@ from app.api import etags, schemas
 from app.api.openapi import ApiBlueprint
 from app.views.current_image import UNKNOWN_IMAGE, CurrentImage, get_current_image
 from app.views.layers import activations, sheets
-from model.activations import LayerActivations
-from model.layers import Shape
+from model.network.layers import Shape
+from model.visualization.activations import LayerActivations
 
 blueprint = ApiBlueprint("layers", "Activations of every layer for an image, by tower (Figure 2).")
 

@@ -14,7 +14,7 @@ from app.classroom.datasets import (
     check_class_name,
 )
 from app.uploads.receive import make_display_name
-from model.dataset import is_photograph
+from model.dataset.folder import is_photograph
 
 MAX_PICTURES = 1500
 """In one request, of all classes together."""

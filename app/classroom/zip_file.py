@@ -23,7 +23,7 @@ from app.classroom.datasets import (
     Split,
     check_class_name,
 )
-from model.dataset import is_ignored, is_photograph
+from model.dataset.folder import is_ignored, is_photograph
 
 ZIP_PATH = "/new/from/zip"
 """Where a zip is sent to; it may be larger than what is sent elsewhere."""

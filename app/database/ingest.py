@@ -23,7 +23,7 @@ from index.building.reader import DecodedFile, read_photograph
 from index.id_map import Classes
 from index.store import Manifest
 from index.vectors import Ids
-from model.dataset import ImageFolder, Photograph
+from model.dataset.folder import ImageFolder, Photograph
 from storage.parallel import split_batches
 
 T = TypeVar("T")

@@ -25,9 +25,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.config import Resize
-from model.containers.container import Container
-from model.decode import (
+from model.image.containers.container import Container
+from model.image.decode import (
     MAX_PIXELS,
     MAX_SIDE,
     ImageError,
@@ -35,7 +34,8 @@ from model.decode import (
     estimate_memory,
     read_container,
 )
-from model.preprocess import make_square
+from model.image.preprocess import make_square
+from model.network.config import Resize
 
 MAX_PICTURE_SIDE = 1024
 MAX_ASPECT = 4

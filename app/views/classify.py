@@ -33,7 +33,7 @@ from app.uploads.results import (
 from app.views.ownership import read_owner, remember_browser
 from app.views.pictures import encode_picture
 from app.views.setup import describe_index_step
-from model.decode import ImageError
+from model.image.decode import ImageError
 
 blueprint = Blueprint("classify", __name__)
 blueprint.before_request(remember_browser)

@@ -10,8 +10,8 @@ from PIL import Image
 from app import context
 from app.decoding.child import DecodeRequest, Pixels
 from app.web import check_not_modified, set_cache_headers
-from model.config import SQUARE_SIDE
-from model.decode import ImageError
+from model.image.decode import ImageError
+from model.network.config import SQUARE_SIDE
 
 JPEG_QUALITY = 88
 

@@ -30,12 +30,12 @@ from rich.console import Console
 
 from benchmarks.gpu_harness.job import ROOT
 from benchmarks.gpu_harness.libraries import keep_cards
-from model.config import SQUARE_SIDE
-from model.dataset import CLASSES_FILE, Photograph, scan_folder
-from model.decode import ImageError, decode_image
-from model.preprocess import cut_central_square
+from model.dataset.folder import CLASSES_FILE, Photograph, scan_folder
+from model.image.decode import ImageError, decode_image
+from model.image.preprocess import cut_central_square
+from model.network.config import SQUARE_SIDE
 from storage.parallel import map_ahead
-from training.run_folder import read_commit
+from training.records.run_folder import read_commit
 
 CODE = ("benchmarks", "experiments", "index", "model", "storage", "tests", "training")
 PACKAGES = (

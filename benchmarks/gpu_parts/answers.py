@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_harness.job import ROOT, Job
-from model.alexnet import AlexNet
-from model.config import AlexNetConfig
-from model.counter_rng import derive_image_keys
-from model.ten_crop import cut_ten_crops, ten_crop_forward
-from training.config import PAPER
-from training.data import Batch
-from training.device import compile_network, use_deterministic_algorithms
-from training.loop import backward_pass
-from training.state import TrainingState, init_state
+from model.image.ten_crop import cut_ten_crops, ten_crop_forward
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
+from model.network.counter_rng import derive_image_keys
+from training.batches.batches import Batch
+from training.optimisation.device import compile_network, use_deterministic_algorithms
+from training.optimisation.loop import backward_pass
+from training.optimisation.state import TrainingState, init_state
+from training.recipe.config import PAPER
 
 RATES = (0.01, 0.01, 0.001)
 """Learning rates of the update steps; the last is lower, as after a drop."""

@@ -24,18 +24,18 @@ from benchmarks.gpu_parts.cards import find_peak
 from benchmarks.gpu_parts.synthetic import SameBatches, make_batch, make_dataset
 from benchmarks.gpu_parts.timing import synchronise, time_call
 from benchmarks.gpu_parts.torchvision_net import build_torchvision_net
-from model.alexnet import AlexNet
-from model.config import AlexNetConfig
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
 from storage.parallel import cores
-from training.callbacks import Callbacks
-from training.config import PAPER, SMALL, Recipe
-from training.data import Batches
+from training.batches.batches import Batches
+from training.batches.resident import copy_images
 from training.dataset.prepare import PreparedDataset
-from training.device import compile_network, find_lrn_layers
-from training.loop import train_epoch
-from training.resident import copy_images
-from training.schedule import schedule_epoch
-from training.state import EpochProgress, TrainingState, init_state
+from training.optimisation.device import compile_network, find_lrn_layers
+from training.optimisation.loop import train_epoch
+from training.optimisation.state import EpochProgress, TrainingState, init_state
+from training.recipe.config import PAPER, SMALL, Recipe
+from training.recipe.schedule import schedule_epoch
+from training.records.callbacks import Callbacks
 
 RECIPE = replace(PAPER, rate=1e-6)
 """Noise must not make the weights diverge; the rate does not change the time of a step."""

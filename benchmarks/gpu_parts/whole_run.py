@@ -15,21 +15,21 @@ import torch
 from rich.console import Console
 
 from benchmarks.gpu_harness.job import ROOT, Job
-from model.checkpoint import Weights, save_weights
-from model.visualize import compute_low_frequency_share
-from model.weights_header import Provenance
+from model.visualization.kernels import compute_low_frequency_share
+from model.weights.checkpoint import Weights, save_weights
+from model.weights.header import Provenance
 from storage.home import Home
-from training.callbacks import Callbacks
-from training.config import PAPER, SMALL, Recipe
+from training.batches.resident import keep_on_gpu
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, prepare
-from training.device import compile_network, has_bf16
-from training.loop import train_network
-from training.reporting import draw_conv1
-from training.resident import keep_on_gpu
-from training.run_folder import RunSpec, read_commit
-from training.state import TrainingState, init_state
-from training.validate import measure_ten_crops
+from training.optimisation.device import compile_network, has_bf16
+from training.optimisation.loop import train_network
+from training.optimisation.state import TrainingState, init_state
+from training.optimisation.validate import measure_ten_crops
+from training.recipe.config import PAPER, SMALL, Recipe
+from training.records.callbacks import Callbacks
+from training.records.reporting import draw_conv1
+from training.records.run_folder import RunSpec, read_commit
 
 SECONDS_AFTERWARDS = 15.0
 """Kept for the ten crops and for writing the weights."""

@@ -22,28 +22,28 @@ from experiments.claims.experiment import Setting, find_data_kind
 from experiments.claims.result import Count, Point, RunData, RunResult, pack
 from experiments.held_out import digest_split, hold_out, take_images
 from experiments.towers import contrast_halves
-from model.config import SQUARE_SIDE
-from model.preprocess import CENTRE_CROP
-from model.ten_crop import ten_crop_forward
-from model.visualize import compute_low_frequency_share
+from model.image.preprocess import CENTRE_CROP
+from model.image.ten_crop import ten_crop_forward
+from model.network.config import SQUARE_SIDE
+from model.visualization.kernels import compute_low_frequency_share
 from storage.files import write_atomically
 from storage.machine import read_processor_name
 from storage.runs import Epoch, RunFolder
 from storage.tolerant_json import read_json_object
-from training.callbacks import Callbacks
-from training.checkpoints import load_checkpoint, save_checkpoint
-from training.config import Recipe
-from training.data import load_validation_squares
+from training.batches.batches import load_validation_squares
 from training.dataset.prepare import PreparedDataset
-from training.device import unfuse_lrn
-from training.divergence import DivergedError
 from training.evaluation.predictions import ResultKey, rank_predictions
-from training.loop import train_network
-from training.options import Options
-from training.reporting import format_epoch
-from training.run_folder import RunSpec, read_commit
-from training.state import RECENT_LOSSES, TrainingState
-from training.validate import TEN_CROP_BATCH_SIZE
+from training.optimisation.device import unfuse_lrn
+from training.optimisation.divergence import DivergedError
+from training.optimisation.loop import train_network
+from training.optimisation.state import RECENT_LOSSES, TrainingState
+from training.optimisation.validate import TEN_CROP_BATCH_SIZE
+from training.recipe.config import Recipe
+from training.recipe.options import Options
+from training.records.callbacks import Callbacks
+from training.records.checkpoints import load_checkpoint, save_checkpoint
+from training.records.reporting import format_epoch
+from training.records.run_folder import RunSpec, read_commit
 
 HELD_OUT_IMAGES = 1000
 """Of the images held out, those whose error is measured after each epoch."""

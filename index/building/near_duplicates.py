@@ -16,10 +16,10 @@ from PIL import Image
 from index.building.extractor import IMAGES_PER_BATCH
 from index.sample import make_thumbnail
 from index.vectors import Doubles
-from model.config import Resize
-from model.decode import ImageError, decode_image
+from model.image.decode import ImageError, decode_image
+from model.image.preprocess import make_square
+from model.network.config import Resize
 from model.predict import Pixels, Predictor
-from model.preprocess import make_square
 from storage.parallel import map_ahead
 
 JPEG_QUALITY = 75

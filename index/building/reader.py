@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from index.building.file_list import FileEntry, Stamp, UnreadableFile
-from model.config import Resize
-from model.decode import ImageError, read_image_header
+from model.image.decode import ImageError, read_image_header
+from model.image.preprocess import decode_square
+from model.network.config import Resize
 from model.predict import Pixels
-from model.preprocess import decode_square
 
 S = TypeVar("S")
 T = TypeVar("T")

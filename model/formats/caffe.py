@@ -22,7 +22,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
-from model.architectures import VARIANTS
 from model.formats.deep_compression import SHAPES, read_deep_compression
 from model.formats.network import (
     ILSVRC,
@@ -31,7 +30,8 @@ from model.formats.network import (
     count_classes,
     fit_tensors,
 )
-from model.weights_header import UNKNOWN
+from model.network.architectures import VARIANTS
+from model.weights.header import UNKNOWN
 
 
 class PublishedModel(NamedTuple):

@@ -2,10 +2,10 @@
 
 import torch
 
-from model.architectures import find_variant
-from model.checkpoint import Weights, list_network_shapes
-from model.config import AlexNetConfig, Resize
-from model.weights_header import UNKNOWN
+from model.network.architectures import find_variant
+from model.network.config import AlexNetConfig, Resize
+from model.weights.checkpoint import Weights, list_network_shapes
+from model.weights.header import UNKNOWN
 
 SQUARES: dict[Resize, str] = {
     "bicubic": "short side scaled to {side} pixels (bicubic, antialiased), the central square cut",

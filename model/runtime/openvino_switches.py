@@ -11,11 +11,11 @@ from typing import Any
 import openvino as ov
 from openvino import opset13 as op
 
-from model.config import AlexNetConfig
-from model.preprocess import CENTRE_CROP, crop_offsets
+from model.image.preprocess import CENTRE_CROP, crop_offsets
+from model.network.config import AlexNetConfig
+from model.network.switches import Switches, make_masks
 from model.runtime.openvino_shaping import Output, integers, mirror
 from model.runtime.protocol import RuntimeUnavailableError
-from model.switches import Switches, make_masks
 
 NONLINEARITIES = ("Relu", "Tanh")
 

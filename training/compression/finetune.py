@@ -8,19 +8,19 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
-from model.layers import Conv, Dense, Drop, Local
-from model.paper_layers import list_layers
-from training.callbacks import Callbacks
+from model.network.config import AlexNetConfig
+from model.network.layers import Conv, Dense, Drop, Local
+from model.network.paper_layers import list_layers
+from model.weights.checkpoint import Weights
 from training.compression.prune import Pruning
-from training.config import PAPER, PRESETS, Recipe
-from training.device import compile_network
-from training.loop import train_network
-from training.reporting import format_epoch, report_run
-from training.run_folder import RunSpec
-from training.state import TrainingState, init_state
-from training.validate import measure_ten_crops, validate
+from training.optimisation.device import compile_network
+from training.optimisation.loop import train_network
+from training.optimisation.state import TrainingState, init_state
+from training.optimisation.validate import measure_ten_crops, validate
+from training.recipe.config import PAPER, PRESETS, Recipe
+from training.records.callbacks import Callbacks
+from training.records.reporting import format_epoch, report_run
+from training.records.run_folder import RunSpec
 
 RATE_SHARE = 0.1
 """Fine-tuning's initial learning rate, as a share of the recipe's."""

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from model.config import AlexNetConfig
-from model.layers import Conv, Dense, Local
-from model.paper_layers import list_layers
+from model.network.config import AlexNetConfig
+from model.network.layers import Conv, Dense, Local
+from model.network.paper_layers import list_layers
 
 
 class CompressionError(ValueError):

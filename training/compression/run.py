@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from model.checkpoint import (
+from model.weights.checkpoint import (
     Weights,
     check_finite,
     collect_tensors,
@@ -19,8 +19,8 @@ from model.checkpoint import (
     read_tensors,
     save_weights,
 )
-from model.loaded_network import find_device
-from model.weights_header import read_weights_header
+from model.weights.header import read_weights_header
+from model.weights.loaded_network import find_device
 from storage.files import check_writable
 from storage.home import Home
 from training.compression.finetune import Errors, FineTuning, choose_recipe, reduce_dropout
@@ -34,8 +34,8 @@ from training.compression.options import (
 from training.compression.prune import choose_largest
 from training.compression.share import share_weights
 from training.dataset.prepare import PreparedDataset
-from training.device import has_bf16, keep_freed_memory
-from training.run_folder import RunSpec, read_commit
+from training.optimisation.device import has_bf16, keep_freed_memory
+from training.records.run_folder import RunSpec, read_commit
 from training.train import find_or_fetch_data, prepare_data
 
 

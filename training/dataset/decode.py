@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from model.config import Resize
-from model.decode import ImageError
-from model.preprocess import decode_square
+from model.image.decode import ImageError
+from model.image.preprocess import decode_square
+from model.network.config import Resize
 from storage.parallel import cores, map_ahead
 from training.dataset.known import NOTHING_KNOWN, KnownPhotographs
 from training.dataset.listing import DIGEST_BYTES, Origin, digest_photograph, examine_file

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from model.dataset import (
+from model.dataset.folder import (
     SUFFIXES,
     ClassName,
     FolderError,

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from model.checkpoint import Weights, load_weights
 from model.formats.model_card import write_model_card
+from model.weights.checkpoint import Weights, load_weights
 from storage.evaluations import CROPS_LABELS
 from storage.pretrained import CONV1_FILE, EVALUATION_FILE, MEASUREMENTS_FILE
 from storage.recipe import RecipeFields
 from storage.runs import Epoch, RunFolder, read_epochs
-from training.config import PAPER
+from training.recipe.config import PAPER
 
 CURVE_ROWS = 16
 """Epochs shown in the table of the curve, at most."""

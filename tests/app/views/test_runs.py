@@ -22,10 +22,10 @@ from PIL import Image
 from app.config import Settings
 from app.views.format import format_scientific
 from app.views.runs.chart import list_epoch_ticks, make_linear_axis, make_log_axis
-from model.architectures import VARIANTS
-from model.config import AlexNetConfig
-from model.definition import describe_definition
-from model.paper_layers import list_layers
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
+from model.network.definition import describe_definition
+from model.network.paper_layers import list_layers
 from storage.evaluations import (
     Evaluation,
     EvaluationData,
@@ -38,9 +38,9 @@ from storage.home import Home
 from storage.recipe import RecipeFields
 from storage.runs import Epoch, RunFolder
 from storage.steps import StepRecord, append_step
-from training.config import PAPER
 from training.evaluation.confidence import error_rate
-from training.reporting import draw_conv1
+from training.recipe.config import PAPER
+from training.records.reporting import draw_conv1
 
 NAME = "20261124-150627-demo-photographs"
 RATES = (0.01, 0.01, 0.001, 0.001, 0.0001)

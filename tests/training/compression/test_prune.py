@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.alexnet import AlexNet
-from model.architectures import VARIANTS
-from training.callbacks import Callbacks
+from model.network.alexnet import AlexNet
+from model.network.architectures import VARIANTS
 from training.compression.prune import Pruning, choose_largest, compute_density
-from training.config import CIFAR
 from training.dataset.prepare import PreparedDataset
-from training.loop import train_network
-from training.state import TrainingState, init_state
+from training.optimisation.loop import train_network
+from training.optimisation.state import TrainingState, init_state
+from training.recipe.config import CIFAR
+from training.records.callbacks import Callbacks
 
 DENSITIES = {"conv1.weight": 0.5, "conv2.weight": 0.3, "local3.weight": 0.1, "fc10.weight": 0.25}
 

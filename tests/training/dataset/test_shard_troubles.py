@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from storage.home import Home
-from training.config import PAPER
-from training.config_file import format_config
 from training.dataset import shards
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, UnfinishedError, prepare
 from training.dataset.shards import Shards, read_shard
-from training.options import Options
-from training.reporting import write_environment
-from training.run_folder import RunSpec, create_run, hide_query, shorten_name
+from training.recipe.config import PAPER
+from training.recipe.config_file import format_config
+from training.recipe.options import Options
+from training.records.reporting import write_environment
+from training.records.run_folder import RunSpec, create_run, hide_query, shorten_name
 
 
 def picture(grey: int) -> bytes:

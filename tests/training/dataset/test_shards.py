@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import webdataset
 
-from model.dataset import ClassName, ImageFolder
-from model.preprocess import read_square
+from model.dataset.folder import ClassName, ImageFolder
+from model.image.preprocess import read_square
 from training.dataset.find_source import find_source
 from training.dataset.prepare import DataError, PreparedDataset, UnfinishedError, prepare
 from training.dataset.shards import Shards

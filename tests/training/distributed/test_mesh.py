@@ -15,21 +15,21 @@ import torch
 from safetensors.torch import load_file
 from torch.multiprocessing import start_processes  # type: ignore[attr-defined]
 
-from model.checkpoint import load_weights
-from model.config import AlexNetConfig
-from model.dataset import ImageFolder, scan_folder
+from model.dataset.folder import ImageFolder, scan_folder
+from model.network.config import AlexNetConfig
+from model.weights.checkpoint import load_weights
 from storage.runs import RunFolder
 from tests.narrow_networks import narrow_network
-from training.callbacks import Callbacks
-from training.checkpoints import load_checkpoint, save_checkpoint
-from training.config import SMALL, RecipeError
-from training.data import load_validation_crops
+from training.batches.batches import load_validation_crops
 from training.dataset.prepare import PreparedDataset, prepare
 from training.distributed.launch import find_free_port
 from training.distributed.mesh import Mesh, choose_towers, join_mesh, leave_mesh
-from training.loop import train_network
-from training.run_folder import RunSpec
-from training.state import TrainingState, init_state
+from training.optimisation.loop import train_network
+from training.optimisation.state import TrainingState, init_state
+from training.recipe.config import SMALL, RecipeError
+from training.records.callbacks import Callbacks
+from training.records.checkpoints import load_checkpoint, save_checkpoint
+from training.records.run_folder import RunSpec
 from training.train import check_batch_size
 
 ROOT = Path(__file__).resolve().parents[3]
