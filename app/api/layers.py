@@ -99,13 +99,13 @@ def get_layers(_: dict[str, Any]) -> dict[str, Any]:
     return {
         "of": image.of,
         "name": image.name,
-        "layers": [dump_layer(image, maps) for maps in computed.layers[:-1]],
+        "layers": [dump_layer_maps(image, maps) for maps in computed.layers[:-1]],
         "top5": schemas.dump_labels(predictor.top5(computed.probabilities)),
         "weights": predictor.identity,
     }
 
 
-def dump_layer(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
+def dump_layer_maps(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
     """Return a layer as JSON."""
     layer = maps.layer
     return {

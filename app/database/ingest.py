@@ -109,7 +109,7 @@ def record_version(
         with write_session(sessions) as session:
             session.execute(insert(IndexImage), rows)
     with write_session(sessions) as session:
-        count_classes(session, number)
+        fill_class_counts(session, number)
     return number
 
 
@@ -121,7 +121,7 @@ def forget_versions(sessions: Sessions, keep: Iterable[str]) -> None:
             session.execute(delete(table).where(table.version_id.in_(old)))
 
 
-def count_classes(session: Session, version_id: int) -> None:
+def fill_class_counts(session: Session, version_id: int) -> None:
     """Fill index_class from index_image, within the database."""
     counts = (
         select(literal(version_id), Image.class_id, func.count())
@@ -240,7 +240,7 @@ def mend_version_classes(sessions: Sessions, name: str, ids: Ids, classes: Class
     if mended:
         with write_session(sessions) as session:
             session.execute(delete(IndexClass).where(IndexClass.version_id == version.id))
-            count_classes(session, version.id)
+            fill_class_counts(session, version.id)
     return mended
 
 

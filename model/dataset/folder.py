@@ -82,7 +82,7 @@ def scan_folder(root: Path, *, val_may_lack_classes: bool = False) -> ImageFolde
         raise FolderError(
             f"{train.place} holds only one class, {names[0]}; at least two are needed"
         )
-    labels, others = read_labels(root, names), Counter[str]()
+    labels, others = read_folder_labels(root, names), Counter[str]()
     return ImageFolder(
         root=root,
         classes=tuple(ClassName(name, labels.get(name) or name) for name in names),
@@ -117,7 +117,7 @@ def scan_photographs(root: Path) -> ImageFolder:
     by_folder = {name: paths for name, paths in walk_photographs(root) if paths}
     if not by_folder:
         raise FolderError(f"{root} holds no photographs ({', '.join(SUFFIXES)})")
-    labels = read_labels(root, [*by_folder])
+    labels = read_folder_labels(root, [*by_folder])
     return ImageFolder(
         root=root,
         classes=tuple(ClassName(name, labels.get(name) or name) for name in by_folder),
@@ -255,7 +255,7 @@ def is_photograph(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
-def read_labels(root: Path, names: list[str]) -> dict[str, str]:
+def read_folder_labels(root: Path, names: list[str]) -> dict[str, str]:
     """Read the labels by folder name, of the folders that have one. Raises FolderError.
 
     A line of classes.txt that is just a folder's name gives it no label, also where that has

@@ -29,7 +29,7 @@ from training.compression.options import (
     CompressionOptions,
     LayerCompression,
     choose_layers,
-    parse_options,
+    parse_compression_options,
 )
 from training.compression.prune import choose_largest
 from training.compression.share import share_weights
@@ -45,7 +45,7 @@ def compress(arguments: Sequence[str], home: Home, console: Console) -> Path:
     Raises CompressionError or one of training.train's EXPECTED_ERRORS. Until the file is whole,
     nothing of it is there.
     """
-    options = parse_options(arguments)
+    options = parse_compression_options(arguments)
     weights = load_weights(options.weights)
     check_finite(weights)
     target = options.target

@@ -89,11 +89,11 @@ def format_config(options: Options, preset: str) -> str:
 
 def format_toml(values: Mapping[str, Any]) -> str:
     """Format values as TOML, a line each."""
-    return "".join(f"{k.replace('_', '-')} = {format_value(v)}\n" for k, v in values.items())
+    return "".join(f"{k.replace('_', '-')} = {format_toml_value(v)}\n" for k, v in values.items())
 
 
-def format_value(value: Any) -> str:
+def format_toml_value(value: Any) -> str:
     """Format one value: JSON's notation of texts, numbers and booleans is also TOML's."""
     if isinstance(value, tuple):
-        return "[" + ", ".join(map(format_value, value)) + "]"
+        return "[" + ", ".join(map(format_toml_value, value)) + "]"
     return json.dumps(NONE if value is None else value, ensure_ascii=False)

@@ -67,7 +67,7 @@ def start_or_resume(
             options=options.to_json(),
         )
         return run
-    hold_lock(run, mesh, until_end)
+    hold_run_lock(run, mesh, until_end)
     accept = options.accept
     if run.read_description().get("finished"):
         check_extension(run, spec.recipe)
@@ -104,7 +104,7 @@ def find_finished_run(home: Home, spec: RunSpec) -> RunFolder | None:
     return next((r for r in runs if r.read_description()["finished"] and r.weights.exists()), None)
 
 
-def hold_lock(run: RunFolder, mesh: Mesh, until_end: ExitStack) -> None:
+def hold_run_lock(run: RunFolder, mesh: Mesh, until_end: ExitStack) -> None:
     """Take the run's lock in rank 0; raise RunError in all processes if another run holds it."""
     refused: RunError | None = None
     if mesh.is_main:
