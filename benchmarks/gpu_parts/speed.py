@@ -2,7 +2,8 @@
 
 Both networks take turns of a few steps on images in the GPU's memory, in the same precision, memory
 format and way to compile. Then ours takes its images where a run takes them: from the GPU's memory,
-augmented there, or from the CPU's store, augmented by one of a number of cores.
+or from the store, from which a number of cores read or decode them and send them as bytes; and, to
+compare, augmented by these cores.
 """
 
 import gc
@@ -29,6 +30,7 @@ from model.network.config import AlexNetConfig
 from storage.parallel import cores
 from training.batches.batches import Batches
 from training.batches.resident import copy_images
+from training.batches.streaming import stream_images
 from training.dataset.prepare import PreparedDataset
 from training.optimisation.device import compile_network, find_lrn_layers
 from training.optimisation.loop import train_epoch
@@ -235,8 +237,12 @@ def measure_sources(job: Job, setting: Setting, setup: Setup) -> dict[str, Any]:
         if job.seconds_left < MIN_SECONDS:
             break
         with limit_cores(count):
-            where = f"store, recipe small, {count} core{'s' if count > 1 else ''}"
-            figures[where] = measure_source(state, setup.data, SMALL, setting.batch)
+            which = f"recipe small, {count} core{'s' if count > 1 else ''}"
+            streamed = stream_images(setup.data, setup.device)
+            for data, way in ((streamed, "sent as bytes"), (setup.data, "augmented by the CPU")):
+                figures[f"store, {way}, {which}"] = measure_source(
+                    state, data, SMALL, setting.batch
+                )
     return figures
 
 

@@ -19,7 +19,7 @@ from model.visualization.kernels import compute_low_frequency_share
 from model.weights.checkpoint import Weights, save_weights
 from model.weights.header import Provenance
 from storage.home import Home
-from training.batches.resident import keep_on_gpu
+from training.batches.streaming import place_images
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, prepare
 from training.optimisation.device import compile_network, has_bf16
@@ -62,7 +62,7 @@ def train_whole(job: Job, recipe: Recipe, preset: str, *, shorten: bool) -> None
     device = job.torch_device
     bf16 = has_bf16(device)
     started = time.monotonic()
-    data = keep_on_gpu(data, device)
+    data = place_images(data, device)
     job.record(copy_seconds=time.monotonic() - started)
     if shorten:
         recipe = fit_epochs(job, data, recipe, bf16)

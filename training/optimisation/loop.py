@@ -9,7 +9,7 @@ from torch import Tensor
 from model.network.counter_rng import derive_image_keys
 from storage.runs import Epoch
 from training.batches.batches import Batch, Batches
-from training.batches.resident import keep_on_gpu
+from training.batches.streaming import place_images
 from training.dataset.prepare import PreparedDataset
 from training.optimisation.device import read_peak_memory
 from training.optimisation.divergence import check_loss, check_weights
@@ -26,12 +26,12 @@ def train_network(
 ) -> None:
     """Train from `state` until the recipe or a callback ends the run.
 
-    A GPU with room keeps the images.
+    A GPU augments the images, and with room keeps them.
 
     Raises DivergedError if the run diverges, and StoppedError, after saving a checkpoint, if a
     signal stops it; in all processes alike.
     """
-    data = keep_on_gpu(data, state.device)
+    data = place_images(data, state.device)
     while True:
         errors = [epoch.top1_error for epoch in state.history]
         schedule = schedule_epoch(errors, recipe, state.planned_epochs(recipe))

@@ -12,6 +12,7 @@ from torch import Tensor
 from model.image.ten_crop import ten_crop_forward
 from storage.progress import show_progress_bar
 from training.batches.batches import Batch, load_validation_crops, load_validation_squares
+from training.batches.streaming import place_for_one_pass
 from training.dataset.prepare import PreparedDataset
 from training.distributed.mesh import Mesh
 from training.optimisation.device import unfuse_lrn
@@ -71,7 +72,8 @@ def measure_ten_crops(
 
     Raises StoppedError if a signal stops the run.
     """
-    network, mesh, data = state.network.eval(), state.mesh, spec.data
+    network, mesh = state.network.eval(), state.mesh
+    data = place_for_one_pass(spec.data, state.device)
     unfuse_lrn(network)
     wrong = torch.zeros(2, dtype=torch.int64)
     augmentation = spec.recipe.augmentation(network.config)
