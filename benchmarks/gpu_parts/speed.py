@@ -34,6 +34,7 @@ from training.batches.streaming import stream_images
 from training.dataset.prepare import PreparedDataset
 from training.optimisation.device import compile_network, find_lrn_layers
 from training.optimisation.loop import train_epoch
+from training.optimisation.precision import Precision
 from training.optimisation.state import EpochProgress, TrainingState, init_state
 from training.recipe.config import PAPER, SMALL, Recipe
 from training.recipe.schedule import schedule_epoch
@@ -194,8 +195,8 @@ def compile_ours(state: TrainingState, mode: str | None) -> None:
 def train(state: TrainingState, batches: Batches, recipe: Recipe) -> None:
     """Train on the batches by the training loop itself, from the beginning of an epoch."""
     state.progress = EpochProgress()
-    bf16 = state.device.type == "cuda"
-    train_epoch(state, batches, recipe, schedule_epoch([], RECIPE), bf16, Callbacks())
+    precision: Precision = "bf16" if state.device.type == "cuda" else "f32"
+    train_epoch(state, batches, recipe, schedule_epoch([], RECIPE), precision, Callbacks())
 
 
 def make_torchvision_turn(setting: Setting, setup: Setup) -> Turn:
