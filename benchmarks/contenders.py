@@ -31,6 +31,7 @@ from training.optimisation.device import (
     share_cores,
 )
 from training.optimisation.loop import train_epoch
+from training.optimisation.precision import Precision
 from training.optimisation.state import TrainingState, init_state
 from training.recipe.config import SMALL
 from training.recipe.schedule import schedule_epoch
@@ -89,11 +90,12 @@ def train_ours(job: dict[str, Any]) -> Turn:
     state = init_state(config, SMALL, device, mesh)
     compile_network(state, job["compile"], 0)
     batches = endless_batches(state, data, job)
-    bf16, schedule = uses_bf16(job, device), schedule_epoch([], SMALL)
+    precision: Precision = "bf16" if uses_bf16(job, device) else "f32"
+    schedule = schedule_epoch([], SMALL)
 
     def turn() -> tuple[int, float]:
         state.progress.wait = 0.0
-        train_epoch(state, next(batches), SMALL, schedule, bf16, Callbacks())
+        train_epoch(state, next(batches), SMALL, schedule, precision, Callbacks())
         return job["steps"] * job["batch"], state.progress.wait
 
     return turn

@@ -29,6 +29,7 @@ from training.dataset.find_source import find_source
 from training.dataset.prepare import prepare
 from training.optimisation.device import compile_network, has_bf16, keep_freed_memory
 from training.optimisation.loop import run_epoch
+from training.optimisation.precision import Precision
 from training.optimisation.state import EpochProgress, TrainingState, init_state
 from training.recipe.config import SMALL
 from training.recipe.schedule import schedule_epoch
@@ -64,7 +65,8 @@ def main() -> None:
     for _ in range(options.epochs):
         for bf16, state in states.items():
             step = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
-            state.history.append(run_epoch(state, data, recipe, step, bf16 and native, Callbacks()))
+            precision: Precision = "bf16" if bf16 and native else "f32"
+            state.history.append(run_epoch(state, data, recipe, step, precision, Callbacks()))
             state.progress = EpochProgress()
         Console().print(epochs_table(states[False].history, states[True].history))
 

@@ -125,7 +125,7 @@ class Predictor:
         return self.loaded.network
 
     def classify(self, photograph: str | Path, count: int = 5) -> list[LabelProbability]:
-        """Return the most probable labels of a JPEG, PNG or WebP file, averaged over ten crops.
+        """Return the most probable labels of an image file, averaged over ten crops.
 
         Raises ImageError if it cannot be read.
         """

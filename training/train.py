@@ -38,6 +38,7 @@ from training.optimisation.device import (
     compile_network,
     keep_freed_memory,
     select_device,
+    set_tf32,
     share_cores,
     use_deterministic_algorithms,
 )
@@ -117,6 +118,7 @@ def train_from_options(
         return run.weights
     if not plan.options.resume:
         check_disk_space(plan.config, plan.spec.recipe, home)
+    set_tf32(plan.options.tf32)
     if plan.options.deterministic:
         use_deterministic_algorithms()
     with detect_lost_peers():
@@ -274,7 +276,6 @@ def train_run(
     """
     options, spec = plan.options, plan.spec
     check_batch_size(spec, mesh)
-    bf16 = spec.precision == "bf16"
     state = init_state(plan.config, spec.recipe, plan.device, mesh)
     if plan.initial_weights:
         start = init_from_weights(plan.initial_weights, state, spec.recipe.from_layers)
@@ -291,7 +292,7 @@ def train_run(
             f"{mesh.replicas} × {mesh.towers} processes, {compiled}."
         )
         if run:
-            write_environment(run, plan.device, bf16, mesh.replicas * mesh.towers)
+            write_environment(run, plan.device, spec.precision, mesh.replicas * mesh.towers)
             write_atomically(run.config, format_config(options, plan.preset))
             on_resumable(f"To resume: python training/run.py --resume {run.path}")
         ten_crop_errors = train_and_measure(plan, state, run, console)
@@ -307,7 +308,7 @@ def train_and_measure(
     plan: Plan, state: TrainingState, run: RunFolder | None, console: Console
 ) -> tuple[float, float] | None:
     """Train until the recipe ends the run; return the errors with ten crops if they are wanted."""
-    options, spec, bf16 = plan.options, plan.spec, plan.spec.precision == "bf16"
+    options, spec = plan.options, plan.spec
     with (
         catch_stop_signals() as stop_signal,
         report_run(
@@ -322,12 +323,12 @@ def train_and_measure(
         profile_steps(run, options.profile, reports) as callbacks,
     ):
         try:
-            train_network(state, spec.data, spec.recipe, bf16, callbacks)
+            train_network(state, spec.data, spec.recipe, spec.precision, callbacks)
             # So that training is not lost if the last measurement fails.
             callbacks.save_checkpoint(state)
             if not options.ten_crops:
                 return None
-            return measure_ten_crops(state, spec, bf16, console, callbacks)
+            return measure_ten_crops(state, spec, spec.precision, console, callbacks)
         except StoppedError:
             if run:
                 console.print(

@@ -2,7 +2,8 @@
 
 Both networks take turns of a few steps on images in the GPU's memory, in the same precision, memory
 format and way to compile. Then ours takes its images where a run takes them: from the GPU's memory,
-augmented there, or from the CPU's store, augmented by one of a number of cores.
+or from the store, from which a number of cores read or decode them and send them as bytes; and, to
+compare, augmented by these cores.
 """
 
 import gc
@@ -29,9 +30,11 @@ from model.network.config import AlexNetConfig
 from storage.parallel import cores
 from training.batches.batches import Batches
 from training.batches.resident import copy_images
+from training.batches.streaming import stream_images
 from training.dataset.prepare import PreparedDataset
 from training.optimisation.device import compile_network, find_lrn_layers
 from training.optimisation.loop import train_epoch
+from training.optimisation.precision import Precision
 from training.optimisation.state import EpochProgress, TrainingState, init_state
 from training.recipe.config import PAPER, SMALL, Recipe
 from training.recipe.schedule import schedule_epoch
@@ -192,8 +195,8 @@ def compile_ours(state: TrainingState, mode: str | None) -> None:
 def train(state: TrainingState, batches: Batches, recipe: Recipe) -> None:
     """Train on the batches by the training loop itself, from the beginning of an epoch."""
     state.progress = EpochProgress()
-    bf16 = state.device.type == "cuda"
-    train_epoch(state, batches, recipe, schedule_epoch([], RECIPE), bf16, Callbacks())
+    precision: Precision = "bf16" if state.device.type == "cuda" else "f32"
+    train_epoch(state, batches, recipe, schedule_epoch([], RECIPE), precision, Callbacks())
 
 
 def make_torchvision_turn(setting: Setting, setup: Setup) -> Turn:
@@ -235,8 +238,12 @@ def measure_sources(job: Job, setting: Setting, setup: Setup) -> dict[str, Any]:
         if job.seconds_left < MIN_SECONDS:
             break
         with limit_cores(count):
-            where = f"store, recipe small, {count} core{'s' if count > 1 else ''}"
-            figures[where] = measure_source(state, setup.data, SMALL, setting.batch)
+            which = f"recipe small, {count} core{'s' if count > 1 else ''}"
+            streamed = stream_images(setup.data, setup.device)
+            for data, way in ((streamed, "sent as bytes"), (setup.data, "augmented by the CPU")):
+                figures[f"store, {way}, {which}"] = measure_source(
+                    state, data, SMALL, setting.batch
+                )
     return figures
 
 

@@ -30,6 +30,7 @@ from model.network.towers import Tower, TowerRank, split_state_dict
 from training.batches.batches import Batch
 from training.distributed.mesh import Mesh
 from training.optimisation.loop import backward_pass
+from training.optimisation.precision import Precision
 from training.optimisation.sgd import PaperSGD, group_parameters
 from training.optimisation.state import TrainingState
 from training.recipe.config import PAPER
@@ -150,8 +151,9 @@ def stage_exchanges() -> None:
 
 def take_step(state: TrainingState, batch: Batch, update: bool = True) -> None:
     """Train on the batch once."""
-    bf16 = state.device.type == "cuda" and update
-    backward_pass(state, batch, derive_image_keys(0, 1, batch.rows), len(batch.rows), bf16)
+    precision: Precision = "bf16" if state.device.type == "cuda" and update else "f32"
+    keys = derive_image_keys(0, 1, batch.rows)
+    backward_pass(state, batch, keys, len(batch.rows), precision)
     if update:
         state.sgd.step()
 

@@ -75,7 +75,7 @@ def measure_near_duplicate_pixels(
 
     def shrink(path: Path) -> Doubles | None:
         try:
-            image = decode_image(path.read_bytes())
+            image = decode_image(path.read_bytes(), trusted=True)
         except (ImageError, OSError):
             return None
         variants = (image, decode_image(encode_jpeg(image)), crop_and_shrink(image))
@@ -100,7 +100,7 @@ def measure_near_duplicate_pixels(
 def decode_with_variants(path: Path, predictor: Predictor) -> tuple[Pixels, Pixels, Pixels] | None:
     """Decode a photograph and its two variants, uint8 [256, 256, 3] each; None if unreadable."""
     try:
-        image = decode_image(path.read_bytes())
+        image = decode_image(path.read_bytes(), trusted=True)
         return (
             predictor.make_square(image),
             predictor.decode_square(encode_jpeg(image)),

@@ -64,8 +64,8 @@ def read_bytes_and_stamp(file: Path) -> tuple[bytes, Stamp]:
 
 def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str, resize: Resize) -> DecodedFile:
     """Decode a file's bytes. Raises ImageError."""
-    first = read_image_header(data)
-    square = decode_square(data, resize=resize)
+    first = read_image_header(data, trusted=True)
+    square = decode_square(data, resize=resize, trusted=True)
     size, mtime, ctime = stamp
     entry = FileEntry(
         path=path,

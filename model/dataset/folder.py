@@ -16,8 +16,13 @@ from typing import NamedTuple
 
 from model.dataset.ilsvrc import UnknownClassError, find_split_folder, group_by_class
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".webp")
+UPLOAD_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".png", ".webp")
 """Of JPEG, whose rarer ones browsers on Windows write, PNG and WebP; in either case."""
+SUFFIXES = (
+    *UPLOAD_SUFFIXES,
+    *(".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif", ".heic", ".heif", ".hif"),
+)
+"""Of all images that are read from the owner's own folders (model/image/further_formats.py)."""
 IGNORED_FOLDERS = frozenset({"@eaDir", "#recycle", "__MACOSX", "lost+found", "$RECYCLE.BIN"})
 """Folders that file servers and archives add; hidden ones are ignored as well."""
 CLASSES_FILE = "classes.txt"
@@ -60,8 +65,8 @@ class ImageFolder:
 def scan_folder(root: Path, *, val_may_lack_classes: bool = False) -> ImageFolder:
     """List the photographs under `root`.
 
-    Files are selected by suffix (JPEG, PNG, WebP), in the folders of the classes and in any folder
-    below them, hidden ones excepted; whether they can be read is not checked. A split without class
+    Files are selected by suffix (`SUFFIXES`), in the folders of the classes and in any folder below
+    them, hidden ones excepted; whether they can be read is not checked. A split without class
     folders holds ImageNet's images, whose classes are in their names or in Kaggle's solution file;
     below the root of Kaggle's archive, train and val are found where it has them. Labels come from
     `classes.txt` (on each line a folder's name, white space and its label) if it has them, else
@@ -250,9 +255,9 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name in IGNORED_FOLDERS
 
 
-def is_photograph(name: str) -> bool:
-    """Return whether a file name is that of a JPEG, PNG or WebP, and not hidden."""
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+def is_photograph(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    """Return whether a file name is that of an image, and not hidden."""
+    return not name.startswith(".") and name.lower().endswith(suffixes)
 
 
 def read_folder_labels(root: Path, names: list[str]) -> dict[str, str]:

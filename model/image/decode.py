@@ -1,9 +1,10 @@
 """Decode untrusted bytes into an upright RGB image, with all the checks that this needs.
 
-The format is recognised by the first bytes, not by the file's name. JPEG, PNG and WebP are read.
-`model/image/containers/` walks the file and keeps the pixels only; the size is checked in the
-header, before any pixel is decoded; then the format's Pillow plugin is called directly, so that no
-other plugin is ever tried. No global setting of Pillow is changed.
+The format is recognised by the first bytes, not by the file's name. JPEG, PNG and WebP are read,
+and from trusted files those of `model/image/further_formats.py`. `model/image/containers/` walks
+the file and keeps the pixels only; the size is checked in the header, before any pixel is decoded;
+then the format's Pillow plugin is called directly, so that no other plugin is ever tried. No global
+setting of Pillow is changed.
 
 Colour profiles are ignored: the paper does nothing to the pixels except subtract their mean (§2).
 """
@@ -22,6 +23,14 @@ from model.image.containers.container import Container, Kind, TooManyPartsError
 from model.image.containers.jpeg import strip_jpeg
 from model.image.containers.png import strip_png
 from model.image.containers.webp import strip_webp
+from model.image.further_formats import (
+    MissingDecoderError,
+    UnreadablePixelsError,
+    find_further_kind,
+    is_further,
+    load_further,
+    open_further,
+)
 from model.image.to_rgb import apply_orientation, convert_to_rgb, place_on_canvas
 
 MAX_PIXELS = 50_000_000
@@ -35,7 +44,7 @@ ImageFault = Literal["empty", "unknown", "too-large", "damaged"]
 class ImageError(ValueError):
     """An image that cannot be used. Its message says why, and what is accepted.
 
-    reason: "empty" (no bytes), "unknown" (not a JPEG, PNG or WebP), "too-large" (too many pixels,
+    reason: "empty" (no bytes), "unknown" (of no kind that is read), "too-large" (too many pixels,
             or too costly to decode) or "damaged" (truncated, broken or unreadable).
     """
 
@@ -45,11 +54,17 @@ class ImageError(ValueError):
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_side: int = MAX_SIDE,
+    trusted: bool = False,
 ) -> Image.Image:
     """Decode a JPEG, PNG or WebP into an RGB image, rotated as its EXIF orientation says.
 
-    - Of an MPO (some phones' JPEG), or an animated WebP or PNG, the first picture is used.
+    trusted: whether it is the owner's own file, which may also be a BMP, TIFF, GIF, AVIF or HEIC.
+
+    - Of an MPO (some phones' JPEG), of several pages or an animation, the first picture is used.
     - 16-bit channels keep only their high byte, in grey and in colour images.
     - Transparency of any kind is composited on white.
     - CMYK JPEGs are read as Adobe writes them, inverted, as Pillow and browsers do.
@@ -60,17 +75,22 @@ def decode_image(
     Raises ImageError; more than `max_pixels` pixels, or `max_side` on a side, are rejected before
     decoding.
     """
-    return decode_container(read_container(data, max_pixels=max_pixels, max_side=max_side))
+    container = read_container(data, max_pixels=max_pixels, max_side=max_side, trusted=trusted)
+    return decode_container(container)
 
 
 def read_container(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, max_side: int = MAX_SIDE
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_side: int = MAX_SIDE,
+    trusted: bool = False,
 ) -> Container:
     """Read everything but the pixels, for `decode_container`.
 
     Raises ImageError for what is no image, is broken before its pixels, or exceeds the limits.
     """
-    container = _strip(data)
+    container = _strip(data, trusted)
     _check_size(container.size, max_pixels, max_side)
     return container
 
@@ -94,28 +114,33 @@ def estimate_memory(container: Container) -> int:
     return picture + canvas + len(container.data)
 
 
-DECODING_BYTES: dict[Kind, int] = {"JPEG": 13, "PNG": 13, "WebP": 16}
+DECODING_BYTES: dict[Kind, int] = {
+    **{"JPEG": 13, "PNG": 13, "WebP": 16},
+    **{"BMP": 32, "TIFF": 32, "GIF": 32, "AVIF": 32, "HEIC": 32},
+}
 """Bytes per pixel, a little above those measured by benchmarks/decoding.py.
 
 Pillow's images in colour take 4: at most, three at a time are held (LA or a transparent colour to
 RGBA to RGB). A progressive CMYK JPEG has coefficients of 8 beside an image, libwebp two canvases
-and the lossless picture."""
+and the lossless picture. The further kinds, which no stranger sends, are not measured: planes of 16
+bits, the picture made of them, and Pillow's."""
 
 
 class ImageHeader(NamedTuple):
-    """What an image's header says: its kind (JPEG, PNG or WebP) and upright size in pixels."""
+    """What an image's header says: its kind and upright size in pixels."""
 
     kind: Kind
     width: int
     height: int
 
 
-def read_image_header(data: bytes) -> ImageHeader:
+def read_image_header(data: bytes, *, trusted: bool = False) -> ImageHeader:
     """Read kind and size without decoding, regardless of the number of pixels.
 
-    The pixels may still be damaged. The size is that of `decode_image`. Raises ImageError.
+    trusted: as in `decode_image`. The pixels may still be damaged. The size is that of
+    `decode_image`. Raises ImageError.
     """
-    container = _strip(data)
+    container = _strip(data, trusted)
     width, height = container.size
     if container.orientation in {5, 6, 7, 8}:
         width, height = height, width
@@ -123,6 +148,7 @@ def read_image_header(data: bytes) -> ImageHeader:
 
 
 ACCEPTED = "JPEG, PNG and WebP images are accepted."
+ACCEPTED_IF_TRUSTED = "JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF and HEIC images are accepted."
 
 
 class _WebP(WebPImagePlugin.WebPImageFile):
@@ -160,22 +186,25 @@ OTHER_SIGNATURES = {
 }
 
 
-def _strip(data: bytes) -> Container:
-    kind = _detect_kind(data)
+def _strip(data: bytes, trusted: bool) -> Container:
+    kind = _detect_kind(data, trusted)
     with _convert_pillow_errors(kind):
-        return STRIP[kind](data)
+        return open_further(kind, data) if is_further(kind) else STRIP[kind](data)
 
 
-def _detect_kind(data: bytes) -> Kind:
+def _detect_kind(data: bytes, trusted: bool) -> Kind:
+    accepted = ACCEPTED_IF_TRUSTED if trusted else ACCEPTED
     if not data:
-        raise ImageError(f"The file is empty. {ACCEPTED}", "empty")
+        raise ImageError(f"The file is empty. {accepted}", "empty")
     for kind, signature in SIGNATURES.items():
         if signature.match(data):
             return kind
+    if trusted and (further := find_further_kind(data)):
+        return further
     for other, signature in OTHER_SIGNATURES.items():
         if signature.match(data):
             raise ImageError(f"{other} cannot be read; save it as JPEG, PNG or WebP.", "unknown")
-    raise ImageError(f"The file is not an image that can be read. {ACCEPTED}", "unknown")
+    raise ImageError(f"The file is not an image that can be read. {accepted}", "unknown")
 
 
 # What Pillow's three plugins and their decoders raise on broken bytes. They parse as they go and
@@ -189,7 +218,7 @@ PILLOW_ERRORS = (
 
 
 @contextmanager
-def _convert_pillow_errors(kind: str) -> Iterator[None]:
+def _convert_pillow_errors(kind: Kind) -> Iterator[None]:
     try:
         yield
     except ImageError:
@@ -203,8 +232,14 @@ def _convert_pillow_errors(kind: str) -> Iterator[None]:
             f"ordinary {kind} and try again."
         )
         raise ImageError(message, "too-large") from error
+    except MissingDecoderError as error:
+        raise ImageError(f"{error}.", "unknown") from error
+    except UnreadablePixelsError as error:
+        message = f"The {kind} has {error}, which are not read; save it with 8 or 16 bits a colour."
+        raise ImageError(message, "unknown") from error
     except PILLOW_ERRORS as error:
-        message = f"The {kind} is damaged or truncated and cannot be read. {ACCEPTED}"
+        accepted = ACCEPTED_IF_TRUSTED if is_further(kind) else ACCEPTED
+        message = f"The {kind} is damaged or truncated and cannot be read. {accepted}"
         raise ImageError(message, "damaged") from error
 
 
@@ -226,8 +261,11 @@ def _check_size(size: tuple[int, int], max_pixels: int, max_side: int) -> None:
 
 def _load_pixels(container: Container) -> tuple[Image.Image, str]:
     """Decode the stored picture; also return how PNG stored it, as Pillow's raw mode."""
-    if container.kind != "JPEG" or container.complete:
-        return _load_file(container.kind, container.data)
+    kind = container.kind
+    if is_further(kind):
+        return load_further(kind, container.data), ""
+    if kind != "JPEG" or container.complete:
+        return _load_file(kind, container.data)
     # Libjpeg fills missing pixels with what the bytes after them happen to mean. If two different
     # continuations give the same pixels, only the end marker was missing.
     first, second = (container.data + filler + b"\xff\xd9" for filler in JPEG_FILLERS)

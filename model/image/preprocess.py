@@ -34,12 +34,13 @@ def decode_square(
     side: int = SQUARE_SIDE,
     resize: Resize = "bicubic",
     max_pixels: int = MAX_PIXELS,
+    trusted: bool = False,
 ) -> npt.NDArray[np.uint8]:
-    """Decode a JPEG, PNG or WebP into its central square, or warp it: uint8 [side, side, 3].
+    """Decode an image into its central square, or warp it: uint8 [side, side, 3].
 
-    Raises ImageError.
+    trusted: as in `decode_image`. Raises ImageError.
     """
-    return make_square(decode_image(data, max_pixels=max_pixels), side, resize)
+    return make_square(decode_image(data, max_pixels=max_pixels, trusted=trusted), side, resize)
 
 
 def read_square(
@@ -49,12 +50,14 @@ def read_square(
     resize: Resize = "bicubic",
     max_pixels: int = MAX_PIXELS,
 ) -> npt.NDArray[np.uint8]:
-    """Read a file like `decode_square`: uint8 [side, side, 3].
+    """Read one of the owner's own files like `decode_square`: uint8 [side, side, 3].
 
     Raises ImageError, its message beginning with the path, also if the file cannot be opened.
     """
     try:
-        return decode_square(path.read_bytes(), side=side, resize=resize, max_pixels=max_pixels)
+        return decode_square(
+            path.read_bytes(), side=side, resize=resize, max_pixels=max_pixels, trusted=True
+        )
     except ImageError as error:
         raise ImageError(f"{path}: {error}", error.reason) from error
     except OSError as error:

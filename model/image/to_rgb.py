@@ -1,4 +1,4 @@
-"""From the modes that JPEG, PNG and WebP decode to, to an upright RGB image on white."""
+"""From the modes that images decode to, to an upright RGB image on white."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 
 
 def convert_to_rgb(image: Image.Image, raw_mode: str) -> Image.Image:
-    """Convert any mode that the three formats can have to RGB; `raw_mode` is how PNG stored it."""
+    """Convert any mode that the formats can have to RGB; `raw_mode` is how PNG stored it."""
     key = _convert_transparent_value(image.info.pop("transparency", None), raw_mode)
     if image.mode.startswith("I"):
         return Image.fromarray(_take_high_byte(np.asarray(image), key)).convert("RGB")

@@ -26,7 +26,7 @@ RunTraining = Callable[..., tuple[str, str]]
     [
         (["--epcohs", "3"], ["--epcohs", "perhaps you meant --epochs"]),
         (["--epochs", "many"], ["--epochs", "many"]),
-        (["--precision", "f16"], ["--precision", "f16", "bf16"]),
+        (["--precision", "f8"], ["--precision", "f8", "bf16"]),
         (["--batch"], ["--batch"]),
     ],
 )

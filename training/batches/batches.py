@@ -1,9 +1,11 @@
 """Batches for the network, prepared on other threads while it trains (§4.1).
 
-Images that are in a GPU's memory are augmented there instead (training/batches/resident.py).
+For a GPU only bytes are prepared: it augments the images itself, whether it keeps them
+(training/batches/resident.py) or they cross batch by batch (training/batches/streaming.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +18,7 @@ from model.image.preprocess import CENTRE_CROP, crop_offsets, scale_pixels, subt
 from storage.parallel import cores, local_processes, map_ahead, prefetch
 from training.batches.augment import Augmentation, AugmentationDraws, Augmenter, draw_augmentations
 from training.batches.resident import GpuAugmenter, ResidentSplit
+from training.batches.streaming import PixelSender, SentPixels, Square, StreamedSplit, stream_split
 from training.dataset.prepare import PreparedDataset
 from training.dataset.store import Split
 
@@ -23,6 +26,8 @@ MAX_AHEAD = 2
 """Batches prepared in advance."""
 MAX_THREADS = 8
 """Threads that prepare batches at most, each one whole batch: as many batches wait in memory."""
+MAX_STREAM_THREADS = 16
+"""The same where a GPU augments: there a batch of 128 takes 25 MB instead of 77."""
 ReplicaSlice = tuple[int, int]
 """(i, n): the i-th of n nearly equal slices of each batch, from 0."""
 Rows = npt.NDArray[np.int64]
@@ -31,7 +36,7 @@ Rows = npt.NDArray[np.int64]
 class Batch(NamedTuple):
     """Images ready for the network.
 
-    x:       float32 [B, 3, crop, crop], channels last; on the GPU if the images are there.
+    x:       float32 [B, 3, crop, crop], channels last; on the GPU if it augments.
     classes: int64 [B].
     rows:    int64 [B], each image's row in its split.
     """
@@ -78,18 +83,42 @@ class Batches:
         return min(self.batch, self.images)
 
     def __iter__(self) -> Iterator[Batch]:
-        steps, make_batch = range(self.first, len(self)), self.plan_batches()
-        if isinstance(self.data.train, ResidentSplit):
+        steps, split = range(self.first, len(self)), self.data.train
+        if isinstance(split, StreamedSplit):
+            return self.stream_batches(split, steps)
+        make_batch = self.plan_batches()
+        if isinstance(split, ResidentSplit):
             return map(make_batch, steps)
         threads = count_threads()
         return map_ahead(make_batch, steps, max(MAX_AHEAD, threads), threads=threads)
+
+    def stream_batches(self, split: StreamedSplit, steps: range) -> Iterator[Batch]:
+        """Yield batches whose bytes cross to the split's device, which augments them."""
+        plan = self.plan_epoch()
+        augment = GpuAugmenter(self.augmentation, self.data.mean, self.data.pca, split.device)
+        with closing(send_batches(split, map(plan.select_rows, steps))) as sent:
+            for rows, pixels in sent:
+                x = augment(pixels.receive(), plan.draws, rows)
+                yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
 
     def plan_batches(self) -> Callable[[int], Batch]:
         """Draw what is random about the epoch; return a function that prepares a step's batch.
 
         The steps may be prepared in any order, on any thread.
         """
-        data, split = self.data, self.data.train
+        plan, split = self.plan_epoch(), self.data.train
+        augment = make_augmenter(self.data, self.augmentation)
+
+        def make_batch(step: int) -> Batch:
+            rows = plan.select_rows(step)
+            x = augment(plan.draws, rows)
+            return Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
+
+        return make_batch
+
+    def plan_epoch(self) -> "EpochPlan":
+        """Draw what is random about the epoch."""
+        split = self.data.train
         epoch = 1 if self.fixed_order else self.epoch
         order = np.random.default_rng([self.seed, epoch, 0]).permutation(len(split))
         if self.hold_out:
@@ -99,19 +128,41 @@ class Batches:
             self.augmentation,
             order,
             batch=self.batch,
-            side=data.side,
+            side=self.data.side,
             seed=self.seed,
             epoch=self.epoch,
         )
-        augment = make_augmenter(data, self.augmentation)
+        return EpochPlan(order[: self.images], draws, self.batch, self.replica_slice)
 
-        def make_batch(step: int) -> Batch:
-            rows = order[: self.images][step * self.batch :][: self.batch]
-            rows = slice_rows(rows, self.replica_slice)
-            x = augment(draws, rows)
-            return Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
 
-        return make_batch
+class EpochPlan(NamedTuple):
+    """What is random about an epoch.
+
+    order: int64, the rows of the images that it may use. draws: of all images.
+    """
+
+    order: Rows
+    draws: AugmentationDraws
+    batch: int
+    replica_slice: ReplicaSlice
+
+    def select_rows(self, step: int) -> Rows:
+        """Return the rows of this process's images in a step, from 0: int64 [B]."""
+        return slice_rows(self.order[step * self.batch :][: self.batch], self.replica_slice)
+
+
+def send_batches(
+    split: StreamedSplit, batches: Iterable[Rows]
+) -> Generator[tuple[Rows, SentPixels], None, None]:
+    """Read the images of each batch's rows on threads and send them; yield rows and pixels."""
+    sender, threads = PixelSender(split), count_stream_threads()
+    # With several threads each decodes the batch that it sends; one alone uses all cores.
+    decoders = 1 if threads > 1 else None
+
+    def send(rows: Rows) -> tuple[Rows, SentPixels]:
+        return rows, sender.send(rows, threads=decoders)
+
+    return map_ahead(send, batches, max(MAX_AHEAD, threads), threads=threads)
 
 
 def count_threads() -> int:
@@ -121,6 +172,15 @@ def count_threads() -> int:
     of two cores, batches were not ready any sooner.
     """
     return max(1, min(MAX_THREADS, cores() // local_processes() - 1))
+
+
+def count_stream_threads() -> int:
+    """Return on how many threads a process of this run reads and sends batches.
+
+    All of its share of the cores: they only read and decode, and the training loop mostly waits for
+    the GPU.
+    """
+    return max(1, min(MAX_STREAM_THREADS, cores() // local_processes()))
 
 
 def count_held_out(images: int, share: float) -> int:
@@ -142,7 +202,8 @@ def make_augmenter(
     """Return a function that augments training images where they are: on a GPU, or on the CPU."""
     split = data.train
     if isinstance(split, ResidentSplit):
-        return GpuAugmenter(augmentation, data.mean, data.pca, split.pixels)
+        on_gpu = GpuAugmenter(augmentation, data.mean, data.pca, split.pixels.device)
+        return lambda draws, rows: on_gpu(split.select(rows), draws, rows)
     augment = Augmenter(augmentation, data.mean, data.pca)
     # With several threads each decodes the batch that it prepares; one alone uses all cores.
     threads = 1 if count_threads() > 1 else None
@@ -187,22 +248,25 @@ def load_centre_crops(
     """Yield batches of the validation images' centre crops, minus the mean image's."""
     top, left = crop_offsets(data.side, crop)[CENTRE_CROP]
     middle = (slice(top, top + crop), slice(left, left + crop))
-    mean = data.mean[:, *middle].contiguous()
+    mean, cut = data.mean[:, *middle].contiguous(), make_cutter(data.val, middle)
     rows = slice_rows(np.arange(len(data.val)), replica_slice)
     for start in range(0, len(rows), size):
         own = rows[start : start + size]
-        pixels = cut_squares(data.val, own, middle)
-        centred = subtract_mean(pixels, mean.to(pixels.device))
+        pixels = cut(own)
+        mean = mean.to(pixels.device)
+        centred = subtract_mean(pixels, mean)
         x = scale_pixels(centred, augmentation.input_scale, augmentation.channel_scales)
         yield Batch(x, torch.from_numpy(data.val.classes[own]), torch.from_numpy(own))
 
 
-def cut_squares(split: Split, rows: Rows, part: tuple[slice, slice]) -> Tensor:
-    """Cut the same square out of the images of these rows: uint8 [B, crop, crop, 3]."""
+def make_cutter(split: Split, part: Square) -> Callable[[Rows], Tensor]:
+    """Return a function that cuts the same square out of the images of rows.
+
+    It gives uint8 [B, crop, crop, 3], on the device if the images are there or cross to it.
+    """
     if isinstance(split, ResidentSplit):
-        return split.pixels[torch.from_numpy(rows).to(split.pixels.device)][:, *part]
-    crop = part[0].stop - part[0].start
-    pixels = np.empty((len(rows), crop, crop, 3), np.uint8)
-    for to, image in zip(pixels, split.iter_images(rows), strict=True):
-        to[...] = image[part]
-    return torch.from_numpy(pixels)
+        return lambda rows: split.select(rows)[:, *part]
+    sender = PixelSender(
+        split if isinstance(split, StreamedSplit) else stream_split(split, torch.device("cpu"))
+    )
+    return lambda rows: sender.send(rows, part).receive()

@@ -1,8 +1,9 @@
-"""Images that stay in a GPU's memory, and their augmentation there (§4.1).
+"""Images that stay in a GPU's memory, and the augmentation of images there (§4.1).
 
-A core augments about a thousand images a second, a fast GPU trains on ten times as many. Where the
-decoded images fit into its memory they are therefore kept there, and cropped, scaled, mirrored and
-coloured by the same random numbers as on the CPU. Crops of the network's size become the same
+A core augments about a thousand images a second, a fast GPU trains on ten times as many. Images are
+therefore cropped, scaled, mirrored and coloured on the GPU, by the same random numbers as on the
+CPU; where all of them fit into its memory they are kept there, else each batch crosses as bytes
+(training/batches/streaming.py). Crops of the network's size become the same
 pixels; scaled crops differ by about a grey level at most, since only the CPU rounds to whole ones.
 """
 
@@ -31,15 +32,23 @@ class ResidentSplit(Split):
 
     pixels: Tensor
 
+    def select(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """Return the images of these rows: uint8 [B, side, side, 3], on the GPU."""
+        return self.pixels[torch.from_numpy(rows).to(self.pixels.device, non_blocking=True)]
+
 
 def keep_on_gpu(data: PreparedDataset, device: torch.device) -> PreparedDataset:
     """Return the dataset with its images on the GPU, if the device is one and has room for them."""
-    if device.type != "cuda":
+    if device.type != "cuda" or isinstance(data.train, ResidentSplit):
         return data
+    free, _ = torch.cuda.mem_get_info(device)
+    return copy_images(data, device) if fits_into(free, data) else data
+
+
+def fits_into(free: int, data: PreparedDataset) -> bool:
+    """Return whether a GPU with so many free bytes has room for the images."""
     needed = (len(data.train) + len(data.val)) * data.side**2 * 3
-    if needed > MAX_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return data
-    return copy_images(data, device)
+    return needed <= MAX_MEMORY_SHARE * free
 
 
 def copy_images(data: PreparedDataset, device: torch.device) -> PreparedDataset:
@@ -71,30 +80,29 @@ class GpuAugmenter:
         augmentation: Augmentation,
         mean: Tensor,
         pca: Pca,
-        pixels: Tensor,
+        device: torch.device,
         dtype: torch.dtype = torch.float16,
     ) -> None:
-        """Take the mean image, float32 [3, s, s], and the images, uint8 [N, s, s, 3]."""
-        self.augmentation, self.pca, self.pixels, self.dtype = augmentation, pca, pixels, dtype
-        self.mean = mean.permute(1, 2, 0).contiguous().to(pixels.device)
-        divisors = torch.tensor(augmentation.divisors, device=pixels.device)
+        """Take the mean image, float32 [3, s, s]."""
+        self.augmentation, self.pca, self.device, self.dtype = augmentation, pca, device, dtype
+        self.mean = mean.permute(1, 2, 0).contiguous().to(device)
+        divisors = torch.tensor(augmentation.divisors, device=device)
         self.factors = 1 / divisors[:, None, None]
 
-    def __call__(self, draws: AugmentationDraws, rows: npt.NDArray[np.int64]) -> Tensor:
-        """Augment the images of these rows, int64 [B], which are also their rows in `draws`.
+    def __call__(
+        self, squares: Tensor, draws: AugmentationDraws, rows: npt.NDArray[np.int64]
+    ) -> Tensor:
+        """Augment images on the device: uint8 [B, s, s, 3] → float32 [B, 3, crop, crop].
 
-        Returns float32 [B, 3, crop, crop], channels last.
+        rows: int64 [B], each image's row in `draws`. The result is channels last.
         """
-        device, crop = self.pixels.device, self.augmentation.crop
+        device, crop = self.device, self.augmentation.crop
         shifts = compute_colour_shift(
             self.pca, torch.from_numpy(draws.alphas[rows]), self.augmentation.colour
         )
-        places = np.column_stack(
-            [rows, draws.offsets[rows], draws.sizes[rows], draws.mirrors[rows]]
-        )
+        places = np.column_stack([draws.offsets[rows], draws.sizes[rows], draws.mirrors[rows]])
         numbers = torch.from_numpy(places.astype(np.int64)).to(device, non_blocking=True)
-        offsets, sizes, mirrors = numbers[:, 1:3], numbers[:, 3:5], numbers[:, 5]
-        squares = self.pixels[numbers[:, 0]]
+        offsets, sizes, mirrors = numbers[:, :2], numbers[:, 2:4], numbers[:, 4]
         if self.augmentation.smallest_area is None:
             tops, lefts = offsets[:, 0], offsets[:, 1]
             cut = cut_at(squares, tops, lefts, mirrors, crop)

@@ -96,7 +96,6 @@ class FineTuning:
         dropout: float,
     ) -> None:
         self.spec, self.console = spec, console
-        self.bf16 = spec.precision == "bf16"
         self.factors = scale_after_dropout(weights.config, dropout)
         self.state = init_state(replace(weights.config, dropout=dropout), spec.recipe, device)
         self.load(weights.state)
@@ -119,9 +118,9 @@ class FineTuning:
     def measure(self) -> Errors:
         """Measure the errors on the validation images, of the centre crop and of ten crops."""
         state, spec = self.state, self.spec
-        top1, top5, _ = validate(state, spec.data, spec.recipe, self.bf16, Callbacks())
+        top1, top5, _ = validate(state, spec.data, spec.recipe, spec.precision, Callbacks())
         self.console.print(f"Centre crop: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
-        ten1, ten5 = measure_ten_crops(state, spec, self.bf16, self.console, Callbacks())
+        ten1, ten5 = measure_ten_crops(state, spec, spec.precision, self.console, Callbacks())
         return Errors(top1=top1, top5=top5, ten_crop_top1=ten1, ten_crop_top5=ten5)
 
     def train_and_prune(self, densities: Mapping[str, float]) -> None:
@@ -144,4 +143,4 @@ class FineTuning:
                 self.console.print(format_epoch(state.history[-1], spec.recipe.epochs))
 
             callbacks = replace(shown, on_step=on_step, on_epoch=on_epoch)
-            train_network(state, spec.data, spec.recipe, self.bf16, callbacks)
+            train_network(state, spec.data, spec.recipe, spec.precision, callbacks)

@@ -28,6 +28,7 @@ from training.distributed.worker import (
 from training.recipe.config import RecipeError
 from training.recipe.config_file import expand_config
 from training.recipe.options import Options, parse_options
+from training.records.resume import check_finished
 from training.train import EXPECTED_ERRORS
 
 GRACE_SECONDS = 20
@@ -52,6 +53,7 @@ def launch(arguments: Sequence[str]) -> int:
     """
     arguments = expand_config(arguments)
     options, gpus = parse_options(arguments), torch.cuda.device_count()
+    check_finished(options)
     if options.seeds:
         return launch_seeds(arguments, options.seeds)
     processes, towers = count_processes(options, gpus)

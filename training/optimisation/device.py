@@ -14,10 +14,14 @@ from torch import nn
 from model.network.lrn import LocalResponseNorm
 from model.weights.loaded_network import find_device
 from storage.parallel import cores, local_processes, local_rank
+from training.optimisation.precision import Precision
 from training.optimisation.state import TrainingState
 from training.recipe.config import RecipeError
 from training.recipe.options import Options
 
+FAST_F16 = (7, 0)
+"""The compute capability from which GPUs multiply float16 faster than float32; most of those before
+are slower."""
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Parameters of mallopt, from glibc's malloc.h."""
 MIN_IMAGES_TO_COMPILE = 20_000
@@ -47,13 +51,28 @@ def select_device(options: Options) -> torch.device:
     return device
 
 
-def choose_precision(options: Options, device: torch.device) -> Literal["f32", "bf16"]:
-    """Return the precision asked for, by default bf16 if the device supports it."""
+def choose_precision(options: Options, device: torch.device) -> Precision:
+    """Return the precision asked for, by default the fastest that the device has natively."""
     # DEVIATION: layers compute in bf16 where the processor has it because such processors multiply
     # it several times as fast; weights, update and softmax stay float32, --precision f32 forces it.
-    if options.precision == "auto":
-        return "bf16" if has_bf16(device) else "f32"
-    return options.precision
+    # DEVIATION: layers compute in float16 on GPUs without bf16 from compute capability 7.0 on
+    # because these multiply it several times as fast; the loss is scaled
+    # (training/optimisation/precision.py), weights, update and softmax stay float32, --precision
+    # f32 forces it.
+    if options.precision != "auto":
+        return options.precision
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    return choose_fastest(has_bf16(device), capability)
+
+
+def choose_fastest(bf16: bool, capability: tuple[int, int] | None) -> Precision:
+    """Return the fastest precision of a device.
+
+    bf16: whether it has that natively. capability: a GPU's with CUDA; None for other devices.
+    """
+    if bf16:
+        return "bf16"
+    return "f16" if capability is not None and capability >= FAST_F16 else "f32"
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -65,6 +84,22 @@ def has_bf16(device: torch.device) -> bool:
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()
     return bool({"avx512_bf16", "amx_bf16"} & flags)
+
+
+def set_tf32(enabled: bool) -> None:
+    """Let a GPU's products of float32 round their factors to 11 bits, or not.
+
+    torch itself lets convolutions do so, but not matrix products.
+    """
+    # DEVIATION: with --tf32, a GPU rounds the factors of float32 products to 11 bits because it
+    # multiplies these several times as fast.
+    torch.backends.cuda.matmul.allow_tf32 = enabled
+    torch.backends.cudnn.allow_tf32 = enabled
+
+
+def uses_tf32() -> bool:
+    """Return whether `set_tf32` let products round their factors."""
+    return bool(torch.backends.cuda.matmul.allow_tf32)
 
 
 def use_deterministic_algorithms() -> None:

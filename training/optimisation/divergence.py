@@ -10,11 +10,15 @@ from torch import Tensor
 from model.network.alexnet import AlexNet
 from training.batches.batches import Batch
 from training.distributed.mesh import Mesh
+from training.optimisation.precision import Precision, autocast
 from training.optimisation.state import RECENT_LOSSES, TrainingState
 
 MAX_LOSS_RATIO = 20.0
 """A run has diverged when the mean of its recent losses exceeds ln(classes), the loss of
 guessing, by this factor."""
+MAX_SKIPPED = 40
+"""Steps skipped in a row with which a run in float16 has diverged: from 65,536 the loss's scale is
+then below a ten-millionth."""
 
 
 class DivergedError(ArithmeticError):
@@ -22,7 +26,7 @@ class DivergedError(ArithmeticError):
 
 
 def check_loss(
-    state: TrainingState, batch: Batch, keys: Tensor, bf16: bool, step: int, epoch: int
+    state: TrainingState, batch: Batch, keys: Tensor, precision: Precision, step: int, epoch: int
 ) -> None:
     """Raise DivergedError if the recent losses show that the run has diverged.
 
@@ -33,8 +37,30 @@ def check_loss(
     bound = MAX_LOSS_RATIO * math.log(max(2, state.network.config.classes))
     if math.isfinite(loss) and (len(recent) < RECENT_LOSSES or sum(recent) / len(recent) < bound):
         return
-    layer = describe_bad_layer(state, batch, keys, bf16)
+    layer = describe_bad_layer(state, batch, keys, precision)
     raise DivergedError(f"the loss became {loss:.4g} at step {step} of epoch {epoch}; {layer}.")
+
+
+def check_skipped(
+    state: TrainingState, batch: Batch, keys: Tensor, precision: Precision, step: int, epoch: int
+) -> None:
+    """Raise DivergedError if so many steps in a row were skipped that no scale would help.
+
+    Call it in all processes after they have skipped a step; it raises in all of them or in none.
+    """
+    if state.loss_scale.skipped < MAX_SKIPPED:
+        return
+    layer = describe_bad_layer(state, batch, keys, precision)
+    raise DivergedError(
+        f"{MAX_SKIPPED} steps up to step {step} of epoch {epoch} were skipped, since float16 could "
+        f"not hold their gradients or outputs; {layer}. --precision f32 holds larger ones."
+    )
+
+
+def check_measured(steps: int, epoch: int) -> None:
+    """Raise DivergedError if of all steps of an epoch none had a finite loss."""
+    if not steps:
+        raise DivergedError(f"no step of epoch {epoch} had a finite loss in float16.")
 
 
 def check_weights(state: TrainingState) -> None:
@@ -54,15 +80,16 @@ def check_weights(state: TrainingState) -> None:
 
 
 @torch.no_grad()
-def describe_bad_layer(state: TrainingState, batch: Batch, keys: Tensor, bf16: bool) -> str:
+def describe_bad_layer(
+    state: TrainingState, batch: Batch, keys: Tensor, precision: Precision
+) -> str:
     """Name the first layer whose outputs are not finite, or else the one with the largest.
 
     Repeats the forward pass with the weights that the loss was computed with: after an update
     every layer would be affected.
     """
     device, sizes = state.device, list[float]()
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-    with record_output_sizes(state.network, sizes), autocast:
+    with record_output_sizes(state.network, sizes), autocast(device, precision):
         x = batch.x.to(device, next(state.network.parameters()).dtype)
         state.network(x, keys.to(device))
     names = [name for name, _ in state.network.named_children()]

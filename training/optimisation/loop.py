@@ -1,6 +1,8 @@
 """The training loop: forward, backward, update (§5); after each epoch the validation error."""
 
+import math
 import time
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +11,17 @@ from torch import Tensor
 from model.network.counter_rng import derive_image_keys
 from storage.runs import Epoch
 from training.batches.batches import Batch, Batches
-from training.batches.resident import keep_on_gpu
+from training.batches.streaming import place_images
 from training.dataset.prepare import PreparedDataset
 from training.optimisation.device import read_peak_memory
-from training.optimisation.divergence import check_loss, check_weights
+from training.optimisation.divergence import (
+    check_loss,
+    check_measured,
+    check_skipped,
+    check_weights,
+)
 from training.optimisation.norms import measure_norms
+from training.optimisation.precision import Precision, autocast
 from training.optimisation.state import EpochProgress, TrainingState
 from training.optimisation.validate import validate
 from training.recipe.config import Recipe
@@ -22,22 +30,26 @@ from training.records.callbacks import Callbacks, all_reduce_status, save_and_st
 
 
 def train_network(
-    state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool, callbacks: Callbacks
+    state: TrainingState,
+    data: PreparedDataset,
+    recipe: Recipe,
+    precision: Precision,
+    callbacks: Callbacks,
 ) -> None:
     """Train from `state` until the recipe or a callback ends the run.
 
-    A GPU with room keeps the images.
+    A GPU augments the images, and with room keeps them.
 
     Raises DivergedError if the run diverges, and StoppedError, after saving a checkpoint, if a
     signal stops it; in all processes alike.
     """
-    data = keep_on_gpu(data, state.device)
+    data = place_images(data, state.device)
     while True:
         errors = [epoch.top1_error for epoch in state.history]
         schedule = schedule_epoch(errors, recipe, state.planned_epochs(recipe))
         if schedule.stop or callbacks.is_finished(state):
             return
-        state.history.append(run_epoch(state, data, recipe, schedule, bf16, callbacks))
+        state.history.append(run_epoch(state, data, recipe, schedule, precision, callbacks))
         state.progress, state.epoch_recipe = EpochProgress(), None
         callbacks.on_epoch(state)
 
@@ -47,7 +59,7 @@ def run_epoch(
     data: PreparedDataset,
     recipe: Recipe,
     schedule: EpochSchedule,
-    bf16: bool,
+    precision: Precision,
     callbacks: Callbacks,
 ) -> Epoch[float]:
     """Train on the rest of the epoch's batches, then measure the validation error."""
@@ -64,24 +76,26 @@ def run_epoch(
         replica_slice=state.mesh.replica_slice,
         hold_out=drawn.held_out(number),
     )
-    train_epoch(state, batches, recipe, schedule, bf16, callbacks)
+    train_epoch(state, batches, recipe, schedule, precision, callbacks)
     check_weights(state)
     validation_start = time.perf_counter()
-    validated = validate(state, data, recipe, bf16, callbacks)
-    images = len(batches) * batches.batch_images
+    validated = validate(state, data, recipe, precision, callbacks)
+    images, measured = len(batches) * batches.batch_images, len(batches) - progress.unmeasured
+    check_measured(measured, number)
     return Epoch(
         epoch=number,
         rate=schedule.rate,
-        loss=progress.loss / len(batches),
+        loss=progress.loss / measured,
         top1_error=validated.top1_error,
         top5_error=validated.top5_error,
         images_per_second=images / progress.seconds,
         data_wait=progress.wait,
         seconds=progress.seconds + time.perf_counter() - validation_start,
         memory=read_peak_memory(state.device),
-        training_top1_error=progress.wrong / images,
+        training_top1_error=progress.wrong / (measured * batches.batch_images),
         validation_loss=validated.loss,
         planned=recipe.epochs,
+        skipped_steps=progress.skipped if precision == "f16" else None,
     )
 
 
@@ -90,7 +104,7 @@ def train_epoch(
     batches: Batches,
     recipe: Recipe,
     schedule: EpochSchedule,
-    bf16: bool,
+    precision: Precision,
     callbacks: Callbacks,
 ) -> None:
     """Update the weights with every remaining batch, counting in `state.progress`."""
@@ -100,14 +114,34 @@ def train_epoch(
     for step, batch in enumerate(batches, start=progress.step + 1):
         progress.wait += time.perf_counter() - start
         keys = derive_image_keys(batches.seed, batches.epoch, batch.rows)
-        loss, wrong = compute_gradients(state, batch, keys, images, bf16, recipe.smoothing)
-        status = all_reduce_status(state.mesh, callbacks, loss, wrong, in_step=True)
-        state.recent_losses.append(status.loss)
-        check_loss(state, batch, keys, bf16, step, batches.epoch)
-        state.sgd.set_rates(schedule.step_rates(step, len(batches)))
-        state.sgd.step()
-        progress.step, progress.loss = step, progress.loss + status.loss
-        progress.wrong += status.wrong
+        computed = compute_gradients(state, batch, keys, images, precision, recipe.smoothing)
+        status = all_reduce_status(
+            state.mesh,
+            callbacks,
+            computed.loss,
+            computed.wrong,
+            overflow=computed.overflow,
+            in_step=True,
+        )
+        if status.overflow and not math.isfinite(status.loss):
+            progress.unmeasured += 1
+        else:
+            state.recent_losses.append(status.loss)
+            check_loss(state, batch, keys, precision, step, batches.epoch)
+            progress.loss += status.loss
+            progress.wrong += status.wrong
+        if status.overflow:
+            # Its rates are not set either: their change belongs to an update's momentum.
+            state.loss_scale.skip()
+            state.sgd.zero_grad(set_to_none=True)
+            progress.skipped += 1
+            check_skipped(state, batch, keys, precision, step, batches.epoch)
+        else:
+            state.sgd.set_rates(schedule.step_rates(step, len(batches)))
+            state.sgd.step()
+            if precision == "f16":
+                state.loss_scale.keep()
+        progress.step = step
         progress.seconds += time.perf_counter() - start
         callbacks.on_step(step, len(batches), status.loss)
         if status.report:
@@ -118,16 +152,28 @@ def train_epoch(
         start = time.perf_counter()
 
 
+class ComputedGradients(NamedTuple):
+    """What computing the gradients gives besides these.
+
+    loss: this process's share of the whole batch's mean loss. wrong: how many of its images have a
+    class that is not the most probable one. overflow: whether a gradient is not finite, in float16.
+    """
+
+    loss: float
+    wrong: int
+    overflow: bool
+
+
 def backward_pass(
     state: TrainingState,
     batch: Batch,
     keys: Tensor,
     images: int,
-    bf16: bool,
+    precision: Precision,
     smoothing: float = 0.0,
 ) -> float:
     """Compute the gradients as `compute_gradients` does; return the loss alone."""
-    return compute_gradients(state, batch, keys, images, bf16, smoothing)[0]
+    return compute_gradients(state, batch, keys, images, precision, smoothing).loss
 
 
 def compute_gradients(
@@ -135,28 +181,27 @@ def compute_gradients(
     batch: Batch,
     keys: Tensor,
     images: int,
-    bf16: bool,
+    precision: Precision,
     smoothing: float = 0.0,
-) -> tuple[float, int]:
+) -> ComputedGradients:
     """Compute the gradients of the mean negative log-probability of the classes (§3.5).
 
     keys: int64 [B], the images' dropout keys. images: how many the whole batch has, over all
     replicas. smoothing: the share of each label that is spread over all classes.
-
-    Returns this process's share of the whole batch's mean loss, and how many of its images have a
-    class that is not the most probable one.
     """
     device = state.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with autocast(device, precision):
         x = batch.x.to(device, next(state.network.parameters()).dtype, non_blocking=True)
         logits = state.forward(x, keys.to(device)).logits
-    logits = logits.float() if bf16 else logits
+    logits = logits if precision == "f32" else logits.float()
     classes = batch.classes.to(device)
     loss = F.cross_entropy(logits, classes, reduction="sum", label_smoothing=smoothing) / images
     state.sgd.zero_grad(set_to_none=True)
     # DistributedDataParallel averages the gradients over the replicas; the sum is wanted.
-    (loss * state.mesh.replicas).backward()  # type: ignore[no-untyped-call]
+    factor = state.mesh.replicas * (state.loss_scale.value if precision == "f16" else 1)
+    (loss * factor).backward()  # type: ignore[no-untyped-call]
+    overflow = precision == "f16" and state.loss_scale.unscale(state.network.parameters())
     wrong = (logits.detach().argmax(1) != classes).sum()
     # One transfer, since each waits for the device.
     values = torch.stack([loss.detach(), wrong.to(loss.dtype)]).tolist()
-    return values[0], int(values[1])
+    return ComputedGradients(values[0], int(values[1]), overflow)

@@ -10,6 +10,7 @@ from model.network.alexnet import AlexNet
 from model.network.config import AlexNetConfig
 from storage.runs import Epoch
 from training.distributed.mesh import Mesh
+from training.optimisation.precision import LossScale
 from training.optimisation.sgd import PaperSGD, group_parameters
 from training.recipe.config import Recipe
 
@@ -31,6 +32,10 @@ class EpochProgress:
     """Seconds spent training."""
     wrong: float = 0.0
     """Images whose class was not the most probable one."""
+    skipped: int = 0
+    """Steps without an update, since float16 could not hold their gradients."""
+    unmeasured: int = 0
+    """Those of them whose loss was not finite either; the others count in the epoch's mean."""
 
 
 @dataclass
@@ -50,6 +55,9 @@ class TrainingState:
     """The recipe that the current epoch's batches follow, in a run resumed within an epoch; None:
     the run's. Another batch size or seed takes effect with the next epoch."""
     recent_losses: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_LOSSES))
+
+    loss_scale: LossScale = field(default_factory=LossScale)
+    """Used in float16 only."""
 
     @property
     def device(self) -> torch.device:

@@ -12,9 +12,11 @@ from torch import Tensor
 from model.image.ten_crop import ten_crop_forward
 from storage.progress import show_progress_bar
 from training.batches.batches import Batch, load_validation_crops, load_validation_squares
+from training.batches.streaming import place_for_one_pass
 from training.dataset.prepare import PreparedDataset
 from training.distributed.mesh import Mesh
 from training.optimisation.device import unfuse_lrn
+from training.optimisation.precision import Precision, autocast
 from training.optimisation.state import TrainingState
 from training.recipe.config import Recipe
 from training.records.callbacks import Callbacks, StoppedError, all_reduce_status, save_and_stop
@@ -38,7 +40,11 @@ class ValidationResult(NamedTuple):
 
 @torch.no_grad()
 def validate(
-    state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool, callbacks: Callbacks
+    state: TrainingState,
+    data: PreparedDataset,
+    recipe: Recipe,
+    precision: Precision,
+    callbacks: Callbacks,
 ) -> ValidationResult:
     """Measure the errors and the loss of the validation images' centre crops.
 
@@ -52,7 +58,7 @@ def validate(
     wrong, loss = torch.zeros(2, dtype=torch.int64), 0.0
     for batch in pad_batches(batches, len(data.val), VALIDATION_BATCH_SIZE, state.mesh):
         if batch is not None:
-            logits = predict_logits(state, batch.x, bf16)
+            logits = predict_logits(state, batch.x, precision)
             wrong += count_errors(logits, batch.classes)
             loss += float(F.cross_entropy(logits, batch.classes, reduction="sum"))
         if stop := all_reduce_status(state.mesh, callbacks).stop:
@@ -63,7 +69,11 @@ def validate(
 
 @torch.inference_mode()
 def measure_ten_crops(
-    state: TrainingState, spec: RunSpec, bf16: bool, console: Console, callbacks: Callbacks
+    state: TrainingState,
+    spec: RunSpec,
+    precision: Precision,
+    console: Console,
+    callbacks: Callbacks,
 ) -> tuple[float, float]:
     """Return the top-1 and top-5 error, 0–1, averaging the predictions of ten crops (§4.1).
 
@@ -71,7 +81,8 @@ def measure_ten_crops(
 
     Raises StoppedError if a signal stops the run.
     """
-    network, mesh, data = state.network.eval(), state.mesh, spec.data
+    network, mesh = state.network.eval(), state.mesh
+    data = place_for_one_pass(spec.data, state.device)
     unfuse_lrn(network)
     wrong = torch.zeros(2, dtype=torch.int64)
     augmentation = spec.recipe.augmentation(network.config)
@@ -82,7 +93,7 @@ def measure_ten_crops(
                 raise StoppedError(stop)
             if batch is None:
                 continue
-            with torch.autocast(state.device.type, torch.bfloat16, enabled=bf16):
+            with autocast(state.device, precision):
                 probabilities, _ = ten_crop_forward(network, batch.x.to(state.device))
             wrong += count_errors(probabilities.mean(1).float().cpu(), batch.classes)
             advance(len(batch.classes) * mesh.replicas)
@@ -104,10 +115,10 @@ def pad_batches(
         yield next(batches, None)
 
 
-def predict_logits(state: TrainingState, x: Tensor, bf16: bool) -> Tensor:
+def predict_logits(state: TrainingState, x: Tensor, precision: Precision) -> Tensor:
     """Compute logits: float32 [B, 3, 224, 224] → float32 [B, classes], on the CPU."""
     device, dtype = state.device, next(state.network.parameters()).dtype
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+    with autocast(device, precision):
         logits: Tensor = state.network(x.to(device, dtype)).logits
     return logits.float().cpu()
 

@@ -15,6 +15,7 @@ from model.formats.cuda_convnet import read_definition
 from model.formats.cuda_convnet_layers import CIFAR_SIDE
 from model.network.config import CIFAR_NETS, CROP_SIDE, SQUARE_SIDE
 from storage.runs import RunFolder
+from training.optimisation.precision import Precision
 from training.recipe.config import (
     PRESETS,
     SHORT_CIFAR_EPOCHS,
@@ -39,6 +40,7 @@ BOX_EDGE, BOX_RULE = re.compile(r"[╭╰+]"), re.compile(r"[─-]+")
 SAVED_OPTIONS = (
     "device",
     "precision",
+    "tf32",
     "compile",
     "deterministic",
     "prepared_gigabytes",
@@ -97,9 +99,12 @@ class Options:
     torchrun has."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train."""
-    precision: Literal["auto", "f32", "bf16"] = "auto"
+    precision: Literal["auto"] | Precision = "auto"
     """Precision of the layers' arithmetic; weights, update and softmax stay float32. auto: bf16 if
-    the processor supports it."""
+    the processor supports it; f16, with a scaled loss, on older GPUs that multiply it fast."""
+    tf32: bool = False
+    """Let an NVIDIA GPU round the factors of float32 products to 11 bits (TF32), which is several
+    times as fast."""
     compile: Literal["auto", "on", "off"] = "auto"
     """Use torch.compile; on a CPU, for response normalisation only. auto: if there is a compiler
     and the run is long enough to gain back the time it takes."""

@@ -47,7 +47,8 @@ class StepStatus(NamedTuple):
 
     loss: the batch's mean loss. wrong: its images whose class was not the most probable. stop: the
     signal to stop on if any process received one, else 0. save: whether to save a checkpoint.
-    report: whether to report on the step.
+    report: whether to report on the step. overflow: whether a gradient of any process is not
+    finite, for which all skip the step.
     """
 
     loss: float
@@ -55,22 +56,34 @@ class StepStatus(NamedTuple):
     stop: int
     save: bool
     report: bool
+    overflow: bool
 
 
 def all_reduce_status(
-    mesh: Mesh, callbacks: Callbacks, loss: float = 0.0, wrong: int = 0, *, in_step: bool = False
+    mesh: Mesh,
+    callbacks: Callbacks,
+    loss: float = 0.0,
+    wrong: int = 0,
+    *,
+    overflow: bool = False,
+    in_step: bool = False,
 ) -> StepStatus:
     """Combine what every process knows after a step, in one all-reduce.
 
-    loss: this process's share of the batch's mean loss. wrong: of its images. in_step: whether this
-    is a step of training, which may be reported on.
+    loss: this process's share of the batch's mean loss. wrong: of its images. overflow: whether one
+    of its gradients is not finite, in float16. in_step: whether this is a step of training, which
+    may be reported on.
     """
     due, received = mesh.is_main and callbacks.checkpoint_due(), callbacks.stop_signal()
     report = in_step and mesh.is_main and callbacks.report_due()
     flags = (received == number for number in STOP_SIGNALS)
-    total, errors, save, said, *counts = mesh.all_reduce_sum(loss, wrong, due, report, *flags)
+    total, errors, save, said, overflows, *counts = mesh.all_reduce_sum(
+        loss, wrong, due, report, overflow, *flags
+    )
     stop = next((int(n) for n, count in zip(STOP_SIGNALS, counts, strict=True) if count), 0)
-    return StepStatus(total / mesh.towers, errors / mesh.towers, stop, bool(save), bool(said))
+    return StepStatus(
+        total / mesh.towers, errors / mesh.towers, stop, bool(save), bool(said), bool(overflows)
+    )
 
 
 def save_and_stop(state: TrainingState, stop: int, callbacks: Callbacks) -> None:

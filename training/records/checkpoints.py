@@ -21,6 +21,7 @@ from model.weights.header import WeightsError, open_safetensors
 from storage.files import link_file
 from storage.runs import Epoch, RunFolder
 from training.optimisation.divergence import check_weights
+from training.optimisation.precision import LossScale
 from training.optimisation.state import EpochProgress, TrainingState
 from training.recipe.config import Recipe, RecipeError
 from training.recipe.schedule import count_drops
@@ -86,6 +87,7 @@ def save_checkpoint(run: RunFolder | None, state: TrainingState, spec: RunSpec) 
         "partial": json.dumps(asdict(state.progress)),
         "recent": json.dumps(list(state.recent_losses)),
         "rates": json.dumps(state.sgd.rates),
+        "loss_scale": json.dumps(asdict(state.loss_scale)),
         "epoch_recipe": json.dumps(recipe_to_json(state.epoch_recipe or spec.recipe)),
     }
     tensors = weights | {VELOCITY_PREFIX + name: velocity for name, velocity in velocities.items()}
@@ -149,6 +151,7 @@ def load_checkpoint(
             recipe = json.loads(header.get("epoch_recipe", "null")) or told["recipe"]
             state.epoch_recipe = Recipe(**complete_recipe(recipe))
         state.recent_losses.extend(json.loads(header["recent"]))
+        state.loss_scale = LossScale(**json.loads(header.get("loss_scale", "{}")))
         velocities = {
             name.removeprefix(VELOCITY_PREFIX): tensors.pop(name)
             for name in list(tensors)

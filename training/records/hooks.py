@@ -46,6 +46,7 @@ def name_step_values(record: StepRecord) -> dict[str, float]:
         "step/images a second": record.images_per_second,
         "step/seconds waited for data": record.data_wait,
         "step/memory GiB": record.memory,
+        "step/loss scale": record.loss_scale,
         **{f"rate/{group}": rate for group, rate in record.rates.items()},
         **{f"gradient norm/{layer}": norm for layer, norm in record.gradient_norms.items()},
         **{f"update norm/{layer}": norm for layer, norm in record.update_norms.items()},
@@ -65,6 +66,7 @@ def name_epoch_values(epoch: Epoch[float]) -> dict[str, float]:
         "speed/images a second": epoch.images_per_second,
         "speed/seconds waited for data": epoch.data_wait,
         "memory/GiB": epoch.memory,
+        "steps skipped": epoch.skipped_steps,
         "conv1/share at low frequencies": epoch.conv1_low_frequency,
     }
     return {name: value for name, value in values.items() if value is not None}

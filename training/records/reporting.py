@@ -20,6 +20,8 @@ from storage.files import write_atomically
 from storage.machine import read_processor_name
 from storage.progress import create_progress_bars
 from storage.runs import Epoch, RunFolder
+from training.optimisation.device import uses_tf32
+from training.optimisation.precision import Precision
 from training.optimisation.state import TrainingState
 from training.optimisation.validate import TOP_GUESSES
 from training.records.callbacks import Callbacks
@@ -143,10 +145,14 @@ def format_epoch(
         f"{e.images_per_second:5.1f} images/s  waited {e.data_wait:.1f} s  "
         f"{e.memory:.1f} GiB  {e.seconds:.0f} s"
     )
+    if e.skipped_steps:
+        line += f"  {e.skipped_steps} step{'s' * (e.skipped_steps > 1)} skipped"
     return f"{line}  {format_time_left(left)}" if left else line
 
 
-def write_environment(run: RunFolder, device: torch.device, bf16: bool, processes: int) -> None:
+def write_environment(
+    run: RunFolder, device: torch.device, precision: Precision, processes: int
+) -> None:
     """Write environment.json: the machine, the versions, the device and the precision."""
     values = {
         "arguments": [hide_query(word) for word in sys.argv[1:]],
@@ -157,7 +163,8 @@ def write_environment(run: RunFolder, device: torch.device, bf16: bool, processe
         "threads": torch.get_num_threads(),
         "processes": processes,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "precision": "bf16" if bf16 else "f32",
+        "precision": precision,
+        "tf32": uses_tf32(),
         "versions": {name: version(name) for name in LIBRARIES},
     }
     write_atomically(run.environment, json.dumps(values, indent=2) + "\n")

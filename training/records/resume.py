@@ -116,6 +116,18 @@ def hold_run_lock(run: RunFolder, mesh: Mesh, until_end: ExitStack) -> None:
         raise refused or PeerLostError(f"{run.path} is being trained by another process")
 
 
+def check_finished(options: Options) -> None:
+    """Raise RunError for a finished run that is to be resumed but not extended.
+
+    Nothing is needed for it but the run's folder: it is said before photographs are looked for and
+    the network is built. Whether the run has finished meanwhile is asked again under its lock.
+    """
+    if options.resume:
+        run = RunFolder(Path(options.resume))
+        if run.read_description().get("finished"):
+            check_extension(run, options.recipe)
+
+
 def check_extension(run: RunFolder, recipe: Recipe) -> None:
     """Raise RunError unless a finished run has a checkpoint, and epochs left to train."""
     described = run.read_description().get("recipe")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import torch
@@ -20,6 +20,7 @@ from storage.home import Home
 from storage.runs import RunFolder
 from training.dataset.prepare import PreparedDataset
 from training.dataset.shards import is_url
+from training.optimisation.precision import Precision
 from training.optimisation.state import TrainingState
 from training.recipe.config import PAPER, Recipe, RecipeError
 
@@ -42,7 +43,7 @@ class RunSpec:
     recipe: Recipe
     initial_weights: str | None = None
     """The identity of the weights that --from names."""
-    precision: Literal["f32", "bf16"] = "f32"
+    precision: Precision = "f32"
     """Of the layers' arithmetic."""
 
     def to_json(self) -> dict[str, Any]:

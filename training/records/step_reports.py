@@ -1,5 +1,6 @@
 """What a run says between its epochs: a line in steps.jsonl every few seconds, the time left."""
 
+import math
 import time
 from collections.abc import Sequence
 from statistics import fmean
@@ -70,13 +71,14 @@ class StepReporter:
         share = count / max(1, progress.step - self.before.step)
         seconds = (progress.seconds - self.before.seconds) * share
         self.remaining = estimate_remaining(state, self.spec.recipe.epochs, steps)
+        finite = [loss for loss in self.losses if math.isfinite(loss)]
         record = StepRecord(
             time=time.time(),
             epoch=epoch,
             step=progress.step,
             steps=steps,
             images=progress.step * images,
-            loss=fmean(self.losses) if self.losses else None,
+            loss=fmean(finite) if finite else None,
             images_per_second=count * images / seconds if seconds > 0 else None,
             data_wait=(progress.wait - self.before.wait) * share,
             memory=read_peak_memory(state.device),
@@ -84,6 +86,7 @@ class StepReporter:
             rates=state.sgd.rates,
             gradient_norms=norms.gradients,
             update_norms=norms.updates,
+            loss_scale=state.loss_scale.value if self.spec.precision == "f16" else None,
         )
         self.before = EpochProgress(progress.step, progress.loss, progress.wait, progress.seconds)
         self.losses.clear()

@@ -8,7 +8,10 @@ MAX_PARTS = 100_000
 """Segments or chunks of a file that are walked. A JPEG or WebP has at most a few hundred, a large
 PNG written row by row tens of thousands."""
 
-Kind = Literal["JPEG", "PNG", "WebP"]
+
+FurtherKind = Literal["BMP", "TIFF", "GIF", "AVIF", "HEIC"]
+"""Of the owner's own files (model/image/further_formats.py)."""
+Kind = Literal["JPEG", "PNG", "WebP"] | FurtherKind
 
 
 class TooManyPartsError(ValueError):
@@ -34,9 +37,9 @@ class Canvas:
 class Container:
     """An image file reduced to what its pixels and their orientation need.
 
-    data: a file of the same kind for Pillow, without metadata. width, height: as stored, in pixels.
-    orientation: that of the file's first EXIF block; 1 if it is absent or broken. complete: False
-    for a JPEG without its end marker. canvas: of an animated WebP.
+    data: a file of the same kind for Pillow, of JPEG, PNG and WebP without metadata. width, height:
+    as stored, in pixels. orientation: that of the file's first EXIF block; 1 if it is absent or
+    broken. complete: False for a JPEG without its end marker. canvas: of an animated WebP.
     """
 
     kind: Kind

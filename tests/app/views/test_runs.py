@@ -150,6 +150,22 @@ def test_the_drops_of_the_rate_are_marked_between_their_epochs(
     assert [text.text for text in plot.all("text", "rate-drop-label")] == ["÷\u200910", "÷\u200910"]
 
 
+def test_steps_that_float16_skipped_are_a_column_of_its_runs_alone(
+    home: Home, client: FlaskClient, page
+) -> None:
+    epochs = [replace(epoch(n, 0.01, 1.0, 0.5), skipped_steps=n - 1) for n in (1, 2, 3)]
+    record(home, precision="f16").write_epochs(epochs)
+    record(home, "20261124-150628-demo-photographs", precision="bf16")
+    columns = {}
+    for name in (NAME, "20261124-150628-demo-photographs"):
+        table = page(client.get(f"/training/{name}")).one("table", "numbers")
+        rows = [row.all("td") for row in table.all("tr")[1:]]
+        columns[name] = [[cell.text for cell in cells] for cells in rows]
+    with_it, without = columns.values()
+    assert [row[10] for row in with_it] == ["0", "1", "2"]
+    assert {len(row) for row in without} == {len(with_it[0]) - 1}
+
+
 COSINE = {"schedule": "cosine", "warmup": 1, "crops": "areas", "smoothing": 0.1}
 
 

@@ -45,15 +45,15 @@ def test_folders_that_servers_and_archives_add_are_ignored(root: Path, name: str
 
 
 def test_other_files_are_counted_by_suffix(root: Path) -> None:
-    for name in ("a.heic", "b.HEIC", "notes.txt", "README", ".hidden.xml"):
+    for name in ("a.cr2", "b.CR2", "notes.txt", "README", ".hidden.xml"):
         (root / "train/golden" / name).touch()
-    (root / "val/golden/c.heic").touch()
+    (root / "val/golden/c.cr2").touch()
     found = scan_folder(root)
-    assert dict(found.passed_over) == {".heic": 3, ".txt": 1, "": 1}
+    assert dict(found.passed_over) == {".cr2": 3, ".txt": 1, "": 1}
     said = describe_passed_over(found.passed_over)
-    assert said == "passed over 1 without a suffix, 3 .heic, 1 .txt"
+    assert said == "passed over 1 without a suffix, 3 .cr2, 1 .txt"
     (root / "train/golden/0.jpg").unlink()
-    with pytest.raises(FolderError, match=r"golden holds no photographs .*2 \.heic"):
+    with pytest.raises(FolderError, match=r"golden holds no photographs .*2 \.cr2"):
         scan_folder(root)
 
 

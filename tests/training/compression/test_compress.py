@@ -61,7 +61,7 @@ def trained(
     config = replace(VARIANTS["cifar"].config, classes=3, init="he", input_scale=60.0)
     recipe = replace(CIFAR, epochs=10, batch=4, drops=0, seed=1)
     state = init_state(config, recipe, torch.device("cpu"))
-    train_network(state, tiny, recipe, False, Callbacks())
+    train_network(state, tiny, recipe, "f32", Callbacks())
     last = state.history[-1]
     weights = weights_of(
         config,

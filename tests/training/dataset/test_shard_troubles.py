@@ -94,7 +94,7 @@ def test_what_a_url_may_hide_is_written_nowhere(
         assert secret not in run.description.read_text()
         assert secret not in format_config(Options(data=URL), "paper")
         monkeypatch.setattr(sys, "argv", ["training/run.py", "--data", URL, f"--data={URL}"])
-        write_environment(run, torch.device("cpu"), False, 1)
+        write_environment(run, torch.device("cpu"), "f32", 1)
         assert secret not in run.environment.read_text()
     # Signed anew, it is the same set.
     again = URL.replace("SECRET", "another")

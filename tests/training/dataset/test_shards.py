@@ -144,7 +144,7 @@ def test_unreadable_samples_are_named_and_left_out(
         ("a.cls", b"0"),
         ("b.jpg", picture(folder)),
         ("b.cls", b"0"),
-        ("c.gif", b"GIF89a"),
+        ("c.raw", b"no picture"),
         ("c.cls", b"1"),
         ("d.png", b""),
         ("d.cls", b"1"),

@@ -17,7 +17,7 @@ from training.optimisation.device import (
     use_deterministic_algorithms,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 MEMORY = """if True:
     import ctypes

@@ -50,7 +50,7 @@ def test_a_rate_far_too_high_names_the_step_and_the_first_bad_layer(tiny: Prepar
     state, done = fresh(tiny, wild), list[int]()
     with pytest.raises(DivergedError) as stopped:
         train_network(
-            state, tiny, wild, False, Callbacks(on_step=lambda step, *_: done.append(step))
+            state, tiny, wild, "f32", Callbacks(on_step=lambda step, *_: done.append(step))
         )
     step = len(done) + 1
     # The weights are still those that the loss came from: all finite, as large as they are.
@@ -69,7 +69,7 @@ def test_the_first_bad_layer_is_found_wherever_it_is(tiny: PreparedDataset, laye
     with torch.no_grad():
         state.network.get_parameter(f"{layer}.bias").view(-1)[0] = math.inf
     with pytest.raises(DivergedError, match=rf"at step 1 of epoch 1; .* not finite is {layer}\."):
-        train_network(state, tiny, RECIPE, False, Callbacks())
+        train_network(state, tiny, RECIPE, "f32", Callbacks())
 
 
 @pytest.mark.parametrize(("loss", "past"), [(19.9, False), (20.1, True)])
@@ -82,17 +82,17 @@ def test_a_loss_far_beyond_guessing_is_past_hope(
     state.recent_losses.extend([loss * math.log(3)] * 19)
     state.recent_losses.append(loss * math.log(3))
     if not past:
-        check_loss(state, batch, keys, False, 20, 1)
+        check_loss(state, batch, keys, "f32", 20, 1)
         return
     with pytest.raises(DivergedError, match=r"at step 20 of epoch 1; the largest outputs are"):
-        check_loss(state, batch, keys, False, 20, 1)
+        check_loss(state, batch, keys, "f32", 20, 1)
 
 
 def test_one_wild_batch_is_not_the_end(tiny: PreparedDataset) -> None:
     state = fresh(tiny)
     batch = batch_of(tiny, state)
     state.recent_losses.extend([1.0] * 19 + [300.0])
-    check_loss(state, batch, derive_image_keys(0, 1, batch.rows), False, 20, 1)
+    check_loss(state, batch, derive_image_keys(0, 1, batch.rows), "f32", 20, 1)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -124,7 +124,7 @@ def test_weights_lost_in_the_last_step_of_an_epoch_are_never_validated(
                 state.network.get_parameter("fc10.weight")[0, 0] = math.nan
 
     with pytest.raises(DivergedError, match=rf"fc10\.weight .* after step {steps} of epoch 1"):
-        train_network(state, tiny, RECIPE, False, Callbacks(on_step=spoil, on_epoch=epochs.append))
+        train_network(state, tiny, RECIPE, "f32", Callbacks(on_step=spoil, on_epoch=epochs.append))
     assert epochs == []
 
 

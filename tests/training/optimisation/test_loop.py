@@ -23,6 +23,7 @@ from training.batches.batches import Batches
 from training.dataset.prepare import PreparedDataset
 from training.distributed.signals import catch_stop_signals
 from training.optimisation.loop import backward_pass, train_network
+from training.optimisation.precision import Precision
 from training.optimisation.state import TrainingState, init_state
 from training.optimisation.validate import count_errors, measure_ten_crops
 from training.recipe.config import CIFAR, Recipe
@@ -54,7 +55,7 @@ def fresh(data: PreparedDataset, recipe: Recipe = RECIPE) -> TrainingState:
 def whole(tiny: PreparedDataset) -> TrainingState:
     """Three epochs without a break."""
     state = fresh(tiny)
-    train_network(state, tiny, RECIPE, False, Callbacks())
+    train_network(state, tiny, RECIPE, "f32", Callbacks())
     return state
 
 
@@ -92,7 +93,7 @@ def test_the_same_seed_gives_the_same_bits_whatever_torchs_generator_does(
     def disturb(*_: object) -> None:
         torch.manual_seed(random.randrange(1000))
 
-    train_network(state, tiny, RECIPE, False, Callbacks(on_step=disturb))
+    train_network(state, tiny, RECIPE, "f32", Callbacks(on_step=disturb))
     assert same(state, whole)
 
 
@@ -110,7 +111,7 @@ def test_a_run_stopped_at_any_moment_resumes_to_the_same_bits(
         return signal.SIGTERM if next(polls) == poll else 0
 
     with report_run(run, spec, quiet, stop, 1e9) as callbacks, pytest.raises(StoppedError):
-        train_network(fresh(tiny), tiny, RECIPE, False, callbacks)
+        train_network(fresh(tiny), tiny, RECIPE, "f32", callbacks)
     torch.manual_seed(12345)  # another process has another state
     resumed = fresh(tiny)
     load_checkpoint(run, resumed, spec)
@@ -118,7 +119,7 @@ def test_a_run_stopped_at_any_moment_resumes_to_the_same_bits(
     assert len(resumed.history) == epoch
     assert resumed.progress.step == min(step + 1, STEPS)
     with report_run(run, spec, quiet, lambda: 0, 1e9) as callbacks:
-        train_network(resumed, tiny, RECIPE, False, callbacks)
+        train_network(resumed, tiny, RECIPE, "f32", callbacks)
     assert same(resumed, whole)
     lines = [json.loads(line) for line in run.epochs.read_text().splitlines()]
     assert [result(line) for line in lines] == [result(epoch) for epoch in whole.history]
@@ -139,7 +140,7 @@ def test_a_second_ctrl_c_does_not_wait_for_a_checkpoint(tiny: PreparedDataset, h
     ):
         interrupted = replace(callbacks, on_step=interrupt_twice)
         with pytest.raises(KeyboardInterrupt):
-            train_network(fresh(tiny), tiny, RECIPE, False, interrupted)
+            train_network(fresh(tiny), tiny, RECIPE, "f32", interrupted)
     assert not run.checkpoint.exists()
 
 
@@ -150,7 +151,7 @@ def test_a_cosine_stopped_at_any_moment_resumes_to_the_same_bits(
 ) -> None:
     recipe = replace(RECIPE, schedule="cosine", warmup=1, smoothing=0.1)
     straight = fresh(tiny, recipe)
-    train_network(straight, tiny, recipe, False, Callbacks())
+    train_network(straight, tiny, recipe, "f32", Callbacks())
     spec = RunSpec(tiny, recipe)
     run, quiet, polls = create_run(home, spec, "cifar"), Console(quiet=True), iter(range(1, 1000))
 
@@ -158,11 +159,11 @@ def test_a_cosine_stopped_at_any_moment_resumes_to_the_same_bits(
         return signal.SIGTERM if next(polls) == poll else 0
 
     with report_run(run, spec, quiet, stop, 1e9) as callbacks, pytest.raises(StoppedError):
-        train_network(fresh(tiny, recipe), tiny, recipe, False, callbacks)
+        train_network(fresh(tiny, recipe), tiny, recipe, "f32", callbacks)
     resumed = fresh(tiny, recipe)
     load_checkpoint(run, resumed, spec)
     assert resumed.sgd.rates != fresh(tiny, recipe).sgd.rates
-    train_network(resumed, tiny, recipe, False, Callbacks())
+    train_network(resumed, tiny, recipe, "f32", Callbacks())
     assert same(resumed, straight)
     assert resumed.sgd.rates == straight.sgd.rates
 
@@ -172,7 +173,7 @@ def test_the_loss_of_smoothed_labels_by_hand(tiny: PreparedDataset) -> None:
     augmentation = RECIPE.augmentation(state.network.config)
     batch = next(iter(Batches(tiny, augmentation, batch=6, seed=7)))
     keys = derive_image_keys(7, 1, batch.rows)
-    loss = backward_pass(state, batch, keys, 6, False, smoothing)
+    loss = backward_pass(state, batch, keys, 6, "f32", smoothing)
     with torch.no_grad():
         p = state.network(batch.x).logits.double().softmax(1)
     # q: 0.9 of each label stays, 0.1 is spread evenly over the three classes, its own included.
@@ -190,7 +191,7 @@ def test_checkpoints_change_nothing(tiny: PreparedDataset, whole: TrainingState)
     callbacks = Callbacks(
         checkpoint_due=lambda: True, save_checkpoint=lambda s: saved.append(s.progress.step)
     )
-    train_network(state, tiny, RECIPE, False, callbacks)
+    train_network(state, tiny, RECIPE, "f32", callbacks)
     assert saved == [1, 2, 3, 4] * 3
     assert same(state, whole)
 
@@ -205,7 +206,7 @@ def test_images_held_out_join_later_also_in_a_run_that_is_resumed(
     callbacks = Callbacks(
         checkpoint_due=lambda: True, save_checkpoint=lambda s: steps.append(s.progress.step)
     )
-    train_network(straight, tiny, recipe, False, callbacks)
+    train_network(straight, tiny, recipe, "f32", callbacks)
     assert steps == [1, 2, 3, *[1, 2, 3, 4] * 2]
     run, polls = create_run(home, spec, "cifar"), iter(range(1, 1000))
 
@@ -214,10 +215,10 @@ def test_images_held_out_join_later_also_in_a_run_that_is_resumed(
 
     quiet = Console(quiet=True)
     with report_run(run, spec, quiet, stop, 1e9) as callbacks, pytest.raises(StoppedError):
-        train_network(fresh(tiny, recipe), tiny, recipe, False, callbacks)
+        train_network(fresh(tiny, recipe), tiny, recipe, "f32", callbacks)
     resumed = fresh(tiny, recipe)
     load_checkpoint(run, resumed, spec)
-    train_network(resumed, tiny, recipe, False, Callbacks())
+    train_network(resumed, tiny, recipe, "f32", Callbacks())
     assert same(resumed, straight)
 
 
@@ -226,7 +227,7 @@ def test_the_measurement_at_the_end_can_be_stopped_too(
 ) -> None:
     stopped = Callbacks(stop_signal=lambda: signal.SIGTERM)
     with pytest.raises(StoppedError) as told:
-        measure_ten_crops(whole, RunSpec(tiny, RECIPE), False, Console(quiet=True), stopped)
+        measure_ten_crops(whole, RunSpec(tiny, RECIPE), "f32", Console(quiet=True), stopped)
     assert told.value.signal == signal.SIGTERM
 
 
@@ -237,23 +238,28 @@ def test_errors_are_counted_as_the_paper_does() -> None:
     assert wrong.tolist() == [2, 1]
 
 
-def test_bf16_learns_too_with_weights_and_velocities_in_float32(tiny: PreparedDataset) -> None:
+def test_short_types_learn_too_with_weights_and_velocities_in_float32(
+    tiny: PreparedDataset,
+) -> None:
     config = RECIPE.network(len(tiny.class_names))
     batch = next(iter(Batches(tiny, RECIPE.augmentation(config), batch=12, seed=7)))
     keys = derive_image_keys(7, 1, batch.rows)
-    losses = {}
-    states = {bf16: fresh(tiny) for bf16 in (False, True)}
-    for bf16, state in states.items():
-        losses[bf16] = []
+    precisions: tuple[Precision, ...] = ("f32", "bf16", "f16")
+    losses: dict[Precision, list[float]] = {}
+    states = {precision: fresh(tiny) for precision in precisions}
+    for precision, state in states.items():
+        losses[precision] = []
         for _ in range(12):
-            losses[bf16].append(backward_pass(state, batch, keys, 12, bf16))
+            losses[precision].append(backward_pass(state, batch, keys, 12, precision))
             state.sgd.step()
-        assert losses[bf16][-1] < losses[bf16][0]
-    assert losses[True] == pytest.approx(losses[False], rel=0.02)
-    for parameter in states[True].network.parameters():
-        velocity = states[True].sgd.velocity(parameter)
-        assert velocity is not None
-        assert parameter.dtype == velocity.dtype == torch.float32
+        assert losses[precision][-1] < losses[precision][0]
+    assert losses["bf16"] == pytest.approx(losses["f32"], rel=0.02)
+    assert losses["f16"] == pytest.approx(losses["f32"], rel=0.003)
+    for state in states.values():
+        for parameter in state.network.parameters():
+            velocity = state.sgd.velocity(parameter)
+            assert velocity is not None
+            assert parameter.dtype == velocity.dtype == torch.float32
 
 
 def only_run(home: Path) -> RunFolder:

@@ -56,14 +56,14 @@ def train(
         return signal.SIGTERM if next(polls) == stop_at else 0
 
     with report_run(run, spec, Console(quiet=True), stop, 0) as callbacks, suppress(StoppedError):
-        train_network(state, data, recipe, False, callbacks)
+        train_network(state, data, recipe, "f32", callbacks)
 
 
 @pytest.fixture(scope="module")
 def whole(tiny: PreparedDataset) -> TrainingState:
     """Three epochs without a break."""
     state = fresh(tiny)
-    train_network(state, tiny, RECIPE, False, Callbacks())
+    train_network(state, tiny, RECIPE, "f32", Callbacks())
     return state
 
 
@@ -103,7 +103,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert "damaged" in said
     # One step earlier than the last, from which the same bits follow.
     assert (len(state.history), state.progress.step) == (2, 1)
-    train_network(state, tiny, RECIPE, False, Callbacks())
+    train_network(state, tiny, RECIPE, "f32", Callbacks())
     assert same(state, whole)
 
 
@@ -122,7 +122,7 @@ def test_one_is_kept_at_each_drop_of_the_rate(tiny: PreparedDataset, run: RunFol
     header, tensors = read_tensors(drops[0])
     one = replace(RECIPE, epochs=1)
     state = fresh(tiny, one)
-    train_network(state, tiny, one, False, Callbacks())
+    train_network(state, tiny, one, "f32", Callbacks())
     assert len(json.loads(header["history"])) == 1
     for name, parameter in state.network.named_parameters():
         assert torch.equal(tensors[name], parameter), name
@@ -144,12 +144,12 @@ def test_another_batch_size_takes_effect_with_the_next_epoch(
             # Interrupted once more within the same epoch.
             save_checkpoint(run, state, spec)
 
-    train_network(state, tiny, recipe, False, Callbacks(on_step=saved_in_between))
+    train_network(state, tiny, recipe, "f32", Callbacks(on_step=saved_in_between))
     assert seen == [(3, 4), (4, 4), (1, 3), (2, 3), (3, 3)]
     again = fresh(tiny, recipe)
     run.update_description(**spec.to_json())
     load_checkpoint(run, again, spec)
-    train_network(again, tiny, recipe, False, Callbacks())
+    train_network(again, tiny, recipe, "f32", Callbacks())
     assert same(again, state)
 
 

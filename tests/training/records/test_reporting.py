@@ -75,7 +75,7 @@ def test_a_log_file_gets_the_lines_and_no_bars(tiny: PreparedDataset, tmp_path: 
             init_state(RECIPE.network(3), RECIPE, torch.device("cpu")),
             tiny,
             RECIPE,
-            False,
+            "f32",
             callbacks,
         )
     (only,) = shown(to).splitlines()
@@ -126,7 +126,7 @@ def test_a_process_that_does_not_write_writes_nothing(
             init_state(RECIPE.network(3), RECIPE, torch.device("cpu")),
             tiny,
             RECIPE,
-            False,
+            "f32",
             callbacks,
         )
     assert list(tmp_path.iterdir()) == []

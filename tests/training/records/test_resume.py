@@ -8,6 +8,7 @@ import pytest
 from storage.home import Home
 from storage.runs import RunFolder
 from training.dataset.prepare import PreparedDataset
+from training.distributed.launch import launch
 from training.recipe.config import CIFAR, ORIGINAL, PRESETS
 from training.recipe.options import Options, parse_options
 from training.records.resume import find_finished_run, find_interrupted_run
@@ -65,6 +66,19 @@ def test_another_preset_is_refused(run: RunFolder) -> None:
     assert parse_options([*words, "cifar"]).recipe == RECIPE
     with pytest.raises(RunError, match="another preset: it was cifar"):
         parse_options([*words, "small"])
+
+
+def test_a_finished_run_says_so_before_its_photographs_are_looked_for(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    words = ["--resume", str(run.path)]
+    run.weights.write_bytes(b"")
+    run.update_description(finished=True, data=str(tmp_path / "gone"))
+    with pytest.raises(RunError, match=r"is finished: .* more than \d+ epochs"):
+        launch(words)
+    # To be extended, it needs a checkpoint.
+    with pytest.raises(RunError, match="checkpoint is gone"):
+        launch([*words, "--epochs", "1000"])
 
 
 def test_if_needed_finds_a_finished_or_an_interrupted_run(

@@ -65,7 +65,7 @@ def recorded(
             reports.on_epoch(state)
             kept.append(copied(state))
 
-        train_network(state, told.data, told.recipe, False, replace(reports, on_epoch=epochs))
+        train_network(state, told.data, told.recipe, "f32", replace(reports, on_epoch=epochs))
     return kept
 
 
@@ -161,7 +161,7 @@ def test_epochs_that_were_lost_with_a_killed_process_are_shown_once(
                 raise KilledError
 
         with pytest.raises(KilledError):
-            train_network(fresh(tiny), tiny, told.recipe, False, replace(reports, on_epoch=epochs))
+            train_network(fresh(tiny), tiny, told.recipe, "f32", replace(reports, on_epoch=epochs))
     state = fresh(tiny)
     load_checkpoint(run, state, told)
     run.write_epochs(state.history)
@@ -219,7 +219,7 @@ def test_finishing_writes_the_weights_and_makes_them_the_current_ones(
     recipe = replace(RECIPE, epochs=1)
     told, state = RunSpec(tiny, recipe), fresh(tiny, recipe)
     run = create_run(home, told, "cifar")
-    train_network(state, tiny, recipe, False, Callbacks())
+    train_network(state, tiny, recipe, "f32", Callbacks())
     save_checkpoint(run, state, told)
     made = finish_run(run, home, state, told, state.network.state_dict(), (0.25, 0.0))
     assert home.weights.is_symlink()
@@ -258,7 +258,7 @@ def test_the_configuration_comes_back_as_it_was_told(tiny: PreparedDataset, home
 
 def test_the_environment_is_this_one(tiny: PreparedDataset, home: Home) -> None:
     run = create_run(home, RunSpec(tiny, RECIPE), "cifar")
-    write_environment(run, CPU, True, 4)
+    write_environment(run, CPU, "bf16", 4)
     found = json.loads((run.path / "environment.json").read_text())
     assert found["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert found["python"] == platform.python_version()
@@ -373,7 +373,7 @@ def test_a_damaged_checkpoint_is_refused(tiny: PreparedDataset, home: Home, dama
     if damage == "not a checkpoint":
         run.checkpoint.write_bytes(b"{}" * 100)
     if damage == "weights":  # a file of safetensors, but another
-        train_network(state, tiny, replace(RECIPE, epochs=1), False, Callbacks())
+        train_network(state, tiny, replace(RECIPE, epochs=1), "f32", Callbacks())
         finish_run(run, home, state, told, state.network.state_dict(), (0, 0))
         run.weights.rename(run.checkpoint)
     if damage == "empty":

@@ -40,7 +40,7 @@ def run(tiny: PreparedDataset, tmp_path_factory: pytest.TempPathFactory) -> RunF
     spec = RunSpec(tiny, RECIPE)
     run = create_run(Home(root=tmp_path_factory.mktemp("home")), spec, "cifar")
     with report_run(run, spec, Console(quiet=True), lambda: 0, 1e9, report_seconds=0) as callbacks:
-        train_network(fresh(tiny), tiny, RECIPE, False, callbacks)
+        train_network(fresh(tiny), tiny, RECIPE, "f32", callbacks)
     return run
 
 
@@ -95,7 +95,7 @@ def test_the_norms_are_those_of_gradients_and_of_what_the_weights_moved(
 
     due: Iterator[bool] = iter([True] + [False] * 100)
     callbacks = Callbacks(report_due=lambda: next(due), on_report=check)
-    train_network(state, tiny, replace(RECIPE, epochs=1), False, callbacks)
+    train_network(state, tiny, replace(RECIPE, epochs=1), "f32", callbacks)
     assert len(seen) == 1
     assert set(gradients) == {"conv1", "conv2", "conv3", "fc64", "fc10"}
 
@@ -106,7 +106,7 @@ def test_each_epoch_has_its_training_error_and_validation_loss(
     """By hand, of a network that does not learn and sees every image as it is."""
     recipe = replace(RECIPE, epochs=1, rate=1e-30, bias_rate=1e-30, decay=0.0)
     state = init_state(recipe.network(3), recipe, torch.device("cpu"))
-    train_network(state, tiny, recipe, False, Callbacks())
+    train_network(state, tiny, recipe, "f32", Callbacks())
     (epoch,) = state.history
     augmentation = recipe.augmentation(state.network.config)
     state.network.eval()
@@ -133,7 +133,7 @@ def test_a_checkpoint_does_not_count_as_waiting(
     state = fresh(tiny)
     state.network.register_forward_hook(lambda *_: pass_time(1))
     callbacks = Callbacks(checkpoint_due=lambda: True, save_checkpoint=lambda _: pass_time(100))
-    train_network(state, tiny, replace(RECIPE, epochs=1), False, callbacks)
+    train_network(state, tiny, replace(RECIPE, epochs=1), "f32", callbacks)
     (epoch,) = state.history
     assert epoch.data_wait == 0
     # Four steps and one batch of validation.
@@ -159,7 +159,7 @@ def test_the_time_left_follows_from_the_epochs_so_far(tiny: PreparedDataset) -> 
     assert estimate_remaining(state, 10, 50) is None
     state.progress.step, state.progress.seconds = 5, 10.0
     assert estimate_remaining(state, 10, 50) == pytest.approx(10 * 100 - 10)
-    train_network(state, tiny, replace(RECIPE, epochs=1), False, Callbacks())
+    train_network(state, tiny, replace(RECIPE, epochs=1), "f32", Callbacks())
     state.history[:] = [replace(state.history[0], seconds=100.0)] * 4
     state.progress.seconds = 30.0
     assert estimate_remaining(state, 10, 50) == pytest.approx(6 * 100 - 30)
@@ -173,7 +173,7 @@ def test_a_log_file_gets_a_line_now_and_then(
     run = create_run(Home(root=tmp_path), spec, "cifar")
     console = Console(file=io.StringIO(), width=200)
     with report_run(run, spec, console, lambda: 0, 1e9, report_seconds=0) as callbacks:
-        train_network(fresh(tiny), tiny, spec.recipe, False, callbacks)
+        train_network(fresh(tiny), tiny, spec.recipe, "f32", callbacks)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert len(lines) == STEPS + 1
