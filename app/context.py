@@ -92,7 +92,7 @@ def decode_square(predictor: Predictor, data: bytes, limits: DecodeRequest | Non
 
     limits: those for uploads, if it is one.
     """
-    request = request_square(predictor, limits or DecodeRequest())
+    request = request_square(predictor, limits or DecodeRequest(trusted=True))
     with metrics().stage_seconds.labels("decode").time():
         return decoder().decode(data, request).square
 

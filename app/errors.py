@@ -33,7 +33,7 @@ from app.uploads.receive import FORM_OVERHEAD_BYTES, UploadError, describe_uploa
 from app.views.setup import SETUP_REASONS, render_setup_page
 from index.damage import DamageError
 from index.engines.protocol import SearchError
-from model.decode import ImageError
+from model.image.decode import ImageError
 
 DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 HEADINGS = {

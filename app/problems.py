@@ -12,7 +12,7 @@ from flask import Response, request
 from app.classroom.zip_file import ZIP_PATH
 from app.config import Settings
 from app.uploads.receive import UploadError, describe_accepted_formats, explain_request_too_large
-from model.decode import ImageError
+from model.image.decode import ImageError
 
 MEDIA_TYPE = "application/problem+json"
 DOCS_PATH = "/api"

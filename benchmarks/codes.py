@@ -43,10 +43,10 @@ from index.engines.protocol import RowFilter, VersionData
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca
 from index.id_map import IdMap
 from index.vectors import Vectors, write_shard
-from model.checkpoint import load_weights
-from model.dataset import Photograph, scan_folder
+from model.dataset.folder import Photograph, scan_folder
+from model.image.preprocess import read_square
 from model.predict import Predictor
-from model.preprocess import read_square
+from model.weights.checkpoint import load_weights
 from storage.machine import read_processor_name
 
 K, CANDIDATES = 6, 200

@@ -15,26 +15,27 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import alexnet
 
 from benchmarks.workers import write_answer
-from model.loaded_network import find_device
+from model.weights.loaded_network import find_device
 from storage.home import Home
 from storage.parallel import cores, map_ahead
-from training.callbacks import Callbacks
-from training.config import SMALL
-from training.data import MAX_AHEAD, Batch, Batches, count_threads
+from training.batches.batches import MAX_AHEAD, Batch, Batches, count_threads
 from training.dataset.demo import make_demo
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, prepare
-from training.device import (
+from training.distributed.mesh import join_mesh
+from training.optimisation.device import (
     compile_network,
     has_bf16,
     keep_freed_memory,
     read_peak_memory,
     share_cores,
 )
-from training.distributed.mesh import join_mesh
-from training.loop import train_epoch
-from training.schedule import schedule_epoch
-from training.state import TrainingState, init_state
+from training.optimisation.loop import train_epoch
+from training.optimisation.precision import Precision
+from training.optimisation.state import TrainingState, init_state
+from training.recipe.config import SMALL
+from training.recipe.schedule import schedule_epoch
+from training.records.callbacks import Callbacks
 
 MATRIX_SIZE = 3072
 """Side of the matrices that are multiplied to measure the limit."""
@@ -89,11 +90,12 @@ def train_ours(job: dict[str, Any]) -> Turn:
     state = init_state(config, SMALL, device, mesh)
     compile_network(state, job["compile"], 0)
     batches = endless_batches(state, data, job)
-    bf16, schedule = uses_bf16(job, device), schedule_epoch([], SMALL)
+    precision: Precision = "bf16" if uses_bf16(job, device) else "f32"
+    schedule = schedule_epoch([], SMALL)
 
     def turn() -> tuple[int, float]:
         state.progress.wait = 0.0
-        train_epoch(state, next(batches), SMALL, schedule, bf16, Callbacks())
+        train_epoch(state, next(batches), SMALL, schedule, precision, Callbacks())
         return job["steps"] * job["batch"], state.progress.wait
 
     return turn

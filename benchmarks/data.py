@@ -5,6 +5,8 @@ Measured on 1, 2, 4 … cores, to which this process is bound in turn:
 - raw: crop, mirror and colour of stored pixels.
 - JPEG: the same of stored JPEGs, which are decoded first.
 - decode: reading and decoding stored JPEGs alone.
+- bytes, raw and bytes, JPEG: what is left of the first two where a GPU augments: whole squares,
+  read or decoded into the memory from which they cross to it, and sent if there is one.
 
 Then a consumer that takes 1,000, 3,000 and 10,000 images a second asks for batches as the training
 loop does; its wait is the share of the time in which none was ready. The stages take turns, and the
@@ -16,8 +18,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -26,21 +29,23 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from storage.machine import read_processor_name
 from storage.parallel import cores
-from training.augment import Augmentation
-from training.config import PAPER
-from training.data import Batches
+from training.batches.augment import Augmentation
+from training.batches.batches import Batches, send_batches
+from training.batches.streaming import SentPixels, stream_split
 from training.dataset.demo import make_demo
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, prepare
 from training.dataset.store import Split
+from training.recipe.config import PAPER
 
-STAGES = ("raw", "JPEG", "decode")
+STAGES = ("raw", "JPEG", "decode", "bytes, raw", "bytes, JPEG")
 CONSUMERS = (1_000, 3_000, 10_000)
 """Images a second that a training card takes."""
 
@@ -68,16 +73,17 @@ def main() -> int:
         raw, jpeg = prepare_both(options, Path(folder))
         counts = list_core_counts()
         speeds = measure_speeds(raw, jpeg, counts, options)
+        makers = list_makers(raw, jpeg, options)
         waits = {
-            f"{name} {rate}": measure_wait(data, rate, options)
-            for name, data in (("raw", raw), ("JPEG", jpeg))
+            f"{name} {rate}": measure_wait(make(), rate, options)
+            for name, make in makers.items()
             for rate in CONSUMERS
         }
     console.print(f"{read_processor_name()}, {cores()} cores; images a second")
     console.print(make_speed_table(speeds, counts))
-    table = Table("consumer, images/s", "waits, raw", "waits, JPEG")
+    table = Table("consumer, images/s", *(f"waits, {name}" for name in makers))
     for rate in CONSUMERS:
-        table.add_row(f"{rate:,}", *(f"{waits[f'{name} {rate}']:.0%}" for name in ("raw", "JPEG")))
+        table.add_row(f"{rate:,}", *(f"{waits[f'{name} {rate}']:.0%}" for name in makers))
     console.print(table)
     if options.json:
         figures = {"images_per_second": speeds, "waits": waits}
@@ -118,23 +124,35 @@ def measure_speeds(
     raw: PreparedDataset, jpeg: PreparedDataset, counts: list[int], options: Options
 ) -> dict[str, float]:
     """Measure each stage on each number of cores, in turn; return images a second."""
-    stages: dict[str, Callable[[], int]] = {
-        "raw": lambda: count_images(make_batches(raw, options)),
-        "JPEG": lambda: count_images(make_batches(jpeg, options)),
-        "decode": lambda: sum(1 for _ in jpeg.train.iter_images(np.arange(len(jpeg.train)))),
-    }
+    makers = list_makers(raw, jpeg, options)
+    makers["decode"] = lambda: jpeg.train.iter_images(np.arange(len(jpeg.train)))
     everything = os.sched_getaffinity(0)
     found: dict[str, list[float]] = {}
     for _ in range(options.rounds):
         for count in counts:
             os.sched_setaffinity(0, sorted(everything)[:count])
-            for name, run in stages.items():
+            for name, make in makers.items():
                 start = time.perf_counter()
-                images = run()
-                speed = images / (time.perf_counter() - start)
+                for _ in make():
+                    pass
+                speed = options.images / (time.perf_counter() - start)
                 found.setdefault(f"{name} {count}", []).append(speed)
     os.sched_setaffinity(0, everything)
     return {name: median(values) for name, values in found.items()}
+
+
+def list_makers(
+    raw: PreparedDataset, jpeg: PreparedDataset, options: Options
+) -> dict[str, Callable[[], Iterable[object]]]:
+    """Return what prepares an epoch's batches, by the names of its stages."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sets = {"raw": raw, "JPEG": jpeg}
+    makers: dict[str, Callable[[], Iterable[object]]] = {
+        name: partial(make_batches, data, options) for name, data in sets.items()
+    }
+    for name, data in sets.items():
+        makers[f"bytes, {name}"] = partial(send_epoch, data, device, options)
+    return makers
 
 
 def make_batches(data: PreparedDataset, options: Options) -> Batches:
@@ -144,18 +162,21 @@ def make_batches(data: PreparedDataset, options: Options) -> Batches:
     return Batches(data, augmentation, batch=options.batch)
 
 
-def count_images(batches: Batches) -> int:
-    """Prepare all batches; return how many images they have."""
-    return sum(len(batch.rows) for batch in batches)
+def send_epoch(
+    data: PreparedDataset, device: torch.device, options: Options
+) -> Iterable[tuple[object, SentPixels]]:
+    """Return an epoch of the paper's batches, as they cross to a GPU."""
+    batches = make_batches(data, options)
+    rows = map(batches.plan_epoch().select_rows, range(len(batches)))
+    return send_batches(stream_split(data.train, device), rows)
 
 
-def measure_wait(data: PreparedDataset, rate: int, options: Options) -> float:
+def measure_wait(batches: Iterable[object], rate: int, options: Options) -> float:
     """Return the share of its time that a consumer of so many images a second waits."""
-    waited, start = 0.0, time.perf_counter()
-    batches: Iterator[object] = iter(make_batches(data, options))
+    waited, start, source = 0.0, time.perf_counter(), iter(batches)
     while True:
         asked = time.perf_counter()
-        if next(batches, None) is None:
+        if next(source, None) is None:
             break
         waited += time.perf_counter() - asked
         time.sleep(options.batch / rate)
@@ -164,15 +185,13 @@ def measure_wait(data: PreparedDataset, rate: int, options: Options) -> float:
 
 def make_speed_table(speeds: dict[str, float], counts: list[int]) -> Table:
     """Make the table of images a second by stage and number of cores, with the scaling."""
-    table = Table("cores", *STAGES, *(f"{stage}, scaling" for stage in STAGES))
-    for count in counts:
-        values = [speeds[f"{stage} {count}"] for stage in STAGES]
-        shares = [
-            value / (count * speeds[f"{stage} 1"])
-            for stage, value in zip(STAGES, values, strict=True)
-        ]
+    table = Table("stage", *(f"{count} core{'s' * (count > 1)}" for count in counts))
+    for stage in STAGES:
+        alone = speeds[f"{stage} 1"]
+        values = {count: speeds[f"{stage} {count}"] for count in counts}
         table.add_row(
-            f"{count}", *(f"{value:,.0f}" for value in values), *(f"{s:.0%}" for s in shares)
+            stage,
+            *(f"{value:,.0f} ({value / (count * alone):.0%})" for count, value in values.items()),
         )
     return table
 

@@ -121,7 +121,7 @@ def measure_pillow(file: Path, options: Options) -> Cost:
 
 def measure_pool(data: bytes, pool: "DecoderPool", request: "DecodeRequest") -> Cost:
     """Decode a file as an upload is."""
-    from model.decode import ImageError, estimate_memory, read_container
+    from model.image.decode import ImageError, estimate_memory, read_container
 
     pool.warm_up()
     (process,) = pool.running

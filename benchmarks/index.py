@@ -31,9 +31,9 @@ from benchmarks.retrieval import PARTS, run_part
 from benchmarks.windows import make_slices
 from benchmarks.workers import Worker, read_answer, start_turn, start_worker
 from index.building.pipeline import compute_features
-from model.checkpoint import load_weights
-from model.dataset import scan_folder
+from model.dataset.folder import scan_folder
 from model.predict import Predictor
+from model.weights.checkpoint import load_weights
 from storage.home import home_from_environment
 from storage.machine import read_processor_name
 

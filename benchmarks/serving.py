@@ -27,9 +27,9 @@ from rich.table import Table
 from benchmarks.serving_parts.agreement import measure_agreement
 from benchmarks.serving_parts.passes import make_peers, make_runtimes, time_alternately
 from benchmarks.serving_parts.server import measure_server
-from model.checkpoint import load_weights
 from model.runtime.agreement import make_test_images
 from model.runtime.machine import describe_machine
+from model.weights.checkpoint import load_weights
 from storage.pretrained import SHIPPED
 
 REFERENCE = "torchvision, ONNX Runtime f32"

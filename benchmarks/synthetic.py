@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.windows import ROWS_PER_SLICE, Float16s
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 SPECTRUM = {
     **{1: 0.115, 2: 0.105, 4: 0.086, 8: 0.057, 16: 0.0036, 32: 0.0014, 64: 0.0007},

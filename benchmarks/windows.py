@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.image.preprocess import read_square
 from model.predict import Predictor
-from model.preprocess import read_square
 
 STRIDE = 32
 """Stride of pool5 in pixels of the image."""

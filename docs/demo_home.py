@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from model.checkpoint import load_weights
-from model.weights_header import WeightsError
+from model.weights.checkpoint import load_weights
+from model.weights.header import WeightsError
 from storage.home import Home
 from training.dataset.demo import PICTURES, draw_split_crops
 

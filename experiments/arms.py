@@ -11,29 +11,30 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
-from model.visualize import compute_low_frequency_share
+from model.network.config import AlexNetConfig
+from model.visualization.kernels import compute_low_frequency_share
+from model.weights.checkpoint import Weights
 from storage.runs import Epoch
-from training.callbacks import Callbacks
-from training.config import PAPER, Recipe, finetune_config
-from training.data import load_validation_crops
+from training.batches.batches import load_validation_crops
 from training.dataset.prepare import PreparedDataset
-from training.device import choose_precision, compile_network, select_device
-from training.divergence import DivergedError
-from training.loop import train_network
-from training.options import Options
-from training.reporting import format_epoch
-from training.start import init_from_weights
-from training.state import TrainingState, init_state
-from training.validate import VALIDATION_BATCH_SIZE, predict_logits
+from training.optimisation.device import choose_precision, compile_network, select_device
+from training.optimisation.divergence import DivergedError
+from training.optimisation.loop import train_network
+from training.optimisation.precision import Precision
+from training.optimisation.start import init_from_weights
+from training.optimisation.state import TrainingState, init_state
+from training.optimisation.validate import VALIDATION_BATCH_SIZE, predict_logits
+from training.recipe.config import PAPER, Recipe, finetune_config
+from training.recipe.options import Options
+from training.records.callbacks import Callbacks
+from training.records.reporting import format_epoch
 
 Line = dict[str, Any]
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -167,14 +168,13 @@ def train_arm(
         name = f"{arm.name}, seed {recipe.seed}"
         console.print(f"{name}: {format_epoch(epoch, recipe.epochs)}", markup=False)
 
-    bf16 = precision == "bf16"
     try:
         callbacks = Callbacks(on_step=on_step, on_epoch=on_epoch)
-        train_network(state, data, recipe, bf16, callbacks)
+        train_network(state, data, recipe, precision, callbacks)
     except DivergedError as error:
         console.print(f"{arm.name}, seed {recipe.seed}: {error}", markup=False)
         return {"diverged": str(error)}
-    wrong = partial(find_wrong_rows, data=data, recipe=recipe, bf16=bf16)
+    wrong = partial(find_wrong_rows, data=data, recipe=recipe, precision=precision)
     return {
         "images": len(data.val),
         "wrong": wrong(state),
@@ -188,9 +188,7 @@ def train_arm(
     }
 
 
-def start_arm(
-    arm: Arm, data: PreparedDataset, options: Options
-) -> tuple[TrainingState, Literal["f32", "bf16"]]:
+def start_arm(arm: Arm, data: PreparedDataset, options: Options) -> tuple[TrainingState, Precision]:
     """Build an arm's network on the device that the options name, and choose its precision."""
     device = select_device(options)
     state = init_state(arm.network(len(data.class_names)), arm.recipe, device)
@@ -217,14 +215,14 @@ def without_seconds(
 
 @torch.no_grad()
 def find_wrong_rows(
-    state: TrainingState, *, data: PreparedDataset, recipe: Recipe, bf16: bool
+    state: TrainingState, *, data: PreparedDataset, recipe: Recipe, precision: Precision
 ) -> list[int]:
     """Return the validation images whose most probable class, by the centre crop, is wrong."""
     state.network.eval()
     wrong: list[int] = []
     augmentation = recipe.augmentation(state.network.config)
     for batch in load_validation_crops(data, augmentation, VALIDATION_BATCH_SIZE):
-        guess = predict_logits(state, batch.x, bf16).topk(1).indices[:, 0]
+        guess = predict_logits(state, batch.x, precision).topk(1).indices[:, 0]
         wrong += batch.rows[guess != batch.classes].tolist()
     return wrong
 

@@ -25,15 +25,15 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.arms import Arm, Line, ResultsFile, run_arms
-from model.checkpoint import Weights, load_weights
+from model.weights.checkpoint import Weights, load_weights
 from storage.home import home_from_environment
 from storage.pretrained import SHIPPED
-from training.config import SMALL, fit_finetuning
 from training.dataset.find_source import find_source
 from training.dataset.prepare import prepare
-from training.device import keep_freed_memory
 from training.evaluation.confidence import error_rate
-from training.options import Options as TrainingOptions
+from training.optimisation.device import keep_freed_memory
+from training.recipe.config import SMALL, fit_finetuning
+from training.recipe.options import Options as TrainingOptions
 
 SCRATCH, FINETUNED = "from random weights", "fine-tuned"
 BY_SMALL = "fine-tuned by small"

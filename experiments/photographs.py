@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model.alexnet import AlexNet
-from model.checkpoint import Pca, Weights, load_weights, save_weights
-from model.config import AlexNetConfig
-from model.dataset import digest_listing, scan_folder
-from model.weights_header import Provenance
+from model.dataset.folder import digest_listing, scan_folder
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
+from model.weights.checkpoint import Pca, Weights, load_weights, save_weights
+from model.weights.header import Provenance
 
 
 @dataclass

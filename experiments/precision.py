@@ -22,17 +22,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from model.loaded_network import find_device
+from model.weights.loaded_network import find_device
 from storage.home import home_from_environment
 from storage.runs import Epoch
-from training.callbacks import Callbacks
-from training.config import SMALL
 from training.dataset.find_source import find_source
 from training.dataset.prepare import prepare
-from training.device import compile_network, has_bf16, keep_freed_memory
-from training.loop import run_epoch
-from training.schedule import schedule_epoch
-from training.state import EpochProgress, TrainingState, init_state
+from training.optimisation.device import compile_network, has_bf16, keep_freed_memory
+from training.optimisation.loop import run_epoch
+from training.optimisation.precision import Precision
+from training.optimisation.state import EpochProgress, TrainingState, init_state
+from training.recipe.config import SMALL
+from training.recipe.schedule import schedule_epoch
+from training.records.callbacks import Callbacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,8 @@ def main() -> None:
     for _ in range(options.epochs):
         for bf16, state in states.items():
             step = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
-            state.history.append(run_epoch(state, data, recipe, step, bf16 and native, Callbacks()))
+            precision: Precision = "bf16" if bf16 and native else "f32"
+            state.history.append(run_epoch(state, data, recipe, step, precision, Callbacks()))
             state.progress = EpochProgress()
         Console().print(epochs_table(states[False].history, states[True].history))
 

@@ -27,14 +27,14 @@ from rich.table import Table
 
 from experiments.arms import Arm, Line, ResultsFile, run_arms
 from experiments.held_out import hold_out
-from model.visualize import find_noise_share
+from model.visualization.kernels import find_noise_share
 from storage.home import home_from_environment
-from training.config import SMALL, Recipe
 from training.dataset.find_source import find_source
 from training.dataset.prepare import prepare
-from training.device import keep_freed_memory
 from training.evaluation.confidence import Wrong, error_rate, paired_difference
-from training.options import Options as TrainingOptions
+from training.optimisation.device import keep_freed_memory
+from training.recipe.config import SMALL, Recipe
+from training.recipe.options import Options as TrainingOptions
 
 WHOLE = "small"
 """The arm that the others are compared with."""

@@ -25,16 +25,16 @@ from experiments.claims.registry import EXPERIMENTS
 from experiments.claims.result import ResultError, read_results
 from experiments.claims.runner import Workplace, choose_setting
 from experiments.claims.special import run_experiment
-from model.dataset import ImageFolder
+from model.dataset.folder import ImageFolder
 from storage.home import home_from_environment
 from storage.pretrained import SHIPPED
-from training.callbacks import StoppedError
 from training.dataset.find_source import find_source
 from training.dataset.prepare import prepare
-from training.device import keep_freed_memory
 from training.distributed.signals import catch_stop_signals
-from training.options import Options as TrainingOptions
-from training.options import choose_data_source
+from training.optimisation.device import keep_freed_memory
+from training.recipe.options import Options as TrainingOptions
+from training.recipe.options import choose_data_source
+from training.records.callbacks import StoppedError
 from training.train import EXPECTED_ERRORS
 
 CIFAR_SIDE, PHOTOGRAPH_SIDE = 32, 256

@@ -18,10 +18,10 @@ from index.review.copies import find_copies, find_neighbourhood
 from index.review.doubts import find_label_doubts
 from index.sample import make_thumbnail
 from index.vectors import Floats, Ids
-from model.checkpoint import load_weights
-from model.dataset import Photograph, scan_folder
-from model.decode import decode_image
+from model.dataset.folder import Photograph, scan_folder
+from model.image.decode import decode_image
 from model.predict import Pixels, Predictor
+from model.weights.checkpoint import load_weights
 from storage.parallel import map_ahead, split_batches
 from storage.pretrained import SHIPPED
 
@@ -115,7 +115,7 @@ def plant_copies(
     """Add copies that are saved again and that are resized, and print how many pairs are found."""
     squares = []
     for file in files[:count]:
-        image = decode_image(file.read_bytes())
+        image = decode_image(file.read_bytes(), trusted=True)
         small = image.resize([max(1, round(RESIZED_SHARE * side)) for side in image.size])
         squares += [predictor.decode_square(encode_jpeg(image)), predictor.make_square(small)]
     near = measure_near_duplicate_pixels(files, predictor.config.resize)

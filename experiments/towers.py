@@ -29,7 +29,7 @@ from rich.table import Table
 from safetensors.torch import load_file, save_file
 
 from experiments.arms import Arm, Line, ResultsFile, run_arms
-from model.visualize import (
+from model.visualization.kernels import (
     SelectivityContrast,
     compare_selectivities,
     compute_colour_selectivity,
@@ -37,13 +37,13 @@ from model.visualize import (
     split_towers,
 )
 from storage.home import home_from_environment
-from training.config import SMALL, Recipe
 from training.dataset.find_source import find_source
 from training.dataset.prepare import prepare
-from training.device import keep_freed_memory
-from training.options import Options as TrainingOptions
-from training.reporting import draw_conv1
-from training.state import TrainingState
+from training.optimisation.device import keep_freed_memory
+from training.optimisation.state import TrainingState
+from training.recipe.config import SMALL, Recipe
+from training.recipe.options import Options as TrainingOptions
+from training.records.reporting import draw_conv1
 
 VARIANTS = ("paper", "separate-towers", "one-gpu")
 SHEET, RESULTS = "conv1.png", "results.jsonl"

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_origin
 
-from model.config import Resize
+from model.network.config import Resize
 from model.runtime.names import TORCH
 from storage.files import write_atomically
 

@@ -26,7 +26,7 @@ from index.damage import BlockChecks, Checksums, DamageError, OpenedFile, comput
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_components
 from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Doubles, Floats, Ids, Vectors
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 BASIS_FILE = "projection.npz"
 PROJECTIONS_FILE = "projections.faiss"

@@ -16,7 +16,7 @@ from PIL import Image
 from index.arrays import Array, load_arrays, save_arrays
 from index.manifest import REBUILD_HINT, Manifest, StoreError
 from index.vectors import Doubles, Floats, Ids
-from model.config import SQUARE_SIDE
+from model.network.config import SQUARE_SIDE
 
 Pixels = npt.NDArray[np.uint8]
 SAMPLE_FILE = "sample.npz"

@@ -21,7 +21,7 @@ from index.manifest import Manifest
 from index.projection import Projections
 from index.ranking import FLOAT32_ERROR, ImageFilter, QueryError, RankedCandidates
 from index.vectors import DTYPES, MAX_SQUARED_NORM, Doubles, Floats, Ids, Vectors
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 __all__ = ["MAX_NEIGHBOURS", "Index", "Neighbours", "QueryError"]
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from index.arrays import load_array
 from index.damage import BlockChecks, Checksums, DamageError, OpenedFile, compute_checksums
 from index.manifest import REBUILD_HINT, Manifest, Shard, StoreError
-from model.config import FEATURES
+from model.network.config import FEATURES
 from storage.files import replace_atomically
 
 Floats = npt.NDArray[np.float32]

@@ -16,7 +16,7 @@ def load(weights: str | Path, device: str = "auto") -> "Predictor":
     or not a weights file of this project; `flask weights import` makes one of others' weights.
     """
     # Not above: nobody who needs only a part of this package should wait for torch.
-    from model.checkpoint import load_weights
     from model.predict import Predictor
+    from model.weights.checkpoint import load_weights
 
     return Predictor.from_weights(load_weights(Path(weights)), device)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
-from model.config import AlexNetConfig
-from model.dataset import ClassName
-from model.decode import MAX_PIXELS
-from model.preprocess import decode_square, make_square, read_square
+from model.dataset.folder import ClassName
+from model.image.decode import MAX_PIXELS
+from model.image.preprocess import decode_square, make_square, read_square
+from model.network.config import AlexNetConfig
 from model.runtime.names import TORCH
 from model.runtime.protocol import Floats, Pixels, Runtime, RuntimeChoice
-from model.weights_header import Provenance
+from model.weights.header import Provenance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from model.alexnet import AlexNet
-    from model.checkpoint import Weights
-    from model.loaded_network import LoadedNetwork
+    from model.network.alexnet import AlexNet
+    from model.weights.checkpoint import Weights
+    from model.weights.loaded_network import LoadedNetwork
 
 __all__ = ["Floats", "LabelProbability", "Pixels", "Prediction", "Predictor"]
 
@@ -99,8 +99,8 @@ class Predictor:
         runtime: one of `model.runtime.names.RUNTIMES`; "auto" measures which is the fastest.
         """
         # Not above: whoever has a compiled network needs no torch (model/runtime/prepared.py).
-        from model.loaded_network import LoadedNetwork
         from model.runtime.choice import choose_runtime
+        from model.weights.loaded_network import LoadedNetwork
 
         loaded = LoadedNetwork.from_weights(weights, device)
         network = loaded.network
@@ -125,7 +125,7 @@ class Predictor:
         return self.loaded.network
 
     def classify(self, photograph: str | Path, count: int = 5) -> list[LabelProbability]:
-        """Return the most probable labels of a JPEG, PNG or WebP file, averaged over ten crops.
+        """Return the most probable labels of an image file, averaged over ten crops.
 
         Raises ImageError if it cannot be read.
         """

@@ -55,7 +55,7 @@ def download(
     except (OSError, HTTPException, ValueError) as error:
         if isinstance(error, DownloadError):
             raise
-        raise DownloadError(describe_error(error, url)) from error
+        raise DownloadError(describe_download_error(error, url)) from error
     return target
 
 
@@ -159,7 +159,7 @@ def name_file(url: str) -> str:
     return url.rsplit("/", 1)[-1]
 
 
-def describe_error(error: Exception, url: str) -> str:
+def describe_download_error(error: Exception, url: str) -> str:
     """Say why a file could not be downloaded."""
     reason = getattr(error, "reason", None) or error
     return f"{url} could not be downloaded: {reason}"

@@ -1,7 +1,7 @@
 """What a training recipe consists of: each value with its default, label, section and help.
 
-training/config.py makes recipes of it and the command line's flags; the application labels the
-values of run.json by it.
+training/recipe/config.py makes recipes of it and the command line's flags; the application labels
+the values of run.json by it.
 """
 
 from dataclasses import dataclass, field
@@ -18,8 +18,8 @@ class RecipeFields:
     """How weights are learned. The defaults are the paper's."""
 
     variant: str = hyperparameter("paper", "Network", "§3")
-    """Which network of the family (model/architectures.py); a wrong name lists them all. "defined":
-    that of `definition`."""
+    """Which network of the family (model/network/architectures.py); a wrong name lists them all.
+    "defined": that of `definition`."""
     definition: str = hyperparameter("", "Network's definition")
     """The network of a definition by its authors, as JSON: what --layers makes of its files."""
     epochs: int = hyperparameter(90, "Maximum epochs", "§5")

@@ -66,8 +66,8 @@ class Epoch(Generic[Number_co]):
     memory: Number_co
     """Peak memory so far in GiB: the GPU's if it trains on one, else the process's."""
     conv1_low_frequency: float | None = None
-    """Share of the energy of conv1's kernels at low frequencies, 0–1 (model/visualize.py). Older
-    runs lack it."""
+    """Share of the energy of conv1's kernels at low frequencies, 0–1
+    (model/visualization/kernels.py). Older runs lack it."""
     training_top1_error: float | None = None
     """Top-1 error on the training batches, dropout and augmentation on, 0–1. Older runs lack it."""
     validation_loss: float | None = None
@@ -75,6 +75,8 @@ class Epoch(Generic[Number_co]):
     planned: int | None = None
     """The run's maximum number of epochs at that time, which --epochs may extend later. Older runs
     lack it."""
+    skipped_steps: int | None = None
+    """Steps without an update, since float16 could not hold their gradients; None in others."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class Run:
     initial_weights: str
     """The identity of the weights it was initialised from; empty if drawn at random."""
     precision: str
-    """Precision of the layers' arithmetic: f32 or bf16."""
+    """Precision of the layers' arithmetic: f32, bf16 or f16."""
     commit: str
     """The project's commit that it was trained with."""
     finished: bool
@@ -347,7 +349,8 @@ def parse_epoch(line: bytes) -> Epoch[float | None] | None:
     numbers = {field.name: finite_number(values.get(field.name)) for field in fields(Epoch)}
     shares = {name: fraction(values.get(name)) for name in SHARES}
     planned = natural_number(values.get("planned"), maximum=1_000_000)
-    whole = {"epoch": epoch, "planned": planned}
+    skipped = natural_number(values.get("skipped_steps"), maximum=10**9)
+    whole = {"epoch": epoch, "planned": planned, "skipped_steps": skipped}
     return Epoch(**{**numbers, **shares, **whole})  # type: ignore[arg-type]
 
 

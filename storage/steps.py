@@ -45,6 +45,8 @@ class StepRecord:
     """The Euclidean norm of the loss's gradient by layer, weights and biases together."""
     update_norms: Mapping[str, float]
     """The norm of what the step added to the layer's weights and biases."""
+    loss_scale: float | None = None
+    """What the loss is multiplied by before float16 gradients are computed; None in others."""
 
     @property
     def total_step(self) -> int:
@@ -94,6 +96,7 @@ def parse_step(line: bytes) -> StepRecord | None:
         rates=parse_numbers(values.get("rates")),
         gradient_norms=parse_numbers(values.get("gradient_norms")),
         update_norms=parse_numbers(values.get("update_norms")),
+        loss_scale=finite_number(values.get("loss_scale")),
     )
 
 

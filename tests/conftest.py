@@ -20,13 +20,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model.alexnet import AlexNet
-from model.checkpoint import Pca, Weights, save_weights
-from model.config import FEATURES, AlexNetConfig
-from model.dataset import ClassName
-from model.weights_header import Provenance
+from model.dataset.folder import ClassName
+from model.network.alexnet import AlexNet
+from model.network.config import FEATURES, AlexNetConfig
+from model.weights.checkpoint import Pca, Weights, save_weights
+from model.weights.header import Provenance
 from tests.narrow_networks import narrow_network
-from training.device import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD
+from training.optimisation.device import M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD
 
 # absl, which TensorBoard brings, logs to what sys.stderr is when it is imported, and closes that
 # when logging is set up anew, as pymilvus does on import: during a test, pytest's own file.
@@ -68,8 +68,8 @@ def torch_computes() -> Iterator[None]:
 def freed_memory_is_returned() -> Iterator[None]:
     """After each file free its networks, and undo what a run asks of glibc's allocator.
 
-    It keeps all that is freed (training/device.py), and Python's collector comes rarely in a large
-    process: a process of tests would grow to 5 GB.
+    It keeps all that is freed (training/optimisation/device.py), and Python's collector comes
+    rarely in a large process: a process of tests would grow to 5 GB.
     """
     yield
     gc.collect()

@@ -5,9 +5,9 @@ A pass takes a hundredth of the paper's time, and weights a two-hundredth of its
 
 from dataclasses import replace
 
-from model.config import FEATURES, AlexNetConfig
-from model.layers import Conv, Dense, Layer
-from model.paper_layers import list_layers
+from model.network.config import FEATURES, AlexNetConfig
+from model.network.layers import Conv, Dense, Layer
+from model.network.paper_layers import list_layers
 
 MAPS, NEURONS = 8, 16
 """What the numbers of maps and of neurons are divided by: conv1 has 12 kernels, fc6 256 neurons."""

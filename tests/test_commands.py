@@ -14,7 +14,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from model.checkpoint import load_weights
+from model.weights.checkpoint import load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = {"coffee": skimage.data.coffee, "grass": skimage.data.grass, "cat": skimage.data.chelsea}

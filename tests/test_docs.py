@@ -24,12 +24,12 @@ from app.config import Settings
 from benchmarks.gpu_harness import page as gpu_page
 from docs.configuration import PAGE, configuration_page
 from index.engines.factory import KINDS, MAX_EXACT_ROWS
-from model.architectures import VARIANTS
-from model.checkpoint import Weights, save_weights
-from model.config import AlexNetConfig
 from model.formats.model_card import write_model_card
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
+from model.weights.checkpoint import Weights, save_weights
 from training.compression.options import CompressionOptions
-from training.config import PRESETS, Recipe
+from training.recipe.config import PRESETS, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]

@@ -32,7 +32,7 @@ from benchmarks.gpu_parts.cards import find_peak, list_exchanges
 from benchmarks.gpu_parts.speed import list_core_counts
 from benchmarks.gpu_parts.torchvision_net import build_copy, build_torchvision_net
 from experiments.recipe import CHANGES
-from model.dataset import scan_folder
+from model.dataset.folder import scan_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 with_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler")
@@ -241,7 +241,7 @@ def test_a_pack_holds_code_packages_and_photographs_that_can_be_trained_on(
     for name in (
         "benchmarks/gpu.py",
         "site/tyro/__init__.py",
-        "training/loop.py",
+        "training/optimisation/loop.py",
         "pyproject.toml",
     ):
         assert (unpacked / name).is_file(), name

@@ -16,9 +16,9 @@ from PIL import Image
 from benchmarks import peers, retrieval, synthetic, windows
 from benchmarks.drawing import draw_query_times
 from benchmarks.index import COLUMNS, kinds_table, take_medians
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
+from model.weights.checkpoint import Weights
 
 ROWS = 64
 

@@ -20,8 +20,8 @@ from docs.demo_home import (
 )
 from docs.pages import SCREENSHOTS
 from docs.screenshots import FOLDER, GALLERY, gallery_page
-from model.checkpoint import Weights, save_weights
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
+from model.weights.checkpoint import Weights, save_weights
 from storage.files import switch_link
 from storage.home import Home
 from training.dataset.demo import make_demo

@@ -9,8 +9,8 @@ if not __package__:
 
 from rich.console import Console
 
-from model.dataset import FolderError
-from model.weights_header import WeightsError
+from model.dataset.folder import FolderError
+from model.weights.header import WeightsError
 from storage.home import home_from_environment
 from training.evaluation.networks import NetworksError
 from training.evaluation.predictions import PredictionError

@@ -10,9 +10,9 @@ from storage.home import Home
 from storage.pretrained import PRETRAINED_DATA, PRETRAINED_RUN, SHIPPED, install_pretrained
 from storage.progress import show_step_bars
 from storage.runs import RunFolder
-from training.config import PAPER
 from training.dataset.fetch import fetch_imagenette
-from training.options import MAX_SMALL_DATASET_IMAGES, Options
+from training.recipe.config import PAPER
+from training.recipe.options import MAX_SMALL_DATASET_IMAGES, Options
 
 STARTING = ("demo", "finetune", "finetune-small")
 """Presets that start from other weights."""

@@ -9,20 +9,17 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from model.alexnet import AlexNet
-from model.checkpoint import Weights, load_weights
-from model.config import AlexNetConfig, ConfigError
-from model.dataset import FolderError, ImageFolder
+from model.dataset.folder import FolderError, ImageFolder
 from model.formats.cfg_file import DefinitionError
-from model.weights_header import WeightsError
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig, ConfigError
+from model.weights.checkpoint import Weights, load_weights
+from model.weights.header import WeightsError
 from storage.activity import record_activity
 from storage.files import switch_link, write_atomically
 from storage.home import Home
 from storage.progress import count_up, ignore_progress, show_progress_bar, show_step_bars
 from storage.runs import RunFolder
-from training.callbacks import StoppedError
-from training.config import Recipe, RecipeError, finetune_config
-from training.config_file import format_config
 from training.dataset.fetch import FetchError, fetch_imagenette
 from training.dataset.find_source import (
     DataError,
@@ -33,34 +30,43 @@ from training.dataset.find_source import (
 )
 from training.dataset.prepare import PreparedDataset, prepare
 from training.dataset.split import make_split
-from training.device import (
+from training.distributed.heartbeat import watch_peers
+from training.distributed.mesh import Mesh, detect_lost_peers, join_mesh, leave_mesh
+from training.distributed.signals import catch_stop_signals
+from training.optimisation.device import (
     choose_precision,
     compile_network,
     keep_freed_memory,
     select_device,
+    set_tf32,
     share_cores,
     use_deterministic_algorithms,
 )
-from training.distributed.heartbeat import watch_peers
-from training.distributed.mesh import Mesh, detect_lost_peers, join_mesh, leave_mesh
-from training.distributed.signals import catch_stop_signals
-from training.divergence import DivergedError
-from training.loop import train_network
-from training.options import (
+from training.optimisation.divergence import DivergedError
+from training.optimisation.loop import train_network
+from training.optimisation.start import init_from_weights
+from training.optimisation.state import TrainingState, init_state
+from training.optimisation.validate import measure_ten_crops
+from training.pretrained import start_from_pretrained, use_pretrained
+from training.recipe.config import Recipe, RecipeError, finetune_config
+from training.recipe.config_file import format_config
+from training.recipe.options import (
     Options,
     choose_data_source,
     choose_preset,
     parse_options,
     parse_with_preset,
 )
-from training.pretrained import start_from_pretrained, use_pretrained
-from training.reporting import report_run, write_environment
-from training.resume import check_photographs, find_finished_run, record_end, start_or_resume
-from training.run_folder import RunError, RunSpec, finish_run, hide_query
-from training.start import init_from_weights
-from training.state import TrainingState, init_state
-from training.step_profile import profile_steps
-from training.validate import measure_ten_crops
+from training.records.callbacks import StoppedError
+from training.records.reporting import report_run, write_environment
+from training.records.resume import (
+    check_photographs,
+    find_finished_run,
+    record_end,
+    start_or_resume,
+)
+from training.records.run_folder import RunError, RunSpec, finish_run, hide_query
+from training.records.step_profile import profile_steps
 
 EXPECTED_ERRORS = (
     FolderError,
@@ -112,6 +118,7 @@ def train_from_options(
         return run.weights
     if not plan.options.resume:
         check_disk_space(plan.config, plan.spec.recipe, home)
+    set_tf32(plan.options.tf32)
     if plan.options.deterministic:
         use_deterministic_algorithms()
     with detect_lost_peers():
@@ -269,7 +276,6 @@ def train_run(
     """
     options, spec = plan.options, plan.spec
     check_batch_size(spec, mesh)
-    bf16 = spec.precision == "bf16"
     state = init_state(plan.config, spec.recipe, plan.device, mesh)
     if plan.initial_weights:
         start = init_from_weights(plan.initial_weights, state, spec.recipe.from_layers)
@@ -286,7 +292,7 @@ def train_run(
             f"{mesh.replicas} × {mesh.towers} processes, {compiled}."
         )
         if run:
-            write_environment(run, plan.device, bf16, mesh.replicas * mesh.towers)
+            write_environment(run, plan.device, spec.precision, mesh.replicas * mesh.towers)
             write_atomically(run.config, format_config(options, plan.preset))
             on_resumable(f"To resume: python training/run.py --resume {run.path}")
         ten_crop_errors = train_and_measure(plan, state, run, console)
@@ -302,7 +308,7 @@ def train_and_measure(
     plan: Plan, state: TrainingState, run: RunFolder | None, console: Console
 ) -> tuple[float, float] | None:
     """Train until the recipe ends the run; return the errors with ten crops if they are wanted."""
-    options, spec, bf16 = plan.options, plan.spec, plan.spec.precision == "bf16"
+    options, spec = plan.options, plan.spec
     with (
         catch_stop_signals() as stop_signal,
         report_run(
@@ -317,12 +323,12 @@ def train_and_measure(
         profile_steps(run, options.profile, reports) as callbacks,
     ):
         try:
-            train_network(state, spec.data, spec.recipe, bf16, callbacks)
+            train_network(state, spec.data, spec.recipe, spec.precision, callbacks)
             # So that training is not lost if the last measurement fails.
             callbacks.save_checkpoint(state)
             if not options.ten_crops:
                 return None
-            return measure_ten_crops(state, spec, bf16, console, callbacks)
+            return measure_ten_crops(state, spec, spec.precision, console, callbacks)
         except StoppedError:
             if run:
                 console.print(

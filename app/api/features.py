@@ -14,7 +14,7 @@ from app.uploads.receive import Upload, make_decode_request
 from app.views.current_image import describe_catalogue_image
 from app.views.images import find_image_or_404
 from index.vectors import Floats
-from model.config import FEATURES
+from model.network.config import FEATURES
 from model.predict import Pixels, Predictor
 
 blueprint = ApiBlueprint("features", "The 4096-d features of fc7, the network's last hidden layer.")

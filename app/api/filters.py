@@ -21,7 +21,7 @@ from app.views.filters.kernels import (
     list_kernel_blocks,
     list_kernels,
 )
-from model.visualize import SelectivityContrast, find_noise_share
+from model.visualization.kernels import SelectivityContrast, find_noise_share
 
 blueprint = ApiBlueprint("filters", "The kernels of conv1 by GPU (Figure 3).")
 

@@ -10,8 +10,8 @@ from app.api import etags, schemas
 from app.api.openapi import ApiBlueprint
 from app.views.current_image import UNKNOWN_IMAGE, CurrentImage, get_current_image
 from app.views.layers import activations, sheets
-from model.activations import LayerActivations
-from model.layers import Shape
+from model.network.layers import Shape
+from model.visualization.activations import LayerActivations
 
 blueprint = ApiBlueprint("layers", "Activations of every layer for an image, by tower (Figure 2).")
 
@@ -99,13 +99,13 @@ def get_layers(_: dict[str, Any]) -> dict[str, Any]:
     return {
         "of": image.of,
         "name": image.name,
-        "layers": [dump_layer(image, maps) for maps in computed.layers[:-1]],
+        "layers": [dump_layer_maps(image, maps) for maps in computed.layers[:-1]],
         "top5": schemas.dump_labels(predictor.top5(computed.probabilities)),
         "weights": predictor.identity,
     }
 
 
-def dump_layer(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
+def dump_layer_maps(image: CurrentImage, maps: LayerActivations) -> dict[str, Any]:
     """Return a layer as JSON."""
     layer = maps.layer
     return {

@@ -17,7 +17,7 @@ from app.uploads.receive import Upload, UploadError
 from app.views.images import find_image_or_404
 from index.search import MAX_NEIGHBOURS, QueryError
 from index.vectors import Floats
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 blueprint = ApiBlueprint("neighbours", "The nearest training images by 4096-d fc7 features.")
 MAX_JSON_BYTES = 512 * 1024

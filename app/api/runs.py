@@ -43,6 +43,11 @@ class EpochSchema(Schema):
     validation_loss = nullable_float(
         description="mean cross-entropy on the validation images' centre crops"
     )
+    skipped_steps = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "without an update, in float16; null in other precisions"},
+    )
     conv1_low_frequency = nullable_float(
         description="share of the energy of conv1's kernels at low frequencies", **ERROR_RANGE
     )

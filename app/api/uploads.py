@@ -26,7 +26,7 @@ from app.uploads.receive import (
     list_sent_files,
     make_display_name,
 )
-from model.decode import ImageError
+from model.image.decode import ImageError
 
 FORM_TYPE = "multipart/form-data"
 IMAGE_TYPES = (*ACCEPTED_MEDIA_TYPES, "application/octet-stream")

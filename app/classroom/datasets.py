@@ -18,8 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from model.dataset import Photograph, is_ignored, list_files_below
-from model.decode import ImageError
+from model.dataset.folder import Photograph, is_ignored, list_files_below
+from model.image.decode import ImageError
 from storage.files import fsync_folder, lock_file, write_atomically
 from storage.home import Home
 from storage.tolerant_json import (

@@ -21,7 +21,7 @@ from app.inference.classify import request_square
 from app.inference.lru_cache import LruCache
 from app.serving.admission import ComputeQueue
 from app.serving.metrics import Metrics
-from model.decode import ImageError
+from model.image.decode import ImageError
 from model.predict import Floats, Predictor
 from storage.activity import Activity, is_held, read_activity, record_activity
 from storage.files import write_atomically

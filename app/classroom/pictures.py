@@ -14,7 +14,7 @@ from app.classroom.datasets import (
     check_class_name,
 )
 from app.uploads.receive import make_display_name
-from model.dataset import is_photograph
+from model.dataset.folder import UPLOAD_SUFFIXES, is_photograph
 
 MAX_PICTURES = 1500
 """In one request, of all classes together."""
@@ -40,7 +40,7 @@ def read_pictures(
         typed = form.get(f"class-{found[1]}", "")
         if not typed.strip():
             raise DatasetError(f"Name the class of {name}.")
-        if not is_photograph(name):
+        if not is_photograph(name, UPLOAD_SUFFIXES):
             others.append(name)
             continue
         photographs.append(

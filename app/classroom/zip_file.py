@@ -23,7 +23,8 @@ from app.classroom.datasets import (
     Split,
     check_class_name,
 )
-from model.dataset import is_ignored, is_photograph
+from model.dataset.folder import UPLOAD_SUFFIXES as UPLOADS
+from model.dataset.folder import is_ignored, is_photograph
 
 ZIP_PATH = "/new/from/zip"
 """Where a zip is sent to; it may be larger than what is sent elsewhere."""
@@ -98,7 +99,10 @@ def check_entries(entries: Sequence[zipfile.ZipInfo], max_bytes: int, max_file_b
             continue
         if info.compress_type not in METHODS:
             raise DatasetError(f"{shown} is packed by a method other than the usual one, deflate.")
-        if is_photograph(PurePosixPath(info.filename).name) and info.file_size > max_file_bytes:
+        if (
+            is_photograph(PurePosixPath(info.filename).name, UPLOADS)
+            and info.file_size > max_file_bytes
+        ):
             raise DatasetError(f"{shown} is larger than {max_file_bytes // 10**6:,} MB.", 413)
         if info.file_size > MAX_RATIO * max(info.compress_size, 1):
             raise DatasetError(f"{shown} unpacks to more than {MAX_RATIO} times its size.", 413)
@@ -128,7 +132,7 @@ def sort_entries(entries: Sequence[zipfile.ZipInfo]) -> tuple[list[Entry], list[
         parts = tuple(part for part in read_path(info).split("/") if part not in ("", "."))
         if info.is_dir() or not parts:
             continue
-        if any(is_ignored(part) for part in parts) or not is_photograph(parts[-1]):
+        if any(is_ignored(part) for part in parts) or not is_photograph(parts[-1], UPLOADS):
             others.append(shorten_path("/".join(parts)))
         else:
             photographs.append((info, parts))

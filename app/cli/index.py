@@ -215,7 +215,7 @@ def stats_command(version: str | None, as_json: bool) -> None:
     labelled = {STATISTIC_LABELS.get(name, name): value for name, value in found.items()}
     width = max(map(len, labelled))
     for label, value in labelled.items():
-        click.echo(f"{label:<{width}}  {format_value(value)}")
+        click.echo(f"{label:<{width}}  {format_statistic(value)}")
 
 
 STATISTIC_LABELS = {
@@ -302,7 +302,7 @@ def read_options(texts: tuple[str, ...]) -> EngineOptions:
     return EngineOptions(**values)
 
 
-def format_value(value: object) -> str:
+def format_statistic(value: object) -> str:
     """Write a value for people."""
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -17,9 +17,9 @@ from app.inference.switch_weights import SwitchError
 from app.review.corrections import CorrectionError
 from index.engines.protocol import SearchError
 from index.store import StoreError
-from model.dataset import FolderError
+from model.dataset.folder import FolderError
 from model.formats.onnx_export import ExportError
-from model.weights_header import WeightsError
+from model.weights.header import WeightsError
 from storage.download import DownloadError
 
 P = ParamSpec("P")

@@ -11,13 +11,13 @@ from app import context
 from app.cli.terminal import exit_with, handle_cli_errors
 from app.inference.import_weights import ImportedFile, import_file
 from app.inference.switch_weights import SwitchedWeights, switch_weights
-from model.architectures import VARIANTS
-from model.checkpoint import check_finite, load_weights
-from model.dataset import ClassName
+from model.dataset.folder import ClassName
 from model.formats.exporting import check_suffix, export_weights
 from model.formats.importing import ImportOptions
 from model.formats.network import Colour
 from model.formats.published import PUBLISHED_WEIGHTS
+from model.network.architectures import VARIANTS
+from model.weights.checkpoint import check_finite, load_weights
 from storage.files import check_writable
 from storage.progress import show_step_bars
 

@@ -12,7 +12,7 @@ from sqlalchemy import Row, Select, exists, select
 
 from app.database.session import Sessions, read_session
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
-from model.decode import MAX_PIXELS
+from model.image.decode import MAX_PIXELS
 
 MAX_EXAMPLES = 64
 """Validation images for Figure 4; three of them are the examples to click."""

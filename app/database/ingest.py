@@ -30,7 +30,7 @@ from index.building.reader import DecodedFile, read_photograph
 from index.id_map import Classes
 from index.store import Manifest
 from index.vectors import Ids
-from model.dataset import ImageFolder, Photograph
+from model.dataset.folder import ImageFolder, Photograph
 
 T = TypeVar("T")
 CLICKABLE_EXAMPLES = 3
@@ -116,7 +116,7 @@ def record_version(sessions: Sessions, manifest: Manifest, images: Registration)
     rows = make_version_rows(number, ranked)
     execute_for_rows(sessions, insert(IndexImage), rows)
     with write_session(sessions) as session:
-        count_classes(session, number)
+        fill_class_counts(session, number)
     return number
 
 
@@ -179,7 +179,7 @@ def forget_versions(sessions: Sessions, keep: Iterable[str]) -> None:
             session.execute(delete(table).where(table.version_id.in_(old)))
 
 
-def count_classes(session: Session, version_id: int) -> None:
+def fill_class_counts(session: Session, version_id: int) -> None:
     """Fill index_class from index_image, within the database."""
     counts = (
         select(literal(version_id), IndexImage.class_id, func.count())
@@ -322,7 +322,7 @@ def rank_again(sessions: Sessions, version_id: int) -> None:
         for table in (IndexImage, IndexClass):
             session.execute(delete(table).where(table.version_id == version_id))
         session.execute(insert(IndexImage), list(make_version_rows(version_id, ranked)))
-        count_classes(session, version_id)
+        fill_class_counts(session, version_id)
 
 
 def mend_image_classes(

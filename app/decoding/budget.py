@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from model.decode import ImageError
+from model.image.decode import ImageError
 
 MEGABYTE = 1_000_000
 

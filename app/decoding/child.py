@@ -25,9 +25,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from model.config import Resize
-from model.containers.container import Container
-from model.decode import (
+from model.image.containers.container import Container
+from model.image.decode import (
     MAX_PIXELS,
     MAX_SIDE,
     ImageError,
@@ -35,7 +34,9 @@ from model.decode import (
     estimate_memory,
     read_container,
 )
-from model.preprocess import make_square
+from model.image.further_formats import find_further_kind
+from model.image.preprocess import make_square
+from model.network.config import Resize
 
 MAX_PICTURE_SIDE = 1024
 MAX_ASPECT = 4
@@ -50,7 +51,10 @@ class DecodeRequest:
     """What is accepted, and what to make of it.
 
     max_pixels, max_side: as in `read_container`. side, resize: of the square, as in `make_square`;
-    side 0 for none. picture: whether a picture for people is wanted too.
+    side 0 for none. picture: whether a picture for people is wanted too. trusted: whether the file
+    is the owner's own, of which more kinds are read (model/image/further_formats.py); those have no
+    limit of memory to keep to, since their decoders start threads, each of which reserves addresses
+    that it never uses.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -58,6 +62,13 @@ class DecodeRequest:
     side: int = 0
     resize: Resize = "bicubic"
     picture: bool = False
+    trusted: bool = False
+
+    def read_container(self, data: bytes) -> Container:
+        """Read everything but the pixels. Raises ImageError."""
+        return read_container(
+            data, max_pixels=self.max_pixels, max_side=self.max_side, trusted=self.trusted
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +87,7 @@ class DecodedImage:
 
 def decode_here(data: bytes, request: DecodeRequest) -> DecodedImage:
     """Decode in this process, for files that are trusted. Raises ImageError."""
-    limits = {"max_pixels": request.max_pixels, "max_side": request.max_side}
-    return make_decoded_image(read_container(data, **limits), request)
+    return make_decoded_image(request.read_container(data), request)
 
 
 def make_decoded_image(container: Container, request: DecodeRequest) -> DecodedImage:
@@ -130,15 +140,17 @@ def answer_request(shared: int, message: dict[str, Any]) -> dict[str, Any]:
     """Decode the image in the shared file, and put pixels in its place. Raises ImageError."""
     size, granted = message.pop("bytes"), message.pop("granted")
     request = DecodeRequest(**message)
-    limit_memory(5 * size + MARGIN_BYTES)
-    limits = {"max_pixels": request.max_pixels, "max_side": request.max_side}
-    container = read_container(os.pread(shared, size, 0), **limits)
+    data = os.pread(shared, size, 0)
+    limited = not (request.trusted and find_further_kind(data))
+    limit_memory(5 * size + MARGIN_BYTES if limited else None)
+    container = request.read_container(data)
+    del data  # what the container needs of it is its own
     memory = estimate_memory(container)
     if memory > granted:
         write_message({"memory": memory})
         if not read_message().get("go"):
             return {}
-    limit_memory(memory + MARGIN_BYTES)
+    limit_memory(memory + MARGIN_BYTES if limited else None)
     decoded = make_decoded_image(container, request)
     os.ftruncate(shared, 0)
     os.pwrite(shared, decoded.square.data, 0)

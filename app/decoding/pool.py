@@ -8,7 +8,7 @@ import weakref
 from app.decoding.budget import MemoryBudget
 from app.decoding.child import DecodedImage, DecodeRequest
 from app.decoding.process import DecoderProcess, NoAnswerError, ProcessEndedError
-from model.decode import ImageError
+from model.image.decode import ImageError
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from app.decoding.budget import MemoryBudget
 from app.decoding.child import DecodedImage, DecodeRequest
-from model.decode import ImageError
+from model.image.decode import ImageError
 
 CHILD = Path(__file__).with_name("child.py")
 START_SECONDS = 60

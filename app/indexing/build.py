@@ -46,11 +46,17 @@ from index.manifest import PREPROCESSINGS, StoreError
 from index.sample import write_sample
 from index.store import Manifest
 from index.units import read_units, write_units
-from model.checkpoint import Weights
-from model.dataset import FolderError, ImageFolder, digest_listing, scan_folder, scan_photographs
+from model.dataset.folder import (
+    FolderError,
+    ImageFolder,
+    digest_listing,
+    scan_folder,
+    scan_photographs,
+)
 from model.predict import Predictor
 from model.runtime.names import TORCH
 from model.runtime.prepared import open_predictor
+from model.weights.checkpoint import Weights
 from storage.activity import record_activity
 from storage.home import Home
 from storage.parallel import is_distributed

@@ -42,7 +42,7 @@ from index.review.make import gather_reviewed_images, make_review
 from index.review.stored import REVIEW_FILE, Review, write_review
 from index.sample import PAGE_COLUMNS, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Ids, Vectors
-from model.dataset import ImageFolder, scan_photographs
+from model.dataset.folder import ImageFolder, scan_photographs
 from model.predict import Predictor
 from storage.progress import Report
 

@@ -13,7 +13,7 @@ from index.building.file_list import escape_file_name
 from index.building.pipeline import compute_features
 from index.store import Index, StoreError
 from index.vectors import Floats
-from model.dataset import FolderError, ImageFolder, scan_folder
+from model.dataset.folder import FolderError, ImageFolder, scan_folder
 from storage.progress import Report
 
 QUERIES_PER_SEARCH = 256

@@ -19,7 +19,7 @@ from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from app.inference.weights_files import find_index_versions_by_weights
 from model.runtime.prepared import is_torch_installed
-from model.weights_header import WeightsError, read_weights_header
+from model.weights.header import WeightsError, read_weights_header
 from storage.pretrained import PRETRAINED_RUN
 from storage.runs import RunFolder
 

@@ -17,8 +17,8 @@ from app.indexing.build import BuildOptions, build_index
 from app.indexing.pretrained import BUSY
 from index.engines.protocol import SearchError
 from index.manifest import StoreError
-from model.dataset import FolderError
-from model.weights_header import WeightsError
+from model.dataset.folder import FolderError
+from model.weights.header import WeightsError
 from storage.pretrained import PRETRAINED_RUN
 from storage.runs import RunFolder
 

@@ -11,7 +11,7 @@ from app.indexing.verify import choose_version, find_changed_files
 from index import store
 from index.building.file_list import FILE_LIST, read_file_list
 from index.manifest import StoreError, read_manifest, write_manifest
-from model.dataset import digest_listing, scan_photographs
+from model.dataset.folder import digest_listing, scan_photographs
 from storage.moved_folders import record_moved_folder
 from storage.progress import Report
 

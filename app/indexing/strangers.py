@@ -15,7 +15,7 @@ from index.building.validation import read_validation_images
 from index.calibration import compute_relative_distances
 from index.store import StoreError
 from index.vectors import Doubles, Floats
-from model.dataset import FolderError
+from model.dataset.folder import FolderError
 from storage.parallel import map_ahead, split_batches
 from storage.progress import Report
 

@@ -17,7 +17,7 @@ from index.engines import milvus_collections
 from index.manifest import Manifest, StoreError, read_manifest
 from index.search import Index
 from index.vectors import compute_file_sha256
-from model.dataset import FolderError, scan_photographs
+from model.dataset.folder import FolderError, scan_photographs
 from storage.home import Home
 from storage.parallel import map_ahead
 from storage.progress import Report

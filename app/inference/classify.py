@@ -16,7 +16,7 @@ from model.predict import LabelProbability, Pixels, Prediction, Predictor
 
 DEFAULT_NEIGHBOURS = 6
 Decode = Callable[[bytes, DecodeRequest], DecodedImage]
-TRUSTED = DecodeRequest()
+TRUSTED = DecodeRequest(trusted=True)
 
 
 @dataclass(frozen=True, kw_only=True)

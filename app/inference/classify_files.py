@@ -18,8 +18,8 @@ from app.inference.classify import (
 )
 from app.inference.state import Ready
 from index.vectors import Floats
-from model.dataset import SUFFIXES, is_photograph
-from model.decode import ImageError
+from model.dataset.folder import SUFFIXES, is_photograph
+from model.image.decode import ImageError
 from model.predict import LabelProbability, Pixels, Prediction, Predictor
 from storage.parallel import map_ahead, split_batches
 

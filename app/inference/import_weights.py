@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.config import Settings
-from model.checkpoint import load_weights, save_weights
 from model.formats.importing import ImportOptions, import_weights
 from model.formats.network import ILSVRC
 from model.formats.published import PUBLISHED_WEIGHTS, fetch_published
-from model.weights_header import WeightsError, WeightsHeader, read_weights_header
+from model.weights.checkpoint import load_weights, save_weights
+from model.weights.header import WeightsError, WeightsHeader, read_weights_header
 from storage.progress import Report
 
 

@@ -45,10 +45,10 @@ from index.review.stored import Review, read_review
 from index.sample import ImageSample, read_sample
 from index.store import Index
 from index.units import TopImages, read_units
-from model.config import FEATURES
+from model.network.config import FEATURES
 from model.predict import Predictor
 from model.runtime.prepared import open_predictor
-from model.weights_header import WeightsError
+from model.weights.header import WeightsError
 
 log = logging.getLogger(__name__)
 runtime_log = logging.getLogger("alexnet.runtime")

@@ -19,13 +19,13 @@ from app.inference.state import (
 from app.inference.weights_files import list_weights_files, resolve_path
 from index import store
 from index.manifest import Manifest, StoreError
-from model.config import FEATURES, SQUARE_SIDE, AlexNetConfig
-from model.paper_layers import count_features
-from model.weights_header import WeightsError, read_weights_header
+from model.network.config import FEATURES, SQUARE_SIDE, AlexNetConfig
+from model.network.paper_layers import count_features
+from model.weights.header import WeightsError, read_weights_header
 from storage.home import Home
 
 if TYPE_CHECKING:
-    from model.checkpoint import Weights
+    from model.weights.checkpoint import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def read_identity(file: Path) -> str:
     if recorded := read_weights_header(file).identity:
         return recorded
     # Not above: only files from before it was recorded take torch.
-    from model.checkpoint import load_weights
+    from model.weights.checkpoint import load_weights
 
     return load_weights(file).identity
 
@@ -149,7 +149,7 @@ def load_servable(file: Path) -> "Weights":
     WeightsError.
     """
     # Not above: a process that serves a prepared network needs no torch.
-    from model.checkpoint import check_finite, load_weights
+    from model.weights.checkpoint import check_finite, load_weights
 
     weights = load_weights(file)
     check_finite(weights)

@@ -13,7 +13,7 @@ from index.sample import ImageSample
 from index.store import Index, Manifest
 from index.units import TopImages
 from model.predict import Predictor
-from model.weights_header import WeightsError
+from model.weights.header import WeightsError
 
 Reason = Literal["no-weights", "no-index", "mismatch", "damaged", "database", "disk", "search"]
 PASSING_REASONS = ("database", "disk", "no-index", "search")

@@ -17,7 +17,7 @@ from app.inference.weights_files import (
 )
 from index import store
 from index.manifest import StoreError
-from model.weights_header import WeightsError
+from model.weights.header import WeightsError
 from storage.files import switch_link
 from storage.home import Home
 

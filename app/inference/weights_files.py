@@ -9,8 +9,8 @@ from app.database.images import list_version_names
 from app.database.session import Sessions
 from index import store
 from index.manifest import StoreError, read_manifest
-from model.config import SQUARE_SIDE
-from model.weights_header import IMPORTED, WeightsError, WeightsHeader, read_weights_header
+from model.network.config import SQUARE_SIDE
+from model.weights.header import IMPORTED, WeightsError, WeightsHeader, read_weights_header
 from storage.home import Home
 from storage.runs import Run, RunFolder, datetime_from_timestamp, read_run_folder, recency
 from storage.tolerant_json import (

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from app.review.corrections import CorrectionError, ListedCorrection
 from index.vectors import compute_file_sha256
-from model.dataset import CLASSES_FILE, scan_photographs
+from model.dataset.folder import CLASSES_FILE, scan_photographs
 from storage.files import make_links, temporary_path
 
 RECORD_FILE = "corrections.json"

@@ -11,8 +11,7 @@ from app import context
 from app.database.images import find_examples, find_image
 from app.database.new_home import make_first_tables
 from app.database.session import DatabaseError, are_tables_current
-from app.decoding.child import DecodeRequest
-from app.inference.classify import classify_image
+from app.inference.classify import TRUSTED, classify_image
 from app.inference.state import LabelsOnly, NotReadyError, Ready, describe_outdated_tables
 from app.uploads.receive import (
     Upload,
@@ -33,7 +32,7 @@ from app.uploads.results import (
 from app.views.ownership import read_owner, remember_browser
 from app.views.pictures import encode_picture
 from app.views.setup import describe_index_step
-from model.decode import ImageError
+from model.image.decode import ImageError
 
 blueprint = Blueprint("classify", __name__)
 blueprint.before_request(remember_browser)
@@ -105,7 +104,7 @@ def classify_and_store(upload: Upload) -> str:
     """Classify an image and store the result with its picture; return its token."""
     settings, sessions = context.settings(), context.sessions()
     # A file of the server may be larger than an upload.
-    limits = DecodeRequest() if upload.server_file else make_decode_request(settings)
+    limits = TRUSTED if upload.server_file else make_decode_request(settings)
     with context.compute_slot():
         classification, image = classify_image(
             context.require_serving(),

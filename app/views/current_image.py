@@ -17,7 +17,7 @@ from app.database.tables import UploadResult
 from app.uploads.results import TOKEN_PATTERN, find_own_results, find_result, locate_result_picture
 from app.views.images import FILE_GONE, find_image_or_404, read_unchanged
 from app.views.ownership import is_own, read_owner
-from model.decode import ImageError
+from model.image.decode import ImageError
 from model.predict import Pixels, Predictor
 
 IMAGE_NAME = re.compile(r"image-(\d{1,10})")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from flask import Flask
 
-from model.config import AlexNetConfig
-from model.preprocess import crop_offsets
-from model.weights_header import UNKNOWN, Provenance
+from model.image.preprocess import crop_offsets
+from model.network.config import AlexNetConfig
+from model.weights.header import UNKNOWN, Provenance
 
 THIN_SPACE = "\u2009"
 MIN_BAR_PERCENT = 0.4

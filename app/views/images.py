@@ -12,7 +12,7 @@ from app.views.breadcrumb import read_breadcrumb
 from app.views.explore import read_order
 from app.views.format import describe_provenance
 from app.views.pictures import serve_image_file
-from model.decode import ImageError
+from model.image.decode import ImageError
 
 blueprint = Blueprint("images", __name__, url_prefix="/images")
 IMAGE_RULE = f"/<int(max={context.MAX_ID}):image_id>"

@@ -33,7 +33,7 @@ from app.views.format import describe_provenance, format_day
 from app.views.ownership import is_own, read_owner
 from app.views.pictures import serve_image_file
 from app.views.setup import describe_index_step
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
 from model.predict import LabelProbability, Predictor
 
 blueprint = Blueprint("results", __name__, url_prefix="/results")

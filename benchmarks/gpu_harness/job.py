@@ -50,8 +50,8 @@ PARTS: Mapping[str, Part] = {
         Part(
             name="answers",
             title="Answers",
-            purpose="outputs, gradients, three updates and ten crops in float32, TF32 and bf16 "
-            "against the CPU in float64; the tests marked `gpu`",
+            purpose="outputs, gradients, three updates and ten crops in float32, TF32, bf16 "
+            "and float16 against the CPU in float64; the tests marked `gpu`",
             function="answers:measure",
             seconds=70,
             expected=40,
@@ -60,7 +60,7 @@ PARTS: Mapping[str, Part] = {
             name="speed",
             title="Training speed",
             purpose="whole steps against torchvision's AlexNet in the same settings; images from "
-            "the GPU's memory and from the store",
+            "the GPU's memory, sent as bytes from the store, and augmented by the CPU",
             function="speed:measure",
             seconds=120,
             expected=90,

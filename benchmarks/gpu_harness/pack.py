@@ -30,12 +30,12 @@ from rich.console import Console
 
 from benchmarks.gpu_harness.job import ROOT
 from benchmarks.gpu_harness.libraries import keep_cards
-from model.config import SQUARE_SIDE
-from model.dataset import CLASSES_FILE, Photograph, scan_folder
-from model.decode import ImageError, decode_image
-from model.preprocess import cut_central_square
+from model.dataset.folder import CLASSES_FILE, Photograph, scan_folder
+from model.image.decode import ImageError, decode_image
+from model.image.preprocess import cut_central_square
+from model.network.config import SQUARE_SIDE
 from storage.parallel import map_ahead
-from training.run_folder import read_commit
+from training.records.run_folder import read_commit
 
 CODE = ("benchmarks", "experiments", "index", "model", "storage", "tests", "training")
 PACKAGES = (
@@ -175,7 +175,7 @@ def take_of_each(photographs: Sequence[Photograph], count: int) -> Iterator[Phot
 def encode_square(file: Path, quality: int) -> bytes | None:
     """Encode a photograph's central square, at most 256 pixels across; None if it is damaged."""
     try:
-        image = decode_image(file.read_bytes())
+        image = decode_image(file.read_bytes(), trusted=True)
     except ImageError:
         return None
     square = cut_central_square(image, min(SQUARE_SIDE, *image.size))

@@ -76,7 +76,8 @@ def list_results(report: Report) -> Iterator[str]:
     yield "Written by `python benchmarks/gpu.py page`; do not edit it.\n"
     if not report:
         yield (
-            "No report has been made yet: nothing in this project has been run on a GPU. What is "
+            "No report has been made yet: nothing in this project has been run on a GPU, neither "
+            "images that cross to it as bytes nor float16 with a scaled loss nor TF32. What is "
             "described below prepares it, and was tried on a CPU."
         )
         yield ""

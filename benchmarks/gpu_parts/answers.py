@@ -15,19 +15,22 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_harness.job import ROOT, Job
-from model.alexnet import AlexNet
-from model.config import AlexNetConfig
-from model.counter_rng import derive_image_keys
-from model.ten_crop import cut_ten_crops, ten_crop_forward
-from training.config import PAPER
-from training.data import Batch
-from training.device import compile_network, use_deterministic_algorithms
-from training.loop import backward_pass
-from training.state import TrainingState, init_state
+from model.image.ten_crop import cut_ten_crops, ten_crop_forward
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
+from model.network.counter_rng import derive_image_keys
+from training.batches.batches import Batch
+from training.optimisation.device import compile_network, set_tf32, use_deterministic_algorithms
+from training.optimisation.loop import backward_pass
+from training.optimisation.precision import Precision, autocast
+from training.optimisation.state import TrainingState, init_state
+from training.recipe.config import PAPER
 
 RATES = (0.01, 0.01, 0.001)
 """Learning rates of the update steps; the last is lower, as after a drop."""
 Answers = dict[str, Tensor]
+LOSS_SCALE = 2.0**8
+"""Of float16: no gradient overflows with it, as it may in the first steps of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +40,7 @@ class Way:
     name: str
     device: str
     dtype: torch.dtype = torch.float32
-    bf16: bool = False
+    precision: Precision = "f32"
     tf32: bool = False
     compiled: bool = False
     limit: float
@@ -65,7 +68,7 @@ def measure(job: Job) -> None:
     job.attempt("gpu_tests", lambda: run_gpu_tests(job))
     if not job.quick:
         name, device = "bf16, compiled", job.device
-        compare_way(Way(name=name, device=device, bf16=True, compiled=True, limit=2e-2))
+        compare_way(Way(name=name, device=device, precision="bf16", compiled=True, limit=2e-2))
 
 
 def make_batch(quick: bool) -> tuple[AlexNetConfig, Batch]:
@@ -86,7 +89,8 @@ def list_ways(device: str) -> list[Way]:
         Way(name="float32 on the CPU", device="cpu", limit=1e-4),
         Way(name="float32", device=device, limit=1e-4),
         Way(name="TF32", device=device, tf32=True, limit=5e-3),
-        Way(name="bf16", device=device, bf16=True, limit=2e-2),
+        Way(name="bf16", device=device, precision="bf16", limit=2e-2),
+        Way(name="float16", device=device, precision="f16", limit=5e-3),
     ]
 
 
@@ -96,26 +100,21 @@ def compute_answers(way: Way, config: AlexNetConfig, batch: Batch) -> Answers:
     state = init_state(config, PAPER, torch.device(way.device), dtype=way.dtype)
     if way.compiled:
         compile_network(state, "on", 0)
+    state.loss_scale.value = LOSS_SCALE
     before = copy_weights(state)
     state.network.eval()
-    with torch.no_grad(), torch.autocast(way.device, torch.bfloat16, enabled=way.bf16):
+    with torch.no_grad(), autocast(torch.device(way.device), way.precision):
         x = batch.x.to(way.device, way.dtype)
         output = state.network(x)
     answers = {"logits": output.logits, "fc7": output.fc7}
     state.network.train()
-    take_step(state, batch, way.bf16, RATES[0], update=False)
+    take_step(state, batch, way.precision, RATES[0], update=False)
     answers |= {f"gradient of {k}": p.grad for k, p in state.network.named_parameters()}
     for rate in RATES:
-        take_step(state, batch, way.bf16, rate)
+        take_step(state, batch, way.precision, rate)
     after = copy_weights(state)
     answers |= {f"update of {k}": after[k] - before[k] for k in after}
     return {name: value.detach().cpu().double() for name, value in answers.items()}
-
-
-def set_tf32(enabled: bool) -> None:
-    """Let products of float32 round their factors to 11 bits, or not."""
-    torch.backends.cuda.matmul.allow_tf32 = enabled
-    torch.backends.cudnn.allow_tf32 = enabled
 
 
 def copy_weights(state: TrainingState) -> Answers:
@@ -124,11 +123,11 @@ def copy_weights(state: TrainingState) -> Answers:
 
 
 def take_step(
-    state: TrainingState, batch: Batch, bf16: bool, rate: float, update: bool = True
+    state: TrainingState, batch: Batch, precision: Precision, rate: float, update: bool = True
 ) -> None:
     """Compute the gradients as the training loop does, and update the weights."""
     keys = derive_image_keys(0, 1, batch.rows)
-    backward_pass(state, batch, keys, len(batch.rows), bf16)
+    backward_pass(state, batch, keys, len(batch.rows), precision)
     if update:
         state.sgd.set_rates(dict.fromkeys(state.sgd.rates, rate))
         state.sgd.step()
@@ -175,7 +174,7 @@ def compare_ten_crops(device: str, config: AlexNetConfig) -> dict[str, float]:
 def is_deterministic(device: str, config: AlexNetConfig, batch: Batch) -> bool:
     """Return whether three steps give the same bits twice with --deterministic."""
     use_deterministic_algorithms()
-    way = Way(name="", device=device, bf16=True, tf32=True, limit=0)
+    way = Way(name="", device=device, precision="bf16", tf32=True, limit=0)
     try:
         first, second = (compute_answers(way, config, batch) for _ in range(2))
     finally:

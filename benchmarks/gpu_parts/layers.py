@@ -16,9 +16,9 @@ from benchmarks.gpu_harness.job import Job
 from benchmarks.gpu_parts.speed import RECIPE, Setting, Setup, compile_ours, make_setup, train
 from benchmarks.gpu_parts.synthetic import SameBatches, make_batch
 from benchmarks.gpu_parts.timing import median_seconds
-from model.alexnet import AlexNet
-from model.lrn import LocalResponseNorm
-from training.state import init_state
+from model.network.alexnet import AlexNet
+from model.network.lrn import LocalResponseNorm
+from training.optimisation.state import init_state
 
 MAX_KERNELS = 15
 """Kernels that the report lists, those that take longest."""

@@ -14,8 +14,8 @@ from benchmarks.gpu_parts.cards import find_peak
 from benchmarks.gpu_parts.timing import median_seconds
 from storage.machine import read_processor_name
 from storage.parallel import cores
-from training.device import has_bf16
-from training.run_folder import read_commit
+from training.optimisation.device import has_bf16
+from training.records.run_folder import read_commit
 
 COMMIT = ROOT / "COMMIT"
 """Written by the pack, whose folder is not a clone."""

@@ -12,13 +12,13 @@ from PIL import Image
 
 from benchmarks.gpu_harness.job import Job
 from benchmarks.gpu_parts.timing import time_call
-from model.alexnet import AlexNet
-from model.checkpoint import Pca, Weights
-from model.config import AlexNetConfig
-from model.dataset import ClassName
+from model.dataset.folder import ClassName
+from model.image.preprocess import decode_square
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
-from model.preprocess import decode_square
-from model.weights_header import Provenance
+from model.weights.checkpoint import Pca, Weights
+from model.weights.header import Provenance
 
 
 def measure(job: Job) -> None:

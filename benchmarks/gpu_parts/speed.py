@@ -2,7 +2,8 @@
 
 Both networks take turns of a few steps on images in the GPU's memory, in the same precision, memory
 format and way to compile. Then ours takes its images where a run takes them: from the GPU's memory,
-augmented there, or from the CPU's store, augmented by one of a number of cores.
+or from the store, from which a number of cores read or decode them and send them as bytes; and, to
+compare, augmented by these cores.
 """
 
 import gc
@@ -24,18 +25,20 @@ from benchmarks.gpu_parts.cards import find_peak
 from benchmarks.gpu_parts.synthetic import SameBatches, make_batch, make_dataset
 from benchmarks.gpu_parts.timing import synchronise, time_call
 from benchmarks.gpu_parts.torchvision_net import build_torchvision_net
-from model.alexnet import AlexNet
-from model.config import AlexNetConfig
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
 from storage.parallel import cores
-from training.callbacks import Callbacks
-from training.config import PAPER, SMALL, Recipe
-from training.data import Batches
+from training.batches.batches import Batches
+from training.batches.resident import copy_images
+from training.batches.streaming import stream_images
 from training.dataset.prepare import PreparedDataset
-from training.device import compile_network, find_lrn_layers
-from training.loop import train_epoch
-from training.resident import copy_images
-from training.schedule import schedule_epoch
-from training.state import EpochProgress, TrainingState, init_state
+from training.optimisation.device import compile_network, find_lrn_layers
+from training.optimisation.loop import train_epoch
+from training.optimisation.precision import Precision
+from training.optimisation.state import EpochProgress, TrainingState, init_state
+from training.recipe.config import PAPER, SMALL, Recipe
+from training.recipe.schedule import schedule_epoch
+from training.records.callbacks import Callbacks
 
 RECIPE = replace(PAPER, rate=1e-6)
 """Noise must not make the weights diverge; the rate does not change the time of a step."""
@@ -192,8 +195,8 @@ def compile_ours(state: TrainingState, mode: str | None) -> None:
 def train(state: TrainingState, batches: Batches, recipe: Recipe) -> None:
     """Train on the batches by the training loop itself, from the beginning of an epoch."""
     state.progress = EpochProgress()
-    bf16 = state.device.type == "cuda"
-    train_epoch(state, batches, recipe, schedule_epoch([], RECIPE), bf16, Callbacks())
+    precision: Precision = "bf16" if state.device.type == "cuda" else "f32"
+    train_epoch(state, batches, recipe, schedule_epoch([], RECIPE), precision, Callbacks())
 
 
 def make_torchvision_turn(setting: Setting, setup: Setup) -> Turn:
@@ -235,8 +238,12 @@ def measure_sources(job: Job, setting: Setting, setup: Setup) -> dict[str, Any]:
         if job.seconds_left < MIN_SECONDS:
             break
         with limit_cores(count):
-            where = f"store, recipe small, {count} core{'s' if count > 1 else ''}"
-            figures[where] = measure_source(state, setup.data, SMALL, setting.batch)
+            which = f"recipe small, {count} core{'s' if count > 1 else ''}"
+            streamed = stream_images(setup.data, setup.device)
+            for data, way in ((streamed, "sent as bytes"), (setup.data, "augmented by the CPU")):
+                figures[f"store, {way}, {which}"] = measure_source(
+                    state, data, SMALL, setting.batch
+                )
     return figures
 
 

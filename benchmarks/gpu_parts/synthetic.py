@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.checkpoint import Pca
-from model.config import AlexNetConfig
-from model.dataset import ClassName
-from training.data import Batch, Batches
+from model.dataset.folder import ClassName
+from model.network.config import AlexNetConfig
+from model.weights.checkpoint import Pca
+from training.batches.batches import Batch, Batches
 from training.dataset.prepare import PreparedDataset
 from training.dataset.store import Split
 

@@ -18,21 +18,22 @@ import torch.distributed as dist
 from torch import Tensor
 
 import benchmarks.gpu_harness.compat  # noqa: F401
-import model.towers
+import model.network.towers
 from benchmarks.gpu_harness.job import ROOT, Job
 from benchmarks.gpu_parts.cards import Exchange, list_exchanges
 from benchmarks.gpu_parts.synthetic import make_batch
 from benchmarks.gpu_parts.timing import median_seconds
-from model.alexnet import AlexNet
-from model.config import TOWERS, AlexNetConfig
-from model.counter_rng import derive_image_keys
-from model.towers import Tower, TowerRank, split_state_dict
-from training.config import PAPER
-from training.data import Batch
+from model.network.alexnet import AlexNet
+from model.network.config import TOWERS, AlexNetConfig
+from model.network.counter_rng import derive_image_keys
+from model.network.towers import Tower, TowerRank, split_state_dict
+from training.batches.batches import Batch
 from training.distributed.mesh import Mesh
-from training.loop import backward_pass
-from training.sgd import PaperSGD, group_parameters
-from training.state import TrainingState
+from training.optimisation.loop import backward_pass
+from training.optimisation.precision import Precision
+from training.optimisation.sgd import PaperSGD, group_parameters
+from training.optimisation.state import TrainingState
+from training.recipe.config import PAPER
 
 SECONDS_PER_TRY = 25.0
 """On a GPU, where a backend may wait for ever."""
@@ -132,7 +133,7 @@ def start(build: Callable[[], AlexNet], device: torch.device) -> TrainingState:
 def stage_exchanges() -> None:
     """Let both exchanges of the towers pass through the CPU's memory."""
     collectives: Any = dist
-    exchanges: Any = model.towers
+    exchanges: Any = model.network.towers
     gather, reduce = exchanges.all_gather_single, collectives.all_reduce
 
     def gather_on_cpu(x: Tensor, dim: int, group: Any) -> Tensor:
@@ -150,8 +151,9 @@ def stage_exchanges() -> None:
 
 def take_step(state: TrainingState, batch: Batch, update: bool = True) -> None:
     """Train on the batch once."""
-    bf16 = state.device.type == "cuda" and update
-    backward_pass(state, batch, derive_image_keys(0, 1, batch.rows), len(batch.rows), bf16)
+    precision: Precision = "bf16" if state.device.type == "cuda" and update else "f32"
+    keys = derive_image_keys(0, 1, batch.rows)
+    backward_pass(state, batch, keys, len(batch.rows), precision)
     if update:
         state.sgd.step()
 

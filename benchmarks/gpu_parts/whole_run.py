@@ -15,21 +15,23 @@ import torch
 from rich.console import Console
 
 from benchmarks.gpu_harness.job import ROOT, Job
-from model.checkpoint import Weights, save_weights
-from model.visualize import compute_low_frequency_share
-from model.weights_header import Provenance
+from model.visualization.kernels import compute_low_frequency_share
+from model.weights.checkpoint import Weights, save_weights
+from model.weights.header import Provenance
 from storage.home import Home
-from training.callbacks import Callbacks
-from training.config import PAPER, SMALL, Recipe
+from training.batches.streaming import place_images
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, prepare
-from training.device import compile_network, has_bf16
-from training.loop import train_network
-from training.reporting import draw_conv1
-from training.resident import keep_on_gpu
-from training.run_folder import RunSpec, read_commit
-from training.state import TrainingState, init_state
-from training.validate import measure_ten_crops
+from training.optimisation.device import choose_precision, compile_network
+from training.optimisation.loop import train_network
+from training.optimisation.precision import Precision
+from training.optimisation.state import TrainingState, init_state
+from training.optimisation.validate import measure_ten_crops
+from training.recipe.config import PAPER, SMALL, Recipe
+from training.recipe.options import Options
+from training.records.callbacks import Callbacks
+from training.records.reporting import draw_conv1
+from training.records.run_folder import RunSpec, read_commit
 
 SECONDS_AFTERWARDS = 15.0
 """Kept for the ten crops and for writing the weights."""
@@ -60,20 +62,21 @@ def train_whole(job: Job, recipe: Recipe, preset: str, *, shorten: bool) -> None
     console = Console(force_terminal=False)
     data = prepare_photographs(job)
     device = job.torch_device
-    bf16 = has_bf16(device)
+    precision = choose_precision(Options(), device)
     started = time.monotonic()
-    data = keep_on_gpu(data, device)
+    data = place_images(data, device)
     job.record(copy_seconds=time.monotonic() - started)
     if shorten:
-        recipe = fit_epochs(job, data, recipe, bf16)
-    spec = RunSpec(data, recipe, precision="bf16" if bf16 else "f32")
+        recipe = fit_epochs(job, data, recipe, precision)
+    spec = RunSpec(data, recipe, precision=precision)
     state, compiled = start_run(job, data, recipe)
     job.record(preset=preset, epochs=recipe.epochs, precision=spec.precision, compiled=compiled)
     try:
-        train_network(state, data, recipe, bf16, Callbacks(on_epoch=lambda s: on_epoch(job, s)))
+        callbacks = Callbacks(on_epoch=lambda s: on_epoch(job, s))
+        train_network(state, data, recipe, precision, callbacks)
     except OutOfTimeError:
         console.print("The rest of the epochs does not fit.")
-    ten_crops = measure_ten_crops(state, spec, bf16, console, Callbacks())
+    ten_crops = measure_ten_crops(state, spec, precision, console, Callbacks())
     job.record(ten_crops=ten_crops)
     draw_conv1(state.network.first_conv.weight).save(job.report / f"conv1-{preset}.png")
     weights = make_weights(state, spec, preset, ten_crops)
@@ -104,13 +107,13 @@ def start_run(job: Job, data: PreparedDataset, recipe: Recipe) -> tuple[Training
     return state, compile_network(state, mode, len(data.train) * recipe.epochs)  # type: ignore[arg-type]
 
 
-def fit_epochs(job: Job, data: PreparedDataset, recipe: Recipe, bf16: bool) -> Recipe:
+def fit_epochs(job: Job, data: PreparedDataset, recipe: Recipe, precision: Precision) -> Recipe:
     """Return the recipe with as many epochs as fit, by the second of two that are tried."""
     if job.quick:
         return replace(recipe, epochs=2)
     trial = replace(recipe, epochs=2)
     state, _ = start_run(job, data, trial)
-    train_network(state, data, trial, bf16, Callbacks())
+    train_network(state, data, trial, precision, Callbacks())
     seconds = state.history[-1].seconds
     fitting = int((job.seconds_left - SECONDS_AFTERWARDS) / (1.1 * seconds))
     job.record(seconds_of_an_epoch=seconds, epochs_of_the_recipe=recipe.epochs)

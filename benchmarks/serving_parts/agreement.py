@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from model.checkpoint import Weights
-from model.dataset import scan_folder
-from model.preprocess import read_square
+from model.dataset.folder import scan_folder
+from model.image.preprocess import read_square
 from model.runtime.protocol import Floats, Runtime
+from model.weights.checkpoint import Weights
 from storage.parallel import split_batches
 
 NEIGHBOURS = 6

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torchvision.models import alexnet
 
-from model.checkpoint import Weights
 from model.predict import Predictor
 from model.runtime.choice import make_openvino
 from model.runtime.names import OPENVINO_PRECISIONS
 from model.runtime.protocol import Runtime, RuntimeUnavailableError
+from model.weights.checkpoint import Weights
 
 Pass = Callable[[], object]
 

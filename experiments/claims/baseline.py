@@ -14,10 +14,10 @@ from experiments.claims.experiment import Experiment, Setting
 from experiments.claims.result import Count, RunResult, name_result, pack, read_result
 from experiments.claims.runner import Workplace
 from experiments.claims.train import Parts, describe_run, divide
-from training.callbacks import StoppedError
-from training.config import PAPER
 from training.dataset.store import Split
 from training.evaluation.predictions import ResultKey, rank_predictions
+from training.recipe.config import PAPER
+from training.records.callbacks import StoppedError
 
 ARM = "SIFT + Fisher vectors"
 DESCRIPTORS, DIMENSIONS, GAUSSIANS = 300, 64, 64

@@ -12,8 +12,8 @@ from experiments.claims.experiment import Experiment, Setting, find_data_kind
 from experiments.claims.runner import Workplace, run_or_read, weights_file
 from experiments.claims.train import Parts, divide
 from experiments.held_out import keep_classes
-from model.checkpoint import Weights, load_weights
-from training.config import fit_finetuning
+from model.weights.checkpoint import Weights, load_weights
+from training.recipe.config import fit_finetuning
 
 WIDE, WIDER = "all classes", "all classes, with conv6"
 ALONE, TUNED = "the classes alone", "pretrained, with conv6"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.alexnet import AlexNet
+from model.network.alexnet import AlexNet
 
 IMAGES, EPOCHS = 1_281_167, 90
 """Training images of ILSVRC-2012, and the paper's passes over them."""

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from model.dataset import ClassName
-from training.config import Recipe
+from model.dataset.folder import ClassName
+from training.recipe.config import Recipe
 
 DataKind = Literal["cifar10", "imagenette", "imagenet"]
 """What the photographs are; "imagenette" is any folder of photographs with few classes."""

@@ -37,7 +37,7 @@ from storage.findings import (
     RunCurve,
     Verdict,
 )
-from training.config import PAPER
+from training.recipe.config import PAPER
 
 ENOUGH_SEEDS = 2
 """Seeds of which there is an interval: a longer run with fewer does not count before a shorter."""

@@ -17,11 +17,11 @@ from experiments.claims.runner import Workplace
 from experiments.claims.train import Parts, describe_run
 from experiments.held_out import digest_split, take_images
 from index.sample import make_thumbnail
-from model.checkpoint import load_weights
 from model.predict import Predictor
-from training.callbacks import StoppedError
-from training.config import PAPER
+from model.weights.checkpoint import load_weights
 from training.dataset.store import Split
+from training.recipe.config import PAPER
+from training.records.callbacks import StoppedError
 
 QUERIES = 1000
 """Validation images that are looked up, of all classes alike."""

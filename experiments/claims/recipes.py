@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from experiments.claims.experiment import Contrast, DataKind, MakeArms, Setting
-from model.architectures import VARIANTS
-from model.config import AlexNetConfig
-from model.definition import DEFINED, describe_definition
-from model.layers import Conv, Dense, Drop, Layer
-from model.paper_layers import list_layers
-from training.config import FIGURE_1, ORIGINAL, PAPER, SMALL, Recipe, fit_cifar
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
+from model.network.definition import DEFINED, describe_definition
+from model.network.layers import Conv, Dense, Drop, Layer
+from model.network.paper_layers import list_layers
+from training.recipe.config import FIGURE_1, ORIGINAL, PAPER, SMALL, Recipe, fit_cifar
 
 CIFAR_IMAGES, CIFAR_EPOCHS = 10_000, 10
 CIFAR_TEST_IMAGES = 2500

@@ -23,15 +23,15 @@ from experiments.claims.result import (
     read_result,
 )
 from experiments.claims.train import Parts, Trained, describe_run, divide, train_run
-from model.checkpoint import save_weights
+from model.weights.checkpoint import save_weights
 from storage.findings import RESULTS
 from storage.home import Home
 from storage.runs import RunFolder
-from training.config import Recipe
 from training.dataset.prepare import PreparedDataset
-from training.device import choose_precision, select_device
-from training.options import Options
-from training.run_folder import RunSpec, make_weights
+from training.optimisation.device import choose_precision, select_device
+from training.recipe.config import Recipe
+from training.recipe.options import Options
+from training.records.run_folder import RunSpec, make_weights
 
 Probabilities = npt.NDArray[np.float16]
 

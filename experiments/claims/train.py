@@ -22,28 +22,29 @@ from experiments.claims.experiment import Setting, find_data_kind
 from experiments.claims.result import Count, Point, RunData, RunResult, pack
 from experiments.held_out import digest_split, hold_out, take_images
 from experiments.towers import contrast_halves
-from model.config import SQUARE_SIDE
-from model.preprocess import CENTRE_CROP
-from model.ten_crop import ten_crop_forward
-from model.visualize import compute_low_frequency_share
+from model.image.preprocess import CENTRE_CROP
+from model.image.ten_crop import ten_crop_forward
+from model.network.config import SQUARE_SIDE
+from model.visualization.kernels import compute_low_frequency_share
 from storage.files import write_atomically
 from storage.machine import read_processor_name
 from storage.runs import Epoch, RunFolder
 from storage.tolerant_json import read_json_object
-from training.callbacks import Callbacks
-from training.checkpoints import load_checkpoint, save_checkpoint
-from training.config import Recipe
-from training.data import load_validation_squares
+from training.batches.batches import load_validation_squares
 from training.dataset.prepare import PreparedDataset
-from training.device import unfuse_lrn
-from training.divergence import DivergedError
 from training.evaluation.predictions import ResultKey, rank_predictions
-from training.loop import train_network
-from training.options import Options
-from training.reporting import format_epoch
-from training.run_folder import RunSpec, read_commit
-from training.state import RECENT_LOSSES, TrainingState
-from training.validate import TEN_CROP_BATCH_SIZE
+from training.optimisation.device import unfuse_lrn
+from training.optimisation.divergence import DivergedError
+from training.optimisation.loop import train_network
+from training.optimisation.precision import Precision, autocast
+from training.optimisation.state import RECENT_LOSSES, TrainingState
+from training.optimisation.validate import TEN_CROP_BATCH_SIZE
+from training.recipe.config import Recipe
+from training.recipe.options import Options
+from training.records.callbacks import Callbacks
+from training.records.checkpoints import load_checkpoint, save_checkpoint
+from training.records.reporting import format_epoch
+from training.records.run_folder import RunSpec, read_commit
 
 HELD_OUT_IMAGES = 1000
 """Of the images held out, those whose error is measured after each epoch."""
@@ -147,7 +148,7 @@ def train_run(
     a result that says so.
     """
     state, precision = start_arm(arm, parts.train, options)
-    run = Run(arm, parts, setting, state, RunFolder(folder), precision == "bf16")
+    run = Run(arm, parts, setting, state, RunFolder(folder), precision)
     run.resume()
     name = f"{described.experiment}: {arm.name}, seed {described.seed}"
     described = replace(described, precision=precision)
@@ -165,7 +166,7 @@ def train_run(
         save_checkpoint=lambda _: run.save(),
     )
     try:
-        train_network(state, parts.train, arm.recipe, run.bf16, callbacks)
+        train_network(state, parts.train, arm.recipe, run.spec.precision, callbacks)
     except DivergedError as error:
         return finish(run, replace(described, diverged=str(error)))
     described = replace(
@@ -186,7 +187,7 @@ def finish(run: "Run", result: RunResult) -> Trained:
 def measure_run(run: "Run", described: RunResult) -> RunResult:
     """Measure a trained network on the test images, and look at its conv1."""
     state = run.state
-    centre, crops = predict_test(state, run.parts.test, run.arm.recipe, run.bf16)
+    centre, crops = predict_test(state, run.parts.test, run.arm.recipe, run.spec.precision)
     run.probabilities = crops.numpy().astype(np.float16)
     measured = {
         "conv1 at low frequencies": compute_low_frequency_share(state.network.first_conv.weight)
@@ -225,12 +226,12 @@ class Run:
         setting: Setting,
         state: TrainingState,
         folder: RunFolder,
-        bf16: bool,
+        precision: Precision,
     ) -> None:
         self.arm, self.parts, self.setting, self.state = arm, parts, setting, state
-        self.folder, self.bf16 = folder, bf16
+        self.folder = folder
         weights = arm.weights.identity if arm.weights else None
-        self.spec = RunSpec(parts.train, arm.recipe, weights, "bf16" if bf16 else "f32")
+        self.spec = RunSpec(parts.train, arm.recipe, weights, precision)
         self.training_errors: dict[str, float] = {}
         self.probabilities = np.empty((0, 0), np.float16)
         self.steps = 0
@@ -288,7 +289,10 @@ class Run:
     def add_epoch(self) -> None:
         """Measure the training error after an epoch."""
         wrong = find_wrong_rows(
-            self.state, data=self.parts.sample, recipe=self.arm.recipe, bf16=self.bf16
+            self.state,
+            data=self.parts.sample,
+            recipe=self.arm.recipe,
+            precision=self.spec.precision,
         )
         self.training_errors[str(len(self.state.history))] = len(wrong) / len(self.parts.sample.val)
 
@@ -317,7 +321,7 @@ def make_point(epoch: Epoch[float], training_error: float | None) -> Point:
 
 @torch.inference_mode()
 def predict_test(
-    state: TrainingState, data: PreparedDataset, recipe: Recipe, bf16: bool
+    state: TrainingState, data: PreparedDataset, recipe: Recipe, precision: Precision
 ) -> tuple[Tensor, Tensor]:
     """Predict the validation images by the centre crop and by all: float32 [N, classes] each."""
     network = state.network.eval()
@@ -326,7 +330,7 @@ def predict_test(
     size = TEST_BATCH_IMAGES if config.side < SQUARE_SIDE else TEN_CROP_BATCH_SIZE
     centre, crops = list[Tensor](), list[Tensor]()
     for batch in load_validation_squares(data, recipe.augmentation(config), size):
-        with torch.autocast(state.device.type, torch.bfloat16, enabled=bf16):
+        with autocast(state.device, precision):
             squares = batch.x.to(state.device)
             if config.crop == config.side:
                 # There is but one crop, whose mirror image is not tested (Figure 1).

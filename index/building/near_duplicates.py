@@ -16,10 +16,10 @@ from PIL import Image
 from index.building.extractor import IMAGES_PER_BATCH
 from index.sample import make_thumbnail
 from index.vectors import Doubles
-from model.config import Resize
-from model.decode import ImageError, decode_image
+from model.image.decode import ImageError, decode_image
+from model.image.preprocess import make_square
+from model.network.config import Resize
 from model.predict import Pixels, Predictor
-from model.preprocess import make_square
 from storage.parallel import map_ahead
 
 JPEG_QUALITY = 75
@@ -75,7 +75,7 @@ def measure_near_duplicate_pixels(
 
     def shrink(path: Path) -> Doubles | None:
         try:
-            image = decode_image(path.read_bytes())
+            image = decode_image(path.read_bytes(), trusted=True)
         except (ImageError, OSError):
             return None
         variants = (image, decode_image(encode_jpeg(image)), crop_and_shrink(image))
@@ -100,7 +100,7 @@ def measure_near_duplicate_pixels(
 def decode_with_variants(path: Path, predictor: Predictor) -> tuple[Pixels, Pixels, Pixels] | None:
     """Decode a photograph and its two variants, uint8 [256, 256, 3] each; None if unreadable."""
     try:
-        image = decode_image(path.read_bytes())
+        image = decode_image(path.read_bytes(), trusted=True)
         return (
             predictor.make_square(image),
             predictor.decode_square(encode_jpeg(image)),

@@ -23,9 +23,9 @@ from index.engines.factory import KINDS
 from index.manifest import StoreError
 from index.units import UNITS_BYTES
 from index.vectors import ROWS_PER_SHARD, Floats, Ids
-from model.config import FEATURES
-from model.dataset import Photograph
-from model.decode import ImageError
+from model.dataset.folder import Photograph
+from model.image.decode import ImageError
+from model.network.config import FEATURES
 from model.predict import Pixels, Predictor
 from storage.parallel import map_ahead, split_batches
 from storage.progress import Report, ignore_progress

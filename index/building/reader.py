@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from index.building.file_list import FileEntry, Stamp, UnreadableFile
-from model.config import Resize
-from model.decode import ImageError, read_image_header
+from model.image.decode import ImageError, read_image_header
+from model.image.preprocess import decode_square
+from model.network.config import Resize
 from model.predict import Pixels
-from model.preprocess import decode_square
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -64,8 +64,8 @@ def read_bytes_and_stamp(file: Path) -> tuple[bytes, Stamp]:
 
 def decode_file(path: str, data: bytes, stamp: Stamp, sha256: str, resize: Resize) -> DecodedFile:
     """Decode a file's bytes. Raises ImageError."""
-    first = read_image_header(data)
-    square = decode_square(data, resize=resize)
+    first = read_image_header(data, trusted=True)
+    square = decode_square(data, resize=resize, trusted=True)
     size, mtime, ctime = stamp
     entry = FileEntry(
         path=path,

@@ -17,7 +17,7 @@ from index.building.tsne import MapLayout, layout_images
 from index.building.unit_scan import UnitScan
 from index.sample import MAX_SAMPLE_IMAGES, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Ids, Vectors
-from model.config import Resize
+from model.network.config import Resize
 from model.predict import Predictor
 from storage.parallel import map_ahead
 from storage.progress import Report, ignore_progress

@@ -8,8 +8,8 @@ import numpy as np
 from index.arrays import Array
 from index.sample import PATCHES_PER_KERNEL, THUMBNAIL_SIDE, Pixels, make_thumbnail
 from index.vectors import Floats, Ids
-from model.conv1_responses import Conv1Responses
 from model.predict import Predictor
+from model.visualization.conv1_responses import Conv1Responses
 
 PatchKey = tuple[int, int]
 """A kernel's index and an image's id."""

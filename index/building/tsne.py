@@ -63,7 +63,7 @@ def layout_images(
     distinct, first, shared = np.unique(rows, return_index=True, return_inverse=True)
     if len(distinct) < 2:
         return MapLayout(points=np.full((len(rows), 2), 0.5, np.float32), span=1.0)
-    features = project_rows(vectors, distinct)
+    features = project_for_map(vectors, distinct)
     if len(distinct) < MIN_TSNE_IMAGES:
         return normalise_layout(features[:, :2].astype(np.float64), shared)
     start = (
@@ -74,7 +74,7 @@ def layout_images(
     return normalise_layout(run_tsne(features, start, report), shared)
 
 
-def project_rows(vectors: Vectors, rows: Ids) -> Floats:
+def project_for_map(vectors: Vectors, rows: Ids) -> Floats:
     """Project the vectors of rows onto their principal components: float32 [N, 50]."""
     transform = fit_pca(vectors.take(draw_rows(rows, PCA_SAMPLE_ROWS, SEED)), PCA_DIMENSIONS, SEED)
     return project_sample(transform, vectors, rows, len(rows), SEED)

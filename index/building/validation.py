@@ -24,8 +24,8 @@ from index.building.sampling import DRAW_KEY
 from index.manifest import REBUILD_HINT, StoreError
 from index.sample import THUMBNAIL_SIDE, Pixels, make_thumbnail
 from index.vectors import Floats, Ids
-from model.config import FEATURES
-from model.dataset import Photograph
+from model.dataset.folder import Photograph
+from model.network.config import FEATURES
 from model.predict import Predictor
 from storage.parallel import map_ahead, split_batches
 from storage.progress import Report

@@ -27,7 +27,7 @@ from index.building.file_list import (
 )
 from index.manifest import Manifest, Shard
 from index.vectors import Ids, Vectors
-from model.dataset import Photograph
+from model.dataset.folder import Photograph
 from storage.progress import Report
 
 MAX_SMALL_SHARDS = 8

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Floats
-from model.checkpoint import write_tensors
-from model.config import FEATURES
+from model.network.config import FEATURES
+from model.weights.checkpoint import write_tensors
 from storage.progress import Report
 
 Codes = npt.NDArray[np.uint8]

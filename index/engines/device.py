@@ -9,7 +9,7 @@ from typing import Protocol
 from index.engines.options import SEARCH_DEVICES, SearchDevice
 from index.engines.protocol import RowFilter, SearchEngine
 from index.vectors import Floats, Ids
-from model.config import FEATURES
+from model.network.config import FEATURES
 from storage.machine import list_gpu_devices
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import numpy as np
 from index.engines.device import Placement, open_on_gpus, place_index
 from index.engines.protocol import RowFilter, SearchEngine, VersionData
 from index.vectors import Floats, Ids, Vectors
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 
 def open_exact(version: VersionData, _parameters: Mapping[str, Any]) -> SearchEngine | None:

@@ -24,7 +24,7 @@ from index.id_map import read_id_map
 from index.manifest import REBUILD_HINT, Manifest, StoreError
 from index.projection import Projections, open_projections, write_projections
 from index.vectors import Floats, map_kept_rows
-from model.config import FEATURES
+from model.network.config import FEATURES
 from storage.progress import Report
 
 Parameters = dict[str, Any]

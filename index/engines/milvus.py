@@ -21,7 +21,7 @@ from index.engines.milvus_server import (
 from index.engines.protocol import RowFilter, SearchError, VersionData
 from index.manifest import StoreError
 from index.vectors import Floats, Ids
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 R = TypeVar("R")
 ROWS_PER_FETCH = 1000

@@ -31,7 +31,7 @@ from index.engines.protocol import VersionData
 from index.id_map import IdMap
 from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Ids, Vectors
-from model.config import FEATURES
+from model.network.config import FEATURES
 from storage.progress import Report
 
 ROWS_PER_INSERT = 1000

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 if TYPE_CHECKING:
     import faiss

@@ -14,7 +14,7 @@ from index.review.outliers import find_outliers
 from index.review.stored import UNKNOWN_CLASS, Review
 from index.sample import Pixels
 from index.vectors import Doubles, Floats, Ids, Vectors
-from model.loaded_network import LoadedNetwork
+from model.weights.loaded_network import LoadedNetwork
 
 MIN_REVIEWED = 10
 """With fewer images there is nothing to compare an image with."""

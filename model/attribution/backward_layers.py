@@ -10,7 +10,7 @@ from model.attribution.forward_layers import (
     sum_neighbours,
     sum_squares,
 )
-from model.layers import (
+from model.network.layers import (
     Activation,
     AveragePool,
     Border,
@@ -132,7 +132,7 @@ def carry_back_activation(
 
 
 def carry_back_norm(layer: Lrn | MapNorm, x: Floats, gradient: Floats, towers: int) -> Floats:
-    """With t = k + α Σ x²: g t^-β − 2αβ x Σ (g x t^(-β-1)), as in model/lrn.py."""
+    """With t = k + α Σ x²: g t^-β − 2αβ x Σ (g x t^(-β-1)), as in model/network/lrn.py."""
     groups = 1 if isinstance(layer, Lrn) and layer.across else towers
     t = sum_squares(layer, x, towers)
     scaled = gradient * t ** np.float32(-layer.beta)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.attribution.gradients import ForwardPass, compute_gradient, record_forward_pass
-from model.config import AlexNetConfig
-from model.layers import Activation, Conv, Local
-from model.paper_layers import list_layers
+from model.image.preprocess import CENTRE_CROP, crop_offsets
+from model.network.config import AlexNetConfig
+from model.network.layers import Activation, Conv, Local
+from model.network.paper_layers import list_layers
 from model.predict import Predictor
-from model.preprocess import CENTRE_CROP, crop_offsets
-from model.receptive_field import WeightedLayer, list_weighted_layers
 from model.runtime.protocol import Floats, Pixels
+from model.visualization.receptive_field import WeightedLayer, list_weighted_layers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
-"""The layers without weights, in NumPy, for one image: what model/modules.py builds of them."""
+"""The layers without weights, in NumPy, for one image, as model/network/modules.py builds them."""
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from model.layers import (
+from model.network.layers import (
     Activation,
     AveragePool,
     Border,

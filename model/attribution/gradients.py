@@ -12,7 +12,7 @@ import numpy as np
 
 from model.attribution.backward_layers import carry_back
 from model.attribution.forward_layers import apply_layer
-from model.layers import Conv, Dense, Layer, Local
+from model.network.layers import Conv, Dense, Layer, Local
 from model.runtime.protocol import Floats
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.attribution.explain import find_centre_crop
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
 from model.runtime.protocol import Floats, Pixels
 

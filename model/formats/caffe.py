@@ -22,7 +22,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from torch import Tensor
 
-from model.architectures import VARIANTS
 from model.formats.deep_compression import SHAPES, read_deep_compression
 from model.formats.network import (
     ILSVRC,
@@ -31,7 +30,8 @@ from model.formats.network import (
     count_classes,
     fit_tensors,
 )
-from model.weights_header import UNKNOWN
+from model.network.architectures import VARIANTS
+from model.weights.header import UNKNOWN
 
 
 class PublishedModel(NamedTuple):
@@ -65,7 +65,7 @@ def read_caffemodel(path: Path, sha1: str, variant: str | None) -> ForeignNetwor
     if not layers:
         raise FormatError(f"{path} is not a Caffe model: it holds no layers")
     check_normalisation(layers, path)
-    variant = variant or find_variant(layers, path)
+    variant = variant or find_caffe_variant(layers, path)
     tensors = read_layers(layers, path)
     published = PUBLISHED[variant]
     known = sha1 == published.sha1
@@ -101,7 +101,7 @@ def make_caffe_network(
     return ForeignNetwork(config=config, state=state, source=source, data=data, bgr=True)
 
 
-def find_variant(layers: Sequence[Any], path: Path) -> str:
+def find_caffe_variant(layers: Sequence[Any], path: Path) -> str:
     """Return which of the two networks the layers are of. Raises FormatError."""
     for layer in layers:
         if layer.name == "norm1" and layer.bottom and layer.bottom[0] in NETWORKS_BY_INPUT:

@@ -11,9 +11,9 @@ Here the sections are put in order; model/formats/cuda_convnet_layers.py makes l
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from model.config import TOWERS
 from model.formats.cfg_file import DefinitionError, Section, read_cfg
 from model.formats.cuda_convnet_layers import Definition, NetworkBuilder, Step
+from model.network.config import TOWERS
 
 
 def read_definition(layer_file: Path, parameter_file: Path, *, side: int, crop: int) -> Definition:

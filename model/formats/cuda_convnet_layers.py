@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from model.config import TOWERS, AlexNetConfig, ConfigError, TestCrops
 from model.formats.cfg_file import DefinitionError, Section, compare_columns
-from model.layers import (
+from model.network.config import TOWERS, AlexNetConfig, ConfigError, TestCrops
+from model.network.layers import (
     Activation,
     Border,
     Conv,

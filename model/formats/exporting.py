@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint import Weights, write_tensors
 from model.formats.model_card import write_model_card
 from model.formats.onnx_export import ExportError, export_onnx
 from model.formats.torchvision import rename_for_torchvision
-from model.weights_header import describe_network
+from model.weights.checkpoint import Weights, write_tensors
+from model.weights.header import describe_network
 from storage.files import replace_atomically, write_atomically
 
 EXPORT_SUFFIXES = {

@@ -12,9 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.architectures import VARIANTS
-from model.checkpoint import Pca, Weights, check_finite, load_weights
-from model.dataset import ClassName, read_wordnet_labels
+from model.dataset.folder import ClassName, read_wordnet_labels
 from model.formats.caffe import PUBLISHED, read_caffemodel, read_compressed_alexnet, read_mean_image
 from model.formats.deep_compression import HEADER_BYTES, read_counts
 from model.formats.network import ILSVRC, Colour, ForeignNetwork, FormatError
@@ -25,7 +23,9 @@ from model.formats.state_dict import (
     read_safetensors,
 )
 from model.formats.torchvision import has_torchvision_names, read_torchvision
-from model.weights_header import IMPORTED, UNKNOWN, Provenance
+from model.network.architectures import VARIANTS
+from model.weights.checkpoint import Pca, Weights, check_finite, load_weights
+from model.weights.header import IMPORTED, UNKNOWN, Provenance
 
 ZIP_START, PICKLE_START, HDF5_START = b"PK\x03\x04", b"\x80", b"\x89HDF"
 CAFFE_STARTS = (b"\n", b"\x12", b"\xa2\x06")
@@ -41,8 +41,8 @@ COLOURS = 3
 class ImportOptions:
     """What to take for granted about a file that does not say it.
 
-    variant: the network, by its name in model/architectures.py. mean: the mean colour or mean
-    image; None: that of the network's authors. classes: names of the outputs, in their order;
+    variant: the network, by its name in model/network/architectures.py. mean: the mean colour or
+    mean image; None: that of the network's authors. classes: names of the outputs, in their order;
     None: those of ILSVRC-2012 for a thousand outputs. data: what it was trained on; None: what
     the file, or its digest, says.
     """

@@ -2,10 +2,10 @@
 
 import torch
 
-from model.architectures import find_variant
-from model.checkpoint import Weights, list_network_shapes
-from model.config import AlexNetConfig, Resize
-from model.weights_header import UNKNOWN
+from model.network.architectures import find_variant
+from model.network.config import AlexNetConfig, Resize
+from model.weights.checkpoint import Weights, list_network_shapes
+from model.weights.header import UNKNOWN
 
 SQUARES: dict[Resize, str] = {
     "bicubic": "short side scaled to {side} pixels (bicubic, antialiased), the central square cut",
@@ -31,10 +31,10 @@ def write_model_card(weights: Weights, *, measured: str = "", limits: str = "") 
         "weights": weights.identity,
         "network": f"`{config.net}`, {count_parameters(config):,} parameters",
         "trained on": provenance.folder.name if provenance.folder else provenance.data,
-        "training images": format_count(provenance.images),
-        "epochs": format_count(provenance.epochs),
+        "training images": format_known_count(provenance.images),
+        "epochs": format_known_count(provenance.epochs),
         "recipe": provenance.preset,
-        "imported from": describe_source(weights),
+        "imported from": describe_origin(weights),
         "top-1 error, centre crop": format_error(provenance.top1_error),
         "top-5 error, centre crop": format_error(provenance.top5_error),
         "top-1 error, ten crops": format_error(provenance.ten_crop_top1_error),
@@ -44,7 +44,7 @@ def write_model_card(weights: Weights, *, measured: str = "", limits: str = "") 
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value)
     return f"""# {describe_title(weights)}
 
-{describe_network(config)}
+{describe_known_network(config)}
 
 | | |
 |---|---|
@@ -98,14 +98,14 @@ def describe_title(weights: Weights) -> str:
     return f"AlexNet trained on {data}"
 
 
-def describe_network(config: AlexNetConfig) -> str:
+def describe_known_network(config: AlexNetConfig) -> str:
     """Describe the network in a sentence, as its variant is described."""
     variant = find_variant(config)
     description = variant.description if variant else config.net
     return f"A network of the AlexNet family: {description}."
 
 
-def describe_source(weights: Weights) -> str:
+def describe_origin(weights: Weights) -> str:
     """Describe the file that weights were imported from; empty for those that were trained here."""
     provenance = weights.provenance
     if not provenance.source:
@@ -137,7 +137,7 @@ def count_parameters(config: AlexNetConfig) -> int:
     return sum(torch.Size(shape).numel() for shape in list_network_shapes(config).values())
 
 
-def format_count(count: int | None) -> str:
+def format_known_count(count: int | None) -> str:
     """Format a count, or say that it is unknown."""
     return UNKNOWN if count is None else f"{count:,}"
 

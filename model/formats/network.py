@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.checkpoint import list_network_shapes
-from model.config import AlexNetConfig
-from model.dataset import ClassName
-from model.weights_header import UNKNOWN, WeightsError
+from model.dataset.folder import ClassName
+from model.network.config import AlexNetConfig
+from model.weights.checkpoint import list_network_shapes
+from model.weights.header import UNKNOWN, WeightsError
 
 Colour = tuple[float, float, float]
 """Red, green and blue, 0–255."""

@@ -1,7 +1,7 @@
 """A network as ONNX, from the pixels of an image to its probabilities and features.
 
-The file takes squares as `model.preprocess` makes them, any number at a time, and holds the mean
-image as well, so that nothing has to be known about the network to use it.
+The file takes squares as `model.image.preprocess` makes them, any number at a time, and holds the
+mean image as well, so that nothing has to be known about the network to use it.
 """
 
 import json
@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from model.alexnet import AlexNet
-from model.checkpoint import Weights
 from model.formats.model_card import describe_preprocessing
+from model.image.preprocess import CENTRE_CROP, scale_pixels
+from model.image.ten_crop import TEST_CROP_COUNTS, centre_crop, cut_test_crops
+from model.network.alexnet import AlexNet
 from model.predict import Predictor
-from model.preprocess import CENTRE_CROP, scale_pixels
-from model.ten_crop import TEST_CROP_COUNTS, centre_crop, cut_test_crops
+from model.weights.checkpoint import Weights
 from storage.files import replace_atomically
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

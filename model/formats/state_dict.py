@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.architectures import VARIANTS
-from model.checkpoint import list_network_shapes, read_tensors
-from model.config import CIFAR_NETS, AlexNetConfig, ConfigError
-from model.dataset import ClassName
+from model.dataset.folder import ClassName
 from model.formats.network import ForeignNetwork, FormatError, count_classes, fit_tensors
-from model.weights_header import parse_dataclass
+from model.network.architectures import VARIANTS
+from model.network.config import CIFAR_NETS, AlexNetConfig, ConfigError
+from model.weights.checkpoint import list_network_shapes, read_tensors
+from model.weights.header import parse_dataclass
 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 """Entries in which training scripts commonly save a state dict beside other things."""

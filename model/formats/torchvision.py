@@ -11,10 +11,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model.architectures import VARIANTS
-from model.dataset import ClassName
+from model.dataset.folder import ClassName
 from model.formats.network import ILSVRC, ForeignNetwork, count_classes, fit_tensors
-from model.weights_header import UNKNOWN
+from model.network.architectures import VARIANTS
+from model.weights.header import UNKNOWN
 
 LAYERS = {
     "features.0": "conv1",

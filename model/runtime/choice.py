@@ -11,7 +11,7 @@ from statistics import median
 
 from torch import Tensor
 
-from model.alexnet import AlexNet
+from model.network.alexnet import AlexNet
 from model.runtime.agreement import make_test_images, measure_disagreement
 from model.runtime.names import AUTO, OPENVINO_PRECISIONS, TORCH
 from model.runtime.protocol import (

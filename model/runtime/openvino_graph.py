@@ -1,7 +1,7 @@
 """A network as a graph of OpenVINO's: uint8 [N, 256, 256, 3] in, what a runtime returns out.
 
-The ten crops share the first layers exactly as in model/ten_crop.py; what these share is found
-there, and only the cutting is written down again in OpenVINO's operations.
+The ten crops share the first layers exactly as in model/image/ten_crop.py; what these share is
+found there, and only the cutting is written down again in OpenVINO's operations.
 """
 
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ import openvino as ov
 from openvino import opset13 as op
 from torch import Tensor, nn
 
-from model.alexnet import AlexNet
-from model.layers import Conv, Dense, Local
-from model.preprocess import CENTRE_CROP, crop_offsets
+from model.image.preprocess import CENTRE_CROP, crop_offsets
+from model.image.ten_crop import SharedPrefix, Span, find_shared_prefix, is_border
+from model.network.alexnet import AlexNet
+from model.network.layers import Conv, Dense, Local
 from model.runtime.openvino_layers import apply_layer, apply_layers
 from model.runtime.openvino_shaping import Output, cut, integers, mirror, pad, reshape
 from model.runtime.protocol import RuntimeUnavailableError
-from model.ten_crop import SharedPrefix, Span, find_shared_prefix, is_border
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def apply_to_end(
 def build_crop_maps(
     network: AlexNet, first: nn.Sequential, both: Sequence[Output], prefix: SharedPrefix
 ) -> Output:
-    """As `model.ten_crop.compute_crop_maps`: the first layers' maps of all crops."""
+    """As `model.image.ten_crop.compute_crop_maps`: the first layers' maps of all crops."""
     config = network.config
     side, crop = config.side, config.crop
     maps = apply_layers(first, op.concat(list(both), 0).output(0))
@@ -153,7 +153,7 @@ def cut_crops(
     *,
     step: int = 1,
 ) -> Output:
-    """As `model.ten_crop.cut_from_crops`: the same part of every crop, [N · 10, C, …]."""
+    """As `model.image.ten_crop.cut_from_crops`: the same part of every crop, [N · 10, C, …]."""
     parts = []
     for half, mirrored in zip(halves, (False, True), strict=True):
         for top, left in crop_offsets(side, crop):

@@ -12,8 +12,8 @@ import torch
 from openvino import opset13 as op
 from torch import Tensor, nn
 
-from model.lrn import LocalResponseNorm
-from model.modules import Dropout
+from model.network.lrn import LocalResponseNorm
+from model.network.modules import Dropout
 from model.runtime.openvino_shaping import Output, integers, pad
 from model.runtime.protocol import RuntimeUnavailableError
 
@@ -96,7 +96,7 @@ def apply_dropout(module: Dropout, x: Output) -> Output:
 
 
 def apply_lrn(module: LocalResponseNorm, x: Output) -> Output:
-    """Apply response normalisation, the sum as a banded convolution as in model/lrn.py.
+    """Apply response normalisation, the sum as a banded convolution as in model/network/lrn.py.
 
     Measured faster than OpenVINO's own operation on the two towers' halves, by a quarter of the
     whole network's time in bf16.

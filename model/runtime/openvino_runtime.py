@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 import openvino as ov
 
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
+from model.network.switches import Switches
 from model.runtime.joined_passes import JoinedPasses
 from model.runtime.machine import read_thread_limit
 from model.runtime.names import OPENVINO_PRECISIONS
@@ -27,7 +28,6 @@ from model.runtime.protocol import (
     TenCropOutput,
     find_peaks_of_layers,
 )
-from model.switches import Switches
 
 CPU = "CPU"
 MAX_JOINED_IMAGES = 2

@@ -11,11 +11,11 @@ from typing import Any
 import openvino as ov
 from openvino import opset13 as op
 
-from model.config import AlexNetConfig
-from model.preprocess import CENTRE_CROP, crop_offsets
+from model.image.preprocess import CENTRE_CROP, crop_offsets
+from model.network.config import AlexNetConfig
+from model.network.switches import Switches, make_masks
 from model.runtime.openvino_shaping import Output, integers, mirror
 from model.runtime.protocol import RuntimeUnavailableError
-from model.switches import Switches, make_masks
 
 NONLINEARITIES = ("Relu", "Tanh")
 
@@ -29,7 +29,7 @@ def apply_switches(graph: ov.Model, config: AlexNetConfig, switches: Switches) -
         raise RuntimeUnavailableError("its nonlinearities are not where they are looked for")
     for node, mask in zip(neurons, masks, strict=True):
         readers = node.output(0).get_target_inputs()
-        output = exchange_neurons(node, switches.neurons)
+        output = exchange_graph_neurons(node, switches.neurons)
         if mask is not None:
             output = op.multiply(output, op.constant(mask)).output(0)
         lead_to(readers, output)
@@ -42,7 +42,7 @@ def apply_switches(graph: ov.Model, config: AlexNetConfig, switches: Switches) -
     graph.validate_nodes_and_infer_types()
 
 
-def exchange_neurons(node: Any, neurons: str) -> Output:
+def exchange_graph_neurons(node: Any, neurons: str) -> Output:
     """Return the output of a nonlinearity, or of what takes its place."""
     before = node.input_value(0)
     match neurons:

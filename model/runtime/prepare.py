@@ -6,11 +6,11 @@ model/runtime/prepared.py starts it as a process of its own.
 import sys
 from pathlib import Path
 
-from model.checkpoint import check_finite, load_weights
 from model.predict import Predictor
 from model.runtime.names import TORCH
 from model.runtime.prepared import Record, locate_record, store_record
-from model.weights_header import WeightsError
+from model.weights.checkpoint import check_finite, load_weights
+from model.weights.header import WeightsError
 
 
 def main(words: list[str]) -> str | None:

@@ -28,14 +28,14 @@ from model.runtime.protocol import (
     RuntimeUnavailableError,
     parse_runtime_choice,
 )
-from model.weights_header import WeightsError, read_weights_header
+from model.weights.header import WeightsError, read_weights_header
 from storage.files import lock_file, write_atomically
 from storage.tolerant_json import read_json_object
 
 if TYPE_CHECKING:
-    from model.checkpoint import Weights
-    from model.loaded_network import LoadedNetwork
     from model.runtime.graph_file import StoredGraphs
+    from model.weights.checkpoint import Weights
+    from model.weights.loaded_network import LoadedNetwork
 
 ROOT = Path(__file__).resolve().parents[2]
 EXACT = "openvino-f32"
@@ -189,7 +189,7 @@ def open_stored_graph(
 
     def load_network() -> "LoadedNetwork":
         """Read the network with torch, for those that look into it."""
-        from model.loaded_network import LoadedNetwork
+        from model.weights.loaded_network import LoadedNetwork
 
         weights = load(file)
         if weights.identity != record.identity:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from model.runtime.names import RUNTIMES
 
 if TYPE_CHECKING:
-    from model.config import AlexNetConfig
-    from model.switches import Switches
+    from model.network.config import AlexNetConfig
+    from model.network.switches import Switches
 
 Floats = npt.NDArray[np.float32]
 Pixels = npt.NDArray[np.uint8]

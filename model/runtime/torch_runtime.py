@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model.alexnet import AlexNet
-from model.config import AlexNetConfig
-from model.layers import Activation, Conv, Dense, Local, Lrn, MapNorm
-from model.preprocess import CENTRE_CROP, crop_offsets, scale_pixels, subtract_mean
+from model.image.preprocess import CENTRE_CROP, crop_offsets, scale_pixels, subtract_mean
+from model.image.ten_crop import centre_crop, ten_crop_forward
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
+from model.network.layers import Activation, Conv, Dense, Local, Lrn, MapNorm
+from model.network.switches import Neurons, Switches, make_masks
 from model.runtime.names import TORCH
 from model.runtime.protocol import Floats, Peaks, Pixels, TenCropOutput
-from model.switches import Neurons, Switches, make_masks
-from model.ten_crop import centre_crop, ten_crop_forward
 
 
 class TorchRuntime:

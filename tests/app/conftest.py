@@ -30,8 +30,8 @@ from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from index import store
 from index.engines.protocol import SearchError
-from model.checkpoint import Weights, load_weights, save_weights
-from model.config import FEATURES, AlexNetConfig
+from model.network.config import FEATURES, AlexNetConfig
+from model.weights.checkpoint import Weights, load_weights, save_weights
 from storage.files import switch_link
 from storage.home import Home
 from tests.narrow_networks import narrow_network

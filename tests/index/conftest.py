@@ -14,7 +14,7 @@ from index.engines.protocol import VersionData
 from index.id_map import IdMap, write_id_map
 from index.store import Index, open_version
 from index.vectors import Vectors, write_shard
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 Floats = npt.NDArray[np.float32]
 Write = Callable[..., str]

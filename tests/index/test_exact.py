@@ -23,7 +23,7 @@ from index.projection import (
 )
 from index.ranking import ImageFilter, RankedCandidates
 from index.vectors import Vectors, map_kept_rows, write_shard
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 Floats = npt.NDArray[np.float32]
 COUNT, WIDTH = 900, 24

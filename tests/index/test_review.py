@@ -16,7 +16,7 @@ from index.review.doubts import (
 from index.review.make import select_classes
 from index.review.outliers import find_outliers
 from index.sample import make_thumbnail
-from model.preprocess import decode_square, make_square
+from model.image.preprocess import decode_square, make_square
 
 CLASSES, EACH = 6, 40
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from index.engines.protocol import RowFilter
 from index.search import QueryError
 from index.store import Index
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 Floats = npt.NDArray[np.float32]
 Vectors = Callable[..., Floats]

@@ -35,7 +35,7 @@ from index.store import (
 )
 from index.vectors import Vectors as Rows
 from index.vectors import write_shard
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 Floats = npt.NDArray[np.float32]
 Vectors = Callable[..., Floats]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
-from model.lrn import LocalResponseNorm
+from model.network.config import AlexNetConfig
+from model.network.lrn import LocalResponseNorm
 from model.predict import Predictor
+from model.weights.checkpoint import Weights
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,13 @@ import pytest
 import skimage.data
 import torch
 
-from model.alexnet import AlexNet
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
-from model.decode import decode_image
-from model.loaded_network import find_device
+from model.image.decode import decode_image
+from model.image.preprocess import CENTRE_CROP, cut_central_square
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
 from model.predict import LabelProbability, Predictor
-from model.preprocess import CENTRE_CROP, cut_central_square
+from model.weights.checkpoint import Weights
+from model.weights.loaded_network import find_device
 
 LABELS = ("a", "b", "c", "d", "e", "f", "g")
 

@@ -15,7 +15,7 @@ from app.views.runs.recipe import FIELDS, describe_recipe
 from app.views.runs.status import determine_run_status
 from storage.home import Home
 from storage.runs import Epoch, Run, RunFolder, read_run, read_runs
-from training.config import PAPER, PRESETS, Recipe
+from training.recipe.config import PAPER, PRESETS, Recipe
 
 NOW = datetime(2026, 11, 24, 18, 0, tzinfo=UTC)
 TOLD = {"preset": "demo", "data": "/somewhere/photographs", "finished": False}

@@ -13,7 +13,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from model.dataset import ImageFolder, scan_folder
+from model.dataset.folder import ImageFolder, scan_folder
 from training.dataset.prepare import PreparedDataset, prepare
 from training.run import main
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.architectures import VARIANTS
+from model.network.architectures import VARIANTS
 
 Refused = Callable[..., str]
 

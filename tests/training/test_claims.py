@@ -26,14 +26,14 @@ from experiments.claims.result import (
 from experiments.claims.runner import Workplace, choose_setting, run_arms_interleaved
 from experiments.claims.special import run_experiment
 from experiments.held_out import keep_classes, take_images
-from model.architectures import VARIANTS
-from model.checkpoint import load_weights
-from model.layers import Activation, Conv, Dense, Flatten, Pool
+from model.network.architectures import VARIANTS
+from model.network.layers import Activation, Conv, Dense, Flatten, Pool
+from model.weights.checkpoint import load_weights
 from storage.home import Home
-from training.callbacks import StoppedError
-from training.config import PAPER, SMALL
 from training.dataset.prepare import PreparedDataset
-from training.options import Options
+from training.recipe.config import PAPER, SMALL
+from training.recipe.options import Options
+from training.records.callbacks import StoppedError
 
 TINY = replace(SMALL, variant="cifar-24", batch=5, rate=0.003, warmup=0)
 ARMS = {"plain": {}, "slow": {"rate": 0.001}}

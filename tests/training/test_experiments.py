@@ -18,14 +18,14 @@ from torch import nn
 from experiments import finetune, recipe, towers
 from experiments.arms import Arm, Average, ResultsFile, run_arms
 from experiments.held_out import hold_out
-from model.checkpoint import Weights
-from model.visualize import compute_colour_selectivity
-from training.config import SMALL
-from training.data import Batches
+from model.visualization.kernels import compute_colour_selectivity
+from model.weights.checkpoint import Weights
+from training.batches.batches import Batches
 from training.dataset.prepare import PreparedDataset
 from training.dataset.store import Split
-from training.options import Options
-from training.state import TrainingState
+from training.optimisation.state import TrainingState
+from training.recipe.config import SMALL
+from training.recipe.options import Options
 
 QUIET, F32 = Console(quiet=True), Options(precision="f32", device="cpu")
 TINY = replace(SMALL, variant="cifar", batch=5, rate=0.003)

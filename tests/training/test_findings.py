@@ -28,7 +28,7 @@ from experiments.claims.statistics import (
 )
 from storage.findings import FINDINGS, RESULTS, Findings, read_findings
 from tests.experiment_runs import make_result
-from training.config import PAPER
+from training.recipe.config import PAPER
 
 
 def test_intervals_and_verdicts_by_another_implementation() -> None:

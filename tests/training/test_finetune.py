@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from model.alexnet import AlexNet, match_lrn_to_he_start
-from model.architectures import VARIANTS
-from model.checkpoint import Weights, list_network_shapes, load_weights, save_weights
-from model.config import AlexNetConfig
-from model.paper_layers import count_features
+from model.network.alexnet import AlexNet, match_lrn_to_he_start
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
+from model.network.paper_layers import count_features
+from model.weights.checkpoint import Weights, list_network_shapes, load_weights, save_weights
 from tests.narrow_networks import narrow_network
-from training.config import (
+from training.batches.batches import load_validation_squares
+from training.dataset.prepare import PreparedDataset
+from training.optimisation.start import StartLayers, fits, init_from_weights
+from training.optimisation.state import TrainingState, init_state
+from training.recipe.config import (
     CIFAR,
     FINETUNE,
     FINETUNE_2012,
@@ -26,12 +30,8 @@ from training.config import (
     finetune_config,
     fit_finetuning,
 )
-from training.data import load_validation_squares
-from training.dataset.prepare import PreparedDataset
-from training.options import parse_options
-from training.schedule import compute_group_rates
-from training.start import StartLayers, fits, init_from_weights
-from training.state import TrainingState, init_state
+from training.recipe.options import parse_options
+from training.recipe.schedule import compute_group_rates
 
 CPU = torch.device("cpu")
 RunTraining = Callable[..., tuple[str, str]]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from training.config import RecipeError
 from training.distributed.worker import StderrChannel, train_in_process
-from training.options import parse_options
+from training.recipe.config import RecipeError
+from training.recipe.options import parse_options
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("--variant", "cifar-80sec", "--batch", "12", "--epochs", "1")
@@ -26,7 +26,7 @@ RunTraining = Callable[..., tuple[str, str]]
     [
         (["--epcohs", "3"], ["--epcohs", "perhaps you meant --epochs"]),
         (["--epochs", "many"], ["--epochs", "many"]),
-        (["--precision", "f16"], ["--precision", "f16", "bf16"]),
+        (["--precision", "f8"], ["--precision", "f8", "bf16"]),
         (["--batch"], ["--batch"]),
     ],
 )

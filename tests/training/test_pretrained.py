@@ -9,9 +9,9 @@ from rich.console import Console
 
 from storage.home import Home
 from storage.runs import RunFolder
-from training.config import PAPER, PRESETS
-from training.options import Options
 from training.pretrained import start_from_pretrained, use_pretrained
+from training.recipe.config import PAPER, PRESETS
+from training.recipe.options import Options
 
 NEEDED = Options(if_needed=True)
 

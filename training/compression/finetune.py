@@ -8,19 +8,19 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
-from model.layers import Conv, Dense, Drop, Local
-from model.paper_layers import list_layers
-from training.callbacks import Callbacks
+from model.network.config import AlexNetConfig
+from model.network.layers import Conv, Dense, Drop, Local
+from model.network.paper_layers import list_layers
+from model.weights.checkpoint import Weights
 from training.compression.prune import Pruning
-from training.config import PAPER, PRESETS, Recipe
-from training.device import compile_network
-from training.loop import train_network
-from training.reporting import format_epoch, report_run
-from training.run_folder import RunSpec
-from training.state import TrainingState, init_state
-from training.validate import measure_ten_crops, validate
+from training.optimisation.device import compile_network
+from training.optimisation.loop import train_network
+from training.optimisation.state import TrainingState, init_state
+from training.optimisation.validate import measure_ten_crops, validate
+from training.recipe.config import PAPER, PRESETS, Recipe
+from training.records.callbacks import Callbacks
+from training.records.reporting import format_epoch, report_run
+from training.records.run_folder import RunSpec
 
 RATE_SHARE = 0.1
 """Fine-tuning's initial learning rate, as a share of the recipe's."""
@@ -96,7 +96,6 @@ class FineTuning:
         dropout: float,
     ) -> None:
         self.spec, self.console = spec, console
-        self.bf16 = spec.precision == "bf16"
         self.factors = scale_after_dropout(weights.config, dropout)
         self.state = init_state(replace(weights.config, dropout=dropout), spec.recipe, device)
         self.load(weights.state)
@@ -119,9 +118,9 @@ class FineTuning:
     def measure(self) -> Errors:
         """Measure the errors on the validation images, of the centre crop and of ten crops."""
         state, spec = self.state, self.spec
-        top1, top5, _ = validate(state, spec.data, spec.recipe, self.bf16, Callbacks())
+        top1, top5, _ = validate(state, spec.data, spec.recipe, spec.precision, Callbacks())
         self.console.print(f"Centre crop: validation error top-1 {top1:.2%}, top-5 {top5:.2%}.")
-        ten1, ten5 = measure_ten_crops(state, spec, self.bf16, self.console, Callbacks())
+        ten1, ten5 = measure_ten_crops(state, spec, spec.precision, self.console, Callbacks())
         return Errors(top1=top1, top5=top5, ten_crop_top1=ten1, ten_crop_top5=ten5)
 
     def train_and_prune(self, densities: Mapping[str, float]) -> None:
@@ -144,4 +143,4 @@ class FineTuning:
                 self.console.print(format_epoch(state.history[-1], spec.recipe.epochs))
 
             callbacks = replace(shown, on_step=on_step, on_epoch=on_epoch)
-            train_network(state, spec.data, spec.recipe, self.bf16, callbacks)
+            train_network(state, spec.data, spec.recipe, spec.precision, callbacks)

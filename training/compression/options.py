@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from model.config import AlexNetConfig
-from model.layers import Conv, Dense, Local
-from model.paper_layers import list_layers
+from model.network.config import AlexNetConfig
+from model.network.layers import Conv, Dense, Local
+from model.network.paper_layers import list_layers
 
 
 class CompressionError(ValueError):
@@ -95,7 +95,7 @@ class CompressionOptions:
             raise CompressionError(f"{self.target} is the file to read; name another as --output")
 
 
-def parse_options(arguments: Sequence[str]) -> CompressionOptions:
+def parse_compression_options(arguments: Sequence[str]) -> CompressionOptions:
     """Parse the command line. Raises CompressionError for a value out of range."""
     options = tyro.cli(CompressionOptions, args=list(arguments))
     options.check_ranges()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.state import TrainingState
+from training.optimisation.state import TrainingState
 
 PRUNING_SHARE = 0.5
 """Share of fine-tuning during which layers become sparser; afterwards the network recovers."""

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from model.checkpoint import (
+from model.weights.checkpoint import (
     Weights,
     check_finite,
     collect_tensors,
@@ -19,8 +19,8 @@ from model.checkpoint import (
     read_tensors,
     save_weights,
 )
-from model.loaded_network import find_device
-from model.weights_header import read_weights_header
+from model.weights.header import read_weights_header
+from model.weights.loaded_network import find_device
 from storage.files import check_writable
 from storage.home import Home
 from training.compression.finetune import Errors, FineTuning, choose_recipe, reduce_dropout
@@ -29,13 +29,13 @@ from training.compression.options import (
     CompressionOptions,
     LayerCompression,
     choose_layers,
-    parse_options,
+    parse_compression_options,
 )
 from training.compression.prune import choose_largest
 from training.compression.share import share_weights
 from training.dataset.prepare import PreparedDataset
-from training.device import has_bf16, keep_freed_memory
-from training.run_folder import RunSpec, read_commit
+from training.optimisation.device import has_bf16, keep_freed_memory
+from training.records.run_folder import RunSpec, read_commit
 from training.train import find_or_fetch_data, prepare_data
 
 
@@ -45,7 +45,7 @@ def compress(arguments: Sequence[str], home: Home, console: Console) -> Path:
     Raises CompressionError or one of training.train's EXPECTED_ERRORS. Until the file is whole,
     nothing of it is there.
     """
-    options = parse_options(arguments)
+    options = parse_compression_options(arguments)
     weights = load_weights(options.weights)
     check_finite(weights)
     target = options.target

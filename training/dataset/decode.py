@@ -8,9 +8,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from model.config import Resize
-from model.decode import ImageError
-from model.preprocess import decode_square
+from model.image.decode import ImageError
+from model.image.preprocess import decode_square
+from model.network.config import Resize
 from storage.parallel import cores, map_ahead
 from training.dataset.known import NOTHING_KNOWN, KnownPhotographs
 from training.dataset.listing import DIGEST_BYTES, Origin, digest_photograph, examine_file
@@ -97,7 +97,7 @@ def decode_sample(sample: Sample, job: PreparationJob) -> DecodedSample:
         known = job.known.find_content(origin.digest)
         if known is not None:
             return sample, origin, describe_entry(known, job)
-        pixels = decode_square(data, side=job.side, resize=job.resize)
+        pixels = decode_square(data, side=job.side, resize=job.resize, trusted=True)
     except ImageError as error:
         return sample, origin, f"{sample.where}: {error}"
     except OSError as error:

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import webdataset
 
-from model.dataset import ImageFolder, describe_passed_over, scan_folder
+from model.dataset.folder import ImageFolder, describe_passed_over, scan_folder
 from training.dataset.ilsvrc_tars import IlsvrcTars, find_ilsvrc_tars
 from training.dataset.parquet import ParquetFiles, find_parquet
 from training.dataset.shards import Shards, is_url
@@ -23,7 +23,7 @@ def find_source(data: str) -> Found:
     """Find the photographs that `--data` names.
 
     - A folder with `train/<class>/*` and `val/<class>/*`, or ImageNet's images as Kaggle's archive
-      or Hugging Face's have them (model/ilsvrc_folder.py).
+      or Hugging Face's have them (model/dataset/ilsvrc.py).
     - A folder with ILSVRC-2012's own archives (training/dataset/ilsvrc_tars.py).
     - A folder with Parquet files of Hugging Face's (training/dataset/parquet.py).
     - A folder with `train-*.tar` and `val-*.tar`.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.dataset import ClassName, ImageFolder, Photograph, digest_listing
+from model.dataset.folder import ClassName, ImageFolder, Photograph, digest_listing
 from training.dataset.source import Sample, SplitName
 
 PHOTOGRAPHS_PER_CHUNK = 1024

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from model.dataset import ClassName, Photograph, digest_listing, read_wordnet_labels
+from model.dataset.folder import ClassName, Photograph, digest_listing, read_wordnet_labels
 from training.dataset.source import DataError, Sample, SplitName
 
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from model.dataset import ClassName, Photograph, digest_listing
+from model.dataset.folder import ClassName, Photograph, digest_listing
 from training.dataset.source import DataError, Sample, SplitName
 
 VALIDATION_NAMES = ("validation", "val", "valid", "test")

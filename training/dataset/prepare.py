@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from model.config import SQUARE_SIDE, Resize
-from model.dataset import ImageFolder
+from model.dataset.folder import ImageFolder
+from model.network.config import SQUARE_SIDE, Resize
 from storage.files import switch_link, write_atomically
 from training.dataset.decode import ChunkId, PreparationJob, Progress, decode_chunks
 from training.dataset.folder import FolderSource

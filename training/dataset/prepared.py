@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.checkpoint import Pca
-from model.config import SQUARE_SIDE
-from model.dataset import ClassName, describe_class_mismatch, find_wordnet_labels
+from model.dataset.folder import ClassName, describe_class_mismatch, find_wordnet_labels
+from model.network.config import SQUARE_SIDE
+from model.weights.checkpoint import Pca
 from storage.files import write_atomically
 from training.dataset.decode import ChunkId, PreparationJob
 from training.dataset.folder import FolderSource

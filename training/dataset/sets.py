@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from model.dataset import FolderError, ImageFolder
+from model.dataset.folder import FolderError, ImageFolder
 from storage.files import lock_file
 from storage.home import Home
 from storage.runs import RunFolder

@@ -25,7 +25,7 @@ from urllib.request import urlopen
 import webdataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from model.dataset import (
+from model.dataset.folder import (
     CLASSES_FILE,
     SUFFIXES,
     ClassName,

@@ -9,7 +9,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from model.dataset import FolderError, list_files_below, list_split_classes
+from model.dataset.folder import FolderError, list_files_below, list_split_classes
 from storage.files import lock_file, make_links
 
 Links = dict[str, str]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.checkpoint import Pca
+from model.weights.checkpoint import Pca
 
 
 @dataclass

@@ -12,12 +12,10 @@ import torch
 import torch.multiprocessing as mp
 from torch.multiprocessing.spawn import start_processes
 
-from model.checkpoint import load_weights
-from model.config import AlexNetConfig
-from model.towers import check_splittable
+from model.network.config import AlexNetConfig
+from model.network.towers import check_splittable
+from model.weights.checkpoint import load_weights
 from storage.parallel import cores, is_distributed
-from training.config import RecipeError
-from training.config_file import expand_config
 from training.distributed.mesh import EXIT_PEER_LOST, can_split
 from training.distributed.signals import STOP_SIGNALS, block_interrupts, forward_stop_signals
 from training.distributed.worker import (
@@ -27,7 +25,10 @@ from training.distributed.worker import (
     run_worker,
     train_in_process,
 )
-from training.options import Options, parse_options
+from training.recipe.config import RecipeError
+from training.recipe.config_file import expand_config
+from training.recipe.options import Options, parse_options
+from training.records.resume import check_finished
 from training.train import EXPECTED_ERRORS
 
 GRACE_SECONDS = 20
@@ -52,6 +53,7 @@ def launch(arguments: Sequence[str]) -> int:
     """
     arguments = expand_config(arguments)
     options, gpus = parse_options(arguments), torch.cuda.device_count()
+    check_finished(options)
     if options.seeds:
         return launch_seeds(arguments, options.seeds)
     processes, towers = count_processes(options, gpus)

@@ -16,11 +16,17 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.nn.parallel import DistributedDataParallel
 
-from model.alexnet import AlexNet
-from model.config import AlexNetConfig
-from model.towers import Tower, TowerRank, check_splittable, merge_state_dicts, split_state_dict
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
+from model.network.towers import (
+    Tower,
+    TowerRank,
+    check_splittable,
+    merge_state_dicts,
+    split_state_dict,
+)
 from storage.parallel import is_distributed
-from training.config import RecipeError
+from training.recipe.config import RecipeError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others, which may be decoding photographs."""

@@ -19,9 +19,9 @@ from rich.console import Console
 
 from storage.home import home_from_environment
 from storage.parallel import rank
-from training.callbacks import StoppedError
 from training.distributed.mesh import EXIT_PEER_LOST, PeerLostError
 from training.distributed.signals import unblock_interrupts
+from training.records.callbacks import StoppedError
 from training.train import EXPECTED_ERRORS, train_from_options
 
 EXIT_EXPLAINED = 2

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from model.dataset import (
+from model.dataset.folder import (
     SUFFIXES,
     ClassName,
     FolderError,
     Photograph,
     is_ignored,
     is_photograph,
-    read_labels,
+    read_folder_labels,
     read_wordnet_labels,
 )
 
@@ -141,7 +141,7 @@ def match_names(
     own = (
         read_wordnet_labels()
         if root is None
-        else read_wordnet_labels() | read_labels(root, [*names])
+        else read_wordnet_labels() | read_folder_labels(root, [*names])
     )
     spelled = defaultdict(set)
     for index, known in enumerate(classes):

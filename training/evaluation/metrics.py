@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from model.dataset import ClassName
+from model.dataset.folder import ClassName
 from storage.evaluations import (
     EVALUATION_FORMAT,
     ClassErrors,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint import Weights, load_weights
 from model.predict import Predictor
+from model.weights.checkpoint import Weights, load_weights
 from storage.evaluations import ENSEMBLE
 from storage.runs import RunFolder
 from training.evaluation.labels import match_names

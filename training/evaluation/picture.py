@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from model.decode import ImageError
-from model.preprocess import read_square
+from model.image.decode import ImageError
+from model.image.preprocess import read_square
 from storage.evaluations import CROPS_LABELS, ClassErrors, Evaluation, Mistake, Result
 
 MAX_LABELLED_CLASSES = 30

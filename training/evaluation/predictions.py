@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from model.config import Resize
-from model.dataset import Photograph
-from model.decode import ImageError
+from model.dataset.folder import Photograph
+from model.image.decode import ImageError
+from model.image.preprocess import CENTRE_CROP, read_square
+from model.image.ten_crop import centre_crop, ten_crop_forward
+from model.network.config import Resize
 from model.predict import Predictor
-from model.preprocess import CENTRE_CROP, read_square
-from model.ten_crop import centre_crop, ten_crop_forward
 from storage.evaluations import ENSEMBLE, Crops
 from storage.parallel import map_ahead, split_batches
 from training.evaluation.confidence import Wrong

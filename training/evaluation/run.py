@@ -11,13 +11,12 @@ import torch
 import tyro
 from rich.console import Console
 
-from model.checkpoint import Weights
-from model.loaded_network import find_device
+from model.weights.checkpoint import Weights
+from model.weights.loaded_network import find_device
 from storage.evaluations import Crops, Evaluation, EvaluationData, save_evaluation, write_json
 from storage.files import check_writable, write_atomically
 from storage.home import Home
 from storage.progress import SpeedColumn, show_progress_bar
-from training.device import has_bf16, keep_freed_memory
 from training.evaluation.labels import (
     LabelledPhotographs,
     MatchedPhotographs,
@@ -33,6 +32,7 @@ from training.evaluation.predictions import (
     predict_photographs,
 )
 from training.evaluation.tables import print_tables
+from training.optimisation.device import has_bf16, keep_freed_memory
 
 MAX_NAMED_CLASSES = 20
 """Left-out classes that the terminal lists; the JSON file lists all."""
@@ -94,7 +94,7 @@ def evaluate(arguments: Sequence[str], home: Home, console: Console) -> Evaluati
     labelled = find_photographs(root, options.split)
     matched = match_classes(labelled, first.classes)
     print_plan(matched, root, models, console)
-    # As in training/device.py, which declares it as a deviation from the paper.
+    # As in training/optimisation/device.py, which declares it as a deviation from the paper.
     bf16 = options.precision == "bf16" or (options.precision == "auto" and has_bf16(device))
     predicted = predict_with_progress(options, models, root, matched, bf16, console)
     evaluation = compute_metrics(

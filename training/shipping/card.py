@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from model.checkpoint import Weights, load_weights
 from model.formats.model_card import write_model_card
+from model.weights.checkpoint import Weights, load_weights
 from storage.evaluations import CROPS_LABELS
 from storage.pretrained import CONV1_FILE, EVALUATION_FILE, MEASUREMENTS_FILE
 from storage.recipe import RecipeFields
 from storage.runs import Epoch, RunFolder, read_epochs
-from training.config import PAPER
+from training.recipe.config import PAPER
 
 CURVE_ROWS = 16
 """Epochs shown in the table of the curve, at most."""
@@ -81,7 +81,11 @@ def write_recipe_section(description: Mapping[str, Any]) -> str:
     """Describe in what the recipe differs from the paper's."""
     recipe = description["recipe"]
     rows = [
-        (field.metadata["label"], format_value(recipe[field.name]), format_value(paper))
+        (
+            field.metadata["label"],
+            format_recipe_value(recipe[field.name]),
+            format_recipe_value(paper),
+        )
         for field in fields(RecipeFields)
         if field.name in recipe and recipe[field.name] != (paper := plain(field.name))
     ]
@@ -116,8 +120,8 @@ def write_curve_section(epochs: Sequence[Epoch[float | None]]) -> str:
             str(epoch.epoch),
             "" if epoch.rate is None else f"{epoch.rate:.2g}",
             "" if epoch.loss is None else f"{epoch.loss:.3f}",
-            format_percent(epoch.top1_error, 2),
-            format_percent(epoch.top5_error, 2),
+            format_share(epoch.top1_error, 2),
+            format_share(epoch.top5_error, 2),
         )
         for epoch in shown
     ]
@@ -133,11 +137,15 @@ def write_errors_section(weights: Weights, evaluation: Mapping[str, Any]) -> str
     names = {m["name"] for m in evaluation["models"] if m["identity"] == weights.identity}
     own = [result for result in evaluation["results"] if result["name"] in names]
     rows = [
-        (CROPS_LABELS[result["crops"]], format_rate(result["top1"]), format_rate(result["top5"]))
+        (
+            CROPS_LABELS[result["crops"]],
+            format_error_rate(result["top1"]),
+            format_error_rate(result["top5"]),
+        )
         for result in own
     ]
     ten = next(result for result in own if result["crops"] == "ten")
-    classes = [(known["label"], format_rate(known["top1"])) for known in ten["classes"]]
+    classes = [(known["label"], format_error_rate(known["top1"])) for known in ten["classes"]]
     return f"""## Errors
 
 After compression, on {evaluation["data"]["images"]:,} validation photographs, computed in \
@@ -155,7 +163,7 @@ def write_conv1_section(measured: Mapping[str, Any]) -> str:
     """Describe conv1's kernels."""
     first, second = (measured["colour_selectivity"] * 2)[:2]
     low, noise = (
-        format_percent(measured[name]) for name in ("low_frequency", "low_frequency_of_noise")
+        format_share(measured[name]) for name in ("low_frequency", "low_frequency_of_noise")
     )
     return f"""## conv1
 
@@ -173,7 +181,7 @@ def write_compression_section(measured: Mapping[str, Any]) -> str:
         (
             layer["name"],
             f"{layer['weights']:,}",
-            format_percent(layer["nonzero"] / layer["weights"], 0),
+            format_share(layer["nonzero"] / layer["weights"], 0),
             f"{layer['values']:,}",
         )
         for layer in measured["layers"]
@@ -195,7 +203,7 @@ def write_retrieval_section(measured: Mapping[str, Any]) -> str:
         return ""
     return f"""## Retrieval
 
-For {format_percent(precision["share"])} of {precision["images"]:,} validation photographs, the \
+For {format_share(precision["share"])} of {precision["images"]:,} validation photographs, the \
 training photograph with the nearest features is of the same class."""
 
 
@@ -205,19 +213,19 @@ def write_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def format_rate(rate: Mapping[str, Any] | None) -> str:
+def format_error_rate(rate: Mapping[str, Any] | None) -> str:
     """Format an error rate with its interval."""
     if rate is None:
         return "–"
     return f"{100 * rate['error']:.2f} % ({100 * rate['low']:.2f}–{100 * rate['high']:.2f})"
 
 
-def format_percent(share: float | None, digits: int = 1) -> str:
+def format_share(share: float | None, digits: int = 1) -> str:
     """Format a share in percent; empty if it was not recorded."""
     return "" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def format_value(value: Any) -> str:
+def format_recipe_value(value: Any) -> str:
     """Format a value of the recipe."""
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model.checkpoint import load_weights
-from model.dataset import scan_folder
-from model.visualize import (
+from model.dataset.folder import scan_folder
+from model.visualization.kernels import (
     compute_colour_selectivity,
     compute_low_frequency_share,
     find_noise_share,
     split_towers,
 )
+from model.weights.checkpoint import load_weights
 from storage.machine import read_processor_name
 
 READINGS = 3

@@ -10,8 +10,14 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from model.checkpoint import Weights, check_finite, load_weights, read_tensors, write_tensors
-from model.weights_header import describe_provenance
+from model.weights.checkpoint import (
+    Weights,
+    check_finite,
+    load_weights,
+    read_tensors,
+    write_tensors,
+)
+from model.weights.header import describe_provenance
 from storage.evaluation_files import EvaluationFiles
 from storage.evaluations import write_json
 from storage.files import write_atomically
@@ -25,7 +31,7 @@ from storage.pretrained import (
     SHIPPED,
 )
 from storage.runs import RunFolder, list_conv1_epochs
-from training.reporting import draw_conv1
+from training.records.reporting import draw_conv1
 from training.shipping.card import write_shipped_card
 from training.shipping.measure import measure_photographs, measure_weights
 

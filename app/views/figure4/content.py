@@ -17,7 +17,7 @@ from app.inference.lru_cache import LruCache
 from app.inference.state import Ready
 from app.views.figure4.selection import Selection, draw_selection, pick_selection
 from app.views.images import FILE_GONE, read_unchanged
-from model.decode import ImageError
+from model.image.decode import ImageError
 from model.predict import Floats, Pixels, Predictor
 
 MAX_CACHED_FIGURES = 16

@@ -30,7 +30,7 @@ from app.views.figure4.selection import (
 from app.views.images import read_unchanged
 from app.views.pictures import make_picture_response
 from app.web import check_not_modified
-from model.decode import ImageError
+from model.image.decode import ImageError
 from model.predict import Pixels, Predictor
 
 blueprint = Blueprint("figure4", __name__)

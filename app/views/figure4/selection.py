@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from app.database.images import CatalogueImage
-from model.weights_header import UNKNOWN, Provenance
+from model.weights.header import UNKNOWN, Provenance
 
 LEFT, RIGHT = 8, 5
 """In the paper: images with their five most probable labels, and images with their neighbours."""

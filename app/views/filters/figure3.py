@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from app.views.pictures import encode_png
 from model.predict import Floats
-from model.visualize import KERNELS_PER_ROW, draw_kernels, split_towers
+from model.visualization.kernels import KERNELS_PER_ROW, draw_kernels, split_towers
 
 COLUMNS = 16
 """Kernels in a row, as in the paper: three rows a GPU."""

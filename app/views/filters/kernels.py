@@ -12,7 +12,7 @@ from app.inference.state import LabelsOnly, NotReady
 from app.views.layers import activations
 from index.sample import ImageSample
 from model.predict import Predictor
-from model.visualize import (
+from model.visualization.kernels import (
     KERNELS_PER_ROW,
     SelectivityContrast,
     compare_selectivities,

@@ -22,11 +22,10 @@ from app.views.layers import activations
 from app.views.layers.activations import Peak
 from app.views.pictures import encode_png, make_picture_response
 from app.web import check_not_modified
-from model.visualize import (
+from model.visualization.feature_maps import draw_maps, draw_responses
+from model.visualization.kernels import (
     compute_low_frequency_share,
     draw_kernels,
-    draw_maps,
-    draw_responses,
     find_noise_share,
     split_towers,
 )

@@ -16,11 +16,11 @@ from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import format_distance
 from app.views.pictures import encode_png, make_picture_response
 from app.web import check_not_modified
-from model.activations import Activations, trace_activations
-from model.config import AlexNetConfig
+from model.image.preprocess import CENTRE_CROP, crop_offsets
+from model.network.config import AlexNetConfig
 from model.predict import Floats, Predictor
-from model.preprocess import CENTRE_CROP, crop_offsets
-from model.receptive_field import ReceptiveField
+from model.visualization.activations import Activations, trace_activations
+from model.visualization.receptive_field import ReceptiveField
 
 OTHER_NETWORK = (
     "The image was classified by another network than the one in service, and its activations are "

@@ -11,8 +11,8 @@ from app.views.current_image import CurrentImage, get_current_image
 from app.views.format import describe_provenance
 from app.views.layers import activations, sheets, switches
 from app.views.layers.sheets import TowerSheet
-from model.activations import LayerActivations
-from model.receptive_field import WeightedLayer, list_weighted_layers
+from model.visualization.activations import LayerActivations
+from model.visualization.receptive_field import WeightedLayer, list_weighted_layers
 
 blueprint = Blueprint("layers", __name__, url_prefix="/layers")
 blueprint.register_blueprint(switches.blueprint)

@@ -8,10 +8,10 @@ from PIL.Image import Image
 
 from app.views.current_image import CurrentImage
 from app.views.layers import activations
-from model.activations import LayerActivations
 from model.predict import Floats
-from model.receptive_field import WeightedLayer
-from model.visualize import draw_maps
+from model.visualization.activations import LayerActivations
+from model.visualization.feature_maps import draw_maps
+from model.visualization.receptive_field import WeightedLayer
 
 TOWER_WIDTH, LARGE_WIDTH, MAP_WIDTH = 880, 1080, 440
 """Approximate widths of a tower's picture, an enlarged one, and a single map: twice their size on

@@ -9,19 +9,19 @@ from flask import Blueprint, Response, abort, render_template, request
 from app import context
 from app.views.current_image import CurrentImage, get_current_image
 from app.views.layers import activations, sheets
-from model.activations import (
+from model.network.config import AlexNetConfig
+from model.network.layers import Drop, Lrn, MapNorm
+from model.network.paper_layers import list_layers
+from model.network.switches import CROPS, MAX_DROPOUT_SAMPLES, Neurons, Switches
+from model.predict import Floats, Predictor
+from model.runtime.protocol import RuntimeUnavailableError
+from model.visualization.activations import (
     Activations,
     LayerActivations,
     SwitchedActivations,
     trace_switched_activations,
 )
-from model.config import AlexNetConfig
-from model.layers import Drop, Lrn, MapNorm
-from model.paper_layers import list_layers
-from model.predict import Floats, Predictor
-from model.receptive_field import WeightedLayer
-from model.runtime.protocol import RuntimeUnavailableError
-from model.switches import CROPS, MAX_DROPOUT_SAMPLES, Neurons, Switches
+from model.visualization.receptive_field import WeightedLayer
 
 blueprint = Blueprint("switches", __name__, url_prefix="/switches")
 blueprint.context_processor(activations.list_template_functions)

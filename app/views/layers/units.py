@@ -13,9 +13,9 @@ from app.views.current_image import CurrentImage, get_current_image
 from app.views.layers import activations, sheets
 from app.views.layers.activations import Peak, Rectangle
 from index.units import NO_IMAGE, TopImages
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
-from model.receptive_field import WeightedLayer, list_weighted_layers
+from model.visualization.receptive_field import WeightedLayer, list_weighted_layers
 
 blueprint = Blueprint("units", __name__, url_prefix="/layers")
 blueprint.context_processor(activations.list_template_functions)

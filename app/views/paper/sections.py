@@ -33,14 +33,14 @@ SECTIONS = (
         title="The dataset",
         says="Images are scaled to 256 on their short side and cut to a square; the mean image of "
         "the training set is subtracted, and nothing else is done to the pixels.",
-        code=("model/preprocess.py", "training/dataset/prepare.py"),
+        code=("model/image/preprocess.py", "training/dataset/prepare.py"),
         pages=(EXPLORE,),
     ),
     PaperSection(
         number="3.1",
         title="ReLU nonlinearity",
         says="Neurons that do not saturate learn several times faster than tanh.",
-        code=("model/layers.py", "model/alexnet.py"),
+        code=("model/network/layers.py", "model/network/alexnet.py"),
         pages=(LAYERS,),
         experiments=("figure1",),
     ),
@@ -49,7 +49,11 @@ SECTIONS = (
         title="Training on multiple GPUs",
         says="Half of each layer's kernels lie on either GPU, and the GPUs exchange maps in "
         "certain layers only.",
-        code=("model/towers.py", "model/architectures.py", "training/distributed/mesh.py"),
+        code=(
+            "model/network/towers.py",
+            "model/network/architectures.py",
+            "training/distributed/mesh.py",
+        ),
         pages=(LAYERS, FILTERS),
         experiments=("towers",),
     ),
@@ -58,7 +62,7 @@ SECTIONS = (
         title="Local response normalisation",
         says="Each response is divided by a sum over adjacent maps at the same place, a form of "
         "lateral inhibition.",
-        code=("model/lrn.py",),
+        code=("model/network/lrn.py",),
         pages=(LAYERS,),
         experiments=("lrn",),
     ),
@@ -67,14 +71,14 @@ SECTIONS = (
         title="Overlapping pooling",
         says="Pooling windows of 3 × 3 that lie 2 apart overlap, which makes it slightly harder to "
         "overfit.",
-        code=("model/layers.py",),
+        code=("model/network/layers.py",),
         experiments=("pooling",),
     ),
     PaperSection(
         number="3.5",
         title="Overall architecture",
         says="Five convolutional and three fully connected layers, 60 million parameters.",
-        code=("model/alexnet.py", "model/config.py"),
+        code=("model/network/alexnet.py", "model/network/config.py"),
         pages=(LAYERS, MODELS),
         experiments=("as-run",),
     ),
@@ -83,7 +87,7 @@ SECTIONS = (
         title="Data augmentation",
         says="Random crops and mirror images enlarge the training set, colour noise along the "
         "principal components changes it, and ten crops are averaged in the test.",
-        code=("training/augment.py", "model/ten_crop.py"),
+        code=("training/batches/augment.py", "model/image/ten_crop.py"),
         pages=(CLASSIFY,),
         experiments=("colour", "crops"),
     ),
@@ -92,7 +96,7 @@ SECTIONS = (
         title="Dropout",
         says="Half of the neurons of fc6 and fc7 are set to zero at each step, which stops them "
         "from relying on each other.",
-        code=("model/layers.py", "model/counter_rng.py"),
+        code=("model/network/layers.py", "model/network/counter_rng.py"),
         experiments=("dropout",),
     ),
     PaperSection(
@@ -100,7 +104,11 @@ SECTIONS = (
         title="Details of learning",
         says="Stochastic gradient descent with momentum and a little weight decay, small random "
         "weights and biases of one, the rate divided by ten at plateaus.",
-        code=("training/sgd.py", "training/schedule.py", "training/config.py"),
+        code=(
+            "training/optimisation/sgd.py",
+            "training/recipe/schedule.py",
+            "training/recipe/config.py",
+        ),
         pages=(TRAINING,),
         experiments=("decay", "start"),
     ),
@@ -109,7 +117,7 @@ SECTIONS = (
         title="Results",
         says="The network's errors are far below those of the methods before it, and fall further "
         "with several networks and with pretraining on more classes.",
-        code=("training/evaluate.py", "training/validate.py"),
+        code=("training/evaluate.py", "training/optimisation/validate.py"),
         pages=(TRAINING, MODELS),
         experiments=("baseline", "ensemble", "chain"),
     ),
@@ -118,7 +126,7 @@ SECTIONS = (
         title="Qualitative evaluations",
         says="conv1's kernels divide into colour-agnostic and colour-specific ones, one kind on "
         "each GPU, and images near in fc7 show the same kind of thing.",
-        code=("model/visualize.py", "index/search.py", "app/views/figure4/page.py"),
+        code=("model/visualization/kernels.py", "index/search.py", "app/views/figure4/page.py"),
         pages=(FILTERS, FIGURE_4, MAP),
         experiments=("colour-towers", "neighbours"),
     ),
@@ -126,7 +134,7 @@ SECTIONS = (
         number="7",
         title="Discussion",
         says="Depth matters: the network is worse without any one of its layers.",
-        code=("model/architectures.py",),
+        code=("model/network/architectures.py",),
         experiments=("depth",),
     ),
 )

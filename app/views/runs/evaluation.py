@@ -11,7 +11,7 @@ from app.database.images import read_class_ids
 from app.database.session import DatabaseError
 from app.inference.state import Ready
 from app.views.pictures import make_missing_picture_response, serve_image_file
-from model.weights_header import WeightsError, read_weights_header
+from model.weights.header import WeightsError, read_weights_header
 from storage.evaluation_files import (
     EvaluationFiles,
     EvaluationSummary,

@@ -20,10 +20,10 @@ from app.views.runs.chart import (
     make_log_axis,
     make_stepped_values,
 )
-from model.config import AlexNetConfig
-from model.definition import find_network
-from model.receptive_field import list_weighted_layers
-from model.visualize import find_noise_share
+from model.network.config import AlexNetConfig
+from model.network.definition import find_network
+from model.visualization.kernels import find_noise_share
+from model.visualization.receptive_field import list_weighted_layers
 from storage.runs import Epoch, Run
 
 MIN_CHART_EPOCHS = 10

@@ -29,9 +29,9 @@ from app.views.runs.tables import (
     make_speed_table,
 )
 from app.web import check_not_modified, revalidate_by_content
-from model.config import TOWERS
-from model.decode import ImageError, decode_image
-from model.definition import find_network
+from model.image.decode import ImageError, decode_image
+from model.network.config import TOWERS
+from model.network.definition import find_network
 from storage.activity import read_activity
 from storage.evaluations import CROPS_LABELS
 from storage.runs import Run, read_run, read_runs

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from model.architectures import VARIANTS
-from model.definition import DEFINED
+from model.network.architectures import VARIANTS
+from model.network.definition import DEFINED
 from storage.recipe import RecipeFields
 from storage.tolerant_json import bounded_text, finite_number
 

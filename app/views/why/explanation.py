@@ -19,7 +19,7 @@ from model.attribution.explain import (
 )
 from model.attribution.gradients import ForwardPass
 from model.attribution.occlusion import compute_softmax, list_batches, measure_occlusion
-from model.dataset import ClassName
+from model.dataset.folder import ClassName
 from model.predict import Floats, Predictor
 
 MAX_CACHED_PASSES = 2

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from model.predict import Floats
-from model.visualize import ink_to_image
+from model.visualization.feature_maps import ink_to_image
 
 MAX_SHADE = 205
 """Opacity, of 255, of the black over a place that does not matter: the image shows faintly."""

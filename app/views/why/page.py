@@ -24,8 +24,8 @@ from app.views.why.explanation import (
 from app.views.why.overlay import draw_gradient, draw_shade
 from model.attribution.explain import find_centre_crop
 from model.attribution.occlusion import COARSE_SIDE, FINE_SIDE, PARTS
-from model.config import AlexNetConfig
-from model.receptive_field import list_weighted_layers
+from model.network.config import AlexNetConfig
+from model.visualization.receptive_field import list_weighted_layers
 
 blueprint = Blueprint("why", __name__, url_prefix="/why")
 blueprint.context_processor(activations.list_template_functions)

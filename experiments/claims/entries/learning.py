@@ -11,7 +11,7 @@ from experiments.claims.recipes import (
     pair,
     photograph_settings,
 )
-from training.config import PAPER, SMALL
+from training.recipe.config import PAPER, SMALL
 
 LRN: Changes = {"with LRN": {}, "without LRN": {"variant": "no-lrn"}}
 COLOUR: Changes = {"with colour noise": {}, "without": {"colour_noise": 0.0}}

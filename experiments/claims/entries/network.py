@@ -15,7 +15,7 @@ from experiments.claims.recipes import (
     pair,
     photograph_settings,
 )
-from training.config import ORIGINAL, PAPER, Recipe
+from training.recipe.config import ORIGINAL, PAPER, Recipe
 
 PLAIN = {"decay": 0.0, "dropout": 0.0, "colour_noise": 0.0, "mirrors": False}
 """No regularisation of any kind, for the whole network."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from model.preprocess import decode_square
+from model.image.preprocess import decode_square
 
 IDS = list(range(1, 55))
 

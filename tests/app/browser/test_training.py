@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from app.config import Settings
-from model.checkpoint import load_weights, save_weights
+from model.weights.checkpoint import load_weights, save_weights
 from storage.evaluations import (
     Evaluation,
     EvaluationData,
@@ -25,9 +25,9 @@ from storage.evaluations import (
 from storage.files import switch_link
 from storage.home import Home
 from storage.runs import Epoch, RunFolder
-from training.config import PAPER
 from training.evaluation.confidence import error_rate
-from training.reporting import draw_conv1
+from training.recipe.config import PAPER
+from training.records.reporting import draw_conv1
 
 Open = Callable[..., Any]
 LOADED = "one => one.decode().then(() => one.naturalWidth)"

@@ -11,8 +11,8 @@ from sklearn.linear_model import Ridge
 
 from app.classroom.datasets import read_dataset
 from app.classroom.head import PENALTIES, fit_ridge, scale_features
-from model.checkpoint import load_weights
 from model.predict import Predictor
+from model.weights.checkpoint import load_weights
 from storage.activity import record_activity
 from storage.progress import ignore_progress
 

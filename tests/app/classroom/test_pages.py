@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from app.classroom.datasets import read_dataset
-from model.decode import decode_image
+from model.image.decode import decode_image
 from storage.home import Home
 
 ADDRESSES = (

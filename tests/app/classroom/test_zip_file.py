@@ -12,8 +12,8 @@ from PIL import Image
 
 from app.classroom.datasets import DatasetError, make_dataset, read_dataset
 from app.classroom.zip_file import read_zip
-from model.dataset import scan_folder
-from model.decode import decode_image
+from model.dataset.folder import scan_folder
+from model.image.decode import decode_image
 from storage.home import Home
 
 LIMITS = {"max_bytes": 400_000, "max_file_bytes": 100_000}

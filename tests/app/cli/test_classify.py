@@ -23,8 +23,8 @@ from app import create_app
 from app.config import Settings
 from app.database.images import find_images
 from app.inference.state import Ready
-from model.dataset import SUFFIXES
-from model.preprocess import decode_square
+from model.dataset.folder import SUFFIXES
+from model.image.preprocess import decode_square
 from storage.files import switch_link
 from storage.home import Home
 

@@ -19,8 +19,8 @@ from app.inference.state import NotReady, Ready
 from index import store
 from index.manifest import MANIFEST_FILE, Manifest
 from index.sample import ImageSample, make_thumbnail
-from model import checkpoint
-from model.preprocess import read_square
+from model.image.preprocess import read_square
+from model.weights import checkpoint
 from storage.files import switch_link
 
 SIX = 6

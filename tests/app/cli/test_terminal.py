@@ -25,7 +25,7 @@ from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from index import store
 from index.draft import VersionDraft
-from model import checkpoint
+from model.weights import checkpoint
 from storage.files import switch_link
 from storage.home import Home
 

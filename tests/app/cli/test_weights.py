@@ -22,12 +22,12 @@ from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from index import store
 from model import load
-from model.architectures import VARIANTS
-from model.checkpoint import Weights, load_weights
 from model.formats import deep_compression
 from model.formats.exporting import write_state_dict
-from model.preprocess import read_square
-from model.weights_header import read_weights_header
+from model.image.preprocess import read_square
+from model.network.architectures import VARIANTS
+from model.weights.checkpoint import Weights, load_weights
+from model.weights.header import read_weights_header
 from tests.published_files import SHAPES, write_deep_compression
 
 LABELS = {"ant": "an ant", "bee": "a bee", "cow": "a cow", "dog": "a dog", "eel": "an eel"}

@@ -33,7 +33,7 @@ from app.database.session import (
 from app.database.tables import IndexImage
 from index.building.reader import DecodedFile, read_photograph
 from index.store import Manifest
-from model.dataset import ImageFolder, scan_folder
+from model.dataset.folder import ImageFolder, scan_folder
 from storage.home import Home
 
 MANIFEST = Manifest(

@@ -52,7 +52,7 @@ from app.inference.classify import classify_image
 from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from index.building.reader import DecodedFile, read_photograph
-from model.dataset import scan_folder
+from model.dataset.folder import scan_folder
 from storage.files import switch_link
 from storage.home import Home
 from tests.app.database.catalogues import check_ranks_of_earlier_versions, enter_catalogue

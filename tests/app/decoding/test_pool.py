@@ -22,7 +22,7 @@ from app.decoding.budget import MemoryBudget
 from app.decoding.child import DecodeRequest, decode_here
 from app.decoding.pool import DecoderPool
 from app.decoding.process import DecoderProcess
-from model.decode import ImageError, estimate_memory, read_container
+from model.image.decode import ImageError, estimate_memory, read_container
 
 BOTH = DecodeRequest(side=256, picture=True)
 MEGABYTE = 1_000_000

@@ -20,9 +20,9 @@ from index.building.validation import (
 )
 from index.manifest import read_manifest, write_manifest
 from index.store import check_version, find_damage
-from model.dataset import scan_photographs
+from model.dataset.folder import scan_photographs
+from model.image.preprocess import decode_square
 from model.predict import Predictor
-from model.preprocess import decode_square
 from storage.progress import ignore_progress
 
 

@@ -12,7 +12,7 @@ from index.draft import draft_version
 from index.id_map import write_id_map
 from index.store import Index, open_version
 from index.vectors import write_shard
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 CLASS_OF = {10: 0, 20: 1, 30: 1}
 

@@ -21,7 +21,7 @@ from app.indexing.pretrained_build import ServerEndedError, build_pretrained_ind
 from app.inference.state import Ready
 from app.inference.weights_files import find_index_versions_by_weights
 from index import store
-from model.checkpoint import load_weights, save_weights
+from model.weights.checkpoint import load_weights, save_weights
 from storage.home import Home
 from storage.pretrained import PRETRAINED_RUN
 from storage.runs import RunFolder

@@ -15,7 +15,7 @@ from app.inference.classify import classify_image
 from app.inference.loader import ModelLoader
 from app.inference.state import Ready
 from app.inference.weights_files import find_weights_file
-from model.checkpoint import Weights, load_weights, save_weights
+from model.weights.checkpoint import Weights, load_weights, save_weights
 from storage.files import switch_link
 from storage.home import Home
 

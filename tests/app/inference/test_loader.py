@@ -26,12 +26,12 @@ from app.inference.state import LabelsOnly, NotReady, NotReadyError, Ready
 from index import store
 from index.manifest import MANIFEST_FILE, write_manifest
 from index.sample import SAMPLE_FILE as SAMPLE
-from model import checkpoint
-from model.alexnet import AlexNet
-from model.config import AlexNetConfig
-from model.decode import ImageError
+from model.image.decode import ImageError
+from model.image.preprocess import decode_square
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
-from model.preprocess import decode_square
+from model.weights import checkpoint
 from storage.files import switch_link
 from storage.home import Home
 

@@ -17,7 +17,7 @@ from app.database.tables import Image
 from app.inference.mean_query import PickError, find_nearest_to_mean
 from app.inference.state import Ready
 from index.search import QueryError
-from model.preprocess import read_square
+from model.image.preprocess import read_square
 
 Page = Callable[[TestResponse], Any]
 

@@ -19,7 +19,7 @@ from app.inference.loader import ModelLoader
 from app.inference.state import NotReady, Ready
 from index import store
 from index.manifest import read_manifest, write_manifest
-from model.checkpoint import load_weights
+from model.weights.checkpoint import load_weights
 from storage.files import switch_link
 
 Answer = tuple[str, str | None]

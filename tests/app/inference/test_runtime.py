@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from app.config import Settings
 from app.inference.state import Ready
-from model.preprocess import decode_square
+from model.image.preprocess import decode_square
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from app.inference.state import LabelsOnly, Ready
 from index import store
-from model.checkpoint import load_weights
+from model.weights.checkpoint import load_weights
 from storage.files import switch_link
 from storage.runs import RunFolder
 

@@ -34,8 +34,8 @@ from app.inference.classify import classify_image
 from app.serving.log import make_discreet
 from app.uploads import expiry, picture_files
 from app.uploads.results import delete_result
-from model.decode import decode_image
-from model.preprocess import cut_central_square
+from model.image.decode import decode_image
+from model.image.preprocess import cut_central_square
 
 Page = Callable[[TestResponse], Any]
 Send = Callable[..., TestResponse]

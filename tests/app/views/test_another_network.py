@@ -11,7 +11,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from index import store
-from model.checkpoint import load_weights
+from model.weights.checkpoint import load_weights
 
 Page = Callable[[TestResponse], Any]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from storage.home import Home
 from storage.runs import Epoch, RunFolder
-from training.config import PAPER
+from training.recipe.config import PAPER
 
 values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8)

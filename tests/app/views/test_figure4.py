@@ -22,7 +22,7 @@ from app.inference.state import Ready
 from app.views.figure4.content import list_top_bars
 from app.views.figure4.drawing import choose_fonts, fontManager, read_font_characters
 from app.views.figure4.selection import SelectionError, draw_selection, pick_selection
-from model.preprocess import read_square
+from model.image.preprocess import read_square
 
 Page = Callable[[Any], Any]
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"

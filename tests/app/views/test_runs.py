@@ -22,10 +22,10 @@ from PIL import Image
 from app.config import Settings
 from app.views.format import format_scientific
 from app.views.runs.chart import list_epoch_ticks, make_linear_axis, make_log_axis
-from model.architectures import VARIANTS
-from model.config import AlexNetConfig
-from model.definition import describe_definition
-from model.paper_layers import list_layers
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
+from model.network.definition import describe_definition
+from model.network.paper_layers import list_layers
 from storage.evaluations import (
     Evaluation,
     EvaluationData,
@@ -38,9 +38,9 @@ from storage.home import Home
 from storage.recipe import RecipeFields
 from storage.runs import Epoch, RunFolder
 from storage.steps import StepRecord, append_step
-from training.config import PAPER
 from training.evaluation.confidence import error_rate
-from training.reporting import draw_conv1
+from training.recipe.config import PAPER
+from training.records.reporting import draw_conv1
 
 NAME = "20261124-150627-demo-photographs"
 RATES = (0.01, 0.01, 0.001, 0.001, 0.0001)
@@ -148,6 +148,22 @@ def test_the_drops_of_the_rate_are_marked_between_their_epochs(
     marks = [x(float(mark.attributes["x1"].rstrip("%"))) for mark in plot.all("line", "rate-drop")]
     assert marks == pytest.approx([2.5, 4.5], abs=0.01)
     assert [text.text for text in plot.all("text", "rate-drop-label")] == ["÷\u200910", "÷\u200910"]
+
+
+def test_steps_that_float16_skipped_are_a_column_of_its_runs_alone(
+    home: Home, client: FlaskClient, page
+) -> None:
+    epochs = [replace(epoch(n, 0.01, 1.0, 0.5), skipped_steps=n - 1) for n in (1, 2, 3)]
+    record(home, precision="f16").write_epochs(epochs)
+    record(home, "20261124-150628-demo-photographs", precision="bf16")
+    columns = {}
+    for name in (NAME, "20261124-150628-demo-photographs"):
+        table = page(client.get(f"/training/{name}")).one("table", "numbers")
+        rows = [row.all("td") for row in table.all("tr")[1:]]
+        columns[name] = [[cell.text for cell in cells] for cells in rows]
+    with_it, without = columns.values()
+    assert [row[10] for row in with_it] == ["0", "1", "2"]
+    assert {len(row) for row in without} == {len(with_it[0]) - 1}
 
 
 COSINE = {"schedule": "cosine", "warmup": 1, "crops": "areas", "smoothing": 0.1}

@@ -21,7 +21,7 @@ from storage.home import Home
 from storage.progress import ignore_progress
 from storage.runs import RunFolder
 from storage.steps import StepRecord, append_step
-from training.config import PAPER
+from training.recipe.config import PAPER
 
 Page = Callable[[TestResponse], Any]
 ROOT = Path(__file__).resolve().parents[3]

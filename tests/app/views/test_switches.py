@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from model.activations import trace_activations, trace_switched_activations
-from model.switches import Switches
+from model.network.switches import Switches
+from model.visualization.activations import trace_activations, trace_switched_activations
 
 
 @pytest.fixture(scope="module")

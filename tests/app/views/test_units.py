@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from app.database.images import find_images
 from index.manifest import read_manifest, write_manifest
 from index.units import UNITS_FILE, read_units
-from model.activations import trace_activations
-from model.preprocess import read_square
+from model.image.preprocess import read_square
+from model.visualization.activations import trace_activations
 
 Page = Callable[..., Any]
 

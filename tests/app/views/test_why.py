@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app.database.images import find_images
-from model.preprocess import decode_square, read_square
+from model.image.preprocess import decode_square, read_square
 
 Page = Callable[..., Any]
 CLASSES = ("astronaut", "brick", "chelsea", "coffee", "grass", "rocket")

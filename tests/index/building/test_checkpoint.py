@@ -19,7 +19,7 @@ from index.building.checkpoint import (
 from index.building.file_list import FileEntry, UnreadableFile
 from index.manifest import StoreError
 from index.vectors import Vectors
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 Floats = npt.NDArray[np.float32]
 

@@ -10,8 +10,8 @@ import skimage.data
 from PIL import Image
 
 from index.building.near_duplicates import measure_near_duplicate_distance
+from model.image.preprocess import cut_central_square, decode_square
 from model.predict import Pixels, Predictor
-from model.preprocess import cut_central_square, decode_square
 
 
 class Coarse:

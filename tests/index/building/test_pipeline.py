@@ -23,11 +23,11 @@ from index.building import checkpoint, extractor, pipeline
 from index.building.pipeline import BaseVersion, GatheredFeatures, compute_features, gather_features
 from index.manifest import Shard, StoreError
 from index.vectors import Vectors
-from model.checkpoint import Weights
-from model.config import FEATURES, AlexNetConfig
-from model.dataset import Photograph
+from model.dataset.folder import Photograph
+from model.image.preprocess import read_square
+from model.network.config import FEATURES, AlexNetConfig
 from model.predict import Predictor
-from model.preprocess import read_square
+from model.weights.checkpoint import Weights
 
 Floats = npt.NDArray[np.float32]
 EXACTLY = {"rtol": 1e-5, "atol": 1e-4}

@@ -28,10 +28,10 @@ from index.sample import (
     write_sample,
 )
 from index.vectors import Vectors, write_shard
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
+from model.image.preprocess import read_square
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
-from model.preprocess import read_square
+from model.weights.checkpoint import Weights
 
 Columns = dict[str, npt.NDArray[Any]]
 Pixels = npt.NDArray[np.uint8]

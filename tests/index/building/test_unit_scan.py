@@ -11,10 +11,10 @@ import pytest
 from index.building.unit_scan import UnitScan
 from index.manifest import FileChecksum, Manifest, StoreError
 from index.units import NO_IMAGE, UNITS_FILE, TopImages, read_units, write_units
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
-from model.layers import Activation, Conv, Dense, Flatten, Pool
+from model.network.config import AlexNetConfig
+from model.network.layers import Activation, Conv, Dense, Flatten, Pool
 from model.predict import Predictor
+from model.weights.checkpoint import Weights
 
 Pixels = npt.NDArray[np.uint8]
 LAYERS = (

@@ -27,7 +27,7 @@ from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
 from index.manifest import StoreError
 from index.vectors import Vectors
-from model.config import FEATURES
+from model.network.config import FEATURES
 from storage.progress import ignore_progress
 
 Floats = npt.NDArray[np.float32]

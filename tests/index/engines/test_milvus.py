@@ -21,7 +21,7 @@ from index.engines.protocol import RowFilter, SearchError
 from index.id_map import IdMap
 from index.manifest import StoreError
 from index.vectors import Floats, Vectors, write_shard
-from model.config import FEATURES
+from model.network.config import FEATURES
 
 NAME = "20260101T000000000000Z-0123abcd"
 EVERYTHING = RowFilter()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from model.config import AlexNetConfig
-from model.layers import (
+from model.network.config import AlexNetConfig
+from model.network.layers import (
     Activation,
     AveragePool,
     Border,

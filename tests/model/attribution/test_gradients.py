@@ -15,11 +15,11 @@ from model.attribution.explain import (
     trace_forward_pass,
 )
 from model.attribution.gradients import compute_gradient, record_forward_pass
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
-from model.layers import Border, Conv, Dense, Flatten
+from model.network.config import AlexNetConfig
+from model.network.layers import Border, Conv, Dense, Flatten
 from model.predict import Predictor
 from model.runtime.protocol import Floats
+from model.weights.checkpoint import Weights
 
 Pixels = npt.NDArray[np.uint8]
 MakePredictor = Callable[[AlexNetConfig], Predictor]

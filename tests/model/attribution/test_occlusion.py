@@ -15,9 +15,9 @@ from model.attribution.occlusion import (
     list_batches,
     measure_occlusion,
 )
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
+from model.weights.checkpoint import Weights
 
 
 @pytest.fixture(scope="module")

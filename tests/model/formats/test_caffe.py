@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from model.alexnet import AlexNet
-from model.checkpoint import Weights, save_weights
 from model.formats.caffe import read_mean_image
 from model.formats.deep_compression import read_counts, read_deep_compression
 from model.formats.importing import ImportOptions, import_weights, read_mean_file
 from model.formats.network import FormatError
+from model.image.preprocess import CENTRE_CROP
+from model.network.alexnet import AlexNet
 from model.predict import Predictor
-from model.preprocess import CENTRE_CROP
-from model.visualize import draw_kernels
+from model.visualization.kernels import draw_kernels
+from model.weights.checkpoint import Weights, save_weights
 from tests.published_files import (
     SHAPES,
     Doubles,

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.alexnet import AlexNet
-from model.architectures import VARIANTS
-from model.config import AlexNetConfig
 from model.formats.cfg_file import DefinitionError
 from model.formats.cuda_convnet import read_definition
 from model.formats.cuda_convnet_layers import Definition
-from model.layers import Dense, Layer, Lrn, Pool, Shape
-from model.paper_layers import list_layers
+from model.network.alexnet import AlexNet
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
+from model.network.layers import Dense, Layer, Lrn, Pool, Shape
+from model.network.paper_layers import list_layers
 
 Sections = dict[str, dict[str, object]]
 Read = Callable[..., Definition]

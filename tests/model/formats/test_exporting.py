@@ -11,14 +11,14 @@ import onnxruntime
 import pytest
 import torch
 
-from model.alexnet import AlexNet
-from model.architectures import VARIANTS
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
 from model.formats.exporting import export_weights
 from model.formats.onnx_export import ExportError
+from model.image.preprocess import CENTRE_CROP
+from model.network.alexnet import AlexNet
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
-from model.preprocess import CENTRE_CROP
+from model.weights.checkpoint import Weights
 
 WARPED = replace(
     VARIANTS["caffenet"].config,

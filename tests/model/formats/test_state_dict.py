@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.alexnet import AlexNet
-from model.architectures import VARIANTS
-from model.checkpoint import Weights, save_weights
-from model.config import AlexNetConfig
 from model.formats import state_dict
 from model.formats.exporting import write_state_dict
 from model.formats.importing import ImportOptions, import_weights
 from model.formats.network import FormatError
+from model.network.alexnet import AlexNet
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
+from model.weights.checkpoint import Weights, save_weights
 
 SMALL = AlexNetConfig(classes=3, crop=67)
 CIFAR = replace(VARIANTS["cifar"].config, classes=3)

@@ -12,13 +12,13 @@ from skimage import data as photographs
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, alexnet
 
-from model.checkpoint import Weights, load_weights, save_weights
-from model.dataset import ClassName
+from model.dataset.folder import ClassName
 from model.formats.exporting import write_state_dict
 from model.formats.importing import ImportOptions, import_weights
 from model.formats.network import FormatError
+from model.image.ten_crop import centre_crop
 from model.predict import Predictor
-from model.ten_crop import centre_crop
+from model.weights.checkpoint import Weights, load_weights, save_weights
 
 CLASSES = 12
 

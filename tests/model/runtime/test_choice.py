@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
 from model.runtime import agreement, choice, protocol
+from model.weights.checkpoint import Weights
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 SMALL = AlexNetConfig(classes=3, init="he", input_scale=60, side=104, crop=72)

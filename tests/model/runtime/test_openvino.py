@@ -9,12 +9,12 @@ import pytest
 import skimage.data
 import torch
 
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
 from model.runtime.agreement import make_test_images, measure_disagreement
 from model.runtime.choice import make_openvino
 from model.runtime.protocol import Pixels, RuntimeUnavailableError
+from model.weights.checkpoint import Weights
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from model.activations import trace_activations
 from model.attribution.explain import isolate_tower, trace_forward_pass
 from model.attribution.gradients import compute_gradient
-from model.checkpoint import Weights, load_weights, save_weights
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
 from model.runtime import graph_file, openvino_runtime, prepared
 from model.runtime.agreement import make_test_images
 from model.runtime.prepare import main
 from model.runtime.prepared import open_predictor
-from model.weights_header import WeightsError
+from model.visualization.activations import trace_activations
+from model.weights.checkpoint import Weights, load_weights, save_weights
+from model.weights.header import WeightsError
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
 SMALL = AlexNetConfig(classes=3, init="he", input_scale=60, side=104, crop=72)
@@ -31,7 +31,7 @@ ANSWER = """
 import sys
 from pathlib import Path
 import numpy as np
-from model.activations import trace_activations
+from model.visualization.activations import trace_activations
 from model.attribution.explain import isolate_tower, trace_forward_pass
 from model.attribution.gradients import compute_gradient
 from model.runtime.prepared import open_predictor

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import skimage.data
 
-from model.activations import trace_activations, trace_switched_activations
-from model.checkpoint import Weights
-from model.config import AlexNetConfig
+from model.network.config import AlexNetConfig
+from model.network.switches import Switches, make_masks
 from model.predict import Predictor
 from model.runtime.protocol import Pixels
-from model.switches import Switches, make_masks
+from model.visualization.activations import trace_activations, trace_switched_activations
+from model.weights.checkpoint import Weights
 
 SMALL = AlexNetConfig(classes=5, init="he", input_scale=60, side=104, crop=72)
 EVERY = [

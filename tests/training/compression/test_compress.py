@@ -15,12 +15,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from model.architectures import VARIANTS
-from model.checkpoint import Weights, load_weights, save_weights
-from model.config import AlexNetConfig
-from model.weights_header import WeightsError, read_weights_header
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
+from model.weights.checkpoint import Weights, load_weights, save_weights
+from model.weights.header import WeightsError, read_weights_header
 from storage.home import Home
-from training.callbacks import Callbacks
 from training.compress import main
 from training.compression.options import (
     CompressionError,
@@ -29,11 +28,12 @@ from training.compression.options import (
     choose_layers,
 )
 from training.compression.run import compress
-from training.config import CIFAR
 from training.dataset.prepare import PreparedDataset
 from training.evaluation.run import evaluate
-from training.loop import train_network
-from training.state import init_state
+from training.optimisation.loop import train_network
+from training.optimisation.state import init_state
+from training.recipe.config import CIFAR
+from training.records.callbacks import Callbacks
 
 ROOT = Path(__file__).resolve().parents[3]
 CPU = ["--device", "cpu", "--precision", "f32"]
@@ -61,7 +61,7 @@ def trained(
     config = replace(VARIANTS["cifar"].config, classes=3, init="he", input_scale=60.0)
     recipe = replace(CIFAR, epochs=10, batch=4, drops=0, seed=1)
     state = init_state(config, recipe, torch.device("cpu"))
-    train_network(state, tiny, recipe, False, Callbacks())
+    train_network(state, tiny, recipe, "f32", Callbacks())
     last = state.history[-1]
     weights = weights_of(
         config,

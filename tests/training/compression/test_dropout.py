@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.alexnet import AlexNet
-from model.architectures import VARIANTS
-from model.config import AlexNetConfig
-from model.modules import Dropout
+from model.network.alexnet import AlexNet
+from model.network.architectures import VARIANTS
+from model.network.config import AlexNetConfig
+from model.network.modules import Dropout
 from training.compression.finetune import reduce_dropout, scale_after_dropout
 
 

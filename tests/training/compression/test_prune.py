@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.alexnet import AlexNet
-from model.architectures import VARIANTS
-from training.callbacks import Callbacks
+from model.network.alexnet import AlexNet
+from model.network.architectures import VARIANTS
 from training.compression.prune import Pruning, choose_largest, compute_density
-from training.config import CIFAR
 from training.dataset.prepare import PreparedDataset
-from training.loop import train_network
-from training.state import TrainingState, init_state
+from training.optimisation.loop import train_network
+from training.optimisation.state import TrainingState, init_state
+from training.recipe.config import CIFAR
+from training.records.callbacks import Callbacks
 
 DENSITIES = {"conv1.weight": 0.5, "conv2.weight": 0.3, "local3.weight": 0.1, "fc10.weight": 0.25}
 
@@ -69,7 +69,7 @@ def test_pruned_weights_stay_zero_while_the_others_learn(
         pruning.update(state, (len(state.history) + step / steps) / recipe.epochs)
         seen.append({n: state.network.get_parameter(n).detach().clone() for n in DENSITIES})
 
-    train_network(state, tiny, recipe, False, Callbacks(on_step=on_step))
+    train_network(state, tiny, recipe, "f32", Callbacks(on_step=on_step))
     assert len(seen) == 24
     for name, density in DENSITIES.items():
         for before, after in pairwise(seen):
@@ -94,7 +94,7 @@ def test_a_training_without_pruning_is_the_same_as_one_with_all_kept(
     other = init_state(state.network.config, CIFAR, torch.device("cpu"))
     pruning = Pruning(dict.fromkeys(DENSITIES, 1.0))
     update: Callable[[int, int, float], None] = lambda n, of, _: pruning.update(state, n / of)  # noqa: E731
-    train_network(state, tiny, recipe, False, Callbacks(on_step=update))
-    train_network(other, tiny, recipe, False, Callbacks())
+    train_network(state, tiny, recipe, "f32", Callbacks(on_step=update))
+    train_network(other, tiny, recipe, "f32", Callbacks())
     for name, tensor in other.network.state_dict().items():
         assert torch.equal(state.network.state_dict()[name], tensor), name

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.dataset import scan_folder
+from model.dataset.folder import scan_folder
 from training.dataset.demo import (
     PICTURES,
     TRAIN_CROPS,

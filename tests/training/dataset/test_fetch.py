@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from torchvision.datasets import Imagenette
 
-from model.dataset import scan_folder
+from model.dataset.folder import scan_folder
 from training.dataset.fetch import FetchError, fetch_imagenette
 
 WNIDS = ("n01440764", "n02102040")
@@ -95,7 +95,7 @@ def test_a_wrong_checksum_or_no_server_is_one_clear_error(
 
 
 def test_the_labels_agree_with_torchvisions_own() -> None:
-    from model.dataset import read_wordnet_labels
+    from model.dataset.folder import read_wordnet_labels
 
     labels = read_wordnet_labels()
     assert len(labels) == 1000

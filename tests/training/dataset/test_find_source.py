@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.dataset import FolderError, ImageFolder
+from model.dataset.folder import FolderError, ImageFolder
 from training.dataset.find_source import (
     DataError,
     count_expected_photographs,

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.io import savemat
 
-from model.dataset import ClassName, ImageFolder
-from model.preprocess import read_square
+from model.dataset.folder import ClassName, ImageFolder
+from model.image.preprocess import read_square
 from training.dataset.find_source import count_expected_photographs, describe_source, find_source
 from training.dataset.ilsvrc_tars import DEVKIT_TAR, TRAIN_TAR, VAL_TAR, IlsvrcTars
 from training.dataset.parquet import ParquetFiles

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from model.dataset import scan_folder
+from model.dataset.folder import scan_folder
 from storage.home import Home
 from storage.runs import RunFolder
 from training.dataset import decode

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model.dataset import scan_folder
+from model.dataset.folder import scan_folder
 from training.photographs import main
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import Resize
-from model.dataset import FolderError, ImageFolder, scan_folder
-from model.preprocess import read_square
+from model.dataset.folder import FolderError, ImageFolder, scan_folder
+from model.image.preprocess import read_square
+from model.network.config import Resize
 from training.dataset import folder as folders
 from training.dataset import prepare as module
 from training.dataset.prepare import DataError, PreparedDataset, UnfinishedError, prepare
@@ -279,7 +279,7 @@ def test_after_an_interruption_the_finished_chunks_are_kept(
 SCRIPT = """
 import os, signal, sys
 from pathlib import Path
-from model.dataset import scan_folder
+from model.dataset.folder import scan_folder
 from training.dataset import folder
 from training.dataset.prepare import prepare
 

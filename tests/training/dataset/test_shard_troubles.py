@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from storage.home import Home
-from training.config import PAPER
-from training.config_file import format_config
 from training.dataset import shards
 from training.dataset.find_source import find_source
 from training.dataset.prepare import PreparedDataset, UnfinishedError, prepare
 from training.dataset.shards import Shards, read_shard
-from training.options import Options
-from training.reporting import write_environment
-from training.run_folder import RunSpec, create_run, hide_query, shorten_name
+from training.recipe.config import PAPER
+from training.recipe.config_file import format_config
+from training.recipe.options import Options
+from training.records.reporting import write_environment
+from training.records.run_folder import RunSpec, create_run, hide_query, shorten_name
 
 
 def picture(grey: int) -> bytes:
@@ -94,7 +94,7 @@ def test_what_a_url_may_hide_is_written_nowhere(
         assert secret not in run.description.read_text()
         assert secret not in format_config(Options(data=URL), "paper")
         monkeypatch.setattr(sys, "argv", ["training/run.py", "--data", URL, f"--data={URL}"])
-        write_environment(run, torch.device("cpu"), False, 1)
+        write_environment(run, torch.device("cpu"), "f32", 1)
         assert secret not in run.environment.read_text()
     # Signed anew, it is the same set.
     again = URL.replace("SECRET", "another")

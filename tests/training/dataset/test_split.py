@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from model.dataset import FolderError, scan_folder
+from model.dataset.folder import FolderError, scan_folder
 from training.dataset.split import make_split
 
 RunTraining = Callable[..., tuple[str, str]]

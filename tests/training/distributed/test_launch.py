@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from model.checkpoint import load_weights
-from training.config import ORIGINAL, PAPER, RecipeError
+from model.weights.checkpoint import load_weights
 from training.distributed.launch import (
     ProcessError,
     check_process_count,
@@ -24,7 +23,8 @@ from training.distributed.launch import (
 )
 from training.distributed.mesh import EXIT_PEER_LOST
 from training.distributed.worker import Messages, QueueChannel
-from training.options import Options
+from training.recipe.config import ORIGINAL, PAPER, RecipeError
+from training.recipe.options import Options
 
 StartTraining = Callable[..., subprocess.Popen[str]]
 WaitForFile = Callable[[subprocess.Popen[str], Path, str], Path]

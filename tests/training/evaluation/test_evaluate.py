@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from model.alexnet import AlexNet
-from model.checkpoint import Weights, load_weights, save_weights
-from model.config import AlexNetConfig
-from model.dataset import FolderError
+from model.dataset.folder import FolderError
+from model.image.preprocess import CENTRE_CROP
+from model.network.alexnet import AlexNet
+from model.network.config import AlexNetConfig
 from model.predict import Predictor
-from model.preprocess import CENTRE_CROP
+from model.weights.checkpoint import Weights, load_weights, save_weights
 from storage.home import Home
 from training.evaluate import main
 from training.evaluation.networks import NetworksError

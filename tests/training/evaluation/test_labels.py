@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from model.dataset import ClassName, FolderError, read_wordnet_labels
+from model.dataset.folder import ClassName, FolderError, read_wordnet_labels
 from training.evaluation.labels import find_photographs, match_classes, match_names
 
 TEN = (ClassName("n01440764", "tench"), ClassName("n02102040", "English springer"))

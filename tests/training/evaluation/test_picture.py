@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.dataset import ClassName, Photograph
+from model.dataset.folder import ClassName, Photograph
 from storage.evaluations import Evaluation, EvaluationData
 from training.evaluation.metrics import compute_metrics
 from training.evaluation.picture import OTHER_CLASS, build_confusion_matrix, draw_evaluation

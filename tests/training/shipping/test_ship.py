@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from model.alexnet import AlexNet
-from model.architectures import VARIANTS
-from model.checkpoint import Weights, load_weights, save_weights
-from model.dataset import scan_folder
-from model.weights_header import read_weights_header
+from model.dataset.folder import scan_folder
+from model.network.alexnet import AlexNet
+from model.network.architectures import VARIANTS
+from model.weights.checkpoint import Weights, load_weights, save_weights
+from model.weights.header import read_weights_header
 from storage.evaluation_files import parse_evaluation
 from storage.home import Home
 from storage.pretrained import (
@@ -29,9 +29,9 @@ from storage.pretrained import (
     SHIPPED,
 )
 from storage.runs import Epoch, RunFolder, read_run_folder
-from training.config import SMALL
 from training.evaluation.run import evaluate
-from training.reporting import draw_conv1
+from training.recipe.config import SMALL
+from training.records.reporting import draw_conv1
 from training.shipping.card import write_shipped_card
 from training.shipping.measure import measure_photographs
 from training.shipping.run import MAX_CONV1_PICTURES, ShipError, ship

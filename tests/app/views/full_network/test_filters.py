@@ -16,8 +16,8 @@ from torch.nn import functional
 from app.config import Settings
 from app.database.images import find_images
 from app.uploads.results import delete_result
-from model.preprocess import decode_square, read_square
-from model.visualize import MIN_INK
+from model.image.preprocess import decode_square, read_square
+from model.visualization.feature_maps import MIN_INK
 
 Page = Callable[..., Any]
 Open = Callable[[Settings], Flask]

@@ -15,11 +15,11 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app.uploads.results import delete_result
-from model.alexnet import AlexNet
-from model.architectures import VARIANTS
-from model.checkpoint import load_weights
-from model.preprocess import CENTRE_CROP, decode_square
-from model.visualize import MIN_INK
+from model.image.preprocess import CENTRE_CROP, decode_square
+from model.network.alexnet import AlexNet
+from model.network.architectures import VARIANTS
+from model.visualization.feature_maps import MIN_INK
+from model.weights.checkpoint import load_weights
 
 Page = Callable[..., Any]
 Maps = dict[str, np.ndarray]

@@ -1,0 +1,1 @@
+"""An image, from bytes to the network's input."""

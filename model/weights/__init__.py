@@ -1,0 +1,1 @@
+"""Weights files: what they hold, and how their bytes are coded."""

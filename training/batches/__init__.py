@@ -1,0 +1,1 @@
+"""Batches for the network: drawn, cropped, mirrored and coloured (§4.1)."""

@@ -1,0 +1,1 @@
+"""The training loop and its parts: forward, backward, update, validation (§5)."""
