@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
@@ -28,8 +29,8 @@ from index.review.stored import Review
 
 blueprint = Blueprint("review", __name__, url_prefix="/review")
 ITEMS_PER_PAGE = 24
-MAX_SELECTED = 2 * ITEMS_PER_PAGE
-"""Images of one page, two of a pair."""
+MAX_LISTED = 1000
+"""Images that can be listed at once: more than a page has, since the map sends whole regions."""
 FILTERS = ("show", "sort", "split", "label", "guess", "q", "page")
 TITLES = {
     Show.LABELS: "Doubtful labels",
@@ -73,7 +74,6 @@ def show_review() -> str:
     if number > last:
         abort(404, "The review does not have that many pages.")
     shown = describe_findings(state, state.review, found, number, labels)
-    settings = context.settings()
     return render_template(
         "review.html",
         query=query,
@@ -86,41 +86,44 @@ def show_review() -> str:
         total=len(state.review.ids),
         images=shown if query.show not in (Show.LEAKS, Show.DUPLICATES) else [],
         pairs=shown if query.show in (Show.LEAKS, Show.DUPLICATES) else [],
-        labels=labels,
         listed=len(listed.list_corrections(context.sessions(), state.version.dataset_id)),
         url_with=make_url,
         pages=PageLinks(number=number, last=last, url=lambda n: make_url(page=n)),
-        can_write=can_write(),
-        token_needed=bool(settings.admin_token) and not is_administrator(),
-        max_note=MAX_NOTE_LENGTH,
+        **describe_correcting(state),
     )
 
 
 @blueprint.post("")
 def add_corrections() -> Redirect:
-    """List what is to be done about the selected images."""
+    """List what is to be done about the selected images.
+
+    They come as a field `image` each or, from the map, as one field `images` of numbers with commas
+    between, and lead on to the list.
+    """
     check_write_access()
     state = context.require_ready()
     action = next((one for one in ACTIONS if one == request.form.get("action")), None)
-    texts = request.form.getlist("image")
+    many = [text for text in request.form.get("images", "").split(",") if text]
+    texts = [*request.form.getlist("image"), *many]
     if action is None or not texts:
         abort(400, "Select images, and what is to be done about them.")
-    if len(texts) > MAX_SELECTED or not all(is_id(text) for text in texts):
-        abort(400, f"Select at most {MAX_SELECTED} images, by their numbers.")
-    ids = [int(text) for text in texts]
+    if len(texts) > MAX_LISTED or not all(is_id(text) for text in texts):
+        abort(400, f"Select at most {MAX_LISTED:,} images, by their numbers.")
+    ids = check_known(state, [int(text) for text in texts])
+    classes = read_new_classes(state, ids) if action == "relabel" else [None] * len(ids)
     listed.enter_corrections(
         context.sessions(),
         [
             WantedCorrection(
                 image_id=image,
                 action=action,
-                class_id=read_new_class(state, image) if action == "relabel" else None,
+                class_id=class_id,
                 note=" ".join(request.form.get("note", "").split()),
             )
-            for image in check_known(state, ids)
+            for image, class_id in zip(ids, classes, strict=True)
         ],
     )
-    return redirect(make_url(), 303)
+    return redirect(url_for(".show_corrections") if many else make_url(), 303)
 
 
 @blueprint.get("/corrections")
@@ -158,6 +161,16 @@ def export_corrections(form: str) -> Response:
     return response
 
 
+def describe_correcting(state: Ready) -> dict[str, Any]:
+    """Return what a form for corrections needs: the labels, and who may send it."""
+    return {
+        "labels": listed.read_labels(context.sessions(), state.version.dataset_id),
+        "can_write": can_write(),
+        "token_needed": bool(context.settings().admin_token) and not is_administrator(),
+        "max_note": MAX_NOTE_LENGTH,
+    }
+
+
 def can_write() -> bool:
     """Whether this server takes corrections for this request."""
     settings = context.settings()
@@ -185,17 +198,17 @@ def check_known(state: Ready, ids: list[int]) -> list[int]:
     return ids
 
 
-def read_new_class(state: Ready, image: int) -> int:
-    """Read the class to give an image: the chosen one, or the one proposed for it."""
+def read_new_classes(state: Ready, images: list[int]) -> list[int]:
+    """Read the class to give each image: the chosen one, or the one proposed for it."""
     text, review = request.form.get("to", ""), require_review(state)
     if not text:
-        (place,) = review.find_places(review.ids[review.ids == image]).tolist()
-        return int(review.proposed[place])
+        proposed: list[int] = review.proposed[review.find_places(np.array(images))].tolist()
+        return proposed
     if not is_id(text) or int(text) not in listed.read_labels(
         context.sessions(), state.version.dataset_id
     ):
         abort(400, "The data set has no such class.")
-    return int(text)
+    return [int(text)] * len(images)
 
 
 def is_id(text: str) -> bool:

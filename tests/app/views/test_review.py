@@ -116,6 +116,18 @@ def test_a_list_is_made_exported_and_shortened(
     assert browser.get("/review/corrections.json").get_json()["corrections"] == []
 
 
+def test_the_map_lists_many_at_once(browser, review: Review) -> None:
+    ids = review.ids.tolist()
+    form = {"csrf_token": csrf(browser, "/map"), "token": TOKEN, "action": "note"}
+    sent = browser.post("/review", data={**form, "images": ",".join(map(str, ids))})
+    assert (sent.status_code, sent.location) == (303, "/review/corrections")
+    found = browser.get("/review/corrections.json").get_json()["corrections"]
+    assert len(found) == len(ids)
+    for image in ids:
+        browser.post("/review/corrections", data={**form, "image": str(image)})
+    assert browser.post("/review", data={**form, "images": "1,x"}).status_code == 400
+
+
 def test_the_proposed_label_is_taken_where_none_is_chosen(
     desk: Flask, browser, review: Review
 ) -> None:
@@ -148,7 +160,7 @@ def test_nothing_is_listed_without_the_token(browser, client, page, review: Revi
         {"image": ["x"]},
         {"action": "erase"},
         {"action": "relabel", "to": "2147483647"},
-        {"image": [str(n) for n in range(1, 60)]},
+        {"image": [], "images": ",".join(["1"] * 1001)},
     ],
 )
 def test_a_form_that_makes_no_sense_is_refused(desk, review: Review, wrong) -> None:
