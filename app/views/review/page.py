@@ -12,7 +12,13 @@ from app.database.images import CatalogueImage, find_images
 from app.inference.state import Ready
 from app.review import corrections as listed
 from app.review.correction_list import format_corrections_csv, format_corrections_json
-from app.review.corrections import ACTIONS, MAX_NOTE_LENGTH, WantedCorrection
+from app.review.corrections import (
+    ACTIONS,
+    MAX_NOTE_LENGTH,
+    CorrectionError,
+    WantedCorrection,
+)
+from app.review.zip_export import plan_zip, stream_zip
 from app.serving.loopback import is_open_switching
 from app.views.administrator import find_token_problem, is_administrator
 from app.views.explore import MAX_QUERY_LENGTH, PageLinks, read_order, read_page_number
@@ -158,6 +164,25 @@ def export_corrections(form: str) -> Response:
     text = format_corrections_csv(found) if form == "csv" else format_corrections_json(found)
     response = Response(text, mimetype="text/csv" if form == "csv" else "application/json")
     response.headers["Content-Disposition"] = f"attachment; filename=corrections.{form}"
+    return response
+
+
+@blueprint.post("/corrections.zip")
+def export_zip() -> Response:
+    """Export the list with its photographs, byte for byte; only for who may write it.
+
+    Others are shown the photographs re-encoded, without what their files say about their makers.
+    """
+    check_write_access()
+    found = listed.list_corrections(context.sessions(), context.require_ready().version.dataset_id)
+    images = find_images(context.sessions(), [one.image_id for one in found])
+    try:
+        photographs = plan_zip(found, {image: one.file for image, one in images.items()})
+    except CorrectionError as error:
+        abort(413, str(error))
+    response = Response(stream_zip(found, photographs), mimetype="application/zip")
+    response.headers["Content-Disposition"] = "attachment; filename=corrections.zip"
+    response.cache_control.no_store = True
     return response
 
 
