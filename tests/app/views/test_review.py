@@ -77,6 +77,10 @@ def test_filters_narrow_by_class_guess_split_and_file_name(browser, page, review
     cell = (review.classes == label) & (review.guesses == guess)
     shown = shown_ids(page, browser, f"/review?show=all&label={label}&guess={guess}")
     assert set(shown) == set(review.ids[cell][:24].tolist()) or len(shown) == 24
+    shown_page = page(browser.get(f"/review?show=all&label={label}&guess={guess}"))
+    on_map = shown_page.one("a", "on-map").attributes["href"]
+    assert on_map == f"/map?label={label}&guess={guess}"
+    assert page(browser.get("/review?show=all")).all("a", "on-map") == []
     validation = shown_ids(page, browser, "/review?show=all&split=val")
     assert set(validation) == set(review.ids[review.validation].tolist())
     named = page(browser.get("/review?show=all&q=ROCKET/01"))
