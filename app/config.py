@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError
 
 from index.engines.milvus_address import parse_milvus_url
 from index.engines.options import SEARCH_DEVICES, SearchDevice
+from index.sample import MAX_SAMPLE_IMAGES, MIN_SAMPLE_IMAGES, SAMPLE_IMAGES
 from model.runtime.names import OPENVINO_PRECISIONS, RUNTIMES
 from storage.home import Home, home_from_environment
 
@@ -436,6 +437,15 @@ class Settings:
             "ALEXNET_INDEX_KEPT",
             "Versions of the index to keep, including the one in service.",
             parse_whole_number(1, 1000),
+        ),
+    )
+    sample_images: int = field(
+        default=SAMPLE_IMAGES,
+        metadata=describe_setting(
+            "ALEXNET_SAMPLE_IMAGES",
+            "Images of an index that the map, the review and the neighbours by pixels are made of, "
+            "at most; with more of them a build takes longer and a server more memory.",
+            parse_whole_number(MIN_SAMPLE_IMAGES, MAX_SAMPLE_IMAGES),
         ),
     )
     index_url: str = field(

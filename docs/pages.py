@@ -155,6 +155,20 @@ def open_latest_run(page: Page, demo: Path) -> None:
     page.click(".run h2 a >> nth=0")
 
 
+def make_dataset(page: Page, demo: Path) -> None:
+    """Make a data set of validation photographs, and a classifier on fc7 for it."""
+    page.goto("/new")
+    page.fill("#pictures-name", "breakfast")
+    for number, label in enumerate(("coffee", "coins", "handwriting")):
+        page.fill(f"#class-{number}", label)
+        files = [validation_photograph(demo, label, n) for n in range(12)]
+        page.set_input_files(f"#photographs-{number}", files)
+    page.click("text=Make the data set")
+    page.wait_for_url("**/new/breakfast")
+    page.click("text=Make the classifier")
+    page.wait_for_selector(".try", timeout=60_000)
+
+
 FIGURE_4_READY = ".plate:not([data-from])"
 SCREENSHOTS = (
     Screenshot(
@@ -305,6 +319,22 @@ SCREENSHOTS = (
         name="run",
         caption="One run: its curves, conv1 by epoch, its configuration.",
         steps=open_latest_run,
+        max_height=1300,
+    ),
+    Screenshot(
+        section="Training",
+        name="new",
+        caption="Your own classes: photographs by webcam, from files or as a zip.",
+        steps=open_page("/new"),
+        wait_for="form.collector",
+        views=(LIGHT, SMALL_DARK),
+    ),
+    Screenshot(
+        section="Training",
+        name="new-dataset",
+        caption="A data set made there, and the classifier on fc7 that was made of it in seconds.",
+        steps=make_dataset,
+        wait_for=".try",
         max_height=1300,
     ),
     Screenshot(

@@ -20,8 +20,9 @@ from model.network.config import SQUARE_SIDE
 
 Pixels = npt.NDArray[np.uint8]
 SAMPLE_FILE = "sample.npz"
-MAX_SAMPLE_IMAGES = 10_000
-"""Images in a sample, at most."""
+SAMPLE_IMAGES, MIN_SAMPLE_IMAGES, MAX_SAMPLE_IMAGES = 10_000, 100, 100_000
+"""Images in a sample, at most: unless it is set otherwise, and the least and most it can be set
+to."""
 THUMBNAIL_SIDE = 32
 """The side of a thumbnail in pixels."""
 PATCHES_PER_KERNEL = 9

@@ -41,6 +41,15 @@ class MapSchema(Schema):
     )
     x = fields.List(fields.Integer(metadata=COORDINATE), required=True)
     y = fields.List(fields.Integer(metadata=COORDINATE), required=True)
+    guesses = fields.List(
+        fields.Integer(allow_none=True),
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "index into classes of the network's guess, null for another class; "
+            "null as a whole for an index that was not reviewed"
+        },
+    )
     index = fields.String(required=True)
 
 

@@ -267,6 +267,7 @@ class IndexBuild:
             kind=options.spec.kind,
             base=base,
             report=self.report,
+            sample=self.settings.sample_images,
         )
 
     def write_version(
@@ -307,7 +308,13 @@ class IndexBuild:
             version_images.ids,
         )
         columns = make_sample(
-            self.predictor, version_images, vectors, sample, self.report, units=units
+            self.predictor,
+            version_images,
+            vectors,
+            sample,
+            self.report,
+            self.settings.sample_images,
+            units,
         )
         write_sample(draft.folder, columns)
         if (top := units.finish(columns["ids"])) is not None:

@@ -21,6 +21,7 @@ from index.building.sampling import estimate_sample_bytes
 from index.building.writer import BaseVersion, GatheredFeatures, write_shards
 from index.engines.factory import KINDS
 from index.manifest import StoreError
+from index.sample import SAMPLE_IMAGES
 from index.units import UNITS_BYTES
 from index.vectors import ROWS_PER_SHARD, Floats, Ids
 from model.dataset.folder import Photograph
@@ -112,6 +113,7 @@ def gather_features(
     batch: int = IMAGES_PER_BATCH,
     block: int = FILES_PER_BLOCK,
     rows: int = ROWS_PER_SHARD,
+    sample: int = SAMPLE_IMAGES,
 ) -> GatheredFeatures | None:
     """Write the features of every readable photograph under `root` to shards on disk.
 
@@ -119,7 +121,7 @@ def gather_features(
     (`delete_checkpoints`) once the version is published. base: an earlier version with the same
     weights and dtype, whose vectors are reused for unchanged files and for equal pixels. kind: that
     of the index to build, to estimate the disk space. batch: images per forward pass. block: files
-    per block. rows: the limit per shard.
+    per block. rows: the limit per shard. sample: images of the sample, at most, for that estimate.
 
     With several processes each computes its share of the blocks; the first returns the result, the
     others None. Raises StoreError if the disk is too small, the features of a photograph are not
@@ -131,7 +133,9 @@ def gather_features(
     checkpoint = BuildCheckpoint(folder, dtype)
     with join_processes() as processes:
         plan = processes.broadcast(
-            plan_build(checkpoint, root, photographs, base, kind) if processes.is_first else None
+            plan_build(checkpoint, root, photographs, base, kind, sample)
+            if processes.is_first
+            else None
         )
         total = len(plan.paths)
         report_done = report("Computing features", total) if total else None
@@ -152,6 +156,7 @@ def plan_build(
     photographs: Sequence[Photograph],
     base: BaseVersion | None,
     kind: str,
+    sample: int,
 ) -> BuildPlan:
     """List the files to read. Raises StoreError if the disk is too small for their features."""
     checkpoint.remove_partial()
@@ -160,7 +165,7 @@ def plan_build(
     paths = [p.path for p in photographs if escape_file_name(p.path) == p.path]
     new = [path for path in paths if not known.is_unchanged(root, path)]
     needed = estimate_disk_bytes(len(new), checkpoint.dtype, kind)
-    needed += estimate_sample_bytes(len(photographs)) + UNITS_BYTES
+    needed += estimate_sample_bytes(len(photographs), sample) + UNITS_BYTES
     free = shutil.disk_usage(checkpoint.folder).free
     if needed > free:
         raise StoreError(

@@ -15,7 +15,7 @@ from index.building.reader import DecodedFile, read_photograph
 from index.building.top_patches import ImageResponses, SampleScan
 from index.building.tsne import MapLayout, layout_images
 from index.building.unit_scan import UnitScan
-from index.sample import MAX_SAMPLE_IMAGES, SAMPLE_FILE, Pixels, read_sample_columns
+from index.sample import SAMPLE_FILE, SAMPLE_IMAGES, Pixels, read_sample_columns
 from index.vectors import Ids, Vectors
 from model.network.config import Resize
 from model.predict import Predictor
@@ -43,9 +43,9 @@ class VersionImages:
     rows: Ids
 
 
-def estimate_sample_bytes(images: int) -> int:
-    """Estimate the bytes of disk space of the sample of an index of so many images."""
-    return SAMPLE_BYTES_PER_IMAGE * min(images, MAX_SAMPLE_IMAGES) + PATCHES_BYTES
+def estimate_sample_bytes(images: int, count: int = SAMPLE_IMAGES) -> int:
+    """Estimate the bytes of disk space of the sample of an index, of at most `count` images."""
+    return SAMPLE_BYTES_PER_IMAGE * min(images, count) + PATCHES_BYTES
 
 
 def make_sample(
@@ -54,7 +54,7 @@ def make_sample(
     vectors: Vectors,
     before: dict[str, Array] | None = None,
     report: Report = ignore_progress,
-    count: int = MAX_SAMPLE_IMAGES,
+    count: int = SAMPLE_IMAGES,
     units: UnitScan | None = None,
 ) -> dict[str, Array]:
     """Make the arrays that `index.sample.write_sample` writes, for at most `count` images.

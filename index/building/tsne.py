@@ -1,7 +1,10 @@
 """Lays out a map of images: their 4096-d fc7 features in two dimensions, by t-SNE.
 
-Uses openTSNE, which reports progress and can start from given points. For the at most 10,000 images
-of a sample its Barnes-Hut gradient is faster than the interpolated one.
+Uses openTSNE, which reports progress and can start from given points. For at most 10,000 images its
+Barnes-Hut gradient is faster than the interpolated one. Of more images that many, drawn at random,
+are laid out so; each of the others is then placed among them by its own nearest of these, while
+they stay where they are (Policar, Strazar and Zupan, *Embedding to reference t-SNE space*, 2021).
+That takes a time in proportion to their number.
 """
 
 from collections.abc import Callable
@@ -23,6 +26,12 @@ MIN_TSNE_IMAGES = 4
 """With fewer images the map shows their first two principal components instead."""
 EXAGGERATED_ITERATIONS, EXAGGERATION, ITERATIONS, UPDATE_ITERATIONS = 250, 12, 500, 250
 """Iterations with exaggerated attraction and its factor; iterations without; and for an update."""
+MAX_TSNE_IMAGES = 10_000
+"""Images that are laid out together; the others are placed among them."""
+PLACING_ITERATIONS, PLACING_PERPLEXITY, PLACING_NEIGHBOURS = 100, 5, 25
+"""For images placed among the others: iterations, effective number of neighbours, and the number of
+neighbours at whose median point an image starts. openTSNE's defaults."""
+PLACING_RATE, PLACING_EXAGGERATION = 0.1, 1.5
 REPORT_EVERY = 10
 """Iterations between reports of progress."""
 MIN_SHARED_IMAGES = 5000
@@ -50,13 +59,18 @@ class MapLayout:
 
 
 def layout_images(
-    vectors: Vectors, rows: Ids, before: MapLayout | None = None, report: Report = ignore_progress
+    vectors: Vectors,
+    rows: Ids,
+    before: MapLayout | None = None,
+    report: Report = ignore_progress,
+    most: int = MAX_TSNE_IMAGES,
 ) -> MapLayout:
     """Lay out images by their features.
 
     rows: int64 [S]; images with the same row get the same point. before: the earlier map's points
-    of these images; they stay roughly in place, and exactly if no image is new or gone. The same
-    input gives the same map on the same machine. Raises StoreError.
+    of these images; they stay roughly in place, and exactly if no image is new or gone. most: the
+    number laid out together. The same input gives the same map on the same machine. Raises
+    StoreError.
     """
     if before is not None and before.whole and not np.isnan(before.points).any():
         return before
@@ -71,7 +85,7 @@ def layout_images(
         if before is not None
         else None
     )
-    return normalise_layout(run_tsne(features, start, report), shared)
+    return normalise_layout(run_tsne(features, start, report, most), shared)
 
 
 def project_for_map(vectors: Vectors, rows: Ids) -> Floats:
@@ -80,10 +94,10 @@ def project_for_map(vectors: Vectors, rows: Ids) -> Floats:
     return project_sample(transform, vectors, rows, len(rows), SEED)
 
 
-def run_tsne(features: Floats, start: Doubles | None, report: Report) -> Doubles:
+def run_tsne(features: Floats, start: Doubles | None, report: Report, most: int) -> Doubles:
     """Run t-SNE: float32 [N, 50] → float64 [N, 2], in its own units.
 
-    start: float64 [N, 2] initial points, or None.
+    start: float64 [N, 2] initial points, or None. most: images that are laid out together.
     """
     # Imported here: they take seconds and memory, and a server does not need them.
     import torch
@@ -96,23 +110,54 @@ def run_tsne(features: Floats, start: Doubles | None, report: Report) -> Doubles
         if start is None
         else [(UPDATE_ITERATIONS, 1)]
     )
-    report_done = report("Laying out the map", sum(count for count, _ in phases))
-    perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
+    together, others = draw_together(len(features), most)
+    iterations = sum(count for count, _ in phases) + PLACING_ITERATIONS * bool(len(others))
+    progress: dict[str, Any] = {
+        "callbacks": make_progress_callback(report("Laying out the map", iterations)),
+        "callbacks_every_iters": REPORT_EVERY,
+    }
+    perplexity = min(PERPLEXITY, (len(together) - 1) / 3)
     near = PerplexityBasedNN(
-        features, perplexity, method="exact", n_jobs=threads, random_state=SEED
+        features[together], perplexity, method="exact", n_jobs=threads, random_state=SEED
     )
     embedding = TSNEEmbedding(
-        initialise_with_pca(features) if start is None else start,
+        initialise_with_pca(features[together]) if start is None else start[together],
         near,
         negative_gradient_method="bh",
         n_jobs=threads,
         random_state=SEED,
-        callbacks=make_progress_callback(report_done),
-        callbacks_every_iters=REPORT_EVERY,
+        **progress,
     )
     for count, exaggeration in phases:
         embedding.optimize(count, exaggeration=exaggeration, inplace=True, propagate_exception=True)
-    return np.array(embedding, np.float64)
+    points = np.empty((len(features), 2))
+    points[together] = embedding
+    if len(others):
+        points[others] = place_among(embedding, features[others], progress)
+    return points
+
+
+def draw_together(count: int, most: int) -> tuple[Ids, Ids]:
+    """Draw the images to lay out together, at most `most` of `count`: them and the others."""
+    order = np.random.default_rng(SEED).permutation(count)
+    return np.sort(order[:most]), np.sort(order[most:])
+
+
+def place_among(embedding: Any, features: Floats, progress: dict[str, Any]) -> Doubles:
+    """Place images among those of an embedding, which stay: float32 [M, 50] → float64 [M, 2]."""
+    placed = embedding.prepare_partial(
+        features, "median", k=PLACING_NEIGHBOURS, perplexity=PLACING_PERPLEXITY
+    )
+    placed.optimize(
+        PLACING_ITERATIONS,
+        learning_rate=PLACING_RATE,
+        exaggeration=PLACING_EXAGGERATION,
+        momentum=0,
+        inplace=True,
+        propagate_exception=True,
+        **progress,
+    )
+    return np.array(placed, np.float64)
 
 
 def make_progress_callback(report_done: Callable[[int], None]) -> Callable[..., None]:

@@ -12,7 +12,7 @@ const ANIMATION = 180; /* milliseconds */
 const darkScheme = matchMedia("(prefers-color-scheme: dark)");
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
 
-/* A subclass gives classColours(dark), and may handle onViewChange() and onAnimationEnd(). */
+/* A subclass gives classColours(dark), as #rrggbb, and may handle onViewChange() and onAnimationEnd(). */
 export class MapCanvas {
   constructor(canvas, points) {
     this.canvas = canvas;
@@ -22,7 +22,7 @@ export class MapCanvas {
     this.dots = new DotRenderer();
     this.thumbnails = new Thumbnails(canvas.parentElement, () => this.requestDraw());
     this.labels = [];
-    this.hovered = this.highlighted = -1;
+    this.hovered = -1;
     this.region = this.draft = this.cursor = null;
     new ResizeObserver(() => this.resize()).observe(canvas);
     addEventListener("resize", () => this.resize());
@@ -33,7 +33,8 @@ export class MapCanvas {
     const style = getComputedStyle(document.documentElement);
     const token = (name) => style.getPropertyValue(`--${name}`).trim();
     this.theme = { ink: token("ink"), card: token("card"), link: token("link") };
-    this.colours = this.classColours(darkScheme.matches);
+    /* After the classes: another class, and label and prediction agreeing and disagreeing. */
+    this.colours = [...this.classColours(darkScheme.matches), token("muted"), token("agreeing"), token("ink")];
     this.requestDraw();
   }
 
@@ -57,7 +58,8 @@ export class MapCanvas {
   draw() {
     cancelAnimationFrame(this.frame);
     this.frame = null;
-    drawScene(this.context, { ...this, region: this.draft ?? this.region });
+    const complete = drawScene(this.context, { ...this, region: this.draft ?? this.region });
+    if (!complete) this.requestDraw();
   }
 
   /* Labels keep their places while the map moves and find new ones when it rests. */

@@ -1,25 +1,28 @@
 /* Draws the canvas: points, labels, the region and the keyboard's cursor. */
 
 import { toPixelValue } from "./dot_renderer.js";
+import { DIMMED } from "./points.js";
 
 const NARROW = 500;
-const DIMMED = 0.14;
+const DIMMED_SHARE = 0.14;
 const REGION_ALPHA = 0.1;
 const CURSOR_ARM = 9;
 const HALO = 6;
+const DOTS_TIME = 8; /* milliseconds of a frame, at most, for the points */
 const [LEADER_GAP, LEADER_RISE] = [3, 9]; /* pixels from a label's text to the end of its line */
 const THUMBNAIL = 44;
 
+/* Whether all points are drawn as the scene has them; if not, it has to be drawn again. */
 export function drawScene(context, scene) {
-  const { dots, ratio } = scene;
-  renderDots(scene);
-  dots.copyTo(context);
+  const { ratio } = scene;
+  const complete = drawDots(context, scene);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   drawThumbnails(context, scene);
   if (scene.hovered >= 0) drawRing(context, scene);
   drawLabels(context, scene);
   if (scene.region) drawRegion(context, scene);
   if (scene.cursor) drawCursor(context, scene);
+  return complete;
 }
 
 export const labelFont = (viewport) => `600 ${viewport.width < NARROW ? 11.5 : 13}px system-ui, sans-serif`;
@@ -31,21 +34,29 @@ export function dotRadius(points, viewport) {
   return base * Math.min(viewport.zoom, 8) ** 0.45;
 }
 
-/* Only if they would look different from the last time. */
-function renderDots({ dots, points, viewport, ratio, colours, theme, highlighted }) {
-  const { x, y, pixelsPerUnit, width } = viewport;
-  const key = [x, y, pixelsPerUnit, width, ratio, highlighted, theme.card, points.visible.join()].join();
-  if (dots.rendered === key) return;
-  dots.rendered = key;
-  const style = { colours: colours.map(toPixelValue), background: toPixelValue(theme.card), highlighted };
-  dots.render(points, viewport, ratio, dotRadius(points, viewport), style);
+function drawDots(context, { dots, points, viewport, ratio, colours, theme }) {
+  const view = {
+    left: viewport.toPixelX(0) * ratio,
+    top: viewport.toPixelY(0) * ratio,
+    unit: viewport.pixelsPerUnit * ratio,
+  };
+  const radius = dotRadius(points, viewport) * ratio;
+  const style = { radius, colours: colours.map(toPixelValue), background: toPixelValue(theme.card) };
+  const deadline = performance.now() + DOTS_TIME;
+  dots.start(points, view, style);
+  let complete = dots.continueUntil(deadline);
+  /* What was finished may be for the view of some frames ago. */
+  if (complete) dots.start(points, view, style);
+  complete &&= dots.continueUntil(deadline);
+  dots.paint(context, view, theme.card);
+  return complete;
 }
 
 function drawRing(context, { points, viewport, hovered, colours, theme }) {
   const [x, y] = [viewport.toPixelX(points.x[hovered]), viewport.toPixelY(points.y[hovered])];
   context.beginPath();
   context.arc(x, y, dotRadius(points, viewport) + 2, 0, 2 * Math.PI);
-  context.fillStyle = colours[points.classIndex[hovered]];
+  context.fillStyle = colours[points.colourIndex[hovered]];
   context.fill();
   context.lineWidth = 2;
   context.strokeStyle = theme.ink;
@@ -54,7 +65,8 @@ function drawRing(context, { points, viewport, hovered, colours, theme }) {
 
 /* Names on a halo, each led to the densest part of its class by a thin line. A dot in front of a
    name would look like one more image. */
-function drawLabels(context, { points, viewport, labels, theme, highlighted }) {
+function drawLabels(context, { points, viewport, labels, theme }) {
+  const { highlighted } = points;
   context.font = labelFont(viewport);
   context.textBaseline = "middle";
   context.lineJoin = context.lineCap = "round";
@@ -62,7 +74,7 @@ function drawLabels(context, { points, viewport, labels, theme, highlighted }) {
     const { x, y, label } = points.classes[index];
     const [anchorX, anchorY] = [viewport.toPixelX(x), viewport.toPixelY(y)];
     const [left, middle] = [anchorX + offsetX, anchorY + offsetY];
-    context.globalAlpha = highlighted < 0 || highlighted === index ? 1 : DIMMED;
+    context.globalAlpha = highlighted < 0 || highlighted === index ? 1 : DIMMED_SHARE;
     const nearestX = Math.min(Math.max(anchorX, left - LEADER_GAP), left + width + LEADER_GAP);
     const nearestY = Math.min(Math.max(anchorY, middle - LEADER_RISE), middle + LEADER_RISE);
     for (const [lineWidth, colour] of [[3, theme.card], [1, theme.ink]]) {
@@ -83,14 +95,13 @@ function drawLabels(context, { points, viewport, labels, theme, highlighted }) {
 }
 
 /* The images themselves instead of dots, where there are few enough in view to be told apart. */
-function drawThumbnails(context, { points, viewport, colours, thumbnails, highlighted }) {
+function drawThumbnails(context, { points, viewport, colours, thumbnails }) {
   for (const point of thumbnails.listPoints(points, viewport)) {
     const picture = thumbnails.find(points.ids[point]);
     if (!picture) continue;
     const [x, y] = [viewport.toPixelX(points.x[point]), viewport.toPixelY(points.y[point])];
-    const index = points.classIndex[point];
-    context.globalAlpha = highlighted < 0 || highlighted === index ? 1 : DIMMED;
-    context.fillStyle = colours[index];
+    context.globalAlpha = points.shades[point] === DIMMED ? DIMMED_SHARE : 1;
+    context.fillStyle = colours[points.colourIndex[point]];
     context.fillRect(x - THUMBNAIL / 2 - 2, y - THUMBNAIL / 2 - 2, THUMBNAIL + 4, THUMBNAIL + 4);
     context.drawImage(picture, x - THUMBNAIL / 2, y - THUMBNAIL / 2, THUMBNAIL, THUMBNAIL);
   }

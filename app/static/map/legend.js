@@ -33,7 +33,13 @@ export class Legend {
 
   apply() {
     this.points.visible = this.boxes.map((box) => box.checked);
+    this.points.update();
     this.onChange();
+  }
+
+  /* The position of the class with an id, or -1. */
+  find(id) {
+    return this.boxes.findIndex((box) => box.value === id);
   }
 
   ids(checked) {

@@ -5,7 +5,7 @@ import { MapCanvas } from "./canvas.js";
 import { dotRadius } from "./drawing.js";
 import { handleKeys, handlePointers } from "./input.js";
 import { Legend } from "./legend.js";
-import { Points } from "./points.js";
+import { ANY, NOT_LABEL, Points, decodePoints } from "./points.js";
 import { Preview } from "./preview.js";
 import { Selection } from "./selection.js";
 import { readUrlState, writeUrlState } from "./url_state.js";
@@ -36,7 +36,7 @@ async function load() {
 async function fetchPoints() {
   try {
     const response = await fetch(stage.dataset.points);
-    return response.ok ? await response.json() : null;
+    return response.ok ? decodePoints(await response.arrayBuffer()) : null;
   } catch {
     return null;
   }
@@ -53,6 +53,7 @@ class TrainingMap extends MapCanvas {
     super(stage.querySelector("canvas"), points);
     this.preview = new Preview(stage);
     this.selection = new Selection(document.querySelector(".selection").closest("section"), points, stage);
+    this.choices = readChoices();
     this.legend = new Legend(document.querySelector(".key").closest("section"), points,
       () => this.visibilityChanged(), (index) => this.highlight(index));
     this.selecting = false;
@@ -79,12 +80,43 @@ class TrainingMap extends MapCanvas {
       button.disabled = false;
       button.addEventListener("click", () => this.setMode(button.dataset.mode));
     });
+    Object.values(this.choices).forEach((choice) => {
+      choice.disabled = false;
+      choice.addEventListener("change", () => this.choose());
+    });
   }
 
-  restore({ isVisible, at, region }) {
+  restore({ isVisible, at, region, ...chosen }) {
     if (at) this.viewport.moveTo(...at);
     this.region = region;
+    Object.entries(this.choices).forEach(([name, choice]) => {
+      const known = [...choice.options].some((option) => option.value === chosen[name]);
+      choice.value = known ? chosen[name] : "";
+    });
+    this.readChosen();
     this.legend.setVisible(isVisible);
+  }
+
+  /* A label, a prediction or a colouring was chosen. */
+  choose() {
+    this.readChosen();
+    this.points.update();
+    this.selectRegion(this.region);
+  }
+
+  readChosen() {
+    const { label, guess, colouring } = this.choices;
+    const position = (choice) => (choice?.value ? this.legend.find(choice.value) : ANY);
+    this.points.filter = {
+      label: position(label),
+      guess: guess?.value === "other" ? NOT_LABEL : position(guess),
+    };
+    this.points.colouring = colouring?.value || "label";
+  }
+
+  writeUrl() {
+    const chosen = ([name, choice]) => [name === "colouring" ? "colour" : name, choice.value];
+    writeUrlState(this.viewport, this.region, this.legend, Object.fromEntries(Object.entries(this.choices).map(chosen)));
   }
 
   classColours(dark) {
@@ -92,7 +124,7 @@ class TrainingMap extends MapCanvas {
   }
 
   onViewChange() {
-    writeUrlState(this.viewport, this.region, this.legend);
+    this.writeUrl();
   }
 
   onAnimationEnd() {
@@ -115,7 +147,7 @@ class TrainingMap extends MapCanvas {
     this.hovered = point;
     stage.classList.toggle("over", point >= 0 && !this.selecting);
     if (point < 0) this.preview.hide();
-    else this.preview.show(this.points.ids[point], this.points.label(point), pixelX, pixelY, tappable);
+    else this.preview.show(this.points.ids[point], this.points.describe(point), pixelX, pixelY, tappable);
     this.requestDraw();
   }
 
@@ -140,7 +172,8 @@ class TrainingMap extends MapCanvas {
   }
 
   highlight(index) {
-    this.highlighted = index;
+    this.points.highlighted = index;
+    this.points.update();
     this.requestDraw();
   }
 
@@ -162,7 +195,7 @@ class TrainingMap extends MapCanvas {
     this.announceTimer = setTimeout(() => {
       if (!this.cursor || this.regionKey) return;
       const point = this.hovered;
-      announce(point < 0 ? "No image here" : `${this.points.label(point)}, image ${this.points.ids[point]}`);
+      announce(point < 0 ? "No image here" : `${this.points.describe(point)}, image ${this.points.ids[point]}`);
     }, ANNOUNCE_DELAY);
   }
 
@@ -214,17 +247,26 @@ class TrainingMap extends MapCanvas {
     this.requestDraw();
   }
 
+  /* Select what lies in a region and has the chosen label and prediction. */
   selectRegion(region) {
     this.region = region;
-    announce(this.selection.show(region ? this.points.inRegion(region) : [], region));
-    writeUrlState(this.viewport, region, this.legend);
+    const selecting = region || this.points.isFiltered;
+    announce(this.selection.show(selecting ? this.points.select(region) : null, region));
+    this.writeUrl();
     this.requestDraw();
+  }
+
+  selectNothing() {
+    const { label, guess } = this.choices;
+    [label, guess].forEach((choice) => { if (choice) choice.value = ""; });
+    this.region = null;
+    this.choose();
   }
 
   escape() {
     if (this.draft || this.regionKey) this.cancelRegion();
     else if (!this.preview.element.hidden) this.preview.hide();
-    else this.selectRegion(null);
+    else this.selectNothing();
   }
 
   /* Images of hidden classes are not selected. */
@@ -233,6 +275,12 @@ class TrainingMap extends MapCanvas {
     this.selectRegion(this.region);
     this.updateLabels();
   }
+}
+
+/* By parameter of the address; those on predictions are missing where nothing was predicted. */
+function readChoices() {
+  const found = [...document.querySelectorAll("[data-choice]")];
+  return Object.fromEntries(found.map((choice) => [choice.dataset.choice, choice]));
 }
 
 const clamp = (value, max) => Math.min(Math.max(value, 0), max);

@@ -1,4 +1,5 @@
-/* The images in the selected region, in a grid, those nearest to its centre first. */
+/* The selected images, in a grid; in a region those nearest to its centre come first. They can be
+   searched by their mean, and listed to be corrected. */
 
 const PAGE_SIZE = 24;
 const [MIN_FOR_MEAN, MAX_FOR_MEAN] = [2, 6];
@@ -14,21 +15,29 @@ export class Selection {
     this.rest.querySelector("button").addEventListener("click", () => this.showMore());
     this.section.querySelector(".mean button").addEventListener("click", () => this.searchByMean());
     this.selected = [];
+    this.correct = section.querySelector(".correct");
+    this.correct?.querySelector("form").addEventListener("formdata", ({ formData }) => formData.set("images", this.listIds()));
     this.hint = section.querySelector(".empty").textContent;
   }
 
-  /* Show the points in a region; without a region nothing is selected. Returns a status message. */
+  listIds() {
+    return this.selected.map((point) => this.points.ids[point]).join();
+  }
+
+  /* Show the selected points, of a region or not; null: nothing is selected. Returns a status
+     message. */
   show(selected, region) {
-    this.selected = region ? sortByDistance(this.points, selected, region) : [];
+    this.selected = region ? sortByDistance(this.points, selected, region) : selected ?? [];
     this.list.replaceChildren();
     const count = this.selected.length;
     this.section.querySelector(".counts").textContent = count ? this.countByClass() : "";
     const empty = this.section.querySelector(".empty");
     empty.hidden = count > 0;
-    empty.textContent = region ? "No images in this region." : this.hint;
+    empty.textContent = selected ? "No images match." : this.hint;
     this.offerMean();
+    this.offerCorrections();
     this.showMore();
-    if (!region) return "";
+    if (!selected) return "";
     return count === 1 ? "1 image selected" : `${count.toLocaleString("en")} images selected`;
   }
 
@@ -53,8 +62,18 @@ export class Selection {
     offer.querySelector("span").textContent = count;
   }
 
+  offerCorrections() {
+    if (!this.correct) return;
+    const [count, most] = [this.selected.length, Number(this.correct.dataset.most)];
+    this.correct.hidden = count === 0;
+    const legend = this.correct.querySelector("legend");
+    if (legend) legend.textContent = `All ${count.toLocaleString("en")} selected images`;
+    this.correct.querySelector(".too-many").hidden = count <= most;
+    this.correct.querySelectorAll("button").forEach((button) => { button.disabled = count > most; });
+  }
+
   searchByMean() {
-    const address = new URL(this.section.querySelector("form").action);
+    const address = new URL(this.section.querySelector(".selection").action);
     address.search = this.selected.map((point) => `image=${this.points.ids[point]}`).join("&");
     window.location.assign(address);
   }
@@ -76,10 +95,10 @@ export class Selection {
     const thumbnail = this.stage.dataset.thumbnail.replace("/0/", `/${id}/`);
     const [item, link, caption, text] = ["li", "a", "span", "span"].map((tag) => document.createElement(tag));
     const image = new Image(256, 256);
-    Object.assign(image, { loading: "lazy", src: thumbnail, alt: `${label}, training image ${id}` });
+    Object.assign(image, { loading: "lazy", src: thumbnail, alt: `${this.points.describe(point)}, training image ${id}` });
     Object.assign(link, { className: "tile", href: this.stage.dataset.image.replace(/0$/, id) });
     caption.className = "caption";
-    text.textContent = label;
+    text.textContent = [label, this.points.wrongGuess(point)].filter(Boolean).join(" → ");
     text.ariaHidden = "true";
     caption.append(text);
     link.append(image, caption);

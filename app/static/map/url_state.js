@@ -17,12 +17,16 @@ export function readUrlState() {
     isVisible: (id) => (shown ? shown.has(id) : !hidden.has(id)),
     at: at.length ? at : null,
     region: region.length ? toRegion(region) : null,
+    label: params.get("label"),
+    guess: params.get("guess"),
+    colouring: params.get("colour"),
   };
 }
 
 const toRegion = ([left, top, right, bottom]) => ({ left, top, right, bottom });
 
-export function writeUrlState(viewport, region, legend) {
+/* choices: what else is chosen, by the name of its parameter; empty where nothing is. */
+export function writeUrlState(viewport, region, legend, choices) {
   clearTimeout(timer);
   timer = setTimeout(() => {
     const parts = [...classParams(legend)];
@@ -31,6 +35,7 @@ export function writeUrlState(viewport, region, legend) {
       parts.push(`at=${Math.round(x)},${Math.round(y)},${Number(zoom.toFixed(2))}`);
     }
     if (region) parts.push(`region=${[region.left, region.top, region.right, region.bottom].join(",")}`);
+    Object.entries(choices).forEach(([name, value]) => { if (value) parts.push(`${name}=${value}`); });
     const search = parts.length ? `?${parts.join("&")}` : "";
     if (search !== location.search) history.replaceState(history.state, "", location.pathname + search);
   }, DELAY);

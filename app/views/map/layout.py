@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from app.database.browse import ClassCount
 from app.inference.state import Ready
+from index.id_map import Classes
+from index.review.stored import Review
 from index.vectors import Ids
 
 Ints = npt.NDArray[np.int64]
@@ -16,6 +18,8 @@ MAX_COORDINATE = 16_383
 """Coordinates are integers from 0: almost finer than a screen pixel at the largest zoom."""
 GRID_CELLS = 32
 """Cells a side of the grid in which a class's densest part is found."""
+UNKNOWN = 0xFFFF
+"""Stands, in the points file, for a guess that is none of the classes on the map."""
 ROW_NAMES, COLUMN_NAMES = ("top", "middle", "bottom"), ("left", "centre", "right")
 
 
@@ -82,7 +86,8 @@ class TrainingMap:
 
     version: the index version's name. images: how many are indexed. whole: whether all of them
     are on the map. classes: in alphabetical order. numbers: each image's position in `classes`.
-    xs, ys: from 0 to MAX_COORDINATE.
+    xs, ys: from 0 to MAX_COORDINATE. guesses: the position in `classes` of the network's guess for
+    each image, UNKNOWN for another class; None for an index that was not reviewed.
     """
 
     version: str
@@ -93,6 +98,7 @@ class TrainingMap:
     numbers: Ints
     xs: Ints
     ys: Ints
+    guesses: Ints | None = None
 
 
 def build_training_map(state: Ready, class_counts: Sequence[ClassCount]) -> TrainingMap | None:
@@ -104,7 +110,8 @@ def build_training_map(state: Ready, class_counts: Sequence[ClassCount]) -> Trai
     labels = {c.id: c.label for c in class_counts}
     names = [labels.get(class_id, "") for class_id in class_ids.tolist()]
     order = sorted(range(len(names)), key=lambda k: (names[k].casefold(), int(class_ids[k])))
-    numbers = np.argsort(order)[inverse]
+    positions = np.argsort(order)
+    numbers = positions[inverse]
     xs, ys = np.rint(sample.points.T.astype(np.float64) * MAX_COORDINATE).astype(np.int64)
     return TrainingMap(
         version=state.version.name,
@@ -115,7 +122,24 @@ def build_training_map(state: Ready, class_counts: Sequence[ClassCount]) -> Trai
         numbers=numbers,
         xs=xs,
         ys=ys,
+        guesses=None
+        if state.review is None
+        else find_guesses(state.review, sample.ids, class_ids, positions),
     )
+
+
+def find_guesses(review: Review, ids: Ids, class_ids: Classes, numbers: Ints) -> Ints:
+    """Find the network's guess for each image, int64 [S], as a position on the map.
+
+    class_ids: of the map's classes, ascending; numbers: their positions on the map, int64. UNKNOWN
+    stands for images that were not reviewed, too.
+    """
+    order = np.argsort(review.ids, kind="stable")
+    places = order[np.minimum(np.searchsorted(review.ids, ids, sorter=order), len(order) - 1)]
+    guesses = review.guesses[places]
+    found = np.minimum(np.searchsorted(class_ids, guesses), len(class_ids) - 1)
+    known = (review.ids[places] == ids) & (class_ids[found] == guesses)
+    return np.where(known, numbers[found], UNKNOWN)
 
 
 def list_map_columns(layout: TrainingMap) -> dict[str, Any]:
@@ -125,15 +149,23 @@ def list_map_columns(layout: TrainingMap) -> dict[str, Any]:
         "images": layout.images,
         "whole": layout.whole,
         "scale": MAX_COORDINATE,
-        "classes": [
-            {"id": c.id, "label": c.label, "images": c.images, "x": c.x, "y": c.y}
-            for c in layout.classes
-        ],
+        "classes": list_classes_with_places(layout),
         "ids": layout.ids.tolist(),
         "numbers": layout.numbers.tolist(),
         "x": layout.xs.tolist(),
         "y": layout.ys.tolist(),
+        "guesses": None
+        if layout.guesses is None
+        else [None if guess == UNKNOWN else guess for guess in layout.guesses.tolist()],
     }
+
+
+def list_classes_with_places(layout: TrainingMap) -> list[dict[str, Any]]:
+    """Return the map's classes as JSON, each with its densest part."""
+    return [
+        {"id": c.id, "label": c.label, "images": c.images, "x": c.x, "y": c.y}
+        for c in layout.classes
+    ]
 
 
 def summarise_classes(

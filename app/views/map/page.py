@@ -1,6 +1,5 @@
 """The page Map: the training images in two dimensions, laid out by their fc7 features."""
 
-import json
 from typing import get_args
 
 from flask import Blueprint, Response, abort, render_template, request, url_for
@@ -9,14 +8,16 @@ from app import context
 from app.database.browse import ClassCount
 from app.inference.state import BUILD_COMMAND, Ready
 from app.views.format import format_count
-from app.views.map.layout import COLOURS, TrainingMap, build_training_map, list_map_columns
+from app.views.map.layout import COLOURS, TrainingMap, build_training_map
 from app.views.map.picture import HEIGHT, WIDTH, ColourScheme, render_map
+from app.views.map.points_file import pack_points
 from app.views.pictures import make_picture_response
+from app.views.review.page import MAX_LISTED, describe_correcting
 from app.web import check_not_modified, set_cache_headers
-from index.building.tsne import MIN_TSNE_IMAGES, PCA_DIMENSIONS
+from index.building.tsne import MAX_TSNE_IMAGES, MIN_TSNE_IMAGES, PCA_DIMENSIONS
 
 blueprint = Blueprint("map", __name__)
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Part of the URLs of points and pictures, which are cached for a year: increment on changes."""
 HOW_TO_READ = (
     "Images that look alike to the network lie close together; the distances between groups mean "
@@ -48,18 +49,21 @@ def show_map() -> str:
         },
         width=WIDTH,
         height=HEIGHT,
+        max_listed=MAX_LISTED,
+        **describe_correcting(state),
     )
 
 
-@blueprint.get("/map/points.json")
+@blueprint.get("/map/points.bin")
 def map_points() -> Response:
-    """Return the points as JSON, one list per column."""
+    """Return the points, a column after another (`app.views.map.points_file`)."""
     state, classes = context.require_classes()
     etag = f"{name_map_version(state)}-points"
     if fresh := check_not_modified(etag, version=etag):
         return fresh
-    text = json.dumps(list_map_columns(require_map(state, classes)), separators=(",", ":"))
-    return set_cache_headers(Response(text, mimetype="application/json"), etag, version=etag)
+    data = pack_points(require_map(state, classes))
+    response = Response(data, mimetype="application/octet-stream")
+    return set_cache_headers(response, etag, version=etag)
 
 
 @blueprint.get("/map.png")
@@ -86,6 +90,8 @@ def describe_map(layout: TrainingMap) -> str:
         method = (
             f"t-SNE of the 4096-d fc7 features, reduced to {PCA_DIMENSIONS} principal components"
         )
+        if count > MAX_TSNE_IMAGES:
+            method += f" ({format_count(MAX_TSNE_IMAGES)} laid out together, the others among them)"
     images = f"all {total}" if layout.whole else f"a sample of {format_count(count)} of {total}"
     return f"{method}, of {images} images. {HOW_TO_READ}"
 
@@ -96,5 +102,9 @@ def require_map(state: Ready, classes: list[ClassCount]) -> TrainingMap:
 
 
 def name_map_version(state: Ready) -> str:
-    """Return the version in the URLs of the points and pictures."""
-    return f"{state.version.name}-{FORMAT_VERSION}"
+    """Return the version in the URLs of the points and pictures.
+
+    `flask index look` adds the review, and with it the guesses, to a version that had none.
+    """
+    reviewed = "" if state.review is None else "-reviewed"
+    return f"{state.version.name}-{FORMAT_VERSION}{reviewed}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flask import Blueprint, Response, abort, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as Redirect
 
@@ -11,7 +12,13 @@ from app.database.images import CatalogueImage, find_images
 from app.inference.state import Ready
 from app.review import corrections as listed
 from app.review.correction_list import format_corrections_csv, format_corrections_json
-from app.review.corrections import ACTIONS, MAX_NOTE_LENGTH, WantedCorrection
+from app.review.corrections import (
+    ACTIONS,
+    MAX_NOTE_LENGTH,
+    CorrectionError,
+    WantedCorrection,
+)
+from app.review.zip_export import plan_zip, stream_zip
 from app.serving.loopback import is_open_switching
 from app.views.administrator import find_token_problem, is_administrator
 from app.views.explore import MAX_QUERY_LENGTH, PageLinks, read_order, read_page_number
@@ -28,8 +35,8 @@ from index.review.stored import Review
 
 blueprint = Blueprint("review", __name__, url_prefix="/review")
 ITEMS_PER_PAGE = 24
-MAX_SELECTED = 2 * ITEMS_PER_PAGE
-"""Images of one page, two of a pair."""
+MAX_LISTED = 1000
+"""Images that can be listed at once: more than a page has, since the map sends whole regions."""
 FILTERS = ("show", "sort", "split", "label", "guess", "q", "page")
 TITLES = {
     Show.LABELS: "Doubtful labels",
@@ -73,7 +80,6 @@ def show_review() -> str:
     if number > last:
         abort(404, "The review does not have that many pages.")
     shown = describe_findings(state, state.review, found, number, labels)
-    settings = context.settings()
     return render_template(
         "review.html",
         query=query,
@@ -86,41 +92,44 @@ def show_review() -> str:
         total=len(state.review.ids),
         images=shown if query.show not in (Show.LEAKS, Show.DUPLICATES) else [],
         pairs=shown if query.show in (Show.LEAKS, Show.DUPLICATES) else [],
-        labels=labels,
         listed=len(listed.list_corrections(context.sessions(), state.version.dataset_id)),
         url_with=make_url,
         pages=PageLinks(number=number, last=last, url=lambda n: make_url(page=n)),
-        can_write=can_write(),
-        token_needed=bool(settings.admin_token) and not is_administrator(),
-        max_note=MAX_NOTE_LENGTH,
+        **describe_correcting(state),
     )
 
 
 @blueprint.post("")
 def add_corrections() -> Redirect:
-    """List what is to be done about the selected images."""
+    """List what is to be done about the selected images.
+
+    They come as a field `image` each or, from the map, as one field `images` of numbers with commas
+    between, and lead on to the list.
+    """
     check_write_access()
     state = context.require_ready()
     action = next((one for one in ACTIONS if one == request.form.get("action")), None)
-    texts = request.form.getlist("image")
+    many = [text for text in request.form.get("images", "").split(",") if text]
+    texts = [*request.form.getlist("image"), *many]
     if action is None or not texts:
         abort(400, "Select images, and what is to be done about them.")
-    if len(texts) > MAX_SELECTED or not all(is_id(text) for text in texts):
-        abort(400, f"Select at most {MAX_SELECTED} images, by their numbers.")
-    ids = [int(text) for text in texts]
+    if len(texts) > MAX_LISTED or not all(is_id(text) for text in texts):
+        abort(400, f"Select at most {MAX_LISTED:,} images, by their numbers.")
+    ids = check_known(state, [int(text) for text in texts])
+    classes = read_new_classes(state, ids) if action == "relabel" else [None] * len(ids)
     listed.enter_corrections(
         context.sessions(),
         [
             WantedCorrection(
                 image_id=image,
                 action=action,
-                class_id=read_new_class(state, image) if action == "relabel" else None,
+                class_id=class_id,
                 note=" ".join(request.form.get("note", "").split()),
             )
-            for image in check_known(state, ids)
+            for image, class_id in zip(ids, classes, strict=True)
         ],
     )
-    return redirect(make_url(), 303)
+    return redirect(url_for(".show_corrections") if many else make_url(), 303)
 
 
 @blueprint.get("/corrections")
@@ -158,6 +167,35 @@ def export_corrections(form: str) -> Response:
     return response
 
 
+@blueprint.post("/corrections.zip")
+def export_zip() -> Response:
+    """Export the list with its photographs, byte for byte; only for who may write it.
+
+    Others are shown the photographs re-encoded, without what their files say about their makers.
+    """
+    check_write_access()
+    found = listed.list_corrections(context.sessions(), context.require_ready().version.dataset_id)
+    images = find_images(context.sessions(), [one.image_id for one in found])
+    try:
+        photographs = plan_zip(found, {image: one.file for image, one in images.items()})
+    except CorrectionError as error:
+        abort(413, str(error))
+    response = Response(stream_zip(found, photographs), mimetype="application/zip")
+    response.headers["Content-Disposition"] = "attachment; filename=corrections.zip"
+    response.cache_control.no_store = True
+    return response
+
+
+def describe_correcting(state: Ready) -> dict[str, Any]:
+    """Return what a form for corrections needs: the labels, and who may send it."""
+    return {
+        "labels": listed.read_labels(context.sessions(), state.version.dataset_id),
+        "can_write": can_write(),
+        "token_needed": bool(context.settings().admin_token) and not is_administrator(),
+        "max_note": MAX_NOTE_LENGTH,
+    }
+
+
 def can_write() -> bool:
     """Whether this server takes corrections for this request."""
     settings = context.settings()
@@ -185,17 +223,17 @@ def check_known(state: Ready, ids: list[int]) -> list[int]:
     return ids
 
 
-def read_new_class(state: Ready, image: int) -> int:
-    """Read the class to give an image: the chosen one, or the one proposed for it."""
+def read_new_classes(state: Ready, images: list[int]) -> list[int]:
+    """Read the class to give each image: the chosen one, or the one proposed for it."""
     text, review = request.form.get("to", ""), require_review(state)
     if not text:
-        (place,) = review.find_places(review.ids[review.ids == image]).tolist()
-        return int(review.proposed[place])
+        proposed: list[int] = review.proposed[review.find_places(np.array(images))].tolist()
+        return proposed
     if not is_id(text) or int(text) not in listed.read_labels(
         context.sessions(), state.version.dataset_id
     ):
         abort(400, "The data set has no such class.")
-    return int(text)
+    return [int(text)] * len(images)
 
 
 def is_id(text: str) -> bool:

@@ -54,7 +54,8 @@ def test_a_page_stands_still_fits_the_window_and_is_accessible(
         ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert ground == GROUNDS[scheme]
         for summary in page.locator("summary").all():
-            summary.click()
+            if summary.is_visible():
+                summary.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
         accessible(page)
 

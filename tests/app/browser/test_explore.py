@@ -242,3 +242,16 @@ def test_the_rows_follow_what_is_typed_also_from_other_pages(tab: Open) -> None:
     page.wait_for_function(
         f"() => document.querySelectorAll('.class-row:not([hidden])').length === {every - 1}"
     )
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_frame_of_the_crop_lies_on_the_image(tab: Open, width: int) -> None:
+    page = tab(viewport={"width": width, "height": 900})
+    page.goto("/explore")
+    page.locator(".tile").first.click()
+    page.wait_for_selector(".input-image img")
+    image, frame = (page.locator(f".input-image {one}").bounding_box() for one in ("img", "svg"))
+    assert frame == pytest.approx(image, abs=0.6)
+    # The pages' names stand in one row.
+    tops = page.locator(".top li").evaluate_all("all => all.map(one => one.offsetTop)")
+    assert len(set(tops)) == 1

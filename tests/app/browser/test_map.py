@@ -33,6 +33,7 @@ class Points:
     classes: list[int]
     places: np.ndarray
     scale: int
+    guesses: list[int | None]
 
     def inside(self, left: float, top: float, right: float, bottom: float) -> set[int]:
         """The ids of the images in a region."""
@@ -49,11 +50,17 @@ class Points:
         """The name of a point's class."""
         return self.labels[self.numbers[point]]
 
+    def described(self, point: int) -> str:
+        """The name of a point's class, and the guess if it is another."""
+        guess = self.guesses[point]
+        wrong = guess is not None and guess != self.numbers[point]
+        return self.label(point) + (f", predicted: {self.labels[guess]}" if wrong else "")
+
 
 @pytest.fixture(scope="module")
 def points(site: str) -> Points:
     """The truth about the points."""
-    with urllib.request.urlopen(f"{site}/map/points.json") as answer:
+    with urllib.request.urlopen(f"{site}/api/map") as answer:
         sent = json.load(answer)
     return Points(
         ids=sent["ids"],
@@ -62,6 +69,7 @@ def points(site: str) -> Points:
         classes=[c["id"] for c in sent["classes"]],
         places=np.stack([sent["x"], sent["y"]], axis=1),
         scale=sent["scale"],
+        guesses=sent["guesses"],
     )
 
 
@@ -104,7 +112,7 @@ def region_of(page: Any) -> tuple[int, ...]:
 
 def focus_by_key(page: Any) -> None:
     """Bring the focus to the canvas as the keyboard does."""
-    page.focus("[data-zoom=whole]")
+    page.focus("[data-choice=colouring]")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.tagName") == "CANVAS"
 
@@ -118,7 +126,7 @@ def test_a_preview_follows_the_pointer_and_a_click_opens_the_image(
         x, y = on_screen(page, points, points.places[point])
         page.mouse.move(x + 2, y + 1)
         page.wait_for_selector(f".card[href$='/images/{points.ids[point]}'] img")
-        assert card.inner_text() == points.label(point)
+        assert card.inner_text() == points.described(point)
         picture = card.locator("img")
         assert picture.get_attribute("src") == f"/images/{points.ids[point]}/thumbnail.jpg"
         picture.evaluate("one => one.decode()")
@@ -171,6 +179,70 @@ def test_dragging_over_a_region_selects_exactly_the_images_in_it(
     page.locator("canvas").press("Escape")
     page.wait_for_function("() => !location.search")
     assert page.locator(".selected li").count() == 0
+
+
+def test_a_cell_is_selected_by_label_and_prediction(
+    tab: Open, points: Points, accessible: Callable[[Any], None]
+) -> None:
+    number, guess = next(
+        (n, g) for n, g in zip(points.numbers, points.guesses, strict=True) if n != g is not None
+    )
+    of_label = {i for i, n in zip(points.ids, points.numbers, strict=True) if n == number}
+    truth = zip(points.ids, points.numbers, points.guesses, strict=True)
+    cell = {i for i, n, g in truth if (n, g) == (number, guess)}
+    page = opened(tab(viewport=TALL))
+    page.select_option("[data-choice=label]", str(points.classes[number]))
+    assert set(listed(page)) == of_label
+    page.select_option("[data-choice=guess]", str(points.classes[guess]))
+    assert set(listed(page)) == cell
+    accessible(page)
+    address = f"label={points.classes[number]}&guess={points.classes[guess]}"
+    page.wait_for_url(re.compile(address))
+    opened(page, page.url)
+    assert set(listed(page)) == cell
+    # A region narrows it, and Escape ends it all.
+    opened(page, f"/map?{address}&region=0,0,{points.scale // 2},{points.scale}")
+    half = points.inside(0, 0, points.scale // 2, points.scale)
+    assert set(listed(page)) == cell & half
+    page.locator("canvas").press("Escape")
+    page.locator("canvas").press("Escape")
+    page.wait_for_function("() => !location.search")
+    page.select_option("[data-choice=guess]", "other")
+    pairs = zip(points.ids, points.numbers, points.guesses, strict=True)
+    assert set(listed(page)) == {i for i, n, g in pairs if n != g}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_show_predictions_and_disagreement(tab: Open, points: Points, scheme: str) -> None:
+    page = opened(tab(viewport=TALL, color_scheme=scheme))
+    texts = page.locator(".key input").evaluate_all(f"all => all.map(b => b.dataset.{scheme})")
+    classes = [tuple(bytes.fromhex(text[1:])) for text in texts]
+    guessed = {classes[g] for g in points.guesses if g is not None}
+    page.select_option("[data-choice=colouring]", "prediction")
+    wait_for_colours(page, guessed, absent={*classes} - guessed)
+    page.select_option("[data-choice=colouring]", "disagreement")
+    names = page.evaluate(
+        "['--ink', '--agreeing'].map(name =>"
+        " getComputedStyle(document.documentElement).getPropertyValue(name).trim())"
+    )
+    ink, agreeing = (tuple(bytes.fromhex(name[1:])) for name in names)
+    agree = sum(n == g for n, g in zip(points.numbers, points.guesses, strict=True))
+    assert 0 < agree < len(points.ids)
+    wait_for_colours(page, {ink, agreeing}, absent={*classes})
+    page.wait_for_url(re.compile(r"[?&]colour=disagreement"))
+    opened(page, page.url)
+    assert page.locator("[data-choice=colouring]").input_value() == "disagreement"
+
+
+def test_a_selection_is_handed_to_the_review(tab: Open, points: Points) -> None:
+    page = opened(tab(viewport=TALL), f"/map?region=0,0,{points.scale},{points.scale}")
+    page.click(".correct summary")
+    # This server takes no corrections, and says how to turn them on.
+    assert page.locator(".correct code").inner_text() == "ALEXNET_ADMIN_TOKEN"
+    sent = page.evaluate(
+        "[...new FormData(document.querySelector('.correct form')).getAll('images')]"
+    )
+    assert sorted(int(n) for n in sent[0].split(",")) == sorted(points.ids)
 
 
 def test_two_to_six_selected_images_lead_to_the_search_by_their_mean(
@@ -291,7 +363,7 @@ def test_the_map_works_by_keyboard(
     page.wait_for_selector(f".card[href$='/images/{points.ids[point]}']")
     page.wait_for_function(
         "words => document.querySelector('.under .status').textContent === words",
-        arg=f"{points.label(point)}, image {points.ids[point]}",
+        arg=f"{points.described(point)}, image {points.ids[point]}",
     )
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(rf"/images/{points.ids[point]}$"))
@@ -377,11 +449,11 @@ def test_a_failure_to_load_the_points_is_shown(
     tab: Open, accessible: Callable[[Any], None]
 ) -> None:
     page = tab()
-    page.route("**/points.json*", lambda route: route.fulfill(status=404, body="{}"))
+    page.route("**/points.bin*", lambda route: route.fulfill(status=404, body="{}"))
     page.goto("/map")
     page.wait_for_selector(".failed[role=alert]")
     accessible(page)
-    page.unroute("**/points.json*")
+    page.unroute("**/points.bin*")
     page.click(".failed button")
     page.wait_for_selector("[data-mode=select]:enabled")
 

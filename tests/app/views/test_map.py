@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import re
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from app.inference.state import Ready
 from app.views.map.layout import (
     COLOURS,
     MAX_COORDINATE,
+    UNKNOWN,
     MapClass,
     TrainingMap,
     build_training_map,
@@ -35,6 +37,7 @@ from app.views.map.picture import (
     place_labels,
     render_map,
 )
+from app.views.map.points_file import pack_points
 from index import sample
 from index.manifest import MANIFEST_FILE, read_manifest, write_manifest
 
@@ -81,6 +84,19 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def unpack(data: bytes) -> dict[str, Any]:
+    """The header and the columns of a points file, as its description says."""
+    length = struct.unpack_from("<I", data)[0]
+    found = json.loads(data[4 : 4 + length])
+    names = ["ids", "x", "y", "numbers", *(["guesses"] if found["guessed"] else [])]
+    start = 4 + length
+    for name in names:
+        found[name] = np.frombuffer(data, "<u4" if name == "ids" else "<u2", found["count"], start)
+        start += found[name].nbytes
+    assert start == len(data)
+    return found
+
+
 def alone(atlas: TrainingMap, one: int) -> TrainingMap:
     """A map of one image."""
     return replace(
@@ -88,6 +104,7 @@ def alone(atlas: TrainingMap, one: int) -> TrainingMap:
         images=1,
         classes=[replace(atlas.classes[atlas.numbers[one]], images=1, nearest=None)],
         numbers=np.zeros(1, np.int64),
+        guesses=None,
         **{name: getattr(atlas, name)[one : one + 1] for name in ("ids", "xs", "ys")},
     )
 
@@ -95,20 +112,48 @@ def alone(atlas: TrainingMap, one: int) -> TrainingMap:
 def test_points_come_from_the_index_and_classes_from_the_database(
     client: FlaskClient, app: Flask, settings: Any
 ) -> None:
-    sent = json.loads(client.get("/map/points.json").data)
+    sent = unpack(client.get("/map/points.bin").data)
     with np.load(settings.home.index / "current" / sample.SAMPLE_FILE) as stored:
         ids, points = stored["ids"], stored["points"]
     classes = read_class_ids_by_image(
         app.extensions["sessions"], app.extensions["loader"].get_state().version.id
     )
-    assert sent["ids"] == ids.tolist() == sorted(classes)
-    assert [sent["classes"][n]["id"] for n in sent["numbers"]] == [classes[i] for i in sent["ids"]]
+    assert sent["ids"].tolist() == ids.tolist() == sorted(classes)
+    assert [sent["classes"][n]["id"] for n in sent["numbers"]] == [classes[i] for i in ids.tolist()]
     places = np.stack([sent["x"], sent["y"]], axis=1)
     assert abs(places / sent["scale"] - points).max() <= 0.51 / sent["scale"]
-    assert (sent["images"], sent["whole"], sent["scale"]) == (54, True, MAX_COORDINATE)
+    assert (sent["count"], sent["scale"]) == (54, MAX_COORDINATE)
     assert {c["images"] for c in sent["classes"]} == {9}
     labels = [c["label"] for c in sent["classes"]]
     assert labels == sorted(labels, key=str.casefold)
+
+
+def test_guesses_are_the_review_s(client: FlaskClient, state: Ready) -> None:
+    sent = unpack(client.get("/map/points.bin").data)
+    guesses = dict(zip(state.review.ids.tolist(), state.review.guesses.tolist(), strict=True))
+    classes = [*(c["id"] for c in sent["classes"]), 0]
+    found = [classes[n] if n != UNKNOWN else 0 for n in sent["guesses"]]
+    assert found == [guesses[i] for i in sent["ids"].tolist()]
+
+
+def test_without_a_review_there_are_no_guesses(app: Flask, state: Ready) -> None:
+    classes = list_classes(app.extensions["sessions"], state.version.id)
+    plain = build_training_map(replace(state, review=None), classes)
+    assert plain is not None
+    sent = unpack(pack_points(plain))
+    assert "guesses" not in sent
+    assert sent["numbers"].tolist() == plain.numbers.tolist()
+
+
+def test_a_hundred_thousand_points_are_little_more_than_a_megabyte(atlas: TrainingMap) -> None:
+    many = replace(
+        atlas,
+        **{
+            name: np.resize(getattr(atlas, name), 100_000)
+            for name in ("ids", "numbers", "xs", "ys", "guesses")
+        },
+    )
+    assert len(pack_points(many)) < 1.25e6
 
 
 def test_a_classs_densest_place_is_where_most_images_lie() -> None:
@@ -138,7 +183,7 @@ def test_points_and_pictures_are_cached_by_version(client: FlaskClient, page: Pa
         assert (again.status_code, again.data) == (304, b"")
         unnamed = client.get(address.split("?")[0])
         assert unnamed.cache_control.no_cache
-    assert client.get(stage["data-points"]).json["version"] == stage["data-version"]
+    assert unpack(client.get(stage["data-points"]).data)["version"] == stage["data-version"]
 
 
 def test_the_page_names_the_method_and_links_to_each_class(client: FlaskClient, page: Page) -> None:
@@ -268,7 +313,7 @@ def test_an_index_without_a_sample_has_no_map_and_no_patches(
     assert answer.status_code == 200
     shown = page(answer)
     assert shown.one("code").text == "flask index build"
-    assert client.get("/map/points.json").status_code == 404
+    assert client.get("/map/points.bin").status_code == 404
     assert client.get("/map.png").status_code == 404
     kernel = page(client.get("/filters/5")).one("div", "closer")
     assert kernel.one("code").text == "flask index build"

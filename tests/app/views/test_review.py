@@ -1,7 +1,10 @@
 """The review's pages: what is stored is shown, and corrections are listed only with the token."""
 
+import hashlib
+import io
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +17,10 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from app.config import Settings
-from app.database.images import read_class_ids
+from app.database.images import find_images, read_class_ids
 from app.review.correction_list import read_correction_list
+from app.review.corrections import CorrectionError, ListedCorrection
+from app.review.zip_export import MAX_ZIP_BYTES, plan_zip, stream_zip
 from index.manifest import read_manifest, write_manifest
 from index.review.stored import REVIEW_FILE, Review, read_review, write_review
 from index.store import StoreError
@@ -72,6 +77,10 @@ def test_filters_narrow_by_class_guess_split_and_file_name(browser, page, review
     cell = (review.classes == label) & (review.guesses == guess)
     shown = shown_ids(page, browser, f"/review?show=all&label={label}&guess={guess}")
     assert set(shown) == set(review.ids[cell][:24].tolist()) or len(shown) == 24
+    shown_page = page(browser.get(f"/review?show=all&label={label}&guess={guess}"))
+    on_map = shown_page.one("a", "on-map").attributes["href"]
+    assert on_map == f"/map?label={label}&guess={guess}"
+    assert page(browser.get("/review?show=all")).all("a", "on-map") == []
     validation = shown_ids(page, browser, "/review?show=all&split=val")
     assert set(validation) == set(review.ids[review.validation].tolist())
     named = page(browser.get("/review?show=all&q=ROCKET/01"))
@@ -116,6 +125,88 @@ def test_a_list_is_made_exported_and_shortened(
     assert browser.get("/review/corrections.json").get_json()["corrections"] == []
 
 
+def test_the_map_lists_many_at_once(browser, review: Review) -> None:
+    ids = review.ids.tolist()
+    form = {"csrf_token": csrf(browser, "/map"), "token": TOKEN, "action": "note"}
+    sent = browser.post("/review", data={**form, "images": ",".join(map(str, ids))})
+    assert (sent.status_code, sent.location) == (303, "/review/corrections")
+    found = browser.get("/review/corrections.json").get_json()["corrections"]
+    assert len(found) == len(ids)
+    for image in ids:
+        browser.post("/review/corrections", data={**form, "image": str(image)})
+    assert browser.post("/review", data={**form, "images": "1,x"}).status_code == 400
+
+
+def test_a_zip_has_the_photographs_where_the_corrections_put_them(
+    desk: Flask, browser, client, review: Review, tmp_path: Path
+) -> None:
+    images = find_images(desk.extensions["sessions"], review.ids.tolist())
+    first, second, third = (images[i] for i in review.ids[:3].tolist())
+    form = {"csrf_token": csrf(browser, "/review?show=all"), "token": TOKEN}
+    new = next(i for i in images.values() if i.label != first.label)
+    new_id = dict(zip(review.ids.tolist(), review.classes.tolist(), strict=True))
+    browser.post(
+        "/review",
+        data={**form, "action": "relabel", "image": [str(first.id)], "to": str(new_id[new.id])},
+    )
+    browser.post("/review", data={**form, "action": "drop", "image": [str(second.id)]})
+    browser.post("/review", data={**form, "action": "note", "image": [str(third.id)]})
+    sent = browser.post("/review/corrections.zip", data=form)
+    assert (sent.status_code, sent.mimetype) == (200, "application/zip")
+    with zipfile.ZipFile(io.BytesIO(sent.data)) as archive:
+        assert archive.testzip() is None
+        packed = {
+            name.removeprefix("corrections/"): archive.read(name) for name in archive.namelist()
+        }
+    for name in ("corrections.csv", "corrections.json"):
+        assert packed[name] == browser.get(f"/review/{name}").data
+    to = Path(new.path).parent.name
+    moved = f"train/{to}/{Path(first.path).name}"
+    # The new class has a photograph of that name only if it is on the list too.
+    assert packed[moved] == first.file.read_bytes()
+    assert packed[f"dropped/{second.path}"] == second.file.read_bytes()
+    assert packed[third.path] == third.file.read_bytes()
+    assert len(packed) == 5
+    assert (
+        browser.post("/review/corrections.zip", data={**form, "token": "wrong"}).status_code == 403
+    )
+    own = {"csrf_token": csrf(client, "/")}
+    assert client.post("/review/corrections.zip", data=own).status_code == 403
+    for image in (first, second, third):
+        browser.post("/review/corrections", data={**form, "image": str(image.id)})
+
+
+def test_a_changed_or_missing_photograph_is_named_in_the_zip(tmp_path: Path) -> None:
+    files = {n: tmp_path / f"{n}.jpg" for n in range(1, 5)}
+    for n in (1, 2, 4):
+        files[n].write_bytes(b"photograph %d" % n)
+    listed = [
+        ListedCorrection(
+            file=f"train/{'a' if n < 4 else 'b'}/{n if n < 4 else 1}.jpg",
+            sha256=hashlib.sha256(b"photograph %d" % n).hexdigest(),
+            action="note" if n < 4 else "relabel",
+            label="a" if n < 4 else "b",
+            to="" if n < 4 else "a",
+            image_id=n,
+        )
+        for n in files
+    ]
+    files[2].write_bytes(b"another")
+    pieces = list(stream_zip(listed, plan_zip(listed, files)))
+    assert len(pieces) == 3  # one photograph at a time, and the zip's own list
+    with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as archive:
+        found = {name: archive.read(name) for name in archive.namelist()}
+    assert found["corrections/train/a/1.jpg"] == b"photograph 1"
+    assert found["corrections/train/a/1-2.jpg"] == b"photograph 4"  # both were called 1.jpg
+    said = found["corrections/left-out.txt"].decode().splitlines()
+    assert [line.split(":")[0] for line in said] == ["train/a/2.jpg", "train/a/3.jpg"]
+    assert len(found) == 5
+    with files[1].open("r+b") as large:
+        large.truncate(MAX_ZIP_BYTES + 1)
+    with pytest.raises(CorrectionError, match="GB"):
+        plan_zip(listed, files)
+
+
 def test_the_proposed_label_is_taken_where_none_is_chosen(
     desk: Flask, browser, review: Review
 ) -> None:
@@ -148,7 +239,7 @@ def test_nothing_is_listed_without_the_token(browser, client, page, review: Revi
         {"image": ["x"]},
         {"action": "erase"},
         {"action": "relabel", "to": "2147483647"},
-        {"image": [str(n) for n in range(1, 60)]},
+        {"image": [], "images": ",".join(["1"] * 1001)},
     ],
 )
 def test_a_form_that_makes_no_sense_is_refused(desk, review: Review, wrong) -> None:

@@ -20,8 +20,8 @@ from index.building.sampling import VersionImages, draw_sample, estimate_sample_
 from index.building.top_patches import MAX_PATCHES_PER_KERNEL, SampleScan
 from index.manifest import FileChecksum, Manifest
 from index.sample import (
-    MAX_SAMPLE_IMAGES,
     SAMPLE_FILE,
+    SAMPLE_IMAGES,
     ImageSample,
     read_sample,
     read_sample_columns,
@@ -333,4 +333,5 @@ def test_a_draw_is_even_repeatable_and_changes_little() -> None:
 def test_the_room_it_takes_is_known(place: Place) -> None:
     place.make(place.images())
     assert (place.index / SAMPLE_FILE).stat().st_size <= estimate_sample_bytes(COUNT)
-    assert estimate_sample_bytes(10**6) == estimate_sample_bytes(MAX_SAMPLE_IMAGES) < 40e6
+    assert estimate_sample_bytes(10**6) == estimate_sample_bytes(SAMPLE_IMAGES) < 40e6
+    assert estimate_sample_bytes(10**6, 10**5) == estimate_sample_bytes(10**5, 10**5) > 300e6

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.manifold import trustworthiness
 
-from index.building.tsne import MapLayout, layout_images
+from index.building.tsne import MapLayout, draw_together, layout_images
 from index.vectors import Vectors, write_shard
 
 Floats = npt.NDArray[np.float32]
@@ -42,6 +42,24 @@ def test_near_images_lie_near(vectors: Callable[..., Floats], stored: Make) -> N
     apart = np.linalg.norm(layout.points[:, None] - layout.points, axis=2)
     np.fill_diagonal(apart, np.inf)
     assert (apart.argmin(axis=1) % CLUSTERS == rows % CLUSTERS).all()
+
+
+def test_images_beyond_the_limit_are_placed_among_the_others(
+    vectors: Callable[..., Floats], stored: Make
+) -> None:
+    features = vectors(COUNT, seed=1, clusters=CLUSTERS)
+    said: list[int] = []
+    layout = layout_images(
+        stored(features), np.arange(COUNT), report=lambda _, total: said.append, most=COUNT // 2
+    )
+    check_scale(layout.points)
+    assert trustworthiness(features, layout.points, n_neighbors=10) > 0.85
+    together, others = draw_together(COUNT, COUNT // 2)
+    assert sorted([*together, *others]) == list(range(COUNT))
+    apart = np.linalg.norm(layout.points[others][:, None] - layout.points[together], axis=2)
+    assert (together[apart.argmin(axis=1)] % CLUSTERS == others % CLUSTERS).all()
+    assert said == sorted(said)
+    assert said[-1] == 850
 
 
 def test_it_can_be_repeated(vectors: Callable[..., Floats], stored: Make) -> None:
