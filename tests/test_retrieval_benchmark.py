@@ -13,7 +13,7 @@ import skimage.data
 import torch
 from PIL import Image
 
-from benchmarks import retrieval, windows
+from benchmarks import peers, retrieval, synthetic, windows
 from benchmarks.drawing import draw_query_times
 from benchmarks.index import COLUMNS, kinds_table, take_medians
 from model.network.config import AlexNetConfig
@@ -118,6 +118,39 @@ def test_the_truth_is_brute_force(work: Path, capsys: pytest.CaptureFixture[str]
     for query, found in zip(np.load(work / "queries.npy"), ids, strict=True):
         distances = np.linalg.norm(known - query, axis=1)
         assert (found == np.argsort(distances, kind="stable")[:100] + 1).all()
+
+
+def test_synthetic_vectors_have_the_spectrum_that_is_asked_for() -> None:
+    values = synthetic.draw_slice(0, 600).astype(np.float64)
+    assert (synthetic.draw_slice(0, 600) == values).all()
+    variances = np.linalg.svd(values - values.mean(axis=0), compute_uv=False) ** 2
+    shares = variances / variances.sum()
+    assert 0.4 < (values == 0).mean() < 0.6
+    # Of real features 0.48, 0.73 and 0.96, of far more vectors.
+    assert 0.35 < shares[:8].sum() < 0.6
+    assert 0.6 < shares[:128].sum() < 0.9
+
+
+def test_exact_and_a_peer_are_compared_with_brute_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (synthetic, retrieval):
+        monkeypatch.setattr(module, "ROWS_PER_SLICE", 300)
+    work = {"size": 300, "work": str(tmp_path), "queries": 5}
+    options = peers.Options(
+        work=tmp_path, sizes=(300,), contenders=("exact", "faiss"), queries=5, rounds=1
+    )
+    peers.prepare_vectors(options)
+    figures = peers.measure_size(options, 300)
+    assert [found["contender"] for found in figures] == ["exact", "faiss"]
+    assert figures[0]["recall"] == 1.0
+    assert figures[0]["rows_read"] == 300
+    assert figures[1]["recall"] >= options.recall
+    known = np.load(tmp_path / "windows/00000.npy").astype(np.float64)
+    queries = np.load(tmp_path / "queries.npy")
+    nearest = [np.argsort(np.linalg.norm(known - q, axis=1), kind="stable")[:6] for q in queries]
+    assert (peers.find_truth(work, queries) == nearest).all()
+    assert len(peers.make_table(figures).columns) == len(peers.COLUMNS)
 
 
 def test_times_are_the_rounds_medians() -> None:

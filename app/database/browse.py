@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from sqlalchemy import BigInteger, Select, cast, exists, func, select, tuple_, union_all
+from sqlalchemy import Select, and_, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from app.database.images import CatalogueImage, make_catalogue_images, select_images
 from app.database.session import Sessions, read_session
@@ -24,7 +24,10 @@ class ClassOrder(StrEnum):
 
 
 class ImageOrder(StrEnum):
-    """Orders of a class's images: by path, by pixels and then path, the last registered first."""
+    """Orders of a class's images: by path, by pixels, the last registered first.
+
+    Images of equally many pixels stand by path in `smallest`; `largest` is its reverse.
+    """
 
     NAME = "name"
     LARGEST = "largest"
@@ -110,11 +113,6 @@ def find_class_page(
     order: ImageOrder = ImageOrder.NAME,
 ) -> ClassPage | None:
     """Return page `number` of a class's images in a version, or None. Raises DatabaseError."""
-    ids = (
-        restrict_to_class(select(Image.id), version_id, class_id)
-        .order_by(*SORT_KEYS[order])
-        .limit(size)
-    )
     with read_session(sessions) as session:
         row = session.execute(
             select_class_counts(version_id).where(Class.id == class_id)
@@ -125,8 +123,17 @@ def find_class_page(
         pages = -(-class_.images // size)
         if not 1 <= number <= pages:
             return None
-        some = ids.offset((number - 1) * size).scalar_subquery()
-        query = select_images().where(Image.id.in_(some)).order_by(*SORT_KEYS[order])
+        rank, descends = RANKS[order]
+        before = (number - 1) * size
+        if descends:
+            within = rank.between(class_.images - before - size + 1, class_.images - before)
+        else:
+            within = rank.between(before + 1, before + size)
+        query = (
+            select_class_images(version_id)
+            .where(IndexImage.class_id == class_id, within)
+            .order_by(rank.desc() if descends else rank)
+        )
         rows = session.execute(query).all()
     return ClassPage(
         class_=class_, pictures=make_catalogue_images(rows), number=number, pages=pages
@@ -140,19 +147,15 @@ def find_first_images_by_class(
     found: dict[int, list[CatalogueImage]] = {class_id: [] for class_id in class_ids}
     if not found:
         return found
-    firsts = (
-        restrict_to_class(select(Image.id), version_id, class_id)
-        .order_by(*BY_PATH)
-        .limit(size)
-        .subquery()
-        for class_id in found
+    query = (
+        select_class_images(version_id)
+        .where(IndexImage.class_id.in_(list(found)), IndexImage.by_path <= size)
+        .order_by(IndexImage.class_id, IndexImage.by_path)
     )
-    ids = union_all(*(select(first.c.id) for first in firsts))
-    query = select_images().where(Image.id.in_(ids.scalar_subquery())).order_by(*BY_PATH)
     with read_session(sessions) as session:
         rows = session.execute(query).all()
     for picture in make_catalogue_images(rows):
-        found[picture.class_id].append(picture)
+        found.setdefault(picture.class_id, []).append(picture)
     return found
 
 
@@ -166,60 +169,50 @@ def find_position(
 
     Raises DatabaseError.
     """
-    keys, own = SORT_KEYS[order], make_image_sort_keys(picture, order)
-    before, after = tuple_(*keys) < own, tuple_(*keys) > own
-    ids = restrict_to_class(select(Image.id), version_id, picture.class_id).limit(1)
-    count = restrict_to_class(select(func.count()).select_from(Image), version_id, picture.class_id)
+    rank, descends = RANKS[order]
+    own, beside = aliased(IndexImage), rank.class_
+    beside_own = (
+        select(beside.image_id)
+        .where(beside.version_id == own.version_id, beside.class_id == own.class_id)
+        .correlate(own)
+    )
+    own_rank = getattr(own, rank.key)
     query = (
         select(
-            ids.where(before).order_by(*(key.desc() for key in keys)).scalar_subquery(),
-            ids.where(after).order_by(*keys).scalar_subquery(),
-            count.where(before).scalar_subquery(),
-            select(IndexClass.images)
-            .where(IndexClass.version_id == version_id, IndexClass.class_id == picture.class_id)
-            .scalar_subquery(),
+            beside_own.where(rank == own_rank - 1).scalar_subquery(),
+            beside_own.where(rank == own_rank + 1).scalar_subquery(),
+            own_rank,
+            IndexClass.images,
         )
-        .select_from(VERSION_IMAGE)
-        .where(VERSION_IMAGE.c.version_id == version_id, VERSION_IMAGE.c.image_id == picture.id)
+        .join(
+            IndexClass,
+            and_(IndexClass.version_id == own.version_id, IndexClass.class_id == own.class_id),
+        )
+        .where(own.version_id == version_id, own.image_id == picture.id)
     )
     with read_session(sessions) as session:
         row = session.execute(query).one_or_none()
     if row is None:
         return None
-    previous, following, earlier, images = row
-    return Position(previous=previous, next=following, number=earlier + 1, images=images)
+    lower, higher, number, images = row
+    if descends:
+        return Position(previous=higher, next=lower, number=images + 1 - number, images=images)
+    return Position(previous=lower, next=higher, number=number, images=images)
 
 
-VERSION_IMAGE = IndexImage.__table__.alias()
-"""An alias of the table, since the subqueries use the table itself."""
-# In 64 bits: 50,000 × 50,000 pixels are more than PostgreSQL's integers hold.
-PIXELS = cast(Image.width, BigInteger) * Image.height
-BY_PATH = (Image.path, Image.id)
-SORT_KEYS: dict[ImageOrder, tuple[Any, ...]] = {
-    ImageOrder.NAME: BY_PATH,
-    ImageOrder.LARGEST: (-PIXELS, *BY_PATH),
-    ImageOrder.SMALLEST: (PIXELS, *BY_PATH),
-    ImageOrder.NEWEST: (-Image.id,),
+RANKS: dict[ImageOrder, tuple[InstrumentedAttribute[int], bool]] = {
+    ImageOrder.NAME: (IndexImage.by_path, False),
+    ImageOrder.LARGEST: (IndexImage.by_pixels, True),
+    ImageOrder.SMALLEST: (IndexImage.by_pixels, False),
+    ImageOrder.NEWEST: (IndexImage.by_age, True),
 }
-"""Ascending sort keys; the last one is unique, so that pages never overlap."""
+"""The rank that each order reads, and whether from the last to the first."""
 
 
-def make_image_sort_keys(picture: CatalogueImage, order: ImageOrder) -> tuple[str | int, ...]:
-    """Return an image's own sort keys."""
-    pixels, by_path = picture.width * picture.height, (picture.path, picture.id)
-    return {
-        ImageOrder.NAME: by_path,
-        ImageOrder.LARGEST: (-pixels, *by_path),
-        ImageOrder.SMALLEST: (pixels, *by_path),
-        ImageOrder.NEWEST: (-picture.id,),
-    }[order]
-
-
-def restrict_to_class(query: Select[Any], version_id: int, class_id: int) -> Select[Any]:
-    """Restrict a query of images to those of a class in a version."""
-    held = exists().where(IndexImage.version_id == version_id, IndexImage.image_id == Image.id)
-    # Not a join: SQLite might start from all images of the version.
-    return query.where(Image.class_id == class_id, held.correlate(Image))
+def select_class_images(version_id: int) -> Select[Image, str, str]:
+    """Select what a CatalogueImage is made of, of a version's images."""
+    joined = select_images().join(IndexImage, IndexImage.image_id == Image.id)
+    return joined.where(IndexImage.version_id == version_id)
 
 
 def select_class_counts(version_id: int) -> Select[int, str, str, int]:

@@ -5,18 +5,25 @@ version lists does no harm, and a version becomes visible with its class counts,
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from sqlalchemy import delete, func, insert, literal, select, update
+import numpy.typing as npt
+from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from app.database.images import MAX_EXAMPLES, find_version, read_class_ids_by_image
-from app.database.session import DatabaseError, Sessions, read_session, write_session
+from app.database.session import (
+    DatabaseError,
+    Sessions,
+    execute_for_rows,
+    read_session,
+    write_session,
+)
 from app.database.tables import Class, Dataset, Image, IndexClass, IndexImage, IndexVersion
 from index.building.file_list import FileEntry, escape_file_name
 from index.building.reader import DecodedFile, read_photograph
@@ -24,11 +31,8 @@ from index.id_map import Classes
 from index.store import Manifest
 from index.vectors import Ids
 from model.dataset.folder import ImageFolder, Photograph
-from storage.parallel import split_batches
 
 T = TypeVar("T")
-ROWS_PER_TRANSACTION = 5000
-"""Rows inserted per transaction, so that other writers wait only briefly."""
 CLICKABLE_EXAMPLES = 3
 MAX_TRIES_PER_EXAMPLE = 3
 """Files tried per validation image until one can be read."""
@@ -36,11 +40,12 @@ MAX_TRIES_PER_EXAMPLE = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Registration:
-    """Registered photographs: ids int64 [M] and class ids int32 [M], in their order."""
+    """Registered photographs, in their order: ids int64 [M], class ids int32 [M], their files."""
 
     dataset_id: int
     ids: Ids
     classes: Classes
+    entries: Sequence[FileEntry]
 
 
 def register_images(
@@ -65,6 +70,7 @@ def register_images(
         dataset_id=dataset_id,
         ids=np.array([ids[entry.path, entry.sha256] for entry in entries], np.int64),
         classes=np.array([class_ids[p.class_index] for p in photographs], np.int32),
+        entries=entries,
     )
 
 
@@ -85,17 +91,16 @@ def register_validation_images(
         dataset_id=dataset_id,
         ids=np.array([ids[entry.path, entry.sha256] for entry in entries], np.int64),
         classes=np.array([class_ids[label] for label in labels.tolist()], np.int32),
+        entries=entries,
     )
 
 
-def record_version(
-    sessions: Sessions, manifest: Manifest, dataset_id: int, ids: Iterable[int]
-) -> int:
+def record_version(sessions: Sessions, manifest: Manifest, images: Registration) -> int:
     """Insert a built index version and its list of images; return its id. Raises DatabaseError."""
     with write_session(sessions) as session:
         version = IndexVersion(
             name=manifest.name,
-            dataset_id=dataset_id,
+            dataset_id=images.dataset_id,
             weights=manifest.weights,
             created_at=datetime.fromisoformat(manifest.created),
             count=manifest.images,
@@ -104,13 +109,66 @@ def record_version(
         session.add(version)
         session.flush()
         number = version.id
-    for some in split_batches(ids, ROWS_PER_TRANSACTION):
-        rows = [{"version_id": number, "image_id": int(image)} for image in some]
-        with write_session(sessions) as session:
-            session.execute(insert(IndexImage), rows)
+    pixels = [entry.width * entry.height for entry in images.entries]
+    ranked = rank_images(
+        images.ids, images.classes, [entry.path for entry in images.entries], pixels
+    )
+    rows = make_version_rows(number, ranked)
+    execute_for_rows(sessions, insert(IndexImage), rows)
     with write_session(sessions) as session:
         fill_class_counts(session, number)
     return number
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedImages:
+    """Images by ascending id, with their classes and the ranks of IndexImage: int64 [M] each."""
+
+    image_id: Ids
+    class_id: Ids
+    by_path: Ids
+    by_pixels: Ids
+    by_age: Ids
+
+
+def rank_images(
+    ids: npt.ArrayLike,
+    classes: npt.ArrayLike,
+    paths: Sequence[str],
+    pixels: npt.ArrayLike,
+) -> RankedImages:
+    """Rank images within their classes, given their ids, class ids, paths and sizes: [M] each.
+
+    In Python, where paths are compared alike for every database.
+    """
+    id_array, class_array = np.asarray(ids, np.int64), np.asarray(classes, np.int64)
+    place = np.empty(len(id_array), np.int64)
+    numbers = id_array.tolist()
+    place[sorted(range(len(paths)), key=lambda i: (paths[i], numbers[i]))] = np.arange(len(paths))
+    order = np.argsort(id_array)
+    return RankedImages(
+        image_id=id_array[order],
+        class_id=class_array[order],
+        by_path=rank_within(class_array, place)[order],
+        by_pixels=rank_within(class_array, place, np.asarray(pixels, np.int64))[order],
+        by_age=rank_within(class_array, id_array)[order],
+    )
+
+
+def rank_within(classes: Ids, *keys: Ids) -> Ids:
+    """Rank within classes by keys, int64 [M] each, the last one first; ranks count from 1."""
+    order = np.lexsort((*keys, classes))
+    firsts = np.searchsorted(classes[order], classes, side="left")
+    ranks = np.empty(len(classes), np.int64)
+    ranks[order] = np.arange(len(classes))
+    return ranks - firsts + 1
+
+
+def make_version_rows(version_id: int, ranked: RankedImages) -> Iterator[dict[str, int]]:
+    """Make the rows of IndexImage of a version."""
+    columns = {field.name: getattr(ranked, field.name).tolist() for field in fields(ranked)}
+    for values in zip(*columns.values(), strict=True):
+        yield {"version_id": version_id, **dict(zip(columns, values, strict=True))}
 
 
 def forget_versions(sessions: Sessions, keep: Iterable[str]) -> None:
@@ -124,10 +182,9 @@ def forget_versions(sessions: Sessions, keep: Iterable[str]) -> None:
 def fill_class_counts(session: Session, version_id: int) -> None:
     """Fill index_class from index_image, within the database."""
     counts = (
-        select(literal(version_id), Image.class_id, func.count())
-        .join(IndexImage, IndexImage.image_id == Image.id)
+        select(literal(version_id), IndexImage.class_id, func.count())
         .where(IndexImage.version_id == version_id)
-        .group_by(Image.class_id)
+        .group_by(IndexImage.class_id)
     )
     columns = ["version_id", "class_id", "images"]
     session.execute(insert(IndexClass).from_select(columns, counts))
@@ -205,20 +262,24 @@ def insert_new_images(
         for photograph, entry in zip(photographs, entries, strict=True)
         if (entry.path, entry.sha256) not in ids
     ]
-    statement = insert(Image).returning(Image.id, Image.path, Image.sha256)
-    for rows in split_batches(new, ROWS_PER_TRANSACTION):
-        with write_session(sessions) as session:
-            for image, path, sha256 in session.execute(statement, rows):
-                ids[path, sha256] = image
+    if new:
+        execute_for_rows(sessions, insert(Image), new)
+        found = read_registered_images(
+            sessions, split, class_ids, after=max(ids.values(), default=0)
+        )
+        ids |= {key: image for key, (image, _) in found.items()}
     return ids
 
 
 def read_registered_images(
-    sessions: Sessions, split: str, class_ids: list[int]
+    sessions: Sessions, split: str, class_ids: list[int], *, after: int = 0
 ) -> dict[tuple[str, str], tuple[int, int]]:
-    """Return the ids and class ids of the images registered before, by path and hash."""
+    """Return the ids and class ids of the images registered so far, by path and hash.
+
+    after: leave out the ids up to this one.
+    """
     query = select(Image.path, Image.sha256, Image.id, Image.class_id).where(
-        Image.class_id.in_(class_ids), Image.split == split
+        Image.class_id.in_(class_ids), Image.split == split, Image.id > after
     )
     with read_session(sessions) as session:
         return {
@@ -238,10 +299,30 @@ def mend_version_classes(sessions: Sessions, name: str, ids: Ids, classes: Class
     wanted = dict(zip(ids.tolist(), classes.tolist(), strict=True))
     mended = mend_image_classes(sessions, read_class_ids_by_image(sessions, version.id), wanted)
     if mended:
-        with write_session(sessions) as session:
-            session.execute(delete(IndexClass).where(IndexClass.version_id == version.id))
-            fill_class_counts(session, version.id)
+        rank_again(sessions, version.id)
     return mended
+
+
+def rank_again(sessions: Sessions, version_id: int) -> None:
+    """Rank a version's images by the classes that they have now, and count these."""
+    query = (
+        select(Image.id, Image.class_id, Image.path, Image.width, Image.height)
+        .join(IndexImage, IndexImage.image_id == Image.id)
+        .where(IndexImage.version_id == version_id)
+    )
+    with read_session(sessions) as session:
+        rows = session.execute(query).all()
+    ranked = rank_images(
+        [row.id for row in rows],
+        [row.class_id for row in rows],
+        [row.path for row in rows],
+        [row.width * row.height for row in rows],
+    )
+    with write_session(sessions) as session:
+        for table in (IndexImage, IndexClass):
+            session.execute(delete(table).where(table.version_id == version_id))
+        session.execute(insert(IndexImage), list(make_version_rows(version_id, ranked)))
+        fill_class_counts(session, version_id)
 
 
 def mend_image_classes(
@@ -249,13 +330,13 @@ def mend_image_classes(
 ) -> int:
     """Change the classes of registered images that differ from those wanted, by image id."""
     wrong = [
-        {"id": image, "class_id": class_id}
+        {"image_id": image, "wanted": class_id}
         for image, class_id in wanted.items()
         if registered.get(image, class_id) != class_id
     ]
-    for rows in split_batches(wrong, ROWS_PER_TRANSACTION):
-        with write_session(sessions) as session:
-            session.execute(update(Image), rows)
+    if wrong:
+        by_id = update(Image).where(Image.id == bindparam("image_id"))
+        execute_for_rows(sessions, by_id.values(class_id=bindparam("wanted")), wrong)
     return len(wrong)
 
 

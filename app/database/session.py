@@ -1,7 +1,7 @@
 """Database sessions, and the migrations that bring the tables up to date or back."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, Executable, create_engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import (
     DBAPIError,
@@ -25,6 +25,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import Session, sessionmaker
 
 from app.config import Settings
+from storage.parallel import split_batches
 
 Sessions = sessionmaker[Session]
 
@@ -47,6 +48,8 @@ REQUEST_PATIENCE = Patience(lock=3, connect=3, query=10)
 """A request's: whoever asked is answered soon that the database is away, and frees the thread."""
 
 
+ROWS_PER_TRANSACTION = 5000
+"""Rows written per transaction by `execute_for_rows`."""
 UPGRADE_COMMAND = "flask db upgrade"
 DISK_FULL_MESSAGES = ("disk is full", "No space left")
 """What SQLite and PostgreSQL say when the disk is full."""
@@ -97,6 +100,22 @@ def write_session(sessions: Sessions) -> Iterator[Session]:
             empty_write_ahead_log(engine)
 
 
+def execute_for_rows(
+    sessions: Sessions, statement: Executable, rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Execute a statement once for each row, in transactions so short that others can write.
+
+    Raises DatabaseError; earlier transactions stay.
+    """
+    engine = get_engine(sessions).execution_options(immediate=True)
+    with translate_database_errors(sessions):
+        for some in split_batches(rows, ROWS_PER_TRANSACTION):
+            with engine.begin() as connection:
+                connection.execute(statement, some)
+        if engine.dialect.name == "sqlite":
+            empty_write_ahead_log(engine)
+
+
 def upgrade_database(settings: Settings) -> None:
     """Bring the tables up to date, from any earlier revision or from an empty database.
 
@@ -114,8 +133,10 @@ def downgrade_database(settings: Settings, revision: str) -> None:
     if revision not in revisions:
         known = ", ".join(revisions)
         raise DatabaseError(f"There is no revision {revision} of the database; there are {known}")
-    with read_session(session_factory(settings)) as session:
+    sessions = session_factory(settings)
+    with read_session(sessions) as session:
         current = MigrationContext.configure(session.connection()).get_current_revision()
+    get_engine(sessions).dispose()
     if current is None or (current in revisions and current <= revision):
         raise DatabaseError(
             f"The database is at revision {current or 'none'}, which is not after {revision}"

@@ -137,12 +137,29 @@ class IndexVersion(Table):
 
 
 class IndexImage(Table):
-    """An image of an index version."""
+    """An image of an index version, and its ranks among the version's images of its class.
+
+    Ranks count from 1, so that any page of a class, and any image's place, is read by an index
+    without counting what precedes it. The reverse of an order needs no rank of its own.
+    """
 
     __tablename__ = "index_image"
+    __table_args__ = (
+        Index(None, "version_id", "class_id", "by_path"),
+        Index(None, "version_id", "class_id", "by_pixels"),
+        Index(None, "version_id", "class_id", "by_age"),
+    )
 
     version_id: Mapped[int] = mapped_column(ForeignKey("index_version.id"), primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("image.id"), primary_key=True)
+    class_id: Mapped[int] = mapped_column(ForeignKey("class.id"))
+    """The image's class when the version was built."""
+    by_path: Mapped[int]
+    """By path, by Unicode's code points, equal ones by id."""
+    by_pixels: Mapped[int]
+    """Fewest pixels first, equal ones by path."""
+    by_age: Mapped[int]
+    """By id: first registered first."""
 
 
 class IndexClass(Table):

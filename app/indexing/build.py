@@ -332,7 +332,7 @@ class IndexBuild:
             self.predictor,
             indexed,
             (columns["ids"], columns["small"]),
-            self.root / reused.name if reused else None,
+            (self.root / reused.name, reused) if reused else None,
             self.sessions,
             self.report,
         )
@@ -363,7 +363,7 @@ class IndexBuild:
         """
         served = self.should_publish()
         try:
-            record_version(self.sessions, manifest, images.dataset_id, np.sort(images.ids))
+            record_version(self.sessions, manifest, images)
             if served:
                 store.publish_version(self.root, manifest.name)
         except BaseException:

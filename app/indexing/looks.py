@@ -19,6 +19,7 @@ from app.indexing.versions import open_version_predictor
 from index import store
 from index.building.file_list import FILE_LIST, FileEntry, read_file_list
 from index.building.near_duplicates import measure_near_duplicate_pixels
+from index.building.nearest import NearestRows, find_nearest_rows, write_nearest_rows
 from index.building.validation import (
     VALIDATION_FILE,
     VALIDATION_LIST,
@@ -35,20 +36,17 @@ from index.calibration import (
     write_calibration,
 )
 from index.draft import add_files
-from index.exact import ExactSearch
 from index.id_map import IdMap
 from index.manifest import Manifest
-from index.ranking import ImageFilter
 from index.review.make import gather_reviewed_images, make_review
 from index.review.stored import REVIEW_FILE, Review, write_review
 from index.sample import PAGE_COLUMNS, SAMPLE_FILE, Pixels, read_sample_columns
-from index.vectors import Doubles, Floats, Ids, Vectors
+from index.vectors import Ids, Vectors
 from model.dataset.folder import ImageFolder, scan_photographs
 from model.predict import Predictor
 from storage.progress import Report
 
 LOOK_FILES = (VALIDATION_FILE, VALIDATION_LIST, CALIBRATION_FILE, REVIEW_FILE)
-QUERIES_PER_SEARCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,27 +70,27 @@ def write_looks(
     predictor: Predictor,
     indexed: IndexedPhotographs,
     sample: tuple[Ids, Pixels] | None,
-    before: Path | None,
+    before: tuple[Path, Manifest] | None,
     sessions: Sessions,
     report: Report,
 ) -> ValidationImages | None:
     """Write what a version shows beyond its neighbours into a folder.
 
     sample: ids and thumbnails of the version's sample, which is reviewed; None for a version
-    without one. before: the folder of a version with the same weights, whose computations are used
-    again. Returns the validation images, or None if there are none. Raises StoreError and
+    without one. before: folder and manifest of a version with the same weights, whose computations
+    are used again. Returns the validation images, or None if there are none. Raises StoreError and
     DatabaseError.
     """
+    earlier = read_validation_images(before[0]) if before else None
     validation = measure_validation_images(
-        predictor,
-        indexed.folder.root,
-        indexed.folder.val,
-        read_validation_images(before) if before else None,
-        report,
+        predictor, indexed.folder.root, indexed.folder.val, earlier, report
     )
     if validation.entries:
         write_validation_images(target, validation)
-        write_calibration(target, calibrate_version(predictor, indexed, validation))
+        known = (*before, earlier) if before and earlier else None
+        nearest = find_nearest_rows(indexed.vectors, indexed.id_map, validation, known)
+        write_nearest_rows(target, nearest)
+        write_calibration(target, calibrate_version(predictor, indexed, validation, nearest))
     if sample is not None:
         report_done = report("Reviewing labels and copies", 1)
         review = review_version(predictor, indexed, sample, validation, sessions)
@@ -134,34 +132,22 @@ def review_version(
 
 
 def calibrate_version(
-    predictor: Predictor, indexed: IndexedPhotographs, validation: ValidationImages
+    predictor: Predictor,
+    indexed: IndexedPhotographs,
+    validation: ValidationImages,
+    nearest: NearestRows,
 ) -> Calibration:
-    """Calibrate with the validation images. Raises StoreError for damaged vectors."""
+    """Calibrate with the validation images, given their nearest training images."""
     number = {name.folder: index for index, name in enumerate(predictor.classes)}
     folders = [indexed.folder.classes[label].folder for label in validation.labels.tolist()]
     labels = np.array([number.get(name, -1) for name in folders], np.int64)
     labels = labels[: len(validation.probabilities)]
     known = labels >= 0
-    nearest = find_nearest_distances(indexed, validation.features)
     return calibrate(
-        compute_relative_distances(nearest, validation.features),
+        compute_relative_distances(np.sqrt(nearest.squared), validation.features),
         validation.probabilities[known],
         labels[known],
     )
-
-
-def find_nearest_distances(indexed: IndexedPhotographs, features: Floats) -> Doubles:
-    """Find the distance of each of float32 [N, 4096] from its nearest training image: float64 [N].
-
-    Raises StoreError for damaged vectors.
-    """
-    search, everything = ExactSearch(indexed.vectors), ImageFilter(indexed.id_map)
-    found = [
-        ranked.squared[0]
-        for start in range(0, len(features), QUERIES_PER_SEARCH)
-        for ranked in search.search(features[start : start + QUERIES_PER_SEARCH], 1, everything)
-    ]
-    return np.sqrt(np.array(found, np.float64))
 
 
 def add_looks(
@@ -175,11 +161,12 @@ def add_looks(
     root = settings.home.index
     with store.acquire_build_lock(root):
         name = choose_version(root, name)
-        manifest = store.check_version(root, name)
-        if not list_missing(manifest):
+        if not list_missing(store.read_manifest(root / name)):
             return []
-        predictor = open_version_predictor(settings, manifest)
+        # Checks every byte.
         index = store.open_version(root, name, settings.search_device)
+        manifest = index.manifest
+        predictor = open_version_predictor(settings, manifest)
         entries, rows = read_file_list(root / name / FILE_LIST)
         indexed = IndexedPhotographs(
             folder=scan_photographs(Path(manifest.data)),
@@ -194,7 +181,7 @@ def add_looks(
         part.mkdir()
         try:
             sample = read_sample_images(root / name)
-            write_looks(part, predictor, indexed, sample, root / name, sessions, report)
+            write_looks(part, predictor, indexed, sample, (root / name, manifest), sessions, report)
             return add_files(root / name, manifest, part)
         finally:
             shutil.rmtree(part, ignore_errors=True)

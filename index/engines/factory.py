@@ -19,7 +19,7 @@ from index.engines.milvus import open_milvus
 from index.engines.milvus_collections import train_milvus
 from index.engines.options import EngineOptions
 from index.engines.protocol import SearchEngine, VersionData
-from index.engines.tuning import tune_effort, tune_within_classes
+from index.engines.tuning import finds_new_rows, tune_effort, tune_within_classes
 from index.id_map import read_id_map
 from index.manifest import REBUILD_HINT, Manifest, StoreError
 from index.projection import Projections, open_projections, write_projections
@@ -31,6 +31,8 @@ Parameters = dict[str, Any]
 """What the manifest records of a kind: numbers and strings."""
 MAX_GROWTH = 2
 """Factor by which an index may grow or shrink before its engine is trained anew."""
+MAX_UNMEASURED_SHARE = 0.02
+"""Share of the vectors that may change before an updated engine's recall is measured again."""
 MAX_EXACT_ROWS = 20_000
 """Vectors up to which `exact` is chosen."""
 MIN_PROJECTED_ROWS = 2048
@@ -169,9 +171,16 @@ def build_engine(
         version = replace(version, projections=projections)
     if kind.train is None:
         return BuiltEngine(kind=kind.name)
-    parameters = train_or_update(kind, version, spec.options, report, earlier)
+    parameters, reused = train_or_update(kind, version, spec.options, report, earlier)
     engine = kind.open(version, parameters)
     assert engine is not None
+    if reused and earlier is not None:
+        changed = find_unmeasured_change(engine, version, earlier[1], spec.target)
+        if changed is not None:
+            parameters |= {"changed": changed}
+            return BuiltEngine(
+                kind=kind.name, parameters=parameters, recall=dict(earlier[1].recall)
+            )
     tuned = tune_effort(
         engine,
         version.vectors,
@@ -190,7 +199,39 @@ def build_engine(
         return BuiltEngine(kind="exact", notes=[note])
     tuned = tune_within_classes(engine, version.vectors, version.id_map, tuned, spec.target)
     parameters |= {"effort": tuned.effort, "candidates": tuned.candidates}
+    parameters |= {"measured_for": len(version.id_map.live_rows), "changed": 0}
     return BuiltEngine(kind=kind.name, parameters=parameters, recall=tuned.recall)
+
+
+def find_unmeasured_change(
+    engine: SearchEngine, version: VersionData, earlier: Manifest, target: float
+) -> int | None:
+    """Count the vectors that were added or have gone since the recall was measured.
+
+    None if it has to be measured again: because these are too many, or because the effort does not
+    find the neighbours of the new ones. So an update costs in proportion to what changed, and the
+    measurement, which costs in proportion to the whole, is shared by many. Raises SearchError.
+    """
+    parameters, rows = earlier.parameters, version.id_map.live_rows
+    measured_for = int(parameters.get("measured_for", 0))
+    if target != earlier.target or not measured_for:
+        return None
+    is_new = map_kept_rows(earlier.shards, version.vectors.shards)[rows] < 0
+    gone = max(0, earlier.vectors - int((~is_new).sum()))
+    changed = int(parameters["changed"]) + int(is_new.sum()) + gone
+    if changed > MAX_UNMEASURED_SHARE * measured_for:
+        return None
+    finds = finds_new_rows(
+        engine,
+        version.vectors,
+        version.projections,
+        version.id_map,
+        rows[is_new],
+        int(parameters["effort"]),
+        int(parameters["candidates"]),
+        target,
+    )
+    return changed if finds else None
 
 
 def project_rows(
@@ -224,19 +265,22 @@ def train_or_update(
     options: EngineOptions,
     report: Report,
     earlier: tuple[Path, Manifest] | None,
-) -> Parameters:
-    """Train a kind, or reuse an earlier version's training; return the parameters."""
+) -> tuple[Parameters, bool]:
+    """Train a kind, or reuse an earlier version's training.
+
+    Returns the parameters, and whether the training was reused.
+    """
     assert kind.train is not None
     if kind.update is None:
-        return kind.train(version, options, report)
+        return kind.train(version, options, report), False
     count = len(version.id_map.live_rows)
     if earlier is not None and earlier[1].kind == kind.name:
         parameters = dict(earlier[1].parameters)
         trained_for = int(parameters.pop("trained_for", 0))
         if count <= MAX_GROWTH * trained_for <= MAX_GROWTH**2 * count:
             updated = kind.update(version, earlier[0], parameters, report)
-            return updated | {"trained_for": trained_for}
-    return kind.train(version, options, report) | {"trained_for": count}
+            return updated | {"trained_for": trained_for}, True
+    return kind.train(version, options, report) | {"trained_for": count}, False
 
 
 def open_engine(manifest: Manifest, version: VersionData) -> SearchEngine | None:

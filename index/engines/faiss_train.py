@@ -10,6 +10,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from index.engines.faiss_file import read_faiss, write_faiss
 from index.engines.options import EngineOptions
@@ -20,7 +21,8 @@ from index.engines.reduction import (
     fit_pca,
     project_sample,
 )
-from index.vectors import Floats, Ids, Vectors
+from index.manifest import read_manifest
+from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors, map_kept_rows
 from storage.progress import Report
 
 VECTORS_PER_LIST = 48
@@ -56,15 +58,61 @@ def train_faiss(
 def update_faiss(
     kind: str, version: VersionData, earlier: Path, parameters: Mapping[str, Any], report: Report
 ) -> dict[str, Any]:
-    """As `train_faiss`, but reuse the training of an earlier version.
+    """As `train_faiss`, but reuse the training and the codes of an earlier version.
 
     earlier: the earlier version's folder. parameters: the earlier version's. Raises StoreError and
     OSError.
     """
-    index = empty_lists(read_faiss(kind, earlier))
-    add_vectors(index, version.vectors, version.id_map.live_rows, report)
+    before, index = read_faiss(kind, earlier), empty_lists(read_faiss(kind, earlier))
+    rows = version.id_map.live_rows
+    numbers = map_kept_rows(read_manifest(earlier).shards, version.vectors.shards)
+    copied = copy_lists(before, index, rows, numbers[rows])
+    add_vectors(index, version.vectors, np.setdiff1d(rows, copied, assume_unique=True), report)
     write_faiss(index, version.folder)
     return dict(parameters)
+
+
+def copy_lists(before: Any, index: Any, rows: Ids, numbers: Ids) -> Ids:
+    """Copy the codes of rows that an earlier version's lists hold, under their present numbers.
+
+    rows: int64 [n]. numbers: int64 [n], of these rows in the earlier version, −1 for new ones.
+    Returns the rows that were copied.
+    """
+    source: Any = faiss.extract_index_ivf(before)
+    target: Any = faiss.extract_index_ivf(index)
+    known = numbers >= 0
+    present = np.full(int(numbers.max(initial=-1)) + 2, -1, np.int64)
+    present[numbers[known]] = rows[known]
+    copied = [np.empty(0, np.int64)]
+    for number in range(source.nlist):
+        size = source.invlists.list_size(number)
+        if not size:
+            continue
+        ids, codes = read_list(source.invlists, number, size)
+        kept = present[np.minimum(ids, len(present) - 1)]
+        chosen = kept >= 0
+        kept, codes = np.ascontiguousarray(kept[chosen]), np.ascontiguousarray(codes[chosen])
+        if len(kept):
+            target.invlists.add_entries(
+                number, len(kept), faiss.swig_ptr(kept), faiss.swig_ptr(codes)
+            )
+            copied.append(kept)
+    whole = np.concatenate(copied)
+    target.ntotal = index.ntotal = len(whole)
+    return whole
+
+
+def read_list(lists: Any, number: int, size: int) -> tuple[Ids, npt.NDArray[np.uint8]]:
+    """Copy one list: the ids, int64 [size], and the codes, uint8 [size, bytes]."""
+    ids, codes = lists.get_ids(number), lists.get_codes(number)
+    try:
+        return (
+            faiss.rev_swig_ptr(ids, size).copy(),
+            faiss.rev_swig_ptr(codes, size * lists.code_size).reshape(size, -1).copy(),
+        )
+    finally:
+        lists.release_ids(number, ids)
+        lists.release_codes(number, codes)
 
 
 def choose_parameters(kind: str, count: int, options: EngineOptions) -> dict[str, Any]:
@@ -173,8 +221,8 @@ def empty_lists(index: Any) -> faiss.Index:
 
 def add_vectors(index: faiss.Index, vectors: Vectors, rows: Ids, report: Report) -> None:
     """Add rows, int64 ascending, with their numbers as ids."""
-    report_done, done = report("Adding", len(rows)), 0
-    for numbers, values in vectors.read_row_chunks(rows):
-        index.add_with_ids(values, numbers)
-        done += len(numbers)
-        report_done(done)
+    report_done = report("Adding", len(rows))
+    for start in range(0, len(rows), ROWS_PER_CHUNK):
+        numbers = rows[start : start + ROWS_PER_CHUNK]
+        index.add_with_ids(vectors.take(numbers), numbers)
+        report_done(start + len(numbers))

@@ -11,6 +11,7 @@ from index.engines.protocol import TUNED_NEIGHBOURS, RowFilter, SearchEngine, sc
 from index.engines.reduction import draw_rows
 from index.exact import ExactSearch
 from index.id_map import IdMap
+from index.projection import Projections
 from index.ranking import ImageFilter
 from index.vectors import DTYPES, Floats, Ids, Vectors
 from storage.progress import Report, ignore_progress
@@ -25,6 +26,8 @@ WITHIN_CLASSES = f"recall@{TUNED_NEIGHBOURS} within classes"
 """The name of the recall of searches that are restricted to one class."""
 QUERIES_WITHIN_CLASSES = 64
 """Queries to measure it with."""
+QUERIES_OF_NEW_ROWS = 64
+"""New rows of an updated index to query with, where its effort is kept."""
 NOT_INDEXED = -1
 """Row number of a query that is not in the index."""
 SECONDS_PER_CANDIDATE = 1e-5
@@ -134,6 +137,38 @@ def tune_within_classes(
     return replace(tuned, effort=effort, recall=tuned.recall | {WITHIN_CLASSES: recall})
 
 
+def finds_new_rows(
+    engine: SearchEngine,
+    vectors: Vectors,
+    projections: Projections | None,
+    id_map: IdMap,
+    new: Ids,
+    effort: int,
+    candidates: int,
+    target: float,
+    seed: int = 2012,
+) -> bool:
+    """Whether an effort finds the neighbours of rows that were added since it was measured.
+
+    new: int64, ascending, of which some are drawn. Their recall may be below the target, 0–1, by
+    what so few queries leave open. Raises SearchError.
+    """
+    rows = draw_rows(new, QUERIES_OF_NEW_ROWS, seed)
+    k = min(TUNED_NEIGHBOURS, len(id_map.live_rows) - 1)
+    if not len(rows) or k < 1:
+        return True
+    queries, exact = vectors.take(rows), ExactSearch(vectors, projections)
+    truth = np.empty((len(rows), k), np.int64)
+    for number, row in enumerate(rows.tolist()):
+        own = int(id_map.ids[np.flatnonzero(id_map.rows == row)[0]])
+        others = ImageFilter(id_map, without_copies=[own])
+        (nearest,) = exact.search(queries[number : number + 1], k, others)
+        truth[number] = np.array([id_map.find_row(int(i)) for i in nearest.ids], np.int64)
+    measured = RecallMeasurement(engine, rows, queries, truth, True)
+    recall = measured.measure_recall(effort, candidates, truth)
+    return wilson_upper_bound(recall, len(rows)) >= target
+
+
 def sample_query_rows(rows: Ids, target: float, seed: int) -> Ids:
     """Draw rows to query with: int64, ascending; the nearer the target to 1, the more."""
     fewest, most = MIN_MAX_QUERIES
@@ -226,6 +261,11 @@ def wilson_lower_bound(share: float, count: int) -> float:
     square = Z_95**2 / count
     spread = math.sqrt(share * (1 - share) / count + square / (4 * count)) * Z_95
     return (share + square / 2 - spread) / (1 + square)
+
+
+def wilson_upper_bound(share: float, count: int) -> float:
+    """Compute the upper bound of Wilson's interval for a share of `count` queries."""
+    return 1 - wilson_lower_bound(1 - share, count)
 
 
 def find_cheapest(measurement: RecallMeasurement, counts: list[int], target: float) -> EffortTrial:

@@ -21,7 +21,7 @@ from app.database.images import (
     find_version,
     read_class_folders_by_image,
 )
-from app.database.ingest import forget_versions, record_version, register_images
+from app.database.ingest import Registration, forget_versions, record_version, register_images
 from app.database.session import (
     DatabaseError,
     Sessions,
@@ -56,15 +56,15 @@ MANIFEST = Manifest(
 
 def enter(sessions: Sessions, folder: ImageFolder) -> dict[str, int]:
     """Read a folder's training images and register them; give the ids by path."""
-    return dict(zip(*registered(sessions, folder)[:2], strict=True))
+    images = registered(sessions, folder)
+    return dict(zip([e.path for e in images.entries], images.ids.tolist(), strict=True))
 
 
-def registered(sessions: Sessions, folder: ImageFolder) -> tuple[list[str], list[int], int]:
-    """The paths of the images that could be read, their ids, and the data set's id."""
+def registered(sessions: Sessions, folder: ImageFolder) -> Registration:
+    """Register the images that can be read."""
     read = [(p, read_photograph(folder.root, p.path, lambda _: None)) for p in folder.train]
     good = [(p, r.entry) for p, r in read if isinstance(r, DecodedFile)]
-    entered = register_images(sessions, folder, [p for p, _ in good], [e for _, e in good])
-    return [p.path for p, _ in good], entered.ids.tolist(), entered.dataset_id
+    return register_images(sessions, folder, [p for p, _ in good], [e for _, e in good])
 
 
 @pytest.fixture
@@ -90,9 +90,9 @@ def statements(sessions: Sessions) -> Iterator[list[str]]:
 
 def indexed(sessions: Sessions, root: Path, name: str = "one") -> int:
     """Register a folder and record a version of all its images."""
-    _, ids, dataset_id = registered(sessions, scan_folder(root))
-    manifest = replace(MANIFEST, name=name, images=len(ids))
-    return record_version(sessions, manifest, dataset_id, ids)
+    images = registered(sessions, scan_folder(root))
+    manifest = replace(MANIFEST, name=name, images=len(images.ids))
+    return record_version(sessions, manifest, images)
 
 
 def test_every_training_image_is_entered_as_it_is(sessions: Sessions, root: Path) -> None:
@@ -164,7 +164,7 @@ def test_upright_size_of_a_turned_photograph(sessions: Sessions, root: Path) -> 
 
 def test_examples_are_of_different_classes(sessions: Sessions, root: Path) -> None:
     (root / "val/chelsea/00.jpg").write_bytes(b"damaged")
-    dataset_id = registered(sessions, scan_folder(root))[2]
+    dataset_id = registered(sessions, scan_folder(root)).dataset_id
     enter(sessions, scan_folder(root))
     found = find_examples(sessions, dataset_id)
     assert [example.path for example in found] == [
@@ -184,7 +184,7 @@ def test_all_validation_images_that_can_be_read_are_entered_where_there_are_few(
     sessions: Sessions, root: Path
 ) -> None:
     (root / "val/chelsea/00.jpg").write_bytes(b"damaged")
-    dataset_id = registered(sessions, scan_folder(root))[2]
+    dataset_id = registered(sessions, scan_folder(root)).dataset_id
     entered = find_validation_images(sessions, dataset_id)
     files = {file.relative_to(root).as_posix() for file in (root / "val").rglob("*.jpg")}
     assert {one.path for one in entered} == files - {"val/chelsea/00.jpg"}
@@ -205,7 +205,7 @@ def test_of_many_validation_images_some_of_every_class_are_entered(
                 grey = (n, ord(name), len(split))
                 Pillow.new("RGB", (8, 8), grey).save(tmp_path / split / name / f"{n:02}.png")
     (tmp_path / "val/e/00.png").write_bytes(b"damaged")
-    dataset_id = registered(sessions, scan_folder(tmp_path))[2]
+    dataset_id = registered(sessions, scan_folder(tmp_path)).dataset_id
     entered = find_validation_images(sessions, dataset_id)
     assert len(entered) == 64
     counts = Counter(one.label for one in entered)

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -9,12 +10,13 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from app.config import Settings
 from app.database.browse import (
@@ -25,7 +27,7 @@ from app.database.browse import (
     list_classes,
 )
 from app.database.images import find_examples, find_image, find_labels
-from app.database.ingest import register_images
+from app.database.ingest import rank_again, register_images
 from app.database.session import (
     DatabaseError,
     Sessions,
@@ -53,6 +55,7 @@ from index.building.reader import DecodedFile, read_photograph
 from model.dataset.folder import scan_folder
 from storage.files import switch_link
 from storage.home import Home
+from tests.app.database.catalogues import check_ranks_of_earlier_versions, enter_catalogue
 
 pytestmark = pytest.mark.postgres
 OWNER = "postgres"
@@ -177,6 +180,10 @@ def test_an_earlier_version_is_upgraded_with_its_results(
     assert (utc_now() - together.created_at).total_seconds() < 60
 
 
+def test_images_of_earlier_versions_are_ranked(on_postgres: Settings) -> None:
+    check_ranks_of_earlier_versions(on_postgres)
+
+
 def test_results_without_an_index_are_kept_until_the_migration_is_undone(
     on_postgres: Settings, sessions: Sessions
 ) -> None:
@@ -216,11 +223,12 @@ def check_orders(sessions: Sessions, version: int, class_: int) -> None:
         images = [row for row in rows if row.split == "train"]
         for row, side in zip(images, (9, 60_000, 500, 9, 7), strict=False):
             row.width = row.height = side
-    largest = sorted(images, key=lambda i: (-i.width * i.height, i.path))
+    rank_again(sessions, version)
+    smallest = sorted(images, key=lambda i: (i.width * i.height, i.path))
     expected = {
         ImageOrder.NAME: sorted(images, key=lambda i: i.path),
-        ImageOrder.LARGEST: largest,
-        ImageOrder.SMALLEST: sorted(images, key=lambda i: (i.width * i.height, i.path)),
+        ImageOrder.LARGEST: smallest[::-1],
+        ImageOrder.SMALLEST: smallest,
         ImageOrder.NEWEST: sorted(images, key=lambda i: -i.id),
     }
     for order, ordered in expected.items():
@@ -233,6 +241,32 @@ def check_orders(sessions: Sessions, version: int, class_: int) -> None:
         assert (place.number, place.images) == (5, len(images))
     first = find_first_images_by_class(sessions, version, [class_], 6)[class_]
     assert [picture.id for picture in first] == [row.id for row in expected[ImageOrder.NAME][:6]]
+
+
+def test_pages_and_places_are_read_by_the_index_of_their_order(sessions: Sessions) -> None:
+    enter_catalogue(sessions, 3000)
+    engine, sent = get_engine(sessions), []
+
+    def note(connection: object, cursor: object, statement: str, values: Any, *more: Any) -> None:
+        sent.append((statement, values))
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ANALYZE")
+    picture = find_image(sessions, 6)
+    assert picture
+    event.listen(engine, "before_cursor_execute", note)
+    for order in ImageOrder:
+        find_class_page(sessions, 1, 6, 3, 48, order)
+        find_position(sessions, 1, picture, order)
+    event.remove(engine, "before_cursor_execute", note)
+    ranked = [(query, values) for query, values in sent if "index_image" in query]
+    assert len(ranked) == 2 * len(ImageOrder)
+    with engine.connect() as connection:
+        for query, values in ranked:
+            plan = connection.exec_driver_sql(f"EXPLAIN {query}", values).scalars().all()
+            conditions = "".join(line for line in plan if "Index Cond" in line)
+            assert re.search(r"class_id = \S+ AND \(by_\w+ [<>=]", conditions), (query, plan)
+            assert not any("Seq Scan on index_image" in line for line in plan), plan
 
 
 def test_an_index_is_built_served_and_browsed(on_postgres: Settings, sessions: Sessions) -> None:

@@ -39,6 +39,7 @@ from app.database.tables import (
     utc_now,
 )
 from storage.home import Home
+from tests.app.database.catalogues import check_ranks_of_earlier_versions
 
 EARLIER = """
 INSERT INTO dataset (id, root) VALUES (1, '/photographs');
@@ -95,10 +96,10 @@ def test_the_last_migration_can_be_undone(database: Settings) -> None:
 
 
 def test_a_revision_that_is_unknown_or_not_earlier_is_refused(database: Settings) -> None:
-    with pytest.raises(DatabaseError, match=r"no revision 7 .* 0001, 0002, .* 0006"):
+    with pytest.raises(DatabaseError, match=r"no revision 7 .* 0001, 0002, .* 0007"):
         downgrade_database(database, "7")
-    with pytest.raises(DatabaseError, match="at revision 0006, which is not after 0006"):
-        downgrade_database(database, "0006")
+    with pytest.raises(DatabaseError, match="at revision 0007, which is not after 0007"):
+        downgrade_database(database, "0007")
     downgrade_database(database, "0005")
     with pytest.raises(DatabaseError, match="at revision 0005, which is not after 0006"):
         downgrade_database(database, "0006")
@@ -150,6 +151,10 @@ def test_new_tables_are_made_once_and_only_in_a_new_home(tmp_path: Path) -> None
     (settings.home.uploads / "a.jpg").touch()
     make_first_tables(settings, sessions)
     assert not settings.home.database.exists()
+
+
+def test_images_of_earlier_versions_are_ranked(database: Settings) -> None:
+    check_ranks_of_earlier_versions(database)
 
 
 def test_upgrading_twice_changes_nothing(database: Settings) -> None:

@@ -58,7 +58,7 @@ LISTS = {
         "sample.npz",
         "units.npz",
     ),
-    *("validation.npz", "validation_files.npz", "calibration.npz", "review.npz"),
+    *("validation.npz", "validation_files.npz", "nearest.npz", "calibration.npz", "review.npz"),
 }
 
 
@@ -90,7 +90,7 @@ def change(shop, statement: str) -> None:
     ("statement", "told"),
     [
         ("DELETE FROM index_image WHERE image_id = 5", "image 5 .*index.*database"),
-        ("INSERT INTO index_image SELECT 1, max(id) FROM image", "database.*index"),
+        ("INSERT INTO index_image SELECT 1, max(id), 1, 0, 0, 0 FROM image", "database.*index"),
         ("UPDATE image SET class_id = 2 WHERE id = 3", "image 3 .*class"),
     ],
 )

@@ -20,7 +20,7 @@ from index.engines.factory import (
 )
 from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
-from index.manifest import Manifest, Shard, StoreError
+from index.manifest import Manifest, Shard, StoreError, write_manifest
 from index.projection import open_projections
 from index.vectors import Vectors
 from storage.progress import ignore_progress
@@ -44,9 +44,14 @@ def stored(
 def manifest(kind: str, parameters: dict[str, Any], shards: Sequence[Shard] = ()) -> Manifest:
     return Manifest(
         name="v", weights="w", data="/d", created="", made_by="", images=COUNT, vectors=COUNT,
-        unreadable=0, listing="", dtype="float16", kind=kind, target=0.5, shards=[*shards],
+        unreadable=0, listing="", dtype="float16", kind=kind, target=0.01, shards=[*shards],
         files={}, parameters=parameters,
     )  # fmt: skip
+
+
+def with_projections(version: VersionData) -> VersionData:
+    """The version as it is opened from its folder."""
+    return replace(version, projections=open_projections(version.folder, version.id_map.live_rows))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "milvus"])
@@ -62,19 +67,32 @@ def test_a_kind_that_was_built_can_be_opened_and_updated(
     spec = IndexSpec(kind=kind, target=0.01, options=SMALL)
     built = build_engine(spec, version, ignore_progress)
     assert (built.kind, built.notes) == (kind, [])
-    found = manifest(kind, built.parameters, stored.shards)
-    projections = open_projections(version.folder, version.id_map.live_rows)
-    engine = open_engine(found, replace(version, projections=projections))
+    found = replace(manifest(kind, built.parameters, stored.shards), recall=built.recall)
+    engine = open_engine(found, with_projections(version))
     if kind == "exact":
         assert engine is None
         return
     assert engine is not None
     assert 8 in engine.propose(stored.take([8]), 30, RowFilter(), 0)
     assert built.recall["recall@6"] >= 0.01
+    write_manifest(found, version.folder)
     # What an earlier version was trained to serves again, unless the index has grown a lot.
     later = version_of(tmp_path / "later", stored, range(10, COUNT))
     again = build_engine(spec, later, ignore_progress, earlier=(version.folder, found))
     assert again.parameters["trained_for"] == COUNT
+    updated = open_engine(manifest(kind, again.parameters), with_projections(later))
+    assert updated is not None
+    proposed = updated.propose(stored.take([50]), COUNT, RowFilter(), updated.levels - 1)
+    assert sorted(proposed[proposed >= 0].tolist()) == [*range(10, COUNT)]
+    # So many changes are measured; a single one is only counted.
+    assert (again.parameters["measured_for"], again.parameters["changed"]) == (COUNT - 10, 0)
+    one_less = version_of(tmp_path / "one less", stored, range(1, COUNT))
+    counted = build_engine(spec, one_less, ignore_progress, earlier=(version.folder, found))
+    assert (counted.parameters["measured_for"], counted.parameters["changed"]) == (COUNT, 1)
+    assert counted.recall == built.recall
+    stricter = replace(spec, target=0.02)
+    measured = build_engine(stricter, one_less, ignore_progress, earlier=(version.folder, found))
+    assert measured.parameters["measured_for"] == COUNT - 1
     few = version_of(tmp_path / "few", stored, range(20))
     anew = build_engine(spec, few, ignore_progress, earlier=(version.folder, found))
     assert anew.parameters["trained_for"] == 20
