@@ -1,9 +1,9 @@
 """Tunes an engine: the effort it needs for a target recall, measured on the index itself."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 
@@ -227,9 +227,9 @@ class RecallMeasurement:
     def measure_trial(self, effort: int, count: int) -> EffortTrial:
         """Measure an effort and number of candidates, cached. Raises SearchError."""
         if (effort, count) not in self.trials:
-            started = time.perf_counter()
+            started = perf_counter()
             recall = self.measure_recall(effort, count, self.truth)
-            seconds = (time.perf_counter() - started) / len(self.query_rows)
+            seconds = (perf_counter() - started) / len(self.query_rows)
             cost = seconds + count * SECONDS_PER_CANDIDATE
             self.trials[effort, count] = EffortTrial(effort, count, recall, cost)
         return self.trials[effort, count]
