@@ -3,8 +3,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STEP := @printf '\n== %s\n'
 INSTALL := @$(BIN)/python deploy/install.py
-TRAIN := $(BIN)/python training/run.py --if-needed $(if $(DATA),--data "$(DATA)",--no-ten-crops)
-PHOTOGRAPHS = $(BIN)/python training/photographs.py $(if $(DATA),--data "$(DATA)")
 # gunicorn.conf.py reads PORT, which make passes on in the environment.
 SERVE := @ALEXNET_SWITCH_WITHOUT_TOKEN=$${ALEXNET_SWITCH_WITHOUT_TOKEN-1} \
   exec $(BIN)/gunicorn "app:create_app()"
@@ -19,22 +17,11 @@ help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 	@echo 'Variables: DATA=FOLDER and WEIGHTS=imagenet for demo, PORT=8001 for demo and serve, TORCH_INDEX=URL for the installation, ARGS="-k name" for test, PYTHON=python3.12'
 
-demo: $(VENV)/installed ## install, train, index and serve
-ifdef WEIGHTS
-	$(STEP) "1 of 3: import the weights $(WEIGHTS); nothing is trained"
-	@$(BIN)/flask weights import "$(WEIGHTS)" --if-needed
-	$(STEP) "2 of 3: index the features of the photographs"
-	@folder=$$($(PHOTOGRAPHS)) && $(BIN)/flask index build --if-needed --data "$$folder"
-else
-	$(STEP) "1 of 3: train the network"
-	@$(TRAIN)
-	$(STEP) "2 of 3: index the features of the training images"
-	@$(BIN)/flask index build --if-needed
-endif
-	$(STEP) "3 of 3: serve"
-	$(SERVE)
+demo: $(VENV)/installed ## install, serve, and behind the page train and index
+	@exec $(BIN)/python deploy/demo.py $(if $(DATA),--data "$(DATA)") \
+	  $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
-serve: $(VENV)/installed ## serve what is there, without training: the end of demo
+serve: $(VENV)/installed ## serve what is there, without training
 	$(SERVE)
 
 test: $(VENV)/installed-test ## install what the tests need and run them

@@ -46,6 +46,11 @@ class Home:
         return self.root / ".index.json"
 
     @property
+    def demo_activity(self) -> Path:
+        """What `make demo` has started behind the page (storage/activity.py)."""
+        return self.root / ".demo.json"
+
+    @property
     def training_activity(self) -> Path:
         """What training is doing before its run has a folder (storage/activity.py)."""
         return self.root / ".training.json"

@@ -1,7 +1,7 @@
 """Has the demo photographs indexed with the weights that ship, while the application serves.
 
-So they can be switched to with one click, and `make demo` need not wait for their index. A process
-of its own builds it: that takes torch and much memory, which the server does without.
+So they can be switched to with one click, and the demo's own index need not wait for theirs. A
+process of its own builds it: that takes torch and much memory, which the server does without.
 """
 
 import logging
@@ -65,9 +65,11 @@ class PretrainedIndexing:
                 self.thread.join(STOP_SECONDS)
 
     def run(self) -> None:
-        """Load weights and index; build the other index if it is missing."""
-        state = self.loader.get_state()
-        if not isinstance(state, Ready) or state.manifest.data != str(self.settings.home.demo):
+        """Load weights and index once there are any; build the other index if it is missing."""
+        while not isinstance(state := self.loader.get_state(), Ready):
+            if self.stopping.wait(RETRY_SECONDS):
+                return
+        if state.manifest.data != str(self.settings.home.demo):
             return
         if not is_torch_installed():
             return  # such a server is given what it serves

@@ -9,6 +9,7 @@ from pathlib import Path
 from sqlalchemy import delete, select
 
 from app.config import Settings
+from app.database.new_home import needs_first_tables
 from app.database.session import DatabaseError, Sessions, read_session, write_session
 from app.database.tables import UploadBatch, UploadResult
 from app.uploads.clock import note_clock
@@ -63,6 +64,8 @@ class UploadCleaner:
         """Clean up once."""
         self.due_at = time.monotonic() + CLEANING_SECONDS
         try:
+            if needs_first_tables(self.settings, self.sessions):
+                return  # nothing was ever uploaded
             left = clean_uploads(self.settings, self.sessions)
         except (DatabaseError, OSError) as error:
             logging.getLogger(__name__).warning("uploads could not be cleaned up: %s", error)

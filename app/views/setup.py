@@ -26,6 +26,11 @@ from storage.runs import Run, read_runs
 
 SETUP_REASONS: tuple[Reason, ...] = ("no-weights", "no-index")
 """What a new home lacks. Everything else that may be missing is damage or a failure."""
+RUNNING_HEADINGS: dict[Reason, str] = {
+    "no-weights": "The network is being trained",
+    "no-index": "The training images are being indexed",
+}
+"""The page's heading while what is missing is being made."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -50,12 +55,14 @@ class SetupStep:
 def render_setup_page(reason: Reason) -> str:
     """Return the page that shows what a new home still needs; it replaces the page asked for."""
     weights = describe_weights_step()
+    steps = weights, describe_index_step(has_weights=weights.status == "ready")
     kind = PROBLEM_KINDS[reason]
+    is_running = any(step.status == "running" for step in steps)
     return render_template(
         "setup.html",
-        heading=kind.title,
-        sentence=kind.meaning,
-        steps=(weights, describe_index_step(has_weights=weights.status == "ready")),
+        heading=RUNNING_HEADINGS[reason] if is_running else kind.title,
+        sentence="" if is_running else kind.meaning,
+        steps=steps,
     )
 
 
@@ -76,7 +83,10 @@ def describe_weights_step() -> SetupStep:
         return SetupStep(title=title, status="ready", sentence=trained)
     if home.weights.exists():
         return SetupStep(title=title, status="ready", sentence="selected for the next index")
-    if step := find_training_step(title, home):
+    step = find_training_step(title, home)
+    if (step is None or step.status != "running") and is_demo_starting(home):
+        return SetupStep(title=title, status="running", sentence="Starting.")
+    if step:
         return step
     ships = any(run.pretrained for run in read_runs(home))
     return SetupStep(
@@ -149,12 +159,19 @@ def describe_index_step(*, has_weights: bool = True) -> SetupStep:
     if not has_weights:
         sentence = "Built from the weights, once there are some."
         return SetupStep(title=title, status="waiting", sentence=sentence)
+    if is_demo_starting(home):
+        return SetupStep(title=title, status="running", sentence="Starting.")
     return SetupStep(
         title=title,
         status="missing",
         sentence="Nothing is building it.",
         command=format_command(BUILD_COMMAND),
     )
+
+
+def is_demo_starting(home: Home) -> bool:
+    """Whether `make demo` has started a command that has not said yet what it does."""
+    return read_activity(home.demo_activity) is not None
 
 
 def describe_activity(title: str, activity: Activity) -> SetupStep:

@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -14,6 +16,7 @@ from app.uploads import expiry, results
 from app.uploads.clock import ClockReading
 from app.uploads.expiry import UploadCleaner, clean_uploads
 from storage.files import lock_file
+from storage.home import Home
 
 
 @pytest.fixture
@@ -85,6 +88,15 @@ def test_a_leap_of_the_clock_deletes_nothing(app, settings, sent: list[str], mon
 def test_one_process_cleans_at_a_time(app, settings) -> None:
     with lock_file(settings.home.root / expiry.LOCK_FILE):
         assert clean_uploads(settings, app.extensions["sessions"]) is None
+
+
+def test_a_home_without_anything_has_nothing_to_clean(
+    settings, open_app: Callable[[Settings], Flask], tmp_path: Path, caplog
+) -> None:
+    app = open_app(replace(settings, home=Home(root=tmp_path / "new")))
+    app.extensions["upload_cleaner"].clean()
+    assert caplog.messages == []
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_error_is_logged_and_the_next_time_is_tried_again(app, monkeypatch, caplog) -> None:

@@ -146,6 +146,20 @@ def test_with_weights_only_the_index_is_missing_and_a_build_of_it_is_followed(
             assert shown.all("code") == []
 
 
+def test_what_the_demo_is_starting_is_not_asked_for(
+    visitor: FlaskClient, page: Page, new_settings: Settings, settings: Settings
+) -> None:
+    with record_activity(new_settings.home.demo_activity, ignore_progress):
+        shown = page(visitor.get("/", **LOCAL))
+        assert statuses(shown) == ["running", "waiting"]
+        assert shown.all("code") == []
+        switch_link(new_settings.home.weights, settings.home.weights.resolve())
+        shown = page(visitor.get("/explore", **LOCAL))
+        assert statuses(shown) == ["ready", "running"]
+        assert shown.all("code") == []
+    assert statuses(page(visitor.get("/explore", **LOCAL))) == ["ready", "missing"]
+
+
 def test_a_build_records_its_steps_and_leaves_nothing(shop: Any, monkeypatch) -> None:
     seen = set()
     file = shop.settings.home.index_activity
