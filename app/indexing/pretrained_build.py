@@ -9,7 +9,6 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable
-from typing import BinaryIO
 
 from app.config import Settings
 from app.database.session import DatabaseError, session_factory
@@ -37,7 +36,7 @@ def main() -> int | str:
     settings = pickle.load(sys.stdin.buffer)  # noqa: S301 - from the server that started this
     os.nice(NICENESS)
     ended = threading.Event()
-    threading.Thread(target=wait_for_end, args=(sys.stdin.buffer, ended), daemon=True).start()
+    threading.Thread(target=wait_for_end, args=(sys.stdin.fileno(), ended), daemon=True).start()
     try:
         build_pretrained_index(settings, ended)
     except ServerEndedError:
@@ -49,9 +48,13 @@ def main() -> int | str:
     return 0
 
 
-def wait_for_end(pipe: BinaryIO, ended: threading.Event) -> None:
-    """Set `ended` when nobody holds the other end of a pipe any more."""
-    pipe.read()
+def wait_for_end(pipe: int, ended: threading.Event) -> None:
+    """Set `ended` when nobody holds the other end of a pipe any more, given its descriptor.
+
+    Python could not end while a daemon thread waits in `sys.stdin`, whose lock it holds.
+    """
+    while os.read(pipe, 1024):
+        pass
     ended.set()
 
 

@@ -53,11 +53,14 @@ def indexed(shop) -> set[str]:
     return set(find_index_versions_by_weights(shop.settings.home, sessions))
 
 
-def test_it_is_built_once_and_what_is_served_stays(shop, demo: RunFolder) -> None:
+def test_it_is_built_once_and_what_is_served_stays(
+    shop, demo: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
     served = shop.name
     first = indexing(shop)
     first.start()
     first.thread.join()
+    assert caplog.messages == []
     assert load_weights(demo.weights).identity in indexed(shop)
     assert shop.name == served
     versions = store.list_versions(shop.index)
