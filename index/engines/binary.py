@@ -22,7 +22,7 @@ from index.engines.autoencoder import (
 )
 from index.engines.faiss_file import MAP_FLAT_FLAGS, make_faiss_writer
 from index.engines.options import EngineOptions
-from index.engines.protocol import RowFilter, VersionData
+from index.engines.protocol import EarlierEngine, RowFilter, VersionData
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca, project_sample
 from index.manifest import REBUILD_HINT, StoreError
 from index.vectors import Floats, Ids, Vectors
@@ -54,18 +54,15 @@ def train_binary(version: VersionData, options: EngineOptions, report: Report) -
     return {"bits": bits, "seed": options.seed, "coded": len(rows)}
 
 
-def update_binary(
-    version: VersionData, earlier: Path, parameters: Mapping[str, Any], report: Report
-) -> dict[str, Any]:
+def update_binary(version: VersionData, earlier: EarlierEngine, report: Report) -> dict[str, Any]:
     """Encode a version's rows with an earlier version's encoder; return the new parameters.
 
-    earlier: the earlier version's folder. parameters: the earlier version's. Raises StoreError and
-    OSError.
+    Raises StoreError and OSError.
     """
-    encoder, rows = load_encoder(earlier / ENCODER_FILE), version.id_map.live_rows
-    shutil.copyfile(earlier / ENCODER_FILE, version.folder / ENCODER_FILE)
+    encoder, rows = load_encoder(earlier.folder / ENCODER_FILE), version.id_map.live_rows
+    shutil.copyfile(earlier.folder / ENCODER_FILE, version.folder / ENCODER_FILE)
     write_codes(encoder, version.vectors, rows, version.folder / CODES_FILE, report)
-    return {**parameters, "bits": encoder.bits, "coded": len(rows)}
+    return {**earlier.parameters, "bits": encoder.bits, "coded": len(rows)}
 
 
 def open_binary(version: VersionData, parameters: Mapping[str, Any]) -> "BinaryCodeSearch":

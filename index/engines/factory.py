@@ -18,7 +18,7 @@ from index.engines.exact import open_exact
 from index.engines.milvus import open_milvus
 from index.engines.milvus_collections import train_milvus
 from index.engines.options import EngineOptions
-from index.engines.protocol import SearchEngine, VersionData
+from index.engines.protocol import EarlierEngine, SearchEngine, VersionData
 from index.engines.tuning import finds_new_rows, tune_effort, tune_within_classes
 from index.id_map import read_id_map
 from index.manifest import REBUILD_HINT, Manifest, StoreError
@@ -47,8 +47,8 @@ class Kind:
 
     purpose: what it does and when to choose it. options: the fields of `EngineOptions` it reads.
     train: writes the engine's files to the version's folder and returns its parameters; None if
-    there are no files. update: like `train`, but reuses the training of an earlier version, given
-    its folder and parameters; None if every version is trained anew. open: returns the engine for
+    there are no files. update: like `train`, but reuses what an earlier version has; None if every
+    version is trained anew. open: returns the engine for
     the parameters. All three raise StoreError, and SearchError if a server cannot be reached; train
     and update also raise OSError. disk_bytes: a generous estimate of its files' bytes per image.
     """
@@ -57,7 +57,7 @@ class Kind:
     purpose: str
     options: tuple[str, ...] = ()
     train: Callable[[VersionData, EngineOptions, Report], Parameters] | None = None
-    update: Callable[[VersionData, Path, Mapping[str, Any], Report], Parameters] | None = None
+    update: Callable[[VersionData, EarlierEngine, Report], Parameters] | None = None
     open: Callable[[VersionData, Mapping[str, Any]], SearchEngine | None]
     disk_bytes: int = 0
     needs_projections: bool = False
@@ -278,7 +278,10 @@ def train_or_update(
         parameters = dict(earlier[1].parameters)
         trained_for = int(parameters.pop("trained_for", 0))
         if count <= MAX_GROWTH * trained_for <= MAX_GROWTH**2 * count:
-            updated = kind.update(version, earlier[0], parameters, report)
+            before = EarlierEngine(
+                folder=earlier[0], shards=earlier[1].shards, parameters=parameters
+            )
+            updated = kind.update(version, before, report)
             return updated | {"trained_for": trained_for}, True
     return kind.train(version, options, report) | {"trained_for": count}, False
 

@@ -5,7 +5,6 @@ are then compared by the full vectors.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import faiss
@@ -14,14 +13,13 @@ import numpy.typing as npt
 
 from index.engines.faiss_file import read_faiss, write_faiss
 from index.engines.options import EngineOptions
-from index.engines.protocol import VersionData
+from index.engines.protocol import EarlierEngine, VersionData
 from index.engines.reduction import (
     PCA_SAMPLE_ROWS,
     draw_rows,
     fit_pca,
     project_sample,
 )
-from index.manifest import read_manifest
 from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors, map_kept_rows
 from storage.progress import Report
 
@@ -56,20 +54,19 @@ def train_faiss(
 
 
 def update_faiss(
-    kind: str, version: VersionData, earlier: Path, parameters: Mapping[str, Any], report: Report
+    kind: str, version: VersionData, earlier: EarlierEngine, report: Report
 ) -> dict[str, Any]:
     """As `train_faiss`, but reuse the training and the codes of an earlier version.
 
-    earlier: the earlier version's folder. parameters: the earlier version's. Raises StoreError and
-    OSError.
+    Raises StoreError and OSError.
     """
-    before, index = read_faiss(kind, earlier), empty_lists(read_faiss(kind, earlier))
+    before, index = read_faiss(kind, earlier.folder), empty_lists(read_faiss(kind, earlier.folder))
     rows = version.id_map.live_rows
-    numbers = map_kept_rows(read_manifest(earlier).shards, version.vectors.shards)
+    numbers = map_kept_rows(earlier.shards, version.vectors.shards)
     copied = copy_lists(before, index, rows, numbers[rows])
     add_vectors(index, version.vectors, np.setdiff1d(rows, copied, assume_unique=True), report)
     write_faiss(index, version.folder)
-    return dict(parameters)
+    return dict(earlier.parameters)
 
 
 def copy_lists(before: Any, index: Any, rows: Ids, numbers: Ids) -> Ids:

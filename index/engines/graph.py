@@ -27,7 +27,7 @@ from index.engines.faiss_search import (
     untyped_faiss,
 )
 from index.engines.options import EngineOptions
-from index.engines.protocol import RowFilter, SearchEngine, VersionData
+from index.engines.protocol import EarlierEngine, RowFilter, SearchEngine, VersionData
 from index.manifest import REBUILD_HINT, StoreError
 from index.projection import PROJECTIONS_FILE, Projections
 from index.vectors import Floats, Ids
@@ -50,20 +50,15 @@ def train_graph(version: VersionData, options: EngineOptions, report: Report) ->
     return {"dimensions": dimensions, "links": options.links, "seed": options.seed}
 
 
-def update_graph(
-    version: VersionData, earlier: Path, parameters: Mapping[str, Any], report: Report
-) -> dict[str, Any]:
-    """As `train_graph`, but only link what is new if nothing of an earlier version's has gone.
-
-    earlier: the earlier version's folder. parameters: the earlier version's.
-    """
+def update_graph(version: VersionData, earlier: EarlierEngine, report: Report) -> dict[str, Any]:
+    """As `train_graph`, but only link what is new if nothing of an earlier version's has gone."""
     assert version.projections is not None
-    graph = read_grown(earlier, version.projections)
+    graph = read_grown(earlier.folder, version.projections)
     if graph is None:
-        graph = make_graph(version.projections.basis.dimensions, int(parameters["links"]))
+        graph = make_graph(version.projections.basis.dimensions, int(earlier.parameters["links"]))
     link_projections(graph, version.projections, report)
     write_graph(graph, version.folder)
-    return {**parameters, "dimensions": version.projections.basis.dimensions}
+    return {**earlier.parameters, "dimensions": version.projections.basis.dimensions}
 
 
 def open_graph(version: VersionData, parameters: Mapping[str, Any]) -> SearchEngine:

@@ -1,12 +1,14 @@
 """The interface of an engine, which proposes rows that should include the nearest neighbours."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from index.engines.options import SearchDevice
 from index.id_map import IdMap
+from index.manifest import Shard
 from index.projection import Projections
 from index.vectors import Floats, Ids, Vectors
 
@@ -69,6 +71,18 @@ class VersionData:
     id_map: IdMap
     projections: Projections | None = None
     device: SearchDevice = field(default_factory=SearchDevice)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlierEngine:
+    """What an update reuses of an earlier version.
+
+    folder: holds the engine's own files. shards: of the version's vectors.
+    """
+
+    folder: Path
+    shards: Sequence[Shard]
+    parameters: Mapping[str, Any]
 
 
 def scale_effort(k: int, candidates: int, effort: int) -> tuple[int, int]:

@@ -118,7 +118,7 @@ def test_a_class_is_shown_page_by_page(
         seen.append([tile.split("?")[0] for tile in tiles(shown)])
         address = leading(shown, "next")
     assert [len(some) for some in seen] == [4, 4, 1]
-    expected = sorted(cats, reverse=True) if order == "newest" else cats
+    expected = sorted(cats, reverse=order in {"newest", "largest"})
     assert [tile for some in seen for tile in some] == [f"/images/{i}" for i in expected]
 
 

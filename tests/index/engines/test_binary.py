@@ -24,7 +24,7 @@ from index.engines.binary import (
     write_codes,
 )
 from index.engines.options import EngineOptions
-from index.engines.protocol import RowFilter, VersionData
+from index.engines.protocol import EarlierEngine, RowFilter, VersionData
 from index.manifest import StoreError
 from index.vectors import Vectors
 from model.network.config import FEATURES
@@ -134,8 +134,9 @@ def test_an_update_encodes_all_rows_with_the_same_encoder(
     def report(name: str, total: int) -> Callable[[int], None]:
         return reported.setdefault(name, [total]).append
 
-    before = trained.version.folder
-    parameters = update_binary(version, before, trained.parameters, report)
+    before, shards = trained.version.folder, trained.version.vectors.shards
+    earlier = EarlierEngine(folder=before, shards=shards, parameters=trained.parameters)
+    parameters = update_binary(version, earlier, report)
     assert (folder / ENCODER_FILE).read_bytes() == (before / ENCODER_FILE).read_bytes()
     engine, query = open_binary(version, parameters), version.vectors.take([COUNT + 20])
     assert COUNT + 20 in engine.propose(query, 10, RowFilter())

@@ -17,7 +17,7 @@ from index.engines.faiss_file import FAISS_FILE
 from index.engines.faiss_search import open_faiss
 from index.engines.faiss_train import train_faiss, update_faiss
 from index.engines.options import EngineOptions
-from index.engines.protocol import RowFilter, SearchEngine, VersionData
+from index.engines.protocol import EarlierEngine, RowFilter, SearchEngine, VersionData
 from index.manifest import StoreError
 from index.vectors import Vectors, write_shard
 from storage.progress import ignore_progress
@@ -58,6 +58,11 @@ class Trained:
     kind: str
     version: VersionData
     parameters: dict[str, Any]
+
+    def earlier(self) -> EarlierEngine:
+        """What an update is given of it."""
+        shards = self.version.vectors.shards
+        return EarlierEngine(folder=self.version.folder, shards=shards, parameters=self.parameters)
 
     def open(self, folder: Path | None = None) -> SearchEngine:
         version = replace(self.version, folder=folder or self.version.folder)
@@ -142,13 +147,15 @@ def test_a_file_that_was_cut_short_is_not_touched(
 
 
 def test_an_update_reuses_the_training_and_proposes_no_dead_row(
-    trained: Trained, values: Floats, open_vectors: Open, version_of: VersionOf, tmp_path: Path
+    trained: Trained, values: Floats, version_of: VersionOf, tmp_path: Path
 ) -> None:
-    more = np.concatenate([values, fc7_like(100, seed=4)])
+    kind, vectors, added = trained.kind, trained.version.vectors, fc7_like(100, seed=4)
+    more, folder = np.concatenate([values, added]), vectors.files[0].path.parent
+    shard = write_shard(folder / f"added-{kind}.npy", [added], "float16")
     live = np.arange(150, len(more))
-    after = version_of(tmp_path / "after", open_vectors(tmp_path / "vectors", more), live)
-    kind, before = trained.kind, trained.version.folder
-    parameters = update_faiss(kind, after, before, trained.parameters, ignore_progress)
+    vectors = Vectors(folder, [*vectors.shards, shard], "float16")
+    after = version_of(tmp_path / "after", vectors, live)
+    parameters = update_faiss(kind, after, trained.earlier(), ignore_progress)
     assert parameters == trained.parameters
     engine, queries = open_faiss(kind, after, parameters), more[COUNT : COUNT + 40]
     proposed = engine.propose(queries, 64, RowFilter(), engine.levels - 1)

@@ -17,7 +17,7 @@ from index.damage import DamageError
 from index.engines.faiss_file import FAISS_FILE
 from index.engines.graph import open_graph, train_graph, update_graph
 from index.engines.options import EngineOptions
-from index.engines.protocol import RowFilter, SearchEngine, VersionData
+from index.engines.protocol import EarlierEngine, RowFilter, SearchEngine, VersionData
 from index.manifest import StoreError
 from index.projection import BASIS_FILE, PROJECTIONS_FILE, open_projections, write_projections
 from index.vectors import Vectors, map_kept_rows, write_shard
@@ -142,6 +142,7 @@ def test_an_update_links_only_what_is_new_where_nothing_has_gone(
     folder = version.vectors.files[0].path.parent
     vectors = Vectors(folder, [*old, added], "float16")
     numbers = map_kept_rows(old, vectors.shards)
+    before = EarlierEngine(folder=version.folder, shards=old, parameters=parameters)
     linked: list[int] = []
     real = faiss.IndexHNSWSQ.add
     monkeypatch.setattr(
@@ -154,7 +155,7 @@ def test_an_update_links_only_what_is_new_where_nothing_has_gone(
         earlier = version.projections, numbers
         written = write_projections(later.folder, vectors, np.array(live), 32, 1, earlier=earlier)
         later = replace(later, projections=written)
-        again = update_graph(later, version.folder, parameters, ignore_progress)
+        again = update_graph(later, before, ignore_progress)
         assert again == parameters
         assert sum(linked) == expected
         engine = open_graph(later, again)
