@@ -50,6 +50,7 @@ def page(chromium: Any, browser_flags: list[str], classroom: tuple[str, Home]) -
     page.fill("#token", TOKEN)
     page.click("button[type=submit]")
     page.wait_for_selector("form.collector")
+    page.wait_for_load_state()  # its scripts have run then
     yield page
     browser.close()
     assert said == []
