@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -125,8 +126,15 @@ def announce(title: str) -> None:
 
 def wait_for_one_of(children: Sequence[subprocess.Popen[bytes]]) -> None:
     """Wait until one of the processes has ended."""
-    while all(child.poll() is None for child in children):
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    ended = threading.Event()
+
+    def watch(child: subprocess.Popen[bytes]) -> None:
+        child.wait()
+        ended.set()
+
+    for child in children:
+        threading.Thread(target=watch, args=(child,), daemon=True).start()
+    ended.wait()
 
 
 def end(child: subprocess.Popen[bytes], *, asked: bool) -> None:
