@@ -6,7 +6,7 @@ INSTALL := @$(BIN)/python deploy/install.py
 # gunicorn.conf.py reads PORT, which make passes on in the environment.
 SERVE := @ALEXNET_SWITCH_WITHOUT_TOKEN=$${ALEXNET_SWITCH_WITHOUT_TOKEN-1} \
   exec $(BIN)/gunicorn "app:create_app()"
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --max-worker-restart 3 \
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --max-worker-restart 3 \
   --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help

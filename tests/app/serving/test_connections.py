@@ -380,4 +380,6 @@ def test_a_client_that_leaves_before_its_error_is_no_error_of_the_server(
         served.wait_for(lambda server: not server.active_channels)
         left.set()
         assert served.ask(post(b"x")).startswith(b"HTTP/1.1 200")
-    assert [record.getMessage() for record in caplog.records] == []
+    # On a busy machine waitress says that a request had to wait.
+    logged = [record for record in caplog.records if record.name != "waitress.queue"]
+    assert [record.getMessage() for record in logged] == []

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from app.config import SettingsError
 from app.serving.ports import check_free, read_port
+from deploy.demo import SERVER
 from storage.home import Home
 from storage.pretrained import keep_uninstalled
 
@@ -83,11 +85,9 @@ def test_the_server_listens_on_its_port(tmp_path: Path) -> None:
     assert process.returncode == 0
 
 
-def test_serve_is_the_end_of_demo() -> None:
-    def printed(target: str) -> list[str]:
-        words = ["make", "--dry-run", target, "PORT=8123"]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
-        return [line for line in done.stdout.splitlines() if "gunicorn" in line]
-
-    (serve,) = printed("serve")
-    assert printed("demo") == [serve]
+def test_serve_starts_the_server_of_the_demo() -> None:
+    words = ["make", "--dry-run", "serve", "PORT=8123"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    (serve,) = [line for line in done.stdout.splitlines() if "gunicorn" in line]
+    assert shlex.split(serve)[-2:] == [".venv/bin/gunicorn", SERVER[-1]]
+    assert SERVER[-2] == "gunicorn"
