@@ -4,14 +4,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 from torchvision.models import alexnet
 
 from benchmarks.workers import write_answer
@@ -37,8 +37,6 @@ from training.recipe.config import SMALL
 from training.recipe.schedule import schedule_epoch
 from training.records.callbacks import Callbacks
 
-MATRIX_SIZE = 3072
-"""Side of the matrices that are multiplied to measure the limit."""
 Turn = Callable[[], tuple[int, float]]
 """Takes a turn's steps; returns the number of images and the seconds spent waiting for data."""
 
@@ -165,36 +163,55 @@ def train_torchvision(job: dict[str, Any], *, same: bool) -> Turn:
     return turn
 
 
-def multiply_matrices(job: dict[str, Any]) -> Turn:
-    """Set up products of large matrices with as many operations as our network's turn."""
-    device = find_device()
+def compute_layers(job: dict[str, Any]) -> Turn:
+    """Set up our layers with weights, each alone: its output and its gradients, in our precision.
+
+    Inputs and the gradients of outputs are in memory. So this is the arithmetic of a step, with its
+    shapes and by the library that computes it, without what lies between the layers, the
+    conversions of weights, and the update.
+    """
     keep_freed_memory()
+    device = find_device()
     dtype = torch.bfloat16 if uses_bf16(job, device) else torch.float32
-    a = torch.randn(MATRIX_SIZE, MATRIX_SIZE, device=device, dtype=dtype)
-    images = job["steps"] * job["batch"]
-    products = max(1, round(images * count_operations() / (2 * MATRIX_SIZE**3)))
-    done = round(products * 2 * MATRIX_SIZE**3 / count_operations())
+    network = init_state(SMALL.network(1000), SMALL, device).network.eval()
+    inputs = record_inputs(network, torch.zeros(1, 3, 224, 224, device=device))
+    calls = []
+    for number, (layer, shape) in enumerate(inputs.items()):
+        x = torch.randn(job["batch"], *shape[1:], device=device, dtype=dtype)
+        if x.dim() == 4:
+            x = x.to(memory_format=torch.channels_last)
+        # Nothing needs the gradient of the image.
+        x.requires_grad_(number > 0)
+        out = layer.to(dtype)(x)
+        calls.append((layer, x, torch.randn_like(out)))
 
     def turn() -> tuple[int, float]:
-        for _ in range(products):
-            a @ a
+        for _ in range(job["steps"]):
+            for layer, x, gradient in calls:
+                layer(x).backward(gradient)
+                layer.zero_grad(set_to_none=True)
+                x.grad = None
         if device.type == "cuda":
             torch.cuda.synchronize()
-        return done, 0.0
+        return job["steps"] * job["batch"], 0.0
 
     return turn
 
 
-def count_operations() -> float:
-    """Count the multiplications and additions of one image's forward and backward pass.
+def record_inputs(network: nn.Module, x: Tensor) -> dict[nn.Module, torch.Size]:
+    """Return the shape of what each layer with weights is given, in the order of the layers."""
+    shapes: dict[nn.Module, torch.Size] = {}
 
-    Response normalisation is left out: its sum is a convolution only in our implementation.
-    """
-    config = replace(SMALL.network(1000), lrn=False)
-    state = init_state(config, SMALL, torch.device("cpu"))
-    with FlopCounterMode(display=False) as counter:
-        state.network(torch.zeros(1, 3, 224, 224)).logits.sum().backward()
-    return float(counter.get_total_flops())
+    def record(layer: nn.Module, given: tuple[Tensor, ...], _out: Tensor) -> None:
+        shapes[layer] = given[0].shape
+
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(record) for layer in layers]
+    with torch.no_grad():
+        network(x)
+    for hook in hooks:
+        hook.remove()
+    return shapes
 
 
 def uses_bf16(job: dict[str, Any], device: torch.device) -> bool:
@@ -209,5 +226,5 @@ CONTENDERS = {
     "two towers": Contender(2, train_ours),
     "torchvision": Contender(1, lambda job: train_torchvision(job, same=False)),
     "same settings": Contender(1, lambda job: train_torchvision(job, same=True)),
-    "limit": Contender(1, multiply_matrices),
+    "limit": Contender(1, compute_layers),
 }

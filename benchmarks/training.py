@@ -7,7 +7,7 @@ its own allocator settings. The table has the medians over the rounds.
 - two towers: the same in two processes with half of the cores each.
 - torchvision: its AlexNet, float32, eager mode, as people run it, on images in memory.
 - same settings: torchvision's with our precision, memory format and allocator settings.
-- limit: the multiplications of our network as products of large matrices.
+- limit: the arithmetic alone: the layers with weights, forward and backward, each on its own.
 """
 
 import json
