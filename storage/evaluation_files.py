@@ -1,6 +1,6 @@
 """Read the evaluations in ALEXNET_HOME, to show them."""
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -184,6 +184,15 @@ def field_types(kind: Hashable) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
+SCALARS: dict[Any, Callable[[object], object]] = {
+    str: lambda value: bounded_text(value) if isinstance(value, str) else None,
+    bool: lambda value: value if isinstance(value, bool) else None,
+    int: natural_number,
+    float: finite_number,
+}
+"""How a value of each type is read; None if it is of another."""
+
+
 def decode_value(hint: Any, value: object) -> Any:
     """Convert a JSON value to a field's type. Raises ValueError if it does not fit."""
     origin, parts = get_origin(hint), get_args(hint)
@@ -198,12 +207,8 @@ def decode_value(hint: Any, value: object) -> Any:
     decoded: object = None
     if origin is Literal:
         decoded = value if value in parts else None
-    elif hint is str and isinstance(value, str):
-        decoded = bounded_text(value)
-    elif hint is int:
-        decoded = natural_number(value)
-    elif hint is float:
-        decoded = finite_number(value)
+    elif hint in SCALARS:
+        decoded = SCALARS[hint](value)
     if decoded is None:
         raise ValueError(f"not {hint}: {value!r:.50}")
     return decoded

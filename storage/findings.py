@@ -40,7 +40,8 @@ class Effect:
     """Two arms compared: by the claim, the first has more of what is measured.
 
     value: the difference, or the ratio, with its 95 % interval; None if there is none. compared:
-    how many pairs, images or runs the interval is over.
+    how many pairs, images or runs the interval is over. at_least: whether the value is a lower
+    bound, since runs ended before they reached what is compared.
     """
 
     more: str
@@ -51,6 +52,7 @@ class Effect:
     compared: int
     verdict: Verdict
     reason: str
+    at_least: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,22 @@ class ClaimFindings:
     comparison: Literal["difference", "ratio"]
     verdict: Verdict
     data: tuple[DataFindings, ...]
+
+    @property
+    def outcome(self) -> str:
+        """The verdict in words; of a ratio also whether it falls short of the paper's."""
+        effects = [effect for one in self.data for effect in one.effects]
+        falls_short = self.comparison == "ratio" and all(
+            not effect.at_least
+            and effect.high is not None
+            and effect.high < (self.paper_value or 0)
+            for effect in effects
+        )
+        return (
+            f"{self.verdict}, but by less"
+            if self.verdict == "held" and falls_short
+            else self.verdict
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

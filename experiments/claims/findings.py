@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from experiments.claims.experiment import (
@@ -137,7 +138,7 @@ def judge_claim(
         measure = MEASURES[claim.measure]
         label, unit = measure.label, measure.unit
         kinds = claim.data or tuple(DATA_LABELS)
-        found = [judge_on_data(claim, kind, groups[kind]) for kind in kinds if groups[kind]]
+        found = [judge_on_data(claim, kind, groups[kind]) for kind in kinds if groups.get(kind)]
     return ClaimFindings(
         statement=claim.statement,
         paper=claim.paper,
@@ -218,7 +219,8 @@ def compare_arms(claim: Claim, contrast: Contrast, runs: Sequence[RunResult]) ->
             + reason
         )
         verdict = "not resolved" if verdict == "not held" else verdict
-    return make_effect(contrast, transform(claim, interval), len(values), verdict, reason)
+    effect = make_effect(contrast, transform(claim, interval), len(values), verdict, reason)
+    return replace(effect, at_least=bool(bounds))
 
 
 def subtract(claim: Claim, more: Reading, less: Reading) -> float:

@@ -44,6 +44,7 @@ and the validation images are looked at once, at the end of a run.
 
 A claim **held** if the whole 95 % interval of the difference between its arms is on the claimed
 side of zero (of one, for a ratio); it was **not held** if the whole interval is on the other side.
+“But by less” says that a ratio's whole interval lies below the paper's own.
 Otherwise it is **not resolved**, with the number of seeds that would resolve it if the mean and the
 deviation of the seeds stayed as they are. Intervals are Student's, over pairs of the same seed,
 unless another is named.
@@ -84,7 +85,7 @@ def list_verdicts(findings: Findings) -> Iterator[str]:
         for claim in one.claims:
             name = f"[{one.name}](#{make_anchor(one)})"
             here = "; ".join(summarise(claim, data) for data in claim.data) or "not run yet"
-            yield f"| {name} | {claim.statement} | {claim.paper} | {here} | {claim.verdict} |"
+            yield f"| {name} | {claim.statement} | {claim.paper} | {here} | {claim.outcome} |"
     yield ""
 
 
@@ -121,7 +122,7 @@ def list_experiment(experiment: ExperimentFindings) -> Iterator[str]:
     if experiment.choice:
         yield f"{experiment.choice}\n"
     for claim in experiment.claims:
-        yield f"**{claim.statement}** The paper: {claim.paper}. Here: {claim.verdict}.\n"
+        yield f"**{claim.statement}** The paper: {claim.paper}. Here: {claim.outcome}.\n"
         for data in claim.data:
             yield from list_data(claim, data)
     for kind in dict.fromkeys(curve.kind for curve in experiment.curves):

@@ -11,7 +11,7 @@ from scipy.stats import ttest_1samp
 
 from experiments.claims import baseline, chain, figures, page
 from experiments.claims.experiment import Contrast
-from experiments.claims.findings import judge_on_data, make_findings
+from experiments.claims.findings import judge_claim, judge_on_data, make_findings
 from experiments.claims.listing import make_listing
 from experiments.claims.measures import read_epochs_to, read_epochs_to_common_error
 from experiments.claims.registry import EXPERIMENTS
@@ -76,6 +76,9 @@ def test_a_ratio_of_runs_that_ended_early_is_a_lower_bound() -> None:
     (effect,) = found.effects
     assert (effect.value, effect.verdict) == (pytest.approx(4), "held")
     assert "lower bound: 2 of 2" in effect.reason
+    assert judge_claim(claim, {"cifar10": [*relu, *tanh]}, []).outcome == "held"
+    reached = [make_result("tanh", seed, [0.9, 0.9, 0.9, 0.25]) for seed in (0, 1)]
+    assert judge_claim(claim, {"cifar10": [*relu, *reached]}, []).outcome == "held, but by less"
     # The other way round nothing is known.
     (unknown,) = judge_on_data(
         replace(claim, contrasts=(Contrast(more="ReLU", less="tanh"),)), "cifar10", [*relu, *tanh]

@@ -42,7 +42,7 @@ def test_every_claim_has_the_verdict_of_the_committed_findings(client, page):
     assert len(claims) == sum(len(one.claims) for one in findings.experiments)
     found = [block.one("p", "verdict").text for block in shown.all("div", "claim")]
     assert [text.split(maxsplit=1)[1].replace(" yet", "") for text in found] == [
-        claim.verdict for claim in claims
+        claim.outcome for claim in claims
     ]
     waiting = {one.name for one in findings.experiments if not any(c.data for c in one.claims)}
     commands = {code.attributes.get("id", "") for code in shown.all("code")}
