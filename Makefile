@@ -3,9 +3,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 STEP := @printf '\n== %s\n'
 INSTALL := @$(BIN)/python deploy/install.py
-# gunicorn.conf.py reads PORT, which make passes on in the environment.
-SERVE := @ALEXNET_SWITCH_WITHOUT_TOKEN=$${ALEXNET_SWITCH_WITHOUT_TOKEN-1} \
-  exec $(BIN)/gunicorn "app:create_app()"
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --max-worker-restart 3 \
   --dist loadfile --no-loadscope-reorder
 
@@ -21,8 +18,10 @@ demo: $(VENV)/installed ## install, serve, and behind the page train and index
 	@exec $(BIN)/python deploy/demo.py $(if $(DATA),--data "$(DATA)") \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
+# gunicorn.conf.py reads PORT, which make passes on in the environment.
 serve: $(VENV)/installed ## serve what is there, without training
-	$(SERVE)
+	@ALEXNET_SWITCH_WITHOUT_TOKEN=$${ALEXNET_SWITCH_WITHOUT_TOKEN-1} \
+	  exec $(BIN)/gunicorn "app:create_app()"
 
 test: $(VENV)/installed-test ## install what the tests need and run them
 	$(PYTEST) --durations 10 $(ARGS)

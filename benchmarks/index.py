@@ -10,7 +10,7 @@ by FAISS with float32 in memory if that fits (`flat`).
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -83,7 +83,7 @@ def main() -> None:
     for size in options.sizes:
         figures += measure_size(options, size)
         write_figures(options, figures)
-    Console(width=140).print(kinds_table(figures))
+    Console(width=140).print(make_table(figures, COLUMNS))
     draw_query_times(figures, options.picture)
 
 
@@ -194,13 +194,15 @@ COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def kinds_table(figures: list[dict[str, Any]]) -> Table:
-    """Format the figures."""
+def make_table(
+    figures: Sequence[Mapping[str, Any]], columns: Mapping[str, Callable[[Any], str]]
+) -> Table:
+    """Format the figures, a row each: the names of columns, and what writes them."""
     table = Table(title=read_processor_name())
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "kind" else "right")
+    for name in columns:
+        table.add_column(name, justify="left" if name in {"kind", "contender"} else "right")
     for values in figures:
-        table.add_row(*(write(values) for write in COLUMNS.values()))
+        table.add_row(*(write(values) for write in columns.values()))
     return table
 
 

@@ -29,11 +29,10 @@ import numpy.typing as npt
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from benchmarks.index import Options as IndexOptions
-from benchmarks.index import prepare_features
+from benchmarks.index import make_table, prepare_features
 from benchmarks.retrieval import commit_draft, fill_draft, index_folder, list_slices, read_queries
 from benchmarks.synthetic import QUERY_SLICE, draw_slice, write_synthetic
 from index import store
@@ -110,7 +109,7 @@ def main() -> None:
         for size in options.sizes:
             figures += measure_size(options, size)
             write_figures(options, figures)
-    Console(width=120).print(make_table(figures))
+    Console(width=120).print(make_table(figures, COLUMNS))
 
 
 def prepare_vectors(options: Options) -> None:
@@ -362,16 +361,6 @@ COLUMNS: dict[str, Callable[[Job], str]] = {
     "rows read": lambda f: f"{f['rows_read']:,.0f}" if "rows_read" in f else "–",
     "effort": lambda f: f"{f['effort']:.0f}" if "effort" in f else "–",
 }
-
-
-def make_table(figures: list[Job]) -> Table:
-    """Format the figures."""
-    table = Table(title=read_processor_name())
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "contender" else "right")
-    for values in figures:
-        table.add_row(*(write(values) for write in COLUMNS.values()))
-    return table
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ STOP_SECONDS = 60.0
 """How long a part may take to save its work when it is asked to end; then it is killed."""
 
 
-class Step(NamedTuple):
+class DemoStep(NamedTuple):
     """A part of the preparation, and the command that does it, or finds it done."""
 
     title: str
@@ -52,14 +52,14 @@ def main() -> None:
     sys.exit(serve_and_prepare(SERVER, steps, home_from_environment().demo_activity))
 
 
-def list_steps(data: str, weights: str) -> list[Step]:
+def list_steps(data: str, weights: str) -> list[DemoStep]:
     """List what is done behind the page."""
     named = ["--data", data] if data else []
     if not weights:
         training = [sys.executable, "training/run.py", "--if-needed"]
         return [
-            Step("1 of 2: train the network", [*training, *(named or ["--no-ten-crops"])]),
-            Step(
+            DemoStep("1 of 2: train the network", [*training, *(named or ["--no-ten-crops"])]),
+            DemoStep(
                 "2 of 2: index the features of the training images",
                 [*FLASK, "index", "build", "--if-needed"],
             ),
@@ -67,18 +67,18 @@ def list_steps(data: str, weights: str) -> list[Step]:
     find = shlex.join([sys.executable, "training/photographs.py", *named])
     index = shlex.join([*FLASK, "index", "build", "--if-needed", "--data"])
     return [
-        Step(
+        DemoStep(
             f"1 of 2: import the weights {weights}; nothing is trained",
             [*FLASK, "weights", "import", weights, "--if-needed"],
         ),
-        Step(
+        DemoStep(
             "2 of 2: index the features of the photographs",
             ["sh", "-c", f'folder=$({find}) && exec {index} "$folder"'],
         ),
     ]
 
 
-def serve_and_prepare(server: Sequence[str], steps: Sequence[Step], activity: Path) -> int:
+def serve_and_prepare(server: Sequence[str], steps: Sequence[DemoStep], activity: Path) -> int:
     """Run the steps beside the server, then wait for it; return the exit status.
 
     It is the server's, or that of a step that failed. SIGTERM ends everything. activity: the file

@@ -17,9 +17,9 @@ from storage.activity import read_activity
 ROOT = Path(__file__).resolve().parents[1]
 RUN = """
 import json, pathlib, sys
-from deploy.demo import Step, serve_and_prepare
+from deploy.demo import DemoStep, serve_and_prepare
 server, *commands = json.loads(sys.argv[1])
-steps = [Step(f"step {number}", command) for number, command in enumerate(commands)]
+steps = [DemoStep(f"step {number}", command) for number, command in enumerate(commands)]
 sys.exit(serve_and_prepare(server, steps, pathlib.Path(sys.argv[2])))
 """
 SERVE = """

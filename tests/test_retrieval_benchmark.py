@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks import peers, retrieval, synthetic, windows
 from benchmarks.drawing import draw_query_times
-from benchmarks.index import COLUMNS, kinds_table, take_medians
+from benchmarks.index import COLUMNS, make_table, take_medians
 from model.network.config import AlexNetConfig
 from model.predict import Predictor
 from model.weights.checkpoint import Weights
@@ -107,7 +107,7 @@ def test_a_kind_is_built_and_asked(
     assert len(turns) == 2
     assert all(turn["one_ms"] > 0 and turn["resident_gib"] > turn["own_gib"] for turn in turns)
     figures = [{"size": 110, "kind": kind, **built, **opened, **take_medians(turns)}]
-    assert len(kinds_table(figures).columns) == len(COLUMNS)
+    assert len(make_table(figures, COLUMNS).columns) == len(COLUMNS)
 
 
 def test_the_truth_is_brute_force(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,7 +150,7 @@ def test_exact_and_a_peer_are_compared_with_brute_force(
     queries = np.load(tmp_path / "queries.npy")
     nearest = [np.argsort(np.linalg.norm(known - q, axis=1), kind="stable")[:6] for q in queries]
     assert (peers.find_truth(work, queries) == nearest).all()
-    assert len(peers.make_table(figures).columns) == len(peers.COLUMNS)
+    assert len(make_table(figures, peers.COLUMNS).columns) == len(peers.COLUMNS)
 
 
 def test_times_are_the_rounds_medians() -> None:

@@ -186,12 +186,12 @@ def translate_database_errors(sessions: Sessions) -> Iterator[None]:
     except CommandError as error:
         raise DatabaseError(f"The database {where} belongs to another version: {error}") from error
     except DBAPIError as error:
-        raise DatabaseError(describe_database_error(error, where)) from error
+        raise DatabaseError(describe_dbapi_error(error, where)) from error
     except SQLAlchemyError as error:
         raise DatabaseError(f"The database {where} failed: {get_first_line(error)}") from error
 
 
-def describe_database_error(error: DBAPIError, where: str) -> str:
+def describe_dbapi_error(error: DBAPIError, where: str) -> str:
     """Say in one line what went wrong with the database at `where`, and what to do about it."""
     what = get_first_line(error.orig)
     missing = "no such table" in what or "no such column" in what

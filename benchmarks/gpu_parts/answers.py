@@ -21,7 +21,7 @@ from model.network.config import AlexNetConfig
 from model.network.counter_rng import derive_image_keys
 from training.batches.batches import Batch
 from training.optimisation.device import compile_network, set_tf32, use_deterministic_algorithms
-from training.optimisation.loop import backward_pass
+from training.optimisation.loop import compute_gradients
 from training.optimisation.precision import Precision, autocast
 from training.optimisation.state import TrainingState, init_state
 from training.recipe.config import PAPER
@@ -127,7 +127,7 @@ def take_step(
 ) -> None:
     """Compute the gradients as the training loop does, and update the weights."""
     keys = derive_image_keys(0, 1, batch.rows)
-    backward_pass(state, batch, keys, len(batch.rows), precision)
+    compute_gradients(state, batch, keys, len(batch.rows), precision)
     if update:
         state.sgd.set_rates(dict.fromkeys(state.sgd.rates, rate))
         state.sgd.step()

@@ -29,7 +29,7 @@ from model.network.counter_rng import derive_image_keys
 from model.network.towers import Tower, TowerRank, split_state_dict
 from training.batches.batches import Batch
 from training.distributed.mesh import Mesh
-from training.optimisation.loop import backward_pass
+from training.optimisation.loop import compute_gradients
 from training.optimisation.precision import Precision
 from training.optimisation.sgd import PaperSGD, group_parameters
 from training.optimisation.state import TrainingState
@@ -153,7 +153,7 @@ def take_step(state: TrainingState, batch: Batch, update: bool = True) -> None:
     """Train on the batch once."""
     precision: Precision = "bf16" if state.device.type == "cuda" and update else "f32"
     keys = derive_image_keys(0, 1, batch.rows)
-    backward_pass(state, batch, keys, len(batch.rows), precision)
+    compute_gradients(state, batch, keys, len(batch.rows), precision)
     if update:
         state.sgd.step()
 

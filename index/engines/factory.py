@@ -48,9 +48,9 @@ class Kind:
     purpose: what it does and when to choose it. options: the fields of `EngineOptions` it reads.
     train: writes the engine's files to the version's folder and returns its parameters; None if
     there are no files. update: like `train`, but reuses what an earlier version has; None if every
-    version is trained anew. open: returns the engine for
-    the parameters. All three raise StoreError, and SearchError if a server cannot be reached; train
-    and update also raise OSError. disk_bytes: a generous estimate of its files' bytes per image.
+    version is trained anew. open: returns the engine for the parameters. All three raise
+    StoreError, and SearchError if a server cannot be reached; train and update also raise OSError.
+    disk_bytes: a generous estimate of its files' bytes per image.
     """
 
     name: str

@@ -3,8 +3,8 @@
 A core augments about a thousand images a second, a fast GPU trains on ten times as many. Images are
 therefore cropped, scaled, mirrored and coloured on the GPU, by the same random numbers as on the
 CPU; where all of them fit into its memory they are kept there, else each batch crosses as bytes
-(training/batches/streaming.py). Crops of the network's size become the same
-pixels; scaled crops differ by about a grey level at most, since only the CPU rounds to whole ones.
+(training/batches/streaming.py). Crops of the network's size become the same pixels; scaled crops
+differ by about a grey level at most, since only the CPU rounds to whole ones.
 """
 
 from dataclasses import dataclass, fields, replace

@@ -164,18 +164,6 @@ class ComputedGradients(NamedTuple):
     overflow: bool
 
 
-def backward_pass(
-    state: TrainingState,
-    batch: Batch,
-    keys: Tensor,
-    images: int,
-    precision: Precision,
-    smoothing: float = 0.0,
-) -> float:
-    """Compute the gradients as `compute_gradients` does; return the loss alone."""
-    return compute_gradients(state, batch, keys, images, precision, smoothing).loss
-
-
 def compute_gradients(
     state: TrainingState,
     batch: Batch,

@@ -22,7 +22,7 @@ from storage.runs import Epoch, RunFolder
 from training.batches.batches import Batches
 from training.dataset.prepare import PreparedDataset
 from training.distributed.signals import catch_stop_signals
-from training.optimisation.loop import backward_pass, train_network
+from training.optimisation.loop import compute_gradients, train_network
 from training.optimisation.precision import Precision
 from training.optimisation.state import TrainingState, init_state
 from training.optimisation.validate import count_errors, measure_ten_crops
@@ -173,7 +173,7 @@ def test_the_loss_of_smoothed_labels_by_hand(tiny: PreparedDataset) -> None:
     augmentation = RECIPE.augmentation(state.network.config)
     batch = next(iter(Batches(tiny, augmentation, batch=6, seed=7)))
     keys = derive_image_keys(7, 1, batch.rows)
-    loss = backward_pass(state, batch, keys, 6, "f32", smoothing)
+    loss = compute_gradients(state, batch, keys, 6, "f32", smoothing).loss
     with torch.no_grad():
         p = state.network(batch.x).logits.double().softmax(1)
     # q: 0.9 of each label stays, 0.1 is spread evenly over the three classes, its own included.
@@ -250,7 +250,7 @@ def test_short_types_learn_too_with_weights_and_velocities_in_float32(
     for precision, state in states.items():
         losses[precision] = []
         for _ in range(4):
-            losses[precision].append(backward_pass(state, batch, keys, 12, precision))
+            losses[precision].append(compute_gradients(state, batch, keys, 12, precision).loss)
             state.sgd.step()
         assert losses[precision][-1] < losses[precision][0]
     assert losses["bf16"] == pytest.approx(losses["f32"], rel=0.02)

@@ -15,7 +15,7 @@ def upgrade() -> None:
     # Not by altering the table: SQLite adds no column that may not be null and has no default.
     op.execute(f"CREATE TEMPORARY TABLE ranked AS {write_ranking()}")
     op.drop_table(TABLE)
-    create_table("class_id", *RANKS)
+    create_index_image("class_id", *RANKS)
     op.execute(f"INSERT INTO {TABLE} SELECT * FROM ranked")
     op.execute("DROP TABLE ranked")
     for rank in RANKS:
@@ -42,7 +42,7 @@ def write_ranking() -> str:
     )
 
 
-def create_table(*columns: str) -> None:
+def create_index_image(*columns: str) -> None:
     """Create the table of the images of versions, with more columns than their two keys."""
     op.create_table(
         TABLE,
@@ -68,6 +68,6 @@ def downgrade() -> None:
         "ORDER BY version_id, image_id"
     )
     op.drop_table(TABLE)
-    create_table()
+    create_index_image()
     op.execute(f"INSERT INTO {TABLE} SELECT * FROM listed")
     op.execute("DROP TABLE listed")
