@@ -61,10 +61,21 @@ def vectors_left(command: Command, scene: Scene) -> set[tuple[str, str]]:
             found |= {
                 (e.path, e.sha256) for e, row in pairs if isinstance(e, FileEntry) and row >= 0
             }
-    if command.name == "update" and command.before:
-        entries, _ = read_file_list(scene.root / command.before / FILE_LIST)
-        found -= {(entry.path, entry.sha256) for entry in entries}
-    return found
+    return found - list_files(scene, command.before) if command.name == "update" else found
+
+
+def list_files(scene: Scene, version: str | None) -> set[tuple[str, str]]:
+    """Files of a version, by path and content; none without a version."""
+    if not version:
+        return set()
+    entries, _ = read_file_list(scene.root / version / FILE_LIST)
+    return {(entry.path, entry.sha256) for entry in entries}
+
+
+def read_count(said: str, what: str) -> int:
+    """Read a number from what a command said, such as that of "30 unchanged"."""
+    found = re.search(rf"([\d,]+) {what}", said)
+    return int(found[1].replace(",", "")) if found else 0
 
 
 def check_next(
@@ -91,8 +102,10 @@ def check_next(
         raise BrokenError(
             f"{manifest.name} holds {manifest.images} images, not those of the folder"
         )
-    reused = re.search(r"([\d,]+) vectors reused", said)
-    saved = int(reused[1].replace(",", "")) if reused else 0
+    # A version that was whole but not yet served has them, too: its images are unchanged then.
+    kept = list_files(scene, command.before) & list_files(scene, scene.served)
+    saved = read_count(said, "vectors reused")
+    saved += max(0, read_count(said, "unchanged") - len(kept))
     if saved < finished:
         raise BrokenError(
             f"{command.label}, done again, took {saved} of {finished} finished vectors"
