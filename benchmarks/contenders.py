@@ -5,7 +5,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,9 @@ def train_ours(job: dict[str, Any]) -> Turn:
     config = SMALL.network(max(1000, len(data.class_names)))
     mesh = join_mesh(config, None, device)
     state = init_state(config, SMALL, device, mesh)
-    compile_network(state, job["compile"], 0)
     batches = endless_batches(state, data, job)
     precision: Precision = "bf16" if uses_bf16(job, device) else "f32"
+    compile_network(state, job["compile"], 0, precision)
     schedule = schedule_epoch([], SMALL)
 
     def turn() -> tuple[int, float]:
@@ -101,31 +102,36 @@ def train_ours(job: dict[str, Any]) -> Turn:
 
 @dataclass(frozen=True)
 class BatchSlice(Batches):
-    """The next few batches of an epoch; none is prepared before its turn begins."""
+    """The next few batches of `rest`; none is prepared before its turn begins."""
 
-    make: Callable[[int], Batch] | None = None
-    rest: Iterator[int] = field(default_factory=lambda: iter(()))
+    rest: Iterator[Callable[[], Batch]] = field(default_factory=lambda: iter(()))
     steps: int = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        assert self.make is not None
         threads = count_threads()
         own = islice(self.rest, self.steps)
-        return map_ahead(self.make, own, max(MAX_AHEAD, threads), threads=threads)
+        return map_ahead(lambda make: make(), own, max(MAX_AHEAD, threads), threads=threads)
 
 
 def endless_batches(
     state: TrainingState, data: PreparedDataset, job: dict[str, Any]
 ) -> Iterator[Batches]:
-    """Yield the batches of each turn, without end."""
+    """Yield the batches of each turn, without end, one epoch after the other."""
     augmentation, steps = SMALL.augmentation(state.network.config), job["steps"]
-    for epoch in range(1, 10**6):
-        values = (data, augmentation, job["batch"], 0, epoch, 0, state.mesh.replica_slice)
-        whole = Batches(*values)
-        make, rest = whole.plan_batches(), iter(range(len(whole)))
-        for _ in range(len(whole) // steps):
-            state.progress.step = 0
-            yield BatchSlice(*values, make=make, rest=rest, steps=steps)
+
+    def plan_epoch(epoch: int) -> Batches:
+        return Batches(data, augmentation, job["batch"], 0, epoch, 0, state.mesh.replica_slice)
+
+    def list_batches() -> Iterator[Callable[[], Batch]]:
+        for epoch in count(1):
+            batches = plan_epoch(epoch)
+            make = batches.plan_batches()
+            yield from (partial(make, number) for number in range(len(batches)))
+
+    rest = list_batches()
+    while True:
+        state.progress.step = 0
+        yield BatchSlice(**vars(plan_epoch(1)), rest=rest, steps=steps)
 
 
 def prepare_photographs(job: dict[str, Any]) -> PreparedDataset:

@@ -194,8 +194,9 @@ def start_arm(arm: Arm, data: PreparedDataset, options: Options) -> tuple[Traini
     state = init_state(arm.network(len(data.class_names)), arm.recipe, device)
     if arm.weights:
         init_from_weights(arm.weights, state, arm.recipe.from_layers)
-    compile_network(state, options.compile, arm.recipe.epochs * len(data.train))
-    return state, choose_precision(options, device)
+    precision = choose_precision(options, device)
+    compile_network(state, options.compile, arm.recipe.epochs * len(data.train), precision)
+    return state, precision
 
 
 def without_seconds(

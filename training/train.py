@@ -286,7 +286,7 @@ def train_run(
         until_end.enter_context(record_end(run, spec.recipe))
         # The images of the whole run, so that a resumed one is compiled, and computes, alike.
         images = len(spec.data.train) * spec.recipe.epochs
-        compiled = compile_network(state, options.compile, images)
+        compiled = compile_network(state, options.compile, images, spec.precision)
         console.print(
             f"{len(spec.data.train):,} images, {spec.precision}, {plan.device.type}, "
             f"{mesh.replicas} × {mesh.towers} processes, {compiled}."

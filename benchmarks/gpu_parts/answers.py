@@ -99,7 +99,7 @@ def compute_answers(way: Way, config: AlexNetConfig, batch: Batch) -> Answers:
     set_tf32(way.tf32)
     state = init_state(config, PAPER, torch.device(way.device), dtype=way.dtype)
     if way.compiled:
-        compile_network(state, "on", 0)
+        compile_network(state, "on", 0, way.precision)
     state.loss_scale.value = LOSS_SCALE
     before = copy_weights(state)
     state.network.eval()

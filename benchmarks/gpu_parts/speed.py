@@ -185,7 +185,7 @@ def make_turn(name: str, setting: Setting, setup: Setup) -> Turn:
 def compile_ours(state: TrainingState, mode: str | None) -> None:
     """Compile our network: by default as a run does."""
     if mode == "default":
-        compile_network(state, "on", 0)
+        compile_network(state, "on", 0, choose_own(state))
     elif mode is not None:
         for layer in find_lrn_layers(state.network):
             layer.expand()
@@ -195,8 +195,13 @@ def compile_ours(state: TrainingState, mode: str | None) -> None:
 def train(state: TrainingState, batches: Batches, recipe: Recipe) -> None:
     """Train on the batches by the training loop itself, from the beginning of an epoch."""
     state.progress = EpochProgress()
-    precision: Precision = "bf16" if state.device.type == "cuda" else "f32"
-    train_epoch(state, batches, recipe, schedule_epoch([], RECIPE), precision, Callbacks())
+    schedule = schedule_epoch([], RECIPE)
+    train_epoch(state, batches, recipe, schedule, choose_own(state), Callbacks())
+
+
+def choose_own(state: TrainingState) -> Precision:
+    """Return the precision that ours is measured in."""
+    return "bf16" if state.device.type == "cuda" else "f32"
 
 
 def make_torchvision_turn(setting: Setting, setup: Setup) -> Turn:

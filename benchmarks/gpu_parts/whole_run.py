@@ -69,7 +69,7 @@ def train_whole(job: Job, recipe: Recipe, preset: str, *, shorten: bool) -> None
     if shorten:
         recipe = fit_epochs(job, data, recipe, precision)
     spec = RunSpec(data, recipe, precision=precision)
-    state, compiled = start_run(job, data, recipe)
+    state, compiled = start_run(job, data, recipe, precision)
     job.record(preset=preset, epochs=recipe.epochs, precision=spec.precision, compiled=compiled)
     try:
         callbacks = Callbacks(on_epoch=lambda s: on_epoch(job, s))
@@ -99,12 +99,15 @@ def prepare_photographs(job: Job) -> PreparedDataset:
     return data
 
 
-def start_run(job: Job, data: PreparedDataset, recipe: Recipe) -> tuple[TrainingState, str]:
+def start_run(
+    job: Job, data: PreparedDataset, recipe: Recipe, precision: Precision
+) -> tuple[TrainingState, str]:
     """Make a run's state, compiled as in a run; also return how."""
     device, config = job.torch_device, recipe.network(len(data.class_names))
     state = init_state(config, recipe, device)
     mode = "off" if job.quick else "auto"
-    return state, compile_network(state, mode, len(data.train) * recipe.epochs)  # type: ignore[arg-type]
+    images = len(data.train) * recipe.epochs
+    return state, compile_network(state, mode, images, precision)  # type: ignore[arg-type]
 
 
 def fit_epochs(job: Job, data: PreparedDataset, recipe: Recipe, precision: Precision) -> Recipe:
@@ -112,7 +115,7 @@ def fit_epochs(job: Job, data: PreparedDataset, recipe: Recipe, precision: Preci
     if job.quick:
         return replace(recipe, epochs=2)
     trial = replace(recipe, epochs=2)
-    state, _ = start_run(job, data, trial)
+    state, _ = start_run(job, data, trial, precision)
     train_network(state, data, trial, precision, Callbacks())
     seconds = state.history[-1].seconds
     fitting = int((job.seconds_left - SECONDS_AFTERWARDS) / (1.1 * seconds))

@@ -33,7 +33,7 @@ from storage.tolerant_json import read_json_object
 from training.batches.batches import load_validation_squares
 from training.dataset.prepare import PreparedDataset
 from training.evaluation.predictions import ResultKey, rank_predictions
-from training.optimisation.device import unfuse_lrn
+from training.optimisation.device import stop_expanding
 from training.optimisation.divergence import DivergedError
 from training.optimisation.loop import train_network
 from training.optimisation.precision import Precision, autocast
@@ -325,7 +325,7 @@ def predict_test(
 ) -> tuple[Tensor, Tensor]:
     """Predict the validation images by the centre crop and by all: float32 [N, classes] each."""
     network = state.network.eval()
-    unfuse_lrn(network)
+    stop_expanding(network)
     config = network.config
     size = TEST_BATCH_IMAGES if config.side < SQUARE_SIDE else TEN_CROP_BATCH_SIZE
     centre, crops = list[Tensor](), list[Tensor]()

@@ -8,16 +8,14 @@ banded convolution.
 All compute in float32 whatever the dtype of a: in bf16 the terms and their sum would be off by up
 to 1.2 %, more than the network's other roundings.
 
-The cost of LRN is passes over memory. Where torch.compile finds a compiler, `fuse` replaces the
-convolutions by compiled loops, two forward and two backward: one writes the terms of the sum, the
-other adds them up and does everything else. On a GPU torch.compile compiles the whole network, and
-`expand` writes the sum as additions that it turns into one loop, with all the rest and the
-neighbouring layers: a is read once from the GPU's memory, and nothing but b is written.
+The cost of LRN is passes over memory. On a CPU with a C compiler, training makes one pass of it and
+the layers around it (model/network/cpu/normalisation.py). On a GPU torch.compile compiles the whole
+network, and `expand` writes the sum as additions that it turns into one loop, with all the rest and
+the neighbouring layers: a is read once from the GPU's memory, and nothing but b is written.
 """
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Any
 
 import torch
@@ -36,21 +34,13 @@ class LocalResponseNorm(nn.Module):
         super().__init__()
         self.maps, self.towers, self.k, self.n = maps, towers, k, n
         self.alpha, self.beta = alpha, beta
-        self.fused: FusedLrn | None = None
+        self.fused: Callable[[Tensor], Tensor] | None = None
+        """What does the work of this layer and of its neighbours instead."""
         self.expanded = False
         # Not part of the weights: it follows from the configuration. A network built on the meta
         # device, to be given its weights later, has it at once.
         with torch.device("cpu"):
             self.register_buffer("band", build_band(maps, towers, n), persistent=False)
-
-    def fuse(self, *, enabled: bool = True) -> None:
-        """Switch the compiled loops on, for training, or off. Their first call is slow.
-
-        Not for calls from several threads at once, which would share one buffer, nor for maps of
-        many sizes, since each size is compiled separately.
-        """
-        fused = FusedLrn(self.towers, self.k, self.n, self.alpha, self.beta)
-        self.fused = fused if enabled else None
 
     def expand(self, *, enabled: bool = True) -> None:
         """Switch the sum written as additions on, for a network compiled as a whole, or off."""
@@ -58,8 +48,10 @@ class LocalResponseNorm(nn.Module):
 
     def forward(self, a: Tensor) -> Tensor:
         """Normalise [N, maps, H, W]; the result has the memory format of `a`."""
-        if self.fused is not None:
-            return self.fused.normalise(a)
+        return self.normalise(a) if self.fused is None else self.fused(a)
+
+    def normalise(self, a: Tensor) -> Tensor:
+        """Do this layer's own work."""
         if self.expanded:
             return normalise_by_additions(a, self.towers, self.k, self.n, self.alpha, self.beta)
         with suspend_autocast(a.device):
@@ -127,107 +119,6 @@ def normalise_by_additions(
     channels_last = a.is_contiguous(memory_format=torch.channels_last)
     form = torch.channels_last if channels_last else torch.contiguous_format
     return b.flatten(1, 2).to(a.dtype).contiguous(memory_format=form)
-
-
-class FusedLrn:
-    """The compiled loops of one layer, and the buffer that they share.
-
-    The buffer has a margin of zeros on either side of each tower's maps, so that the loop that
-    sums over adjacent maps need not test where the maps end.
-    """
-
-    def __init__(self, towers: int, k: float, n: int, alpha: float, beta: float) -> None:
-        self.towers, self.n = towers, n
-        self.k, self.alpha, self.beta = k, alpha, beta
-        self.buffer = torch.empty(0)
-
-    def normalise(self, a: Tensor) -> Tensor:
-        """[N, maps, H, W] of any floating dtype → the same shape, channels last."""
-        rows = a.movedim(1, -1).reshape(-1, self.towers, a.shape[1] // self.towers)
-        b: Tensor = _FusedNormalise.apply(rows, self)
-        return b.reshape(len(a), *a.shape[2:], a.shape[1]).movedim(-1, 1)
-
-    def padded_buffer(self, like: Tensor) -> Tensor:
-        """Return the buffer for [rows, towers, maps]; its margins are zero and never written to."""
-        shape, dtype = (*like.shape[:2], like.shape[2] + self.n - 1), exact_dtype(like)
-        current = self.buffer
-        if (current.shape, current.dtype, current.device) != (shape, dtype, like.device):
-            self.buffer = torch.zeros(shape, dtype=dtype, device=like.device)
-        buffer: Tensor = self.buffer
-        return buffer
-
-
-class _FusedNormalise(torch.autograd.Function):
-    """The formulas of _Normalise on [rows, towers, maps], in compiled loops."""
-
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, fused: FusedLrn) -> Tensor:
-        buffer = fused.padded_buffer(a)
-        compile_loop(write_squares)(a, buffer)
-        result: tuple[Tensor, Tensor] = compile_loop(normalise_rows)(
-            a, buffer, fused.k, fused.alpha, fused.beta
-        )
-        b, t = result
-        ctx.save_for_backward(a, t)
-        ctx.fused = fused
-        return b
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        a, t = ctx.saved_tensors
-        fused, g = ctx.fused, grads[0].contiguous()
-        buffer = fused.padded_buffer(a)
-        compile_loop(write_gradient_terms)(g, a, t, buffer, fused.beta)
-        da: Tensor = compile_loop(sum_gradient)(g, a, t, buffer, fused.alpha, fused.beta)
-        return da, None
-
-
-@cache
-def compile_loop(loop: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a loop, once for each process."""
-    return torch.compile(loop)
-
-
-def write_squares(a: Tensor, buffer: Tensor) -> None:
-    """Write a² between the margins."""
-    strip_margins(buffer, a).copy_(promote(a) ** 2)
-
-
-def normalise_rows(
-    a: Tensor, buffer: Tensor, k: float, alpha: float, beta: float
-) -> tuple[Tensor, Tensor]:
-    """Return b and t of `_Normalise`'s formulas."""
-    t = k + alpha * sum_neighbours(buffer, a)
-    return (promote(a) * negative_power(t, beta)).to(a.dtype), t
-
-
-def write_gradient_terms(g: Tensor, a: Tensor, t: Tensor, buffer: Tensor, beta: float) -> None:
-    """Write g a t^(-β-1) between the margins."""
-    strip_margins(buffer, a).copy_(promote(g) * promote(a) * negative_power(t, beta) / t)
-
-
-def sum_gradient(
-    g: Tensor, a: Tensor, t: Tensor, buffer: Tensor, alpha: float, beta: float
-) -> Tensor:
-    """Return da = g t^-β − 2αβ a Σ (g a t^(-β-1))."""
-    exact_g, exact_a = promote(g), promote(a)
-    sums = sum_neighbours(buffer, a)
-    return (exact_g * negative_power(t, beta) - 2 * alpha * beta * exact_a * sums).to(a.dtype)
-
-
-def strip_margins(buffer: Tensor, a: Tensor) -> Tensor:
-    """Return the part of the buffer between its margins, as a view."""
-    margin = (buffer.shape[-1] - a.shape[-1]) // 2
-    return buffer[..., margin : margin + a.shape[-1]]
-
-
-def sum_neighbours(buffer: Tensor, a: Tensor) -> Tensor:
-    """Sum over the n maps around each map."""
-    maps = a.shape[-1]
-    total = buffer[..., :maps]
-    for shift in range(1, buffer.shape[-1] - maps + 1):
-        total = total + buffer[..., shift : shift + maps]
-    return total
 
 
 def exact_dtype(a: Tensor) -> torch.dtype:

@@ -1,5 +1,6 @@
 """The modules that the layers of model/network/layers.py become, with those that torch lacks."""
 
+from collections.abc import Callable
 from functools import singledispatch
 
 import torch
@@ -45,7 +46,8 @@ def build_border(layer: Border, shape: Shape, towers: int) -> nn.Module:
 def build_conv(layer: Conv, shape: Shape, towers: int) -> nn.Module:
     """Build a convolution, grouped by tower where its kernels see only their own GPU's maps."""
     groups = towers if layer.grouped else 1
-    return nn.Conv2d(shape.maps, layer.maps, layer.kernel, layer.stride, layer.pad, groups=groups)
+    module = StridedConv if layer.stride > 1 else nn.Conv2d
+    return module(shape.maps, layer.maps, layer.kernel, layer.stride, layer.pad, groups=groups)
 
 
 @build_module.register
@@ -57,7 +59,7 @@ def build_local(layer: Local, shape: Shape, towers: int) -> nn.Module:
 @build_module.register
 def build_dense(layer: Dense, shape: Shape, towers: int) -> nn.Module:
     """Build a linear layer."""
-    return nn.Linear(shape.maps * shape.side**2, layer.neurons)
+    return DenseLayer(shape.maps * shape.side**2, layer.neurons)
 
 
 @build_module.register
@@ -103,6 +105,45 @@ def build_drop(layer: Drop, shape: Shape, towers: int) -> nn.Module:
     """Build dropout; the layer's name makes its random numbers differ from other layers'."""
     salt, first = sum(layer.name.encode()), layer.tower * shape.maps
     return Dropout(layer.p, inverted=layer.inverted, salt=salt, first=first)
+
+
+def computes_in_bf16(x: Tensor) -> bool:
+    """Whether a CPU's layers, given this input, compute in bfloat16 by autocast."""
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    return torch.get_autocast_dtype("cpu") == torch.bfloat16
+
+
+class StridedConv(nn.Conv2d):
+    """A convolution with a stride, and what computes it faster, if anything does.
+
+    folded: set by model/network/cpu/folding.py.
+    """
+
+    folded: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, maps, H', W']."""
+        return self.convolve(x) if self.folded is None else self.folded(x)
+
+    def convolve(self, x: Tensor) -> Tensor:
+        """Compute it as torch does."""
+        return super().forward(x)
+
+
+class DenseLayer(nn.Linear):
+    """A fully connected layer, and what computes it in bfloat16 with a copy of its weights.
+
+    rounded: set by model/network/cpu/rounded_weights.py.
+    """
+
+    rounded: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in] → [N, out]."""
+        if self.rounded is None or not computes_in_bf16(x):
+            return super().forward(x)
+        return self.rounded(x)
 
 
 class Dropout(nn.Module):

@@ -129,7 +129,8 @@ class FineTuning:
         densities: the share of weights to keep in the end, by parameter name. Raises DivergedError.
         """
         state, spec = self.state, self.spec
-        compile_network(state, "auto", len(spec.data.train) * spec.recipe.epochs)
+        images = len(spec.data.train) * spec.recipe.epochs
+        compile_network(state, "auto", images, spec.precision)
         pruning = Pruning(densities)
         with report_run(None, spec, self.console, lambda: 0, math.inf) as shown:
 

@@ -11,6 +11,10 @@ from typing import Literal
 import torch
 from torch import nn
 
+from model.network.cpu.c_library import CompilerError
+from model.network.cpu.folding import fold_convolutions
+from model.network.cpu.normalisation import fuse_normalisations
+from model.network.cpu.rounded_weights import list_rounded, round_weights
 from model.network.lrn import LocalResponseNorm
 from model.weights.loaded_network import find_device
 from storage.parallel import cores, local_processes, local_rank
@@ -24,9 +28,9 @@ FAST_F16 = (7, 0)
 are slower."""
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 """Parameters of mallopt, from glibc's malloc.h."""
-MIN_IMAGES_TO_COMPILE = 20_000
-"""Images to train on, over all epochs, above which compiling on a CPU saves more than the half
-minute it takes."""
+MIN_IMAGES_TO_COMPILE = 2000
+"""Images to train on, over all epochs, above which compiling on a CPU surely saves more than the
+one or two seconds it takes."""
 
 
 def select_device(options: Options) -> torch.device:
@@ -81,9 +85,13 @@ def has_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
+    return bool({"avx512_bf16", "amx_bf16"} & read_processor_flags())
+
+
+def read_processor_flags() -> set[str]:
+    """Return the names of the processor's instructions, on Linux; elsewhere none."""
     info = Path("/proc/cpuinfo")
-    flags = set(info.read_text().split()) if info.exists() else set()
-    return bool({"avx512_bf16", "amx_bf16"} & flags)
+    return set(info.read_text().split()) if info.exists() else set()
 
 
 def set_tf32(enabled: bool) -> None:
@@ -148,34 +156,54 @@ def read_peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
-def compile_network(state: TrainingState, mode: Literal["auto", "on", "off"], images: int) -> str:
-    """Compile the network on a GPU, the response normalisation alone on a CPU.
+def compile_network(
+    state: TrainingState,
+    mode: Literal["auto", "on", "off"],
+    images: int,
+    precision: Precision,
+) -> str:
+    """Compile the network on a GPU; on a CPU, what lies between its library's kernels.
 
-    The other layers already run as library kernels on a CPU. Without a working compiler nothing
-    is compiled.
+    Without a working compiler nothing is compiled.
 
-    images: how many the run trains on, over all epochs.
+    images: how many the run trains on, over all epochs. precision: of the layers' arithmetic.
 
     Returns what was done, in a few words.
     """
     device = state.device
     if not should_compile(mode, device.type, images):
         return "not compiled"
-    lrn_layers = find_lrn_layers(state.network)
-    if device.type == "cpu" and not lrn_layers:
-        return "nothing to compile"
+    if device.type == "cpu":
+        try:
+            return compile_for_cpu(state, precision)
+        except CompilerError as error:
+            return f"not compiled: {error}"
     # It warns about a missing CUDA that is not needed.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     if reason := find_compiler_error(device):
         return f"not compiled, since torch.compile fails here: {reason}"
-    if device.type == "cpu":
-        for layer in lrn_layers:
-            layer.fuse()
-        return "normalisation compiled"
-    for layer in lrn_layers:
+    for layer in find_lrn_layers(state.network):
         layer.expand()
     state.forward = torch.compile(state.forward)  # type: ignore[assignment]
     return "compiled"
+
+
+def compile_for_cpu(state: TrainingState, precision: Precision) -> str:
+    """Compile response normalisation and its neighbours and, for bf16, the update of fc6 and fc7.
+
+    Returns what was done, in a few words. Raises CompilerError.
+    """
+    done = ["normalisation"] if fuse_normalisations(state.network) else []
+    if precision == "bf16":
+        if "amx_bf16" in read_processor_flags():
+            fold_convolutions(state.network)
+        # DistributedDataParallel sums gradients in the dtype of the weights.
+        if state.mesh.replicas == 1 and round_weights(state.network):
+            state.sgd.keep_copies(
+                {layer.weight: own.copy for layer, own in list_rounded(state.network)}
+            )
+            done.append("update")
+    return f"{' and '.join(done)} compiled" if done else "nothing to compile"
 
 
 def should_compile(mode: Literal["auto", "on", "off"], device: str, images: int) -> bool:
@@ -200,8 +228,7 @@ def find_lrn_layers(network: nn.Module) -> list[LocalResponseNorm]:
     return [module for module in network.modules() if isinstance(module, LocalResponseNorm)]
 
 
-def unfuse_lrn(network: nn.Module) -> None:
-    """Return to the uncompiled normalisation, once training is done."""
+def stop_expanding(network: nn.Module) -> None:
+    """Return to the normalisation that is fast without a compiler, once training is done."""
     for layer in find_lrn_layers(network):
-        layer.fuse(enabled=False)
         layer.expand(enabled=False)

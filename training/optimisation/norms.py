@@ -5,6 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
+
 from model.network.towers import split_dimension
 from training.optimisation.state import TrainingState
 
@@ -32,7 +34,9 @@ def measure_norms(state: TrainingState) -> Norms:
             continue
         # What both towers hold is counted by each.
         held_by = state.mesh.towers if split_dimension(name, state.network.config) is None else 1
-        sums[0] += float(parameter.grad.norm()) ** 2 / held_by
+        # The gradient may have fewer bits than its norm needs.
+        norm = torch.linalg.vector_norm(parameter.grad, dtype=velocity.dtype)
+        sums[0] += float(norm) ** 2 / held_by
         sums[1] += (rates.get(id(parameter), 0.0) * float(velocity.norm())) ** 2 / held_by
     layers = list(squares)
     totals = state.mesh.all_reduce_sum(*(value for layer in layers for value in squares[layer]))

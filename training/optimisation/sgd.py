@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.optimisation.fused_update import load_update, update_rounded
 from training.recipe.config import Recipe, RecipeError
 from training.recipe.layer_values import LAYER_VALUES, parse_layer_values
 
@@ -88,7 +89,7 @@ class PaperSGD(torch.optim.SGD):
     rule as long as ε is constant. When ε changes, the paper's v still contains the old ε, so u is
     multiplied by old ε / new ε: as part of the next step's momentum, which costs nothing when ε
     changes in every step. A rate of zero freezes a group. On CPU and CUDA the update is one fused
-    pass over the weights.
+    pass over the weights; where layers compute with a copy of them, it writes that, too.
     """
 
     def __init__(self, groups: Iterable[ParameterGroup], rate: float, momentum: float) -> None:
@@ -102,6 +103,7 @@ class PaperSGD(torch.optim.SGD):
         fused = devices <= {"cpu", "cuda"}
         super().__init__(values, lr=rate, momentum=momentum, fused=fused)
         self.momenta = {name: momentum if one is None else one for name, one in own.items()}
+        self.copies: dict[Tensor, Tensor] = {}
         self.reset_momenta()
 
     @property
@@ -126,9 +128,44 @@ class PaperSGD(torch.optim.SGD):
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Update the weights (§5)."""
+        gradients = self.update_copied()
         loss: float | None = super().step(closure)
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
         self.reset_momenta()
         return loss
+
+    def keep_copies(self, copies: Mapping[Tensor, Tensor]) -> None:
+        """Keep a bfloat16 copy of these parameters as they change; their gradients have its dtype.
+
+        Raises CompilerError where the update cannot be compiled.
+        """
+        if copies:
+            load_update()
+        self.copies = dict(copies)
+
+    def update_copied(self) -> dict[Tensor, Tensor]:
+        """Update the parameters that have a copy; take away their gradients, and return them."""
+        gradients: dict[Tensor, Tensor] = {}
+        for group in self.param_groups if self.copies else []:
+            for parameter in group["params"]:
+                copy, gradient = self.copies.get(parameter), parameter.grad
+                if copy is None or gradient is None or gradient.dtype != copy.dtype:
+                    continue
+                velocity = self.velocity(parameter)
+                if velocity is None:
+                    velocity = torch.zeros_like(parameter)
+                    self.state[parameter]["momentum_buffer"] = velocity
+                update_rounded(
+                    parameter,
+                    velocity,
+                    copy,
+                    rate=group["lr"],
+                    momentum=group["momentum"],
+                    decay=group["weight_decay"],
+                )
+                gradients[parameter], parameter.grad = gradient, None
+        return gradients
 
     def reset_momenta(self) -> None:
         """Undo what `set_rates` did for one step."""

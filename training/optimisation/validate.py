@@ -15,7 +15,7 @@ from training.batches.batches import Batch, load_validation_crops, load_validati
 from training.batches.streaming import place_for_one_pass
 from training.dataset.prepare import PreparedDataset
 from training.distributed.mesh import Mesh
-from training.optimisation.device import unfuse_lrn
+from training.optimisation.device import stop_expanding
 from training.optimisation.precision import Precision, autocast
 from training.optimisation.state import TrainingState
 from training.recipe.config import Recipe
@@ -83,7 +83,7 @@ def measure_ten_crops(
     """
     network, mesh = state.network.eval(), state.mesh
     data = place_for_one_pass(spec.data, state.device)
-    unfuse_lrn(network)
+    stop_expanding(network)
     wrong = torch.zeros(2, dtype=torch.int64)
     augmentation = spec.recipe.augmentation(network.config)
     squares = load_validation_squares(data, augmentation, TEN_CROP_BATCH_SIZE, mesh.replica_slice)
