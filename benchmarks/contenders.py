@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count, islice
+from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,11 @@ def run_contender(job: dict[str, Any], rank: int) -> None:
         )
 
 
-def train_ours(job: dict[str, Any]) -> Turn:
-    """Set up the training loop of a run, on photographs that are augmented meanwhile."""
+def train_ours(job: dict[str, Any], *, in_memory: bool = False) -> Turn:
+    """Set up the training loop of a run, on photographs that are augmented meanwhile.
+
+    in_memory: on one batch that is ready, again and again.
+    """
     keep_freed_memory()
     share_cores()
     device = find_device()
@@ -87,7 +90,7 @@ def train_ours(job: dict[str, Any]) -> Turn:
     config = SMALL.network(max(1000, len(data.class_names)))
     mesh = join_mesh(config, None, device)
     state = init_state(config, SMALL, device, mesh)
-    batches = endless_batches(state, data, job)
+    batches = endless_batches(state, data, job, in_memory=in_memory)
     precision: Precision = "bf16" if uses_bf16(job, device) else "f32"
     compile_network(state, job["compile"], 0, precision)
     schedule = schedule_epoch([], SMALL)
@@ -102,21 +105,29 @@ def train_ours(job: dict[str, Any]) -> Turn:
 
 @dataclass(frozen=True)
 class BatchSlice(Batches):
-    """The next few batches of `rest`; none is prepared before its turn begins."""
+    """The next few batches of `rest`; none is prepared before its turn begins. Or one again."""
 
     rest: Iterator[Callable[[], Batch]] = field(default_factory=lambda: iter(()))
     steps: int = 0
+    ready: Batch | None = None
 
     def __iter__(self) -> Iterator[Batch]:
+        if self.ready is not None:
+            yield from repeat(self.ready, self.steps)
+            return
         threads = count_threads()
         own = islice(self.rest, self.steps)
-        return map_ahead(lambda make: make(), own, max(MAX_AHEAD, threads), threads=threads)
+        ahead = max(MAX_AHEAD, threads)
+        yield from map_ahead(lambda make: make(), own, ahead, threads=threads, yielding=True)
 
 
 def endless_batches(
-    state: TrainingState, data: PreparedDataset, job: dict[str, Any]
+    state: TrainingState, data: PreparedDataset, job: dict[str, Any], *, in_memory: bool
 ) -> Iterator[Batches]:
-    """Yield the batches of each turn, without end, one epoch after the other."""
+    """Yield the batches of each turn, without end, one epoch after the other.
+
+    in_memory: the first one only.
+    """
     augmentation, steps = SMALL.augmentation(state.network.config), job["steps"]
 
     def plan_epoch(epoch: int) -> Batches:
@@ -129,9 +140,10 @@ def endless_batches(
             yield from (partial(make, number) for number in range(len(batches)))
 
     rest = list_batches()
+    ready = next(rest)() if in_memory else None
     while True:
         state.progress.step = 0
-        yield BatchSlice(**vars(plan_epoch(1)), rest=rest, steps=steps)
+        yield BatchSlice(**vars(plan_epoch(1)), rest=rest, steps=steps, ready=ready)
 
 
 def prepare_photographs(job: dict[str, Any]) -> PreparedDataset:
@@ -229,6 +241,7 @@ def uses_bf16(job: dict[str, Any], device: torch.device) -> bool:
 
 CONTENDERS = {
     "ours": Contender(1, train_ours),
+    "ours in memory": Contender(1, lambda job: train_ours(job, in_memory=True)),
     "two towers": Contender(2, train_ours),
     "torchvision": Contender(1, lambda job: train_torchvision(job, same=False)),
     "same settings": Contender(1, lambda job: train_torchvision(job, same=True)),

@@ -1,31 +1,44 @@
 """Threads that work ahead of their consumer, and this process's rank among those of a run."""
 
 import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice, repeat
 from typing import TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
 END = object()
+LOWEST_PRIORITY = 19
 
 
 def map_ahead(
-    function: Callable[[S], T], values: Iterable[S], ahead: int, *, threads: int | None = None
+    function: Callable[[S], T],
+    values: Iterable[S],
+    ahead: int,
+    *,
+    threads: int | None = None,
+    yielding: bool = False,
 ) -> Generator[T, None, None]:
     """Apply a function to values on threads; yield the results in order.
 
     At most `ahead` results wait in memory. An error of the function is raised in place of its
     result, an error of `values` after the results of the values before it. By default there is one
     thread per core, from 2 to 32: two even on one core, since a thread may wait for the disk. The
-    threads end when the generator is closed.
+    threads end when the generator is closed. `yielding`: they take what their consumer leaves idle.
     """
     waiting: deque[Future[T]] = deque()
     failure: Exception | None = None
     source = iter(values)
-    pool = ThreadPoolExecutor(threads or max(2, min(32, cores())), thread_name_prefix="ahead")
+    pool = ThreadPoolExecutor(
+        threads or max(2, min(32, cores())),
+        thread_name_prefix="ahead",
+        initializer=lower_priority if yielding else None,
+    )
     try:
         while True:
             try:
@@ -44,6 +57,14 @@ def map_ahead(
             raise failure
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def lower_priority() -> None:
+    """Let this process's other threads run before this one, on Linux."""
+    if sys.platform == "linux":
+        # There a thread has a niceness of its own.
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
 
 
 def prefetch(values: Iterable[T], ahead: int) -> Generator[T, None, None]:

@@ -1,5 +1,7 @@
 """Threads that work ahead: the order of their results, their limit, and what errors do."""
 
+import os
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -60,3 +62,14 @@ def test_values_are_produced_on_another_thread_that_ends_with_the_generator() ->
 def test_batches_hold_every_value_once() -> None:
     assert list(split_batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(split_batches([], 3)) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness is a thread's own on Linux only")
+def test_threads_that_yield_are_nicer_than_their_consumer() -> None:
+    def read_niceness(_: int) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = read_niceness(0)
+    assert set(map_ahead(read_niceness, range(8), 2, threads=2)) == {own}
+    assert set(map_ahead(read_niceness, range(8), 2, threads=2, yielding=True)) == {19}
+    assert read_niceness(0) == own

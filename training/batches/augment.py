@@ -4,11 +4,15 @@ Both can also be applied as in the run of 2012 (cuda-convnet2), and crops may ha
 and aspect ratio instead of the paper's fixed size, for small training sets. A batch takes few
 passes over its bytes, since the CPU may be training at the same time: crops are cut from the stored
 bytes, and subtracting the mean, shifting the colour and all divisions take one addition and at most
-one multiplication.
+one multiplication. Where the training is compiled, all that follows a crop is one pass
+(training/batches/augment.c), with the same results to the last bit.
 """
 
+import ctypes
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,6 +23,7 @@ from torch import Tensor
 
 from model.image.preprocess import CENTRE_CROP, crop_offsets
 from model.network.config import CROP_SIDE
+from model.network.cpu.c_library import compile_library
 from model.weights.checkpoint import Pca
 
 LARGEST_ASPECT = 4 / 3
@@ -165,6 +170,29 @@ def draw_areas(
     return random.integers(0, side - sizes + 1), sizes
 
 
+_compiled = False
+MAX_COMPILED_CROP = 1024
+"""The largest side of a crop that the compiled loop takes."""
+
+
+def compile_augmentation() -> None:
+    """Compile the passes over a crop, for all augmenters of this process. Raises CompilerError."""
+    global _compiled
+    load_loop()
+    _compiled = True
+
+
+@cache
+def load_loop() -> ctypes.CDLL:
+    """Compile the loop, once for each process. Raises CompilerError."""
+    # Without contraction, so that it rounds as NumPy does.
+    library = compile_library(Path(__file__).with_suffix(".c"), contract=False)
+    pointer, step, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    images = (pointer, step, pointer, step)
+    library.augment.argtypes = [*images, pointer, pointer, number, pointer, number]
+    return library
+
+
 class Augmenter:
     """Crops, mirrors, centres and colours the images of one training set."""
 
@@ -193,6 +221,7 @@ class Augmenter:
         crop = self.augmentation.crop
         out = np.empty((len(rows), crop, crop, 3), np.float32)
         shifts = self.compute_shifts(draws.alphas[rows])
+        compiled = _compiled and crop <= MAX_COMPILED_CROP
         flat, line = np.empty((crop, 3 * crop), np.float32), np.empty((crop, crop, 3), np.uint8)
         places = zip(
             draws.offsets[rows].tolist(),
@@ -207,6 +236,9 @@ class Augmenter:
             if self.augmentation.smallest_area is not None:
                 # The mean image is that of the centre, where the crop is shown in testing.
                 cut, (top, left) = resize(cut, crop), self.centre
+            if compiled:
+                self.write_compiled(cut, to, shift, (top, left), mirror=mirror)
+                continue
             mean = self.mirrored if mirror else self.rows
             first = 3 * (self.side - crop - left if mirror else left)
             np.add(mean[top : top + crop, first : first + 3 * crop], shift, out=flat)
@@ -229,6 +261,27 @@ class Augmenter:
         else:
             np.multiply(pixels, self.factors[0], out=lines)
         lines += offset
+
+    def write_compiled(
+        self,
+        cut: npt.NDArray[np.uint8],
+        to: npt.NDArray[np.float32],
+        shift: npt.NDArray[np.float32],
+        place: tuple[int, int],
+        *,
+        mirror: bool,
+    ) -> None:
+        """Write uint8 [c, c, 3] to float32 [c, c, 3], by the compiled loop.
+
+        shift: float32 [3c]. place: top and left of the crop in the mean image.
+        """
+        top, left = place
+        mean = self.rows[top:, 3 * left :]
+        load_loop().augment(
+            *(cut.ctypes.data, cut.strides[0]),
+            *(mean.ctypes.data, self.rows.shape[1]),
+            *(self.line.ctypes.data, shift.ctypes.data, mirror, to.ctypes.data, len(to)),
+        )
 
     def compute_shifts(self, alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Compute what is added to each row of pixels: float32 [B, 3] → [B, 3 × crop]."""

@@ -90,7 +90,8 @@ class Batches:
         if isinstance(split, ResidentSplit):
             return map(make_batch, steps)
         threads = count_threads()
-        return map_ahead(make_batch, steps, max(MAX_AHEAD, threads), threads=threads)
+        # A layer's threads wait for the last of them: one that shares its core delays the others.
+        return map_ahead(make_batch, steps, max(MAX_AHEAD, threads), threads=threads, yielding=True)
 
     def stream_batches(self, split: StreamedSplit, steps: range) -> Iterator[Batch]:
         """Yield batches whose bytes cross to the split's device, which augments them."""

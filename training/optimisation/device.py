@@ -18,6 +18,7 @@ from model.network.cpu.rounded_weights import list_rounded, round_weights
 from model.network.lrn import LocalResponseNorm
 from model.weights.loaded_network import find_device
 from storage.parallel import cores, local_processes, local_rank
+from training.batches.augment import compile_augmentation
 from training.optimisation.precision import Precision
 from training.optimisation.state import TrainingState
 from training.recipe.config import RecipeError
@@ -162,7 +163,8 @@ def compile_network(
     images: int,
     precision: Precision,
 ) -> str:
-    """Compile the network on a GPU; on a CPU, what lies between its library's kernels.
+    """Compile the network on a GPU; on a CPU, what lies between its library's kernels, and the
+    augmentation.
 
     Without a working compiler nothing is compiled.
 
@@ -189,11 +191,12 @@ def compile_network(
 
 
 def compile_for_cpu(state: TrainingState, precision: Precision) -> str:
-    """Compile response normalisation and its neighbours and, for bf16, the update of fc6 and fc7.
+    """Compile the augmentation, response normalisation and, for bf16, the update of fc6 and fc7.
 
     Returns what was done, in a few words. Raises CompilerError.
     """
-    done = ["normalisation"] if fuse_normalisations(state.network) else []
+    compile_augmentation()
+    done = ["augmentation"] + ["normalisation"] * bool(fuse_normalisations(state.network))
     if precision == "bf16":
         if "amx_bf16" in read_processor_flags():
             fold_convolutions(state.network)
@@ -203,7 +206,7 @@ def compile_for_cpu(state: TrainingState, precision: Precision) -> str:
                 {layer.weight: own.copy for layer, own in list_rounded(state.network)}
             )
             done.append("update")
-    return f"{' and '.join(done)} compiled" if done else "nothing to compile"
+    return f"{', '.join(done)} compiled"
 
 
 def should_compile(mode: Literal["auto", "on", "off"], device: str, images: int) -> bool:

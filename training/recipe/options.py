@@ -106,9 +106,9 @@ class Options:
     """Let an NVIDIA GPU round the factors of float32 products to 11 bits (TF32), which is several
     times as fast."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """On a GPU, torch.compile the network; on a CPU, compile response normalisation with its
-    neighbours and the update of the largest layers. auto: if there is a compiler and the run is
-    long enough to gain back the time it takes."""
+    """On a GPU, torch.compile the network; on a CPU, compile the augmentation, response
+    normalisation with its neighbours, and the update of the largest layers, from C. auto: if there
+    is a compiler and the run is long enough to gain back the time it takes."""
     deterministic: bool = False
     """Make a GPU compute the same numbers every time; a CPU always does."""
     prepared_gigabytes: float = 50.0

@@ -18,7 +18,7 @@ from torch import Tensor
 FLAGS = (
     *("-O3", "-march=native", "-shared", "-fPIC"),
     # What allows vector instructions, while NaN and infinity stay what they are.
-    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+    *("-fno-math-errno", "-fno-trapping-math"),
 )
 WIDE = ("-mprefer-vector-width=512",)
 """For x86, where compilers by default use half of AVX-512's width."""
@@ -29,10 +29,11 @@ class CompilerError(RuntimeError):
     """There is no C compiler here, or it does not compile this; in words."""
 
 
-def compile_library(source: Path) -> ctypes.CDLL:
+def compile_library(source: Path, *, contract: bool = True) -> ctypes.CDLL:
     """Compile a C file and load it. Nothing remains on the disk.
 
-    The compiler is the one that the environment variable CC names, or cc. Raises CompilerError.
+    contract: whether a product and a sum may be rounded once, together. The compiler is the one
+    that the environment variable CC names, or cc. Raises CompilerError.
     """
     name = os.environ.get("CC") or "cc"
     compiler = shutil.which(name)
@@ -42,7 +43,9 @@ def compile_library(source: Path) -> ctypes.CDLL:
     try:
         with tempfile.TemporaryDirectory(prefix="alexnet-") as folder:
             library = Path(folder) / f"{source.stem}.so"
-            command = [compiler, *FLAGS, *wide, "-o", str(library), str(source), "-lm"]
+            rounding = f"-ffp-contract={'fast' if contract else 'off'}"
+            names = ["-o", str(library), str(source), "-lm"]
+            command = [compiler, *FLAGS, *wide, rounding, *names]
             subprocess.run(command, check=True, capture_output=True, timeout=MAX_SECONDS)
             return ctypes.CDLL(str(library))
     except subprocess.CalledProcessError as error:

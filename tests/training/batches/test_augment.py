@@ -1,5 +1,6 @@
 """The augmentations of §4.1, and as they were run in 2012, against NumPy image by image."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from model.weights.checkpoint import Pca
+from training.batches import augment
 from training.batches.augment import (
     Augmentation,
     AugmentationDraws,
@@ -235,3 +237,29 @@ def test_impossible_augmentations_are_refused() -> None:
             replace(PAPER, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="do not fit into 32×32"):
         PAPER.count_offsets(32)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        PAPER,
+        ORIGINAL,
+        Augmentation(smallest_area=0.35, input_scale=4.0),
+        Augmentation(crop=61, channel_scales=(1.0, 0.7, 0.3), colour_noise=0.0),
+    ],
+)
+def test_compiled_it_gives_the_same_to_the_last_bit(
+    augmentation: Augmentation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (24, 256, 256, 3), np.uint8)
+    mean = torch.from_numpy(random.uniform(0, 255, (3, 256, 256)).astype(np.float32))
+    augmenter = Augmenter(augmentation, mean, Pca(IMAGENET, torch.eye(3)))
+    draws = replace(drawn(augmentation, 24)[0], mirrors=np.arange(24) % 2 == 0)
+    monkeypatch.setattr(augment, "_compiled", False)
+    truth = augmenter(images, draws, np.arange(24))
+    augment.compile_augmentation()
+    found = augmenter(images, draws, np.arange(24))
+    assert torch.equal(found, truth)
+    assert found.is_contiguous(memory_format=torch.channels_last)

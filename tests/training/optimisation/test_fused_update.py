@@ -55,7 +55,9 @@ def train(mode: str) -> TrainingState:
     config = replace(SMALL.network(10), crop=131)
     state = init_state(config, SMALL, torch.device("cpu"))
     done = compile_network(state, mode, 0, "bf16")  # type: ignore[arg-type]
-    assert done == ("normalisation and update compiled" if mode == "on" else "not compiled")
+    assert done == (
+        "augmentation, normalisation, update compiled" if mode == "on" else "not compiled"
+    )
     state.network.train()
     random = torch.Generator().manual_seed(0)
     for step in range(3):
