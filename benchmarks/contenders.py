@@ -4,9 +4,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count, islice, repeat
+from itertools import chain, count, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from training.optimisation.device import (
     keep_freed_memory,
     read_peak_memory,
     share_cores,
+    trains_on_all_cores,
 )
 from training.optimisation.loop import train_epoch
 from training.optimisation.precision import Precision
@@ -105,15 +106,18 @@ def train_ours(job: dict[str, Any], *, in_memory: bool = False) -> Turn:
 
 @dataclass(frozen=True)
 class BatchSlice(Batches):
-    """The next few batches of `rest`; none is prepared before its turn begins. Or one again."""
+    """The next few batches of `rest`, or of those that need no thread that works ahead.
+
+    None is prepared before its turn begins.
+    """
 
     rest: Iterator[Callable[[], Batch]] = field(default_factory=lambda: iter(()))
     steps: int = 0
-    ready: Batch | None = None
+    ready: Iterator[Batch] | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         if self.ready is not None:
-            yield from repeat(self.ready, self.steps)
+            yield from islice(self.ready, self.steps)
             return
         threads = count_threads()
         own = islice(self.rest, self.steps)
@@ -140,7 +144,11 @@ def endless_batches(
             yield from (partial(make, number) for number in range(len(batches)))
 
     rest = list_batches()
-    ready = next(rest)() if in_memory else None
+    ready: Iterator[Batch] | None = None
+    if in_memory:
+        ready = repeat(next(rest)())
+    elif trains_on_all_cores(state.device):
+        ready = chain.from_iterable(replace(plan_epoch(n), together=True) for n in count(1))
     while True:
         state.progress.step = 0
         yield BatchSlice(**vars(plan_epoch(1)), rest=rest, steps=steps, ready=ready)

@@ -218,8 +218,24 @@ class Augmenter:
 
         rows: int64 [B], each image's row in `draws`.
         """
+        out = self.make_room(len(rows))
+        self.write(images, draws, rows, out)
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+    def make_room(self, images: int) -> npt.NDArray[np.float32]:
+        """Return an array for so many images, not yet written to: float32 [B, crop, crop, 3]."""
         crop = self.augmentation.crop
-        out = np.empty((len(rows), crop, crop, 3), np.float32)
+        return np.empty((images, crop, crop, 3), np.float32)
+
+    def write(
+        self,
+        images: Iterable[npt.NDArray[np.uint8]],
+        draws: AugmentationDraws,
+        rows: npt.NDArray[np.int64],
+        out: npt.NDArray[np.float32],
+    ) -> None:
+        """Augment images into an array: float32 [B, crop, crop, 3]."""
+        crop = self.augmentation.crop
         shifts = self.compute_shifts(draws.alphas[rows])
         compiled = _compiled and crop <= MAX_COMPILED_CROP
         flat, line = np.empty((crop, 3 * crop), np.float32), np.empty((crop, crop, 3), np.uint8)
@@ -243,7 +259,6 @@ class Augmenter:
             first = 3 * (self.side - crop - left if mirror else left)
             np.add(mean[top : top + crop, first : first + 3 * crop], shift, out=flat)
             self.write_crop(mirror_into(line, cut) if mirror else cut, flat, to)
-        return torch.from_numpy(out).permute(0, 3, 1, 2)
 
     def write_crop(
         self,

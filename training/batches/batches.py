@@ -1,10 +1,11 @@
-"""Batches for the network, prepared on other threads while it trains (§4.1).
+"""Batches for the network, prepared on other threads while it trains, or in turns with it (§4.1).
 
 For a GPU only bytes are prepared: it augments the images itself, whether it keeps them
 (training/batches/resident.py) or they cross batch by batch (training/batches/streaming.py).
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -55,7 +56,9 @@ class Batches:
     crops, on its position in the whole batch as well. With `replica_slice` (i, n), each batch is
     the i-th of n nearly equal slices. Images that do not fill the last batch are left out of this
     epoch, unless the set is smaller than one batch. `hold_out` is the share of the images that the
-    epoch leaves out, the same ones in all epochs of a seed.
+    epoch leaves out, the same ones in all epochs of a seed. `together`: all cores prepare a batch
+    when its step comes, instead of some ahead of it while the others train: what they take from
+    layers that run on all cores costs these twice as much, since each waits for its slowest thread.
     """
 
     data: PreparedDataset
@@ -67,6 +70,7 @@ class Batches:
     replica_slice: ReplicaSlice = (0, 1)
     fixed_order: bool = False
     hold_out: float = 0.0
+    together: bool = False
 
     def __len__(self) -> int:
         """Return the number of steps in the whole epoch, including the first ones."""
@@ -86,6 +90,8 @@ class Batches:
         steps, split = range(self.first, len(self)), self.data.train
         if isinstance(split, StreamedSplit):
             return self.stream_batches(split, steps)
+        if self.together and not isinstance(split, ResidentSplit):
+            return self.prepare_together(steps)
         make_batch = self.plan_batches()
         if isinstance(split, ResidentSplit):
             return map(make_batch, steps)
@@ -100,6 +106,24 @@ class Batches:
         with closing(send_batches(split, map(plan.select_rows, steps))) as sent:
             for rows, pixels in sent:
                 x = augment(pixels.receive(), plan.draws, rows)
+                yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
+
+    def prepare_together(self, steps: range) -> Iterator[Batch]:
+        """Yield batches, each prepared by all cores when it is asked for."""
+        plan, split = self.plan_epoch(), self.data.train
+        augment = Augmenter(self.augmentation, self.data.mean, self.data.pca)
+
+        def write(rows: Rows, out: npt.NDArray[np.float32]) -> None:
+            augment.write(split.iter_images(rows, threads=1), plan.draws, rows, out)
+
+        with ThreadPoolExecutor(cores(), thread_name_prefix="together") as pool:
+            for step in steps:
+                rows = plan.select_rows(step)
+                out = augment.make_room(len(rows))
+                parts = (np.array_split(array, cores()) for array in (rows, out))
+                for _ in pool.map(write, *parts):
+                    pass
+                x = torch.from_numpy(out).permute(0, 3, 1, 2)
                 yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
 
     def plan_batches(self) -> Callable[[int], Batch]:

@@ -126,6 +126,11 @@ def share_cores() -> None:
         torch.set_num_threads(max(1, cores() // processes))
 
 
+def trains_on_all_cores(device: torch.device) -> bool:
+    """Return whether this process's layers run on all cores, of more than one."""
+    return device.type == "cpu" and 1 < cores() <= torch.get_num_threads()
+
+
 def keep_freed_memory() -> bool:
     """Make glibc's allocator keep freed memory instead of returning it to the system.
 

@@ -13,7 +13,7 @@ from storage.runs import Epoch
 from training.batches.batches import Batch, Batches
 from training.batches.streaming import place_images
 from training.dataset.prepare import PreparedDataset
-from training.optimisation.device import read_peak_memory
+from training.optimisation.device import read_peak_memory, trains_on_all_cores
 from training.optimisation.divergence import (
     check_loss,
     check_measured,
@@ -75,6 +75,7 @@ def run_epoch(
         first=progress.step,
         replica_slice=state.mesh.replica_slice,
         hold_out=drawn.held_out(number),
+        together=trains_on_all_cores(state.device),
     )
     train_epoch(state, batches, recipe, schedule, precision, callbacks)
     check_weights(state)

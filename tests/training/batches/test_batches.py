@@ -105,6 +105,11 @@ def test_any_number_of_threads_prepares_the_same_bits_in_the_same_order(
         found = list(batches)
         assert len(found) == 4
         assert all(same(a, b) for a, b in zip(alone, found, strict=True))
+    for number in (1, 3, 8):
+        monkeypatch.setattr("training.batches.batches.cores", lambda number=number: number)
+        found = list(replace(batches, together=True))
+        assert len(found) == 4
+        assert all(same(a, b) for a, b in zip(alone, found, strict=True))
 
 
 def test_epochs_and_seeds_are_shuffled_differently(prepared: PreparedDataset) -> None:

@@ -14,6 +14,7 @@ from training.optimisation.device import (
     has_bf16,
     share_cores,
     should_compile,
+    trains_on_all_cores,
     use_deterministic_algorithms,
 )
 
@@ -140,3 +141,19 @@ def test_without_a_compiler_the_run_goes_on_and_says_so(
     assert "not compiled: there is no C compiler /nonexistent/cc" in printed
     assert "epoch   1/1" in printed
     assert errors == ""
+
+
+@pytest.mark.usefixtures("restored_threads")
+def test_a_process_with_threads_on_all_cores_has_none_to_prepare_batches_on_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.optimisation.device.cores", lambda: 2)
+    for threads, device, expected in (
+        (2, "cpu", True),
+        (1, "cpu", False),
+        (2, "meta", False),
+    ):
+        torch.set_num_threads(threads)
+        assert trains_on_all_cores(torch.device(device)) is expected
+    monkeypatch.setattr("training.optimisation.device.cores", lambda: 1)
+    assert not trains_on_all_cores(torch.device("cpu"))
