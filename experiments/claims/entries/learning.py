@@ -13,7 +13,6 @@ from experiments.claims.recipes import (
 )
 from training.recipe.config import PAPER, SMALL
 
-LRN: Changes = {"with LRN": {}, "without LRN": {"variant": "no-lrn"}}
 COLOUR: Changes = {"with colour noise": {}, "without": {"colour_noise": 0.0}}
 DROPOUT: Changes = {"with dropout": {}, "without dropout": {"variant": "no-dropout"}}
 DECAY: Changes = {"with decay": {}, "without decay": {"decay": 0.0}}
