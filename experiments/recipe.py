@@ -7,7 +7,8 @@ initial weights and dropout, as far as their recipes allow. The mean image and t
 components are those of all training images, those held out included.
 
 The results go to a file of JSON lines (experiments/arms.py). The same command, started again,
-continues where it stopped; `--report` only prints what the file holds.
+continues where it stopped; `--report` only prints what the file holds, and with `--markdown` as the
+table that docs/training.md has of experiments/results/recipe.jsonl.
 """
 
 import sys
@@ -54,6 +55,18 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     **{f"area-{area:g}": {"smallest_area": area} for area in (0.2, 0.5)},
 }
 """What each arm changes in the preset; plain-alpha leaves α of LRN as the paper has it."""
+LABELS = {
+    WHOLE: "`small`",
+    "offsets": "crops of 224 pixels at random offsets (the paper's)",
+    "batch-128": "batches of 128 (the paper's)",
+    "no-warmup": "no warm-up (the paper's)",
+    "plateau": "the rate falls on a plateau (the paper's)",
+    "linear": "the rate falls along a line",
+    "no-smoothing": "labels not smoothed (the paper's)",
+    "plain-alpha": "α of LRN not scaled (the paper's)",
+    "paper-start": "initial weights, biases and raw pixels (the paper's)",
+}
+"""What an arm is called in words, where its name and its change do not say it."""
 AVERAGES = (0.99, 0.998)
 """Decays of the averages of the whole preset's weights."""
 
@@ -78,6 +91,8 @@ class Options:
     """Precision of the layers' arithmetic."""
     report: bool = False
     """Only print the table."""
+    markdown: bool = False
+    """Print it as Markdown."""
 
 
 def main() -> None:
@@ -98,7 +113,11 @@ def main() -> None:
             TrainingOptions(precision=options.precision),
             console,
         )
-    for table in make_tables(results.read("result")):
+    lines = results.read("result")
+    if options.markdown:
+        console.out(write_markdown(lines), end="", highlight=False)
+        return
+    for table in make_tables(lines):
         console.print(table)
 
 
@@ -154,6 +173,41 @@ def make_table(lines: Sequence[Line], epochs: int) -> Table:
             errors = format_errors(find_wrong(line, decay), whole.get(seed))
             table.add_row(name, str(seed), *errors)
     return table
+
+
+def write_markdown(lines: Sequence[Line]) -> str:
+    """Write the results of one number of epochs, one seed, as a table in Markdown.
+
+    Raises ValueError if there are more.
+    """
+    groups = {(line["data"], line["recipe"]["epochs"], line["recipe"]["seed"]) for line in lines}
+    if len(groups) != 1:
+        raise ValueError("Markdown is written of one data set, one number of epochs and one seed")
+    whole = next(line for line in lines if line["arm"] == WHOLE)
+    rows = [
+        "| change | top-1 error | difference from `small` | 95 % | low |",
+        "|---|---|---|---|---|",
+    ]
+    for line in lines:
+        name = LABELS.get(line["arm"]) or describe_change(line["arm"])
+        if "diverged" in line:
+            rows.append(f"| {name} | diverged | | | |")
+            continue
+        found = {name: ("", f"{line['conv1_low_frequency']:.2f}")}
+        found |= {f"average of the weights, {a}": (a, "") for a in line["averages"]}
+        for label, (average, low) in found.items():
+            compared = None if line is whole and not average else find_wrong(whole)
+            error, _, difference, ends, _ = format_errors(find_wrong(line, average), compared)
+            points = f"{difference} points" if difference else ""
+            rows.append(f"| {label} | {error} % | {points} | {ends} | {low} |")
+    return "\n".join(rows) + "\n"
+
+
+def describe_change(arm: str) -> str:
+    """Return what an arm changes, by the names and values of the recipe."""
+    changes = {"input_scale": "pixels divided by", "decay": "weight decay of", "rate": "ε of"}
+    changes["smallest_area"] = "crops of at least this share of the area:"
+    return ", ".join(f"{changes[name]} {value:g}" for name, value in CHANGES[arm].items())
 
 
 def find_wrong(line: Line, average: str = "") -> Wrong:

@@ -29,12 +29,13 @@ PATCHES_PER_KERNEL = 9
 """Patches kept for each kernel of conv1."""
 COLUMN_DTYPES = {
     **{"ids": "<i8", "points": "<f4", "span": "<f8", "small": "|u1", "peaks": "<f4"},
-    "spots": "<u2",
+    **{"spots": "<u2", "changed": "<i8"},
     **{"patch_ids": "<i8", "patch_values": "<f4", "patch_places": "<i8", "patch_pixels": "|u1"},
 }
-"""Arrays of the file. Only the next build reads three of them: peaks [S, K] and spots [S, K], the
+"""Arrays of the file. Only the next build reads four of them: peaks [S, K] and spots [S, K], the
 value and position (row · the maps' width + column) of each kernel's strongest response to each
-image; and span, the map's width in t-SNE's own units."""
+image; span, the map's width in t-SNE's own units; and changed, how many images have come or gone
+since it was laid out, which older files lack."""
 PAGE_COLUMNS = (
     "ids",
     "points",
@@ -150,7 +151,11 @@ def read_sample(folder: Path, manifest: Manifest) -> ImageSample | None:
 
 def read_sample_columns(folder: Path, *names: str) -> dict[str, Array]:
     """Read the named arrays, or all, and check dtypes, shapes and order. Raises StoreError."""
-    found = load_arrays(folder / SAMPLE_FILE, *(names or COLUMN_DTYPES))
+    found = load_arrays(folder / SAMPLE_FILE, *names)
+    if not names:
+        found = {"changed": np.array(0, COLUMN_DTYPES["changed"])} | found
+    if lost := sorted(set(names or COLUMN_DTYPES) - set(found)):
+        raise StoreError(f"{folder / SAMPLE_FILE} is damaged: it lacks {lost[0]}; {REBUILD_HINT}")
     wanted = derive_shapes(found)
     wrong = [n for n, a in found.items() if a.dtype != COLUMN_DTYPES[n] or a.shape != wanted[n]]
     if wrong or (np.diff(found["ids"]) <= 0).any():
@@ -170,6 +175,7 @@ def derive_shapes(found: dict[str, Array]) -> dict[str, tuple[int, ...]]:
         "ids": (count,),
         "points": (count, 2),
         "span": (),
+        "changed": (),
         "small": (count, THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3),
         "peaks": (count, *kernels),
         "spots": (count, *kernels),

@@ -61,7 +61,8 @@ def make_sample(
 
     Each image is decoded once; images that have become unreadable, or have changed since their
     features were computed, are left out. before: the arrays of an earlier version with the same
-    weights; images in it are not scanned again, and the new map stays similar to its map. units:
+    weights; images in it are not scanned again, and the new map stays similar to its map, or where
+    they were while few have come or gone. units:
     is shown each image that it does not know. Raises StoreError.
     """
     chosen = draw_sample(images.entries, count)
@@ -81,7 +82,8 @@ def make_sample(
     columns = scan.make_arrays()
     rows = images.rows[chosen[scan.known]]
     layout = layout_images(vectors, rows, align_earlier_layout(columns["ids"], before), report)
-    return columns | {"points": layout.points, "span": np.array(layout.span)}
+    span, changed = np.array(layout.span), np.array(layout.changed)
+    return columns | {"points": layout.points, "span": span, "changed": changed}
 
 
 def scan_new_images(
@@ -173,5 +175,6 @@ def align_earlier_layout(ids: Ids, before: dict[str, Array] | None) -> MapLayout
     points = np.full((len(ids), 2), np.nan, np.float32)
     _, own, theirs = np.intersect1d(ids, before["ids"], True, return_indices=True)
     points[own] = before["points"][theirs]
-    whole = len(own) == len(before["ids"])
-    return MapLayout(points=points, span=float(before["span"]), whole=whole)
+    gone = len(before["ids"]) - len(own)
+    changed = int(before["changed"]) + gone
+    return MapLayout(points=points, span=float(before["span"]), changed=changed)

@@ -5,16 +5,19 @@ Barnes-Hut gradient is faster than the interpolated one. Of more images that man
 are laid out so; each of the others is then placed among them by its own nearest of these, while
 they stay where they are (Policar, Strazar and Zupan, *Embedding to reference t-SNE space*, 2021).
 That takes a time in proportion to their number.
+
+While few images have come or gone since a map was laid out, the next version keeps it, and the new
+ones stand at the median point of the images nearest to them.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca, project_sample
-from index.vectors import Doubles, Floats, Ids, Vectors
+from index.vectors import ROWS_PER_CHUNK, Doubles, Floats, Ids, Vectors
 from storage.progress import Report, ignore_progress
 
 SEED = 2012
@@ -41,6 +44,8 @@ INITIAL_STD = 1e-4
 """Standard deviation of the initial points, in t-SNE's own units."""
 MIN_KNOWN_SHARE = 0.5
 """Share of points that must be known to start from the earlier map, 0–1."""
+MAX_CHANGED_SHARE = 0.02
+"""Share of a map's images that may have come or gone, together, before it is laid out again."""
 INITIAL_NEIGHBOURS = 5
 """Nearest known images, at whose mean point a new image starts."""
 
@@ -50,12 +55,13 @@ class MapLayout:
     """The points of S images on a map.
 
     points: float32 [S, 2], from 0 to 1, NaN where unknown. span: the map's width in t-SNE's own
-    units. whole: whether it has all points of that map.
+    units. changed: how many images have come or gone since it was laid out, unless they are among
+    the unknown.
     """
 
     points: Floats
     span: float
-    whole: bool = True
+    changed: int = 0
 
 
 def layout_images(
@@ -68,12 +74,12 @@ def layout_images(
     """Lay out images by their features.
 
     rows: int64 [S]; images with the same row get the same point. before: the earlier map's points
-    of these images; they stay roughly in place, and exactly if no image is new or gone. most: the
-    number laid out together. The same input gives the same map on the same machine. Raises
-    StoreError.
+    of these images; they stay where they are while few have come or gone, and roughly otherwise.
+    most: the number laid out together. The same input gives the same map on the same machine.
+    Raises StoreError.
     """
-    if before is not None and before.whole and not np.isnan(before.points).any():
-        return before
+    if before is not None and (kept := keep_layout(vectors, rows, before)) is not None:
+        return kept
     distinct, first, shared = np.unique(rows, return_index=True, return_inverse=True)
     if len(distinct) < 2:
         return MapLayout(points=np.full((len(rows), 2), 0.5, np.float32), span=1.0)
@@ -86,6 +92,46 @@ def layout_images(
         else None
     )
     return normalise_layout(run_tsne(features, start, report, most), shared)
+
+
+def keep_layout(vectors: Vectors, rows: Ids, before: MapLayout) -> MapLayout | None:
+    """Keep the earlier points and place the new images; None if too many have come or gone."""
+    new = np.isnan(before.points[:, 0])
+    changed = before.changed + int(new.sum())
+    if changed > MAX_CHANGED_SHARE * len(rows):
+        return None
+    if not new.any():
+        return replace(before, changed=changed)
+    points = before.points.copy()
+    near = find_near_rows(vectors, rows[new], rows[~new], PLACING_NEIGHBOURS)
+    points[new] = np.median(points[~new][near], axis=1)
+    # An image with the features of a known one stands on its point.
+    known = dict(zip(rows[~new].tolist(), np.flatnonzero(~new).tolist(), strict=True))
+    for place in np.flatnonzero(new).tolist():
+        if (same := known.get(int(rows[place]))) is not None:
+            points[place] = points[same]
+    return replace(before, points=points, changed=changed)
+
+
+def find_near_rows(vectors: Vectors, rows: Ids, among: Ids, count: int) -> Ids:
+    """Find the nearest vectors of some rows among others: places in `among`, int64 [M, k].
+
+    rows: int64 [M]. among: int64 [N]. k is `count` or N. They are in no order. Raises StoreError.
+    """
+    wanted = vectors.take(rows)
+    places: Ids = np.empty((len(rows), 0), np.int64)
+    squared: Floats = np.empty((len(rows), 0), np.float32)
+    for start in range(0, len(among), ROWS_PER_CHUNK):
+        some = vectors.take(among[start : start + ROWS_PER_CHUNK])
+        # But for the same number for each of the wanted.
+        found = np.einsum("ij,ij->i", some, some) - 2 * (wanted @ some.T)
+        own = np.broadcast_to(np.arange(start, start + len(some)), found.shape)
+        squared = np.concatenate([squared, found], axis=1)
+        places = np.concatenate([places, own], axis=1)
+        first = np.argsort(squared, axis=1, kind="stable")[:, :count]
+        squared = np.take_along_axis(squared, first, axis=1)
+        places = np.take_along_axis(places, first, axis=1)
+    return places
 
 
 def project_for_map(vectors: Vectors, rows: Ids) -> Floats:

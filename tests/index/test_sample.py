@@ -33,6 +33,7 @@ def columns() -> Columns:
         "ids": 3 + 2 * np.arange(COUNT),
         "points": rng.random((COUNT, 2)),
         "span": np.array(40.0),
+        "changed": np.array(3),
         "small": small,
         "peaks": rng.random((COUNT, KERNELS)),
         "spots": rng.integers(0, 3025, (COUNT, KERNELS)),
@@ -118,7 +119,7 @@ def test_an_index_of_before_has_none(tmp_path: Path) -> None:
 def test_without_any_image(tmp_path: Path) -> None:
     none = columns()
     for name, values in none.items():
-        if name != "span":
+        if name not in ("span", "changed"):
             none[name] = values[:, :0] if name.startswith("patch") else values[:0]
     write_sample(tmp_path, none)
     found = read_sample(tmp_path, manifest())
@@ -166,4 +167,15 @@ def test_an_array_of_another_kind_is_told(tmp_path: Path, name: str, wrong: Any)
     stored = {n: np.asarray(a, COLUMN_DTYPES[n]) for n, a in columns().items()} | {name: wrong}
     np.savez(tmp_path / SAMPLE_FILE, **stored)
     with pytest.raises(StoreError, match="is damaged"):
+        read_sample_columns(tmp_path)
+
+
+def test_a_file_of_before_changes_of_the_map_were_counted_has_none(tmp_path: Path) -> None:
+    stored = {n: np.asarray(a, COLUMN_DTYPES[n]) for n, a in columns().items()}
+    assert stored.pop("changed") == 3
+    np.savez(tmp_path / SAMPLE_FILE, **stored)
+    assert read_sample_columns(tmp_path)["changed"] == 0
+    del stored["peaks"]
+    np.savez(tmp_path / SAMPLE_FILE, **stored)
+    with pytest.raises(StoreError, match="it lacks peaks"):
         read_sample_columns(tmp_path)

@@ -27,6 +27,7 @@ from training.optimisation.state import TrainingState
 from training.recipe.config import SMALL
 from training.recipe.options import Options
 
+ROOT = Path(__file__).resolve().parents[2]
 QUIET, F32 = Console(quiet=True), Options(precision="f32", device="cpu")
 TINY = replace(SMALL, variant="cifar", batch=5, rate=0.003)
 
@@ -166,6 +167,15 @@ def test_an_interrupted_experiment_trains_what_is_missing_to_the_same_numbers(
     # Other epochs or other images are another experiment.
     identity = recipe.list_arms(TINY, 3, 1, ["small"])[0].identify(view)
     assert not results.has_result(identity)
+
+
+def test_the_documents_have_the_table_of_the_results_that_are_kept() -> None:
+    lines = ResultsFile(ROOT / "experiments/results/recipe.jsonl").read("result")
+    assert [line["arm"] for line in lines] == list(recipe.CHANGES)
+    assert recipe.write_markdown(lines) in (ROOT / "docs/training.md").read_text()
+    other = lines[0] | {"recipe": lines[0]["recipe"] | {"seed": 1}}
+    with pytest.raises(ValueError, match="one seed"):
+        recipe.write_markdown([*lines, other])
 
 
 def test_a_training_that_diverges_is_recorded_and_the_next_begins(
