@@ -56,25 +56,22 @@ def main() -> None:
     recipe = replace(SMALL, epochs=options.epochs, seed=options.seed)
     device = find_device()
     native = has_bf16(device)
+    precisions: dict[bool, Precision] = {False: "f32", True: "bf16" if native else "f32"}
     states: dict[bool, TrainingState] = {}
     for bf16 in (False, True):
         states[bf16] = init_state(recipe.network(len(data.class_names)), recipe, device)
         images = options.epochs * len(data.train)
-        compile_network(states[bf16], "auto", images, choose_own(bf16=bf16, native=native))
+        compile_network(states[bf16], "auto", images, precisions[bf16])
         if bf16 and not native:
             round_to_bf16(states[bf16].network)
     for _ in range(options.epochs):
         for bf16, state in states.items():
             step = schedule_epoch([epoch.top1_error for epoch in state.history], recipe)
-            precision = choose_own(bf16=bf16, native=native)
-            state.history.append(run_epoch(state, data, recipe, step, precision, Callbacks()))
+            state.history.append(
+                run_epoch(state, data, recipe, step, precisions[bf16], Callbacks())
+            )
             state.progress = EpochProgress()
         Console().print(epochs_table(states[False].history, states[True].history))
-
-
-def choose_own(*, bf16: bool, native: bool) -> Precision:
-    """Return the precision of a training, where bf16 may have to be emulated."""
-    return "bf16" if bf16 and native else "f32"
 
 
 def round_to_bf16(network: nn.Module) -> None:

@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca, project_sample
-from index.vectors import ROWS_PER_CHUNK, Doubles, Floats, Ids, Vectors
+from index.exact import ExactSearch
+from index.id_map import IdMap
+from index.ranking import ImageFilter
+from index.vectors import Doubles, Floats, Ids, Vectors
 from storage.progress import Report, ignore_progress
 
 SEED = 2012
@@ -116,22 +119,13 @@ def keep_layout(vectors: Vectors, rows: Ids, before: MapLayout) -> MapLayout | N
 def find_near_rows(vectors: Vectors, rows: Ids, among: Ids, count: int) -> Ids:
     """Find the nearest vectors of some rows among others: places in `among`, int64 [M, k].
 
-    rows: int64 [M]. among: int64 [N]. k is `count` or N. They are in no order. Raises StoreError.
+    rows: int64 [M]. among: int64 [N]. k is `count` or N. Raises StoreError.
     """
-    wanted = vectors.take(rows)
-    places: Ids = np.empty((len(rows), 0), np.int64)
-    squared: Floats = np.empty((len(rows), 0), np.float32)
-    for start in range(0, len(among), ROWS_PER_CHUNK):
-        some = vectors.take(among[start : start + ROWS_PER_CHUNK])
-        # But for the same number for each of the wanted.
-        found = np.einsum("ij,ij->i", some, some) - 2 * (wanted @ some.T)
-        own = np.broadcast_to(np.arange(start, start + len(some)), found.shape)
-        squared = np.concatenate([squared, found], axis=1)
-        places = np.concatenate([places, own], axis=1)
-        first = np.argsort(squared, axis=1, kind="stable")[:, :count]
-        squared = np.take_along_axis(squared, first, axis=1)
-        places = np.take_along_axis(places, first, axis=1)
-    return places
+    places, most = np.arange(len(among)), min(count, len(among))
+    known = ImageFilter(IdMap(places, among, np.zeros(len(among), np.int32)))
+    found = ExactSearch(vectors).search(vectors.take(rows), most, known)
+    # Of places with the same row the first stands for all.
+    return np.array([np.repeat(one.ids, one.copies)[:most] for one in found])
 
 
 def project_for_map(vectors: Vectors, rows: Ids) -> Floats:

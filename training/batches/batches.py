@@ -106,7 +106,7 @@ class Batches:
         with closing(send_batches(split, map(plan.select_rows, steps))) as sent:
             for rows, pixels in sent:
                 x = augment(pixels.receive(), plan.draws, rows)
-                yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
+                yield label_batch(x, split, rows)
 
     def prepare_together(self, steps: range) -> Iterator[Batch]:
         """Yield batches, each prepared by all cores when it is asked for."""
@@ -124,7 +124,7 @@ class Batches:
                 for _ in pool.map(write, *parts):
                     pass
                 x = torch.from_numpy(out).permute(0, 3, 1, 2)
-                yield Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
+                yield label_batch(x, split, rows)
 
     def plan_batches(self) -> Callable[[int], Batch]:
         """Draw what is random about the epoch; return a function that prepares a step's batch.
@@ -137,7 +137,7 @@ class Batches:
         def make_batch(step: int) -> Batch:
             rows = plan.select_rows(step)
             x = augment(plan.draws, rows)
-            return Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
+            return label_batch(x, split, rows)
 
         return make_batch
 
@@ -158,6 +158,11 @@ class Batches:
             epoch=self.epoch,
         )
         return EpochPlan(order[: self.images], draws, self.batch, self.replica_slice)
+
+
+def label_batch(x: Tensor, split: Split, rows: Rows) -> Batch:
+    """Put the classes of a split's rows to their images."""
+    return Batch(x, torch.from_numpy(split.classes[rows]), torch.from_numpy(rows))
 
 
 class EpochPlan(NamedTuple):

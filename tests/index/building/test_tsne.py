@@ -165,10 +165,7 @@ def test_a_new_image_with_known_features_stands_on_their_point(
     np.testing.assert_array_equal(later.points[60], first.points[17])
 
 
-def test_near_rows_are_those_of_brute_force(
-    vectors: Callable[..., Floats], stored: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tsne, "ROWS_PER_CHUNK", 7)
+def test_near_rows_are_those_of_brute_force(vectors: Callable[..., Floats], stored: Make) -> None:
     features = vectors(40, seed=2)
     rows, among = np.arange(5), np.arange(5, 40)
     apart = np.linalg.norm(features[rows][:, None] - features[among], axis=2)
