@@ -6,7 +6,7 @@ experiment that is started again skips what is finished and begins anew what was
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -127,18 +127,16 @@ def run_arms(
     results: ResultsFile,
     options: Options,
     console: Console,
-    on_trained: Callable[[Arm, TrainingState], Line] = lambda *_: {},
 ) -> None:
     """Train every arm that has no result yet.
 
-    options: of these, the device, the precision and whether to compile. on_trained: called with
-    each trained network; returns more for its result line.
+    options: of these, the device, the precision and whether to compile.
     """
     for arm in arms:
         if results.has_result(arm.identify(data)):
             console.print(f"{arm.name}, seed {arm.recipe.seed}: done")
             continue
-        result = train_arm(arm, data, results, options, console, on_trained)
+        result = train_arm(arm, data, results, options, console)
         results.append({"kind": "result", **arm.identify(data), **result})
 
 
@@ -148,7 +146,6 @@ def train_arm(
     results: ResultsFile,
     options: Options,
     console: Console,
-    on_trained: Callable[[Arm, TrainingState], Line],
 ) -> Line:
     """Train one arm from the beginning, and return its result line."""
     recipe = arm.recipe
@@ -184,7 +181,6 @@ def train_arm(
         },
         "conv1_low_frequency": compute_low_frequency_share(state.network.first_conv.weight),
         "images_per_second": median(epoch.images_per_second for epoch in state.history),
-        **on_trained(arm, state),
     }
 
 

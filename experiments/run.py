@@ -26,6 +26,7 @@ from experiments.claims.result import ResultError, read_results
 from experiments.claims.runner import Workplace, choose_setting
 from experiments.claims.special import run_experiment
 from model.dataset.folder import ImageFolder
+from storage.findings import RESULTS
 from storage.home import home_from_environment
 from storage.pretrained import SHIPPED
 from training.dataset.find_source import find_source
@@ -50,6 +51,8 @@ class Options:
     """Folder of photographs. Default: the folder named by ALEXNET_DATA."""
     seeds: int | None = None
     """How often each arm is trained. Default: the experiment's own."""
+    arms: tuple[str, ...] = ()
+    """The arms to run, to divide them between machines or cores. Default: all."""
     budget: float | None = None
     """Minutes after which it stops, to be continued. Default: the experiment's own."""
     epochs: int | None = None
@@ -58,6 +61,8 @@ class Options:
     """Training images of each run. Default: the experiment's own."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """Precision of the layers' arithmetic."""
+    results: Path = RESULTS
+    """Folder for the runs' results."""
     weights: Path = SHIPPED.weights
     """For `neighbours`: the weights whose features are compared."""
 
@@ -67,7 +72,7 @@ def main() -> None:
     options, console = tyro.cli(Options), Console()
     try:
         if options.name == "list":
-            console.print(make_listing(read_results()))
+            console.print(make_listing(read_results(options.results)))
         elif options.name == "report":
             write_report(read_results(), console)
         elif options.name in EXPERIMENTS:
@@ -97,7 +102,7 @@ def run(experiment: Experiment, options: Options, console: Console) -> None:
         precision=options.precision, compile="off" if side == CIFAR_SIDE else "auto"
     )
     data = prepare(source, home.prepared, lambda _: None, side=side)
-    setting = choose_setting(experiment, data, options.epochs, options.images)
+    setting = choose_setting(experiment, data, options.epochs, options.images, options.arms)
     seeds = options.seeds or setting.seeds
     minutes = options.budget or setting.minutes
     console.print(
@@ -110,6 +115,7 @@ def run(experiment: Experiment, options: Options, console: Console) -> None:
             home=home,
             options=training,
             console=console,
+            results=options.results,
             stop_signal=stop_signal,
             deadline=started + 60 * minutes,
         )

@@ -22,6 +22,7 @@ FINDINGS_FORMAT = 1
 MAX_BYTES = 8 * 1024 * 1024
 Verdict = Literal["held", "not held", "not resolved", "not run"]
 Unit = Literal["share", "times", "number"]
+Comparison = Literal["difference", "ratio", "count"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +70,18 @@ class DataFindings:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimFindings:
-    """A claim. measure, unit: what is compared. paper_value: the paper's effect, if comparable."""
+    """A claim.
+
+    measure, unit: what is compared. comparison: "count": of the runs, those that do as it says.
+    paper_value: the paper's effect, if comparable.
+    """
 
     statement: str
     paper: str
     paper_value: float | None
     measure: str
     unit: Unit
-    comparison: Literal["difference", "ratio"]
+    comparison: Comparison
     verdict: Verdict
     data: tuple[DataFindings, ...]
 
@@ -168,9 +173,9 @@ def format_effect(value: float, claim: ClaimFindings) -> str:
     """Format a difference or a ratio: +1.20 points, 6.1 times, 100 %."""
     if claim.comparison == "ratio":
         return f"{value:.2f} times"
-    if not any(effect.more == "first tower" for data in claim.data for effect in data.effects):
-        return f"{100 * value:+.2f} points"
-    return format_measured(value, claim.unit)
+    if claim.comparison == "count":
+        return format_measured(value, claim.unit)
+    return f"{100 * value:+.2f} points"
 
 
 def format_interval(effect: Effect, claim: ClaimFindings) -> str:

@@ -182,8 +182,8 @@ def test_of_several_reports_the_last_that_finished_counts() -> None:
 
 
 def test_folders_of_a_machine_are_left_out_of_what_is_kept() -> None:
-    text = 'File "/opt/torch/lib/python3.12/x.py", line 3: experiments/towers.py, 1.5 images/s'
-    assert hide_folders(text) == 'File "…/x.py", line 3: experiments/towers.py, 1.5 images/s'
+    text = 'File "/opt/torch/lib/python3.12/x.py", line 3: experiments/recipe.py, 1.5 images/s'
+    assert hide_folders(text) == 'File "…/x.py", line 3: experiments/recipe.py, 1.5 images/s'
 
 
 def test_the_page_of_a_report_that_is_not_whole_says_what_failed() -> None:

@@ -86,7 +86,7 @@ PARTS: Mapping[str, Part] = {
         Part(
             name="arms",
             title="Experiments",
-            purpose="`experiments/towers.py` over five seeds; `experiments/recipe.py`, for long "
+            purpose="`experiments/run.py colour-towers`; `experiments/recipe.py`, for long "
             "with other divisors of the pixels, and briefly with each change",
             function="arms:measure",
             seconds=170,

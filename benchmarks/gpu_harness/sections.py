@@ -148,20 +148,34 @@ def make_block(lines: Sequence[str]) -> Iterator[str]:
 
 def list_arms(figures: Figures) -> Iterator[str]:
     """The experiments' own tables."""
-    from experiments import recipe, towers
+    from experiments import recipe
 
     out = Console(file=io.StringIO(), width=110)
     for table in recipe.make_tables(figures["recipe"]):
         out.print(table)
-    lines = sorted(
-        figures["towers"],
-        key=lambda line: (line["arm"], line["recipe"]["epochs"], line["recipe"]["seed"]),
-    )
-    out.print(towers.make_table(lines))
-    out.print(towers.make_summary(lines))
     assert isinstance(out.file, io.StringIO)
     yield from make_block([line.rstrip() for line in out.file.getvalue().splitlines()])
+    headings = (
+        "network",
+        "epochs",
+        "seed",
+        "ten crops, top-1 error, %",
+        "first half",
+        "second half",
+    )
+    yield "Mean colour selectivity of conv1's halves, and p of a permutation test:"
+    yield ""
+    yield from make_table((*headings, "p"), [describe_run(run) for run in figures["towers"]])
     yield from make_table(("command", "ended"), [*figures["ended"].items()])
+
+
+def describe_run(run: Figures) -> tuple[str, ...]:
+    """Return a row of the towers' runs."""
+    known = (run["arm"], str(run["epochs"]), str(run["seed"]))
+    if run["diverged"]:
+        return (*known, "diverged", "–", "–", "–")
+    halves = (f"{run[name]:.3f}" for name in ("first half", "second half"))
+    return (*known, f"{100 * run['error']:.2f}", *halves, f"{run['p']:.4f}")
 
 
 def list_towers(figures: Figures) -> Iterator[str]:

@@ -5,6 +5,7 @@ processes train side by side. Each compiles once, for all networks of the same s
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,15 +15,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+import numpy as np
+from safetensors.numpy import save_file
 
 from benchmarks.gpu_harness.job import ROOT, Job
 from benchmarks.gpu_parts.whole_run import prepare_photographs
 from experiments.arms import ResultsFile
+from experiments.claims.recipes import TOWERS
+from experiments.claims.result import read_results
+from experiments.claims.runner import conv1_file
+from storage.home import Home
 
 WORKERS = 4
 """Processes that train side by side."""
-VARIANTS = ("paper", "separate-towers", "one-gpu")
+CLAIM = "colour-towers"
+"""The experiment on one of the paper's claims; several others read its runs."""
 SCALES = (("small", "scale-1"), ("scale-15", "scale-7.5"), ("scale-2",))
 """Divisors of the pixels that are trained with for long; the preset's own is 4."""
 RECIPE_ARMS = (
@@ -35,7 +42,8 @@ RECIPE_ARMS = (
 TOWER_EPOCHS, LONG_EPOCHS, SHORT_EPOCHS = 20, 24, 8
 SEEDS, SHORT_SEEDS = 5, 3
 """Of the towers, and of the short arms, for which the time may end after the first."""
-CONV1 = "conv1-arms.safetensors"
+CONV1, RUNS = "conv1-arms.safetensors", "experiments"
+"""In the report: the first layers of the towers, and the files of their runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,34 +64,39 @@ def measure(job: Job) -> None:
     with ThreadPoolExecutor(1 if job.quick else WORKERS) as pool:
         for command, how in zip(commands, pool.map(lambda c: run(c, job), commands), strict=True):
             ended[command.name] = how
-            job.record(ended=ended, **gather_results(commands))
-            gather_conv1(commands, job.report / CONV1)
+            job.record(ended=ended, towers=list_runs(job), **gather_recipe(commands))
+            keep_runs(job)
 
 
 def list_commands(job: Job) -> list[Command]:
     """List the commands: towers, divisors of the pixels, parts of the recipe."""
     if job.quick:
         return [
-            make_towers_command(job, "paper", 2, 1),
+            make_claim_command(job, "two towers", 2, 1),
             make_recipe_command(job, ("small",), 2, 1),
         ]
     return [
-        *(make_towers_command(job, variant, TOWER_EPOCHS, SEEDS) for variant in VARIANTS),
+        *(make_claim_command(job, arm, TOWER_EPOCHS, SEEDS) for arm in TOWERS),
         *(make_recipe_command(job, names, LONG_EPOCHS, 1) for names in SCALES),
         *(make_recipe_command(job, names, SHORT_EPOCHS, SHORT_SEEDS) for names in RECIPE_ARMS),
     ]
 
 
-def make_towers_command(job: Job, variant: str, epochs: int, seeds: int) -> Command:
-    """Make the command that trains one network with several seeds."""
-    folder = job.work / "experiments" / f"towers-{variant}"
-    words = ("--results", str(folder), "--epochs", str(epochs), "--seeds", str(seeds))
+def make_claim_command(job: Job, arm: str, epochs: int, seeds: int) -> Command:
+    """Make the command that trains one arm of the experiment on the towers with several seeds."""
+    words = (CLAIM, "--arms", arm, "--epochs", str(epochs), "--seeds", str(seeds))
+    limits = ("--budget", str(max(1.0, job.seconds_left / 60)), "--results", str(runs(job)))
     return Command(
-        name=f"towers, {epochs} epochs: {variant}",
-        script="experiments/towers.py",
-        arguments=(*words, "--variants", variant, "--data", str(job.data)),
-        results=folder / "results.jsonl",
+        name=f"towers, {epochs} epochs: {arm}",
+        script="experiments/run.py",
+        arguments=(*words, *limits, "--data", str(job.data)),
+        results=runs(job),
     )
+
+
+def runs(job: Job) -> Path:
+    """Return the folder of the experiment's results."""
+    return job.work / RUNS
 
 
 def make_recipe_command(job: Job, names: tuple[str, ...], epochs: int, seeds: int) -> Command:
@@ -124,25 +137,36 @@ def run(command: Command, job: Job) -> str:
     return f"failed {spent}: {done.stderr[-1000:]}" if done.returncode else f"finished {spent}"
 
 
-def gather_results(commands: Iterable[Command]) -> dict[str, Any]:
-    """Return all result lines so far, those of the two scripts apart, and each epoch's curve."""
+def gather_recipe(commands: Iterable[Command]) -> dict[str, Any]:
+    """Return all result lines of the recipe's experiment so far, and each epoch's curve."""
     kept = ("arm", "epoch", "loss", "top1_error", "images_per_second", "conv1_low_frequency")
-    found: dict[str, list[Any]] = {"recipe": [], "towers": [], "curves": []}
+    found: dict[str, list[Any]] = {"recipe": [], "curves": []}
     for command in commands:
-        results = ResultsFile(command.results)
-        found[Path(command.script).stem] += results.read("result")
-        for line in results.read("epoch"):
-            known = {"epochs": line["recipe"]["epochs"], "seed": line["recipe"]["seed"]}
-            found["curves"].append(known | {name: line[name] for name in kept})
+        if command.results == command.results.with_suffix(".jsonl"):
+            results = ResultsFile(command.results)
+            found["recipe"] += results.read("result")
+            for line in results.read("epoch"):
+                known = {"epochs": line["recipe"]["epochs"], "seed": line["recipe"]["seed"]}
+                found["curves"].append(known | {name: line[name] for name in kept})
     return found
 
 
-def gather_conv1(commands: Iterable[Command], file: Path) -> None:
-    """Put the first layers of all towers trained so far into one file."""
-    kernels = {
-        path.stem: load_file(path)["conv1.weight"]
-        for folder in sorted({command.results.parent for command in commands})
-        for path in sorted(folder.glob("*.safetensors"))
-    }
+def list_runs(job: Job) -> list[dict[str, Any]]:
+    """Return what each run of the towers came to so far."""
+    return [
+        {"arm": run.arm, "seed": run.seed, "epochs": run.epochs, "diverged": run.diverged}
+        | {"error": run.errors["crops top-1"].error if run.errors else None}
+        | run.measured
+        for run in read_results(runs(job))
+    ]
+
+
+def keep_runs(job: Job) -> None:
+    """Copy the files of the towers' runs so far into the report, and their first layers."""
+    home, kernels = Home(root=job.work), {}
+    for run in read_results(runs(job)):
+        if (file := conv1_file(run, home)).exists():
+            kernels[f"{run.arm}, seed {run.seed}"] = np.load(file)
     if kernels:
-        save_file(kernels, file)
+        shutil.copytree(runs(job), job.report / RUNS, dirs_exist_ok=True)
+        save_file(kernels, job.report / CONV1)

@@ -32,7 +32,8 @@ class Setting:
     rates are searched by training on them. rates: what is searched for each arm, over
     `search_epochs`. target: the training error, 0–1, that ends a run. plateau: whether a run ends
     once its loss has left the first plateau. sample: training images whose error is measured after
-    each epoch. test_images: validation images of the test, of all classes alike; None: all.
+    each epoch. test_images: validation images of the test, of all classes alike; None: all. only:
+    the arms to run; none named: all.
     """
 
     make_arms: MakeArms
@@ -48,6 +49,12 @@ class Setting:
     plateau: bool = False
     sample: int = 2000
     test_images: int | None = None
+    only: tuple[str, ...] = ()
+
+    def choose_arms(self, epochs: int) -> Mapping[str, Recipe]:
+        """Return the recipes of the arms to run."""
+        made = self.make_arms(epochs)
+        return {name: made[name] for name in self.only or made}
 
     def count_seeds(self, arm: str, seeds: int) -> int:
         """Return how many of `seeds` seeds an arm has."""
@@ -96,7 +103,7 @@ class Experiment:
     section: str
     claims: tuple[Claim, ...]
     settings: Mapping[DataKind, Setting] = field(default_factory=dict)
-    special: Literal["", "ensemble", "neighbours", "baseline", "chain"] = ""
+    special: Literal["", "ensemble", "neighbours", "baseline", "chain", "kernels"] = ""
     note: str = ""
 
 

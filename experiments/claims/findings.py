@@ -15,7 +15,7 @@ from experiments.claims.experiment import (
     label_data,
 )
 from experiments.claims.measures import MEASURES, NEIGHBOURS, Reading
-from experiments.claims.pooled import POOLED, make_pooled
+from experiments.claims.pooled import COUNTED, POOLED, make_pooled
 from experiments.claims.registry import EXPERIMENTS
 from experiments.claims.result import RunResult, unpack
 from experiments.claims.statistics import (
@@ -31,6 +31,7 @@ from storage.findings import (
     ArmErrors,
     ArmFigures,
     ClaimFindings,
+    Comparison,
     DataFindings,
     Effect,
     ExperimentFindings,
@@ -145,10 +146,17 @@ def judge_claim(
         paper_value=claim.paper_value,
         measure=label,
         unit=unit,
-        comparison="ratio" if claim.ratio else "difference",
+        comparison=choose_comparison(claim),
         verdict=combine_data([one.verdict for one in found]),
         data=tuple(found),
     )
+
+
+def choose_comparison(claim: Claim) -> Comparison:
+    """Say how a claim compares its arms."""
+    if claim.measure in COUNTED:
+        return "count"
+    return "ratio" if claim.ratio else "difference"
 
 
 def judge_on_data(claim: Claim, kind: DataKind, runs: Sequence[RunResult]) -> DataFindings:

@@ -15,10 +15,11 @@ from experiments.claims.estimate import (
     count_operations,
     list_estimates,
 )
-from experiments.claims.figures import name_figure, write_figures
+from experiments.claims.figures import name_figure, name_kernel_sheet, write_figures
 from experiments.claims.findings import make_findings
 from experiments.claims.result import RunResult
 from storage.findings import (
+    RESULTS,
     ClaimFindings,
     DataFindings,
     ExperimentFindings,
@@ -128,6 +129,9 @@ def list_experiment(experiment: ExperimentFindings) -> Iterator[str]:
     for kind in dict.fromkeys(curve.kind for curve in experiment.curves):
         name = name_figure(experiment.name, kind)
         yield f"![The errors of each run after each epoch](findings/{name})\n"
+        sheet = RESULTS / name_kernel_sheet(experiment.name, kind)
+        if sheet.exists():
+            yield f"![conv1 of each run](../{sheet.relative_to(ROOT)})\n"
     if experiment.runs:
         minutes = experiment.cpu_seconds / 60
         runs = "1 run" if experiment.runs == 1 else f"{experiment.runs} runs"

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from experiments.claims.experiment import DATA_LABELS, DataKind
+from experiments.claims.recipes import APART, ONE_TOWER
 from experiments.claims.result import RunResult, unpack
 from experiments.claims.statistics import Interval, find_mean_interval, judge
 from storage.findings import ArmFigures, DataFindings, Effect, Unit, Verdict
@@ -12,16 +13,19 @@ from training.evaluation.confidence import error_rate
 
 ONE, FIVE, MEMBERS = "one network", "five averaged", 5
 MIN_EPOCHS, MIN_RUNS, SIGNIFICANT = 20, 5, 0.05
-"""Of runs whose towers are compared; how many there must be; and the p-value of a difference."""
-APART = ("separate-towers", "original-150")
-"""Variants whose towers never meet before fc6."""
+"""Of runs whose halves are compared; how many there must be; and the p-value of a difference."""
+TOGETHER_DIFFER, APART_DIFFER = "towers that differ", "towers apart that differ"
+HALVES_DIFFER = "halves of one tower that differ"
 POOLED: Mapping[str, tuple[str, Unit]] = {
     "crops against centre": ("top-1 error", "share"),
     "one against five": ("top-1 error, crops averaged", "share"),
-    "towers that differ": ("runs whose towers differ in colour selectivity", "share"),
-    "towers apart that differ": ("runs whose towers differ in colour selectivity", "share"),
+    TOGETHER_DIFFER: ("runs whose towers differ in colour selectivity", "share"),
+    APART_DIFFER: ("runs whose towers differ in colour selectivity", "share"),
+    HALVES_DIFFER: ("runs whose halves differ in colour selectivity", "share"),
 }
 """What is compared, by the name of the measure, and its unit."""
+COUNTED = (TOGETHER_DIFFER, APART_DIFFER, HALVES_DIFFER)
+"""Measures that count the runs that do as the claim says."""
 
 
 def make_pooled(
@@ -41,15 +45,17 @@ def make_pooled(
             case "one against five":
                 found = compare_ensemble(kind, groups[kind])
             case _:
-                apart = measure == "towers apart that differ"
-                found = compare_towers(kind, [r for r in own if is_apart(r) == apart])
+                found = compare_halves(kind, measure, own)
         if found:
             yield found
 
 
-def is_apart(run: RunResult) -> bool:
-    """Return whether a run's towers exchange nothing before fc6."""
-    return run.recipe.get("variant") in APART
+def find_halves_measure(run: RunResult) -> str:
+    """Return which measure a run's halves of conv1 belong to."""
+    variant = run.recipe.get("variant")
+    if variant in ONE_TOWER:
+        return HALVES_DIFFER
+    return APART_DIFFER if variant in APART else TOGETHER_DIFFER
 
 
 def compare_crops(kind: DataKind, runs: Sequence[RunResult]) -> DataFindings | None:
@@ -102,22 +108,30 @@ def is_same_length(run: RunResult, other: RunResult) -> bool:
     return (run.data, run.epochs) == (other.data, other.epochs)
 
 
-def compare_towers(kind: DataKind, runs: Sequence[RunResult]) -> DataFindings | None:
-    """Count the runs of two towers that differ in colour selectivity."""
-    tested = [run for run in runs if "p" in run.measured and run.epochs >= MIN_EPOCHS]
+def compare_halves(kind: DataKind, measure: str, runs: Sequence[RunResult]) -> DataFindings | None:
+    """Count the runs whose halves of conv1 differ in colour selectivity.
+
+    By the claim, those of two towers all do, and those of one tower do not.
+    """
+    tested = [
+        run
+        for run in runs
+        if find_halves_measure(run) == measure and "p" in run.measured and run.epochs >= MIN_EPOCHS
+    ]
     if not tested:
         return None
     differ = np.array([run.measured["p"] <= SIGNIFICANT for run in tested])
     rate = error_rate(differ)
     verdict: Verdict = "not held"
-    if differ.all():
+    as_claimed = bool(np.all(differ != (measure == HALVES_DIFFER)))
+    if as_claimed:
         verdict = "held" if len(tested) >= MIN_RUNS else "not resolved"
     reason = f"{rate.wrong} of {rate.images} runs differ"
-    if len(tested) < MIN_RUNS and differ.all():
+    if as_claimed and len(tested) < MIN_RUNS:
         reason += f"; the rule asks for {MIN_RUNS}"
     effect = Effect(
-        more="first tower",
-        less="second tower",
+        more="first half",
+        less="second half",
         value=rate.error,
         low=rate.low,
         high=rate.high,
@@ -128,9 +142,9 @@ def compare_towers(kind: DataKind, runs: Sequence[RunResult]) -> DataFindings | 
     arms = tuple(
         make_arm(
             name,
-            [select(run.measured["first tower"], run.measured["second tower"]) for run in tested],
+            [select(run.measured["first half"], run.measured["second half"]) for run in tested],
         )
-        for name, select in (("the less selective tower", min), ("the more selective tower", max))
+        for name, select in (("the less selective half", min), ("the more selective half", max))
     )
     return make_data(kind, f"{len(tested)} runs of at least {MIN_EPOCHS} epochs", arms, effect)
 

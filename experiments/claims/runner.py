@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGTERM
@@ -67,8 +67,12 @@ def choose_setting(
     data: PreparedDataset,
     epochs: int | None,
     images: int | None,
+    arms: Sequence[str] = (),
 ) -> Setting:
-    """Return how an experiment runs on this data. Raises ResultError if it does not."""
+    """Return how an experiment runs on this data. Raises ResultError if it does not.
+
+    arms: those to run; none named: all.
+    """
     kind = find_data_kind(data.class_names)
     if not experiment.settings:
         raise ResultError(
@@ -81,7 +85,17 @@ def choose_setting(
             f"{experiment.name} runs on {known}, and {data.root} is {DATA_LABELS[kind]}"
         )
     setting = experiment.settings[kind]
-    return replace(setting, epochs=epochs or setting.epochs, images=images or setting.images)
+    made = tuple(setting.make_arms(1))
+    for name in arms:
+        if name not in made:
+            choice = ", ".join(made)
+            raise ResultError(f"{experiment.name} has no arm {name}; choose from {choice}")
+    return replace(
+        setting,
+        epochs=epochs or setting.epochs,
+        images=images or setting.images,
+        only=tuple(arms),
+    )
 
 
 def run_arms_interleaved(
@@ -89,7 +103,7 @@ def run_arms_interleaved(
 ) -> Iterator[tuple[Arm, RunResult]]:
     """Run what is missing, and yield each arm with its result. Raises StoppedError."""
     parts = divide(work.data, setting)
-    arms = setting.make_arms(setting.epochs)
+    arms = setting.choose_arms(setting.epochs)
     if setting.rates:
         arms = {
             name: replace(recipe, rate=search_rate(experiment, name, setting, work))
@@ -168,7 +182,7 @@ def run_or_read(
         *(work.options, work.console, work.is_time_over),
     )
     if len(trained.probabilities):
-        save_predictions(trained, work.home)
+        save_arrays(trained, work.home)
     if keep_weights:
         save_kept_weights(trained, arm, parts, weights)
     trained.result.write(file)
@@ -205,11 +219,19 @@ def predictions_file(run: RunResult, home: Home) -> Path:
     return home.root / "experiments" / "predictions" / f"{digest(run)}.npy"
 
 
-def save_predictions(trained: Trained, home: Home) -> None:
-    """Save a run's predictions, for ensembles."""
-    file = predictions_file(trained.result, home)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.save(file, trained.probabilities)
+def conv1_file(run: RunResult, home: Home) -> Path:
+    """Return where a run's first kernels lie."""
+    return home.root / "experiments" / "conv1" / f"{digest(run)}.npy"
+
+
+def save_arrays(trained: Trained, home: Home) -> None:
+    """Save a run's predictions, for ensembles, and its first kernels, for a picture."""
+    for file, array in (
+        (predictions_file(trained.result, home), trained.probabilities),
+        (conv1_file(trained.result, home), trained.conv1),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, array)
 
 
 def load_predictions(run: RunResult, home: Home) -> Probabilities:

@@ -10,6 +10,7 @@ import torch
 from experiments.claims.baseline import measure_baseline
 from experiments.claims.chain import run_chain
 from experiments.claims.experiment import Experiment, Setting
+from experiments.claims.kernel_sheet import write_kernel_sheet
 from experiments.claims.neighbours import measure_neighbours
 from experiments.claims.pooled import FIVE, MEMBERS, ONE
 from experiments.claims.result import Count, RunResult, name_result, pack
@@ -31,6 +32,8 @@ def run_experiment(
         measure_baseline(experiment, setting, seeds, work)
     if experiment.special == "ensemble":
         average_networks(experiment, setting, runs, work)
+    if experiment.special == "kernels":
+        write_kernel_sheet(experiment, work)
     return None
 
 

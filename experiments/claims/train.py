@@ -19,13 +19,13 @@ from torch import Tensor
 
 from experiments.arms import Arm, find_wrong_rows, start_arm
 from experiments.claims.experiment import Setting, find_data_kind
+from experiments.claims.recipes import ONE_TOWER
 from experiments.claims.result import Count, Point, RunData, RunResult, pack
 from experiments.held_out import digest_split, hold_out, take_images
-from experiments.towers import contrast_halves
 from model.image.preprocess import CENTRE_CROP
 from model.image.ten_crop import ten_crop_forward
 from model.network.config import SQUARE_SIDE
-from model.visualization.kernels import compute_low_frequency_share
+from model.visualization.kernels import compare_halves, compute_low_frequency_share
 from storage.files import write_atomically
 from storage.machine import read_processor_name
 from storage.runs import Epoch, RunFolder
@@ -74,11 +74,16 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A finished run. probabilities: float16 [N, classes] of the test images, crops averaged."""
+    """A finished run.
+
+    probabilities: float16 [N, classes] of the test images, crops averaged; empty if it was not
+    tested. conv1: float32 [N, 3, k, k], the kernels.
+    """
 
     result: RunResult
     state: TrainingState
     probabilities: npt.NDArray[np.float16]
+    conv1: npt.NDArray[np.float32]
 
 
 def divide(data: PreparedDataset, setting: Setting, *, search: bool = False) -> Parts:
@@ -181,7 +186,19 @@ def train_run(
 
 def finish(run: "Run", result: RunResult) -> Trained:
     """Return a run with the time that it took, and what it predicted, if it was tested."""
-    return Trained(result=run.add_times(result), state=run.state, probabilities=run.probabilities)
+    return Trained(
+        result=run.add_times(result),
+        state=run.state,
+        probabilities=run.probabilities,
+        conv1=copy_conv1(run.state),
+    )
+
+
+def copy_conv1(state: TrainingState) -> npt.NDArray[np.float32]:
+    """Copy a network's first kernels: float32 [N, 3, k, k]."""
+    weight = state.network.first_conv.weight
+    kernels: npt.NDArray[np.float32] = weight.detach().float().cpu().numpy()
+    return kernels
 
 
 def measure_run(run: "Run", described: RunResult) -> RunResult:
@@ -189,13 +206,12 @@ def measure_run(run: "Run", described: RunResult) -> RunResult:
     state = run.state
     centre, crops = predict_test(state, run.parts.test, run.arm.recipe, run.spec.precision)
     run.probabilities = crops.numpy().astype(np.float16)
-    measured = {
-        "conv1 at low frequencies": compute_low_frequency_share(state.network.first_conv.weight)
-    }
-    if state.network.config.towers == 2:
-        contrast = contrast_halves(state.network.first_conv.weight.detach().float().cpu())
+    conv1 = copy_conv1(state)
+    measured = {"conv1 at low frequencies": compute_low_frequency_share(conv1)}
+    if state.network.config.towers == 2 or run.arm.recipe.variant in ONE_TOWER:
+        contrast = compare_halves(conv1)
         first, second = contrast.means
-        measured |= {"first tower": first, "second tower": second, "p": contrast.p}
+        measured |= {"first half": first, "second half": second, "p": contrast.p}
     if run.setting.plateau:
         measured["steps"] = run.plateau_steps or run.steps
         measured["left the plateau"] = float(run.plateau_steps is not None)

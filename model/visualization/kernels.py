@@ -149,6 +149,12 @@ def compare_selectivities(first: Sequence[float], second: Sequence[float]) -> Se
     return SelectivityContrast(means=means, as_extreme=as_extreme, splits=PERMUTATION_SPLITS)
 
 
+def compare_halves(conv1: SameKernels) -> SelectivityContrast:
+    """Test whether the colour selectivity of conv1's two halves differs: float32 [N, 3, k, k]."""
+    first, second = (compute_colour_selectivity(half).tolist() for half in split_towers(conv1))
+    return compare_selectivities(first, second)
+
+
 def _to_pixels(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     """Scale kernels to pixels: [N, 3, h, w] → uint8 [N, h, w, 3], as `draw_kernels` documents."""
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import load_file
 from torch import nn
 
-from experiments import finetune, recipe, towers
-from experiments.arms import Arm, Average, ResultsFile, run_arms
+from experiments import finetune, recipe
+from experiments.arms import Arm, Average, ResultsFile, find_wrong_rows, run_arms, train_arm
 from experiments.held_out import hold_out
-from model.visualization.kernels import compute_colour_selectivity
 from model.weights.checkpoint import Weights
 from training.batches.batches import Batches
 from training.dataset.prepare import PreparedDataset
@@ -128,20 +125,21 @@ def view(tiny: PreparedDataset) -> PreparedDataset:
 
 
 def test_an_interrupted_experiment_trains_what_is_missing_to_the_same_numbers(
-    view: PreparedDataset, tmp_path: Path
+    view: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
 
+    def train(arm: Arm, *rest: Any) -> dict[str, Any]:
+        result = train_arm(arm, *rest)
+        trained.append(arm.name)
+        return result
+
     def run(results: ResultsFile) -> list[dict[str, Any]]:
         arms = recipe.list_arms(TINY, 2, 1, ["small", "no-smoothing", "offsets"])
-
-        def note(arm: Arm, _state: object) -> dict[str, Any]:
-            trained.append(arm.name)
-            return {}
-
-        run_arms(arms, view, results, F32, QUIET, note)
+        run_arms(arms, view, results, F32, QUIET)
         return results.read("result")
 
+    monkeypatch.setattr("experiments.arms.train_arm", train)
     results = ResultsFile(tmp_path / "deep" / "recipe.jsonl")
     whole = run(results)
     assert trained == ["small", "offsets", "no-smoothing"]
@@ -197,7 +195,10 @@ def test_a_training_that_diverges_is_recorded_and_the_next_begins(
 
 
 def test_fine_tuning_starts_from_the_weights_and_training_from_scratch_does_not(
-    tiny: PreparedDataset, tmp_path: Path, weights_of: Callable[..., Weights]
+    tiny: PreparedDataset,
+    tmp_path: Path,
+    weights_of: Callable[..., Weights],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weights = weights_of(TINY.network(5))
     scratch, tuned, by_small = finetune.list_arms(weights, [1], 1)
@@ -206,13 +207,14 @@ def test_fine_tuning_starts_from_the_weights_and_training_from_scratch_does_not(
     still = {"rate": 1e-20, "batch": 5, "layer_rates": (), "variant": "cifar"}
     conv1: list[torch.Tensor] = []
 
-    def note(_arm: Arm, state: TrainingState) -> dict[str, Any]:
+    def find_wrong(state: TrainingState, **rest: Any) -> list[int]:
         conv1.append(state.network.conv1.weight.detach().clone())
-        return {}
+        return find_wrong_rows(state, **rest)
 
+    monkeypatch.setattr("experiments.arms.find_wrong_rows", find_wrong)
     results = ResultsFile(tmp_path / "finetune.jsonl")
     arms = [replace(arm, recipe=replace(arm.recipe, **still)) for arm in (scratch, tuned)]
-    run_arms(arms, tiny, results, F32, QUIET, note)
+    run_arms(arms, tiny, results, F32, QUIET)
     assert [torch.equal(c, weights.state["conv1.weight"]) for c in conv1] == [False, True]
     assert [line.get("weights") for line in results.read("result")] == [None, weights.identity]
     assert column(finetune.make_table(results.read("result")), "start") == [
@@ -254,53 +256,3 @@ def test_the_table_compares_each_arm_with_the_whole_preset(
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--only", "nothing"])
     with pytest.raises(SystemExit, match="nothing"):
         recipe.main()
-
-
-def test_the_towers_experiment_keeps_conv1_and_compares_its_halves(
-    tiny: PreparedDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    arms = towers.list_arms(TINY, 1, 2, ["cifar"])
-    results = ResultsFile(tmp_path / towers.RESULTS)
-
-    def save(arm: Arm, state: Any) -> dict[str, Any]:
-        return towers.save_conv1(arm, state, tmp_path)
-
-    run_arms(arms[:1], tiny, results, F32, QUIET, save)
-    run_arms(arms, tiny, results, F32, QUIET, save)
-    runs = towers.list_runs(tmp_path)
-    assert [run["recipe"]["seed"] for run in runs] == [0, 1]
-    assert len(results.read("result")) == 2
-    for run in runs:
-        conv1 = load_file(tmp_path / run["conv1"])["conv1.weight"]
-        assert conv1.shape == (64, 3, 5, 5)
-        both = compute_colour_selectivity(conv1)
-        assert run["selectivity"] == pytest.approx([both[:32].mean(), both[32:].mean()])
-        assert 0 < run["p"] <= 1
-        assert run["towers"] == 1
-    assert not torch.equal(*(load_file(tmp_path / run["conv1"])["conv1.weight"] for run in runs))
-    summary = towers.make_summary(runs)
-    differences = [abs(second - first) for first, second in (r["selectivity"] for r in runs)]
-    assert column(summary, "mean difference") == [f"{sum(differences) / 2:.3f}"]
-    assert column(summary, "runs") == ["2"]
-
-    monkeypatch.setattr(sys, "argv", ["towers.py", "--report", "--results", str(tmp_path)])
-    towers.main()
-    with Image.open(tmp_path / towers.SHEET) as sheet:
-        # 64 kernels of 5×5, eight by eight, enlarged four times, with gaps of four.
-        side = 8 * 20 + 7 * 4
-        assert sheet.width == side + 2 * towers.MARGIN
-        assert sheet.height == 2 * (side + towers.CAPTION + towers.MARGIN) + towers.MARGIN
-
-
-def test_the_towers_experiments_networks_have_two_one_or_separate_towers() -> None:
-    arms = towers.list_arms(SMALL, 24, 1, towers.VARIANTS)
-    found = {arm.name: arm.network(10) for arm in arms}
-    assert {name: config.towers for name, config in found.items()} == {
-        "paper": 2,
-        "separate-towers": 2,
-        "one-gpu": 1,
-    }
-    # All with α scaled, so that they differ in nothing else.
-    factors = {name: config.lrn_alpha_factors for name, config in found.items()}
-    assert factors["paper"] == factors["separate-towers"]
-    assert all(len(own) == 2 for own in factors.values())

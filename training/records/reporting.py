@@ -117,12 +117,13 @@ def write_epoch(run: RunFolder, epoch: Epoch[float], picture: Image.Image) -> No
     picture.save(run.conv1_picture(epoch.epoch))
 
 
-def draw_conv1(kernels: Tensor, towers: int = 2) -> Image.Image:
+def draw_conv1(kernels: Tensor, towers: int = 2, scale: int = 4) -> Image.Image:
     """Draw conv1's kernels, GPU 1's on the left and GPU 2's on the right.
 
     kernels: float32 [N, 3, k, k]. towers: 1 for one-GPU networks, which are drawn as one block.
+    scale: pixels along the side of a weight's square.
     """
-    parts = [draw_kernels(half) for half in split_towers(kernels, towers)]
+    parts = [draw_kernels(half, scale) for half in split_towers(kernels, towers)]
     width = sum(part.width for part in parts) + 16 * (towers - 1)
     whole = Image.new("RGB", (width, parts[0].height), "white")
     for number, part in enumerate(parts):
