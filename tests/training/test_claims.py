@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from rich.console import Console
 
-from experiments.claims import baseline, chain, neighbours
+from experiments.claims import baseline, chain, kernel_sheet, neighbours, train
 from experiments.claims.experiment import Claim, Contrast, Experiment, Setting
+from experiments.claims.figures import name_kernel_sheet
 from experiments.claims.findings import make_findings
 from experiments.claims.pooled import FIVE, ONE, make_pooled
 from experiments.claims.recipes import define_network
@@ -23,17 +26,24 @@ from experiments.claims.result import (
     read_results,
     unpack,
 )
-from experiments.claims.runner import Workplace, choose_setting, run_arms_interleaved
+from experiments.claims.runner import (
+    Workplace,
+    choose_setting,
+    conv1_file,
+    run_arms_interleaved,
+)
 from experiments.claims.special import run_experiment
 from experiments.held_out import keep_classes, take_images
 from model.network.architectures import VARIANTS
 from model.network.layers import Activation, Conv, Dense, Flatten, Pool
+from model.visualization.kernels import compute_colour_selectivity
 from model.weights.checkpoint import load_weights
 from storage.home import Home
 from training.dataset.prepare import PreparedDataset
 from training.recipe.config import PAPER, SMALL
 from training.recipe.options import Options
 from training.records.callbacks import StoppedError
+from training.records.reporting import draw_conv1
 
 TINY = replace(SMALL, variant="cifar-24", batch=5, rate=0.003, warmup=0)
 ARMS = {"plain": {}, "slow": {"rate": 0.001}}
@@ -147,6 +157,55 @@ def test_a_run_ends_at_its_target_and_the_rate_is_chosen_on_other_images(
         assert next(run for run in measured if run.arm == arm).recipe["rate"] == best
     digests = {run.purpose: run.data.fingerprint.split()[0] for run in (*searched, *measured)}
     assert digests["search"] != digests["measurement"]
+
+
+def test_only_the_arms_that_are_named_run(
+    tiny: PreparedDataset, work_on: Callable[..., Workplace]
+) -> None:
+    experiment = make_experiment(settings={"imagenette": make_setting(epochs=1, seeds=1)})
+    setting = choose_setting(experiment, tiny, None, None, ["slow"])
+    work = work_on(tiny)
+    assert [run.arm for run in run_all(experiment, setting, work)] == ["slow"]
+    # The other arm later, as another process would, and then there is nothing left to do.
+    whole = choose_setting(experiment, tiny, None, None)
+    runs = run_all(experiment, whole, work)
+    assert [run.arm for run in runs] == ["plain", "slow"]
+    assert run_all(experiment, whole, work) == runs
+    with pytest.raises(ResultError, match="no arm fast; choose from plain, slow"):
+        choose_setting(experiment, tiny, None, None, ["plain", "fast"])
+
+
+def test_the_first_kernels_of_all_runs_are_drawn_beside_the_results(
+    tiny: PreparedDataset, work_on: Callable[..., Workplace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "ONE_TOWER", (TINY.variant,))
+    monkeypatch.setattr(kernel_sheet, "MIN_EPOCHS", 1)
+    experiment = make_experiment(special="kernels")
+    work, setting = work_on(tiny), make_setting(epochs=1)
+    run_experiment(experiment, setting, 2, Path(), work)
+    runs = read_results(work.results)
+    for run in runs:
+        conv1 = np.load(conv1_file(run, work.home))
+        assert conv1.shape == (64, 3, 5, 5)
+        both = compute_colour_selectivity(conv1)
+        halves = [run.measured[name] for name in ("first half", "second half")]
+        assert halves == pytest.approx([both[:32].mean(), both[32:].mean()], rel=1e-5)
+        assert 0 < run.measured["p"] <= 1
+    sheet = work.results / name_kernel_sheet(experiment.name, "imagenette")
+    with Image.open(sheet) as image:
+        # Two arms of two seeds: 64 kernels of 5×5, four rows of eight on each side, doubled.
+        wide, high = 2 * (8 * 14 - 4) + 16, 4 * 14 - 4
+        margin, caption = kernel_sheet.MARGIN, kernel_sheet.CAPTION
+        assert image.size == (2 * (wide + margin) + margin, 2 * (high + caption + margin) + margin)
+        first = np.array(image)[margin + caption :, margin:][:high, :wide]
+    kernels = torch.from_numpy(np.load(conv1_file(runs[0], work.home)))
+    assert np.array_equal(first, np.array(draw_conv1(kernels, 2, kernel_sheet.SCALE)))
+
+    # Runs of another machine are not here: the picture that has them stays.
+    before = sheet.read_bytes()
+    conv1_file(runs[0], work.home).unlink()
+    run_experiment(experiment, setting, 2, Path(), work)
+    assert sheet.read_bytes() == before
 
 
 def test_an_experiment_that_cannot_run_says_so(tiny: PreparedDataset) -> None:

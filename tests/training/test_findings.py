@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from experiments.claims import baseline, chain, figures, page
+from experiments.claims import baseline, chain, figures, page, pooled
 from experiments.claims.experiment import Contrast
 from experiments.claims.findings import judge_claim, judge_on_data, make_findings
 from experiments.claims.listing import make_listing
 from experiments.claims.measures import read_epochs_to, read_epochs_to_common_error
 from experiments.claims.registry import EXPERIMENTS
 from experiments.claims.result import (
+    RunResult,
     pack,
     read_result,
     read_results,
@@ -100,6 +101,51 @@ def test_neighbours_are_compared_image_by_image() -> None:
     expected = ttest_1samp((hits["fc7"] - hits["pixels"]) / 6, 0).confidence_interval(0.95)
     assert (effect.low, effect.high) == pytest.approx((expected.low, expected.high))
     assert (effect.verdict, effect.compared) == ("held", 100)
+
+
+def make_halves(variant: str, *, differ: list[bool]) -> list[RunResult]:
+    """Runs of 20 epochs on photographs, whose halves of conv1 differ or not."""
+    run = make_result("x", 0, [0.5])
+    return [
+        replace(
+            run,
+            data=replace(run.data, kind="imagenette"),
+            recipe={"variant": variant, "epochs": 20},
+            seed=seed,
+            measured={"first half": 0.5, "second half": 0.2, "p": 0.001 if one else 0.3},
+        )
+        for seed, one in enumerate(differ)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("measure", "variant", "differ", "verdict"),
+    [
+        (pooled.TOGETHER_DIFFER, "paper", [True] * 5, "held"),
+        (pooled.TOGETHER_DIFFER, "paper", [True] * 4, "not resolved"),
+        (pooled.TOGETHER_DIFFER, "paper", [True] * 5 + [False], "not held"),
+        (pooled.APART_DIFFER, "separate-towers", [True] * 5, "held"),
+        (pooled.HALVES_DIFFER, "one-gpu", [False] * 5, "held"),
+        (pooled.HALVES_DIFFER, "one-gpu", [False] * 2, "not resolved"),
+        (pooled.HALVES_DIFFER, "one-gpu", [False, True], "not held"),
+    ],
+)
+def test_the_runs_whose_halves_differ_are_counted(
+    measure: str, variant: str, differ: list[bool], verdict: str
+) -> None:
+    runs = make_halves(variant, differ=differ)
+    others = [
+        run
+        for other in ("paper", "separate-towers", "one-gpu")
+        if other != variant
+        for run in make_halves(other, differ=[True, False])
+    ]
+    short = [replace(run, recipe={"variant": variant, "epochs": 19}) for run in runs]
+    (found,) = pooled.make_pooled(measure, {}, [*others, *runs, *short])
+    assert found.verdict == verdict
+    assert found.effects[0].compared == len(differ)
+    assert found.effects[0].value == pytest.approx(sum(differ) / len(differ))
+    assert [arm.mean for arm in found.arms] == pytest.approx([0.2, 0.5])
 
 
 def test_the_rates_that_were_tried_and_chosen_are_said() -> None:
