@@ -42,7 +42,7 @@ RECIPE_ARMS = (
 TOWER_EPOCHS, LONG_EPOCHS, SHORT_EPOCHS = 20, 24, 8
 SEEDS, SHORT_SEEDS = 5, 3
 """Of the towers, and of the short arms, for which the time may end after the first."""
-CONV1, RUNS = "conv1-arms.safetensors", "experiments"
+CONV1, RUNS = "conv1-arms.safetensors", "claims"
 """In the report: the first layers of the towers, and the files of their runs."""
 
 

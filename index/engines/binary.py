@@ -11,6 +11,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 
 from index.damage import OpenedFile
 from index.engines.autoencoder import (
@@ -25,13 +26,14 @@ from index.engines.options import EngineOptions
 from index.engines.protocol import EarlierEngine, RowFilter, VersionData
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca, project_sample
 from index.manifest import REBUILD_HINT, StoreError
-from index.vectors import Floats, Ids, Vectors
+from index.vectors import ROWS_PER_CHUNK, Floats, Ids, Vectors, map_kept_rows
 from storage.progress import Report
 
 ENCODER_FILE = "candidates.safetensors"
 CODES_FILE = "candidates.faissbin"
 CODE_BITS = (64, 128, 256)
 DEFAULT_BITS = 256
+Codes = npt.NDArray[np.uint8]
 MAX_TRAINING_ROWS = 50_000
 """Rows that the autoencoder is trained on."""
 
@@ -50,18 +52,27 @@ def train_binary(version: VersionData, options: EngineOptions, report: Report) -
     inputs = project_sample(transform, vectors, rows, MAX_TRAINING_ROWS, options.seed)
     encoder = train_encoder(transform, inputs, bits, options.seed, report)
     save_encoder(encoder, version.folder / ENCODER_FILE)
-    write_codes(encoder, vectors, rows, version.folder / CODES_FILE, report)
+    write_codes(encode_rows(encoder, vectors, rows, report), rows, version.folder / CODES_FILE)
     return {"bits": bits, "seed": options.seed, "coded": len(rows)}
 
 
 def update_binary(version: VersionData, earlier: EarlierEngine, report: Report) -> dict[str, Any]:
-    """Encode a version's rows with an earlier version's encoder; return the new parameters.
+    """Copy an earlier version's encoder and codes, and encode new rows; return the new parameters.
 
     Raises StoreError and OSError.
     """
     encoder, rows = load_encoder(earlier.folder / ENCODER_FILE), version.id_map.live_rows
     shutil.copyfile(earlier.folder / ENCODER_FILE, version.folder / ENCODER_FILE)
-    write_codes(encoder, version.vectors, rows, version.folder / CODES_FILE, report)
+    before = read_codes(earlier.folder / CODES_FILE)
+    numbers = faiss.vector_to_array(before.id_map)
+    present = dict(zip(numbers.tolist(), range(len(numbers)), strict=True))
+    earlier_rows = map_kept_rows(earlier.shards, version.vectors.shards)[rows]
+    places = np.array([present.get(row, -1) for row in earlier_rows.tolist()], np.int64)
+    known = places >= 0
+    codes = np.empty((len(rows), encoder.bits // 8), np.uint8)
+    codes[known] = before.index.reconstruct_n(0, before.ntotal)[places[known]]
+    codes[~known] = encode_rows(encoder, version.vectors, rows[~known], report)
+    write_codes(codes, rows, version.folder / CODES_FILE)
     return {**earlier.parameters, "bits": encoder.bits, "coded": len(rows)}
 
 
@@ -100,16 +111,23 @@ def pad_columns(rows: Ids, count: int) -> Ids:
     return np.pad(rows, ((0, 0), (0, missing)), constant_values=-1) if missing else rows
 
 
-def write_codes(encoder: Encoder, vectors: Vectors, rows: Ids, file: Path, report: Report) -> None:
-    """Encode rows, int64 [n], and write a FAISS file with row numbers as ids. Raises OSError."""
-    codes = faiss.IndexBinaryIDMap(faiss.IndexBinaryFlat(encoder.bits))
-    done = report("Encoding the vectors", len(vectors))
-    for numbers, values in vectors.read_row_chunks(rows):
-        codes.add_with_ids(encoder.encode(values), numbers)
-        done(int(numbers[-1]) + 1)
-    done(len(vectors))
+def encode_rows(encoder: Encoder, vectors: Vectors, rows: Ids, report: Report) -> Codes:
+    """Encode rows, int64 [n]: uint8 [n, bytes]. Raises StoreError."""
+    codes = np.empty((len(rows), encoder.bits // 8), np.uint8)
+    done = report("Encoding the vectors", len(rows))
+    for start in range(0, len(rows), ROWS_PER_CHUNK):
+        numbers = rows[start : start + ROWS_PER_CHUNK]
+        codes[start : start + len(numbers)] = encoder.encode(vectors.take(numbers))
+        done(start + len(numbers))
+    return codes
+
+
+def write_codes(codes: Codes, rows: Ids, file: Path) -> None:
+    """Write codes, uint8 [n, bytes], as a FAISS file with row numbers as ids. Raises OSError."""
+    index = faiss.IndexBinaryIDMap(faiss.IndexBinaryFlat(8 * codes.shape[1]))
+    index.add_with_ids(codes, rows)
     with file.open("wb") as out:
-        faiss.write_index_binary(codes, make_faiss_writer(out.write))
+        faiss.write_index_binary(index, make_faiss_writer(out.write))
 
 
 def read_codes(file: Path) -> faiss.IndexBinaryIDMap:

@@ -26,7 +26,7 @@ from index.engines.binary import (
 from index.engines.options import EngineOptions
 from index.engines.protocol import EarlierEngine, RowFilter, VersionData
 from index.manifest import StoreError
-from index.vectors import Vectors
+from index.vectors import Vectors, write_shard
 from model.network.config import FEATURES
 from storage.progress import ignore_progress
 
@@ -124,25 +124,31 @@ def test_threads_get_the_same_answers(trained: Trained) -> None:
             np.testing.assert_array_equal(proposed, alone)
 
 
-def test_an_update_encodes_all_rows_with_the_same_encoder(
-    trained: Trained, open_vectors: Open, version_of: VersionOf, tmp_path: Path
+def test_an_update_encodes_new_rows_with_the_same_encoder(
+    trained: Trained, version_of: VersionOf, tmp_path: Path
 ) -> None:
+    vectors, before = trained.version.vectors, trained.version.folder
+    shard = write_shard(before / "added.npy", [fc7_like(50, 7)], "float16")
+    # Ten have gone, and those that had no code come to life.
+    live = np.arange(10, COUNT + 50)
     folder = tmp_path / "new"
-    version = version_of(folder, open_vectors(folder, fc7_like(COUNT + 50, 2)))
+    version = version_of(folder, Vectors(before, [*vectors.shards, shard], "float16"), live)
     reported: dict[str, list[int]] = {}
 
     def report(name: str, total: int) -> Callable[[int], None]:
         return reported.setdefault(name, [total]).append
 
-    before, shards = trained.version.folder, trained.version.vectors.shards
-    earlier = EarlierEngine(folder=before, shards=shards, parameters=trained.parameters)
+    earlier = EarlierEngine(folder=before, shards=vectors.shards, parameters=trained.parameters)
     parameters = update_binary(version, earlier, report)
     assert (folder / ENCODER_FILE).read_bytes() == (before / ENCODER_FILE).read_bytes()
-    engine, query = open_binary(version, parameters), version.vectors.take([COUNT + 20])
-    assert COUNT + 20 in engine.propose(query, 10, RowFilter())
-    assert sorted(engine.propose(query, COUNT + 50, RowFilter())[0]) == [*range(COUNT + 50)]
     ((total, *done),) = reported.values()
-    assert done[-1] == total == COUNT + 50
+    assert done[-1] == total == len(np.setdiff1d(live, LIVE))
+
+    # The codes are those that the encoder gives for all rows.
+    codes = load_encoder(folder / ENCODER_FILE).encode(version.vectors.take(live))
+    write_codes(codes, live, tmp_path / "expected")
+    assert (folder / CODES_FILE).read_bytes() == (tmp_path / "expected").read_bytes()
+    assert open_binary(version, parameters).codes.ntotal == len(live)
 
 
 @pytest.mark.parametrize(("count", "equal"), [(1, False), (30, True)])
@@ -185,9 +191,9 @@ def test_files_of_another_training_are_refused(trained: Trained) -> None:
 
 
 def test_a_full_disk_is_an_os_error(trained: Trained) -> None:
-    encoder = load_encoder(trained.version.folder / ENCODER_FILE)
+    codes = np.zeros((len(LIVE), 8), np.uint8)
     with pytest.raises(OSError, match="No space left"):
-        write_codes(encoder, trained.version.vectors, LIVE, Path("/dev/full"), ignore_progress)
+        write_codes(codes, LIVE, Path("/dev/full"))
 
 
 def test_an_unsupported_number_of_bits_is_refused(trained: Trained) -> None:
