@@ -14,8 +14,9 @@ import numpy as np
 import tyro
 
 from index.building.near_duplicates import encode_jpeg, measure_near_duplicate_pixels
-from index.review.copies import find_copies, find_neighbourhood
+from index.review.copies import find_copies
 from index.review.doubts import find_label_doubts
+from index.review.neighbourhood import find_neighbourhood
 from index.sample import make_thumbnail
 from index.vectors import Floats, Ids
 from model.dataset.folder import Photograph, scan_folder

@@ -39,6 +39,7 @@ from index.draft import add_files
 from index.id_map import IdMap
 from index.manifest import Manifest
 from index.review.make import gather_reviewed_images, make_review
+from index.review.neighbourhood import Neighbourhood, read_neighbourhood, write_neighbourhood
 from index.review.stored import REVIEW_FILE, Review, write_review
 from index.sample import PAGE_COLUMNS, SAMPLE_FILE, Pixels, read_sample_columns
 from index.vectors import Ids, Vectors
@@ -93,10 +94,12 @@ def write_looks(
         write_calibration(target, calibrate_version(predictor, indexed, validation, nearest))
     if sample is not None:
         report_done = report("Reviewing labels and copies", 1)
-        review = review_version(predictor, indexed, sample, validation, sessions)
+        kept = read_neighbourhood(before[0]) if before else None
+        reviewed = review_version(predictor, indexed, sample, validation, sessions, kept)
         report_done(1)
-        if review is not None:
-            write_review(target, review)
+        if reviewed is not None:
+            write_review(target, reviewed[0])
+            write_neighbourhood(target, reviewed[1])
     return validation if validation.entries else None
 
 
@@ -106,10 +109,12 @@ def review_version(
     sample: tuple[Ids, Pixels],
     validation: ValidationImages,
     sessions: Sessions,
-) -> Review | None:
+    before: Neighbourhood | None,
+) -> tuple[Review, Neighbourhood] | None:
     """Review the sample's and the validation images; None if there are too few.
 
-    Raises StoreError for damaged vectors, and DatabaseError.
+    Also returns each one's nearest others. before: those of an earlier version. Raises StoreError
+    for damaged vectors, and DatabaseError.
     """
     folder = indexed.folder
     registered = register_validation_images(sessions, folder, validation.labels, validation.entries)
@@ -128,6 +133,7 @@ def review_version(
         read_class_ids(sessions, registered.dataset_id),
         indexed.near,
         measure_near_duplicate_pixels(paths, predictor.config.resize),
+        before,
     )
 
 

@@ -6,24 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from index.review.doubts import Bools
+from index.review.neighbourhood import Neighbourhood
 from index.sample import Pixels
-from index.vectors import Doubles, Floats, Ids
+from index.vectors import Doubles, Ids
 
-ROWS_PER_BLOCK = 1024
-"""Images compared with all others at a time."""
-NEIGHBOURS = 16
-"""Nearest others of each image: those that vote on its label, and those that may be its copies."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Neighbourhood:
-    """The nearest others of N images, nearest first.
-
-    places: int64 [N, k]. distances: float64 [N, k], in fc7.
-    """
-
-    places: Ids
-    distances: Doubles
+PAIRS_PER_BLOCK = 1024
+"""Pairs whose thumbnails are compared at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,29 +25,6 @@ class Copies:
     places: Ids
     distances: Doubles
     pixels: Doubles
-
-
-def find_neighbourhood(features: Floats, count: int = NEIGHBOURS) -> Neighbourhood:
-    """Find the nearest others of each of float32 [N, F]; fewer than `count` if there are fewer.
-
-    They are found in float32 and their distances computed in float64.
-    """
-    norms = np.square(features, dtype=np.float32).sum(axis=1)
-    count = min(count, len(features) - 1)
-    places = np.empty((len(features), count), np.int64)
-    distances = np.empty((len(features), count))
-    for start in range(0, len(features), ROWS_PER_BLOCK):
-        block = features[start : start + ROWS_PER_BLOCK]
-        own = np.arange(start, start + len(block))
-        squared = norms - 2 * (block @ features.T)
-        squared[np.arange(len(block)), own] = np.inf
-        some = np.argpartition(squared, count - 1, axis=1)[:, :count]
-        for row, candidates in zip(own.tolist(), some, strict=True):
-            difference = features[candidates].astype(np.float64) - features[row]
-            exact = np.sqrt(np.square(difference).sum(axis=1))
-            order = np.lexsort((candidates, exact))
-            places[row], distances[row] = candidates[order], exact[order]
-    return Neighbourhood(places=places, distances=distances)
 
 
 def find_copies(
@@ -95,8 +60,8 @@ def find_copies(
 def compute_pixel_distances(thumbnails: Pixels, pairs: Ids) -> Doubles:
     """Compute the Euclidean distance between the thumbnails of each pair, int64 [P, 2]."""
     found = np.empty(len(pairs))
-    for start in range(0, len(pairs), ROWS_PER_BLOCK):
-        some = pairs[start : start + ROWS_PER_BLOCK]
+    for start in range(0, len(pairs), PAIRS_PER_BLOCK):
+        some = pairs[start : start + PAIRS_PER_BLOCK]
         difference = thumbnails[some[:, 0]].astype(np.int32) - thumbnails[some[:, 1]]
         found[start : start + len(some)] = np.square(difference).reshape(len(some), -1).sum(axis=1)
     return np.sqrt(found)

@@ -10,6 +10,7 @@ That is the dozen lines of NumPy in `find_contested`, instead of the package cle
 the AGPL, and brings scikit-learn and pandas along.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,15 +115,11 @@ def count_votes(labels: Ids, neighbours: Ids, classes: int) -> Doubles:
 def cross_validate(features: Floats, labels: Ids, classes: int) -> Doubles:
     """Predict each image's label by a classifier fitted without it: float64 [N, classes]."""
     inputs = project_features(features)
-    targets = np.eye(classes)[labels]
     folds = np.random.default_rng(SEED).permutation(len(labels)) % FOLDS
     variance = max(float(np.square(inputs).mean()), float(np.finfo(np.float32).tiny))
+    penalties = [ridge * variance for ridge in RIDGES]
     best, least = np.full((len(labels), classes), 1 / classes), np.inf
-    for ridge in RIDGES:
-        scores = np.zeros_like(targets)
-        for fold in range(FOLDS):
-            out = folds == fold
-            scores[out] = fit_and_score(inputs, targets, out, ridge * variance)
+    for scores in score_left_out(inputs, np.eye(classes)[labels], folds, penalties):
         raw = np.exp(SCORE_SCALE * (scores - scores.max(axis=1, keepdims=True)))
         probabilities = (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
         scaled = scale_probabilities(probabilities, fit_temperature(probabilities, labels))
@@ -131,21 +128,35 @@ def cross_validate(features: Floats, labels: Ids, classes: int) -> Doubles:
     return best
 
 
-def fit_and_score(inputs: Doubles, targets: Doubles, out: Bools, penalty: float) -> Doubles:
-    """Fit a ridge regression without the rows `out`, and give their scores: [n, classes]."""
-    known, wanted = inputs[~out], targets[~out]
-    centre, mean = known.mean(axis=0), wanted.mean(axis=0)
-    known, wanted = known - centre, wanted - mean
-    # The same weights both ways: (XᵀX + λ)⁻¹Xᵀy = Xᵀ(XXᵀ + λ)⁻¹y. The smaller matrix is solved.
-    few = len(known) < known.shape[1]
-    gram = known @ known.T if few else known.T @ known
-    gram[np.diag_indices(len(gram))] += penalty * len(known)
-    if few:
-        weights = known.T @ np.linalg.solve(gram, wanted)
-    else:
-        weights = np.linalg.solve(gram, known.T @ wanted)
-    scores: Doubles = (inputs[out] - centre) @ weights + mean
+def score_left_out(
+    inputs: Doubles, targets: Doubles, folds: Ids, penalties: Sequence[float]
+) -> Doubles:
+    """Score each image by ridge regressions fitted without its fold: [penalties, N, classes].
+
+    inputs: [N, F]. targets: [N, classes]. folds: int64 [N]. penalties: for each image fitted to.
+    The products are summed up once for each fold; what was fitted to is the others' sum.
+    """
+    inputs = inputs - inputs.mean(axis=0)  # smaller numbers lose less where sums are subtracted
+    groups = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    parts = [sum_products(inputs[group], targets[group]) for group in groups]
+    whole = [np.sum(every, axis=0) for every in zip(*parts, strict=True)]
+    scores = np.zeros((len(penalties), *targets.shape))
+    for group, own in zip(groups, parts, strict=True):
+        known = len(inputs) - len(group)
+        products, crossed, summed, wanted = (a - b for a, b in zip(whole, own, strict=True))
+        centre, mean = summed / known, wanted / known
+        gram = products - known * np.outer(centre, centre)
+        crossed -= known * np.outer(centre, mean)
+        for number, penalty in enumerate(penalties):
+            ridge = penalty * known * np.eye(len(gram))
+            weights = np.linalg.solve(gram + ridge, crossed)
+            scores[number, group] = (inputs[group] - centre) @ weights + mean
     return scores
+
+
+def sum_products(inputs: Doubles, targets: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+    """Return XᵀX, XᵀY, and the sums of X and of Y."""
+    return inputs.T @ inputs, inputs.T @ targets, inputs.sum(axis=0), targets.sum(axis=0)
 
 
 def project_features(features: Floats) -> Doubles:

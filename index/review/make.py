@@ -8,8 +8,9 @@ import numpy as np
 
 from index.building.validation import ValidationImages
 from index.id_map import Classes, IdMap
-from index.review.copies import Copies, find_copies, find_neighbourhood
+from index.review.copies import Copies, find_copies
 from index.review.doubts import Bools, find_label_doubts
+from index.review.neighbourhood import Neighbourhood, find_neighbourhood
 from index.review.outliers import find_outliers
 from index.review.stored import UNKNOWN_CLASS, Review
 from index.sample import Pixels
@@ -91,16 +92,18 @@ def make_review(
     class_ids: dict[str, int],
     near: float,
     near_pixels: float,
-) -> Review | None:
+    before: Neighbourhood | None = None,
+) -> tuple[Review, Neighbourhood] | None:
     """Review images; None if there are too few of them, or they are all of one class.
 
-    class_ids: the dataset's class ids by folder. near, near_pixels: the distances, in fc7 and of
-    thumbnails, up to which two images count as near-duplicates.
+    Also returns each one's nearest others. class_ids: the dataset's class ids by folder. near,
+    near_pixels: the distances, in fc7 and of thumbnails, up to which two images count as
+    near-duplicates. before: the nearest others in an earlier version with the same weights.
     """
     known, labels = np.unique(images.classes, return_inverse=True)
     if len(images.ids) < MIN_REVIEWED or len(known) < 2:
         return None
-    found = find_neighbourhood(images.features)
+    found = find_neighbourhood(images.features, before=before)
     folders = [name.folder for name in network.weights.classes]
     by_output = np.array([class_ids.get(f, UNKNOWN_CLASS) for f in folders], np.int32)
     predicted = network.compute_probabilities(images.features)
@@ -108,10 +111,10 @@ def make_review(
     judged = select_classes(predicted, by_output, known)
     judged[~validation] = np.nan  # the network was trained on these
     doubts = find_label_doubts(images.features, labels, found.places, len(known), judged)
-    distances, outlying = find_outliers(images.features, labels)
+    distances, outlying = find_outliers(images.features, labels, found)
     copies = find_copies(found, images.thumbnails, near, near_pixels, images.same)
     exact = set(images.same)
-    return Review(
+    review = Review(
         ids=images.ids,
         validation=validation,
         classes=images.classes.astype(np.int32),
@@ -129,6 +132,7 @@ def make_review(
         near=near,
         near_pixels=near_pixels,
     )
+    return review, found
 
 
 def select_classes(probabilities: Floats, by_output: Classes, known: Classes) -> Doubles:

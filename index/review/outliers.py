@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from index.review.copies import find_neighbourhood
+from index.review.neighbourhood import Neighbourhood, find_nearest_others
 from index.vectors import Doubles, Floats, Ids
 
 FENCE = 1.5
@@ -12,19 +12,25 @@ MIN_CLASS_IMAGES = 5
 """Classes with fewer have no quartiles to speak of."""
 
 
-def find_outliers(features: Floats, labels: Ids) -> tuple[Doubles, Doubles]:
+def find_outliers(features: Floats, labels: Ids, found: Neighbourhood) -> tuple[Doubles, Doubles]:
     """Measure how far each image is from the others of its class.
 
-    features: float32 [N, F]. labels: int64 [N]. Returns the distance from the nearest one, float64
-    [N], infinite for an image that is alone; and how many interquartile ranges it lies above the
-    upper quartile of its class, float64 [N]: beyond 1.5 it is an outlier. −∞ in small classes.
+    features: float32 [N, F]. labels: int64 [N]. found: their nearest others. Returns the distance
+    from the nearest one, float64 [N], infinite for an image that is alone; and how many
+    interquartile ranges it lies above the upper quartile of its class, float64 [N]: beyond 1.5 it
+    is an outlier. −∞ in small classes.
     """
     distances, scores = np.full(len(labels), np.inf), np.full(len(labels), -np.inf)
+    alike = labels[found.places] == labels[:, None]
+    # The first neighbour of the class is the nearest one of the class.
+    nearby, first = np.flatnonzero(alike.any(axis=1)), alike.argmax(axis=1)
+    distances[nearby] = found.distances[nearby, first[nearby]]
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         if len(members) < 2:
             continue
-        distances[members] = find_neighbourhood(features[members], 1).distances[:, 0]
+        far = members[np.isinf(distances[members])]
+        distances[far] = find_nearest_others(features, far, members, 1)[1][:, 0]
         if len(members) < MIN_CLASS_IMAGES:
             continue
         lower, upper = np.percentile(distances[members], [25, 75])

@@ -1,19 +1,32 @@
 """The review against truths that were planted: swapped labels, copies, outliers."""
 
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
 
 from index.building.near_duplicates import encode_jpeg
-from index.review.copies import find_copies, find_neighbourhood
+from index.manifest import StoreError
+from index.review.copies import find_copies
 from index.review.doubts import (
     find_contested,
     find_label_doubts,
-    fit_and_score,
     judge_labels,
+    score_left_out,
 )
 from index.review.make import select_classes
+from index.review.neighbourhood import (
+    Neighbourhood,
+    find_nearest_others,
+    find_neighbourhood,
+    read_neighbourhood,
+    write_neighbourhood,
+)
 from index.review.outliers import find_outliers
 from index.sample import make_thumbnail
 from model.image.preprocess import decode_square, make_square
@@ -68,17 +81,19 @@ def test_swapped_labels_rank_above_chance_and_above_plain_confidence() -> None:
 @pytest.mark.parametrize("images", [12, 60])
 def test_the_ridge_regression_is_that_of_least_squares(images: int) -> None:
     random = np.random.default_rng(0)
-    inputs, targets = random.normal(size=(images, 20)), random.normal(size=(images, 3))
-    out = np.arange(images) % 4 == 0
-    known, mean = inputs[~out], targets[~out].mean(axis=0)
-    centred = known - known.mean(axis=0)
-    # A penalty is as many more rows, whose targets are zero.
-    rows = np.r_[centred, np.sqrt(0.3 * len(known)) * np.eye(20)]
-    wanted = np.r_[targets[~out] - mean, np.zeros((20, 3))]
-    weights = np.linalg.lstsq(rows, wanted, rcond=None)[0]
-    expected = (inputs[out] - known.mean(axis=0)) @ weights + mean
-    found = fit_and_score(inputs, targets, out, 0.3)
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    inputs, targets = random.normal(1, size=(images, 20)), random.normal(size=(images, 3))
+    folds = np.arange(images) % 4
+    found = score_left_out(inputs, targets, folds, [0.3, 2.0])
+    for fold, (number, penalty) in itertools.product(range(4), enumerate([0.3, 2.0])):
+        out = folds == fold
+        known, mean = inputs[~out], targets[~out].mean(axis=0)
+        centred = known - known.mean(axis=0)
+        # A penalty is as many more rows, whose targets are zero.
+        rows = np.r_[centred, np.sqrt(penalty * len(known)) * np.eye(20)]
+        wanted = np.r_[targets[~out] - mean, np.zeros((20, 3))]
+        weights = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+        expected = (inputs[out] - known.mean(axis=0)) @ weights + mean
+        np.testing.assert_allclose(found[number, out], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_right_labels_of_clear_classes_are_not_contested() -> None:
@@ -111,6 +126,61 @@ def test_neighbours_are_those_of_a_brute_force_search() -> None:
     assert found.distances == pytest.approx(np.sort(apart, axis=1)[:, :5])
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_an_earlier_version_found_changes_nothing_of_what_is_found(
+    seed: int, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(seed)
+    features, _ = make_features(seed)
+    # Equal images, as of the same pixels under several names.
+    features[[5, 17, 18, 100]] = features[40]
+    earlier = features[np.sort(random.permutation(len(features))[:200])]
+    earlier = np.insert(earlier, 90, random.normal(0, 1, (3, 60)), axis=0).astype(np.float32)
+    write_neighbourhood(tmp_path, find_neighbourhood(earlier))
+    before = read_neighbourhood(tmp_path)
+    assert before is not None
+    expected = find_neighbourhood(features)
+    found = find_neighbourhood(features, before=before)
+    assert (found.places == expected.places).all()
+    assert (found.distances == expected.distances).all()
+    # The same images again: nothing is compared.
+    again = Neighbourhood(
+        keys=expected.keys, places=expected.places, distances=expected.distances + 1
+    )
+    assert (find_neighbourhood(features, before=again).distances == again.distances).all()
+    # Others altogether, and so few that each has fewer others.
+    for other in (features[:9] + 1, features[:9]):
+        few = find_neighbourhood(other)
+        assert few.places.shape == (9, 8)
+        assert (find_neighbourhood(features, before=few).places == expected.places).all()
+
+
+def test_an_update_compares_only_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, _ = make_features()
+    before = find_neighbourhood(features[1:])
+    searched: list[int] = []
+
+    def find(features: Any, rows: Any, *rest: Any) -> Any:
+        searched.append(len(rows))
+        return find_nearest_others(features, rows, *rest)
+
+    monkeypatch.setattr("index.review.neighbourhood.find_nearest_others", find)
+    find_neighbourhood(features, before=before)
+    assert searched == [1]
+    # Without one image, those that had it among their nearest are searched for.
+    find_neighbourhood(features[2:], before=before)
+    assert searched[1] == (before.places == 0).any(axis=1).sum() - (before.places[0] == 0).any()
+
+
+def test_a_damaged_neighbourhood_is_named(tmp_path: Path) -> None:
+    found = find_neighbourhood(make_features()[0])
+    wrong = replace(found, places=found.places + len(found.keys))
+    for one in (wrong, replace(found, keys=found.keys[1:])):
+        write_neighbourhood(tmp_path, one)
+        with pytest.raises(StoreError, match=r"neighbourhood\.npz is damaged"):
+            read_neighbourhood(tmp_path)
+
+
 def test_planted_copies_are_found_and_nothing_else() -> None:
     pictures = [
         Image.fromarray(getattr(data, name)()).convert("RGB")
@@ -138,13 +208,13 @@ def test_planted_copies_are_found_and_nothing_else() -> None:
 def test_an_image_unlike_its_class_is_an_outlier() -> None:
     features, labels = make_features()
     features[7] += 9
-    distances, scores = find_outliers(features, labels)
+    distances, scores = find_outliers(features, labels, find_neighbourhood(features))
     assert scores.argmax() == 7
     assert scores[7] > 1.5
     same = np.linalg.norm(features[labels == 0][:, None] - features[labels == 0], axis=2)
     np.fill_diagonal(same, np.inf)
     assert distances[:EACH] == pytest.approx(same.min(axis=1), rel=1e-5)
-    alone = find_outliers(features, np.r_[labels[:-1], 9])
+    alone = find_outliers(features, np.r_[labels[:-1], 9], find_neighbourhood(features))
     assert np.isinf(alone[0][-1])
     assert np.isneginf(alone[1][-1])
 

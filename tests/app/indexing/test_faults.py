@@ -59,6 +59,7 @@ LISTS = {
         "units.npz",
     ),
     *("validation.npz", "validation_files.npz", "nearest.npz", "calibration.npz", "review.npz"),
+    "neighbourhood.npz",
 }
 
 
