@@ -4,6 +4,8 @@ Every kind of code gets the same number of bits per image. It proposes 200 candi
 which the six nearest by the full vectors are taken, as in the index.
 
 - autoencoder: ours, searched by Hamming distance.
+- deep autoencoder: Krizhevsky and Hinton's (2011), by Hamming distance; of the features.
+- deep autoencoder of pixels: the same of 32×32 thumbnails, as theirs, if there are photographs.
 - PCA + sign: the signs of the first principal components, by Hamming distance.
 - ITQ: the same after the rotation that minimises the quantization error.
 - RaBitQ: one bit per principal component, and factors that correct the estimated distances.
@@ -20,6 +22,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -37,11 +40,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.deep_autoencoder import train_deep_autoencoder
 from index.engines import binary
 from index.engines.options import EngineOptions
 from index.engines.protocol import RowFilter, VersionData
 from index.engines.reduction import PCA_SAMPLE_ROWS, draw_rows, fit_pca
 from index.id_map import IdMap
+from index.sample import make_thumbnail
 from index.vectors import Vectors, write_shard
 from model.dataset.folder import Photograph, scan_folder
 from model.image.preprocess import read_square
@@ -52,6 +57,9 @@ from storage.machine import read_processor_name
 K, CANDIDATES = 6, 200
 MAX_COMPONENTS = 256
 """Principal components that FAISS's kinds can use."""
+DEEP, PIXELS = "deep autoencoder", "deep autoencoder of pixels"
+DEEP_BITS = (28, 256)
+"""The code lengths of Krizhevsky and Hinton."""
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Propose = Callable[[Floats, int], Ids]
@@ -85,12 +93,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The database and the queries, float32 [n, 4096], and their classes if known."""
+    """The database and the queries, float32 [n, 4096], and their classes if known.
+
+    row_pixels, query_pixels: their thumbnails, float32 [n, 3072].
+    """
 
     rows: Floats
     queries: Floats
     row_classes: Ids | None = None
     query_classes: Ids | None = None
+    row_pixels: Floats | None = None
+    query_pixels: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -150,19 +163,41 @@ def photograph_features(options: Options) -> Dataset:
     assert options.weights
     folder = scan_folder(options.data)
     predictor = Predictor.from_weights(load_weights(options.weights))
-    found = {}
-    for side, photographs in (("train", folder.train), ("val", folder.val)):
-        file = options.cache / f"{predictor.identity}-{side}.npy"
-        if not file.exists():
-            options.cache.mkdir(parents=True, exist_ok=True)
-            np.save(file, compute_photograph_features(predictor, folder.root, photographs, side))
-        found[side] = np.load(file)
-    train = np.array([p.class_index for p in folder.train])
-    val = np.array([p.class_index for p in folder.val])
-    step = -(-len(val) // options.queries)
-    return Dataset(
-        found["train"][: options.rows], found["val"][::step], train[: options.rows], val[::step]
+    sides = {"train": folder.train, "val": folder.val}
+    features, pixels = (
+        [
+            load_cached(options.cache / f"{name}-{side}.npy", compute, folder.root, some, side)
+            for side, some in sides.items()
+        ]
+        for name, compute in (
+            (predictor.identity, partial(compute_photograph_features, predictor)),
+            ("pixels", read_thumbnails),
+        )
     )
+    classes = [np.array([p.class_index for p in some]) for some in sides.values()]
+    step = -(-len(folder.val) // options.queries)
+    return Dataset(
+        *(features[0][: options.rows], features[1][::step]),
+        *(classes[0][: options.rows], classes[1][::step]),
+        *(pixels[0][: options.rows], pixels[1][::step]),
+    )
+
+
+def load_cached(file: Path, compute: Callable[..., Floats], *arguments: Any) -> Floats:
+    """Load an array from a file, which is made if it is not there."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        np.save(file, compute(*arguments))
+    found: Floats = np.load(file)
+    return found
+
+
+def read_thumbnails(root: Path, photographs: Sequence[Photograph], side: str) -> Floats:
+    """Read the thumbnails of photographs: float32 [n, 3072]."""
+    files = [root / photograph.path for photograph in photographs]
+    with ThreadPoolExecutor() as pool:
+        squares = track(pool.map(read_square, files), f"Thumbnails of {side}", len(files))
+        return np.stack([make_thumbnail(square).ravel().astype(np.float32) for square in squares])
 
 
 def compute_photograph_features(
@@ -183,21 +218,27 @@ def compare(dataset: Dataset, options: Options) -> list[Figures]:
     flat = faiss.IndexFlatL2(dataset.rows.shape[1])
     flat.add(dataset.rows)
     truth = flat.search(dataset.queries, K)[1]
-    found = [
-        measure_code(
-            "full vectors", 0, 4 * flat.d, lambda q, k: flat.search(q, k)[1], dataset, truth
-        )
-    ]
+
+    def find(queries: Floats, count: int) -> Ids:
+        found: Ids = flat.search(queries, count)[1]
+        return found
+
+    found = [measure_code("full vectors", 0, 4 * flat.d, find, dataset, truth, dataset.queries)]
     some = draw_rows(np.arange(len(dataset.rows)), PCA_SAMPLE_ROWS, options.seed)
     transform = fit_pca(dataset.rows[some], MAX_COMPONENTS, options.seed)
     for kind, make in KINDS.items():
         if options.only and kind not in options.only:
             continue
-        for bits in options.bits:
+        rows, queries = dataset.rows, dataset.queries
+        if kind == PIXELS:
+            if dataset.row_pixels is None or dataset.query_pixels is None:
+                continue
+            rows, queries = dataset.row_pixels, dataset.query_pixels
+        for bits in DEEP_BITS if kind in (DEEP, PIXELS) else options.bits:
             start = time.process_time()
-            size, propose = make(dataset.rows, bits, transform, options.seed)
+            size, propose = make(rows, bits, transform, options.seed)
             seconds = time.process_time() - start
-            found.append(measure_code(kind, bits, size, propose, dataset, truth, seconds))
+            found.append(measure_code(kind, bits, size, propose, dataset, truth, queries, seconds))
     return found
 
 
@@ -208,11 +249,15 @@ def measure_code(
     propose: Propose,
     dataset: Dataset,
     truth: Ids,
+    queries: Floats,
     training: float = 0.0,
 ) -> Figures:
-    """Measure what all queries find, and how long some of them take one at a time."""
+    """Measure what all queries find, and how long some of them take one at a time.
+
+    queries: what is encoded of them; the dataset has their vectors.
+    """
     count = min(CANDIDATES, len(dataset.rows))
-    proposed = propose(dataset.queries, count)
+    proposed = propose(queries, count)
     refined = np.stack(
         [
             nearest_by_vectors(dataset, q, rows)
@@ -220,7 +265,7 @@ def measure_code(
         ]
     )
     times = []
-    for query in dataset.queries[:100, None]:
+    for query in queries[:100, None]:
         start = time.process_time()
         propose(query, count)
         times.append(time.process_time() - start)
@@ -275,6 +320,20 @@ def make_autoencoder(rows: Floats, bits: int, _: Any, seed: int) -> tuple[int, P
     return bits // 8, lambda queries, count: found.propose(queries, count, RowFilter(), 0)
 
 
+def make_deep_autoencoder(rows: Floats, bits: int, _: Any, seed: int) -> tuple[int, Propose]:
+    """Train Krizhevsky and Hinton's autoencoder."""
+    encode = train_deep_autoencoder(rows, bits, seed)
+    size = -(-bits // 8)
+    codes = faiss.IndexBinaryFlat(8 * size)
+    codes.add(np.packbits(encode(rows), axis=1))
+
+    def propose(queries: Floats, count: int) -> Ids:
+        found: Ids = codes.search(np.packbits(encode(queries), axis=1), count)[1]
+        return found
+
+    return size, propose
+
+
 def make_pca_signs(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, Propose]:
     """Train signs of principal components."""
     return build_chain(rows, [first_components(transform, bits)], faiss.IndexLSH(bits, bits, False))
@@ -306,6 +365,8 @@ def make_opq_pq(rows: Floats, bits: int, transform: Any, _: int) -> tuple[int, P
 
 KINDS: Mapping[str, Callable[[Floats, int, Any, int], tuple[int, Propose]]] = {
     "autoencoder": make_autoencoder,
+    DEEP: make_deep_autoencoder,
+    PIXELS: make_deep_autoencoder,
     "PCA + sign": make_pca_signs,
     "ITQ": make_itq,
     "RaBitQ": make_rabitq,

@@ -8,8 +8,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
-from benchmarks import codes
+from benchmarks import codes, deep_autoencoder
 from benchmarks.codes import (
     Dataset,
     Figures,
@@ -20,6 +21,10 @@ from benchmarks.codes import (
     recall_at_k,
     summarise_winners,
 )
+from benchmarks.deep_autoencoder import choose_widths, train_machine
+from index.sample import make_thumbnail
+from model.dataset.folder import scan_folder
+from model.image.preprocess import read_square
 
 Floats = npt.NDArray[np.float32]
 
@@ -79,6 +84,39 @@ def test_signs_of_components_are_compared_bit_by_bit() -> None:
     assert code.refined == pytest.approx(recall_at_k(near[:, :200], truth), abs=0.02)
 
 
+def test_a_deep_autoencoders_layers_are_halved_down_to_the_code() -> None:
+    assert choose_widths(256) == [2048, 1024, 512, 256]
+    assert choose_widths(28) == [2048, 1024, 512, 256, 128, 64, 32, 28]
+
+
+def test_a_boltzmann_machine_learns_to_give_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deep_autoencoder, "MACHINE_EPOCHS", 60)
+    random = torch.Generator().manual_seed(0)
+    # Four patterns of 24 units, some of them flipped.
+    patterns = torch.randint(2, (4, 24), generator=random).float()
+    seen = patterns[torch.arange(512) % 4]
+    seen = (seen - (torch.rand(seen.shape, generator=random) < 0.05).float()).abs()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = train_machine(seen, 16, gaussian=False)
+    units = torch.sigmoid(layer(patterns))
+    again = torch.sigmoid((units.round() - 0.5) @ layer.weight)
+    agree = ((again > 0.5) == (patterns > 0.5)).float().mean()
+    assert agree > 0.8  # 0.5 by chance
+
+
+def test_pixels_of_photographs_are_encoded_too(tmp_path: Path, few_photographs: Path) -> None:
+    folder = scan_folder(few_photographs)
+    pixels = codes.read_thumbnails(folder.root, folder.train, "train")
+    assert pixels.shape == (len(folder.train), 3072)
+    first = read_square(folder.root / folder.train[0].path)
+    assert pixels[0].tolist() == make_thumbnail(first).ravel().tolist()
+    file = tmp_path / "deep" / "cached.npy"
+    for values in (pixels, pixels + 1):
+        found = codes.load_cached(file, lambda kept: kept, values)
+        assert found.tolist() == pixels.tolist()
+
+
 def test_the_verdict_says_plainly_who_loses() -> None:
     some = [
         figures("full vectors", 0, 1, 1),
@@ -105,12 +143,14 @@ def test_all_kinds_are_measured(
     file = tmp_path / "figures.json"
     monkeypatch.setattr(sys, "argv", ["benchmarks/codes.py", *words, "--json", str(file)])
     monkeypatch.setattr(codes, "CANDIDATES", 100)
+    monkeypatch.setattr(deep_autoencoder, "FIRST_UNITS", 512)
     codes.main()
     found = {f["kind"]: f for f in json.loads(file.read_text())["kinds"]}
     bytes_of = {name: f["bytes"] for name, f in found.items()}
     # RaBitQ stores two float32 besides the 64 bits.
     eights = {"autoencoder": 8, "PCA + sign": 8, "ITQ": 8, "RaBitQ": 16, "OPQ + PQ": 8}
-    assert bytes_of == {"full vectors": 16384, **eights}
+    # Of two lengths, the longer comes last. Without photographs there are no pixels.
+    assert bytes_of == {"full vectors": 16384, codes.DEEP: 32, **eights}
     output = capsys.readouterr().out
     for name, f in found.items():
         assert 0.6 < f["refined"] <= 1, name  # by chance: a third
