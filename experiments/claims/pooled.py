@@ -45,7 +45,7 @@ def make_pooled(
             case "one against five":
                 found = compare_ensemble(kind, groups[kind])
             case _:
-                found = compare_halves(kind, measure, own)
+                found = count_differing_runs(kind, measure, own)
         if found:
             yield found
 
@@ -108,7 +108,9 @@ def is_same_length(run: RunResult, other: RunResult) -> bool:
     return (run.data, run.epochs) == (other.data, other.epochs)
 
 
-def compare_halves(kind: DataKind, measure: str, runs: Sequence[RunResult]) -> DataFindings | None:
+def count_differing_runs(
+    kind: DataKind, measure: str, runs: Sequence[RunResult]
+) -> DataFindings | None:
     """Count the runs whose halves of conv1 differ in colour selectivity.
 
     By the claim, those of two towers all do, and those of one tower do not.
