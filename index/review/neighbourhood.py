@@ -59,9 +59,7 @@ def find_neighbourhood(
     if before is not None and before.places.shape[1] == count:
         lost, new = take_over(found, before)
     everything = np.arange(len(features))
-    found.places[lost], found.distances[lost] = find_nearest_others(
-        features, lost, everything, count
-    )
+    found.places[lost], found.distances[lost] = search_others(features, lost, everything, count)
     put_new_among(found, features, np.setdiff1d(everything, lost), new)
     return found
 
@@ -100,7 +98,7 @@ def match_places(before: Keys, now: Keys) -> Ids:
     return np.array([one.pop() if (one := waiting.get(k)) else -1 for k in before.tolist()], int)
 
 
-def find_nearest_others(features: Floats, rows: Ids, among: Ids, count: int) -> tuple[Ids, Doubles]:
+def search_others(features: Floats, rows: Ids, among: Ids, count: int) -> tuple[Ids, Doubles]:
     """Find the nearest of `among`, themselves left out, of some rows of float32 [N, F].
 
     rows: int64 [M]. Returns int64 [M, count] and float64 [M, count], nearest first.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from index.review.neighbourhood import Neighbourhood, find_nearest_others
+from index.review.neighbourhood import Neighbourhood, search_others
 from index.vectors import Doubles, Floats, Ids
 
 FENCE = 1.5
@@ -30,7 +30,7 @@ def find_outliers(features: Floats, labels: Ids, found: Neighbourhood) -> tuple[
         if len(members) < 2:
             continue
         far = members[np.isinf(distances[members])]
-        distances[far] = find_nearest_others(features, far, members, 1)[1][:, 0]
+        distances[far] = search_others(features, far, members, 1)[1][:, 0]
         if len(members) < MIN_CLASS_IMAGES:
             continue
         lower, upper = np.percentile(distances[members], [25, 75])

@@ -22,9 +22,9 @@ from index.review.doubts import (
 from index.review.make import select_classes
 from index.review.neighbourhood import (
     Neighbourhood,
-    find_nearest_others,
     find_neighbourhood,
     read_neighbourhood,
+    search_others,
     write_neighbourhood,
 )
 from index.review.outliers import find_outliers
@@ -162,9 +162,9 @@ def test_an_update_compares_only_what_is_new(monkeypatch: pytest.MonkeyPatch) ->
 
     def find(features: Any, rows: Any, *rest: Any) -> Any:
         searched.append(len(rows))
-        return find_nearest_others(features, rows, *rest)
+        return search_others(features, rows, *rest)
 
-    monkeypatch.setattr("index.review.neighbourhood.find_nearest_others", find)
+    monkeypatch.setattr("index.review.neighbourhood.search_others", find)
     find_neighbourhood(features, before=before)
     assert searched == [1]
     # Without one image, those that had it among their nearest are searched for.
