@@ -14,8 +14,9 @@ from flask.cli import with_appcontext
 from rich.console import Console
 
 from app import context
-from app.cli.classify_formats import FORMATS, make_printable_name
+from app.cli.classify_table import format_table, make_printable_name
 from app.cli.terminal import exit_interrupted, exit_with, handle_cli_errors
+from app.inference.classified_files import format_csv, format_json
 from app.inference.classify_files import (
     FindNeighbours,
     Judge,
@@ -42,7 +43,7 @@ PIPED_TABLE_WIDTH = 160
 @click.option(
     "--format",
     "form",
-    type=click.Choice(tuple(FORMATS)),
+    type=click.Choice(("table", "csv", "json")),
     default="table",
     show_default=True,
     help="Output format.",
@@ -76,7 +77,13 @@ def classify_command(
             predictor, find, judge = load_predictor(neighbours)
             top = min(top, len(predictor.classes))
             outcomes = classify_with_progress(files, predictor, top, find, judge)
-            text = FORMATS[form](outcomes, top, neighbours, get_table_width())
+            match form:
+                case "csv":
+                    text = format_csv(outcomes, top, neighbours)
+                case "json":
+                    text = format_json(outcomes, with_neighbours=bool(neighbours))
+                case _:
+                    text = format_table(outcomes, neighbours, get_table_width())
             out.write(text.encode())
             out.flush()
         report_passed_over(files)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from app.cli.classify_formats import FORMULA_STARTS, escape_cell
 from app.review.corrections import ACTIONS, CorrectionError, ListedCorrection
+from storage.csv_cells import escape_cell, unescape_cell
 
 FIELDS = ("file", "sha256", "action", "label", "to", "note")
 FORMAT = 1
@@ -66,11 +66,6 @@ def parse_csv(text: str, file: Path) -> list[dict[str, Any]]:
     return [
         {name: unescape_cell(cell or "") for name, cell in row.items() if name} for row in lines
     ]
-
-
-def unescape_cell(text: str) -> str:
-    """Undo `escape_cell`'s protection against formulas."""
-    return text[1:] if text.startswith(tuple(f"'{start}" for start in FORMULA_STARTS)) else text
 
 
 def parse_row(row: dict[str, Any], where: str) -> ListedCorrection:

@@ -14,6 +14,7 @@ from app import context
 from app.database.images import find_images
 from app.database.new_home import needs_first_tables
 from app.database.tables import UploadBatch, UploadResult
+from app.inference.classified_files import format_csv
 from app.inference.classify import classify_image
 from app.inference.classify_files import ClassifiedFile, Outcome, UnclassifiedFile
 from app.inference.state import LabelsOnly, NotReady, Ready
@@ -86,8 +87,6 @@ def show_batch(token: str) -> str:
 @blueprint.get("/together/<token>.csv")
 def serve_batch_csv(token: str) -> Response:
     """Return the labels of images that were uploaded together, as `flask classify` writes them."""
-    from app.cli.classify_formats import format_csv  # imports rich, which no other page needs
-
     batch = find_batch_or_404(token)
     found = find_batch_results(batch)
     outcomes = [
@@ -96,7 +95,7 @@ def serve_batch_csv(token: str) -> Response:
         if "reason" in item or item["token"] in found
     ]
     most = max((len(result.top5) for result in found.values()), default=0)
-    response = Response(format_csv(outcomes, most, 0, 0), mimetype="text/csv")
+    response = Response(format_csv(outcomes, most, 0), mimetype="text/csv")
     response.headers.set("Content-Disposition", "attachment", filename="classified.csv")
     return response
 
