@@ -1,17 +1,26 @@
-"""What the field did before: SIFT features, Fisher vectors, a linear classifier (Table 1)."""
+"""What the field did before: SIFT features, Fisher vectors, a linear classifier (Table 1).
+
+OpenCV computes the descriptors, on a grid and at several scales as in Sánchez and Perronnin,
+"High-dimensional signature compression for large-scale image classification" (CVPR 2011);
+scikit-image the Fisher vectors, scikit-learn the classifier.
+"""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import torch
 
 from experiments.arms import Arm
 from experiments.claims.experiment import Experiment, Setting
-from experiments.claims.result import Count, RunResult, name_result, pack, read_result
+from experiments.claims.result import Count, ResultError, RunResult, name_result, pack, read_result
 from experiments.claims.runner import Workplace
 from experiments.claims.train import Parts, describe_run, divide
 from training.dataset.store import Split
@@ -20,18 +29,26 @@ from training.recipe.config import PAPER
 from training.records.callbacks import StoppedError
 
 ARM = "SIFT + Fisher vectors"
-DESCRIPTORS, DIMENSIONS, GAUSSIANS = 300, 64, 64
-"""SIFT descriptors of an image at most, their dimensions after PCA, Gaussians of the mixture."""
-MIXTURE_DESCRIPTORS = 100_000
-"""Descriptors that PCA and mixture are fitted to."""
+STEP, PATCHES = 8, (16, 24, 36, 54)
+"""Pixels between the grid's points, and along the side of what a descriptor describes."""
+PATCH_PER_SIZE = 6
+"""OpenCV's SIFT describes 4 × 4 cells, each 1.5 times as wide as what it calls a point's size."""
+DIMENSIONS, GAUSSIANS = 64, 64
+"""Of descriptors after PCA; and of the mixture."""
+MIXTURE_IMAGES, MIXTURE_DESCRIPTORS = 1000, 100
+"""Training images that PCA and mixture are fitted to, and descriptors of each."""
 COSTS = (0.1, 1.0, 10.0)
 """Of errors, in the linear SVM: what is chosen on the training images held out."""
 IMAGES_PER_BLOCK = 256
 Floats = npt.NDArray[np.float32]
+Image = npt.NDArray[np.uint8]
 
 
 def measure_baseline(experiment: Experiment, setting: Setting, seeds: int, work: Workplace) -> None:
-    """Measure the classifier with several seeds, on the networks' images. Raises StoppedError."""
+    """Measure the classifier with several seeds, on the networks' images.
+
+    Raises StoppedError, and ResultError without OpenCV.
+    """
     parts = divide(work.data, setting)
     for seed in range(seeds):
         arm = Arm(name=ARM, recipe=replace(PAPER, seed=seed))
@@ -52,13 +69,13 @@ def measure_seed(described: RunResult, parts: Parts, work: Workplace) -> RunResu
     from sklearn.svm import LinearSVC  # slow to import
 
     cpu, start = time.process_time(), time.perf_counter()
-    folder = work.home.root / "experiments" / "sift" / parts.data.fingerprint.replace(" ", "-")
+    name = f"{parts.data.fingerprint.replace(' ', '-')}-seed{described.seed}"
+    folder = work.home.root / "experiments" / "fisher" / name
     splits = {"train": parts.train.train, "held out": parts.train.val, "test": parts.test.val}
-    described_images = {
-        name: describe_split(split, folder / name, work) for name, split in splits.items()
+    encoder = FisherEncoder(draw_descriptors(splits["train"], described.seed), described.seed)
+    vectors = {
+        name: encode_split(encoder, split, folder / name, work) for name, split in splits.items()
     }
-    encoder = FisherEncoder(described_images["train"], described.seed)
-    vectors = {name: encoder.encode(images) for name, images in described_images.items()}
     errors: dict[float, float] = {}
     machines = {}
     for cost in COSTS:
@@ -85,62 +102,88 @@ def measure_seed(described: RunResult, parts: Parts, work: Workplace) -> RunResu
     )
 
 
-def describe_split(split: Split, folder: Path, work: Workplace) -> list[Floats]:
-    """Compute the SIFT descriptors of every image, float32 [n, 128] each, block by block on disk.
+def draw_descriptors(split: Split, seed: int) -> Floats:
+    """Draw descriptors of some images, for what is fitted to them: float32 [n, 128]."""
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.permutation(len(split))[:MIXTURE_IMAGES])
+    found = [describe_image(image) for image in split.iter_images(rows)]
+    return np.concatenate(
+        [one[random.permutation(len(one))[:MIXTURE_DESCRIPTORS]] for one in found]
+    )
+
+
+def encode_split(encoder: "FisherEncoder", split: Split, folder: Path, work: Workplace) -> Floats:
+    """Compute the Fisher vector of every image, float32 [N, D], block by block on disk.
 
     Raises StoppedError; the blocks that are finished stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     found: list[Floats] = []
     for start in range(0, len(split), IMAGES_PER_BLOCK):
-        file = folder / f"{start:08d}.npz"
+        file = folder / f"{start:08d}.npy"
         if not file.exists():
             if stop := work.is_time_over():
                 raise StoppedError(stop)
             rows = np.arange(start, min(start + IMAGES_PER_BLOCK, len(split)))
-            images = list(describe_images(split, rows))
-            part = file.with_suffix(".part.npz")
-            np.savez_compressed(part, counts=[len(i) for i in images], all=np.concatenate(images))
+            block = [encoder.encode(describe_image(image)) for image in split.iter_images(rows)]
+            part = file.with_suffix(".part.npy")
+            np.save(part, np.stack(block))
             part.rename(file)
-        with np.load(file) as block:
-            ends = np.cumsum(block["counts"])[:-1]
-            found += np.split(block["all"].astype(np.float32) / 512, ends)
-    return found
+        found.append(np.load(file))
+    return np.concatenate(found)
 
 
-def describe_images(split: Split, rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield each image's SIFT descriptors, uint8 [n, 128], drawn from all of them by its row."""
-    from skimage.color import rgb2gray
-    from skimage.feature import SIFT
+def describe_image(image: Image) -> Floats:
+    """Compute the SIFT descriptors of uint8 [s, s, 3] on a grid: float32 [n, 128], 0–255."""
+    sift, grid = make_sift(), make_grid(len(image))
+    descriptors: Floats = sift.compute(rgb_to_grey(image), grid)[1]
+    return descriptors
 
-    for row, image in zip(rows, split.iter_images(rows), strict=True):
-        sift = SIFT(upsampling=1)  # type: ignore[no-untyped-call]
-        try:
-            sift.detect_and_extract(rgb2gray(image))  # type: ignore[no-untyped-call]
-            descriptors = np.asarray(sift.descriptors, np.uint8)
-        except RuntimeError:
-            # No keypoint was found: an image without contrast.
-            descriptors = np.zeros((1, 128), np.uint8)
-        order = np.random.default_rng(row).permutation(len(descriptors))[:DESCRIPTORS]
-        yield descriptors[np.sort(order)]
+
+@cache
+def make_sift() -> Any:
+    """Make OpenCV's SIFT, on one thread. Raises ResultError without OpenCV."""
+    try:
+        import cv2
+    except ImportError as error:
+        raise ResultError(
+            "SIFT needs OpenCV: `pip install -c constraints.txt -e '.[sift]'`"
+        ) from error
+    cv2.setNumThreads(1)
+    return cv2.SIFT.create()
+
+
+@cache
+def make_grid(side: int) -> Sequence[Any]:
+    """Make the points that are described in a square of so many pixels."""
+    import cv2
+
+    places = np.arange(STEP, side - STEP + 1, STEP, dtype=float).tolist()
+    return [
+        cv2.KeyPoint(x, y, patch / PATCH_PER_SIZE, 0.0)
+        for patch, y, x in product(PATCHES, places, places)
+    ]
+
+
+def rgb_to_grey(image: Image) -> Image:
+    """Convert uint8 [s, s, 3] to grey levels: uint8 [s, s]."""
+    return np.asarray(PIL.Image.fromarray(image).convert("L"))
 
 
 class FisherEncoder:
     """Fisher vectors, improved (Perronnin 2010), of RootSIFT descriptors after PCA."""
 
-    def __init__(self, images: list[Floats], seed: int) -> None:
+    def __init__(self, descriptors: Floats, seed: int) -> None:
+        """Fit PCA and mixture to float32 [n, 128]."""
         from skimage.feature import learn_gmm
 
-        every = np.concatenate(images)
-        chosen = np.random.default_rng(seed).permutation(len(every))[:MIXTURE_DESCRIPTORS]
-        sample = take_roots(every[chosen])
+        sample = take_roots(descriptors)
         self.mean = sample.mean(0)
         _, _, axes = np.linalg.svd(sample - self.mean, full_matrices=False)
         self.axes = axes[:DIMENSIONS]
-        modes = min(GAUSSIANS, len(sample) // 2)
         self.mixture = learn_gmm(  # type: ignore[no-untyped-call]
             [self.project(sample)],
-            n_modes=modes,
+            n_modes=min(GAUSSIANS, len(sample) // 2),
             gm_args={"covariance_type": "diag", "random_state": seed, "max_iter": 50},
         )
 
@@ -149,18 +192,14 @@ class FisherEncoder:
         projected: Floats = (descriptors - self.mean) @ self.axes.T
         return projected
 
-    def encode(self, images: list[Floats]) -> npt.NDArray[np.float64]:
-        """Compute each image's Fisher vector: [N, 2 · 64 · 64 + 64]."""
-        return np.stack([self.encode_image(image) for image in images])
-
-    def encode_image(self, descriptors: Floats) -> npt.NDArray[np.float64]:
-        """Compute the Fisher vector of one image's descriptors, float32 [n, 128]."""
+    def encode(self, descriptors: Floats) -> Floats:
+        """Compute the Fisher vector of one image's descriptors: float32 [n, 128] → [D]."""
         from skimage.feature import fisher_vector
 
         vector: npt.NDArray[np.float64] = fisher_vector(  # type: ignore[no-untyped-call]
             self.project(take_roots(descriptors)), self.mixture, improved=True
         )
-        return vector
+        return vector.astype(np.float32)
 
 
 def take_roots(descriptors: Floats) -> Floats:

@@ -39,7 +39,8 @@ Written by `python experiments/run.py report` from the runs in experiments/resul
 
 What the paper claims, and what came of it here. `python experiments/run.py list` shows the
 experiments, `python experiments/run.py lrn --data path/to/cifar10` runs one, with `--seeds`,
-`--epochs`, `--images` and `--budget` in minutes, and goes on where it was stopped. All arms of one
+`--epochs`, `--images` and `--budget` in minutes, and goes on where it was stopped; `--arms` runs some
+arms alone. `baseline` needs OpenCV: `pip install -c constraints.txt -e ".[sift]"`. All arms of one
 seed run before the next seed's, on the same images; choices are made on training images held out,
 and the validation images are looked at once, at the end of a run.
 

@@ -308,7 +308,7 @@ def test_the_nearest_images_against_a_sort_of_all() -> None:
     assert np.array_equal(moved[:, 16:, 16:], squares[:, :-16, :-16])
 
 
-def test_the_baseline_classifies_what_is_easy(
+def test_the_baseline_is_measured_and_read_again(
     tiny: PreparedDataset, work_on: Callable[..., Workplace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(baseline, "GAUSSIANS", 2)
@@ -319,5 +319,37 @@ def test_the_baseline_classifies_what_is_easy(
     (run,) = read_results(work.results)
     assert run.errors["crops top-1"].images == 12
     assert run.errors["crops top-5"].wrong == 0  # of three classes
-    vectors = baseline.FisherEncoder([np.random.default_rng(1).random((50, 128), np.float32)], 0)
-    assert vectors.encode([np.random.default_rng(2).random((9, 128), np.float32)]).shape == (1, 34)
+    # Stopped before its results, it goes on with the vectors on disk.
+    (file,) = work.results.glob("*/*.json")
+    file.unlink()
+    monkeypatch.setattr(baseline.FisherEncoder, "encode", None)
+    baseline.measure_baseline(experiment, make_setting(), 1, work)
+    (again,) = read_results(work.results)
+    assert without_times([again]) == without_times([run])
+
+
+def test_fisher_vectors_tell_lying_stripes_from_standing_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(baseline, "GAUSSIANS", 4)
+    random = np.random.default_rng(0)
+
+    def draw(*, standing: bool) -> np.ndarray:
+        phase, width = random.uniform(0, 6), random.uniform(6, 9)
+        line = 127 + 90 * np.sin(np.arange(96) * 2 * np.pi / width + phase)
+        image = np.broadcast_to(line, (96, 96)) + random.normal(0, 12, (96, 96))
+        grey = (image if standing else image.T).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+
+    images = [draw(standing=n % 2 == 0) for n in range(24)]
+    described = [baseline.describe_image(image) for image in images]
+    assert described[0].shape == (4 * 11 * 11, 128)
+    encoder = baseline.FisherEncoder(np.concatenate(described[:12]), 0)
+    vectors = np.stack([encoder.encode(one) for one in described])
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1)
+    centres = [vectors[first:12:2].mean(axis=0) for first in (0, 1)]
+    nearer = [np.linalg.norm(vectors[12:] - c, axis=1) for c in centres]
+    assert (nearer[0] < nearer[1]).tolist() == [True, False] * 6
+    # An image without contrast has descriptors too.
+    flat = encoder.encode(baseline.describe_image(np.full((96, 96, 3), 90, np.uint8)))
+    assert np.isfinite(flat).all()

@@ -114,7 +114,8 @@ BASELINE = Experiment(
     ),
     settings=photograph_settings({"the network": {}}, minutes=300),
     special="baseline",
-    note="scikit-image's SIFT and Fisher vectors, scikit-learn's linear SVM, one crop.",
+    note="SIFT on a grid at four scales (OpenCV), Fisher vectors (scikit-image), a linear SVM "
+    "(scikit-learn), of the whole image.",
 )
 
 CHAIN = Experiment(
