@@ -264,19 +264,26 @@ def to_float32(rows: npt.NDArray[Any]) -> Floats:
 
 
 def widen(rows: npt.NDArray[Any], out: Floats | None = None) -> Floats:
-    """Copy rows of float16 or float32 into float32: into `out`, or a new array.
+    """Copy finite rows of float16 or float32 into float32: into `out`, or a new array.
 
-    torch converts float16 six times as fast as NumPy, but nothing imports it for that: a server
-    that answers with a prepared network does without.
+    torch converts float16 three times as fast, but nothing imports it for that: a server that
+    answers with a prepared network does without.
     """
     target = np.empty(rows.shape, np.float32) if out is None else out
-    if sys.modules.get("torch") is None:
-        np.copyto(target, rows)
-    else:
+    if sys.modules.get("torch") is not None:
         # Waits for another thread that is importing it: half imported, torch crashes.
         import torch
 
         torch.from_numpy(target).copy_(torch.from_numpy(rows))
+    elif rows.dtype == np.float16:
+        # NumPy converts one number at a time. Moved to where float32 has them, exponent and
+        # fraction are those of a number that is 2¹¹² times smaller, subnormal ones included.
+        bits = target.view(np.int32)
+        np.left_shift(rows.view(np.int16), 13, out=bits, dtype=np.int32)
+        np.bitwise_and(bits, np.int32(~0x70001FFF), out=bits)
+        np.multiply(target, np.float32(2.0**112), out=target)
+    else:
+        np.copyto(target, rows)
     return target
 
 
