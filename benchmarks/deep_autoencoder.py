@@ -18,7 +18,7 @@ from torch import Tensor, nn
 FIRST_UNITS = 2048
 """Units of the first layer."""
 BATCH_SIZE = 128
-MACHINE_EPOCHS, EPOCHS = 10, 30
+MACHINE_EPOCHS, EPOCHS = 10, 15
 """Passes over the images for each layer alone, and for all of them."""
 GAUSSIAN_RATE, RATE, MOMENTUM, DECAY = 0.001, 0.05, 0.9, 2e-4
 """Of contrastive divergence: the learning rates of the first layer and of the others."""

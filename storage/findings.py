@@ -186,6 +186,11 @@ def format_interval(effect: Effect, claim: ClaimFindings) -> str:
     return f"{low.split()[0]} to {high}"
 
 
+def locate_kernel_sheet(experiment: str, kind: str, results: Path = RESULTS) -> Path:
+    """Return where an experiment's picture of all runs' first kernels lies, if it has one."""
+    return results / experiment / f"{kind}-conv1.png"
+
+
 def write_findings(findings: Findings, file: Path = FINDINGS) -> None:
     """Write the file. Raises OSError."""
     write_atomically(file, json.dumps(asdict(findings), indent=1, ensure_ascii=False) + "\n")

@@ -32,11 +32,6 @@ def name_figure(experiment: str, kind: str) -> str:
     return f"{experiment}-{kind}.svg"
 
 
-def name_kernel_sheet(experiment: str, kind: str) -> str:
-    """Return the path, below the folder of results, of the picture of all runs' conv1."""
-    return f"{experiment}/{kind}-conv1.png"
-
-
 def describe_source(curves: Sequence[RunCurve]) -> str:
     """Digest what a figure is drawn of; the figure's metadata has it."""
     return sha256(repr(curves).encode()).hexdigest()[:16]

@@ -8,11 +8,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from experiments.claims.experiment import Experiment, find_data_kind
-from experiments.claims.figures import name_kernel_sheet
 from experiments.claims.pooled import MIN_EPOCHS
 from experiments.claims.result import RunResult, read_results
 from experiments.claims.runner import Workplace, conv1_file
 from storage.files import write_atomically
+from storage.findings import locate_kernel_sheet
 from training.records.reporting import draw_conv1
 
 MARGIN, CAPTION, SCALE = 24, 24, 2
@@ -43,7 +43,7 @@ def write_kernel_sheet(experiment: Experiment, work: Workplace) -> None:
     kernels = [torch.from_numpy(np.load(conv1_file(run, work.home))) for run in runs]
     drawn = io.BytesIO()
     draw_sheet(runs, kernels).save(drawn, "PNG", optimize=True)
-    write_atomically(work.results / name_kernel_sheet(experiment.name, kind), drawn.getvalue())
+    write_atomically(locate_kernel_sheet(experiment.name, kind, work.results), drawn.getvalue())
 
 
 def draw_sheet(runs: Sequence[RunResult], kernels: Sequence[torch.Tensor]) -> Image.Image:

@@ -15,11 +15,10 @@ from experiments.claims.estimate import (
     count_operations,
     list_estimates,
 )
-from experiments.claims.figures import name_figure, name_kernel_sheet, write_figures
+from experiments.claims.figures import name_figure, write_figures
 from experiments.claims.findings import make_findings
 from experiments.claims.result import RunResult
 from storage.findings import (
-    RESULTS,
     ClaimFindings,
     DataFindings,
     ExperimentFindings,
@@ -27,6 +26,7 @@ from storage.findings import (
     format_effect,
     format_interval,
     format_measured,
+    locate_kernel_sheet,
     write_findings,
 )
 from storage.published import LOGGED
@@ -39,10 +39,10 @@ Written by `python experiments/run.py report` from the runs in experiments/resul
 
 What the paper claims, and what came of it here. `python experiments/run.py list` shows the
 experiments, `python experiments/run.py lrn --data path/to/cifar10` runs one, with `--seeds`,
-`--epochs`, `--images` and `--budget` in minutes, and goes on where it was stopped; `--arms` runs some
-arms alone. `baseline` needs OpenCV: `pip install -c constraints.txt -e ".[sift]"`. All arms of one
-seed run before the next seed's, on the same images; choices are made on training images held out,
-and the validation images are looked at once, at the end of a run.
+`--epochs`, `--images` and `--budget` in minutes, and goes on where it was stopped; `--arms` runs
+some arms alone. `baseline` needs OpenCV: `pip install -c constraints.txt -e ".[sift]"`. All arms of
+one seed run before the next seed's, on the same images; choices are made on training images held
+out, and the validation images are looked at once, at the end of a run.
 
 A claim **held** if the whole 95 % interval of the difference between its arms is on the claimed
 side of zero (of one, for a ratio); it was **not held** if the whole interval is on the other side.
@@ -130,7 +130,7 @@ def list_experiment(experiment: ExperimentFindings) -> Iterator[str]:
     for kind in dict.fromkeys(curve.kind for curve in experiment.curves):
         name = name_figure(experiment.name, kind)
         yield f"![The errors of each run after each epoch](findings/{name})\n"
-        sheet = RESULTS / name_kernel_sheet(experiment.name, kind)
+        sheet = locate_kernel_sheet(experiment.name, kind)
         if sheet.exists():
             yield f"![conv1 of each run](../{sheet.relative_to(ROOT)})\n"
     if experiment.runs:

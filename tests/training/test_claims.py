@@ -14,7 +14,6 @@ from rich.console import Console
 
 from experiments.claims import baseline, chain, kernel_sheet, neighbours, train
 from experiments.claims.experiment import Claim, Contrast, Experiment, Setting
-from experiments.claims.figures import name_kernel_sheet
 from experiments.claims.findings import make_findings
 from experiments.claims.pooled import FIVE, ONE, make_pooled
 from experiments.claims.recipes import define_network
@@ -38,6 +37,7 @@ from model.network.architectures import VARIANTS
 from model.network.layers import Activation, Conv, Dense, Flatten, Pool
 from model.visualization.kernels import compute_colour_selectivity
 from model.weights.checkpoint import load_weights
+from storage.findings import locate_kernel_sheet
 from storage.home import Home
 from training.dataset.prepare import PreparedDataset
 from training.recipe.config import PAPER, SMALL
@@ -191,7 +191,7 @@ def test_the_first_kernels_of_all_runs_are_drawn_beside_the_results(
         halves = [run.measured[name] for name in ("first half", "second half")]
         assert halves == pytest.approx([both[:32].mean(), both[32:].mean()], rel=1e-5)
         assert 0 < run.measured["p"] <= 1
-    sheet = work.results / name_kernel_sheet(experiment.name, "imagenette")
+    sheet = locate_kernel_sheet(experiment.name, "imagenette", work.results)
     with Image.open(sheet) as image:
         # Two arms of two seeds: 64 kernels of 5×5, four rows of eight on each side, doubled.
         wide, high = 2 * (8 * 14 - 4) + 16, 4 * 14 - 4

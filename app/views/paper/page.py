@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from flask import Blueprint, render_template
+from flask import Blueprint, Response, abort, render_template, send_file
 
 from app.views.format import format_percent
 from app.views.paper.sections import SECTIONS
@@ -21,12 +21,13 @@ from storage.findings import (
     format_effect,
     format_interval,
     format_measured,
+    locate_kernel_sheet,
     read_findings,
 )
 from storage.published import TABLE_1, TABLE_2, PublishedTable, TableRow
 
 blueprint = Blueprint("paper", __name__, url_prefix="/paper")
-FIGURE_1 = "figure1"
+FIGURE_1, COLOUR_TOWERS = "figure1", "colour-towers"
 VERDICT_SIGNS = {"held": "✓", "not held": "✗", "not resolved": "?", "not run": "–"}
 
 
@@ -50,11 +51,32 @@ def show_paper() -> str:
         findings=findings,
         signs=VERDICT_SIGNS,
         figure=draw_figure_1(findings),
+        sheets=list_kernel_sheets(findings),
         tables=[(table, list(compare_rows(table, findings))) for table in (TABLE_1, TABLE_2)],
         format_effect=format_effect,
         format_interval=format_interval,
         format_measured=format_measured,
     )
+
+
+@blueprint.get("/conv1-<kind>.png")
+def serve_kernels(kind: str) -> Response:
+    """Return the picture of the first kernels of every run of the experiment on the towers."""
+    if kind not in list_kernel_sheets(read_findings()):
+        abort(404)
+    return send_file(locate_kernel_sheet(COLOUR_TOWERS, kind))
+
+
+def list_kernel_sheets(findings: Findings | None) -> dict[str, str]:
+    """List the kinds of data that have such a picture, with their labels."""
+    experiment = findings.find(COLOUR_TOWERS) if findings else None
+    claims = experiment.claims if experiment else ()
+    return {
+        data.kind: data.data
+        for claim in claims
+        for data in claim.data
+        if locate_kernel_sheet(COLOUR_TOWERS, data.kind).exists()
+    }
 
 
 def find_experiments(

@@ -1,14 +1,16 @@
 """The page of the paper: its sections, what was measured, Figure 1 and the tables."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from app.views.paper.sections import SECTIONS
 from experiments.claims.findings import make_findings
-from storage.findings import FINDINGS, read_findings, write_findings
+from storage.findings import FINDINGS, locate_kernel_sheet, read_findings, write_findings
 from tests.experiment_runs import make_result
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -47,6 +49,38 @@ def test_every_claim_has_the_verdict_of_the_committed_findings(client, page):
     waiting = {one.name for one in findings.experiments if not any(c.data for c in one.claims)}
     commands = {code.attributes.get("id", "") for code in shown.all("code")}
     assert {name for name in commands if name} == {f"run-{name}" for name in waiting}
+
+
+def test_the_first_kernels_of_all_runs_are_shown_where_there_is_a_picture(
+    client, page, tmp_path, monkeypatch
+):
+    run = make_result("two towers", 0, [0.5])
+    measured = {"first half": 0.5, "second half": 0.2, "p": 0.001}
+    run = replace(
+        run,
+        experiment="colour-towers",
+        data=replace(run.data, kind="imagenette"),
+        recipe={"epochs": 20},
+        measured=measured,
+    )
+    file = tmp_path / "findings.json"
+    write_findings(make_findings([run]), file)
+    show_findings(monkeypatch, file)
+    monkeypatch.setattr(
+        "app.views.paper.page.locate_kernel_sheet", partial(locate_kernel_sheet, results=tmp_path)
+    )
+    address = "/paper/conv1-imagenette.png"
+    assert not page(client.get("/paper")).all("figure", "kernels")
+    assert client.get(address).status_code == 404
+    sheet = locate_kernel_sheet("colour-towers", "imagenette", tmp_path)
+    sheet.parent.mkdir()
+    Image.new("RGB", (30, 20)).save(sheet)
+    (figure,) = page(client.get("/paper")).all("figure", "kernels")
+    assert figure.one("img").attributes["src"] == address
+    assert client.get(address).data == sheet.read_bytes()
+    # Only data that has results.
+    sheet.with_name("imagenet-conv1.png").write_bytes(sheet.read_bytes())
+    assert client.get("/paper/conv1-imagenet.png").status_code == 404
 
 
 def test_the_tables_have_the_papers_figures(client, page):
