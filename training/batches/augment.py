@@ -4,8 +4,8 @@ Both can also be applied as in the run of 2012 (cuda-convnet2), and crops may ha
 and aspect ratio instead of the paper's fixed size, for small training sets. A batch takes few
 passes over its bytes, since the CPU may be training at the same time: crops are cut from the stored
 bytes, and subtracting the mean, shifting the colour and all divisions take one addition and at most
-one multiplication. Where the training is compiled, all that follows a crop is one pass
-(training/batches/augment.c), with the same results to the last bit.
+one multiplication. Where the training is compiled, one loop of C scales a crop and another does the
+rest (training/batches/augment.c), with the same results to the last bit.
 """
 
 import ctypes
@@ -190,6 +190,7 @@ def load_loop() -> ctypes.CDLL:
     pointer, step, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     images = (pointer, step, pointer, step)
     library.augment.argtypes = [*images, pointer, pointer, number, pointer, number]
+    library.resize.argtypes = [pointer, step, number, number, pointer, pointer, number]
     return library
 
 
@@ -239,6 +240,7 @@ class Augmenter:
         shifts = self.compute_shifts(draws.alphas[rows])
         compiled = _compiled and crop <= MAX_COMPILED_CROP
         flat, line = np.empty((crop, 3 * crop), np.float32), np.empty((crop, crop, 3), np.uint8)
+        scaled, room = np.empty_like(line), np.empty(3 * self.side * crop + 1, np.uint8)
         places = zip(
             draws.offsets[rows].tolist(),
             draws.sizes[rows].tolist(),
@@ -251,7 +253,8 @@ class Augmenter:
             cut = image[top : top + height, left : left + width]
             if self.augmentation.smallest_area is not None:
                 # The mean image is that of the centre, where the crop is shown in testing.
-                cut, (top, left) = resize(cut, crop), self.centre
+                done = compiled and resize_compiled(cut, room, scaled)
+                cut, (top, left) = scaled if done else resize(cut, crop), self.centre
             if compiled:
                 self.write_compiled(cut, to, shift, (top, left), mirror=mirror)
                 continue
@@ -310,6 +313,18 @@ def resize(cut: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
     pixels = torch.from_numpy(cut.copy()).permute(2, 0, 1)[None]
     scaled = F.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
     return scaled[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def resize_compiled(
+    cut: npt.NDArray[np.uint8], room: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]
+) -> bool:
+    """Scale uint8 [h, w, 3] into [side, side, 3] by the compiled loop, as `resize` does.
+
+    room: uint8 [3 · h · side + 1], to work in. Returns whether the sizes are what it can do.
+    """
+    sizes, places = cut.shape[:2], (room.ctypes.data, out.ctypes.data)
+    done = load_loop().resize(cut.ctypes.data, cut.strides[0], *sizes, *places, len(out))
+    return bool(done == 0)
 
 
 def mirror_into(out: npt.NDArray[np.uint8], cut: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -240,6 +240,30 @@ def test_impossible_augmentations_are_refused() -> None:
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+def test_the_compiled_scaling_is_torchs_to_the_last_bit() -> None:
+    random = np.random.default_rng(0)
+    refused = 0
+    for number in range(300):
+        # Half of them as photographs' crops are, half of any size that may occur.
+        side = 224 if number % 2 else int(random.integers(1, 130))
+        height, width = random.integers(1, 2 * side + 4, 2)
+        if number % 2:
+            height, width = random.integers(100, 257, 2)
+        whole = random.integers(0, 256, (height + 3, width + 5, 3), np.uint8)
+        if number % 7 == 0:
+            whole = whole // 128 * np.uint8(255)
+        cut = whole[2 : 2 + height, 3 : 3 + width]
+        out = np.empty((side, side, 3), np.uint8)
+        room = np.empty(3 * height * side + 1, np.uint8)
+        if augment.resize_compiled(cut, room, out):
+            assert (out == augment.resize(cut, side)).all(), (height, width, side)
+        else:
+            refused += 1
+            assert max(height, width) > 2 * side
+    assert 0 < refused < 30
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 @pytest.mark.parametrize(
     "augmentation",
     [
