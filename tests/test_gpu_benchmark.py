@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from safetensors.numpy import load_file
 
 from benchmarks.gpu import Options
 from benchmarks.gpu_harness.job import PARTS, Job
@@ -27,12 +29,17 @@ from benchmarks.gpu_harness.libraries import (
 from benchmarks.gpu_harness.pack import Entry, PackOptions, pack, write_parts
 from benchmarks.gpu_harness.page import hide_folders, make_page, merge_reports
 from benchmarks.gpu_harness.run import read_results, run_part, run_parts, share_time
-from benchmarks.gpu_parts.arms import RECIPE_ARMS, SCALES
+from benchmarks.gpu_harness.sections import list_arms
+from benchmarks.gpu_parts import arms
 from benchmarks.gpu_parts.cards import find_peak, list_exchanges
 from benchmarks.gpu_parts.speed import list_core_counts
 from benchmarks.gpu_parts.torchvision_net import build_copy, build_torchvision_net
+from experiments.claims import result
+from experiments.claims.runner import conv1_file
 from experiments.recipe import CHANGES
 from model.dataset.folder import scan_folder
+from storage.home import Home
+from tests.experiment_runs import make_result
 
 ROOT = Path(__file__).resolve().parents[1]
 with_compiler = pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler")
@@ -83,9 +90,9 @@ def test_cores_are_doubled_up_to_those_there_are() -> None:
 
 
 def test_every_arm_of_the_recipes_experiment_is_trained_once() -> None:
-    names = [name for arms in RECIPE_ARMS for name in arms]
+    names = [name for some in arms.RECIPE_ARMS for name in some]
     assert sorted(names) == sorted(CHANGES)
-    assert {name for arms in SCALES for name in arms} <= set(CHANGES)
+    assert {name for some in arms.SCALES for name in some} <= set(CHANGES)
 
 
 def test_the_copy_of_torchvisions_network_has_its_layers() -> None:
@@ -153,6 +160,25 @@ def test_a_part_that_fails_stops_no_other_and_leaves_its_traceback(
         assert errors["logits"] < 1e-5
         assert errors["worst gradient"] < 1e-4
     assert json.loads((job.report / "report.json").read_text()).keys() == results.keys()
+
+
+def test_the_towers_runs_come_back_as_they_are_committed(job: Job) -> None:
+    measured = {"first half": 0.5, "second half": 0.25, "p": 0.001}
+    done = replace(make_result("two towers", 0, [0.5]), measured=measured)
+    bad = replace(make_result("one half", 1, []), errors={}, diverged="loss is nan")
+    for run in (done, bad):
+        run.write(arms.runs_folder(job) / "colour-towers" / f"{run.arm}.json")
+    file = conv1_file(done, Home(root=job.work))
+    file.parent.mkdir(parents=True)
+    np.save(file, np.ones((96, 3, 11, 11), np.float32))
+    arms.keep_runs(job)
+    kept = result.read_results(job.report / arms.RUNS)
+    assert kept == [bad, done]
+    assert list(load_file(job.report / arms.CONV1)) == ["two towers, seed 0"]
+    figures = {"recipe": [], "towers": arms.list_runs(job), "ended": {}}
+    page = "\n".join(list_arms(figures))
+    assert "| two towers | 40 | 0 | 24.00 | 0.500 | 0.250 | 0.0010 |" in page
+    assert "| one half | 40 | 1 | diverged | – | – | – |" in page
 
 
 def test_what_was_recorded_stays_when_a_step_fails(job: Job) -> None:

@@ -85,16 +85,16 @@ def list_commands(job: Job) -> list[Command]:
 def make_claim_command(job: Job, arm: str, epochs: int, seeds: int) -> Command:
     """Make the command that trains one arm of the experiment on the towers with several seeds."""
     words = (CLAIM, "--arms", arm, "--epochs", str(epochs), "--seeds", str(seeds))
-    limits = ("--budget", str(max(1.0, job.seconds_left / 60)), "--results", str(runs(job)))
+    limits = ("--budget", str(max(1.0, job.seconds_left / 60)), "--results", str(runs_folder(job)))
     return Command(
         name=f"towers, {epochs} epochs: {arm}",
         script="experiments/run.py",
         arguments=(*words, *limits, "--data", str(job.data)),
-        results=runs(job),
+        results=runs_folder(job),
     )
 
 
-def runs(job: Job) -> Path:
+def runs_folder(job: Job) -> Path:
     """Return the folder of the experiment's results."""
     return job.work / RUNS
 
@@ -142,7 +142,7 @@ def gather_recipe(commands: Iterable[Command]) -> dict[str, Any]:
     kept = ("arm", "epoch", "loss", "top1_error", "images_per_second", "conv1_low_frequency")
     found: dict[str, list[Any]] = {"recipe": [], "curves": []}
     for command in commands:
-        if command.results == command.results.with_suffix(".jsonl"):
+        if command.results.suffix == ".jsonl":
             results = ResultsFile(command.results)
             found["recipe"] += results.read("result")
             for line in results.read("epoch"):
@@ -157,16 +157,16 @@ def list_runs(job: Job) -> list[dict[str, Any]]:
         {"arm": run.arm, "seed": run.seed, "epochs": run.epochs, "diverged": run.diverged}
         | {"error": run.errors["crops top-1"].error if run.errors else None}
         | run.measured
-        for run in read_results(runs(job))
+        for run in read_results(runs_folder(job))
     ]
 
 
 def keep_runs(job: Job) -> None:
     """Copy the files of the towers' runs so far into the report, and their first layers."""
     home, kernels = Home(root=job.work), {}
-    for run in read_results(runs(job)):
+    for run in read_results(runs_folder(job)):
         if (file := conv1_file(run, home)).exists():
             kernels[f"{run.arm}, seed {run.seed}"] = np.load(file)
     if kernels:
-        shutil.copytree(runs(job), job.report / RUNS, dirs_exist_ok=True)
+        shutil.copytree(runs_folder(job), job.report / RUNS, dirs_exist_ok=True)
         save_file(kernels, job.report / CONV1)

@@ -150,7 +150,7 @@ TOWERS: Changes = {
     "towers apart": {"variant": "separate-towers"},
 }
 """The networks of two GPUs that differ in how these exchange maps, and that of one."""
-APART, ONE_TOWER = ("separate-towers", "original-150"), ("one-gpu", "original-145-half")
+APART, ONE_TOWER = ("separate-towers", "original-150"), ("one-gpu",)
 """Variants whose towers never meet before fc6; and those of one tower, half as large."""
 AS_RUN: Mapping[str, Mapping[str, Any]] = {
     "network": {"variant": "original"},
