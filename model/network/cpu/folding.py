@@ -6,13 +6,17 @@ mostly waits for 3. Each square of 4 × 4 pixels becomes one pixel of 48 channel
 zeros.
 """
 
+import ctypes
 import math
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.network.cpu.c_library import compile_library, run_on_threads
 from model.network.modules import StridedConv, computes_in_bf16
 
 MAX_CHANNELS = 4
@@ -22,8 +26,10 @@ MAX_CHANNELS = 4
 def fold_convolutions(network: nn.Module) -> None:
     """Fold a network's strided convolutions of few channels, and padding at the border before them.
 
-    They stay as they are outside of autocast to bfloat16, where nothing is won.
+    They stay as they are outside of autocast to bfloat16, where nothing is won. Raises
+    CompilerError.
     """
+    load_loop()
     children = list(network.named_children())
     for place, (_, conv) in enumerate(children):
         if not isinstance(conv, StridedConv) or conv.in_channels > MAX_CHANNELS or conv.folded:
@@ -54,7 +60,8 @@ class FoldedConv:
             (side + border + 2 * pad - self.conv.kernel_size[0]) // stride + kernel
             for side, border in zip(x.shape[2:], (bottom, right), strict=True)
         )
-        image = fold_image(x, rows, columns, stride, pad)
+        image = fold_image_compiled(x, rows, columns, stride, pad)
+        image = fold_image(x, rows, columns, stride, pad) if image is None else image
         return F.conv2d(image, fold_kernels(self.conv.weight, kernel, stride), self.conv.bias)
 
 
@@ -67,6 +74,30 @@ def fold_image(x: Tensor, rows: int, columns: int, stride: int, pad: int) -> Ten
     space.copy_(x.movedim(1, -1)[:, : space.shape[1], : space.shape[2]])
     squares = whole.view(images, rows, stride, columns, stride * channels).transpose(2, 3)
     return squares.reshape(images, rows, columns, -1).movedim(-1, 1)
+
+
+@cache
+def load_loop() -> ctypes.CDLL:
+    """Compile the loop, once for each process. Raises CompilerError."""
+    library = compile_library(Path(__file__).with_suffix(".c"))
+    library.fold.argtypes = [*[ctypes.c_void_p] * 2, *[ctypes.c_int] * 9]
+    return library
+
+
+def fold_image_compiled(x: Tensor, rows: int, columns: int, stride: int, pad: int) -> Tensor | None:
+    """Fold as `fold_image` does, in one pass; None if x is not float32, channels last.
+
+    An image needs no gradient, and gets none.
+    """
+    image = x.movedim(1, -1)
+    if x.dtype != torch.float32 or x.requires_grad or not image.is_contiguous():
+        return None
+    images, high, wide, channels = image.shape
+    shape = (images, rows, columns, stride**2 * channels)
+    out = torch.empty(shape, dtype=torch.bfloat16)
+    values = (image, out, high, wide, channels, rows, columns, stride, pad)
+    failed = any(run_on_threads(load_loop().fold, values, images))
+    return None if failed else out.movedim(-1, 1)
 
 
 def fold_kernels(weight: Tensor, kernel: int, stride: int) -> Tensor:

@@ -1,5 +1,6 @@
 """A strided convolution as one without a stride: the same products, and zeros."""
 
+import shutil
 from itertools import pairwise
 
 import pytest
@@ -8,8 +9,15 @@ from torch import Tensor, nn
 
 from model.network.alexnet import AlexNet
 from model.network.config import AlexNetConfig
-from model.network.cpu.folding import fold_convolutions, fold_image, fold_kernels
+from model.network.cpu.folding import (
+    fold_convolutions,
+    fold_image,
+    fold_image_compiled,
+    fold_kernels,
+)
 from model.network.modules import StridedConv
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
 
 def small_integers(*shape: int) -> Tensor:
@@ -57,6 +65,28 @@ def test_the_folded_image_holds_each_pixel_once() -> None:
         folded.float().flatten().sort().values[-kept.numel() :], kept.flatten().sort().values
     )
     assert (folded == 0).sum() == folded.numel() - kept.numel()
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns", "stride", "pad"),
+    [((3, 3, 23, 21), 6, 6, 4, 2), ((2, 3, 224, 224), 57, 57, 4, 0), ((1, 2, 7, 6), 3, 2, 3, 1)],
+)
+def test_the_compiled_loop_folds_to_the_last_bit(
+    shape: tuple[int, ...], rows: int, columns: int, stride: int, pad: int
+) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    x[0, 0, 0, :4] = torch.tensor([torch.nan, torch.inf, -0.0, 1 + 2**-8])
+    x = x.contiguous(memory_format=torch.channels_last)
+    truth = fold_image(x, rows, columns, stride, pad)
+    found = fold_image_compiled(x, rows, columns, stride, pad)
+    assert found is not None
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found.isnan(), truth.isnan())
+    assert torch.equal(found.nan_to_num(7.0), truth.nan_to_num(7.0))
+    # What it cannot do is left to torch.
+    assert fold_image_compiled(x.double(), rows, columns, stride, pad) is None
+    assert fold_image_compiled(x.contiguous(), rows, columns, stride, pad) is None
+    assert fold_image_compiled(x, rows, 5000, stride, pad) is None
 
 
 def test_the_folded_kernels_are_zero_beyond_their_own() -> None:
