@@ -174,7 +174,7 @@ def format_effect(value: float, claim: ClaimFindings) -> str:
     if claim.comparison == "ratio":
         return f"{value:.2f} times"
     if claim.comparison == "count":
-        return format_measured(value, claim.unit)
+        return f"{100 * value:.0f} %"
     return f"{100 * value:+.2f} points"
 
 

@@ -17,6 +17,7 @@ from experiments.claims.estimate import (
 )
 from experiments.claims.figures import name_figure, write_figures
 from experiments.claims.findings import make_findings
+from experiments.claims.pooled import count_runs
 from experiments.claims.result import RunResult
 from storage.findings import (
     ClaimFindings,
@@ -135,7 +136,7 @@ def list_experiment(experiment: ExperimentFindings) -> Iterator[str]:
             yield f"![conv1 of each run](../{sheet.relative_to(ROOT)})\n"
     if experiment.runs:
         minutes = experiment.cpu_seconds / 60
-        runs = "1 run" if experiment.runs == 1 else f"{experiment.runs} runs"
+        runs = count_runs(experiment.runs)
         yield f"{runs}; {minutes:.0f} minutes of processor time of its own.\n"
 
 

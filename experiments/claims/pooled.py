@@ -16,12 +16,13 @@ MIN_EPOCHS, MIN_RUNS, SIGNIFICANT = 20, 5, 0.05
 """Of runs whose halves are compared; how many there must be; and the p-value of a difference."""
 TOGETHER_DIFFER, APART_DIFFER = "towers that differ", "towers apart that differ"
 HALVES_DIFFER = "halves of one tower that differ"
+SELECTIVITY = "mean colour selectivity"
 POOLED: Mapping[str, tuple[str, Unit]] = {
     "crops against centre": ("top-1 error", "share"),
     "one against five": ("top-1 error, crops averaged", "share"),
-    TOGETHER_DIFFER: ("runs whose towers differ in colour selectivity", "share"),
-    APART_DIFFER: ("runs whose towers differ in colour selectivity", "share"),
-    HALVES_DIFFER: ("runs whose halves differ in colour selectivity", "share"),
+    TOGETHER_DIFFER: (SELECTIVITY, "number"),
+    APART_DIFFER: (SELECTIVITY, "number"),
+    HALVES_DIFFER: (SELECTIVITY, "number"),
 }
 """What is compared, by the name of the measure, and its unit."""
 COUNTED = (TOGETHER_DIFFER, APART_DIFFER, HALVES_DIFFER)
@@ -124,12 +125,10 @@ def count_differing_runs(
         return None
     differ = np.array([run.measured["p"] <= SIGNIFICANT for run in tested])
     rate = error_rate(differ)
-    verdict: Verdict = "not held"
-    as_claimed = bool(np.all(differ != (measure == HALVES_DIFFER)))
-    if as_claimed:
-        verdict = "held" if len(tested) >= MIN_RUNS else "not resolved"
-    reason = f"{rate.wrong} of {rate.images} runs differ"
-    if as_claimed and len(tested) < MIN_RUNS:
+    verdict: Verdict = "held" if np.all(differ != (measure == HALVES_DIFFER)) else "not held"
+    reason = f"they differ in {rate.wrong} of {count_runs(rate.images)}"
+    if len(tested) < MIN_RUNS:
+        verdict = "not resolved"
         reason += f"; the rule asks for {MIN_RUNS}"
     effect = Effect(
         more="first half",
@@ -148,7 +147,13 @@ def count_differing_runs(
         )
         for name, select in (("the less selective half", min), ("the more selective half", max))
     )
-    return make_data(kind, f"{len(tested)} runs of at least {MIN_EPOCHS} epochs", arms, effect)
+    setting = f"{count_runs(len(tested))} of at least {MIN_EPOCHS} epochs"
+    return make_data(kind, setting, arms, effect)
+
+
+def count_runs(runs: int) -> str:
+    """Say how many runs there are: 1 run, 5 runs."""
+    return "1 run" if runs == 1 else f"{runs} runs"
 
 
 def make_arm(name: str, values: Sequence[float]) -> ArmFigures:

@@ -127,7 +127,9 @@ def make_halves(variant: str, *, differ: list[bool]) -> list[RunResult]:
         (pooled.APART_DIFFER, "separate-towers", [True] * 5, "held"),
         (pooled.HALVES_DIFFER, "one-gpu", [False] * 5, "held"),
         (pooled.HALVES_DIFFER, "one-gpu", [False] * 2, "not resolved"),
-        (pooled.HALVES_DIFFER, "one-gpu", [False, True], "not held"),
+        (pooled.HALVES_DIFFER, "one-gpu", [False, True], "not resolved"),
+        (pooled.HALVES_DIFFER, "one-gpu", [False] * 4 + [True], "not held"),
+        (pooled.TOGETHER_DIFFER, "paper", [False], "not resolved"),
     ],
 )
 def test_the_runs_whose_halves_differ_are_counted(

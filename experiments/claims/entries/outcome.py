@@ -64,7 +64,7 @@ COLOUR_TOWERS = Experiment(
     settings=photograph_settings(TOWERS, seeds=5, minutes=600),
     special="kernels",
     note="Read from every run of at least 20 epochs: a permutation test of the mean colour "
-    "selectivity of conv1's two halves, p ≤ 0.05. A claim holds if all of at least five runs "
+    "selectivity of conv1's two halves, p ≤ 0.05. Of at least five runs, a claim holds if all "
     "differ, or, of the halves of one tower, none.",
 )
 
