@@ -70,12 +70,12 @@ def test_the_first_kernels_of_all_runs_are_shown_where_there_is_a_picture(
         "app.views.paper.page.locate_kernel_sheet", partial(locate_kernel_sheet, results=tmp_path)
     )
     address = "/paper/conv1-imagenette.png"
-    assert not page(client.get("/paper")).all("figure", "kernels")
+    assert not page(client.get("/paper")).all("figure", "all-kernels")
     assert client.get(address).status_code == 404
     sheet = locate_kernel_sheet("colour-towers", "imagenette", tmp_path)
     sheet.parent.mkdir()
     Image.new("RGB", (30, 20)).save(sheet)
-    (figure,) = page(client.get("/paper")).all("figure", "kernels")
+    (figure,) = page(client.get("/paper")).all("figure", "all-kernels")
     assert figure.one("img").attributes["src"] == address
     assert client.get(address).data == sheet.read_bytes()
     # Only data that has results.
