@@ -85,6 +85,8 @@ def choose_setting(
             f"{experiment.name} runs on {known}, and {data.root} is {DATA_LABELS[kind]}"
         )
     setting = experiment.settings[kind]
+    if arms and experiment.special == "chain":
+        raise ResultError(f"{experiment.name} runs whole: each network starts from the one before")
     made = tuple(setting.make_arms(1))
     for name in arms:
         if name not in made:

@@ -173,6 +173,8 @@ def test_only_the_arms_that_are_named_run(
     assert run_all(experiment, whole, work) == runs
     with pytest.raises(ResultError, match="no arm fast; choose from plain, slow"):
         choose_setting(experiment, tiny, None, None, ["plain", "fast"])
+    with pytest.raises(ResultError, match="chain runs whole"):
+        choose_setting(EXPERIMENTS["chain"], tiny, None, None, ["all classes"])
 
 
 def test_the_first_kernels_of_all_runs_are_drawn_beside_the_results(
