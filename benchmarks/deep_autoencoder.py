@@ -44,9 +44,7 @@ def train_deep_autoencoder(rows: Floats, bits: int, seed: int) -> Callable[[Floa
 
     @torch.inference_mode()
     def encode(values: Floats) -> Bits:
-        units = standardise(values)
-        for layer in layers:
-            units = torch.sigmoid(layer(units))
+        units = compute_units(layers, standardise(values))
         return (units > 0.5).numpy().astype(np.uint8)
 
     return encode
@@ -66,8 +64,15 @@ def pretrain(inputs: Tensor, widths: Sequence[int]) -> list[nn.Linear]:
     for number, width in enumerate(widths):
         layers.append(train_machine(inputs, width, gaussian=number == 0))
         with torch.no_grad():
-            inputs = torch.sigmoid(layers[-1](inputs))
+            inputs = compute_units(layers[-1:], inputs)
     return layers
+
+
+def compute_units(layers: Sequence[nn.Linear], units: Tensor) -> Tensor:
+    """Pass units, [N, F], through layers of logistic units."""
+    for layer in layers:
+        units = torch.sigmoid(layer(units))
+    return units
 
 
 @torch.no_grad()
@@ -107,13 +112,10 @@ def fine_tune(layers: Sequence[nn.Linear], inputs: Tensor) -> None:
     optimiser = torch.optim.Adam(learned, FINE_RATE)
     for _ in range(EPOCHS):
         for rows in torch.split(torch.randperm(len(inputs)), BATCH_SIZE):
-            units = inputs[rows]
-            for layer in layers:
-                units = torch.sigmoid(layer(units))
-            units = units + (units.round() - units).detach()
-            for own in decoder[:-1]:
-                units = torch.sigmoid(own(units))
-            loss = nn.functional.mse_loss(decoder[-1](units), inputs[rows])
+            code = compute_units(layers, inputs[rows])
+            code = code + (code.round() - code).detach()
+            again = decoder[-1](compute_units(decoder[:-1], code))
+            loss = nn.functional.mse_loss(again, inputs[rows])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -65,12 +65,12 @@ def update_binary(version: VersionData, earlier: EarlierEngine, report: Report) 
     shutil.copyfile(earlier.folder / ENCODER_FILE, version.folder / ENCODER_FILE)
     before = read_codes(earlier.folder / CODES_FILE)
     numbers = faiss.vector_to_array(before.id_map)
-    present = dict(zip(numbers.tolist(), range(len(numbers)), strict=True))
     earlier_rows = map_kept_rows(earlier.shards, version.vectors.shards)[rows]
-    places = np.array([present.get(row, -1) for row in earlier_rows.tolist()], np.int64)
-    known = places >= 0
+    known = np.isin(earlier_rows, numbers)
+    # Codes are written in the order of their rows.
+    places = np.searchsorted(numbers, earlier_rows[known])
     codes = np.empty((len(rows), encoder.bits // 8), np.uint8)
-    codes[known] = before.index.reconstruct_n(0, before.ntotal)[places[known]]
+    codes[known] = before.index.reconstruct_n(0, before.ntotal)[places]
     codes[~known] = encode_rows(encoder, version.vectors, rows[~known], report)
     write_codes(codes, rows, version.folder / CODES_FILE)
     return {**earlier.parameters, "bits": encoder.bits, "coded": len(rows)}

@@ -60,7 +60,8 @@ def find_neighbourhood(
         lost, new = take_over(found, before)
     everything = np.arange(len(features))
     found.places[lost], found.distances[lost] = search_others(features, lost, everything, count)
-    put_new_among(found, features, np.setdiff1d(everything, lost), new)
+    if len(new):
+        put_new_among(found, features, np.setdiff1d(everything, lost), new)
     return found
 
 
@@ -103,9 +104,11 @@ def search_others(features: Floats, rows: Ids, among: Ids, count: int) -> tuple[
 
     rows: int64 [M]. Returns int64 [M, count] and float64 [M, count], nearest first.
     """
-    norms = np.square(features[among], dtype=np.float32).sum(axis=1)
-    others = features if len(among) == len(features) else features[among]
     places, distances = np.empty((len(rows), count), np.int64), np.empty((len(rows), count))
+    if not len(rows):
+        return places, distances
+    others = features if len(among) == len(features) else features[among]
+    norms = np.square(others, dtype=np.float32).sum(axis=1)
     last = min(count + SPARE, len(among)) - 1
     for start in range(0, len(rows), ROWS_PER_BLOCK):
         block = rows[start : start + ROWS_PER_BLOCK]

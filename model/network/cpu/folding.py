@@ -29,7 +29,7 @@ def fold_convolutions(network: nn.Module) -> None:
     They stay as they are outside of autocast to bfloat16, where nothing is won. Raises
     CompilerError.
     """
-    load_loop()
+    load_fold()
     children = list(network.named_children())
     for place, (_, conv) in enumerate(children):
         if not isinstance(conv, StridedConv) or conv.in_channels > MAX_CHANNELS or conv.folded:
@@ -77,7 +77,7 @@ def fold_image(x: Tensor, rows: int, columns: int, stride: int, pad: int) -> Ten
 
 
 @cache
-def load_loop() -> ctypes.CDLL:
+def load_fold() -> ctypes.CDLL:
     """Compile the loop, once for each process. Raises CompilerError."""
     library = compile_library(Path(__file__).with_suffix(".c"))
     library.fold.argtypes = [*[ctypes.c_void_p] * 2, *[ctypes.c_int] * 9]
@@ -96,7 +96,7 @@ def fold_image_compiled(x: Tensor, rows: int, columns: int, stride: int, pad: in
     shape = (images, rows, columns, stride**2 * channels)
     out = torch.empty(shape, dtype=torch.bfloat16)
     values = (image, out, high, wide, channels, rows, columns, stride, pad)
-    failed = any(run_on_threads(load_loop().fold, values, images))
+    failed = any(run_on_threads(load_fold().fold, values, images))
     return None if failed else out.movedim(-1, 1)
 
 
